@@ -1,0 +1,23 @@
+//! What each op is: shapes, forward, backward. The fast kernels are in `cpu/`.
+
+mod activation;
+mod attention;
+mod conv2d;
+mod elementwise;
+mod embedding;
+mod layout;
+mod linear;
+mod loss;
+mod norm;
+mod resample;
+
+pub use activation::{Activation, activation, geglu};
+pub use attention::attention;
+pub use conv2d::{Conv2d, conv2d, depthwise_conv2d};
+pub use elementwise::{add, add_per_sample_channel, affine, combine_per_sample, mul, sub};
+pub use embedding::{add_positions, embedding, gather_rows};
+pub use layout::{concat_channels, concat_tokens, narrow_channels, nchw_to_nhwc, nhwc_to_nchw, stack_batch, take_batch};
+pub use linear::linear;
+pub use loss::{mean_absolute_error, weighted_mse, weighted_pseudo_huber};
+pub use norm::{group_norm, layer_norm};
+pub use resample::{avg_pool_global, upsample_nearest_2x};
