@@ -1,1 +1,135 @@
-fn main() {}
+//! The project's chores: `cargo xtask check | test | bench ops | goldens`.
+
+mod arrows;
+mod not_run;
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "prima's chores")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Format, clippy with warnings as errors, and the direction of the crates' dependencies
+    Check,
+    /// `check`, then every test of the workspace
+    Test,
+    /// Side-by-side measurements on this machine
+    Bench {
+        #[command(subcommand)]
+        bench: Bench,
+    },
+    /// Write the fixtures in goldens/ again, from diffusers
+    Goldens {
+        /// A Python that has the packages of scripts/goldens/requirements.txt
+        #[arg(long, default_value = "python3")]
+        python: PathBuf,
+        /// The generator to run, a file of scripts/goldens/; without it, lists them
+        script: Option<String>,
+    },
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// GFLOP/s of each op of the engine beside the machine's measured peak
+    Ops,
+}
+
+fn main() -> Result<()> {
+    let root = workspace_root()?;
+    match Cli::parse().task {
+        Task::Check => check(&root),
+        Task::Test => {
+            check(&root)?;
+            cargo(&root, &["test", "--release", "--workspace"])?;
+            not_run::report(&root)
+        }
+        Task::Bench { bench: Bench::Ops } => cargo(
+            &root,
+            &["run", "--release", "-p", "prima-tensor", "--example", "bench_ops"],
+        ),
+        Task::Goldens { python, script } => goldens(&root, &python, script.as_deref()),
+    }
+}
+
+/// The folder above this crate.
+fn workspace_root() -> Result<PathBuf> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    Ok(here.parent().context("xtask lies in the workspace root")?.to_path_buf())
+}
+
+fn check(root: &Path) -> Result<()> {
+    cargo(root, &["fmt", "--all", "--check"])?;
+    arrows::check(root)?;
+    cargo(
+        root,
+        &[
+            "clippy",
+            "--release",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ],
+    )
+}
+
+/// Runs cargo in the workspace root; its output goes to the terminal.
+fn cargo(root: &Path, args: &[&str]) -> Result<()> {
+    run(
+        Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+            .current_dir(root)
+            .args(args),
+    )
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let line = describe(command);
+    eprintln!("xtask: {line}");
+    let status = command.status().with_context(|| format!("cannot start `{line}`"))?;
+    if !status.success() {
+        bail!("`{line}` failed ({status})");
+    }
+    Ok(())
+}
+
+fn describe(command: &Command) -> String {
+    let program = Path::new(command.get_program())
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    let args = command.get_args().map(|a| a.to_string_lossy().into_owned());
+    std::iter::once(program).chain(args).collect::<Vec<_>>().join(" ")
+}
+
+/// Runs one generator of `scripts/goldens/`, or says which there are.
+fn goldens(root: &Path, python: &Path, script: Option<&str>) -> Result<()> {
+    let folder = root.join("scripts/goldens");
+    let mut scripts: Vec<String> = std::fs::read_dir(&folder)
+        .with_context(|| format!("{} cannot be read", folder.display()))?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| Path::new(name).extension().is_some_and(|e| e == "py"))
+        .collect();
+    scripts.sort();
+    let Some(script) = script else {
+        println!("The fixtures in goldens/ come from diffusers. To write them again, in a fresh Python environment:");
+        println!("  python3 -m venv .venv && .venv/bin/pip install -r scripts/goldens/requirements.txt");
+        for script in scripts {
+            println!("  cargo xtask goldens --python .venv/bin/python {script}");
+        }
+        return Ok(());
+    };
+    if !scripts.iter().any(|s| s == script) {
+        bail!("scripts/goldens has no {script}; it has {}", scripts.join(", "));
+    }
+    run(Command::new(python).current_dir(root).arg(folder.join(script)))
+}

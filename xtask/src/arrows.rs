@@ -1,0 +1,170 @@
+//! The crates' dependencies point down only, as drawn in docs/ARCHITECTURE.md.
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use std::path::Path;
+use std::process::Command;
+
+/// Each crate and all that it may depend on. `server`, `train` and `eval` never see each other.
+const ALLOWED: &[(&str, &[&str])] = &[
+    ("prima-schedulers", &[]),
+    ("prima-tensor", &[]),
+    ("prima-checkpoint", &["prima-tensor"]),
+    ("prima-models", &["prima-tensor", "prima-checkpoint"]),
+    (
+        "prima-pipeline",
+        &["prima-tensor", "prima-checkpoint", "prima-models", "prima-schedulers"],
+    ),
+    (
+        "prima-server",
+        &[
+            "prima-tensor",
+            "prima-checkpoint",
+            "prima-models",
+            "prima-schedulers",
+            "prima-pipeline",
+        ],
+    ),
+    // pipeline: for sample grids only.
+    (
+        "prima-train",
+        &[
+            "prima-tensor",
+            "prima-checkpoint",
+            "prima-models",
+            "prima-schedulers",
+            "prima-pipeline",
+        ],
+    ),
+    (
+        "prima-eval",
+        &[
+            "prima-tensor",
+            "prima-checkpoint",
+            "prima-models",
+            "prima-schedulers",
+            "prima-pipeline",
+        ],
+    ),
+    (
+        "prima-cli",
+        &[
+            "prima-tensor",
+            "prima-checkpoint",
+            "prima-models",
+            "prima-schedulers",
+            "prima-pipeline",
+            "prima-server",
+            "prima-train",
+            "prima-eval",
+        ],
+    ),
+    ("xtask", &[]),
+];
+
+#[derive(Deserialize)]
+struct Metadata {
+    packages: Vec<Package>,
+}
+
+#[derive(Deserialize)]
+struct Package {
+    name: String,
+    dependencies: Vec<Dependency>,
+}
+
+#[derive(Deserialize)]
+struct Dependency {
+    name: String,
+    /// Set for crates of this workspace.
+    path: Option<String>,
+}
+
+/// Fails with every arrow that points up or sideways.
+pub fn check(root: &Path) -> Result<()> {
+    let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .current_dir(root)
+        .args(["metadata", "--no-deps", "--format-version", "1"])
+        .output()
+        .context("cannot start `cargo metadata`")?;
+    if !output.status.success() {
+        bail!("`cargo metadata` failed: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let metadata: Metadata = serde_json::from_slice(&output.stdout).context("`cargo metadata` is not JSON")?;
+    let wrong = wrong_arrows(&metadata.packages);
+    if !wrong.is_empty() {
+        bail!(
+            "dependencies point down only (docs/ARCHITECTURE.md):\n  {}",
+            wrong.join("\n  ")
+        );
+    }
+    eprintln!(
+        "xtask: dependencies of {} crates point down only",
+        metadata.packages.len()
+    );
+    Ok(())
+}
+
+fn wrong_arrows(packages: &[Package]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for package in packages {
+        let Some((_, allowed)) = ALLOWED.iter().find(|(name, _)| *name == package.name) else {
+            wrong.push(format!("{} has no line in xtask/src/arrows.rs", package.name));
+            continue;
+        };
+        for dependency in package.dependencies.iter().filter(|d| d.path.is_some()) {
+            if !allowed.contains(&dependency.name.as_str()) {
+                wrong.push(format!("{} may not depend on {}", package.name, dependency.name));
+            }
+        }
+    }
+    wrong
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn package(name: &str, dependencies: &[&str]) -> Package {
+        let dependency = |d: &&str| Dependency {
+            name: (*d).to_owned(),
+            path: Some("crates/x".to_owned()),
+        };
+        Package {
+            name: name.to_owned(),
+            dependencies: dependencies.iter().map(dependency).collect(),
+        }
+    }
+
+    #[test]
+    fn arrows_down_pass() {
+        assert!(wrong_arrows(&[package("prima-models", &["prima-tensor", "prima-checkpoint"])]).is_empty());
+    }
+
+    #[test]
+    fn arrows_up_and_sideways_and_unknown_crates_are_named() {
+        let packages = [
+            package("prima-tensor", &["prima-models"]),
+            package("prima-eval", &["prima-train"]),
+            package("extra", &[]),
+        ];
+        let wrong = wrong_arrows(&packages);
+        assert_eq!(wrong.len(), 3);
+        assert_eq!(wrong[0], "prima-tensor may not depend on prima-models");
+        assert_eq!(wrong[1], "prima-eval may not depend on prima-train");
+        assert!(wrong[2].starts_with("extra has no line"));
+    }
+
+    #[test]
+    fn the_table_itself_has_no_cycle() {
+        // Each crate may only depend on crates listed before it.
+        for (i, (name, allowed)) in ALLOWED.iter().enumerate() {
+            for dependency in *allowed {
+                assert!(
+                    ALLOWED[..i].iter().any(|(n, _)| n == dependency),
+                    "{name} -> {dependency}"
+                );
+            }
+        }
+    }
+}
