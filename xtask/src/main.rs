@@ -6,7 +6,7 @@ mod not_run;
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "prima's chores")]
@@ -42,9 +42,19 @@ enum Bench {
     Ops,
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match perform(Cli::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(task: Task) -> Result<()> {
     let root = workspace_root()?;
-    match Cli::parse().task {
+    match task {
         Task::Check => check(&root),
         Task::Test => {
             check(&root)?;
@@ -117,7 +127,7 @@ fn goldens(root: &Path, python: &Path, script: Option<&str>) -> Result<()> {
     let mut scripts: Vec<String> = std::fs::read_dir(&folder)
         .with_context(|| format!("{} cannot be read", folder.display()))?
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| Path::new(name).extension().is_some_and(|e| e == "py"))
+        .filter(|name| Path::new(name).extension().is_some_and(|e| e == "py") && name != "common.py")
         .collect();
     scripts.sort();
     let Some(script) = script else {
