@@ -1,0 +1,134 @@
+//! Parameters to model files, each written beside its target and renamed over it: a reader sees
+//! the old file or the new one, never half of one.
+
+use crate::Error;
+use prima_tensor::{DType, Param, Tensor};
+use safetensors::tensor::View;
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Writes a component into `folder`: `config.json` and `<weights>` (diffusers calls the latter
+/// `diffusion_pytorch_model.safetensors`, transformers `model.safetensors`; see [`weights_name`]).
+pub fn export(
+    folder: &Path,
+    weights: &str,
+    config: &serde_json::Value,
+    params: &[(String, Param)],
+    dtype: DType,
+) -> Result<(), Error> {
+    fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+    write_safetensors(&folder.join(weights), params, dtype)?;
+    write_json(&folder.join("config.json"), config)
+}
+
+/// The name of the weights file that loaders expect in a component's folder.
+pub fn weights_name(component: &str) -> &'static str {
+    if component.starts_with("text_encoder") {
+        "model.safetensors"
+    } else {
+        "diffusion_pytorch_model.safetensors"
+    }
+}
+
+/// Writes `params` to one safetensors file in the given storage type, atomically.
+pub fn write_safetensors(path: &Path, params: &[(String, Param)], dtype: DType) -> Result<(), Error> {
+    let views: Vec<_> = params
+        .iter()
+        .map(|(key, param)| (key.as_str(), Encoded::new(param, dtype)))
+        .collect();
+    // transformers refuses a file that does not say so.
+    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    replace(path, |temporary| {
+        safetensors::serialize_to_file(views, Some(metadata), temporary).map_err(|error| match error {
+            safetensors::SafeTensorError::IoError(source) => Error::Io {
+                doing: "write",
+                path: path.to_path_buf(),
+                source,
+            },
+            other => Error::File {
+                file: path.display().to_string(),
+                message: other.to_string(),
+            },
+        })
+    })
+}
+
+/// Writes pretty-printed JSON with a final newline, atomically.
+pub fn write_json(path: &Path, value: &serde_json::Value) -> Result<(), Error> {
+    write_bytes(path, format!("{value:#}\n").as_bytes())
+}
+
+/// Writes a file, atomically.
+pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    replace(path, |temporary| {
+        let mut file = File::create(temporary).map_err(Error::io("create", temporary))?;
+        file.write_all(bytes).map_err(Error::io("write", temporary))
+    })
+}
+
+/// Lets `write` make a file beside `path`, flushes it to the disk and renames it to `path`.
+fn replace(path: &Path, write: impl FnOnce(&Path) -> Result<(), Error>) -> Result<(), Error> {
+    let temporary = temporary_name(path);
+    let renamed = write(&temporary).and_then(|()| {
+        File::open(&temporary)
+            .and_then(|file| file.sync_all())
+            .map_err(Error::io("flush", &temporary))?;
+        fs::rename(&temporary, path).map_err(Error::io("replace", path))
+    });
+    if renamed.is_err() {
+        // The first error is the one to report; the leftover may not even exist.
+        let _ = fs::remove_file(&temporary);
+    }
+    renamed
+}
+
+/// `dir/.name.<pid>.tmp`: same directory, so that the rename stays on one file system.
+fn temporary_name(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.{}.tmp", std::process::id()))
+}
+
+/// A parameter that is converted only when its turn to be written comes.
+struct Encoded {
+    tensor: Tensor,
+    dtype: DType,
+}
+
+impl Encoded {
+    fn new(param: &Param, dtype: DType) -> Self {
+        Self {
+            tensor: param.tensor().detach(),
+            dtype,
+        }
+    }
+}
+
+impl View for Encoded {
+    fn dtype(&self) -> safetensors::Dtype {
+        match self.dtype {
+            DType::F32 => safetensors::Dtype::F32,
+            DType::F16 => safetensors::Dtype::F16,
+            DType::BF16 => safetensors::Dtype::BF16,
+        }
+    }
+
+    fn shape(&self) -> &[usize] {
+        self.tensor.shape()
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        let values = self.tensor.data().iter();
+        Cow::Owned(match self.dtype {
+            DType::F32 => values.flat_map(|v| v.to_le_bytes()).collect(),
+            DType::F16 => values.flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect(),
+            DType::BF16 => values.flat_map(|&v| half::bf16::from_f32(v).to_le_bytes()).collect(),
+        })
+    }
+
+    fn data_len(&self) -> usize {
+        self.tensor.numel() * self.dtype.size()
+    }
+}

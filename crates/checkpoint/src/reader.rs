@@ -1,0 +1,292 @@
+//! A component's tensors by their diffusers keys, with every read tracked.
+
+use crate::tensor_file::{TensorEntry, TensorFile};
+use crate::{Error, Init, ParamSource};
+use prima_tensor::{Param, Tensor};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Buffers that old exports hold and no network reads, by a part of their name.
+const IGNORED: &[&str] = &["position_ids"];
+
+/// How a stored tensor becomes the parameter.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum View {
+    Whole,
+    /// Part `index` of `parts` equal parts of the first axis (an `in_proj` holds q, k and v).
+    Rows {
+        index: usize,
+        parts: usize,
+    },
+    /// A matrix stored the other way round.
+    Transposed,
+}
+
+/// Where the parameter of one diffusers key is stored.
+#[derive(Clone, Debug)]
+pub(crate) struct Stored {
+    pub file: usize,
+    pub key: String,
+    pub view: View,
+}
+
+/// Reads the parameters of one component (a UNet, a text encoder, an autoencoder).
+///
+/// Old spellings are accepted: VAE attention `query/key/value/proj_attn`, with weights `[C, C]` or
+/// `[C, C, 1, 1]`, and text encoders with or without the `text_model.` prefix. Every key can be
+/// read once, and [`Reader::finish`] refuses a file of which something was not read.
+pub struct Reader {
+    name: String,
+    files: Vec<Arc<TensorFile>>,
+    entries: BTreeMap<String, Stored>,
+    read: BTreeSet<String>,
+    ignored: Vec<String>,
+    params: Vec<(String, Param)>,
+}
+
+impl Reader {
+    /// One safetensors file, memory-mapped.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        Ok(Self::from_file(TensorFile::open(path)?))
+    }
+
+    /// A safetensors file embedded in the binary; errors call it `name`.
+    pub fn from_static(name: &str, bytes: &'static [u8]) -> Result<Self, Error> {
+        Ok(Self::from_file(TensorFile::from_static(name, bytes)?))
+    }
+
+    /// A safetensors file held in memory; errors call it `name`.
+    pub fn from_bytes(name: &str, bytes: Vec<u8>) -> Result<Self, Error> {
+        Ok(Self::from_file(TensorFile::from_bytes(name, bytes)?))
+    }
+
+    pub fn from_file(file: TensorFile) -> Self {
+        let name = file.name().to_owned();
+        Self::from_files(name, vec![file])
+    }
+
+    /// Several shards that together are one component called `name`.
+    pub fn from_files(name: String, files: Vec<TensorFile>) -> Self {
+        let files: Vec<_> = files.into_iter().map(Arc::new).collect();
+        let mut entries = BTreeMap::new();
+        for (index, file) in files.iter().enumerate() {
+            for key in file.tensors().keys() {
+                let mut name = current_name(key);
+                if entries.contains_key(&name) {
+                    // Two shards, or two spellings: nobody will read the second, and `finish` says so.
+                    name = format!("{key} (again, in {})", file.name());
+                }
+                entries.insert(
+                    name,
+                    Stored {
+                        file: index,
+                        key: key.clone(),
+                        view: View::Whole,
+                    },
+                );
+            }
+        }
+        Self::from_entries(name, files, entries)
+    }
+
+    /// A reader over an explicit map from diffusers keys to stored tensors.
+    pub(crate) fn from_entries(name: String, files: Vec<Arc<TensorFile>>, entries: BTreeMap<String, Stored>) -> Self {
+        let ignored = IGNORED.iter().map(|&s| s.to_owned()).collect();
+        Self {
+            name,
+            files,
+            entries,
+            read: BTreeSet::new(),
+            ignored,
+            params: Vec::new(),
+        }
+    }
+
+    /// Lets [`Reader::finish`] pass over unread keys that contain any of `patterns`.
+    #[must_use]
+    pub fn ignoring(mut self, patterns: &[&str]) -> Self {
+        self.ignored.extend(patterns.iter().map(|&s| s.to_owned()));
+        self
+    }
+
+    /// The file's path, or the name of an embedded one.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// All keys, in diffusers' current spelling, sorted.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+
+    /// Whether `key` (or an accepted old spelling of it) is there; does not count as a read.
+    pub fn contains(&self, key: &str) -> bool {
+        self.resolve(key).is_some()
+    }
+
+    /// The shape of `key` if it is there; does not count as a read.
+    pub fn shape(&self, key: &str) -> Option<Vec<usize>> {
+        self.resolve(key).and_then(|(_, stored)| self.shape_of(stored))
+    }
+
+    /// Everything read so far, under the keys asked for, in order.
+    pub fn params(&self) -> &[(String, Param)] {
+        &self.params
+    }
+
+    pub fn into_params(self) -> Vec<(String, Param)> {
+        self.params
+    }
+
+    /// To be called once the network is built: an error if any tensor was never read.
+    pub fn finish(&self) -> Result<(), Error> {
+        let unread = |key: &&String| {
+            !self.read.contains(*key) && !self.ignored.iter().any(|pattern| key.contains(pattern.as_str()))
+        };
+        let unread: Vec<&String> = self.entries.keys().filter(unread).collect();
+        if unread.is_empty() {
+            return Ok(());
+        }
+        let keys = unread.iter().take(10).map(|&key| key.clone()).collect();
+        Err(Error::Unread {
+            file: self.name.clone(),
+            count: unread.len(),
+            keys,
+        })
+    }
+
+    /// `key` itself, or with the prefix `text_model.` added or taken away.
+    fn resolve(&self, key: &str) -> Option<(String, &Stored)> {
+        let other = match key.strip_prefix("text_model.") {
+            Some(bare) => bare.to_owned(),
+            None => format!("text_model.{key}"),
+        };
+        [key.to_owned(), other]
+            .into_iter()
+            .find_map(|k| self.entries.get(&k).map(|stored| (k, stored)))
+    }
+
+    fn entry(&self, stored: &Stored) -> Option<&TensorEntry> {
+        self.files[stored.file].tensors().get(&stored.key)
+    }
+
+    /// The shape under the view; None only if the entry map names a tensor that is not stored.
+    fn shape_of(&self, stored: &Stored) -> Option<Vec<usize>> {
+        let mut shape = self.entry(stored)?.shape.clone();
+        match stored.view {
+            View::Whole => {}
+            View::Rows { parts, .. } => {
+                if let Some(rows) = shape.first_mut() {
+                    *rows /= parts;
+                }
+            }
+            View::Transposed => shape.reverse(),
+        }
+        Some(shape)
+    }
+
+    fn load(&self, stored: &Stored, shape: &[usize]) -> Result<Tensor, Error> {
+        let file = &self.files[stored.file];
+        let missing = || Error::Missing {
+            file: file.name().to_owned(),
+            key: stored.key.clone(),
+            expected: shape.to_vec(),
+        };
+        let entry = self.entry(stored).ok_or_else(missing)?;
+        let len: usize = shape.iter().product();
+        let range = match stored.view {
+            View::Rows { index, .. } => index * len..(index + 1) * len,
+            View::Whole | View::Transposed => 0..len,
+        };
+        let mut data = file.read_range(&stored.key, entry, range)?;
+        if stored.view == View::Transposed
+            && let &[rows, columns] = shape
+        {
+            data = transpose(&data, columns, rows);
+        }
+        Ok(Tensor::from_vec(data, shape))
+    }
+}
+
+impl ParamSource for Reader {
+    fn param(&mut self, key: &str, shape: &[usize], _init: Init) -> Result<Param, Error> {
+        let missing = || Error::Missing {
+            file: self.name.clone(),
+            key: key.to_owned(),
+            expected: shape.to_vec(),
+        };
+        let (resolved, stored) = self.resolve(key).ok_or_else(missing)?;
+        let found = self.shape_of(stored).ok_or_else(missing)?;
+        let file = || self.files[stored.file].name().to_owned();
+        if found != shape && !(is_vae_attention_weight(&resolved) && same_but_1x1(&found, shape)) {
+            return Err(Error::Shape {
+                file: file(),
+                key: key.to_owned(),
+                expected: shape.to_vec(),
+                found,
+            });
+        }
+        if self.read.contains(&resolved) {
+            return Err(Error::Twice {
+                file: file(),
+                key: key.to_owned(),
+            });
+        }
+        let param = Param::new(self.load(stored, shape)?);
+        self.read.insert(resolved);
+        self.params.push((key.to_owned(), param.clone()));
+        Ok(param)
+    }
+}
+
+/// A `[rows, columns]` matrix to `[columns, rows]`.
+fn transpose(data: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    (0..columns)
+        .flat_map(|c| (0..rows).map(move |r| data[r * columns + c]))
+        .collect()
+}
+
+/// Whether two shapes differ only by the `1, 1` of a 1x1 convolution.
+fn same_but_1x1(a: &[usize], b: &[usize]) -> bool {
+    let (short, long) = if a.len() < b.len() { (a, b) } else { (b, a) };
+    long.strip_prefix(short).is_some_and(|rest| rest == [1, 1])
+}
+
+/// `...attentions.N.to_q.weight` and its siblings: the attention directly inside a VAE block (a
+/// UNet's lie deeper, in `transformer_blocks`).
+fn is_vae_attention_weight(key: &str) -> bool {
+    let Some((parent, leaf)) = vae_attention_leaf(key) else {
+        return false;
+    };
+    !parent.is_empty() && matches!(leaf, "to_q.weight" | "to_k.weight" | "to_v.weight" | "to_out.0.weight")
+}
+
+/// Splits `...attentions.N.LEAF` into the part up to and with `N.` and LEAF.
+fn vae_attention_leaf(key: &str) -> Option<(&str, &str)> {
+    let after = key.rfind("attentions.")? + "attentions.".len();
+    let dot = after + key[after..].find('.')?;
+    key[after..dot]
+        .bytes()
+        .all(|b| b.is_ascii_digit())
+        .then(|| key.split_at(dot + 1))
+}
+
+/// diffusers' current spelling of a stored key (attention blocks were renamed in version 0.18:
+/// `models/attention_processor.py`, `_convert_deprecated_attention_blocks`).
+pub(crate) fn current_name(key: &str) -> String {
+    let Some((parent, leaf)) = vae_attention_leaf(key) else {
+        return key.to_owned();
+    };
+    let Some((module, kind)) = leaf.split_once('.') else {
+        return key.to_owned();
+    };
+    let module = match module {
+        "query" => "to_q",
+        "key" => "to_k",
+        "value" => "to_v",
+        "proj_attn" => "to_out.0",
+        _ => return key.to_owned(),
+    };
+    format!("{parent}{module}.{kind}")
+}
