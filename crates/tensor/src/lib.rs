@@ -17,8 +17,14 @@ mod random;
 mod tensor;
 
 pub use autograd::{Gradients, is_recording, no_grad};
+pub use cpu::peak::peak_gflops;
 pub use dtype::DType;
 pub use ops::*;
 pub use param::Param;
 pub use random::{Philox, TorchCpuRng};
 pub use tensor::Tensor;
+
+/// Name of the matrix kernel chosen for this machine.
+pub fn kernel_name() -> &'static str {
+    cpu::gemm::kernel().name
+}

@@ -1,4 +1,7 @@
-use crate::{Activation, Param, Tensor};
+use crate::autograd::{is_recording, record};
+use crate::cpu::conv2d::{self, Shape};
+use crate::ops::linear::sum_rows;
+use crate::{Activation, Param, Tensor, activation, add};
 
 /// Geometry of a convolution. `padding` is `[top, bottom, left, right]` zeros.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,9 +23,32 @@ impl Conv2d {
 
 /// `act(conv(x, weight) + bias) + residual`. `x` is `[B, H, W, in]`, `weight` `[out, in, kh, kw]`,
 /// the result `[B, H', W', out]`.
-pub fn conv2d(x: &Tensor, weight: &Param, bias: Option<&Param>, geometry: Conv2d, act: Activation, residual: Option<&Tensor>) -> Tensor {
-    let _ = (x, weight, bias, geometry, act, residual);
-    todo!()
+pub fn conv2d(
+    x: &Tensor,
+    weight: &Param,
+    bias: Option<&Param>,
+    geometry: Conv2d,
+    act: Activation,
+    residual: Option<&Tensor>,
+) -> Tensor {
+    let shape = Shape::new(x.shape(), &weight.shape(), geometry);
+    let w = weight.tensor();
+    let b = bias.map(Param::tensor);
+    let mut inputs = vec![x, &w];
+    inputs.extend(&b);
+    if !is_recording(&inputs) && !residual.is_some_and(|r| is_recording(&[r])) {
+        return conv2d::forward(&shape, x, weight, b.as_ref(), act, residual);
+    }
+    let (x_saved, weight_saved) = (x.detach(), weight.clone());
+    let wants = [x.node.is_some(), w.node.is_some()];
+    let out = conv2d::forward(&shape, x, weight, b.as_ref(), Activation::None, None);
+    let out = record(out, &inputs, move |g| {
+        let dx = wants[0].then(|| conv2d::grad_input(&shape, g, &weight_saved));
+        let dw = wants[1].then(|| conv2d::grad_weight(&shape, g, &x_saved));
+        vec![dx, dw, Some(sum_rows(g))]
+    });
+    let out = activation(&out, act);
+    residual.map_or(out.clone(), |r| add(&out, r))
 }
 
 /// Depthwise convolution, inference only: `weight` `[C, 1, kh, kw]`.

@@ -1,8 +1,90 @@
-use crate::{Activation, Param, Tensor};
+use crate::autograd::{is_recording, record};
+use crate::cpu::gemm::{self, Columns, Epilogue, Rows};
+use crate::{Activation, Param, Tensor, activation, add};
+use rayon::prelude::*;
+
+/// Packed forms a weight can have.
+const FORWARD: u8 = 0;
+const BACKWARD: u8 = 1;
 
 /// `act(x · weightᵀ + bias) + residual`. `x` is `[..., in]`, `weight` `[out, in]`, `bias` `[out]`,
 /// `residual` `[..., out]`.
 pub fn linear(x: &Tensor, weight: &Param, bias: Option<&Param>, act: Activation, residual: Option<&Tensor>) -> Tensor {
-    let _ = (x, weight, bias, act, residual);
-    todo!()
+    let w = weight.tensor();
+    let b = bias.map(Param::tensor);
+    let mut inputs = vec![x, &w];
+    inputs.extend(&b);
+    if !is_recording(&inputs) && !residual.is_some_and(|r| is_recording(&[r])) {
+        return forward(x, weight, b.as_ref(), act, residual);
+    }
+    let (x_saved, weight_saved) = (x.detach(), weight.clone());
+    let wants = [x.node.is_some(), w.node.is_some()];
+    let out = forward(x, weight, b.as_ref(), Activation::None, None);
+    let out = record(out, &inputs, move |g| {
+        let dx = wants[0].then(|| grad_input(g, &weight_saved, x_saved.shape()));
+        let dw = wants[1].then(|| grad_weight(g, &x_saved));
+        vec![dx, dw, Some(sum_rows(g))]
+    });
+    let out = activation(&out, act);
+    residual.map_or(out.clone(), |r| add(&out, r))
+}
+
+fn forward(x: &Tensor, weight: &Param, bias: Option<&Tensor>, act: Activation, residual: Option<&Tensor>) -> Tensor {
+    let shape = weight.shape();
+    let (n, k) = (shape[0], shape[1]);
+    assert_eq!(x.dim(-1), k, "linear: x {:?} does not fit weight {shape:?}", x.shape());
+    let m = x.numel() / k;
+    let mut out_shape = x.shape().to_vec();
+    out_shape[x.shape().len() - 1] = n;
+    assert!(residual.is_none_or(|r| r.shape() == out_shape), "linear: residual shape");
+    let packed = weight.packed(FORWARD, |w| gemm::pack_right_transposed(w.data(), n, k));
+    let mut out = vec![0.0; m * n];
+    let epilogue = Epilogue { bias: bias.map(Tensor::data), act, residual: residual.map(Tensor::data) };
+    gemm::gemm(m, n, k, &Rows { data: x.data(), k }, &packed, &epilogue, &mut out);
+    Tensor::from_vec(out, &out_shape)
+}
+
+fn grad_input(g: &Tensor, weight: &Param, x_shape: &[usize]) -> Tensor {
+    let shape = weight.shape();
+    let (n, k) = (shape[0], shape[1]);
+    let m = g.numel() / n;
+    let packed = weight.packed(BACKWARD, |w| gemm::pack_right_rows(w.data(), k, n));
+    let mut out = vec![0.0; m * k];
+    gemm::gemm(m, k, n, &Rows { data: g.data(), k: n }, &packed, &Epilogue::NONE, &mut out);
+    Tensor::from_vec(out, x_shape)
+}
+
+fn grad_weight(g: &Tensor, x: &Tensor) -> Tensor {
+    let (n, k) = (g.dim(-1), x.dim(-1));
+    let m = g.numel() / n;
+    let packed = gemm::pack_right_rows(x.data(), k, m);
+    let mut out = vec![0.0; n * k];
+    gemm::gemm(n, k, m, &Columns { data: g.data(), m: n }, &packed, &Epilogue::NONE, &mut out);
+    Tensor::from_vec(out, &[n, k])
+}
+
+/// Sum over all axes but the last: a bias' gradient.
+pub(crate) fn sum_rows(g: &Tensor) -> Tensor {
+    let n = g.dim(-1);
+    let rows_per_task = (g.numel() / n).div_ceil(rayon::current_num_threads()).max(64);
+    let sums = g
+        .data()
+        .par_chunks(rows_per_task * n)
+        .map(|chunk| {
+            let mut sum = vec![0.0f32; n];
+            for row in chunk.chunks_exact(n) {
+                for (s, x) in sum.iter_mut().zip(row) {
+                    *s += x;
+                }
+            }
+            sum
+        })
+        .collect::<Vec<_>>();
+    let mut total = vec![0.0; n];
+    for sum in sums {
+        for (t, s) in total.iter_mut().zip(sum) {
+            *t += s;
+        }
+    }
+    Tensor::from_vec(total, &[n])
 }

@@ -1,0 +1,236 @@
+//! Attention in blocks of queries and keys with a running softmax (FlashAttention, Dao 2022):
+//! only one block of scores exists at a time.
+
+use crate::Tensor;
+use crate::cpu::gemm::{Scratch, View, gemm_serial};
+use crate::cpu::math::exp_slice;
+use rayon::prelude::*;
+
+const QUERY_BLOCK: usize = 48;
+const KEY_BLOCK: usize = 256;
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    batch: usize,
+    queries: usize,
+    keys: usize,
+    heads: usize,
+    dim: usize,
+    causal: bool,
+}
+
+impl Shape {
+    pub fn new(q: &[usize], k: &[usize], v: &[usize], heads: usize, causal: bool) -> Self {
+        let ([batch, queries, width], [key_batch, keys, key_width]) = (q, k) else {
+            panic!("attention wants q [B,Lq,C] and k [B,Lk,C], got {q:?} and {k:?}");
+        };
+        assert!(k == v && batch == key_batch && width == key_width, "attention: q {q:?}, k {k:?}, v {v:?} do not fit");
+        assert_eq!(width % heads, 0, "attention: {heads} heads do not divide {width} channels");
+        Self { batch: *batch, queries: *queries, keys: *keys, heads, dim: width / heads, causal }
+    }
+
+    fn width(&self) -> usize {
+        self.heads * self.dim
+    }
+
+    fn scale(&self) -> f32 {
+        1.0 / (self.dim as f32).sqrt()
+    }
+
+    /// One head of one sample of a `[B, L, heads·D]` array, starting at row `row`.
+    fn view<'a>(&self, data: &'a [f32], length: usize, b: usize, h: usize, row: usize) -> View<'a> {
+        let start = (b * length + row) * self.width() + h * self.dim;
+        View { data: &data[start..], row_stride: self.width(), col_stride: 1 }
+    }
+
+    /// How many of the keys `first..first + len` query `row` sees.
+    fn visible(&self, row: usize, first: usize, len: usize) -> usize {
+        if self.causal { (row + 1).saturating_sub(first).min(len) } else { len }
+    }
+}
+
+fn transposed(view: View) -> View {
+    View { data: view.data, row_stride: view.col_stride, col_stride: view.row_stride }
+}
+
+/// The output and, per (sample, query, head), the log of the sum of exponentials.
+pub(crate) fn forward(s: &Shape, q: &Tensor, k: &Tensor, v: &Tensor) -> (Tensor, Vec<f32>) {
+    let blocks = s.queries.div_ceil(QUERY_BLOCK);
+    let results: Vec<(Vec<f32>, Vec<f32>)> = (0..s.batch * s.heads * blocks)
+        .into_par_iter()
+        .map_init(Workspace::default, |work, task| {
+            let (bh, block) = (task / blocks, task % blocks);
+            let first = block * QUERY_BLOCK;
+            forward_block(s, q, k, v, bh / s.heads, bh % s.heads, first, QUERY_BLOCK.min(s.queries - first), work)
+        })
+        .collect();
+    let mut out = vec![0.0; s.batch * s.queries * s.width()];
+    let mut log_sums = vec![0.0; s.batch * s.queries * s.heads];
+    for (task, (values, sums)) in results.iter().enumerate() {
+        let (bh, first) = (task / blocks, task % blocks * QUERY_BLOCK);
+        let (b, h) = (bh / s.heads, bh % s.heads);
+        for (r, row) in values.chunks_exact(s.dim).enumerate() {
+            let at = b * s.queries + first + r;
+            out[at * s.width() + h * s.dim..][..s.dim].copy_from_slice(row);
+            log_sums[at * s.heads + h] = sums[r];
+        }
+    }
+    (Tensor::from_vec(out, q.shape()), log_sums)
+}
+
+#[derive(Default)]
+struct Workspace {
+    scores: Vec<f32>,
+    product: Vec<f32>,
+    grads: Vec<f32>,
+    scratch: Scratch,
+}
+
+fn forward_block(
+    s: &Shape,
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    b: usize,
+    h: usize,
+    first: usize,
+    rows: usize,
+    work: &mut Workspace,
+) -> (Vec<f32>, Vec<f32>) {
+    let query = s.view(q.data(), s.queries, b, h, first);
+    let mut out = vec![0.0f32; rows * s.dim];
+    let mut maxima = vec![f32::NEG_INFINITY; rows];
+    let mut sums = vec![0.0f32; rows];
+    let end = s.visible(first + rows - 1, 0, s.keys);
+    for key0 in (0..end).step_by(KEY_BLOCK) {
+        let len = KEY_BLOCK.min(end - key0);
+        let key = s.view(k.data(), s.keys, b, h, key0);
+        work.scores.resize(rows * len, 0.0);
+        gemm_serial(rows, len, s.dim, query, transposed(key), &mut work.scores, len, false, &mut work.scratch);
+        for (r, row) in work.scores.chunks_exact_mut(len).enumerate() {
+            let visible = s.visible(first + r, key0, len);
+            row[visible..].fill(0.0);
+            let row = &mut row[..visible];
+            let mut top = maxima[r];
+            for x in row.iter_mut() {
+                *x *= s.scale();
+                top = top.max(*x);
+            }
+            if top == f32::NEG_INFINITY {
+                continue;
+            }
+            let correction = (maxima[r] - top).exp();
+            for x in row.iter_mut() {
+                *x -= top;
+            }
+            exp_slice(row);
+            sums[r] = sums[r] * correction + row.iter().sum::<f32>();
+            maxima[r] = top;
+            if key0 > 0 {
+                for x in &mut out[r * s.dim..(r + 1) * s.dim] {
+                    *x *= correction;
+                }
+            }
+        }
+        let value = s.view(v.data(), s.keys, b, h, key0);
+        let scores = View { data: &work.scores, row_stride: len, col_stride: 1 };
+        gemm_serial(rows, s.dim, len, scores, value, &mut out, s.dim, key0 > 0, &mut work.scratch);
+    }
+    for (row, sum) in out.chunks_exact_mut(s.dim).zip(&sums) {
+        for x in row {
+            *x /= sum;
+        }
+    }
+    let log_sums = maxima.iter().zip(&sums).map(|(m, s)| m + s.ln()).collect();
+    (out, log_sums)
+}
+
+/// Gradients of q, k and v; the probabilities are recomputed block by block from `log_sums`.
+pub(crate) fn backward(
+    s: &Shape,
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    out: &Tensor,
+    log_sums: &[f32],
+    g: &Tensor,
+) -> [Tensor; 3] {
+    let heads: Vec<[Vec<f32>; 3]> = (0..s.batch * s.heads)
+        .into_par_iter()
+        .map_init(Workspace::default, |work, bh| backward_head(s, q, k, v, out, log_sums, g, bh / s.heads, bh % s.heads, work))
+        .collect();
+    let lengths = [s.queries, s.keys, s.keys];
+    std::array::from_fn(|which| {
+        let length = lengths[which];
+        let mut grad = vec![0.0; s.batch * length * s.width()];
+        for (bh, parts) in heads.iter().enumerate() {
+            let (b, h) = (bh / s.heads, bh % s.heads);
+            for (l, row) in parts[which].chunks_exact(s.dim).enumerate() {
+                grad[(b * length + l) * s.width() + h * s.dim..][..s.dim].copy_from_slice(row);
+            }
+        }
+        Tensor::from_vec(grad, &[s.batch, length, s.width()])
+    })
+}
+
+fn backward_head(
+    s: &Shape,
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    out: &Tensor,
+    log_sums: &[f32],
+    g: &Tensor,
+    b: usize,
+    h: usize,
+    work: &mut Workspace,
+) -> [Vec<f32>; 3] {
+    let mut dq = vec![0.0f32; s.queries * s.dim];
+    let mut dk = vec![0.0f32; s.keys * s.dim];
+    let mut dv = vec![0.0f32; s.keys * s.dim];
+    for first in (0..s.queries).step_by(QUERY_BLOCK) {
+        let rows = QUERY_BLOCK.min(s.queries - first);
+        let query = s.view(q.data(), s.queries, b, h, first);
+        let grad = s.view(g.data(), s.queries, b, h, first);
+        let result = s.view(out.data(), s.queries, b, h, first);
+        // delta = sum(dO * O), the softmax backward's row constant.
+        let delta: Vec<f32> = (0..rows)
+            .map(|r| {
+                let at = r * s.width();
+                grad.data[at..at + s.dim].iter().zip(&result.data[at..at + s.dim]).map(|(a, b)| a * b).sum()
+            })
+            .collect();
+        let end = s.visible(first + rows - 1, 0, s.keys);
+        for key0 in (0..end).step_by(KEY_BLOCK) {
+            let len = KEY_BLOCK.min(end - key0);
+            let key = s.view(k.data(), s.keys, b, h, key0);
+            let value = s.view(v.data(), s.keys, b, h, key0);
+            work.scores.resize(rows * len, 0.0);
+            work.product.resize(rows * len, 0.0);
+            work.grads.resize(rows * len, 0.0);
+            gemm_serial(rows, len, s.dim, query, transposed(key), &mut work.scores, len, false, &mut work.scratch);
+            gemm_serial(rows, len, s.dim, grad, transposed(value), &mut work.product, len, false, &mut work.scratch);
+            for r in 0..rows {
+                let log_sum = log_sums[(b * s.queries + first + r) * s.heads + h];
+                let visible = s.visible(first + r, key0, len);
+                let row = &mut work.scores[r * len..][..len];
+                row[visible..].fill(0.0);
+                for x in &mut row[..visible] {
+                    *x = *x * s.scale() - log_sum;
+                }
+                exp_slice(&mut row[..visible]);
+                let products = &work.product[r * len..][..len];
+                for ((ds, p), dp) in work.grads[r * len..][..len].iter_mut().zip(row.iter()).zip(products) {
+                    *ds = p * (dp - delta[r]) * s.scale();
+                }
+            }
+            let scores = View { data: &work.scores, row_stride: len, col_stride: 1 };
+            let grads = View { data: &work.grads, row_stride: len, col_stride: 1 };
+            let key_rows = key0 * s.dim..;
+            gemm_serial(len, s.dim, rows, transposed(scores), grad, &mut dv[key_rows.clone()], s.dim, true, &mut work.scratch);
+            gemm_serial(len, s.dim, rows, transposed(grads), query, &mut dk[key_rows], s.dim, true, &mut work.scratch);
+            gemm_serial(rows, s.dim, len, grads, key, &mut dq[first * s.dim..], s.dim, true, &mut work.scratch);
+        }
+    }
+    [dq, dk, dv]
+}

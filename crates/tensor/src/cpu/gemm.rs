@@ -1,0 +1,387 @@
+//! Matrix multiplication for every network op: a packed, cache-blocked loop nest around one
+//! register-blocked micro-kernel, chosen at run time. Convolutions come here too: what
+//! they pack as the left matrix is gathered straight from the picture (implicit GEMM).
+
+use crate::Activation;
+use rayon::prelude::*;
+use std::cell::RefCell;
+use std::ops::Range;
+use std::sync::OnceLock;
+
+/// `tile[mr × nr] = a[k × mr]ᵀ · b[k × nr]`, both packed with `k` outermost.
+type MicroKernel = unsafe fn(k: usize, a: *const f32, b: *const f32, tile: *mut f32);
+
+/// A micro-kernel and its register block.
+pub(crate) struct Kernel {
+    pub name: &'static str,
+    pub mr: usize,
+    pub nr: usize,
+    run: MicroKernel,
+}
+
+/// Largest register block of any kernel.
+const MAX_TILE: usize = 12 * 32;
+/// Depth of a block: `KC × nr` of the right matrix stays in L1.
+const KC: usize = 384;
+/// Rows of a block: `MC × KC` of the left matrix stays in L2.
+const MC: usize = 96;
+
+/// The kernel of this machine: AVX-512, AVX2+FMA, or portable (NEON where it is the baseline).
+pub(crate) fn kernel() -> &'static Kernel {
+    static KERNEL: OnceLock<Kernel> = OnceLock::new();
+    KERNEL.get_or_init(|| {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx512f") {
+                return Kernel { name: "avx512", mr: 12, nr: 32, run: x86::avx512_12x32 };
+            }
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                return Kernel { name: "avx2", mr: 6, nr: 16, run: x86::avx2_6x16 };
+            }
+        }
+        Kernel { name: "portable", mr: 6, nr: 8, run: portable_6x8 }
+    })
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    // SAFETY of both: the caller passes k·mr and k·nr readable values, mr·nr writable ones, and
+    // runs them only where the target features were detected.
+    #[target_feature(enable = "avx2,fma")]
+    pub unsafe fn avx2_6x16(k: usize, mut a: *const f32, mut b: *const f32, tile: *mut f32) {
+        unsafe {
+            let mut acc = [[_mm256_setzero_ps(); 2]; 6];
+            for _ in 0..k {
+                let b0 = _mm256_loadu_ps(b);
+                let b1 = _mm256_loadu_ps(b.add(8));
+                for (r, row) in acc.iter_mut().enumerate() {
+                    let x = _mm256_broadcast_ss(&*a.add(r));
+                    row[0] = _mm256_fmadd_ps(x, b0, row[0]);
+                    row[1] = _mm256_fmadd_ps(x, b1, row[1]);
+                }
+                a = a.add(6);
+                b = b.add(16);
+            }
+            for (r, row) in acc.iter().enumerate() {
+                _mm256_storeu_ps(tile.add(r * 16), row[0]);
+                _mm256_storeu_ps(tile.add(r * 16 + 8), row[1]);
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx512f")]
+    pub unsafe fn avx512_12x32(k: usize, mut a: *const f32, mut b: *const f32, tile: *mut f32) {
+        unsafe {
+            let mut acc = [[_mm512_setzero_ps(); 2]; 12];
+            for _ in 0..k {
+                let b0 = _mm512_loadu_ps(b);
+                let b1 = _mm512_loadu_ps(b.add(16));
+                for (r, row) in acc.iter_mut().enumerate() {
+                    let x = _mm512_set1_ps(*a.add(r));
+                    row[0] = _mm512_fmadd_ps(x, b0, row[0]);
+                    row[1] = _mm512_fmadd_ps(x, b1, row[1]);
+                }
+                a = a.add(12);
+                b = b.add(32);
+            }
+            for (r, row) in acc.iter().enumerate() {
+                _mm512_storeu_ps(tile.add(r * 32), row[0]);
+                _mm512_storeu_ps(tile.add(r * 32 + 16), row[1]);
+            }
+        }
+    }
+}
+
+// SAFETY: the caller passes 6·k and 8·k readable values and 48 writable ones.
+unsafe fn portable_6x8(k: usize, a: *const f32, b: *const f32, tile: *mut f32) {
+    let (a, b) = unsafe { (std::slice::from_raw_parts(a, k * 6), std::slice::from_raw_parts(b, k * 8)) };
+    let tile = unsafe { std::slice::from_raw_parts_mut(tile, 48) };
+    let mut acc = [[0.0f32; 8]; 6];
+    for (a, b) in a.chunks_exact(6).zip(b.chunks_exact(8)) {
+        for (row, &x) in acc.iter_mut().zip(a) {
+            for (sum, &y) in row.iter_mut().zip(b) {
+                *sum = if cfg!(target_arch = "aarch64") { x.mul_add(y, *sum) } else { x * y + *sum };
+            }
+        }
+    }
+    for (out, row) in tile.chunks_exact_mut(8).zip(&acc) {
+        out.copy_from_slice(row);
+    }
+}
+
+/// What happens to a finished row of the product: `act(row + bias) + residual`.
+#[derive(Clone, Copy)]
+pub(crate) struct Epilogue<'a> {
+    pub bias: Option<&'a [f32]>,
+    pub act: Activation,
+    pub residual: Option<&'a [f32]>,
+}
+
+impl Epilogue<'_> {
+    pub const NONE: Epilogue<'static> = Epilogue { bias: None, act: Activation::None, residual: None };
+
+    fn apply(&self, row: &mut [f32], cols: Range<usize>, offset: usize) {
+        if let Some(bias) = self.bias {
+            for (x, b) in row.iter_mut().zip(&bias[cols]) {
+                *x += b;
+            }
+        }
+        self.act.apply_slice(row);
+        if let Some(residual) = self.residual {
+            for (x, r) in row.iter_mut().zip(&residual[offset..]) {
+                *x += r;
+            }
+        }
+    }
+}
+
+/// The left matrix of a product: packs a block of it into panels of `mr` rows,
+/// `out[(panel · depth + k) · mr + row]`. Rows past the end are zero.
+pub(crate) trait Left: Sync {
+    fn pack(&self, rows: Range<usize>, ks: Range<usize>, mr: usize, out: &mut [f32]);
+}
+
+/// The right matrix packed whole: `[n / nr][k][nr]`, columns past the end zero.
+/// `fill(panel's columns, out[k × nr])` writes one zeroed panel.
+pub(crate) fn pack_right(n: usize, k: usize, fill: impl Fn(Range<usize>, usize, &mut [f32]) + Sync) -> Vec<f32> {
+    let nr = kernel().nr;
+    let mut packed = vec![0.0; n.div_ceil(nr) * nr * k];
+    if packed.is_empty() {
+        return packed;
+    }
+    packed.par_chunks_mut(k * nr).enumerate().for_each(|(p, panel)| fill(p * nr..n.min((p + 1) * nr), nr, panel));
+    packed
+}
+
+/// Packs a row-major right matrix `[k, n]`.
+pub(crate) fn pack_right_rows(b: &[f32], n: usize, k: usize) -> Vec<f32> {
+    pack_right(n, k, |cols, nr, panel| {
+        for (row, out) in b.chunks_exact(n).zip(panel.chunks_exact_mut(nr)) {
+            out[..cols.len()].copy_from_slice(&row[cols.clone()]);
+        }
+    })
+}
+
+/// Packs the transpose of a row-major matrix `[n, k]`: linear weights `[out, in]`.
+pub(crate) fn pack_right_transposed(b: &[f32], n: usize, k: usize) -> Vec<f32> {
+    pack_right(n, k, |cols, nr, panel| {
+        for (j, col) in cols.enumerate() {
+            for (out, x) in panel[j..].iter_mut().step_by(nr).zip(&b[col * k..(col + 1) * k]) {
+                *out = *x;
+            }
+        }
+    })
+}
+
+thread_local! {
+    static LEFT_BLOCK: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The output, shared between tasks that write disjoint blocks of it.
+struct Output(*mut f32);
+// SAFETY: every task writes rows × columns that no other task touches.
+unsafe impl Sync for Output {}
+
+/// `out[m × n] = epilogue(left[m × k] · right[k × n])`; `right` comes from [`pack_right`].
+pub(crate) fn gemm(m: usize, n: usize, k: usize, left: &dyn Left, right: &[f32], epilogue: &Epilogue, out: &mut [f32]) {
+    assert_eq!(out.len(), m * n);
+    if m == 0 || n == 0 {
+        return;
+    }
+    if k == 0 {
+        for (i, row) in out.chunks_exact_mut(n).enumerate() {
+            row.fill(0.0);
+            epilogue.apply(row, 0..n, i * n);
+        }
+        return;
+    }
+    let kernel = kernel();
+    let panels = n.div_ceil(kernel.nr);
+    let mc = (MC / kernel.mr).max(1) * kernel.mr;
+    let row_blocks = m.div_ceil(mc);
+    // Few rows (text, time embeddings): split the columns so that every thread has work.
+    let wanted = (4 * rayon::current_num_threads()).div_ceil(row_blocks);
+    let panels_per_task = panels.div_ceil(wanted.min(panels)).max(1);
+    let column_blocks = panels.div_ceil(panels_per_task);
+    let output = Output(out.as_mut_ptr());
+    (0..row_blocks * column_blocks).into_par_iter().for_each(|task| {
+        let rows = (task / column_blocks) * mc..m.min((task / column_blocks + 1) * mc);
+        let first = (task % column_blocks) * panels_per_task;
+        let block = Block { rows, panels: first..panels.min(first + panels_per_task), n, k };
+        block.run(kernel, left, right, epilogue, &output);
+    });
+}
+
+struct Block {
+    rows: Range<usize>,
+    panels: Range<usize>,
+    n: usize,
+    k: usize,
+}
+
+impl Block {
+    fn run(&self, kernel: &Kernel, left: &dyn Left, right: &[f32], epilogue: &Epilogue, output: &Output) {
+        let (mr, nr) = (kernel.mr, kernel.nr);
+        let tiles = self.rows.len().div_ceil(mr);
+        let mut tile = [0.0f32; MAX_TILE];
+        LEFT_BLOCK.with_borrow_mut(|packed| {
+            packed.resize(tiles * mr * KC.min(self.k), 0.0);
+            for k0 in (0..self.k).step_by(KC) {
+                let depth = KC.min(self.k - k0);
+                left.pack(self.rows.clone(), k0..k0 + depth, mr, &mut packed[..tiles * mr * depth]);
+                for panel in self.panels.clone() {
+                    let b = &right[(panel * self.k + k0) * nr..][..depth * nr];
+                    for t in 0..tiles {
+                        let a = &packed[t * mr * depth..][..mr * depth];
+                        // SAFETY: a, b and tile have the lengths that the kernel reads and writes.
+                        unsafe { (kernel.run)(depth, a.as_ptr(), b.as_ptr(), tile.as_mut_ptr()) };
+                        self.store(kernel, &tile, t, panel, k0, k0 + depth == self.k, epilogue, output);
+                    }
+                }
+            }
+        });
+    }
+
+    fn store(&self, kernel: &Kernel, tile: &[f32], t: usize, panel: usize, k0: usize, last: bool, epilogue: &Epilogue, output: &Output) {
+        let (mr, nr) = (kernel.mr, kernel.nr);
+        let cols = panel * nr..self.n.min((panel + 1) * nr);
+        let first_row = self.rows.start + t * mr;
+        for (r, values) in tile.chunks_exact(nr).take(mr.min(self.rows.end - first_row)).enumerate() {
+            let offset = (first_row + r) * self.n + cols.start;
+            // SAFETY: rows and columns lie inside the output and belong to this task alone.
+            let out = unsafe { std::slice::from_raw_parts_mut(output.0.add(offset), cols.len()) };
+            if k0 == 0 {
+                out.copy_from_slice(&values[..cols.len()]);
+            } else {
+                for (o, v) in out.iter_mut().zip(values) {
+                    *o += v;
+                }
+            }
+            if last {
+                epilogue.apply(out, cols.clone(), offset);
+            }
+        }
+    }
+}
+
+/// Copies up to `mr` strips of equal length into one panel, element by element across strips.
+pub(crate) fn interleave(strips: &[&[f32]], mr: usize, out: &mut [f32]) {
+    if let ([a, b, c, d, e, f], 6) = (strips, mr) {
+        for ((((((o, a), b), c), d), e), f) in out.chunks_exact_mut(6).zip(*a).zip(*b).zip(*c).zip(*d).zip(*e).zip(*f) {
+            o[0] = *a;
+            o[1] = *b;
+            o[2] = *c;
+            o[3] = *d;
+            o[4] = *e;
+            o[5] = *f;
+        }
+        return;
+    }
+    for (k, o) in out.chunks_exact_mut(mr).enumerate() {
+        for (o, strip) in o.iter_mut().zip(strips) {
+            *o = strip[k];
+        }
+        o[strips.len()..].fill(0.0);
+    }
+}
+
+/// A row-major left matrix `[m, k]`.
+pub(crate) struct Rows<'a> {
+    pub data: &'a [f32],
+    pub k: usize,
+}
+
+impl Left for Rows<'_> {
+    fn pack(&self, rows: Range<usize>, ks: Range<usize>, mr: usize, out: &mut [f32]) {
+        let mut strips: Vec<&[f32]> = Vec::with_capacity(mr);
+        for (p, panel) in out.chunks_exact_mut(mr * ks.len()).enumerate() {
+            strips.clear();
+            let first = rows.start + p * mr;
+            strips.extend((first..rows.end.min(first + mr)).map(|r| &self.data[r * self.k..][ks.clone()]));
+            interleave(&strips, mr, panel);
+        }
+    }
+}
+
+/// The transpose of a row-major matrix `[k, m]`.
+pub(crate) struct Columns<'a> {
+    pub data: &'a [f32],
+    pub m: usize,
+}
+
+impl Left for Columns<'_> {
+    fn pack(&self, rows: Range<usize>, ks: Range<usize>, mr: usize, out: &mut [f32]) {
+        for (p, panel) in out.chunks_exact_mut(mr * ks.len()).enumerate() {
+            let first = rows.start + p * mr;
+            let len = mr.min(rows.end - first);
+            for (k, o) in ks.clone().zip(panel.chunks_exact_mut(mr)) {
+                o[..len].copy_from_slice(&self.data[k * self.m + first..][..len]);
+                o[len..].fill(0.0);
+            }
+        }
+    }
+}
+
+/// A strided view of a small matrix.
+#[derive(Clone, Copy)]
+pub(crate) struct View<'a> {
+    pub data: &'a [f32],
+    pub row_stride: usize,
+    pub col_stride: usize,
+}
+
+/// Packing space of [`gemm_serial`].
+#[derive(Default)]
+pub(crate) struct Scratch {
+    a: Vec<f32>,
+    b: Vec<f32>,
+}
+
+/// `c (+)= a[m × k] · b[k × n]` on this thread, for the blocks of attention.
+pub(crate) fn gemm_serial(m: usize, n: usize, k: usize, a: View, b: View, c: &mut [f32], ldc: usize, accumulate: bool, scratch: &mut Scratch) {
+    let kernel = kernel();
+    let (mr, nr) = (kernel.mr, kernel.nr);
+    pack_view(&a, m, k, mr, &mut scratch.a);
+    pack_view(&View { data: b.data, row_stride: b.col_stride, col_stride: b.row_stride }, n, k, nr, &mut scratch.b);
+    let mut tile = [0.0f32; MAX_TILE];
+    for (j, b) in scratch.b.chunks_exact(nr * k).enumerate() {
+        let cols = nr.min(n - j * nr);
+        for (i, a) in scratch.a.chunks_exact(mr * k).enumerate() {
+            // SAFETY: a, b and tile have the lengths that the kernel reads and writes.
+            unsafe { (kernel.run)(k, a.as_ptr(), b.as_ptr(), tile.as_mut_ptr()) };
+            for (r, values) in tile.chunks_exact(nr).take(mr.min(m - i * mr)).enumerate() {
+                let out = &mut c[(i * mr + r) * ldc + j * nr..][..cols];
+                if accumulate {
+                    for (o, v) in out.iter_mut().zip(values) {
+                        *o += v;
+                    }
+                } else {
+                    out.copy_from_slice(&values[..cols]);
+                }
+            }
+        }
+    }
+}
+
+/// Panels of `width` rows of a strided matrix `[m, k]`.
+fn pack_view(a: &View, m: usize, k: usize, width: usize, out: &mut Vec<f32>) {
+    out.clear();
+    out.resize(m.div_ceil(width) * width * k, 0.0);
+    for (p, panel) in out.chunks_exact_mut(width * k).enumerate() {
+        let rows = width.min(m - p * width);
+        if a.row_stride == 1 {
+            for (kk, o) in panel.chunks_exact_mut(width).enumerate() {
+                o[..rows].copy_from_slice(&a.data[kk * a.col_stride + p * width..][..rows]);
+            }
+        } else {
+            for r in 0..rows {
+                let row = &a.data[(p * width + r) * a.row_stride..];
+                for (o, x) in panel[r..].iter_mut().step_by(width).zip(row.iter().step_by(a.col_stride)) {
+                    *o = *x;
+                }
+            }
+        }
+    }
+}

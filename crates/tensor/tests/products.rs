@@ -1,0 +1,189 @@
+//! Linear, convolution and attention against plain f64 loops, forward and gradients,
+//! on shapes that fit no register block.
+
+mod common;
+use common::{assert_close, check_gradients, random_tensor};
+use prima_tensor::{Activation, Conv2d, Param, Tensor, attention, conv2d, linear, mul};
+
+/// `[rows, inner] x [cols, inner]` in f64.
+fn plain_linear(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Vec<f32> {
+    let (n, k) = (w.dim(0), w.dim(1));
+    x.data()
+        .chunks_exact(k)
+        .flat_map(|row| {
+            (0..n).map(move |j| {
+                let dot: f64 = row.iter().zip(&w.data()[j * k..]).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+                (dot + bias.map_or(0.0, |b| f64::from(b.data()[j]))) as f32
+            })
+        })
+        .collect()
+}
+
+#[test]
+fn linear_matches_plain_loops_on_awkward_shapes() {
+    for (m, k, n) in [(1, 1, 1), (7, 5, 17), (97, 401, 33), (200, 800, 16), (13, 64, 129)] {
+        let x = random_tensor(1, &[m, k]);
+        let w = random_tensor(2, &[n, k]);
+        let b = random_tensor(3, &[n]);
+        let residual = random_tensor(4, &[m, n]);
+        let got = linear(&x, &Param::new(w.clone()), Some(&Param::new(b.clone())), Activation::Relu, Some(&residual));
+        let want: Vec<f32> =
+            plain_linear(&x, &w, Some(&b)).iter().zip(residual.data()).map(|(y, r)| y.max(0.0) + r).collect();
+        assert_close(&got, &Tensor::from_vec(want, &[m, n]), 1e-5);
+    }
+}
+
+/// A parameter whose value takes part in a gradient check as an ordinary input.
+fn as_param(t: &Tensor) -> Param {
+    let p = Param::new(t.clone());
+    p.set_trainable(true);
+    p
+}
+
+/// Analytic parameter gradients against central differences of `loss(param value)`.
+fn check_param_gradient(value: &Tensor, f: impl Fn(&Param) -> Tensor) {
+    let param = as_param(value);
+    let out = f(&param);
+    let weights = random_tensor(99, out.shape());
+    let loss = |p: &Param| -> f64 {
+        f(p).data().iter().zip(weights.data()).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+    };
+    let product = mul(&out, &weights);
+    // sum = mean · count, through the loss op that exists.
+    let total = linear(
+        &product.reshape(&[1, product.numel()]),
+        &Param::new(Tensor::full(1.0, &[1, product.numel()])),
+        None,
+        Activation::None,
+        None,
+    );
+    let grads = total.backward();
+    let grad = grads.param(&param).expect("the parameter has a gradient");
+    let scale = grad.data().iter().fold(0.0f32, |m, x| m.max(x.abs()));
+    for i in (0..value.numel()).step_by((value.numel() / 23).max(1)) {
+        let step = 1e-2f32;
+        let moved = |d: f32| {
+            let mut v = value.data().to_vec();
+            v[i] += d;
+            loss(&Param::new(Tensor::from_vec(v, value.shape())))
+        };
+        let numeric = ((moved(step) - moved(-step)) / (2.0 * f64::from(step))) as f32;
+        assert!((numeric - grad.data()[i]).abs() < 2e-3 * scale.max(1.0), "{i}: {numeric} against {}", grad.data()[i]);
+    }
+}
+
+#[test]
+fn linear_gradients_match_finite_differences() {
+    let (x, w, b) = (random_tensor(5, &[3, 7, 11]), random_tensor(6, &[19, 11]), random_tensor(7, &[19]));
+    check_gradients(&[x.clone()], |t| linear(&t[0], &Param::new(w.clone()), None, Activation::Silu, None), 2e-3);
+    check_param_gradient(&w, |p| linear(&x, p, None, Activation::None, None));
+    check_param_gradient(&b, |p| linear(&x, &Param::new(w.clone()), Some(p), Activation::None, None));
+}
+
+/// Convolution by its definition, in f64, on channels-last pictures.
+fn plain_conv(x: &Tensor, w: &Tensor, g: Conv2d) -> Tensor {
+    let [bs, h, wd, ci] = [x.dim(0), x.dim(1), x.dim(2), x.dim(3)];
+    let [co, _, kh, kw] = [w.dim(0), w.dim(1), w.dim(2), w.dim(3)];
+    let [top, bottom, left, right] = g.padding;
+    let oh = (h + top + bottom - kh) / g.stride + 1;
+    let ow = (wd + left + right - kw) / g.stride + 1;
+    let mut out = Vec::with_capacity(bs * oh * ow * co);
+    for (b, oy, ox, o) in itertools(bs, oh, ow, co) {
+        let mut sum = 0.0f64;
+        for (ky, kx, i, _) in itertools(kh, kw, ci, 1) {
+            let (y, xx) = ((oy * g.stride + ky) as isize - top as isize, (ox * g.stride + kx) as isize - left as isize);
+            if y >= 0 && xx >= 0 && (y as usize) < h && (xx as usize) < wd {
+                let at = ((b * h + y as usize) * wd + xx as usize) * ci + i;
+                sum += f64::from(x.data()[at]) * f64::from(w.data()[((o * ci + i) * kh + ky) * kw + kx]);
+            }
+        }
+        out.push(sum as f32);
+    }
+    Tensor::from_vec(out, &[bs, oh, ow, co])
+}
+
+fn itertools(a: usize, b: usize, c: usize, d: usize) -> impl Iterator<Item = (usize, usize, usize, usize)> {
+    (0..a * b * c * d).map(move |i| (i / (b * c * d), i / (c * d) % b, i / d % c, i % d))
+}
+
+fn conv_cases() -> Vec<([usize; 4], [usize; 4], Conv2d)> {
+    vec![
+        ([2, 5, 7, 3], [17, 3, 3, 3], Conv2d::padded(1)),
+        ([1, 6, 6, 33], [5, 33, 3, 3], Conv2d::strided(2, 1)),
+        ([3, 5, 4, 7], [9, 7, 1, 1], Conv2d::padded(0)),
+        ([1, 6, 8, 4], [8, 4, 3, 3], Conv2d { stride: 2, padding: [0, 1, 0, 1] }),
+        ([1, 1, 1, 1], [1, 1, 3, 3], Conv2d::padded(1)),
+        ([2, 3, 3, 50], [20, 50, 3, 3], Conv2d::padded(1)),
+        ([1, 5, 5, 2], [3, 2, 1, 1], Conv2d::strided(2, 0)),
+    ]
+}
+
+#[test]
+fn conv2d_matches_plain_loops_on_awkward_shapes() {
+    for (xs, ws, geometry) in conv_cases() {
+        let (x, w) = (random_tensor(8, &xs), random_tensor(9, &ws));
+        let got = conv2d(&x, &Param::new(w.clone()), None, geometry, Activation::None, None);
+        assert_close(&got, &plain_conv(&x, &w, geometry), 1e-5);
+    }
+}
+
+#[test]
+fn conv2d_gradients_match_finite_differences() {
+    for (xs, ws, geometry) in conv_cases() {
+        let (x, w) = (random_tensor(10, &xs), random_tensor(11, &ws));
+        let frozen = Param::new(w.clone());
+        check_gradients(&[x.clone()], |t| conv2d(&t[0], &frozen, None, geometry, Activation::None, None), 2e-3);
+        check_param_gradient(&w, |p| conv2d(&x, p, None, geometry, Activation::None, None));
+    }
+}
+
+/// Attention by its definition, in f64.
+fn plain_attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool) -> Tensor {
+    let (bs, lq, lk, width) = (q.dim(0), q.dim(1), k.dim(1), q.dim(2));
+    let dim = width / heads;
+    let at = |t: &Tensor, b: usize, l: usize, len: usize, h: usize, d: usize| {
+        f64::from(t.data()[(b * len + l) * width + h * dim + d])
+    };
+    let mut out = vec![0.0; bs * lq * width];
+    for (b, h, i, _) in itertools(bs, heads, lq, 1) {
+        let seen = if causal { (i + 1).min(lk) } else { lk };
+        let scores: Vec<f64> = (0..seen)
+            .map(|j| (0..dim).map(|d| at(q, b, i, lq, h, d) * at(k, b, j, lk, h, d)).sum::<f64>() / (dim as f64).sqrt())
+            .collect();
+        let top = scores.iter().copied().fold(f64::MIN, f64::max);
+        let total: f64 = scores.iter().map(|s| (s - top).exp()).sum();
+        for d in 0..dim {
+            let sum: f64 = scores.iter().enumerate().map(|(j, s)| (s - top).exp() / total * at(v, b, j, lk, h, d)).sum();
+            out[(b * lq + i) * width + h * dim + d] = sum as f32;
+        }
+    }
+    Tensor::from_vec(out, q.shape())
+}
+
+/// (batch, queries, keys, heads, head dim, causal)
+const ATTENTION_CASES: [(usize, usize, usize, usize, usize, bool); 6] = [
+    (1, 1, 1, 1, 1, false),
+    (2, 5, 7, 3, 4, false),
+    (1, 50, 50, 2, 8, true),
+    (1, 97, 300, 1, 16, false),
+    (2, 77, 77, 2, 5, true),
+    (1, 260, 520, 1, 3, true),
+];
+
+#[test]
+fn attention_matches_its_definition() {
+    for (b, lq, lk, heads, dim, causal) in ATTENTION_CASES {
+        let q = random_tensor(12, &[b, lq, heads * dim]);
+        let (k, v) = (random_tensor(13, &[b, lk, heads * dim]), random_tensor(14, &[b, lk, heads * dim]));
+        assert_close(&attention(&q, &k, &v, heads, causal), &plain_attention(&q, &k, &v, heads, causal), 1e-5);
+    }
+}
+
+#[test]
+fn attention_gradients_match_finite_differences() {
+    for (b, lq, lk, heads, dim, causal) in [(1, 5, 7, 2, 3, false), (2, 6, 6, 1, 4, true), (1, 49, 3, 1, 2, false)] {
+        let q = random_tensor(15, &[b, lq, heads * dim]);
+        let (k, v) = (random_tensor(16, &[b, lk, heads * dim]), random_tensor(17, &[b, lk, heads * dim]));
+        check_gradients(&[q, k, v], |t| attention(&t[0], &t[1], &t[2], heads, causal), 2e-3);
+    }
+}
