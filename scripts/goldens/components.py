@@ -96,7 +96,7 @@ def unet(folder, file):
                  for n, m in [("conv_in", model.conv_in), ("down_blocks.0", model.down_blocks[0]),
                               ("down_blocks.1", model.down_blocks[1]), ("up_blocks.0", model.up_blocks[0]),
                               ("mid_block", model.mid_block)] if m is not None]
-        out = model(inputs["sample"], t, inputs["encoder_hidden_states"], inputs.get("timestep_cond"),
+        out = model(inputs["sample"], t, inputs["encoder_hidden_states"], timestep_cond=inputs.get("timestep_cond"),
                     added_cond_kwargs=added, return_dict=False)[0]
         for h in hooks:
             h.remove()
