@@ -3,3 +3,8 @@ pub mod math;
 pub mod attention;
 pub mod conv2d;
 pub mod gemm;
+pub mod activation;
+pub mod elementwise;
+pub mod parallel;
+pub mod peak;
+pub mod norm;

@@ -1,37 +1,114 @@
 use crate::Tensor;
+use crate::autograd::{is_recording, record};
+use crate::cpu::{elementwise as kernel, parallel};
 
-/// `a + b`, equal shapes.
+fn assert_same_shape(op: &str, a: &Tensor, b: &Tensor) {
+    assert_eq!(a.shape(), b.shape(), "{op}: the two shapes differ");
+}
+
+/// Does a gradient have to reach `x`?
+pub(crate) fn on_tape(x: &Tensor) -> bool {
+    x.node.is_some()
+}
+
+/// `a + b`, equal shapes. Backward: `grad` to both.
 pub fn add(a: &Tensor, b: &Tensor) -> Tensor {
-    let _ = (a, b);
-    todo!()
+    assert_same_shape("add", a, b);
+    let out = Tensor::from_vec(kernel::binary(a.data(), b.data(), |a, b| a + b), a.shape());
+    record(out, &[a, b], |grad| vec![Some(grad.clone()), Some(grad.clone())])
 }
 
-/// `a - b`, equal shapes.
+/// `a - b`, equal shapes. Backward: `grad` to `a`, `-grad` to `b`.
 pub fn sub(a: &Tensor, b: &Tensor) -> Tensor {
-    let _ = (a, b);
-    todo!()
+    assert_same_shape("sub", a, b);
+    let out = Tensor::from_vec(kernel::binary(a.data(), b.data(), |a, b| a - b), a.shape());
+    let needs_b = on_tape(b);
+    record(out, &[a, b], move |grad| vec![Some(grad.clone()), needs_b.then(|| affine(grad, -1.0, 0.0))])
 }
 
-/// `a * b`, equal shapes.
+/// `a * b`, equal shapes. Backward: `grad · b` to `a`, `grad · a` to `b`.
 pub fn mul(a: &Tensor, b: &Tensor) -> Tensor {
-    let _ = (a, b);
-    todo!()
+    assert_same_shape("mul", a, b);
+    let out = Tensor::from_vec(kernel::binary(a.data(), b.data(), |a, b| a * b), a.shape());
+    if !is_recording(&[a, b]) {
+        return out;
+    }
+    let for_a = on_tape(a).then(|| b.detach());
+    let for_b = on_tape(b).then(|| a.detach());
+    record(out, &[a, b], move |grad| {
+        vec![for_a.as_ref().map(|other| mul(grad, other)), for_b.as_ref().map(|other| mul(grad, other))]
+    })
 }
 
-/// `scale * x + shift`.
+/// `scale * x + shift`. Backward: `scale · grad`.
 pub fn affine(x: &Tensor, scale: f32, shift: f32) -> Tensor {
-    let _ = (x, scale, shift);
-    todo!()
+    let out = Tensor::from_vec(kernel::unary(x.data(), |v| scale * v + shift), x.shape());
+    record(out, &[x], move |grad| vec![Some(affine(grad, scale, 0.0))])
 }
 
 /// `a[b]·x + c[b]·y` for each sample `b` of the first axis: noising, preconditioning, scheduler steps.
+/// Backward: `a[b] · grad` to `x`, `c[b] · grad` to `y`.
 pub fn combine_per_sample(a: &[f32], x: &Tensor, c: &[f32], y: &Tensor) -> Tensor {
-    let _ = (a, x, c, y);
-    todo!()
+    assert_same_shape("combine_per_sample", x, y);
+    let batch = x.dim(0);
+    assert_eq!(a.len(), batch, "combine_per_sample wants one factor of x per sample");
+    assert_eq!(c.len(), batch, "combine_per_sample wants one factor of y per sample");
+    let sample = x.numel() / batch.max(1);
+    let mut out = x.data().to_vec();
+    for_samples(&mut out, sample, |b, at, part| {
+        for (o, &y) in part.iter_mut().zip(&y.data()[at..]) {
+            *o = a[b] * *o + c[b] * y;
+        }
+    });
+    let out = Tensor::from_vec(out, x.shape());
+    if !is_recording(&[x, y]) {
+        return out;
+    }
+    let (for_x, for_y) = (on_tape(x).then(|| a.to_vec()), on_tape(y).then(|| c.to_vec()));
+    record(out, &[x, y], move |grad| {
+        vec![for_x.as_ref().map(|a| scale_samples(grad, a)), for_y.as_ref().map(|c| scale_samples(grad, c))]
+    })
+}
+
+/// `factor[b] · x[b]`.
+pub(crate) fn scale_samples(x: &Tensor, factor: &[f32]) -> Tensor {
+    let mut out = x.data().to_vec();
+    let sample = out.len() / factor.len().max(1);
+    for_samples(&mut out, sample, |b, _, part| part.iter_mut().for_each(|v| *v *= factor[b]));
+    Tensor::from_vec(out, x.shape())
+}
+
+/// `f(sample index, offset in the whole, part)` for parts that each lie in one sample.
+fn for_samples(out: &mut [f32], sample: usize, f: impl Fn(usize, usize, &mut [f32]) + Sync) {
+    if sample == 0 {
+        return;
+    }
+    for (b, values) in out.chunks_exact_mut(sample).enumerate() {
+        parallel::for_chunks(values, |at, part| f(b, b * sample + at, part));
+    }
 }
 
 /// `x[b, ..., c] + v[b, c]`: `x` `[B, ..., C]`, `v` `[B, C]` (time embeddings).
+/// Backward: `grad` to `x`, its sum over the middle axes to `v`.
 pub fn add_per_sample_channel(x: &Tensor, v: &Tensor) -> Tensor {
-    let _ = (x, v);
-    todo!()
+    let (batch, channels) = (x.dim(0), x.dim(-1));
+    assert_eq!(v.shape(), [batch, channels], "add_per_sample_channel: v does not fit x of shape {:?}", x.shape());
+    let sample = x.numel() / batch.max(1);
+    let mut out = x.data().to_vec();
+    for (values, v) in out.chunks_exact_mut(sample.max(1)).zip(v.data().chunks_exact(channels)) {
+        parallel::for_rows(values, channels, |_, part| {
+            for row in part.chunks_exact_mut(channels) {
+                row.iter_mut().zip(v).for_each(|(o, v)| *o += v);
+            }
+        });
+    }
+    let out = Tensor::from_vec(out, x.shape());
+    let needs_v = on_tape(v);
+    record(out, &[x, v], move |grad| {
+        let dv = needs_v.then(|| {
+            let sums = grad.data().chunks_exact(sample).flat_map(|s| kernel::column_sums(s, channels)).collect();
+            Tensor::from_vec(sums, &[batch, channels])
+        });
+        vec![Some(grad.clone()), dv]
+    })
 }

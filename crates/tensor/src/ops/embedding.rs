@@ -1,19 +1,86 @@
+use crate::autograd::{is_recording, record};
+use crate::cpu::parallel;
+use crate::ops::elementwise::on_tape;
 use crate::{Param, Tensor};
 
 /// Rows of `table` `[V, D]` by id; the result is `[B, L, D]` where `ids.len() == B * L`.
+/// Backward: each row's gradient is added to its row of the table.
 pub fn embedding(table: &Param, ids: &[u32], batch: usize) -> Tensor {
-    let _ = (table, ids, batch);
-    todo!()
+    let table = table.tensor();
+    let (rows, width) = (table.dim(0), table.dim(1));
+    assert!(batch > 0 && ids.len().is_multiple_of(batch), "{} ids do not fill {batch} samples", ids.len());
+    let mut out = Vec::with_capacity(ids.len() * width);
+    for &id in ids {
+        let row = id as usize;
+        assert!(row < rows, "embedding: id {id} is outside of a table of {rows} rows");
+        out.extend_from_slice(&table.data()[row * width..(row + 1) * width]);
+    }
+    let out = Tensor::from_vec(out, &[batch, ids.len() / batch, width]);
+    if !is_recording(&[&table]) {
+        return out;
+    }
+    let ids = ids.to_vec();
+    record(out, &[&table], move |grad| {
+        let mut d_table = vec![0.0; rows * width];
+        for (&id, grad) in ids.iter().zip(grad.data().chunks_exact(width)) {
+            let row = &mut d_table[id as usize * width..(id as usize + 1) * width];
+            row.iter_mut().zip(grad).for_each(|(d, g)| *d += g);
+        }
+        vec![Some(Tensor::from_vec(d_table, &[rows, width]))]
+    })
 }
 
 /// `x[b, l, :] + table[l, :]`: `x` `[B, L, D]`, `table` `[>= L, D]`.
+/// Backward: `grad` to `x`, its sum over the samples to the first `L` rows of the table.
 pub fn add_positions(x: &Tensor, table: &Param) -> Tensor {
-    let _ = (x, table);
-    todo!()
+    let table = table.tensor();
+    let (length, width) = (x.dim(1), x.dim(2));
+    let rows = table.dim(0);
+    assert_eq!(table.dim(1), width, "add_positions: the table's rows do not fit x of shape {:?}", x.shape());
+    assert!(length <= rows, "add_positions: {length} tokens, but the table has {rows} rows");
+    let sample = length * width;
+    let mut out = x.data().to_vec();
+    for values in out.chunks_exact_mut(sample.max(1)) {
+        parallel::for_chunks(values, |at, part| {
+            part.iter_mut().zip(&table.data()[at..]).for_each(|(o, t)| *o += t);
+        });
+    }
+    let out = Tensor::from_vec(out, x.shape());
+    let needs_table = on_tape(&table);
+    record(out, &[x, &table], move |grad| {
+        let d_table = needs_table.then(|| {
+            let mut sum = vec![0.0; rows * width];
+            for grad in grad.data().chunks_exact(sample) {
+                sum.iter_mut().zip(grad).for_each(|(d, g)| *d += g);
+            }
+            Tensor::from_vec(sum, &[rows, width])
+        });
+        vec![Some(grad.clone()), d_table]
+    })
 }
 
 /// `[B, L, D] -> [B, D]`: row `rows[b]` of each sample (the pooled token).
+/// Backward: the gradient goes back to that row, zeros elsewhere.
 pub fn gather_rows(x: &Tensor, rows: &[usize]) -> Tensor {
-    let _ = (x, rows);
-    todo!()
+    let (batch, length, width) = (x.dim(0), x.dim(1), x.dim(2));
+    assert_eq!(rows.len(), batch, "gather_rows wants one row per sample");
+    let mut out = Vec::with_capacity(batch * width);
+    for (b, &row) in rows.iter().enumerate() {
+        assert!(row < length, "gather_rows: row {row} of a sample of {length} rows");
+        let at = (b * length + row) * width;
+        out.extend_from_slice(&x.data()[at..at + width]);
+    }
+    let out = Tensor::from_vec(out, &[batch, width]);
+    if !is_recording(&[x]) {
+        return out;
+    }
+    let rows = rows.to_vec();
+    record(out, &[x], move |grad| {
+        let mut dx = vec![0.0; batch * length * width];
+        for (b, (&row, grad)) in rows.iter().zip(grad.data().chunks_exact(width)).enumerate() {
+            let at = (b * length + row) * width;
+            dx[at..at + width].copy_from_slice(grad);
+        }
+        vec![Some(Tensor::from_vec(dx, &[batch, length, width]))]
+    })
 }

@@ -1,19 +1,66 @@
 use crate::Tensor;
+use crate::autograd::{is_recording, record};
+use crate::cpu::{elementwise as kernel, parallel};
+
+/// `mean_b weight[b] · mean_i value(x - target)`; backward multiplies by `slope(x - target)`.
+fn weighted_loss(
+    op: &str,
+    x: &Tensor,
+    target: &Tensor,
+    weight: &[f32],
+    value: impl Fn(f32) -> f32 + Sync,
+    slope: impl Fn(f32) -> f32 + Send + Sync + 'static,
+) -> Tensor {
+    assert_eq!(x.shape(), target.shape(), "{op}: x and target differ in shape");
+    assert!(x.numel() > 0, "{op} of no values");
+    assert_eq!(weight.len(), x.dim(0), "{op} wants one weight per sample");
+    let sample = x.numel() / weight.len();
+    let mut total = 0.0;
+    for (b, &weight) in weight.iter().enumerate() {
+        let (x, target) = (&x.data()[b * sample..(b + 1) * sample], &target.data()[b * sample..(b + 1) * sample]);
+        total += f64::from(weight) * kernel::sum(sample, |i| f64::from(value(x[i] - target[i])));
+    }
+    let out = Tensor::scalar((total / x.numel() as f64) as f32);
+    if !is_recording(&[x]) {
+        return out;
+    }
+    let (x_saved, target, weight) = (x.detach(), target.detach(), weight.to_vec());
+    record(out, &[x], move |grad| {
+        let scale = grad.item() / x_saved.numel() as f32;
+        let mut dx = x_saved.data().to_vec();
+        for (b, values) in dx.chunks_exact_mut(sample).enumerate() {
+            let factor = scale * weight[b];
+            parallel::for_chunks(values, |at, part| {
+                for (d, &t) in part.iter_mut().zip(&target.data()[b * sample + at..]) {
+                    *d = factor * slope(*d - t);
+                }
+            });
+        }
+        vec![Some(Tensor::from_vec(dx, x_saved.shape()))]
+    })
+}
 
 /// `mean_b weight[b] · mean((x - target)²)`; `target` gets no gradient.
 pub fn weighted_mse(x: &Tensor, target: &Tensor, weight: &[f32]) -> Tensor {
-    let _ = (x, target, weight);
-    todo!()
+    weighted_loss("weighted_mse", x, target, weight, |d| d * d, |d| 2.0 * d)
 }
 
 /// `mean_b weight[b] · mean(sqrt((x - target)² + c²) - c)`; `target` gets no gradient.
 pub fn weighted_pseudo_huber(x: &Tensor, target: &Tensor, weight: &[f32], c: f32) -> Tensor {
-    let _ = (x, target, weight, c);
-    todo!()
+    // d² / (sqrt(d² + c²) + c): the same value without the cancellation near zero.
+    let value = move |d: f32| {
+        let root = (d * d + c * c).sqrt();
+        if root + c > 0.0 { d * d / (root + c) } else { 0.0 }
+    };
+    let slope = move |d: f32| {
+        let root = (d * d + c * c).sqrt();
+        if root > 0.0 { d / root } else { 0.0 }
+    };
+    weighted_loss("weighted_pseudo_huber", x, target, weight, value, slope)
 }
 
-/// `mean |x - target|`; `target` gets no gradient.
+/// `mean |x - target|`; `target` gets no gradient (and `x` none where they are equal).
 pub fn mean_absolute_error(x: &Tensor, target: &Tensor) -> Tensor {
-    let _ = (x, target);
-    todo!()
+    let slope = |d: f32| if d == 0.0 { 0.0 } else { d.signum() };
+    weighted_loss("mean_absolute_error", x, target, &vec![1.0; x.dim(0)], f32::abs, slope)
 }

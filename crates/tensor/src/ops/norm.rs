@@ -1,14 +1,63 @@
+use crate::autograd::{is_recording, record};
+use crate::cpu::norm::{self as kernel, Groups, NormGradients};
+use crate::cpu::parallel;
+use crate::ops::elementwise::on_tape;
 use crate::{Param, Tensor};
 
-/// GroupNorm over `[B, ..., C]` with `groups` groups of channels, then SiLU if `silu`.
-/// `gamma` and `beta` are `[C]`.
-pub fn group_norm(x: &Tensor, gamma: &Param, beta: &Param, groups: usize, eps: f32, silu: bool) -> Tensor {
-    let _ = (x, gamma, beta, groups, eps, silu);
-    todo!()
+fn assert_channels(op: &str, x: &Tensor, gamma: &Tensor, beta: &Tensor) {
+    assert!(x.numel() > 0, "{op} of no values");
+    assert_eq!(gamma.shape(), [x.dim(-1)], "{op}: gamma does not fit x of shape {:?}", x.shape());
+    assert_eq!(beta.shape(), [x.dim(-1)], "{op}: beta does not fit x of shape {:?}", x.shape());
 }
 
-/// LayerNorm over the last axis.
+fn gradients(d: NormGradients, shape: &[usize], needs: [bool; 2]) -> Vec<Option<Tensor>> {
+    let channels = [d.gamma.len()];
+    vec![
+        d.dx.map(|dx| Tensor::from_vec(dx, shape)),
+        needs[0].then(|| Tensor::from_vec(d.gamma, &channels)),
+        needs[1].then(|| Tensor::from_vec(d.beta, &channels)),
+    ]
+}
+
+/// GroupNorm over `[B, ..., C]` with `groups` groups of channels, then SiLU if `silu`.
+/// `gamma` and `beta` are `[C]`. Variance is the biased one. Gradients reach `x`, `gamma`, `beta`.
+pub fn group_norm(x: &Tensor, gamma: &Param, beta: &Param, groups: usize, eps: f32, silu: bool) -> Tensor {
+    let (gamma, beta) = (gamma.tensor(), beta.tensor());
+    assert_channels("group_norm", x, &gamma, &beta);
+    let (batch, channels) = (x.dim(0), x.dim(-1));
+    assert!(groups > 0 && channels.is_multiple_of(groups), "{channels} channels do not split into {groups} groups");
+    let g = Groups { batch, rows: x.numel() / batch / channels, channels, groups };
+    let statistics = kernel::group_statistics(x.data(), g, eps);
+    let out = kernel::group_norm(x.data(), &statistics, g, gamma.data(), beta.data(), silu);
+    let out = Tensor::from_vec(out, x.shape());
+    if !is_recording(&[x, &gamma, &beta]) {
+        return out;
+    }
+    let needs_x = on_tape(x);
+    let needs = [on_tape(&gamma), on_tape(&beta)];
+    let (saved, gamma_saved, beta_saved) = (x.detach(), gamma.detach(), beta.detach());
+    record(out, &[x, &gamma, &beta], move |grad| {
+        let (gamma, beta) = (gamma_saved.data(), beta_saved.data());
+        let d = kernel::group_norm_backward(saved.data(), grad.data(), &statistics, g, gamma, beta, silu, needs_x);
+        gradients(d, saved.shape(), needs)
+    })
+}
+
+/// LayerNorm over the last axis. `gamma` and `beta` are `[C]`; gradients reach `x`, `gamma`, `beta`.
 pub fn layer_norm(x: &Tensor, gamma: &Param, beta: &Param, eps: f32) -> Tensor {
-    let _ = (x, gamma, beta, eps);
-    todo!()
+    let (gamma, beta) = (gamma.tensor(), beta.tensor());
+    assert_channels("layer_norm", x, &gamma, &beta);
+    let mut out = vec![0.0; x.numel()];
+    parallel::for_rows(&mut out, x.dim(-1), |at, part| {
+        kernel::layer_norm(&x.data()[at..at + part.len()], part, gamma.data(), beta.data(), eps);
+    });
+    let out = Tensor::from_vec(out, x.shape());
+    if !is_recording(&[x, &gamma, &beta]) {
+        return out;
+    }
+    let needs = [on_tape(&gamma), on_tape(&beta)];
+    let (saved, gamma_saved) = (x.detach(), gamma.detach());
+    record(out, &[x, &gamma, &beta], move |grad| {
+        gradients(kernel::layer_norm_backward(saved.data(), grad.data(), gamma_saved.data(), eps), saved.shape(), needs)
+    })
 }

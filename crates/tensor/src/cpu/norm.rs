@@ -1,0 +1,409 @@
+//! Group and layer normalisation over channels-last rows.
+
+use super::activation::silu_derivative;
+use super::math::{dispatch, mul_add, sigmoid};
+use super::parallel;
+use rayon::prelude::*;
+
+/// Rows whose sums are kept in f32 before they are folded into f64.
+const BLOCK: usize = 32;
+
+/// Geometry of a GroupNorm call: `batch` samples of `rows` rows of `channels` values.
+#[derive(Clone, Copy)]
+pub(crate) struct Groups {
+    pub batch: usize,
+    pub rows: usize,
+    pub channels: usize,
+    pub groups: usize,
+}
+
+impl Groups {
+    fn sample(self) -> usize {
+        self.rows * self.channels
+    }
+
+    fn per_group(self) -> usize {
+        self.channels / self.groups
+    }
+
+    /// Values behind one mean.
+    fn count(self) -> f64 {
+        (self.rows * self.per_group()) as f64
+    }
+
+    /// `f(sample, rows of the task)`, the results grouped by sample.
+    fn map_row_tasks<T: Send>(self, f: impl Fn(usize, std::ops::Range<usize>) -> T + Sync + Send) -> Vec<T> {
+        let per_task = parallel::rows_per_task(self.channels);
+        let tasks = self.tasks_per_sample();
+        parallel::map_tasks(self.batch * tasks, self.batch * self.sample(), |task| {
+            let first = task % tasks * per_task;
+            f(task / tasks, first..(first + per_task).min(self.rows))
+        })
+    }
+
+    fn tasks_per_sample(self) -> usize {
+        self.rows.div_ceil(parallel::rows_per_task(self.channels))
+    }
+}
+
+/// Mean and `1 / sqrt(variance + eps)` of each group of each sample.
+#[derive(Clone)]
+pub(crate) struct Statistics {
+    pub mean: Vec<f64>,
+    pub rstd: Vec<f64>,
+}
+
+/// Adds to `first` and `second` (per channel) the sums of `x - shift` and `(x - shift)²`.
+#[inline(always)]
+fn moments_body<const FMA: bool>(x: &[f32], shift: &[f32], first: &mut [f64], second: &mut [f64]) {
+    let channels = shift.len();
+    let mut sums = vec![0.0f32; 2 * channels];
+    for block in x.chunks(BLOCK * channels) {
+        sums.fill(0.0);
+        let (s1, s2) = sums.split_at_mut(channels);
+        for row in block.chunks_exact(channels) {
+            for (((s1, s2), &v), &shift) in s1.iter_mut().zip(s2.iter_mut()).zip(row).zip(shift) {
+                let d = v - shift;
+                *s1 += d;
+                *s2 = mul_add::<FMA>(d, d, *s2);
+            }
+        }
+        for (total, &s) in first.iter_mut().zip(s1.iter()) {
+            *total += f64::from(s);
+        }
+        for (total, &s) in second.iter_mut().zip(s2.iter()) {
+            *total += f64::from(s);
+        }
+    }
+}
+
+dispatch! {
+    fn moments(x: &[f32], shift: &[f32], first: &mut [f64], second: &mut [f64]) = moments_body
+}
+
+/// The statistics of `x`. Each channel is shifted by its first value, so that a mean far from
+/// zero costs no digits, and the channels of a group are combined in f64.
+pub(crate) fn group_statistics(x: &[f32], g: Groups, eps: f32) -> Statistics {
+    let c = g.channels;
+    let shift_of = |b: usize| &x[b * g.sample()..b * g.sample() + c];
+    let parts = g.map_row_tasks(|b, rows| {
+        let mut sums = vec![0.0f64; 2 * c];
+        let (first, second) = sums.split_at_mut(c);
+        let at = b * g.sample();
+        moments(&x[at + rows.start * c..at + rows.end * c], shift_of(b), first, second);
+        sums
+    });
+    let mut statistics = Statistics { mean: Vec::new(), rstd: Vec::new() };
+    for (b, parts) in parts.chunks(g.tasks_per_sample()).enumerate() {
+        let sums = add_parts(parts);
+        let rows = g.rows as f64;
+        for group in 0..g.groups {
+            let channels = group * g.per_group()..(group + 1) * g.per_group();
+            let mean_of = |i: usize| f64::from(shift_of(b)[i]) + sums[i] / rows;
+            let mean = channels.clone().map(mean_of).sum::<f64>() / g.per_group() as f64;
+            // Variance within each channel plus that between the channels' means.
+            let squares: f64 = channels
+                .map(|i| {
+                    let within = (sums[c + i] - sums[i] * sums[i] / rows).max(0.0);
+                    within + rows * (mean_of(i) - mean).powi(2)
+                })
+                .sum();
+            statistics.mean.push(mean);
+            statistics.rstd.push(1.0 / (squares / g.count() + f64::from(eps)).sqrt());
+        }
+    }
+    statistics
+}
+
+fn add_parts(parts: &[Vec<f64>]) -> Vec<f64> {
+    let mut total = parts[0].clone();
+    for part in &parts[1..] {
+        total.iter_mut().zip(part).for_each(|(t, v)| *t += v);
+    }
+    total
+}
+
+/// The whole op for one sample as `y = x · scale[c] + offset[c]`.
+fn scale_offset(s: &Statistics, g: Groups, b: usize, gamma: &[f32], beta: &[f32]) -> (Vec<f32>, Vec<f32>) {
+    (0..g.channels)
+        .map(|c| {
+            let group = b * g.groups + c / g.per_group();
+            let scale = s.rstd[group] * f64::from(gamma[c]);
+            (scale as f32, (f64::from(beta[c]) - s.mean[group] * scale) as f32)
+        })
+        .unzip()
+}
+
+#[inline(always)]
+fn apply_body<const FMA: bool>(x: &[f32], out: &mut [f32], scale: &[f32], offset: &[f32], silu: bool) {
+    let channels = scale.len();
+    for (x, out) in x.chunks_exact(channels).zip(out.chunks_exact_mut(channels)) {
+        if silu {
+            for (((o, &x), &a), &b) in out.iter_mut().zip(x).zip(scale).zip(offset) {
+                let z = mul_add::<FMA>(x, a, b);
+                *o = z * sigmoid::<FMA>(z);
+            }
+        } else {
+            for (((o, &x), &a), &b) in out.iter_mut().zip(x).zip(scale).zip(offset) {
+                *o = mul_add::<FMA>(x, a, b);
+            }
+        }
+    }
+}
+
+dispatch! {
+    fn apply(x: &[f32], out: &mut [f32], scale: &[f32], offset: &[f32], silu: bool) = apply_body
+}
+
+/// Second pass of the forward: normalise, scale, shift, SiLU.
+pub(crate) fn group_norm(x: &[f32], s: &Statistics, g: Groups, gamma: &[f32], beta: &[f32], silu: bool) -> Vec<f32> {
+    let mut out = vec![0.0; x.len()];
+    for b in 0..g.batch {
+        let (scale, offset) = scale_offset(s, g, b, gamma, beta);
+        let at = b * g.sample();
+        parallel::for_rows(&mut out[at..at + g.sample()], g.channels, |row_at, part| {
+            apply(&x[at + row_at..at + row_at + part.len()], part, &scale, &offset, silu);
+        });
+    }
+    out
+}
+
+/// Turns `dz` (the gradient of the output) into the gradient before SiLU, and adds to
+/// `sums` (per channel) `Σ dz` and `Σ dz · (x - mean)`.
+#[inline(always)]
+fn backward_sums_body<const FMA: bool>(
+    x: &[f32],
+    dz: &mut [f32],
+    scale: &[f32],
+    offset: &[f32],
+    mean: &[f32],
+    silu: bool,
+    sums: &mut [f64],
+) {
+    let channels = scale.len();
+    let mut block_sums = vec![0.0f32; 2 * channels];
+    for (x, dz) in x.chunks(BLOCK * channels).zip(dz.chunks_mut(BLOCK * channels)) {
+        block_sums.fill(0.0);
+        let (s1, s2) = block_sums.split_at_mut(channels);
+        for (x, dz) in x.chunks_exact(channels).zip(dz.chunks_exact_mut(channels)) {
+            if silu {
+                for (((dz, &x), &a), &b) in dz.iter_mut().zip(x).zip(scale).zip(offset) {
+                    *dz *= silu_derivative::<FMA>(mul_add::<FMA>(x, a, b));
+                }
+            }
+            for ((((s1, s2), &dz), &x), &mean) in s1.iter_mut().zip(s2.iter_mut()).zip(dz.iter()).zip(x).zip(mean) {
+                *s1 += dz;
+                *s2 = mul_add::<FMA>(dz, x - mean, *s2);
+            }
+        }
+        for (total, &s) in sums.iter_mut().zip(&block_sums) {
+            *total += f64::from(s);
+        }
+    }
+}
+
+dispatch! {
+    fn backward_sums(
+        x: &[f32], dz: &mut [f32], scale: &[f32], offset: &[f32], mean: &[f32], silu: bool, sums: &mut [f64],
+    ) = backward_sums_body
+}
+
+/// `dx = dz · a + x · b + c`, per channel, in place of `dz`.
+#[inline(always)]
+fn backward_apply_body<const FMA: bool>(x: &[f32], dz: &mut [f32], a: &[f32], b: &[f32], c: &[f32]) {
+    let channels = a.len();
+    for (x, dz) in x.chunks_exact(channels).zip(dz.chunks_exact_mut(channels)) {
+        for ((((dz, &x), &a), &b), &c) in dz.iter_mut().zip(x).zip(a).zip(b).zip(c) {
+            *dz = mul_add::<FMA>(*dz, a, mul_add::<FMA>(x, b, c));
+        }
+    }
+}
+
+dispatch! {
+    fn backward_apply(x: &[f32], dz: &mut [f32], a: &[f32], b: &[f32], c: &[f32]) = backward_apply_body
+}
+
+/// Gradients of GroupNorm.
+pub(crate) struct NormGradients {
+    pub dx: Option<Vec<f32>>,
+    pub gamma: Vec<f32>,
+    pub beta: Vec<f32>,
+}
+
+/// With `xhat = (x - mean) · rstd` and `dz` the gradient before SiLU:
+/// `dgamma = Σ dz·xhat`, `dbeta = Σ dz`,
+/// `dx = rstd · (gamma·dz - mean(gamma·dz) - xhat · mean(gamma·dz·xhat))`, means over the group.
+pub(crate) fn group_norm_backward(
+    x: &[f32],
+    grad: &[f32],
+    s: &Statistics,
+    g: Groups,
+    gamma: &[f32],
+    beta: &[f32],
+    silu: bool,
+    needs_x: bool,
+) -> NormGradients {
+    let c = g.channels;
+    let mut dz = grad.to_vec();
+    let mut d_gamma = vec![0.0f64; c];
+    let mut d_beta = vec![0.0f64; c];
+    for b in 0..g.batch {
+        let at = b * g.sample();
+        let x = &x[at..at + g.sample()];
+        let dz = &mut dz[at..at + g.sample()];
+        let (scale, offset) = scale_offset(s, g, b, gamma, beta);
+        let group_of = |i: usize| b * g.groups + i / g.per_group();
+        let mean: Vec<f32> = (0..c).map(|i| s.mean[group_of(i)] as f32).collect();
+        let sums = sample_sums(x, dz, &scale, &offset, &mean, silu);
+        for i in 0..c {
+            d_beta[i] += sums[i];
+            d_gamma[i] += sums[c + i] * s.rstd[group_of(i)];
+        }
+        if needs_x {
+            let (slope, intercept) = input_coefficients(&sums, s, g, b, gamma);
+            parallel::for_rows(dz, c, |row_at, part| {
+                backward_apply(&x[row_at..row_at + part.len()], part, &scale, &slope, &intercept);
+            });
+        }
+    }
+    let narrow = |v: Vec<f64>| v.into_iter().map(|v| v as f32).collect();
+    NormGradients { dx: needs_x.then_some(dz), gamma: narrow(d_gamma), beta: narrow(d_beta) }
+}
+
+/// [`backward_sums`] over one sample, in parallel; the parts are added in order.
+fn sample_sums(x: &[f32], dz: &mut [f32], scale: &[f32], offset: &[f32], mean: &[f32], silu: bool) -> Vec<f64> {
+    let c = scale.len();
+    let size = parallel::rows_per_task(c) * c;
+    let part = |(x, dz): (&[f32], &mut [f32])| {
+        let mut sums = vec![0.0f64; 2 * c];
+        backward_sums(x, dz, scale, offset, mean, silu, &mut sums);
+        sums
+    };
+    let parts: Vec<Vec<f64>> = if x.len() <= 4 * size {
+        x.chunks(size).zip(dz.chunks_mut(size)).map(part).collect()
+    } else {
+        x.par_chunks(size).zip(dz.par_chunks_mut(size)).map(part).collect()
+    };
+    add_parts(&parts)
+}
+
+/// `dx = dz · scale + x · slope + intercept` for sample `b`: the last two, per channel.
+fn input_coefficients(sums: &[f64], s: &Statistics, g: Groups, b: usize, gamma: &[f32]) -> (Vec<f32>, Vec<f32>) {
+    let c = g.channels;
+    let per_group: Vec<(f32, f32)> = (0..g.groups)
+        .map(|group| {
+            let channels = group * g.per_group()..(group + 1) * g.per_group();
+            let (mean, rstd) = (s.mean[b * g.groups + group], s.rstd[b * g.groups + group]);
+            let weighted = |from: usize| channels.clone().map(|i| f64::from(gamma[i]) * sums[from + i]).sum::<f64>();
+            let mean_dz = weighted(0) / g.count();
+            let mean_dz_xhat = weighted(c) * rstd / g.count();
+            let slope = -rstd * rstd * mean_dz_xhat;
+            (slope as f32, (-rstd * mean_dz - slope * mean) as f32)
+        })
+        .collect();
+    (0..c).map(|i| per_group[i / g.per_group()]).unzip()
+}
+
+const LANES: usize = 16;
+
+/// Sum of `f(x[i], y[i])` in lanes.
+#[inline(always)]
+fn lane_sum(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    let (xs, ys) = (x.chunks_exact(LANES), y.chunks_exact(LANES));
+    let (x_rest, y_rest) = (xs.remainder(), ys.remainder());
+    for (x, y) in xs.zip(ys) {
+        for i in 0..LANES {
+            lanes[i] += f(x[i], y[i]);
+        }
+    }
+    for ((lane, &x), &y) in lanes.iter_mut().zip(x_rest).zip(y_rest) {
+        *lane += f(x, y);
+    }
+    let mut width = LANES;
+    while width > 1 {
+        width /= 2;
+        for i in 0..width {
+            lanes[i] += lanes[i + width];
+        }
+    }
+    lanes[0]
+}
+
+/// Mean and reciprocal standard deviation of one row.
+#[inline(always)]
+fn row_statistics(x: &[f32], eps: f32) -> (f32, f32) {
+    let n = x.len() as f32;
+    // The first value as the shift keeps the digits of rows far from zero.
+    let shift = x[0];
+    let mean = shift + lane_sum(x, x, |v, _| v - shift) / n;
+    let variance = lane_sum(x, x, |v, _| (v - mean) * (v - mean)) / n;
+    (mean, 1.0 / (variance + eps).sqrt())
+}
+
+#[inline(always)]
+fn layer_norm_body<const FMA: bool>(x: &[f32], out: &mut [f32], gamma: &[f32], beta: &[f32], eps: f32) {
+    let channels = gamma.len();
+    for (x, out) in x.chunks_exact(channels).zip(out.chunks_exact_mut(channels)) {
+        let (mean, rstd) = row_statistics(x, eps);
+        for (((o, &x), &gamma), &beta) in out.iter_mut().zip(x).zip(gamma).zip(beta) {
+            *o = mul_add::<FMA>((x - mean) * rstd, gamma, beta);
+        }
+    }
+}
+
+dispatch! {
+    /// LayerNorm of rows of `gamma.len()` values.
+    pub(crate) fn layer_norm(x: &[f32], out: &mut [f32], gamma: &[f32], beta: &[f32], eps: f32) = layer_norm_body
+}
+
+/// Adds `Σ grad·xhat` and `Σ grad` to `sums` and turns `dx` (the output's gradient) into the input's.
+#[inline(always)]
+fn layer_norm_backward_body<const FMA: bool>(x: &[f32], dx: &mut [f32], gamma: &[f32], eps: f32, sums: &mut [f32]) {
+    let channels = gamma.len();
+    let mut xhat = vec![0.0f32; channels];
+    let (d_gamma, d_beta) = sums.split_at_mut(channels);
+    for (x, dx) in x.chunks_exact(channels).zip(dx.chunks_exact_mut(channels)) {
+        let (mean, rstd) = row_statistics(x, eps);
+        for (h, &x) in xhat.iter_mut().zip(x) {
+            *h = (x - mean) * rstd;
+        }
+        for (((dg, db), &h), &grad) in d_gamma.iter_mut().zip(d_beta.iter_mut()).zip(&xhat).zip(dx.iter()) {
+            *dg = mul_add::<FMA>(grad, h, *dg);
+            *db += grad;
+        }
+        for (dx, &gamma) in dx.iter_mut().zip(gamma) {
+            *dx *= gamma;
+        }
+        let n = channels as f32;
+        let mean_d = lane_sum(dx, &xhat, |d, _| d) / n;
+        let mean_dh = lane_sum(dx, &xhat, |d, h| d * h) / n;
+        for (dx, &h) in dx.iter_mut().zip(&xhat) {
+            *dx = rstd * (*dx - mean_d - h * mean_dh);
+        }
+    }
+}
+
+dispatch! {
+    fn layer_norm_backward_rows(x: &[f32], dx: &mut [f32], gamma: &[f32], eps: f32, sums: &mut [f32])
+        = layer_norm_backward_body
+}
+
+/// Gradients of LayerNorm; the statistics are computed again, which is cheaper than keeping them.
+pub(crate) fn layer_norm_backward(x: &[f32], grad: &[f32], gamma: &[f32], eps: f32) -> NormGradients {
+    let channels = gamma.len();
+    let mut dx = grad.to_vec();
+    let size = parallel::rows_per_task(channels) * channels;
+    let part = |(x, dx): (&[f32], &mut [f32])| {
+        let mut sums = vec![0.0f32; 2 * channels];
+        layer_norm_backward_rows(x, dx, gamma, eps, &mut sums);
+        sums.into_iter().map(f64::from).collect()
+    };
+    let parts: Vec<Vec<f64>> = if x.len() <= 4 * size {
+        x.chunks(size).zip(dx.chunks_mut(size)).map(part).collect()
+    } else {
+        x.par_chunks(size).zip(dx.par_chunks_mut(size)).map(part).collect()
+    };
+    let sums: Vec<f32> = add_parts(&parts).into_iter().map(|v| v as f32).collect();
+    NormGradients { dx: Some(dx), gamma: sums[..channels].to_vec(), beta: sums[channels..].to_vec() }
+}

@@ -1,0 +1,40 @@
+//! Splitting flat loops over the rayon pool. Chunk sizes depend on the shape alone, so a
+//! result does not depend on the number of threads.
+
+use rayon::prelude::*;
+
+/// Below this many values a loop is not worth waking a thread for.
+const PARALLEL_FROM: usize = 1 << 16;
+/// Values of one task: fits the second-level cache with its operands.
+const CHUNK: usize = 1 << 14;
+
+/// `f(offset, part)` for consecutive parts of `out`, in parallel when it is large.
+pub(crate) fn for_chunks(out: &mut [f32], f: impl Fn(usize, &mut [f32]) + Sync) {
+    for_rows(out, 1, f);
+}
+
+/// [`for_chunks`] whose parts are whole rows of `width` values; `offset` counts values.
+pub(crate) fn for_rows(out: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
+    if out.is_empty() {
+        return;
+    }
+    if out.len() < PARALLEL_FROM {
+        return f(0, out);
+    }
+    let size = (CHUNK / width).max(1) * width;
+    out.par_chunks_mut(size).enumerate().for_each(|(i, part)| f(i * size, part));
+}
+
+/// Rows of `width` values that one task takes.
+pub(crate) fn rows_per_task(width: usize) -> usize {
+    (CHUNK / width.max(1)).max(1)
+}
+
+/// `f(task)` for each task, in order; in parallel if `values` (the work behind all tasks) is large.
+pub(crate) fn map_tasks<T: Send>(tasks: usize, values: usize, f: impl Fn(usize) -> T + Sync + Send) -> Vec<T> {
+    if values < PARALLEL_FROM || tasks < 2 {
+        (0..tasks).map(f).collect()
+    } else {
+        (0..tasks).into_par_iter().map(f).collect()
+    }
+}
