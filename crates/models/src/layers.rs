@@ -1,0 +1,189 @@
+//! The parametrised layers that every network is made of.
+
+use prima_checkpoint::{Error, Init, ParamSource};
+use prima_tensor::{Activation, Conv2d, Param, Tensor};
+
+/// How a layer's weight starts when it is trained from scratch.
+#[derive(Clone, Copy)]
+pub(crate) enum Start {
+    /// torch's default for the layer.
+    Default,
+    /// Zero: the last layer of a residual branch, which then starts as the identity.
+    Zero,
+    /// Normal weights, zero bias.
+    Normal(f32),
+}
+
+impl Start {
+    fn weight(self, fan_in: usize) -> Init {
+        match self {
+            Self::Default => Init::FanIn(fan_in),
+            Self::Zero => Init::Zeros,
+            Self::Normal(std) => Init::Normal(std),
+        }
+    }
+
+    fn bias(self, fan_in: usize) -> Init {
+        match self {
+            Self::Default => Init::FanIn(fan_in),
+            Self::Zero | Self::Normal(_) => Init::Zeros,
+        }
+    }
+}
+
+/// `y = x Wᵀ + b` over the last axis.
+pub(crate) struct Linear {
+    weight: Param,
+    bias: Option<Param>,
+}
+
+impl Linear {
+    pub fn new(
+        source: &mut dyn ParamSource,
+        name: &str,
+        inputs: usize,
+        outputs: usize,
+        bias: bool,
+        start: Start,
+    ) -> Result<Self, Error> {
+        let weight = source.param(&format!("{name}.weight"), &[outputs, inputs], start.weight(inputs))?;
+        let bias = bias
+            .then(|| source.param(&format!("{name}.bias"), &[outputs], start.bias(inputs)))
+            .transpose()?;
+        Ok(Self { weight, bias })
+    }
+
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        self.apply(x, Activation::None, None)
+    }
+
+    pub fn activated(&self, x: &Tensor, activation: Activation) -> Tensor {
+        self.apply(x, activation, None)
+    }
+
+    pub fn plus(&self, x: &Tensor, residual: &Tensor) -> Tensor {
+        self.apply(x, Activation::None, Some(residual))
+    }
+
+    fn apply(&self, x: &Tensor, activation: Activation, residual: Option<&Tensor>) -> Tensor {
+        prima_tensor::linear(x, &self.weight, self.bias.as_ref(), activation, residual)
+    }
+}
+
+/// A convolution over `[B, H, W, C]`.
+pub(crate) struct Conv {
+    weight: Param,
+    bias: Option<Param>,
+    geometry: Conv2d,
+}
+
+impl Conv {
+    pub fn new(
+        source: &mut dyn ParamSource,
+        name: &str,
+        [inputs, outputs, kernel]: [usize; 3],
+        geometry: Conv2d,
+        bias: bool,
+        start: Start,
+    ) -> Result<Self, Error> {
+        let fan_in = inputs * kernel * kernel;
+        let shape = [outputs, inputs, kernel, kernel];
+        let weight = source.param(&format!("{name}.weight"), &shape, start.weight(fan_in))?;
+        let bias = bias
+            .then(|| source.param(&format!("{name}.bias"), &[outputs], start.bias(fan_in)))
+            .transpose()?;
+        Ok(Self { weight, bias, geometry })
+    }
+
+    /// Stride 1, size-preserving (`kernel` odd), with bias.
+    pub fn same(
+        source: &mut dyn ParamSource,
+        name: &str,
+        [inputs, outputs, kernel]: [usize; 3],
+        start: Start,
+    ) -> Result<Self, Error> {
+        Self::new(
+            source,
+            name,
+            [inputs, outputs, kernel],
+            Conv2d::padded(kernel / 2),
+            true,
+            start,
+        )
+    }
+
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        self.apply(x, Activation::None, None)
+    }
+
+    pub fn activated(&self, x: &Tensor, activation: Activation) -> Tensor {
+        self.apply(x, activation, None)
+    }
+
+    pub fn plus(&self, x: &Tensor, residual: &Tensor) -> Tensor {
+        self.apply(x, Activation::None, Some(residual))
+    }
+
+    fn apply(&self, x: &Tensor, activation: Activation, residual: Option<&Tensor>) -> Tensor {
+        prima_tensor::conv2d(x, &self.weight, self.bias.as_ref(), self.geometry, activation, residual)
+    }
+}
+
+/// GroupNorm over channels-last activations.
+pub(crate) struct GroupNorm {
+    gamma: Param,
+    beta: Param,
+    groups: usize,
+    eps: f32,
+}
+
+impl GroupNorm {
+    pub fn new(
+        source: &mut dyn ParamSource,
+        name: &str,
+        channels: usize,
+        groups: usize,
+        eps: f32,
+    ) -> Result<Self, Error> {
+        if groups == 0 || !channels.is_multiple_of(groups) {
+            let message = format!("norm_num_groups = {groups} does not divide the {channels} channels of {name}");
+            return Err(crate::config::invalid(message));
+        }
+        let gamma = source.param(&format!("{name}.weight"), &[channels], Init::Ones)?;
+        let beta = source.param(&format!("{name}.bias"), &[channels], Init::Zeros)?;
+        Ok(Self {
+            gamma,
+            beta,
+            groups,
+            eps,
+        })
+    }
+
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        prima_tensor::group_norm(x, &self.gamma, &self.beta, self.groups, self.eps, false)
+    }
+
+    /// Normalised, then SiLU.
+    pub fn silu(&self, x: &Tensor) -> Tensor {
+        prima_tensor::group_norm(x, &self.gamma, &self.beta, self.groups, self.eps, true)
+    }
+}
+
+/// LayerNorm over the last axis.
+pub(crate) struct LayerNorm {
+    gamma: Param,
+    beta: Param,
+    eps: f32,
+}
+
+impl LayerNorm {
+    pub fn new(source: &mut dyn ParamSource, name: &str, channels: usize, eps: f32) -> Result<Self, Error> {
+        let gamma = source.param(&format!("{name}.weight"), &[channels], Init::Ones)?;
+        let beta = source.param(&format!("{name}.bias"), &[channels], Init::Zeros)?;
+        Ok(Self { gamma, beta, eps })
+    }
+
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        prima_tensor::layer_norm(x, &self.gamma, &self.beta, self.eps)
+    }
+}
