@@ -1,15 +1,25 @@
 //! Model files: diffusers folders and single files to tensors and back.
+//!
+//! A [`ModelSource`] is a model wherever it lies; it gives the JSONs and a [`Reader`] for each
+//! component's weights, whose every read is tracked. [`RandomInit`] stands in for a reader where
+//! a network starts untrained, and [`export`](export::export) writes what training made.
 
 mod error;
 pub mod export;
+pub mod hub;
+mod model_source;
 mod random_init;
 mod reader;
+mod single_config;
+mod single_file;
 mod source;
 mod tensor_file;
 
 pub use error::Error;
 pub use export::{export, write_safetensors};
+pub use model_source::ModelSource;
 pub use random_init::RandomInit;
 pub use reader::Reader;
+pub use single_file::{FileKind, what_is_it};
 pub use source::{Init, ParamSource};
 pub use tensor_file::{TensorEntry, TensorFile};

@@ -1,0 +1,236 @@
+//! The three shapes in which a model comes (a diffusers folder, the same folder embedded in the
+//! binary, one file in the original layout) behind one set of questions.
+
+use crate::single_file::SingleFile;
+use crate::tensor_file::TensorFile;
+use crate::{Error, Reader, hub};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A model, wherever its files are. Paths are relative to the model and use `/`
+/// (`unet/config.json`); a component is a folder of it (`unet`, `text_encoder_2`).
+#[derive(Clone, Debug)]
+pub enum ModelSource {
+    /// A diffusers folder.
+    Folder(PathBuf),
+    /// A diffusers folder in the binary: (relative path, contents).
+    Embedded(&'static [(&'static str, &'static [u8])]),
+    /// One safetensors file in the original SDXL layout. The configs follow from its tensors; a
+    /// folder beside it, `<stem>.config/` or `config/`, overrides them and can hold tokenizers.
+    SingleFile(PathBuf),
+}
+
+impl ModelSource {
+    /// What `name` is: a folder with `model_index.json`, a `.safetensors` file, or the id of a
+    /// model in the local hub cache (`stabilityai/sdxl-turbo`).
+    pub fn open(name: &str) -> Result<Self, Error> {
+        let path = Path::new(name);
+        if path.is_dir() {
+            return Self::folder(path);
+        }
+        if path.is_file() {
+            return match path.extension().and_then(|e| e.to_str()) {
+                Some("safetensors") => Ok(Self::SingleFile(path.to_path_buf())),
+                _ => Err(unsupported_file(path)),
+            };
+        }
+        hub::find(name)
+            .map(|snapshot| Self::folder(&snapshot))
+            .unwrap_or_else(|| Err(Error::NoModel { name: name.to_owned() }))
+    }
+
+    fn folder(path: &Path) -> Result<Self, Error> {
+        if path.join("model_index.json").is_file() {
+            Ok(Self::Folder(path.to_path_buf()))
+        } else {
+            Err(Error::NoModel {
+                name: path.display().to_string(),
+            })
+        }
+    }
+
+    /// What errors and reports call this model.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Folder(path) | Self::SingleFile(path) => path.display().to_string(),
+            Self::Embedded(_) => "the embedded model".to_owned(),
+        }
+    }
+
+    /// Whether [`ModelSource::read_bytes`] would find `path`.
+    pub fn exists(&self, path: &str) -> bool {
+        match self {
+            Self::Folder(root) => root.join(path).is_file(),
+            Self::Embedded(files) => files.iter().any(|(name, _)| *name == path),
+            Self::SingleFile(file) => {
+                beside(file, path).is_some()
+                    || path.split_once('/').is_some_and(|(component, file_name)| {
+                        SingleFile::open(file).is_ok_and(|single| single.config(component, file_name).is_ok())
+                    })
+            }
+        }
+    }
+
+    /// A file of the model, for instance `tokenizer/vocab.json`.
+    pub fn read_bytes(&self, path: &str) -> Result<Vec<u8>, Error> {
+        let missing = |hint: &str| Error::NoFile {
+            model: self.name(),
+            path: path.to_owned(),
+            hint: hint.to_owned(),
+        };
+        match self {
+            Self::Folder(root) => match fs::read(root.join(path)) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(missing("")),
+                other => other.map_err(Error::io("read", &root.join(path))),
+            },
+            Self::Embedded(files) => {
+                let found = files.iter().find(|(name, _)| *name == path);
+                found.map(|(_, bytes)| bytes.to_vec()).ok_or_else(|| missing(""))
+            }
+            Self::SingleFile(file) => {
+                let Some(found) = beside(file, path) else {
+                    return Err(missing("; put it in a `config` folder beside the file"));
+                };
+                fs::read(&found).map_err(Error::io("read", &found))
+            }
+        }
+    }
+
+    /// The JSON `component/file`, or for the component `""` a JSON of the model itself.
+    pub fn json(&self, component: &str, file: &str) -> Result<Value, Error> {
+        let path = join(component, file);
+        if let Self::SingleFile(single) = self
+            && beside(single, &path).is_none()
+        {
+            return SingleFile::open(single)?.config(component, file);
+        }
+        let bytes = self.read_bytes(&path)?;
+        serde_json::from_slice(&bytes).map_err(|source| Error::Json {
+            file: format!("{} in {}", path, self.name()),
+            source,
+        })
+    }
+
+    /// A reader of the component's weights.
+    pub fn component_reader(&self, component: &str) -> Result<Reader, Error> {
+        match self {
+            Self::Folder(root) => folder_reader(&root.join(component)),
+            Self::Embedded(files) => {
+                for stem in STEMS {
+                    let path = join(component, &format!("{stem}.safetensors"));
+                    if let Some((_, bytes)) = files.iter().find(|(name, _)| *name == path) {
+                        return Reader::from_static(&format!("{path} in {}", self.name()), bytes);
+                    }
+                }
+                let path = join(component, "*.safetensors");
+                Err(Error::NoFile {
+                    model: self.name(),
+                    path,
+                    hint: String::new(),
+                })
+            }
+            Self::SingleFile(file) => SingleFile::open(file)?.reader(component),
+        }
+    }
+}
+
+/// How diffusers and transformers call a component's weights.
+const STEMS: [&str; 2] = ["diffusion_pytorch_model", "model"];
+
+fn join(component: &str, file: &str) -> String {
+    if component.is_empty() {
+        file.to_owned()
+    } else {
+        format!("{component}/{file}")
+    }
+}
+
+/// A file of the folder that accompanies a single-file model.
+fn beside(file: &Path, path: &str) -> Option<PathBuf> {
+    let stem = file.file_stem()?.to_string_lossy();
+    let folders = [
+        file.with_file_name(format!("{stem}.config")),
+        file.with_file_name("config"),
+    ];
+    folders
+        .into_iter()
+        .map(|folder| folder.join(path))
+        .find(|candidate| candidate.is_file())
+}
+
+fn unsupported_file(path: &Path) -> Error {
+    Error::Unsupported {
+        file: path.display().to_string(),
+        field: "file type".to_owned(),
+        found: path
+            .extension()
+            .map_or_else(String::new, |e| e.to_string_lossy().into_owned()),
+        fix: "only .safetensors files are read (a .ckpt, .pt or .bin can run code when opened: convert it)".to_owned(),
+    }
+}
+
+/// The weights in a component's folder: whole or in shards, full precision first, then fp16.
+pub(crate) fn folder_reader(folder: &Path) -> Result<Reader, Error> {
+    for variant in ["", ".fp16"] {
+        for stem in STEMS {
+            let whole = folder.join(format!("{stem}{variant}.safetensors"));
+            if whole.is_file() {
+                return Reader::open(&whole);
+            }
+            let indexes = [
+                format!("{stem}{variant}.safetensors.index.json"),
+                format!("{stem}.safetensors.index{variant}.json"),
+            ];
+            if let Some(index) = indexes.iter().map(|name| folder.join(name)).find(|path| path.is_file()) {
+                return sharded_reader(&index);
+            }
+        }
+    }
+    let pickle = STEMS
+        .iter()
+        .flat_map(|stem| [folder.join(format!("{stem}.bin")), folder.join("pytorch_model.bin")]);
+    if let Some(pickle) = pickle.into_iter().find(|path| path.is_file()) {
+        return Err(unsupported_file(&pickle));
+    }
+    let hint = " (looked for diffusion_pytorch_model and model, whole, sharded and .fp16)".to_owned();
+    Err(Error::NoFile {
+        model: folder.display().to_string(),
+        path: "weights".to_owned(),
+        hint,
+    })
+}
+
+/// The shards that an index file lists.
+fn sharded_reader(index: &Path) -> Result<Reader, Error> {
+    let file = index.display().to_string();
+    let text = fs::read(index).map_err(Error::io("read", index))?;
+    let json: Value = serde_json::from_slice(&text).map_err(|source| Error::Json {
+        file: file.clone(),
+        source,
+    })?;
+    let Some(weight_map) = json["weight_map"].as_object() else {
+        return Err(Error::File {
+            file,
+            message: "has no `weight_map` from keys to shards".to_owned(),
+        });
+    };
+    let names: BTreeSet<&str> = weight_map.values().filter_map(Value::as_str).collect();
+    let plain = |name: &&str| !name.contains(['/', '\\']);
+    if let Some(name) = names.iter().find(|name| !plain(name)) {
+        return Err(Error::File {
+            file,
+            message: format!("shard `{name}` lies outside of the model's folder"),
+        });
+    }
+    let shards = names.iter().map(|name| TensorFile::open(&index.with_file_name(name)));
+    let shards = shards.collect::<Result<Vec<_>, _>>()?;
+    for (key, shard) in weight_map {
+        if !shards.iter().any(|file| file.tensors().contains_key(key)) {
+            let message = format!("lists `{key}` in {shard}, where it is not");
+            return Err(Error::File { file, message });
+        }
+    }
+    Ok(Reader::from_files(file, shards))
+}
