@@ -1,0 +1,228 @@
+//! CLIP's tokenizer (transformers `models/clip/tokenization_clip.py`): lower case, white space
+//! collapsed, NFC, byte-level BPE with the suffix `</w>`, framed by the start and end tokens and
+//! padded to the encoder's length.
+
+use prima_checkpoint::{Error, ModelSource};
+use serde_json::{Value, json};
+use tokenizers::AddedToken;
+
+/// CLIP's splitting into words, before the byte-level alphabet.
+const PATTERN: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+
+/// The files of a tokenizer folder, as bytes: `tokenizer.json`, or `vocab.json` and `merges.txt`;
+/// the two config files name the special tokens and may be absent.
+#[derive(Clone, Debug, Default)]
+pub struct TokenizerFiles {
+    pub tokenizer_json: Option<Vec<u8>>,
+    pub vocab_json: Option<Vec<u8>>,
+    pub merges_txt: Option<Vec<u8>>,
+    pub special_tokens_map_json: Option<Vec<u8>>,
+    pub tokenizer_config_json: Option<Vec<u8>>,
+}
+
+/// A prompt as a text encoder reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encoded {
+    /// Start token, at most `model_max_length - 2` tokens of text, end token, padding.
+    pub ids: Vec<u32>,
+    /// Position of the first end token: where the pooled embedding is taken.
+    pub eos_index: usize,
+    /// The end of the text that did not fit, from the first word that is not wholly in `ids`;
+    /// empty if everything fits.
+    pub dropped: String,
+}
+
+/// A CLIP tokenizer that pads to a fixed length.
+pub struct Tokenizer {
+    name: String,
+    inner: tokenizers::Tokenizer,
+    bos: u32,
+    eos: u32,
+    pad: u32,
+    model_max_length: usize,
+}
+
+impl Tokenizer {
+    /// The tokenizer in folder `component` (`tokenizer`, `tokenizer_2`) of a model;
+    /// `model_max_length` is the text encoder's `max_position_embeddings`, 77 in CLIP.
+    pub fn load(source: &ModelSource, component: &str, model_max_length: usize) -> Result<Self, Error> {
+        let read = |file: &str| {
+            let path = format!("{component}/{file}");
+            source.exists(&path).then(|| source.read_bytes(&path)).transpose()
+        };
+        let files = TokenizerFiles {
+            tokenizer_json: read("tokenizer.json")?,
+            vocab_json: read("vocab.json")?,
+            merges_txt: read("merges.txt")?,
+            special_tokens_map_json: read("special_tokens_map.json")?,
+            tokenizer_config_json: read("tokenizer_config.json")?,
+        };
+        Self::new(&format!("{component} of {}", source.name()), &files, model_max_length)
+    }
+
+    /// A tokenizer from the bytes of its files; errors call it `name`.
+    pub fn new(name: &str, files: &TokenizerFiles, model_max_length: usize) -> Result<Self, Error> {
+        let error = |message: String| Error::File {
+            file: name.to_owned(),
+            message,
+        };
+        if model_max_length < 2 {
+            return Err(error(format!(
+                "a length of {model_max_length} has no room for the start and end tokens"
+            )));
+        }
+        let special = SpecialTokens::read(name, files)?;
+        let mut inner = match (&files.tokenizer_json, &files.vocab_json, &files.merges_txt) {
+            (Some(json), ..) => tokenizers::Tokenizer::from_bytes(json),
+            (None, Some(vocab), Some(merges)) => {
+                let json = clip_tokenizer_json(name, vocab, merges)?;
+                tokenizers::Tokenizer::from_bytes(json.to_string())
+            }
+            _ => return Err(error("needs tokenizer.json, or vocab.json and merges.txt".to_owned())),
+        }
+        .map_err(|e| error(format!("the tokenizer cannot be built: {e}")))?;
+        // A folder may say how long its own prompts are; the text encoder decides here.
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(|e| error(e.to_string()))?;
+        let id = |token: &str| {
+            inner
+                .token_to_id(token)
+                .ok_or_else(|| error(format!("special token `{token}` is not in the vocabulary")))
+        };
+        let (bos, eos, pad) = (id(&special.bos)?, id(&special.eos)?, id(&special.pad)?);
+        // As transformers does: special tokens are matched in the raw text, before anything else.
+        let added =
+            [special.bos, special.eos, special.pad].map(|token| AddedToken::from(token, true).normalized(false));
+        inner.add_special_tokens(&added);
+        Ok(Self {
+            name: name.to_owned(),
+            inner,
+            bos,
+            eos,
+            pad,
+            model_max_length,
+        })
+    }
+
+    /// The tokens of `text`, framed, cut and padded to `model_max_length`.
+    pub fn encode(&self, text: &str) -> Result<Encoded, Error> {
+        let encoding = self.inner.encode(text, false).map_err(|e| Error::File {
+            file: self.name.clone(),
+            message: format!("cannot read the text: {e}"),
+        })?;
+        let room = self.model_max_length - 2;
+        let tokens = encoding.get_ids();
+        let dropped = encoding
+            .get_offsets()
+            .get(room)
+            .map_or("", |&(start, _)| from_word(text, start));
+        let mut ids = Vec::with_capacity(self.model_max_length);
+        ids.push(self.bos);
+        ids.extend(tokens.iter().take(room));
+        ids.push(self.eos);
+        ids.resize(self.model_max_length, self.pad);
+        let eos_index = ids.iter().position(|&id| id == self.eos).unwrap_or(0);
+        Ok(Encoded {
+            ids,
+            eos_index,
+            dropped: dropped.to_owned(),
+        })
+    }
+
+    /// Number of tokens of `text` with its start and end token, before any cutting.
+    pub fn count(&self, text: &str) -> usize {
+        self.inner
+            .encode(text, false)
+            .map_or(0, |encoding| encoding.get_ids().len() + 2)
+    }
+
+    pub fn model_max_length(&self) -> usize {
+        self.model_max_length
+    }
+}
+
+/// The rest of `text` from the beginning of the word that byte `start` is in.
+fn from_word(text: &str, start: usize) -> &str {
+    let start = (0..=start.min(text.len()))
+        .rev()
+        .find(|&i| text.is_char_boundary(i))
+        .unwrap_or(0);
+    let word = text[..start].rfind(char::is_whitespace).unwrap_or(0);
+    text[word..].trim()
+}
+
+/// The names of the special tokens.
+struct SpecialTokens {
+    bos: String,
+    eos: String,
+    pad: String,
+}
+
+impl SpecialTokens {
+    /// From `special_tokens_map.json`, else `tokenizer_config.json`, else CLIP's own.
+    fn read(name: &str, files: &TokenizerFiles) -> Result<Self, Error> {
+        let parse = |bytes: &Option<Vec<u8>>, file: &str| match bytes {
+            None => Ok(Value::Null),
+            Some(bytes) => serde_json::from_slice::<Value>(bytes).map_err(|source| Error::Json {
+                file: format!("{file} of {name}"),
+                source,
+            }),
+        };
+        let configs = [
+            parse(&files.special_tokens_map_json, "special_tokens_map.json")?,
+            parse(&files.tokenizer_config_json, "tokenizer_config.json")?,
+        ];
+        // A token is a string, or an object with `content`.
+        let token = |field: &str| {
+            let text = |config: &Value| {
+                config[field]
+                    .as_str()
+                    .or(config[field]["content"].as_str())
+                    .map(str::to_owned)
+            };
+            configs.iter().find_map(text)
+        };
+        let bos = token("bos_token").unwrap_or_else(|| "<|startoftext|>".to_owned());
+        let eos = token("eos_token").unwrap_or_else(|| "<|endoftext|>".to_owned());
+        let pad = token("pad_token").unwrap_or_else(|| eos.clone());
+        Ok(Self { bos, eos, pad })
+    }
+}
+
+/// The `tokenizer.json` that `vocab.json` and `merges.txt` stand for.
+fn clip_tokenizer_json(name: &str, vocab: &[u8], merges: &[u8]) -> Result<Value, Error> {
+    let vocab: Value = serde_json::from_slice(vocab).map_err(|source| Error::Json {
+        file: format!("vocab.json of {name}"),
+        source,
+    })?;
+    let merges = std::str::from_utf8(merges).map_err(|e| Error::File {
+        file: format!("merges.txt of {name}"),
+        message: format!("is not UTF-8: {e}"),
+    })?;
+    let merges: Vec<&str> = merges
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with("#version"))
+        .collect();
+    Ok(json!({
+        "version": "1.0",
+        "added_tokens": [],
+        "normalizer": {"type": "Sequence", "normalizers": [
+            {"type": "NFC"},
+            {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "},
+            {"type": "Lowercase"},
+        ]},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": PATTERN}, "behavior": "Removed", "invert": true},
+            {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+        ]},
+        "model": {
+            "type": "BPE",
+            "unk_token": "<|endoftext|>",
+            "continuing_subword_prefix": "",
+            "end_of_word_suffix": "</w>",
+            "fuse_unk": false,
+            "vocab": vocab,
+            "merges": merges,
+        },
+    }))
+}
