@@ -25,10 +25,10 @@ pub struct AutoencoderKlConfig {
     pub latent_channels: usize,
     pub norm_num_groups: usize,
     pub sample_size: OneOrMany<usize>,
-    pub scaling_factor: f32,
-    pub shift_factor: Option<f32>,
-    pub latents_mean: Option<Vec<f32>>,
-    pub latents_std: Option<Vec<f32>>,
+    pub scaling_factor: f64,
+    pub shift_factor: Option<f64>,
+    pub latents_mean: Option<Vec<f64>>,
+    pub latents_std: Option<Vec<f64>>,
     pub force_upcast: bool,
     pub use_quant_conv: bool,
     pub use_post_quant_conv: bool,
@@ -408,29 +408,29 @@ impl AutoencoderKl {
     /// `(z - latents_mean) * scaling_factor / latents_std`, or `(z - shift_factor) * scaling_factor`.
     pub fn scale_latents(&self, latents: &Tensor) -> Tensor {
         let scale = self.config.scaling_factor;
-        match self.statistics() {
-            Some((mean, std)) => {
-                let factor: Vec<f32> = std.iter().map(|std| scale / std).collect();
-                let shift: Vec<f32> = mean.iter().zip(&factor).map(|(mean, factor)| -mean * factor).collect();
-                per_channel(latents, &factor, &shift)
-            }
-            None => affine(latents, scale, -self.config.shift_factor.unwrap_or(0.0) * scale),
-        }
+        let Some((mean, std)) = self.statistics() else {
+            return affine(latents, scale as f32, (-self.shift() * scale) as f32);
+        };
+        let factor: Vec<f64> = std.iter().map(|std| scale / std).collect();
+        let shift: Vec<f64> = mean.iter().zip(&factor).map(|(mean, factor)| -mean * factor).collect();
+        per_channel(latents, &factor, &shift)
     }
 
     /// The inverse of [`Self::scale_latents`].
     pub fn unscale_latents(&self, latents: &Tensor) -> Tensor {
         let scale = self.config.scaling_factor;
-        match self.statistics() {
-            Some((mean, std)) => {
-                let factor: Vec<f32> = std.iter().map(|std| std / scale).collect();
-                per_channel(latents, &factor, mean)
-            }
-            None => affine(latents, 1.0 / scale, self.config.shift_factor.unwrap_or(0.0)),
-        }
+        let Some((mean, std)) = self.statistics() else {
+            return affine(latents, (1.0 / scale) as f32, self.shift() as f32);
+        };
+        let factor: Vec<f64> = std.iter().map(|std| std / scale).collect();
+        per_channel(latents, &factor, mean)
     }
 
-    fn statistics(&self) -> Option<(&[f32], &[f32])> {
+    fn shift(&self) -> f64 {
+        self.config.shift_factor.unwrap_or(0.0)
+    }
+
+    fn statistics(&self) -> Option<(&[f64], &[f64])> {
         Some((
             self.config.latents_mean.as_deref()?,
             self.config.latents_std.as_deref()?,
@@ -439,7 +439,12 @@ impl AutoencoderKl {
 }
 
 /// `factor[c] * x[..., c] + shift[c]`.
-fn per_channel(x: &Tensor, factor: &[f32], shift: &[f32]) -> Tensor {
-    let spread = |values: &[f32]| Tensor::from_vec(values.iter().copied().cycle().take(x.numel()).collect(), x.shape());
+fn per_channel(x: &Tensor, factor: &[f64], shift: &[f64]) -> Tensor {
+    let spread = |values: &[f64]| {
+        Tensor::from_vec(
+            values.iter().map(|&v| v as f32).cycle().take(x.numel()).collect(),
+            x.shape(),
+        )
+    };
     add(&mul(x, &spread(factor)), &spread(shift))
 }

@@ -20,10 +20,10 @@ pub struct AutoencoderTinyConfig {
     pub latent_channels: usize,
     pub num_encoder_blocks: Vec<usize>,
     pub num_decoder_blocks: Vec<usize>,
-    pub latent_magnitude: f32,
-    pub latent_shift: f32,
-    pub scaling_factor: f32,
-    pub shift_factor: f32,
+    pub latent_magnitude: f64,
+    pub latent_shift: f64,
+    pub scaling_factor: f64,
+    pub shift_factor: f64,
 }
 
 impl Default for AutoencoderTinyConfig {
@@ -250,12 +250,16 @@ impl AutoencoderTiny {
     /// Raw latents to those that the UNet sees.
     pub fn scale_latents(&self, latents: &Tensor) -> Tensor {
         let (scale, shift) = (self.config.scaling_factor, self.config.shift_factor);
-        affine(latents, scale, -shift * scale)
+        affine(latents, scale as f32, (-shift * scale) as f32)
     }
 
     /// The inverse of [`Self::scale_latents`].
     pub fn unscale_latents(&self, latents: &Tensor) -> Tensor {
-        affine(latents, 1.0 / self.config.scaling_factor, self.config.shift_factor)
+        affine(
+            latents,
+            (1.0 / self.config.scaling_factor) as f32,
+            self.config.shift_factor as f32,
+        )
     }
 }
 

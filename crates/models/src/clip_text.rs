@@ -23,7 +23,7 @@ pub struct ClipTextConfig {
     pub max_position_embeddings: usize,
     /// `quick_gelu` or `gelu`.
     pub hidden_act: String,
-    pub layer_norm_eps: f32,
+    pub layer_norm_eps: f64,
     pub pad_token_id: Option<u32>,
     pub bos_token_id: Option<u32>,
     pub eos_token_id: u32,
@@ -163,8 +163,18 @@ impl EncoderLayer {
         let fc1 = linear("mlp.fc1", dim, wide, fc_std)?;
         let fc2 = linear("mlp.fc2", wide, dim, in_std)?;
         Ok(Self {
-            layer_norm1: LayerNorm::new(source, &format!("{name}.layer_norm1"), dim, config.layer_norm_eps)?,
-            layer_norm2: LayerNorm::new(source, &format!("{name}.layer_norm2"), dim, config.layer_norm_eps)?,
+            layer_norm1: LayerNorm::new(
+                source,
+                &format!("{name}.layer_norm1"),
+                dim,
+                config.layer_norm_eps as f32,
+            )?,
+            layer_norm2: LayerNorm::new(
+                source,
+                &format!("{name}.layer_norm2"),
+                dim,
+                config.layer_norm_eps as f32,
+            )?,
             q,
             k,
             v,
@@ -219,7 +229,7 @@ impl ClipTextModel {
             layers: (0..config.num_hidden_layers)
                 .map(|i| EncoderLayer::new(source, &format!("text_model.encoder.layers.{i}"), &config))
                 .collect::<Result<_, _>>()?,
-            final_layer_norm: LayerNorm::new(source, "text_model.final_layer_norm", dim, config.layer_norm_eps)?,
+            final_layer_norm: LayerNorm::new(source, "text_model.final_layer_norm", dim, config.layer_norm_eps as f32)?,
             text_projection: config
                 .with_projection()
                 .then(|| {

@@ -27,6 +27,24 @@ impl<T: Clone> OneOrMany<T> {
     }
 }
 
+/// `transformer_layers_per_block`: one number, or per block a number or one per layer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum TransformerLayers {
+    One(usize),
+    PerBlock(Vec<OneOrMany<usize>>),
+}
+
+impl TransformerLayers {
+    pub(crate) fn per_block(&self, blocks: usize) -> Result<Vec<OneOrMany<usize>>, Error> {
+        let all = match self {
+            Self::One(layers) => OneOrMany::One(OneOrMany::One(*layers)),
+            Self::PerBlock(layers) => OneOrMany::Many(layers.clone()),
+        };
+        all.per_block(blocks, "transformer_layers_per_block")
+    }
+}
+
 /// An error about the values of a config.
 pub(crate) fn invalid(message: String) -> Error {
     Error::File {

@@ -11,6 +11,7 @@ mod config;
 pub mod embeddings;
 mod layers;
 mod resnet;
+pub mod tokenizer;
 mod transformer_2d;
 mod unet_2d_blocks;
 pub mod unet_2d_condition;
@@ -18,8 +19,9 @@ pub mod unet_2d_condition;
 pub use autoencoder_kl::{AutoencoderKl, AutoencoderKlConfig, DiagonalGaussian};
 pub use autoencoder_tiny::{AutoencoderTiny, AutoencoderTinyConfig};
 pub use clip_text::{ClipTextConfig, ClipTextModel, TextOutput};
-pub use config::OneOrMany;
+pub use config::{OneOrMany, TransformerLayers};
 pub use embeddings::guidance_scale_embedding;
+pub use tokenizer::{Encoded, Tokenizer, TokenizerFiles};
 pub use unet_2d_condition::{Unet2dCondition, Unet2dConditionConfig, UnetCond, UnetFeatures};
 
 /// The caller asked to stop: its `keep_going` hook returned `false`.

@@ -1,6 +1,6 @@
 //! The denoiser (diffusers `models/unets/unet_2d_condition.py`, 0.42.1).
 
-use crate::config::{Neutral, OneOrMany, Plain, invalid};
+use crate::config::{Neutral, OneOrMany, Plain, TransformerLayers, invalid};
 use crate::embeddings::{TimestepEmbedding, sinusoids};
 use crate::layers::{Conv, GroupNorm, Start};
 use crate::resnet::ResnetShape;
@@ -20,7 +20,7 @@ pub struct Unet2dConditionConfig {
     pub in_channels: usize,
     pub out_channels: usize,
     pub flip_sin_to_cos: bool,
-    pub freq_shift: f32,
+    pub freq_shift: f64,
     pub down_block_types: Vec<String>,
     pub mid_block_type: Option<String>,
     pub up_block_types: Vec<String>,
@@ -28,10 +28,10 @@ pub struct Unet2dConditionConfig {
     pub layers_per_block: OneOrMany<usize>,
     pub downsample_padding: usize,
     pub norm_num_groups: usize,
-    pub norm_eps: f32,
+    pub norm_eps: f64,
     pub cross_attention_dim: OneOrMany<usize>,
-    /// Per block: transformer blocks after each residual block, one number or one per layer.
-    pub transformer_layers_per_block: OneOrMany<OneOrMany<usize>>,
+    /// Transformer blocks after each residual block.
+    pub transformer_layers_per_block: TransformerLayers,
     /// The same for the up blocks where it is not the mirror image.
     pub reverse_transformer_layers_per_block: Option<Vec<OneOrMany<usize>>>,
     /// In fact the number of heads: diffusers named it so, and files keep the name.
@@ -67,7 +67,7 @@ impl Default for Unet2dConditionConfig {
             norm_num_groups: 32,
             norm_eps: 1e-5,
             cross_attention_dim: OneOrMany::One(1280),
-            transformer_layers_per_block: OneOrMany::One(OneOrMany::One(1)),
+            transformer_layers_per_block: TransformerLayers::One(1),
             reverse_transformer_layers_per_block: None,
             attention_head_dim: OneOrMany::One(8),
             use_linear_projection: false,
@@ -129,7 +129,7 @@ impl Unet2dConditionConfig {
     fn resnet_shape(&self) -> ResnetShape {
         ResnetShape {
             groups: self.norm_num_groups,
-            eps: self.norm_eps,
+            eps: self.norm_eps as f32,
             temb_channels: Some(self.time_embed_dim()),
         }
     }
@@ -146,9 +146,7 @@ impl Unet2dConditionConfig {
                 return Err(invalid(format!("{field} has {found} entries, {expected}")));
             }
         }
-        let transformers = self
-            .transformer_layers_per_block
-            .per_block(blocks, "transformer_layers_per_block")?;
+        let transformers = self.transformer_layers_per_block.per_block(blocks)?;
         let reversed = match &self.reverse_transformer_layers_per_block {
             Some(layers) => {
                 OneOrMany::Many(layers.clone()).per_block(blocks, "reverse_transformer_layers_per_block")?
@@ -309,7 +307,13 @@ impl Unet2dCondition {
             up_blocks: (0..blocks)
                 .map(|i| UpBlock::new(source, &format!("up_blocks.{i}"), &config.up_shape(&levels, i)?))
                 .collect::<Result<_, _>>()?,
-            conv_norm_out: GroupNorm::new(source, "conv_norm_out", first, config.norm_num_groups, config.norm_eps)?,
+            conv_norm_out: GroupNorm::new(
+                source,
+                "conv_norm_out",
+                first,
+                config.norm_num_groups,
+                config.norm_eps as f32,
+            )?,
             conv_out: Conv::same(source, "conv_out", out_shape, Start::Zero)?,
             config,
         })
@@ -388,7 +392,7 @@ impl Unet2dCondition {
     /// The sum of the timestep's and the added embeddings, `[B, time_embed_dim]`.
     fn time_embed(&self, timesteps: &[f32], cond: &UnetCond) -> Tensor {
         let config = &self.config;
-        let (flip, shift) = (config.flip_sin_to_cos, config.freq_shift);
+        let (flip, shift) = (config.flip_sin_to_cos, config.freq_shift as f32);
         let time = sinusoids(timesteps, config.block_out_channels[0], flip, shift);
         let embedded = self.time_embedding.forward(&time, cond.timestep_cond.as_ref());
         let (Some(add_embedding), Some(dim)) = (&self.add_embedding, config.addition_time_embed_dim) else {
