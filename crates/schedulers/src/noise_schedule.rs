@@ -1,0 +1,173 @@
+//! Betas, alphas_cumprod and sigmas of the training process.
+//!
+//! diffusers holds these in f32. Near timestep 0 the difference `1 - alphas_cumprod` keeps only
+//! four of f32's seven digits, so the tables are rounded at the same places as there; everything
+//! after them is f64.
+
+use crate::{
+    config::SchedulerConfig,
+    error::{Error, Result},
+    names::SchedulerKind,
+};
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BetaSchedule {
+    Linear,
+    /// Linear in the square root of beta (latent diffusion).
+    ScaledLinear,
+    /// The cosine schedule, with beta capped at 0.999.
+    #[serde(rename = "squaredcos_cap_v2")]
+    SquaredcosCapV2,
+}
+
+/// The noise process of training: one entry a training timestep.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NoiseSchedule {
+    alphas_cumprod: Vec<f64>,
+    sigmas: Vec<f64>,
+}
+
+impl NoiseSchedule {
+    /// The schedule of `config`, with the defaults of `kind`'s class for absent fields.
+    pub fn new(config: &SchedulerConfig, kind: SchedulerKind) -> Result<Self> {
+        let rescale = config.rescale_betas_zero_snr.unwrap_or(false);
+        let mut betas = betas(config, kind)?;
+        if rescale {
+            betas = rescale_zero_terminal_snr(&betas);
+        }
+        let mut alphas_cumprod = cumprod(&betas);
+        // diffusers keeps the last sigma of its sigma-based schedulers finite with f16's smallest
+        // subnormal; the others really end at zero.
+        let sigma_based = matches!(kind, SchedulerKind::Euler | SchedulerKind::EulerAncestral | SchedulerKind::DpmPlusPlus2M);
+        if rescale && sigma_based && let Some(last) = alphas_cumprod.last_mut() {
+            *last = 1.0 / 16_777_216.0;
+        }
+        let sigmas = alphas_cumprod.iter().map(|&a| f64::from(((1.0 - a) / a).sqrt())).collect();
+        Ok(Self { alphas_cumprod: alphas_cumprod.into_iter().map(f64::from).collect(), sigmas })
+    }
+
+    pub fn num_train_timesteps(&self) -> usize {
+        self.sigmas.len()
+    }
+
+    /// Signal power by training timestep.
+    pub fn alphas_cumprod(&self) -> &[f64] {
+        &self.alphas_cumprod
+    }
+
+    /// `sqrt((1 - alphas_cumprod) / alphas_cumprod)` by training timestep.
+    pub fn sigmas(&self) -> &[f64] {
+        &self.sigmas
+    }
+
+    /// `(alpha, sigma)` of the variance-preserving process at a whole timestep:
+    /// `sample = alpha * x0 + sigma * noise`.
+    pub fn alpha_sigma(&self, timestep: usize) -> (f64, f64) {
+        let a = self.alphas_cumprod[timestep];
+        (a.sqrt(), (1.0 - a).sqrt())
+    }
+
+    /// Sigma at a possibly fractional timestep, interpolated linearly (diffusers) and clamped to the ends.
+    pub fn sigma_at(&self, timestep: f64) -> f64 {
+        self.interpolate(timestep, |s| s)
+    }
+
+    /// Sigma at a possibly fractional timestep, interpolated in its logarithm (k-diffusion, ComfyUI).
+    pub fn sigma_at_log(&self, timestep: f64) -> f64 {
+        self.interpolate(timestep, f64::ln).exp()
+    }
+
+    fn interpolate(&self, timestep: f64, f: impl Fn(f64) -> f64) -> f64 {
+        let last = self.sigmas.len() - 1;
+        let t = timestep.clamp(0.0, last as f64);
+        let low = t.floor() as usize;
+        let (a, b) = (f(self.sigmas[low]), f(self.sigmas[(low + 1).min(last)]));
+        (b - a) * (t - low as f64) + a
+    }
+
+    /// The fractional timestep whose log sigma is that of `sigma` (diffusers' `_sigma_to_t`).
+    pub fn timestep_of_sigma(&self, sigma: f64) -> f64 {
+        let log_sigma = sigma.max(1e-10).ln();
+        // numpy takes the logarithms of its f32 table in f32.
+        let log_at = |i: usize| f64::from(self.sigmas[i].ln() as f32);
+        let above = self.sigmas.partition_point(|&s| f64::from(s.ln() as f32) <= log_sigma);
+        let low = above.saturating_sub(1).min(self.sigmas.len() - 2);
+        let w = ((log_at(low) - log_sigma) / (log_at(low) - log_at(low + 1))).clamp(0.0, 1.0);
+        (1.0 - w) * low as f64 + w * (low + 1) as f64
+    }
+}
+
+fn betas(config: &SchedulerConfig, kind: SchedulerKind) -> Result<Vec<f32>> {
+    let n = config.num_train_timesteps();
+    if n < 2 {
+        return Err(Error::BadField {
+            field: "num_train_timesteps".into(),
+            reason: "at least 2 expected".into(),
+            value: n.to_string(),
+        });
+    }
+    if let Some(trained) = &config.trained_betas {
+        if trained.len() != n {
+            return Err(Error::BadField {
+                field: "trained_betas".into(),
+                reason: format!("{n} numbers (num_train_timesteps) expected"),
+                value: trained.len().to_string(),
+            });
+        }
+        return Ok(trained.clone());
+    }
+    let latent_defaults = matches!(kind, SchedulerKind::Lcm | SchedulerKind::Tcd);
+    let (start, end, schedule) = if latent_defaults {
+        (0.00085, 0.012, BetaSchedule::ScaledLinear)
+    } else {
+        (0.0001, 0.02, BetaSchedule::Linear)
+    };
+    let start = config.beta_start.unwrap_or(start);
+    let end = config.beta_end.unwrap_or(end);
+    if !(start > 0.0 && start <= end && end < 1.0) {
+        return Err(Error::BadField {
+            field: "beta_start, beta_end".into(),
+            reason: "0 < beta_start <= beta_end < 1 expected".into(),
+            value: format!("{start}, {end}"),
+        });
+    }
+    Ok(match config.beta_schedule.unwrap_or(schedule) {
+        BetaSchedule::Linear => linspace_f32(start, end, n),
+        BetaSchedule::ScaledLinear => linspace_f32(start.sqrt(), end.sqrt(), n).into_iter().map(|b| b * b).collect(),
+        BetaSchedule::SquaredcosCapV2 => squaredcos_cap_v2(n),
+    })
+}
+
+/// torch's f32 linspace, which counts from both ends towards the middle.
+fn linspace_f32(start: f64, end: f64, n: usize) -> Vec<f32> {
+    let (start, end) = (start as f32, end as f32);
+    let step = (end - start) / (n - 1) as f32;
+    (0..n).map(|i| if i < n / 2 { start + step * i as f32 } else { end - step * (n - 1 - i) as f32 }).collect()
+}
+
+fn squaredcos_cap_v2(n: usize) -> Vec<f32> {
+    let alpha_bar = |t: f64| ((t + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2).cos().powi(2);
+    let beta = |i: usize| 1.0 - alpha_bar((i + 1) as f64 / n as f64) / alpha_bar(i as f64 / n as f64);
+    (0..n).map(|i| beta(i).min(0.999) as f32).collect()
+}
+
+/// `cumprod(1 - betas)`: torch accumulates in f64 and stores f32.
+fn cumprod(betas: &[f32]) -> Vec<f32> {
+    let product = |acc: &mut f64, beta: &f32| {
+        *acc *= f64::from(1.0 - beta);
+        Some(*acc as f32)
+    };
+    betas.iter().scan(1.0, product).collect()
+}
+
+/// Shifts and scales sqrt(alphas_cumprod) so that it ends at 0 and begins where it did
+/// (Lin et al. 2023, "Common Diffusion Noise Schedules and Sample Steps are Flawed", algorithm 1).
+fn rescale_zero_terminal_snr(betas: &[f32]) -> Vec<f32> {
+    let root: Vec<f32> = cumprod(betas).into_iter().map(f32::sqrt).collect();
+    let (first, last) = (root[0], root[root.len() - 1]);
+    let scale = first / (first - last);
+    let bar: Vec<f32> = root.iter().map(|r| ((r - last) * scale).powi(2)).collect();
+    std::iter::once(1.0 - bar[0]).chain(bar.windows(2).map(|w| 1.0 - w[1] / w[0])).collect()
+}

@@ -1,0 +1,78 @@
+//! What the network predicts, and the straight lines from (sample, model_output) to x0 and epsilon.
+
+use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::str::FromStr;
+
+/// `sample * self.0 + model_output * self.1`.
+pub(crate) type Linear = (f64, f64);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PredictionType {
+    /// The noise.
+    Epsilon,
+    /// `alpha * noise - sigma * x0`.
+    VPrediction,
+    /// The denoised image itself.
+    #[serde(alias = "original_sample")]
+    Sample,
+}
+
+impl PredictionType {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Epsilon => "epsilon",
+            Self::VPrediction => "v_prediction",
+            Self::Sample => "sample",
+        }
+    }
+
+    /// x0 where the sample is `x0 + sigma * noise` (the Euler family).
+    pub(crate) fn denoised_ve(self, sigma: f64) -> Linear {
+        match self {
+            Self::Epsilon => (1.0, -sigma),
+            Self::VPrediction => {
+                let variance = sigma * sigma + 1.0;
+                (1.0 / variance, -sigma / variance.sqrt())
+            }
+            Self::Sample => (0.0, 1.0),
+        }
+    }
+
+    /// x0 where the sample is `alpha * x0 + sigma * noise` with `alpha^2 + sigma^2 = 1`.
+    pub(crate) fn denoised_vp(self, alpha: f64, sigma: f64) -> Linear {
+        match self {
+            Self::Epsilon => (1.0 / alpha, -sigma / alpha),
+            Self::VPrediction => (alpha, -sigma),
+            Self::Sample => (0.0, 1.0),
+        }
+    }
+
+    /// The noise where the sample is `alpha * x0 + sigma * noise`.
+    pub(crate) fn epsilon_vp(self, alpha: f64, sigma: f64) -> Linear {
+        match self {
+            Self::Epsilon => (0.0, 1.0),
+            Self::VPrediction => (sigma, alpha),
+            Self::Sample => (1.0 / sigma, -alpha / sigma),
+        }
+    }
+}
+
+impl FromStr for PredictionType {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "epsilon" => Ok(Self::Epsilon),
+            "v_prediction" => Ok(Self::VPrediction),
+            "sample" | "original_sample" => Ok(Self::Sample),
+            _ => Err(Error::UnknownPredictionType { name: name.to_owned() }),
+        }
+    }
+}
+
+/// `a * x + b * y` for two lines.
+pub(crate) fn combine(a: f64, x: Linear, b: f64, y: Linear) -> Linear {
+    (a * x.0 + b * y.0, a * x.1 + b * y.1)
+}

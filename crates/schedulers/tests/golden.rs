@@ -1,0 +1,131 @@
+//! Every table and trajectory of `goldens/schedulers.json` (diffusers), from its config as JSON.
+
+use prima_schedulers::{NoiseSchedule, Schedule, ScheduleOptions, SchedulerConfig, SchedulerKind, StepCoeffs};
+use serde_json::Value;
+
+const WIDTH: usize = 3;
+
+fn golden() -> Value {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../goldens/schedulers.json");
+    serde_json::from_str(&std::fs::read_to_string(path).expect("goldens/schedulers.json")).expect("valid JSON")
+}
+
+fn numbers(value: &Value) -> Vec<f64> {
+    value.as_array().expect("an array").iter().map(|v| v.as_f64().expect("a number")).collect()
+}
+
+fn lanes(f: impl Fn(f64) -> f64) -> Vec<f64> {
+    (0..WIDTH).map(|lane| f(lane as f64)).collect()
+}
+
+fn start_sample() -> Vec<f64> {
+    lanes(|lane| (1.3 * lane + 0.4).cos())
+}
+
+fn clean_image() -> Vec<f64> {
+    lanes(|lane| 0.5 * (0.9 * lane + 0.2).sin())
+}
+
+fn step_noise(index: usize) -> Vec<f64> {
+    lanes(|lane| (2.1 * lane + 0.7 * index as f64 + 0.1).sin())
+}
+
+fn network(input: f64, lane: usize, timestep: f64) -> f64 {
+    0.5 * input.tanh() + 0.3 * (0.7 * lane as f64 + 0.003 * timestep).cos()
+}
+
+/// Relative to the size of the numbers around, with a floor of 1.
+fn assert_close(what: &str, case: &Value, got: &[f64], want: &[f64], tolerance: f64) {
+    assert_eq!(got.len(), want.len(), "{what}: {got:?} for {want:?} in {case}");
+    let scale = want.iter().fold(1.0f64, |m, w| m.max(w.abs()));
+    for (g, w) in got.iter().zip(want) {
+        assert!((g - w).abs() <= tolerance * scale, "{what}: got {got:?}, want {want:?} in {case}");
+    }
+}
+
+fn assert_relative(what: &str, case: &Value, got: &[f64], want: &[f64], tolerance: f64) {
+    assert_eq!(got.len(), want.len(), "{what}: {got:?} for {want:?} in {case}");
+    for (g, w) in got.iter().zip(want) {
+        assert!((g - w).abs() <= tolerance * w.abs(), "{what}: got {got:?}, want {want:?} in {case}");
+    }
+}
+
+fn build(case: &Value) -> Schedule {
+    let config = SchedulerConfig::from_json(&case["config"].to_string()).expect("a config");
+    let options = ScheduleOptions {
+        num_inference_steps: case["n"].as_u64().map(|n| n as usize),
+        timesteps: case.get("explicit").map(numbers),
+        eta: case["eta"].as_f64(),
+        ..ScheduleOptions::default()
+    };
+    let schedule = Schedule::new(&config, &options).unwrap_or_else(|e| panic!("{e} in {case}"));
+    match case["strength"].as_f64() {
+        Some(strength) => schedule.truncate(strength).expect("a strength in range"),
+        None => schedule,
+    }
+}
+
+/// The one loop that executes every scheduler.
+fn advance(step: &StepCoeffs, index: usize, sample: &mut [f64], previous: &mut [f64]) {
+    let noise = step_noise(index);
+    for lane in 0..WIDTH {
+        let model_output = network(sample[lane] * step.input_scale, lane, step.timestep);
+        let denoised = step.denoised(sample[lane], model_output);
+        sample[lane] = step.next(sample[lane], model_output, noise[lane], previous[lane]);
+        previous[lane] = denoised;
+    }
+}
+
+fn check_trajectory(case: &Value, schedule: &Schedule) {
+    let mut sample: Vec<f64> = if let Some(noisy) = case.get("noisy") {
+        let (a, b) = schedule.add_noise();
+        let sample: Vec<f64> = clean_image().iter().zip(start_sample()).map(|(x, n)| x * a + n * b).collect();
+        assert_close("noisy", case, &sample, &numbers(noisy), 1e-6);
+        sample
+    } else {
+        start_sample().iter().map(|n| n * schedule.init_noise_sigma).collect()
+    };
+    let mut previous = vec![0.0; WIDTH];
+    let wanted = case["trajectory"].as_array().expect("a trajectory");
+    let skipped = schedule.len() - wanted.len();
+    for (i, step) in schedule.steps.iter().enumerate() {
+        advance(step, schedule.start_index + i, &mut sample, &mut previous);
+        if i >= skipped {
+            assert_close(&format!("sample after step {i}"), case, &sample, &numbers(&wanted[i - skipped]), 2e-6);
+        }
+    }
+}
+
+#[test]
+fn tables_and_trajectories_are_those_of_diffusers() {
+    let golden = golden();
+    let cases = golden["cases"].as_array().expect("cases");
+    assert!(cases.len() > 500, "only {} cases", cases.len());
+    for case in cases {
+        let schedule = build(case);
+        let karras = case["config"]["use_karras_sigmas"] == true;
+        if karras {
+            // Interpolated in logarithms of an f32 table.
+            assert_close("timesteps", case, &schedule.timesteps, &numbers(&case["timesteps"]), 1e-6);
+        } else {
+            assert_relative("timesteps", case, &schedule.timesteps, &numbers(&case["timesteps"]), 1e-8);
+        }
+        if let Some(sigmas) = case.get("sigmas") {
+            assert_relative("sigmas", case, &schedule.sigmas, &numbers(sigmas), 1e-6);
+        }
+        if let Some(init) = case["init_noise_sigma"].as_f64() {
+            assert_relative("init_noise_sigma", case, &[schedule.init_noise_sigma], &[init], 1e-6);
+        }
+        check_trajectory(case, &schedule);
+    }
+}
+
+#[test]
+fn alphas_cumprod_are_those_of_diffusers_to_the_last_bit_of_f32() {
+    for case in golden()["noise_schedules"].as_array().expect("noise schedules") {
+        let config = SchedulerConfig::from_json(&case["config"].to_string()).expect("a config");
+        let noise = NoiseSchedule::new(&config, SchedulerKind::Ddim).expect("a noise schedule");
+        let got: Vec<f64> = numbers(&case["indices"]).iter().map(|&i| noise.alphas_cumprod()[i as usize]).collect();
+        assert_close("alphas_cumprod", case, &got, &numbers(&case["alphas_cumprod"]), 6e-8);
+    }
+}

@@ -1,0 +1,203 @@
+"""Writes goldens/schedulers.json: diffusers' scheduler tables and trajectories.
+
+    pip install torch==2.13.0 diffusers==0.42.1 numpy==2.4.6
+    python scripts/goldens/schedulers.py goldens/schedulers.json
+
+Every case runs a scheduler class of diffusers with a fixed fake network on a sample of three numbers.
+Samples are f64 so that what is compared is the coefficients, which diffusers holds in f32.
+The start sample, the noises and the network are the closed forms below; the Rust test repeats them.
+"""
+
+import importlib
+import json
+import sys
+from importlib.metadata import version
+
+import numpy as np
+import torch
+
+WIDTH = 3
+STEPS = [1, 2, 3, 4, 5, 6, 7, 8, 20, 50]
+LATENT = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
+MODULES = {
+    "EulerDiscreteScheduler": "scheduling_euler_discrete",
+    "EulerAncestralDiscreteScheduler": "scheduling_euler_ancestral_discrete",
+    "DDIMScheduler": "scheduling_ddim",
+    "LCMScheduler": "scheduling_lcm",
+    "TCDScheduler": "scheduling_tcd",
+    "DPMSolverMultistepScheduler": "scheduling_dpmsolver_multistep",
+}
+
+
+def start_sample():
+    return torch.cos(1.3 * torch.arange(WIDTH, dtype=torch.float64) + 0.4)
+
+
+def clean_image():
+    return 0.5 * torch.sin(0.9 * torch.arange(WIDTH, dtype=torch.float64) + 0.2)
+
+
+def step_noise(index):
+    return torch.sin(2.1 * torch.arange(WIDTH, dtype=torch.float64) + 0.7 * index + 0.1)
+
+
+def network(sample, timestep):
+    lane = torch.arange(WIDTH, dtype=torch.float64)
+    return 0.5 * torch.tanh(sample) + 0.3 * torch.cos(0.7 * lane + 0.003 * timestep)
+
+
+def rounded(values):
+    return [float(f"{float(v):.9g}") for v in values]
+
+
+def build(cls, config):
+    module = importlib.import_module("diffusers.schedulers." + MODULES[cls])
+    # Keys of other classes are kept out, as from_config does.
+    return module, getattr(module, cls).from_config(dict(config))
+
+
+def run(cls, config, n=None, timesteps=None, eta=None, strength=None):
+    module, scheduler = build(cls, config)
+    if timesteps is None:
+        scheduler.set_timesteps(n)
+    else:
+        scheduler.set_timesteps(timesteps=timesteps)
+        n = len(timesteps)
+    case = {"config": {"_class_name": cls, **config}}
+    case.update({k: v for k, v in [("n", n), ("explicit", timesteps), ("eta", eta), ("strength", strength)] if v is not None})
+
+    begin = 0
+    if strength is not None:  # StableDiffusionXLImg2ImgPipeline.get_timesteps
+        begin = max(n - min(int(n * strength), n), 0)
+    run_timesteps = scheduler.timesteps[begin:]
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(begin)
+    case["timesteps"] = rounded(run_timesteps)
+    if hasattr(scheduler, "sigmas"):
+        case["sigmas"] = rounded(scheduler.sigmas[begin:])
+    if strength is None:
+        case["init_noise_sigma"] = rounded([scheduler.init_noise_sigma])[0]
+        sample = start_sample() * float(scheduler.init_noise_sigma)
+    else:
+        sample = scheduler.add_noise(clean_image(), start_sample(), run_timesteps[:1])
+        case["noisy"] = rounded(sample)
+
+    trajectory = []
+    for index, timestep in enumerate(run_timesteps):
+        module.randn_tensor = lambda *args, **kwargs: step_noise(begin + index)
+        output = network(scheduler.scale_model_input(sample, timestep), float(timestep))
+        kwargs = {} if eta is None else {"eta": eta}
+        sample = scheduler.step(output, timestep, sample, return_dict=False, **kwargs)[0]
+        if len(run_timesteps) <= 4 or index + 1 == len(run_timesteps):
+            trajectory.append(rounded(sample))
+    case["trajectory"] = trajectory
+    return case
+
+
+def spacing_cases():
+    for cls in ["EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "DDIMScheduler", "DPMSolverMultistepScheduler"]:
+        for spacing in ["trailing", "leading", "linspace"]:
+            for prediction in ["epsilon", "v_prediction", "sample"]:
+                if cls == "EulerAncestralDiscreteScheduler" and prediction == "sample":
+                    continue  # diffusers has not implemented it
+                for n in STEPS:
+                    config = {**LATENT, "timestep_spacing": spacing, "prediction_type": prediction}
+                    if cls == "DDIMScheduler":
+                        config |= {"clip_sample": False, "set_alpha_to_one": False}
+                    yield run(cls, config, n)
+    for cls in ["LCMScheduler", "TCDScheduler"]:
+        for prediction in ["epsilon", "v_prediction", "sample"]:
+            for n in STEPS:
+                yield run(cls, {**LATENT, "prediction_type": prediction}, n)
+
+
+def variant_cases():
+    euler, ancestral, ddim, lcm, tcd, dpm = MODULES
+    trailing = {**LATENT, "timestep_spacing": "trailing"}
+    # Every default of every class.
+    for cls in MODULES:
+        for n in [1, 4]:
+            yield run(cls, {"clip_sample": False} if cls == ddim else {}, n)
+    for cls in MODULES:
+        clip = {"clip_sample": False} if cls == ddim else {}
+        for betas in ["linear", "squaredcos_cap_v2"]:
+            yield run(cls, {**trailing, **clip, "beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": betas}, 4)
+        yield run(cls, {**trailing, **clip, "num_train_timesteps": 400, "trained_betas": None}, 5)
+        zero = {**trailing, **clip, "rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}
+        for n in [1, 4]:
+            yield run(cls, zero, n)
+    for n in [1, 4]:
+        yield run(euler, {**trailing, "rescale_betas_zero_snr": True}, n)
+        yield run(ancestral, {**trailing, "rescale_betas_zero_snr": True}, n)
+    for spacing in ["trailing", "leading", "linspace"]:
+        for n in [2, 4, 8, 20]:
+            karras = {**LATENT, "timestep_spacing": spacing, "use_karras_sigmas": True}
+            yield run(euler, karras, n)
+            yield run(dpm, karras, n)
+    yield run(euler, {**trailing, "use_karras_sigmas": True, "sigma_min": 0.1, "sigma_max": 10.0}, 5)
+    for cls in [euler, dpm]:
+        for n in [4, 20]:
+            yield run(cls, {**trailing, "final_sigmas_type": "sigma_min"}, n)
+    yield run(dpm, {**trailing, "solver_order": 1}, 6)
+    yield run(dpm, {**trailing, "final_sigmas_type": "sigma_min", "lower_order_final": False}, 6)
+    yield run(dpm, {**trailing, "final_sigmas_type": "sigma_min", "euler_at_final": True, "lower_order_final": False}, 6)
+    for eta in [0.5, 1.0]:
+        for n in [2, 3, 4]:
+            yield run(ddim, {**trailing, "clip_sample": False, "set_alpha_to_one": False}, n, eta=eta)
+    for eta in [0.0, 0.5, 1.0]:
+        for n in [1, 4]:
+            yield run(tcd, LATENT, n, eta=eta)
+    yield run(lcm, {**LATENT, "original_inference_steps": 100, "timestep_scaling": 3.0}, 4)
+    # Every rounding tie of trailing below 100 steps sits in one of these.
+    for n in [16, 32, 48, 64, 80, 96, 99]:
+        yield run(euler, trailing, n)
+
+
+def explicit_cases():
+    euler, _, _, lcm, tcd, dpm = MODULES
+    for timesteps in [[800], [399], [999, 749, 499, 249], [999, 899, 799, 699], [999, 120, 3]]:
+        for cls in [euler, lcm, tcd, dpm]:
+            yield run(cls, {**LATENT, "timestep_spacing": "trailing"}, timesteps=timesteps)
+
+
+def strength_cases():
+    for cls in MODULES:
+        config = {**LATENT, "timestep_spacing": "trailing"}
+        if cls == "DDIMScheduler":
+            config |= {"clip_sample": False, "set_alpha_to_one": False}
+        for n, strength in [(1, 1.0), (2, 0.5), (4, 0.3), (4, 0.75), (8, 0.6), (20, 0.15)]:
+            yield run(cls, config, n, strength=strength)
+
+
+def noise_schedules():
+    from diffusers import DDIMScheduler
+
+    indices = [0, 1, 2, 3, 5, 10, 20, 50, 99, 100, 249, 399, 499, 500, 749, 800, 990, 998, 999]
+    for betas in ["linear", "scaled_linear", "squaredcos_cap_v2"]:
+        for zero in [False, True]:
+            config = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": betas, "rescale_betas_zero_snr": zero}
+            table = DDIMScheduler(**config).alphas_cumprod
+            yield {"config": config, "indices": indices, "alphas_cumprod": rounded(table[indices])}
+
+
+def main():
+    import logging
+
+    logging.disable(logging.WARNING)
+    cases = [*spacing_cases(), *variant_cases(), *explicit_cases(), *strength_cases()]
+    golden = {
+        "script": "scripts/goldens/schedulers.py",
+        "versions": {p: version(p) for p in ["diffusers", "torch", "numpy"]},
+        "note": "trajectory: every sample up to 4 steps, only the last above",
+        "noise_schedules": list(noise_schedules()),
+        "cases": cases,
+    }
+    lines = json.dumps(golden, separators=(",", ":")).replace('{"config"', '\n{"config"')
+    with open(sys.argv[1], "w") as f:
+        f.write(lines + "\n")
+    print(len(cases), "cases,", len(lines), "bytes")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()
