@@ -104,7 +104,7 @@ def text_config(hidden, layers, act, vocab, eos):
 def make_vae(config, seed):
     vae = randomise(AutoencoderKL(**config), seed)
     # A decoder whose pictures use the range of a u8 without clipping most of it.
-    vae.decoder.conv_out.weight.mul_(0.5)
+    vae.decoder.conv_out.weight.copy_((vae.decoder.conv_out.weight * 0.5).half())
     return vae
 
 
