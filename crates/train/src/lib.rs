@@ -1,1 +1,27 @@
-//! prima: train
+//! Data to shipped model: [`data`], then the [`stages`] autoencoder, latents, teacher and
+//! distill, then [`export::export`]. One configuration file ([`TrainConfig`]) describes a run.
+//!
+//! Batches and noise are functions of (seed, step), so that a resumed run repeats an
+//! uninterrupted one exactly.
+
+pub mod config;
+pub mod data;
+pub mod ema;
+mod error;
+pub mod export;
+pub mod latent_cache;
+pub mod networks;
+pub mod noise_schedule;
+pub mod objectives;
+pub mod optimizer;
+pub mod sample_grid;
+pub mod sampling;
+pub mod stages;
+pub mod state;
+pub mod tensorboard;
+pub mod tokens;
+pub mod trainer;
+
+pub use config::TrainConfig;
+pub use error::{Error, Result};
+pub use trainer::{Budget, Summary};

@@ -1,0 +1,205 @@
+//! The file that describes a whole run: data, networks, and one section a stage.
+
+use crate::error::{Error, Result};
+use crate::trainer::LoopConfig;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Folder of the data set (see [`crate::data`]).
+    pub data_dir: PathBuf,
+    /// Folder of states, caches, logs and sample grids.
+    pub run_dir: PathBuf,
+    #[serde(default)]
+    pub seed: u64,
+    pub networks: NetworkConfigs,
+    #[serde(default)]
+    pub autoencoder: AutoencoderStage,
+    #[serde(default)]
+    pub latents: LatentsStage,
+    #[serde(default)]
+    pub teacher: TeacherStage,
+    #[serde(default)]
+    pub distill: DistillStage,
+    pub export: ExportStage,
+    /// Captions of the sample grids.
+    #[serde(default)]
+    pub sample_prompts: Vec<String>,
+}
+
+/// The `config.json` of each component, as diffusers and transformers write them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkConfigs {
+    pub vae: serde_json::Value,
+    pub unet: serde_json::Value,
+    pub text_encoder: serde_json::Value,
+    pub text_encoder_2: serde_json::Value,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AutoencoderStage {
+    #[serde(rename = "loop")]
+    pub training: LoopConfig,
+    pub batch_size: usize,
+    /// Side of the random crops in pixels; whole pictures where it is no smaller.
+    pub crop_px: usize,
+    /// From this fraction of the budget on, batches are whole pictures ...
+    pub whole_pictures_from: f32,
+    /// ... of this many.
+    pub whole_batch_size: usize,
+    /// Standard deviation of the noise added to latents, which makes the decoder tolerant.
+    pub latent_noise: f32,
+    /// Weight of the mean squared latent (the KL's pull to 0).
+    pub kl_weight: f32,
+    pub mse_weight: f32,
+    /// Weight of the L1 distance between differences of neighbouring pixels.
+    pub edge_weight: f32,
+    /// Weight of the L1 distance between 8x8 means: colours.
+    pub colour_weight: f32,
+    /// Train the decoder only (the latents and what was trained on them stay valid).
+    pub decoder_only: bool,
+}
+
+impl Default for AutoencoderStage {
+    fn default() -> Self {
+        Self {
+            training: LoopConfig::default(),
+            batch_size: 16,
+            crop_px: 64,
+            whole_pictures_from: 0.8,
+            whole_batch_size: 4,
+            latent_noise: 0.05,
+            kl_weight: 1e-4,
+            mse_weight: 0.5,
+            edge_weight: 0.5,
+            colour_weight: 0.5,
+            decoder_only: false,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LatentsStage {
+    /// Pictures to compose and encode.
+    pub count: usize,
+    pub batch_size: usize,
+    /// Share of captions in English; the data set's own where absent.
+    pub english: Option<f32>,
+    /// Share of captions that name the style; the data set's own where absent.
+    pub style: Option<f32>,
+    /// The style that a caption without a style means ...
+    pub unnamed_style: Option<String>,
+    /// ... which is left out of this share of the captions that end with it.
+    pub unnamed_share: f32,
+}
+
+impl Default for LatentsStage {
+    fn default() -> Self {
+        Self { count: 24_000, batch_size: 16, english: None, style: None, unnamed_style: None, unnamed_share: 0.7 }
+    }
+}
+
+/// Which noise levels are trained on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TimestepSampling {
+    /// Share of samples at the last timestep (pure noise): what one-step sampling sees.
+    pub max_noise_share: f32,
+    /// The others have `ln(sigma / alpha)` normal with this mean and deviation.
+    pub log_sigma_mean: f32,
+    pub log_sigma_std: f32,
+}
+
+impl Default for TimestepSampling {
+    fn default() -> Self {
+        Self { max_noise_share: 0.2, log_sigma_mean: 0.4, log_sigma_std: 1.3 }
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TeacherStage {
+    #[serde(rename = "loop")]
+    pub training: LoopConfig,
+    pub batch_size: usize,
+    pub timesteps: TimestepSampling,
+    /// Share of captions replaced by zeros, for classifier-free guidance.
+    pub caption_dropout: f32,
+    pub sample_steps: usize,
+    pub sample_guidance_scale: f32,
+}
+
+impl Default for TeacherStage {
+    fn default() -> Self {
+        Self {
+            training: LoopConfig::default(),
+            batch_size: 64,
+            timesteps: TimestepSampling::default(),
+            caption_dropout: 0.1,
+            sample_steps: 8,
+            sample_guidance_scale: 2.0,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DistillStage {
+    #[serde(rename = "loop")]
+    pub training: LoopConfig,
+    pub batch_size: usize,
+    /// The teacher's guidance, baked into the student.
+    pub guidance_scale: f32,
+    /// Number of segments of the noise schedule (50 in the LCM paper; fewer converge sooner).
+    pub ddim_steps: usize,
+    pub max_noise_share: f32,
+    /// Constant of the pseudo-Huber loss.
+    pub huber_c: f32,
+    pub sample_steps: usize,
+}
+
+impl Default for DistillStage {
+    fn default() -> Self {
+        Self {
+            training: LoopConfig::default(),
+            batch_size: 48,
+            guidance_scale: 2.0,
+            ddim_steps: 10,
+            max_noise_share: 0.5,
+            huber_c: 0.1,
+            sample_steps: 1,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExportStage {
+    /// The folder to write.
+    pub folder: PathBuf,
+    /// Which networks to ship: `distill`, or `teacher`.
+    #[serde(default = "default_export_stage")]
+    pub stage: String,
+    pub name: String,
+}
+
+fn default_export_stage() -> String {
+    "distill".into()
+}
+
+impl TrainConfig {
+    /// Reads a JSON file; paths in it are relative to the current directory.
+    pub fn open(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+        serde_json::from_str(&text).map_err(|e| Error::file(path, e))
+    }
+
+    pub fn stage_dir(&self, stage: &str) -> PathBuf {
+        self.run_dir.join(stage)
+    }
+}

@@ -1,0 +1,38 @@
+use std::path::{Path, PathBuf};
+
+/// What can go wrong while training.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{}: {source}", path.display())]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("{}: {message}", file.display())]
+    File { file: PathBuf, message: String },
+    #[error("training configuration: {0}")]
+    Config(String),
+    #[error("training data: {0}")]
+    Data(String),
+    #[error("model: {0}")]
+    Model(String),
+    #[error("the loss of {objective} is {loss} at step {step}; lower the learning rate or resume from an earlier state")]
+    Diverged { objective: String, step: u64, loss: f32 },
+}
+
+impl Error {
+    /// Adds the path to an I/O error.
+    pub fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.as_ref().to_path_buf();
+        move |source| Self::Io { path, source }
+    }
+
+    pub fn file(file: impl AsRef<Path>, message: impl ToString) -> Self {
+        Self::File { file: file.as_ref().to_path_buf(), message: message.to_string() }
+    }
+}
+
+impl From<prima_checkpoint::Error> for Error {
+    fn from(error: prima_checkpoint::Error) -> Self {
+        Self::Model(error.to_string())
+    }
+}
+
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,170 @@
+//! A run as a diffusers folder in SDXL's layout, with a model card and the data's credits.
+
+use crate::config::TrainConfig;
+use crate::data::NOTICE;
+use crate::error::{Error, Result};
+use crate::noise_schedule::{BETA_END, BETA_START, NUM_TRAIN_TIMESTEPS};
+use crate::stages::{needed_state, trained_teacher, trained_vae};
+use crate::state::load_weights;
+use crate::trainer::Summary;
+use prima_checkpoint::export as write_component;
+use prima_checkpoint::export::{write_bytes, write_json};
+use prima_tensor::{DType, Param};
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// What was written.
+#[derive(Clone, Debug)]
+pub struct Exported {
+    pub parameters: usize,
+    pub bytes: u64,
+}
+
+const COMPONENTS: [(&str, &str); 4] = [
+    ("text_encoder", "model.safetensors"),
+    ("text_encoder_2", "model.safetensors"),
+    ("unet", "diffusion_pytorch_model.safetensors"),
+    ("vae", "diffusion_pytorch_model.safetensors"),
+];
+
+/// Writes the folder `config.export.folder` from the averaged weights, in f16.
+pub fn export(config: &TrainConfig) -> Result<Exported> {
+    let folder = &config.export.folder;
+    let distilled = match config.export.stage.as_str() {
+        "distill" => true,
+        "teacher" => false,
+        other => return Err(Error::Config(format!("export.stage is {other:?}, expected \"distill\" or \"teacher\""))),
+    };
+    let (unet, text) = trained_teacher(config)?;
+    if distilled {
+        let params = crate::networks::prefixed("unet", &unet.params);
+        load_weights(&needed_state(config, "distill")?, "ema", &params)?;
+    }
+    let vae = trained_vae(config)?;
+    let parts: [(Value, &[(String, Param)]); 4] = [
+        (text.first.network.config().to_json(), &text.first.params),
+        (text.second.network.config().to_json(), &text.second.params),
+        (unet.network.config().to_json(), &unet.params),
+        (vae.network.config().to_json(), &vae.params),
+    ];
+    let mut parameters = 0;
+    for ((component, weights), (json, params)) in COMPONENTS.iter().zip(parts) {
+        write_component(&folder.join(component), weights, &json, params, DType::F16)?;
+        parameters += params.iter().map(|(_, p)| p.numel()).sum::<usize>();
+    }
+    let scheduler_folder = folder.join("scheduler");
+    std::fs::create_dir_all(&scheduler_folder).map_err(Error::io(&scheduler_folder))?;
+    write_json(&scheduler_folder.join("scheduler_config.json"), &scheduler(distilled))?;
+    write_json(&folder.join("model_index.json"), &model_index(distilled))?;
+    for name in ["tokenizer", "tokenizer_2"] {
+        copy_tokenizer(&config.data_dir.join("tokenizer"), &folder.join(name), text.max_length())?;
+    }
+    write_bytes(&folder.join("NOTICE"), NOTICE.as_bytes())?;
+    write_bytes(&folder.join("MODEL_CARD.md"), card(config, distilled, parameters)?.as_bytes())?;
+    Ok(Exported { parameters, bytes: folder_bytes(folder)? })
+}
+
+fn model_index(distilled: bool) -> Value {
+    let scheduler = if distilled { "LCMScheduler" } else { "EulerDiscreteScheduler" };
+    json!({
+        "_class_name": "StableDiffusionXLPipeline",
+        "_diffusers_version": "0.42.1",
+        "feature_extractor": [null, null],
+        "force_zeros_for_empty_prompt": true,
+        "image_encoder": [null, null],
+        "scheduler": ["diffusers", scheduler],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "tokenizer_2": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    })
+}
+
+/// The schedule that training used, under the sampler that suits the networks.
+fn scheduler(distilled: bool) -> Value {
+    let mut config = json!({
+        "_class_name": if distilled { "LCMScheduler" } else { "EulerDiscreteScheduler" },
+        "_diffusers_version": "0.42.1",
+        "beta_end": BETA_END,
+        "beta_schedule": "scaled_linear",
+        "beta_start": BETA_START,
+        "num_train_timesteps": NUM_TRAIN_TIMESTEPS,
+        "prediction_type": "v_prediction",
+        "rescale_betas_zero_snr": true,
+        "steps_offset": 0,
+        "timestep_spacing": if distilled { "leading" } else { "trailing" },
+        "trained_betas": null,
+    });
+    if distilled {
+        config["clip_sample"] = json!(false);
+        config["original_inference_steps"] = json!(50);
+        config["set_alpha_to_one"] = json!(true);
+        config["thresholding"] = json!(false);
+        config["timestep_scaling"] = json!(10.0);
+    }
+    config
+}
+
+/// The tokenizer's files, with the text encoders' length.
+fn copy_tokenizer(from: &Path, to: &Path, max_length: usize) -> Result<()> {
+    std::fs::create_dir_all(to).map_err(Error::io(to))?;
+    for name in ["vocab.json", "merges.txt", "special_tokens_map.json", "tokenizer_config.json"] {
+        let (source, target) = (from.join(name), to.join(name));
+        let mut bytes = std::fs::read(&source).map_err(Error::io(&source))?;
+        if name == "tokenizer_config.json" {
+            let mut json: Value = serde_json::from_slice(&bytes).map_err(|e| Error::file(&source, e))?;
+            json["model_max_length"] = json!(max_length);
+            bytes = format!("{json:#}\n").into_bytes();
+        }
+        std::fs::write(&target, bytes).map_err(Error::io(&target))?;
+    }
+    Ok(())
+}
+
+fn card(config: &TrainConfig, distilled: bool, parameters: usize) -> Result<String> {
+    let mut facts = String::new();
+    let stages: &[&str] = if distilled {
+        &["autoencoder", "decoder", "latents", "teacher", "distill"]
+    } else {
+        &["autoencoder", "decoder", "latents", "teacher"]
+    };
+    for stage in stages {
+        let path = config.stage_dir(stage).join("summary.json");
+        if let Ok(text) = std::fs::read_to_string(&path) {
+            let s: Summary = serde_json::from_str(&text).map_err(|e| Error::file(&path, e))?;
+            let minutes = s.seconds / 60.0;
+            facts.push_str(&format!("| {stage} | {} | {} | {minutes:.1} | {:.4} |\n", s.steps, s.samples, s.loss));
+        }
+    }
+    let manifest = crate::data::Dataset::open(&config.data_dir).map_err(|e| Error::Data(e.to_string()))?.manifest;
+    let sources: Vec<String> = manifest.sources.iter().map(|s| format!("- {} ({})", s.name, s.licence)).collect();
+    let steps = if distilled { "1 to 4 steps with the LCM scheduler" } else { "8 to 20 steps with the Euler scheduler" };
+    Ok(format!(
+        "# {name}\n\nA small text-to-image model: {parameters} parameters, pictures of {side} x {side} pixels, {steps}, \
+         guidance scale 1. It draws single objects as icons; its captions look like `a red apple on a blue background`.\n\n\
+         It was trained from scratch on a CPU by `prima train`; no weights of any other model went into it.\n\n\
+         ## Training\n\n| stage | steps | samples | minutes | final loss |\n|---|---|---|---|---|\n{facts}\n\
+         {nouns} nouns, {sprites} source pictures, composed on coloured backgrounds. Seed {seed}.\n\n\
+         ## Data\n\n{sources}\n\nCredits and licences are in `NOTICE`.\n\n\
+         ## Limits\n\nFew samples were seen, so that shapes are soft and rarer objects are not recognisable. It does \
+         not draw people, text, photographs or scenes.\n",
+        name = config.export.name,
+        side = crate::objectives::picture_size(config)[0],
+        nouns = manifest.nouns,
+        sprites = manifest.sprites,
+        seed = config.seed,
+        sources = sources.join("\n"),
+    ))
+}
+
+fn folder_bytes(folder: &Path) -> Result<u64> {
+    let mut total = 0;
+    for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
+        let entry = entry.map_err(Error::io(folder))?;
+        let metadata = entry.metadata().map_err(Error::io(entry.path()))?;
+        total += if metadata.is_dir() { folder_bytes(&entry.path())? } else { metadata.len() };
+    }
+    Ok(total)
+}

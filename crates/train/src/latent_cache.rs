@@ -1,0 +1,139 @@
+//! Composed pictures encoded once and reused for several epochs: normalised latents with their
+//! captions, in `latents.safetensors` (f16), `captions.txt` and `latents.json`.
+
+use crate::error::{Error, Result};
+use prima_checkpoint::{TensorFile, write_safetensors};
+use prima_tensor::{DType, Param, Tensor};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// Mean and standard deviation of each latent channel: what makes them normal.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct LatentStatistics {
+    pub mean: Vec<f32>,
+    pub std: Vec<f32>,
+}
+
+impl LatentStatistics {
+    /// Of raw latents `[..., C]`.
+    pub fn of(latents: &[f32], channels: usize) -> Self {
+        let count = (latents.len() / channels).max(1) as f64;
+        let moment = |f: &(dyn Fn(f64, usize) -> f64 + Sync)| -> Vec<f64> {
+            (0..channels)
+                .into_par_iter()
+                .map(|c| latents.iter().skip(c).step_by(channels).map(|&x| f(f64::from(x), c)).sum::<f64>() / count)
+                .collect()
+        };
+        let mean = moment(&|x, _| x);
+        let variance = moment(&|x, c| (x - mean[c]).powi(2));
+        Self {
+            std: variance.into_iter().map(|v| v.sqrt().max(1e-6) as f32).collect(),
+            mean: mean.into_iter().map(|m| m as f32).collect(),
+        }
+    }
+
+    /// `(x - mean) / std`, in place.
+    pub fn normalise(&self, latents: &mut [f32]) {
+        for pixel in latents.chunks_exact_mut(self.mean.len()) {
+            for ((x, mean), std) in pixel.iter_mut().zip(&self.mean).zip(&self.std) {
+                *x = (*x - mean) / std;
+            }
+        }
+    }
+}
+
+/// The cache in memory.
+pub struct LatentCache {
+    /// One sample: `[h, w, c]`.
+    pub shape: [usize; 3],
+    pub statistics: LatentStatistics,
+    pub captions: Vec<String>,
+    latents: Vec<f32>,
+}
+
+impl LatentCache {
+    /// From raw latents; normalises them.
+    pub fn new(shape: [usize; 3], mut latents: Vec<f32>, captions: Vec<String>) -> Self {
+        let statistics = LatentStatistics::of(&latents, shape[2]);
+        statistics.normalise(&mut latents);
+        Self { shape, statistics, captions, latents }
+    }
+
+    pub fn len(&self) -> usize {
+        self.captions.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.captions.is_empty()
+    }
+
+    /// Normalised latents of `rows`, `[rows, h, w, c]`.
+    pub fn batch(&self, rows: &[usize]) -> Tensor {
+        let size: usize = self.shape.iter().product();
+        let values = rows.iter().flat_map(|&r| &self.latents[r * size..(r + 1) * size]).copied().collect();
+        let [h, w, c] = self.shape;
+        Tensor::from_vec(values, &[rows.len(), h, w, c])
+    }
+
+    pub fn save(&self, dir: &Path) -> Result<()> {
+        std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
+        let [h, w, c] = self.shape;
+        let tensor = Tensor::from_vec(self.latents.clone(), &[self.len(), h, w, c]);
+        write_safetensors(&dir.join("latents.safetensors"), &[("latents".into(), Param::new(tensor))], DType::F16)?;
+        let write = |name: &str, text: String| {
+            let path = dir.join(name);
+            std::fs::write(&path, text).map_err(Error::io(&path))
+        };
+        write("captions.txt", self.captions.join("\n"))?;
+        let statistics = serde_json::to_string(&self.statistics).map_err(|e| Error::file(dir, e))?;
+        write("latents.json", statistics)
+    }
+
+    pub fn open(dir: &Path) -> Result<Self> {
+        let path = dir.join("latents.safetensors");
+        let tensor = TensorFile::open(&path)?.read("latents")?;
+        let read = |name: &str| {
+            let path = dir.join(name);
+            std::fs::read_to_string(&path).map_err(Error::io(&path))
+        };
+        let captions: Vec<String> = read("captions.txt")?.lines().map(str::to_owned).collect();
+        let statistics: LatentStatistics =
+            serde_json::from_str(&read("latents.json")?).map_err(|e| Error::file(dir.join("latents.json"), e))?;
+        let [n, h, w, c] = *tensor.shape() else {
+            return Err(Error::file(&path, format!("latents have shape {:?}, expected 4 axes", tensor.shape())));
+        };
+        if n != captions.len() || c != statistics.mean.len() {
+            let (found, channels) = (captions.len(), statistics.mean.len());
+            let message = format!("{n} latents of {c} channels, but {found} captions and {channels} channel means");
+            return Err(Error::file(&path, message));
+        }
+        Ok(Self { shape: [h, w, c], statistics, captions, latents: tensor.into_vec() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cache_normalises_each_channel_and_survives_the_disk() {
+        let raw: Vec<f32> = (0..3 * 2 * 2 * 2).map(|i| if i % 2 == 0 { i as f32 } else { 5.0 - 0.5 * i as f32 }).collect();
+        let cache = LatentCache::new([2, 2, 2], raw, vec!["a".into(), "b".into(), "c".into()]);
+        let all = cache.batch(&[0, 1, 2]);
+        for channel in 0..2 {
+            let values: Vec<f32> = all.data().iter().skip(channel).step_by(2).copied().collect();
+            let mean = values.iter().sum::<f32>() / 12.0;
+            let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / 12.0;
+            assert!(mean.abs() < 1e-5 && (variance - 1.0).abs() < 1e-4, "channel {channel}: {mean} {variance}");
+        }
+        let dir = std::env::temp_dir().join(format!("prima-latents-{}", std::process::id()));
+        cache.save(&dir).unwrap();
+        let opened = LatentCache::open(&dir).unwrap();
+        std::fs::remove_dir_all(&dir).unwrap();
+        assert_eq!((opened.len(), opened.shape), (3, [2, 2, 2]));
+        assert_eq!(opened.statistics, cache.statistics);
+        let worst = opened.batch(&[1]).data().iter().zip(cache.batch(&[1]).data()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst < 2e-3, "{worst}");
+    }
+}
