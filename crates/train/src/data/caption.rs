@@ -1,0 +1,284 @@
+//! Captions: English noun phrases with the right article, and short phrases in seven other languages.
+
+use super::colour::Colour;
+use super::dataset::NounRecord;
+use super::random::Random;
+
+/// Measures that stand before the noun: "a pair of red scissors", not "a red pair of scissors".
+const MEASURES: [&str; 14] = [
+    "pair of ", "bunch of ", "slice of ", "loaf of ", "glass of ", "mug of ", "cup of ", "stack of ", "bowl of ",
+    "box of ", "piece of ", "plate of ", "pot of ", "drop of ",
+];
+
+/// Splits off the article: ("a ", "dog"), ("", "french fries").
+fn split_article(phrase: &str) -> (&str, &str) {
+    for article in ["a ", "an ", "the ", "some "] {
+        if phrase.starts_with(article) {
+            return phrase.split_at(article.len());
+        }
+    }
+    ("", phrase)
+}
+
+/// `a pair of scissors` -> `pair of scissors`.
+pub fn without_article(phrase: &str) -> &str {
+    split_article(phrase).1
+}
+
+/// "a" or "an" as the next word sounds.
+pub fn indefinite_article(next: &str) -> &'static str {
+    let word = next.split([' ', '-']).next().unwrap_or_default().to_lowercase();
+    let sounded_as_consonant = ["uni", "use", "usa", "eu", "one", "ukulele", "ufo", "u-"].iter().any(|p| word.starts_with(p))
+        && !word.starts_with("unin");
+    let silent_h = ["hour", "honest", "heir"].iter().any(|p| word.starts_with(p));
+    let spelled_vowel = word.starts_with(['a', 'e', 'i', 'o', 'u']);
+    if (spelled_vowel && !sounded_as_consonant) || silent_h { "an" } else { "a" }
+}
+
+/// Puts an adjective before the noun: `an apple` + `red` -> `a red apple`; `a pair of scissors` -> `a pair of red
+/// scissors`; `french fries` -> `red french fries`.
+pub fn with_adjective(phrase: &str, adjective: &str) -> String {
+    let (article, noun) = split_article(phrase);
+    if let Some(measure) = MEASURES.iter().find(|m| noun.starts_with(**m)) {
+        return format!("{article}{measure}{adjective} {}", &noun[measure.len()..]);
+    }
+    match article {
+        "a " | "an " => format!("{} {adjective} {noun}", indefinite_article(adjective)),
+        other => format!("{other}{adjective} {noun}"),
+    }
+}
+
+/// Words that end in s and are one thing.
+const SINGULAR_S: [&str; 13] = [
+    "bus", "cactus", "octopus", "glass", "dress", "compass", "cross", "hibiscus", "lotus", "hippopotamus", "trellis",
+    "tennis", "walrus",
+];
+/// Labels that are names of stuff or of a single thing, and take no "a".
+const NO_ARTICLE: [&str; 22] = [
+    "bread", "bacon", "spaghetti", "sushi", "popcorn", "oden", "dango", "butter", "garlic", "ginger root", "salt",
+    "rice", "cooked rice", "curry rice", "fog", "fire", "lightning", "tennis", "bowling", "ice", "broccoli", "ice hockey",
+];
+/// Plurals that come as one pair.
+const PAIRS: [&str; 13] = [
+    "scissors", "glasses", "sunglasses", "goggles", "jeans", "shorts", "chopsticks", "skis", "gloves", "socks",
+    "headphones", "dancers", "pliers",
+];
+
+/// A noun phrase for a label that nobody has written a phrase for.
+pub fn phrase_of(label: &str) -> String {
+    let label = label.to_lowercase().replace('’', "'");
+    let last = label.rsplit(' ').next().unwrap_or_default();
+    if PAIRS.contains(&label.as_str()) {
+        return format!("a pair of {label}");
+    }
+    if NO_ARTICLE.contains(&label.as_str()) || label.starts_with("the ") {
+        return label;
+    }
+    // "men wrestling", "two hearts", "cherries": several things need no article. A phrase with a preposition
+    // ("houses on a hill") is judged by its head.
+    let head = [" with ", " on ", " in ", " of ", " holding ", " behind ", " over ", " at "]
+        .iter()
+        .find_map(|p| label.split_once(p))
+        .map_or(last, |(before, _)| before.rsplit(' ').next().unwrap_or_default());
+    let first = label.split(' ').next().unwrap_or_default();
+    let several = ["men", "women", "people", "two", "three"].contains(&first)
+        || ["men", "women", "people", "feet", "teeth", "fries"].contains(&head);
+    let plural = head.ends_with('s') && !head.ends_with("ss") && !head.ends_with("us") && !SINGULAR_S.contains(&head);
+    if several || plural { label } else { format!("{} {label}", indefinite_article(&label)) }
+}
+
+/// The simple plural of an English noun.
+pub fn plural(noun: &str) -> String {
+    if let Some(measure) = MEASURES.iter().find(|m| noun.starts_with(**m)) {
+        let (head, rest) = measure.split_at(measure.find(' ').unwrap_or(measure.len()));
+        return format!("{}{rest}{}", plural(head), &noun[measure.len()..]);
+    }
+    let irregular = [
+        ("mouse", "mice"), ("fish", "fish"), ("sheep", "sheep"), ("deer", "deer"), ("man", "men"), ("woman", "women"),
+        ("child", "children"), ("person", "people"), ("foot", "feet"), ("tooth", "teeth"), ("goose", "geese"),
+        ("ox", "oxen"), ("leaf", "leaves"), ("loaf", "loaves"), ("knife", "knives"), ("wolf", "wolves"), ("die", "dice"),
+        ("cactus", "cacti"), ("squid", "squid"), ("shrimp", "shrimp"), ("potato", "potatoes"), ("tomato", "tomatoes"),
+        ("mango", "mangoes"), ("volcano", "volcanoes"), ("scarf", "scarves"), ("ear of corn", "ears of corn"),
+    ];
+    for (one, many) in irregular {
+        if noun == one || noun.ends_with(&format!(" {one}")) {
+            return format!("{}{many}", &noun[..noun.len() - one.len()]);
+        }
+    }
+    if noun.ends_with(['s', 'x', 'z']) || noun.ends_with("ch") || noun.ends_with("sh") {
+        format!("{noun}es")
+    } else if let Some(stem) = noun.strip_suffix('y').filter(|s| !s.ends_with(['a', 'e', 'o', 'u'])) {
+        format!("{stem}ies")
+    } else {
+        format!("{noun}s")
+    }
+}
+
+/// How a caption names the background: not at all, or by its colour.
+pub type Background = Option<Colour>;
+
+/// What one caption says.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Said<'a> {
+    pub colour: Option<Colour>,
+    pub tag: Option<&'a str>,
+    pub background: Background,
+    pub style: Option<&'a str>,
+}
+
+/// `{article} [{colour}] {noun}[, {tag}][, {background}][, {style}]`.
+pub fn english(phrase: &str, said: Said, random: &mut Random) -> String {
+    let mut caption = match said.colour {
+        Some(colour) => with_adjective(phrase, colour.name()),
+        None => phrase.to_owned(),
+    };
+    if let Some(style) = said.style.filter(|s| *s == "photo") {
+        return format!("a {style} of {caption}");
+    }
+    if let Some(tag) = said.tag {
+        caption = format!("{caption}, {tag}");
+    }
+    if let Some(background) = said.background.map(Colour::name) {
+        caption = match random.below(3) {
+            0 => format!("{caption}, {background} background"),
+            _ => format!("{caption} on {} {background} background", indefinite_article(background)),
+        };
+    }
+    match said.style {
+        Some(style) => format!("{caption}, {style}"),
+        None => caption,
+    }
+}
+
+/// One language: how it joins a name, a colour and a background. `{}` is the colour.
+struct Language {
+    code: &'static str,
+    separator: &'static str,
+    colour: &'static str,
+    background: &'static str,
+    /// In the order of [`COLOUR_ORDER`].
+    colours: [&'static str; 15],
+}
+
+const COLOUR_ORDER: [Colour; 15] = [
+    Colour::Red, Colour::Orange, Colour::Yellow, Colour::Green, Colour::Blue, Colour::Purple, Colour::Pink,
+    Colour::Brown, Colour::Black, Colour::White, Colour::Grey, Colour::LightBlue, Colour::LightGreen, Colour::DarkBlue,
+    Colour::Beige,
+];
+
+/// Colours stand beside "colour" or "background", so that nothing has to agree with the noun's gender.
+const OTHERS: [Language; 7] = [
+    Language {
+        code: "de",
+        separator: ", ",
+        colour: "{}",
+        background: "Hintergrund {}",
+        colours: [
+            "rot", "orange", "gelb", "grün", "blau", "lila", "rosa", "braun", "schwarz", "weiß", "grau", "hellblau",
+            "hellgrün", "dunkelblau", "beige",
+        ],
+    },
+    Language {
+        code: "es",
+        separator: ", ",
+        colour: "color {}",
+        background: "fondo {}",
+        colours: [
+            "rojo", "naranja", "amarillo", "verde", "azul", "morado", "rosa", "marrón", "negro", "blanco", "gris",
+            "azul claro", "verde claro", "azul oscuro", "beige",
+        ],
+    },
+    Language {
+        code: "fr",
+        separator: ", ",
+        colour: "couleur {}",
+        background: "fond {}",
+        colours: [
+            "rouge", "orange", "jaune", "vert", "bleu", "violet", "rose", "marron", "noir", "blanc", "gris",
+            "bleu clair", "vert clair", "bleu foncé", "beige",
+        ],
+    },
+    Language {
+        code: "it",
+        separator: ", ",
+        colour: "colore {}",
+        background: "sfondo {}",
+        colours: [
+            "rosso", "arancione", "giallo", "verde", "blu", "viola", "rosa", "marrone", "nero", "bianco", "grigio",
+            "azzurro", "verde chiaro", "blu scuro", "beige",
+        ],
+    },
+    Language {
+        code: "pt",
+        separator: ", ",
+        colour: "na cor {}",
+        background: "fundo {}",
+        colours: [
+            "vermelho", "laranja", "amarelo", "verde", "azul", "roxo", "rosa", "marrom", "preto", "branco", "cinza",
+            "azul claro", "verde claro", "azul escuro", "bege",
+        ],
+    },
+    Language {
+        code: "ja",
+        separator: "、",
+        colour: "{}",
+        background: "{}の背景",
+        colours: [
+            "赤", "オレンジ色", "黄色", "緑", "青", "紫", "ピンク", "茶色", "黒", "白", "灰色", "水色", "黄緑", "紺色",
+            "ベージュ",
+        ],
+    },
+    Language {
+        code: "zh",
+        separator: "，",
+        colour: "{}",
+        background: "{}背景",
+        colours: [
+            "红色", "橙色", "黄色", "绿色", "蓝色", "紫色", "粉色", "棕色", "黑色", "白色", "灰色", "浅蓝色", "浅绿色",
+            "深蓝色", "米色",
+        ],
+    },
+];
+
+/// The same caption in another language: `{name}[, {colour}][, {background}]`. `None` if the noun has no name there.
+pub fn in_language(noun: &NounRecord, code: &str, said: Said) -> Option<String> {
+    let language = OTHERS.iter().find(|l| l.code == code)?;
+    let mut caption = noun.names.get(code)?.clone();
+    let word = |colour: Colour| COLOUR_ORDER.iter().position(|c| *c == colour).map(|i| language.colours[i]);
+    for (colour, template) in [(said.colour, language.colour), (said.background, language.background)] {
+        if let Some(word) = colour.and_then(word) {
+            caption.push_str(language.separator);
+            caption.push_str(&template.replace("{}", word));
+        }
+    }
+    Some(caption)
+}
+
+/// Every word that templates can bring in, for the tokenizer.
+pub fn template_words() -> Vec<String> {
+    let mut words: Vec<String> = Colour::BACKGROUNDS
+        .iter()
+        .flat_map(|c| [format!("a {} background", c.name()), format!("on an {}", c.name())])
+        .collect();
+    words.extend(
+        "a photo of, an, the, some, two, three, four, and, next to, on top of, left of, right of, above, below, to the \
+         left of, to the right of, wearing, glossy 3d, flat, noto, classic noto, twemoji, emojione, line art, cartoon, \
+         pixel art, clip art, photo, style, picture, drawing, illustration, background"
+            .split(", ")
+            .map(str::to_owned),
+    );
+    for language in &OTHERS {
+        for colour in language.colours {
+            words.push(language.colour.replace("{}", colour));
+            words.push(language.background.replace("{}", colour));
+        }
+        words.push(language.separator.to_owned());
+    }
+    words
+}
+
+/// Whether a phrase already names several things: `french fries`, `two hearts`.
+pub fn is_plural(phrase: &str) -> bool {
+    let (article, noun) = split_article(phrase);
+    article.is_empty() && noun.ends_with('s')
+}
