@@ -41,8 +41,8 @@ UNET_SDXL = dict(
     projection_class_embeddings_input_dim=6 * 8 + PROJECTION,
 )
 UNET_LCM = {
-    **UNET_SDXL, "block_out_channels": (16, 32), "attention_head_dim": (2, 4), "layers_per_block": 1,
-    "norm_num_groups": 8, "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+    **UNET_SDXL, "block_out_channels": (8, 16), "attention_head_dim": (1, 2), "layers_per_block": 1,
+    "norm_num_groups": 4, "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
     "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"), "transformer_layers_per_block": (1, 2),
     "time_cond_proj_dim": 24,
 }
