@@ -140,11 +140,14 @@ fn betas(config: &SchedulerConfig, kind: SchedulerKind) -> Result<Vec<f32>> {
     })
 }
 
-/// torch's f32 linspace, which counts from both ends towards the middle.
+/// torch's f32 linspace: from both ends towards the middle, each value rounded once.
 fn linspace_f32(start: f64, end: f64, n: usize) -> Vec<f32> {
     let (start, end) = (start as f32, end as f32);
     let step = (end - start) / (n - 1) as f32;
-    (0..n).map(|i| if i < n / 2 { start + step * i as f32 } else { end - step * (n - 1 - i) as f32 }).collect()
+    let value = |i: usize| {
+        if i < n / 2 { step.mul_add(i as f32, start) } else { (-step).mul_add((n - 1 - i) as f32, end) }
+    };
+    (0..n).map(value).collect()
 }
 
 fn squaredcos_cap_v2(n: usize) -> Vec<f32> {

@@ -88,10 +88,14 @@ fn check_trajectory(case: &Value, schedule: &Schedule) {
     let mut previous = vec![0.0; WIDTH];
     let wanted = case["trajectory"].as_array().expect("a trajectory");
     let skipped = schedule.len() - wanted.len();
+    // diffusers' coefficients are f32, and their last bits add up; Euler's sample is too, and loses
+    // the last bits of its large start (4096 with a rescaled schedule).
+    let start = if case.get("noisy").is_some() { 1.0 } else { schedule.init_noise_sigma };
+    let tolerance = 3e-7 * schedule.len().max(6) as f64 + 3e-8 * start;
     for (i, step) in schedule.steps.iter().enumerate() {
         advance(step, schedule.start_index + i, &mut sample, &mut previous);
         if i >= skipped {
-            assert_close(&format!("sample after step {i}"), case, &sample, &numbers(&wanted[i - skipped]), 2e-6);
+            assert_close(&format!("sample after step {i}"), case, &sample, &numbers(&wanted[i - skipped]), tolerance);
         }
     }
 }
@@ -111,7 +115,10 @@ fn tables_and_trajectories_are_those_of_diffusers() {
             assert_relative("timesteps", case, &schedule.timesteps, &numbers(&case["timesteps"]), 1e-8);
         }
         if let Some(sigmas) = case.get("sigmas") {
-            assert_relative("sigmas", case, &schedule.sigmas, &numbers(sigmas), 1e-6);
+            // torch's f32 square root is off by a last bit on some processors, which the rescaling to a
+            // signal of zero magnifies; everything else is the same bit for bit.
+            let tolerance = if case["config"]["rescale_betas_zero_snr"] == true { 1e-4 } else { 1e-6 };
+            assert_relative("sigmas", case, &schedule.sigmas, &numbers(sigmas), tolerance);
         }
         if let Some(init) = case["init_noise_sigma"].as_f64() {
             assert_relative("init_noise_sigma", case, &[schedule.init_noise_sigma], &[init], 1e-6);
@@ -121,11 +128,18 @@ fn tables_and_trajectories_are_those_of_diffusers() {
 }
 
 #[test]
-fn alphas_cumprod_are_those_of_diffusers_to_the_last_bit_of_f32() {
+fn alphas_cumprod_are_those_of_diffusers() {
     for case in golden()["noise_schedules"].as_array().expect("noise schedules") {
         let config = SchedulerConfig::from_json(&case["config"].to_string()).expect("a config");
         let noise = NoiseSchedule::new(&config, SchedulerKind::Ddim).expect("a noise schedule");
         let got: Vec<f64> = numbers(&case["indices"]).iter().map(|&i| noise.alphas_cumprod()[i as usize]).collect();
-        assert_close("alphas_cumprod", case, &got, &numbers(&case["alphas_cumprod"]), 6e-8);
+        let wanted = numbers(&case["alphas_cumprod"]);
+        if case["config"]["rescale_betas_zero_snr"] == true {
+            assert_close("alphas_cumprod", case, &got, &wanted, 5e-7);
+        } else {
+            // Nine digits tell any two f32 apart.
+            let single = |v: &f64| (*v as f32).to_bits();
+            assert_eq!(got.iter().map(single).collect::<Vec<_>>(), wanted.iter().map(single).collect::<Vec<_>>(), "{case}");
+        }
     }
 }
