@@ -1,4 +1,8 @@
-"""torch's CPU normal generator: what `randn` gives for a seed, call after call."""
+"""torch's CPU normal generator: what `randn` gives for a seed, call after call.
+
+Seen in torch 2.13: float16 and bfloat16 hold the rounded float32 values where the count is a multiple of 16. Where
+it is not, they draw less: 16 uniforms for each whole chunk, then 16 for the last 16 values, none for the remainder.
+"""
 
 import torch
 
