@@ -131,7 +131,8 @@ fn check_norm(
             let slope = (at(1e-5) - at(-1e-5)) / 2e-5;
             let tape: f64 = wide(got).iter().zip(&direction).map(|(g, d)| g * d).sum();
             let off = (slope - tape).abs();
-            assert!(off < tolerance * (size + 1e-2) * length, "input {which}: tape {tape}, reference {slope}");
+            // In groups of two values terms of order one cancel almost wholly: hence the constant.
+            assert!(off < tolerance * (size + 0.1) * length, "input {which}: tape {tape}, reference {slope}");
         }
     }
 }
