@@ -7,6 +7,7 @@
 mod error;
 pub mod export;
 pub mod hub;
+mod info;
 mod model_source;
 mod random_init;
 mod reader;
@@ -17,7 +18,8 @@ mod tensor_file;
 
 pub use error::Error;
 pub use export::{export, write_safetensors};
-pub use model_source::ModelSource;
+pub use info::{ComponentInfo, ModelInfo, info};
+pub use model_source::{EmbeddedModel, ModelSource};
 pub use random_init::RandomInit;
 pub use reader::Reader;
 pub use single_file::{FileKind, what_is_it};

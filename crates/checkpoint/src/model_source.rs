@@ -15,18 +15,40 @@ use std::path::{Path, PathBuf};
 pub enum ModelSource {
     /// A diffusers folder.
     Folder(PathBuf),
-    /// A diffusers folder in the binary: (relative path, contents).
-    Embedded(&'static [(&'static str, &'static [u8])]),
+    /// A diffusers folder in the binary; made by [`ModelSource::embedded`].
+    Embedded(EmbeddedModel),
     /// One safetensors file in the original SDXL layout. The configs follow from its tensors; a
     /// folder beside it, `<stem>.config/` or `config/`, overrides them and can hold tokenizers.
     SingleFile(PathBuf),
 }
 
+/// The files of a model that is part of the binary.
+#[derive(Clone, Copy, Debug)]
+pub struct EmbeddedModel {
+    pub name: &'static str,
+    /// (relative path, contents).
+    pub files: &'static [(&'static str, &'static [u8])],
+}
+
+impl EmbeddedModel {
+    fn get(&self, path: &str) -> Option<&'static [u8]> {
+        self.files
+            .iter()
+            .find(|(name, _)| *name == path)
+            .map(|(_, bytes)| *bytes)
+    }
+}
+
 impl ModelSource {
+    /// A diffusers folder in the binary, as (relative path, contents); errors call it `name`.
+    pub fn embedded(name: &'static str, files: &'static [(&'static str, &'static [u8])]) -> Self {
+        Self::Embedded(EmbeddedModel { name, files })
+    }
+
     /// What `name` is: a folder with `model_index.json`, a `.safetensors` file, or the id of a
     /// model in the local hub cache (`stabilityai/sdxl-turbo`).
-    pub fn open(name: &str) -> Result<Self, Error> {
-        let path = Path::new(name);
+    pub fn open(name: impl AsRef<Path>) -> Result<Self, Error> {
+        let path = name.as_ref();
         if path.is_dir() {
             return Self::folder(path);
         }
@@ -36,9 +58,11 @@ impl ModelSource {
                 _ => Err(unsupported_file(path)),
             };
         }
-        hub::find(name)
-            .map(|snapshot| Self::folder(&snapshot))
-            .unwrap_or_else(|| Err(Error::NoModel { name: name.to_owned() }))
+        let id = path.to_string_lossy();
+        match hub::find(&id) {
+            Some(snapshot) => Self::folder(&snapshot),
+            None => Err(Error::NoModel { name: id.into_owned() }),
+        }
     }
 
     fn folder(path: &Path) -> Result<Self, Error> {
@@ -55,19 +79,22 @@ impl ModelSource {
     pub fn name(&self) -> String {
         match self {
             Self::Folder(path) | Self::SingleFile(path) => path.display().to_string(),
-            Self::Embedded(_) => "the embedded model".to_owned(),
+            Self::Embedded(model) => format!("{} (embedded)", model.name),
         }
     }
 
-    /// Whether [`ModelSource::read_bytes`] would find `path`.
+    /// Whether the model has the file `path`, on disk or, for a single file's configs, by inference
+    /// (those are given by [`ModelSource::json`] only).
     pub fn exists(&self, path: &str) -> bool {
         match self {
             Self::Folder(root) => root.join(path).is_file(),
-            Self::Embedded(files) => files.iter().any(|(name, _)| *name == path),
+            Self::Embedded(model) => model.get(path).is_some(),
             Self::SingleFile(file) => {
                 beside(file, path).is_some()
-                    || path.split_once('/').is_some_and(|(component, file_name)| {
-                        SingleFile::open(file).is_ok_and(|single| single.config(component, file_name).is_ok())
+                    || SingleFile::open(file).is_ok_and(|single| {
+                        let (component, name) = path.split_once('/').unwrap_or(("", path));
+                        // A config that needs the folder beside (an error here) is not there yet.
+                        single.config(component, name).is_ok()
                     })
             }
         }
@@ -85,10 +112,7 @@ impl ModelSource {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(missing("")),
                 other => other.map_err(Error::io("read", &root.join(path))),
             },
-            Self::Embedded(files) => {
-                let found = files.iter().find(|(name, _)| *name == path);
-                found.map(|(_, bytes)| bytes.to_vec()).ok_or_else(|| missing(""))
-            }
+            Self::Embedded(model) => model.get(path).map(<[u8]>::to_vec).ok_or_else(|| missing("")),
             Self::SingleFile(file) => {
                 let Some(found) = beside(file, path) else {
                     return Err(missing("; put it in a `config` folder beside the file"));
@@ -117,10 +141,10 @@ impl ModelSource {
     pub fn component_reader(&self, component: &str) -> Result<Reader, Error> {
         match self {
             Self::Folder(root) => folder_reader(&root.join(component)),
-            Self::Embedded(files) => {
+            Self::Embedded(model) => {
                 for stem in STEMS {
                     let path = join(component, &format!("{stem}.safetensors"));
-                    if let Some((_, bytes)) = files.iter().find(|(name, _)| *name == path) {
+                    if let Some(bytes) = model.get(&path) {
                         return Reader::from_static(&format!("{path} in {}", self.name()), bytes);
                     }
                 }
@@ -147,17 +171,23 @@ fn join(component: &str, file: &str) -> String {
     }
 }
 
-/// A file of the folder that accompanies a single-file model.
+/// Models whose tokenizers are those of every SDXL file.
+const TOKENIZER_MODELS: [&str; 2] = ["stabilityai/stable-diffusion-xl-base-1.0", "stabilityai/sdxl-turbo"];
+
+/// A file of the folder that accompanies a single-file model, or, for a tokenizer (all SDXL models
+/// share two, and a single file holds none), of an SDXL model in the hub cache.
 fn beside(file: &Path, path: &str) -> Option<PathBuf> {
     let stem = file.file_stem()?.to_string_lossy();
     let folders = [
         file.with_file_name(format!("{stem}.config")),
         file.with_file_name("config"),
     ];
-    folders
-        .into_iter()
-        .map(|folder| folder.join(path))
-        .find(|candidate| candidate.is_file())
+    let cached = TOKENIZER_MODELS
+        .iter()
+        .filter(|_| path.starts_with("tokenizer"))
+        .filter_map(|name| hub::find(name));
+    let mut candidates = folders.into_iter().chain(cached).map(|folder| folder.join(path));
+    candidates.find(|candidate| candidate.is_file())
 }
 
 fn unsupported_file(path: &Path) -> Error {
@@ -226,9 +256,9 @@ fn sharded_reader(index: &Path) -> Result<Reader, Error> {
     }
     let shards = names.iter().map(|name| TensorFile::open(&index.with_file_name(name)));
     let shards = shards.collect::<Result<Vec<_>, _>>()?;
-    for (key, shard) in weight_map {
+    for key in weight_map.keys() {
         if !shards.iter().any(|file| file.tensors().contains_key(key)) {
-            let message = format!("lists `{key}` in {shard}, where it is not");
+            let message = format!("lists `{key}`, which is in none of its shards");
             return Err(Error::File { file, message });
         }
     }

@@ -3,6 +3,7 @@
 use crate::tensor_file::{TensorEntry, TensorFile};
 use crate::{Error, Init, ParamSource};
 use prima_tensor::{Param, Tensor};
+use safetensors::Dtype;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -128,6 +129,13 @@ impl Reader {
     /// The shape of `key` if it is there; does not count as a read.
     pub fn shape(&self, key: &str) -> Option<Vec<usize>> {
         self.resolve(key).and_then(|(_, stored)| self.shape_of(stored))
+    }
+
+    /// (key, storage type, shape) of every tensor; does not count as a read.
+    pub fn tensors(&self) -> impl Iterator<Item = (&str, Dtype, Vec<usize>)> {
+        self.entries
+            .iter()
+            .filter_map(|(key, stored)| Some((key.as_str(), self.entry(stored)?.dtype, self.shape_of(stored)?)))
     }
 
     /// Everything read so far, under the keys asked for, in order.

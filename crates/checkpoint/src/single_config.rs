@@ -17,7 +17,7 @@ impl SingleFile {
     pub fn config(&self, component: &str, file: &str) -> Result<Value, Error> {
         match (component, file) {
             ("", "model_index.json") => Ok(model_index()),
-            ("scheduler", "scheduler_config.json") => Ok(self.scheduler_config()),
+            ("scheduler", "scheduler_config.json") => self.scheduler_config(),
             ("unet", "config.json") => self.unet_config(),
             ("vae", "config.json") => self.vae_config(),
             ("text_encoder", "config.json") => self.clip_l_config(),
@@ -54,10 +54,18 @@ impl SingleFile {
         })
     }
 
-    fn scheduler_config(&self) -> Value {
+    fn scheduler_config(&self) -> Result<Value, Error> {
         let has = |key: &str| self.file.tensors().contains_key(key);
+        if has("edm_mean") || has("edm_std") {
+            return Err(Error::Unsupported {
+                file: self.file.name().to_owned(),
+                field: "noise schedule".to_owned(),
+                found: "EDM (`edm_mean`, `edm_std`)".to_owned(),
+                fix: "models trained with SDXL's own schedule are".to_owned(),
+            });
+        }
         let lcm = self.kind == FileKind::SdxlLcm;
-        json!({
+        Ok(json!({
             "_class_name": if lcm { "LCMScheduler" } else { "EulerDiscreteScheduler" },
             "beta_start": 0.00085,
             "beta_end": 0.012,
@@ -68,7 +76,7 @@ impl SingleFile {
             "rescale_betas_zero_snr": has("ztsnr"),
             "steps_offset": 1,
             "timestep_spacing": "leading",
-        })
+        }))
     }
 
     fn unet_config(&self) -> Result<Value, Error> {
