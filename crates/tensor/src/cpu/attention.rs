@@ -3,10 +3,10 @@
 
 use crate::Tensor;
 use crate::cpu::gemm::{Scratch, View, gemm_serial};
-use crate::cpu::math::exp_slice;
+use crate::cpu::math::{dispatch, exp, exp_slice};
 use rayon::prelude::*;
 
-const QUERY_BLOCK: usize = 48;
+const QUERY_BLOCK: usize = 96;
 const KEY_BLOCK: usize = 256;
 
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +51,51 @@ impl Shape {
 
 fn transposed(view: View) -> View {
     View { data: view.data, row_stride: view.col_stride, col_stride: view.row_stride }
+}
+
+/// Independent lanes of a reduction: a single running value would wait for each addition.
+const LANES: usize = 16;
+
+#[inline(always)]
+fn scale_and_max_body<const FMA: bool>(row: &mut [f32], scale: f32) -> f32 {
+    let mut top = [f32::NEG_INFINITY; LANES];
+    let (chunks, rest) = row.as_chunks_mut::<LANES>();
+    for chunk in chunks {
+        for (x, top) in chunk.iter_mut().zip(&mut top) {
+            *x *= scale;
+            *top = if *x > *top { *x } else { *top };
+        }
+    }
+    for (x, top) in rest.iter_mut().zip(&mut top) {
+        *x *= scale;
+        *top = top.max(*x);
+    }
+    top.into_iter().fold(f32::NEG_INFINITY, f32::max)
+}
+dispatch! {
+    /// Scales a row of scores and returns its maximum.
+    fn scale_and_max(row: &mut [f32], scale: f32) -> f32 = scale_and_max_body
+}
+
+#[inline(always)]
+fn exp_and_sum_body<const FMA: bool>(row: &mut [f32], top: f32) -> f32 {
+    let mut sum = [0.0f32; LANES];
+    let (chunks, rest) = row.as_chunks_mut::<LANES>();
+    for chunk in chunks {
+        for (x, sum) in chunk.iter_mut().zip(&mut sum) {
+            *x = exp::<FMA>(*x - top);
+            *sum += *x;
+        }
+    }
+    for (x, sum) in rest.iter_mut().zip(&mut sum) {
+        *x = exp::<FMA>(*x - top);
+        *sum += *x;
+    }
+    sum.iter().sum()
+}
+dispatch! {
+    /// Replaces each score by `exp(score - top)` and returns their sum.
+    fn exp_and_sum(row: &mut [f32], top: f32) -> f32 = exp_and_sum_body
 }
 
 /// The output and, per (sample, query, head), the log of the sum of exponentials.
@@ -110,21 +155,13 @@ fn forward_block(
         for (r, row) in work.scores.chunks_exact_mut(len).enumerate() {
             let visible = s.visible(first + r, key0, len);
             row[visible..].fill(0.0);
-            let row = &mut row[..visible];
-            let mut top = maxima[r];
-            for x in row.iter_mut() {
-                *x *= s.scale();
-                top = top.max(*x);
-            }
-            if top == f32::NEG_INFINITY {
+            if visible == 0 {
                 continue;
             }
+            let row = &mut row[..visible];
+            let top = maxima[r].max(scale_and_max(row, s.scale()));
             let correction = (maxima[r] - top).exp();
-            for x in row.iter_mut() {
-                *x -= top;
-            }
-            exp_slice(row);
-            sums[r] = sums[r] * correction + row.iter().sum::<f32>();
+            sums[r] = sums[r] * correction + exp_and_sum(row, top);
             maxima[r] = top;
             if key0 > 0 {
                 for x in &mut out[r * s.dim..(r + 1) * s.dim] {

@@ -21,6 +21,8 @@ pub(crate) struct Kernel {
 
 /// Largest register block of any kernel.
 const MAX_TILE: usize = 12 * 32;
+/// Widest register block of any kernel, in rows or columns.
+const MAX_WIDTH: usize = 32;
 /// Depth of a block: `KC × nr` of the right matrix stays in L1.
 const KC: usize = 384;
 /// Rows of a block: `MC × KC` of the left matrix stays in L2.
@@ -279,11 +281,22 @@ pub(crate) fn interleave(strips: &[&[f32]], mr: usize, out: &mut [f32]) {
         }
         return;
     }
-    for (k, o) in out.chunks_exact_mut(mr).enumerate() {
-        for (o, strip) in o.iter_mut().zip(strips) {
-            *o = strip[k];
+    out.chunks_exact_mut(mr).for_each(|o| o[strips.len()..].fill(0.0));
+    let mut r = 0;
+    while let Some([a, b, c, d]) = strips.get(r..r + 4) {
+        for ((((o, a), b), c), d) in out.chunks_exact_mut(mr).zip(*a).zip(*b).zip(*c).zip(*d) {
+            let o: &mut [f32] = &mut o[r..r + 4];
+            o[0] = *a;
+            o[1] = *b;
+            o[2] = *c;
+            o[3] = *d;
         }
-        o[strips.len()..].fill(0.0);
+        r += 4;
+    }
+    for (r, strip) in strips.iter().enumerate().skip(r) {
+        for (o, x) in out.chunks_exact_mut(mr).zip(*strip) {
+            o[r] = *x;
+        }
     }
 }
 
@@ -375,6 +388,10 @@ fn pack_view(a: &View, m: usize, k: usize, width: usize, out: &mut Vec<f32>) {
             for (kk, o) in panel.chunks_exact_mut(width).enumerate() {
                 o[..rows].copy_from_slice(&a.data[kk * a.col_stride + p * width..][..rows]);
             }
+        } else if a.col_stride == 1 {
+            let strips: [&[f32]; MAX_WIDTH] =
+                std::array::from_fn(|r| if r < rows { &a.data[(p * width + r) * a.row_stride..][..k] } else { &[] });
+            interleave(&strips[..rows], width, panel);
         } else {
             for r in 0..rows {
                 let row = &a.data[(p * width + r) * a.row_stride..];
