@@ -1,1 +1,76 @@
-//! prima: pipeline
+//! Prompts and pictures in, pictures out: text-to-image and image-to-image on a model's parts.
+//!
+//! ```no_run
+//! # use prima_pipeline::*;
+//! # use std::ops::ControlFlow;
+//! let model = ModelSource::open("path/to/a/diffusers/folder")?;
+//! let pipeline = Pipeline::load(&model, &LoadOptions::default())?;
+//! let request = Request { prompt: "a red apple".into(), seed: 1, ..Request::default() };
+//! let response = pipeline.paint(&request, &mut |_| ControlFlow::Continue(()))?;
+//! assert_eq!(response.pictures.len(), 1);
+//! # Ok::<(), Error>(())
+//! ```
+
+mod conditioning;
+mod error;
+mod guidance;
+mod image_to_image;
+mod load;
+mod model_card;
+mod noise;
+mod picture;
+pub mod png_metadata;
+mod request;
+mod settings;
+mod text_to_image;
+mod vae;
+
+pub use conditioning::{Conditioning, TextEncoder, TextEncoders};
+pub use error::Error;
+pub use load::{LoadOptions, Parts};
+pub use model_card::{Defaults, ModelCard};
+pub use noise::Rng;
+pub use picture::Picture;
+pub use png_metadata::Parameters;
+pub use prima_checkpoint::ModelSource;
+pub use prima_schedulers::{ScheduleOptions, SchedulerKind, TimestepSpacing};
+pub use prima_tensor::DType;
+pub use request::{InitImage, MAX_IMAGES, MAX_SIDE_PX, MAX_STEPS, Progress, Request, Response, Timings};
+pub use vae::Vae;
+
+/// A loaded model, ready to paint.
+pub struct Pipeline {
+    parts: Parts,
+    defaults: Defaults,
+}
+
+impl Pipeline {
+    /// What the model is called.
+    pub fn name(&self) -> &str {
+        &self.parts.name
+    }
+
+    /// What a request gets where it leaves a choice to the model.
+    pub fn defaults(&self) -> &Defaults {
+        &self.defaults
+    }
+
+    pub fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
+    /// The parts back, for instance to go on training.
+    pub fn into_parts(self) -> Parts {
+        self.parts
+    }
+
+    /// Width of the UNet's guidance input, if it has one (LCM).
+    fn guidance_embedding_dim(&self) -> Option<usize> {
+        self.parts.unet.config().time_cond_proj_dim
+    }
+
+    /// Sides are multiples of this many pixels: diffusers' 8, or the autoencoder's factor if larger.
+    fn size_multiple(&self) -> usize {
+        self.parts.vae.scale_factor().max(8)
+    }
+}

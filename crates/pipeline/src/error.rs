@@ -1,0 +1,54 @@
+//! What can go wrong between a request and its pictures.
+
+/// One sentence each: the thing, and the fix.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A value of the request that no model can follow.
+    #[error("{field} {value} is not possible: {fix}")]
+    Request {
+        field: &'static str,
+        value: String,
+        fix: String,
+    },
+    /// The schedule that the request asks for does not exist.
+    #[error(transparent)]
+    Schedule(prima_schedulers::Error),
+    /// The model's own scheduler config is at fault.
+    #[error("{file}: {source}")]
+    SchedulerConfig {
+        file: String,
+        source: prima_schedulers::Error,
+    },
+    #[error(transparent)]
+    Checkpoint(#[from] prima_checkpoint::Error),
+    /// The model's parts are each right and do not fit together.
+    #[error("{model}: {message}")]
+    Model { model: String, message: String },
+    #[error("{name} is not a picture that prima can read (PNG, JPEG or WebP): {reason}")]
+    NotAPicture { name: String, reason: String },
+    #[error("PNG: {message}")]
+    Png { message: String },
+    #[error("cancelled")]
+    Cancelled,
+}
+
+impl Error {
+    pub(crate) fn request(field: &'static str, value: impl ToString, fix: impl Into<String>) -> Self {
+        Self::Request {
+            field,
+            value: value.to_string(),
+            fix: fix.into(),
+        }
+    }
+
+    /// Whether the request is at fault, rather than a file or the machine.
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::Request { .. } | Self::Schedule(_))
+    }
+}
+
+impl From<prima_models::Cancelled> for Error {
+    fn from(_: prima_models::Cancelled) -> Self {
+        Self::Cancelled
+    }
+}

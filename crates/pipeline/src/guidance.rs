@@ -1,0 +1,153 @@
+//! What the network is told beside the latents, and how two answers become one.
+
+use crate::settings::Settings;
+use crate::text_to_image::weighted_sum;
+use crate::{Conditioning, Error, Pipeline, Request};
+use prima_models::{Unet2dCondition, UnetCond, guidance_scale_embedding};
+use prima_tensor::{Tensor, stack_batch, take_batch};
+use std::sync::Arc;
+
+/// Conditioning of one request, for any number of images.
+pub(crate) struct Guidance<'a> {
+    unet: &'a Unet2dCondition,
+    cond: Arc<Conditioning>,
+    /// Present iff guidance is classifier-free: `guidance_scale > 1` and the UNet takes no guidance
+    /// scale itself.
+    uncond: Option<Arc<Conditioning>>,
+    guidance_scale: f64,
+    guidance_rescale: f64,
+    /// Original height, width, crop top, left, target height, width.
+    time_ids: [f32; 6],
+}
+
+/// Latent pixels that go through the network at once (at least one image does): SDXL's own 128 x 128.
+const BATCH_LATENT_PIXELS: usize = 128 * 128;
+
+impl<'a> Guidance<'a> {
+    pub fn new(
+        pipeline: &'a Pipeline,
+        request: &Request,
+        settings: &Settings,
+        warnings: &mut Vec<String>,
+    ) -> Result<Self, Error> {
+        let parts = &pipeline.parts;
+        let cond = parts.text_encoders.encode(&request.prompt, request.clip_skip)?;
+        warn_dropped(warnings, "prompt", &cond);
+        let is_guided = settings.guidance_scale > 1.0 && pipeline.guidance_embedding_dim().is_none();
+        let uncond = match (is_guided, &request.negative_prompt) {
+            (false, _) => None,
+            (true, None) if parts.force_zeros_for_empty_prompt => Some(Arc::new(cond.zeros_like())),
+            (true, negative) => {
+                // diffusers applies clip_skip to the prompt only.
+                let uncond = parts.text_encoders.encode(negative.as_deref().unwrap_or(""), 0)?;
+                warn_dropped(warnings, "negative prompt", &uncond);
+                Some(uncond)
+            }
+        };
+        let target = [settings.height, settings.width];
+        let original = request.original_size.unwrap_or(target);
+        let crop = request.crops_coords_top_left;
+        let ids = [original, crop, target];
+        Ok(Self {
+            unet: &parts.unet,
+            cond,
+            uncond,
+            guidance_scale: settings.guidance_scale,
+            guidance_rescale: request.guidance_rescale,
+            time_ids: std::array::from_fn(|i| ids[i / 2][i % 2] as f32),
+        })
+    }
+
+    /// The (guided) output for all images, `[images, h, w, C]`.
+    pub fn model_output(
+        &self,
+        model_input: &Tensor,
+        timestep: f32,
+        keep_going: &mut dyn FnMut() -> bool,
+    ) -> Result<Tensor, Error> {
+        let images = model_input.dim(0);
+        let at_once = (BATCH_LATENT_PIXELS / (model_input.dim(1) * model_input.dim(2)).max(1)).max(1);
+        let mut outputs = Vec::new();
+        for start in (0..images).step_by(at_once) {
+            let part = take_batch(model_input, start, at_once.min(images - start));
+            outputs.push(self.part_output(&part, timestep, keep_going)?);
+        }
+        Ok(stack_batch(&outputs.iter().collect::<Vec<_>>()))
+    }
+
+    fn part_output(
+        &self,
+        input: &Tensor,
+        timestep: f32,
+        keep_going: &mut dyn FnMut() -> bool,
+    ) -> Result<Tensor, Error> {
+        let images = input.dim(0);
+        let Some(uncond) = &self.uncond else {
+            let cond = self.unet_cond(&[&self.cond], images);
+            return Ok(self.unet.forward(input, &vec![timestep; images], &cond, keep_going)?);
+        };
+        let both = stack_batch(&[input, input]);
+        let cond = self.unet_cond(&[uncond, &self.cond], images);
+        let output = self
+            .unet
+            .forward(&both, &vec![timestep; 2 * images], &cond, keep_going)?;
+        let (uncond, text) = (take_batch(&output, 0, images), take_batch(&output, images, images));
+        let g = self.guidance_scale;
+        let guided = weighted_sum(&[(1.0 - g, &uncond), (g, &text)]);
+        Ok(if self.guidance_rescale > 0.0 {
+            rescale(&guided, &text, self.guidance_rescale)
+        } else {
+            guided
+        })
+    }
+
+    /// Each of `conditionings` for `images` samples, one after the other.
+    fn unet_cond(&self, conditionings: &[&Arc<Conditioning>], images: usize) -> UnetCond {
+        let batch = conditionings.len() * images;
+        let repeat = |part: &dyn Fn(&'_ Conditioning) -> Option<Tensor>| {
+            let parts: Option<Vec<Tensor>> = conditionings.iter().map(|c| part(c)).collect();
+            let parts = parts?;
+            let rows: Vec<&Tensor> = parts.iter().flat_map(|t| vec![t; images]).collect();
+            Some(stack_batch(&rows))
+        };
+        let config = self.unet.config();
+        UnetCond {
+            encoder_hidden_states: repeat(&|c| Some(c.prompt_embeds.clone())).unwrap_or_else(|| Tensor::zeros(&[0])),
+            text_embeds: repeat(&|c| c.pooled_prompt_embeds.clone()),
+            time_ids: vec![self.time_ids; batch],
+            timestep_cond: config
+                .time_cond_proj_dim
+                .map(|dim| guidance_scale_embedding(self.guidance_scale as f32, dim, batch)),
+        }
+    }
+}
+
+/// Names the words that the text encoders never saw.
+fn warn_dropped(warnings: &mut Vec<String>, what: &str, conditioning: &Conditioning) {
+    if !conditioning.dropped.is_empty() {
+        warnings.push(format!(
+            "the {what} is longer than 77 tokens; this part was not read: \"{}\"",
+            conditioning.dropped
+        ));
+    }
+}
+
+/// `rescale_noise_cfg` of diffusers: gives the guided output the text-only output's standard
+/// deviation, per image, and mixes by `share`.
+fn rescale(guided: &Tensor, text: &Tensor, share: f64) -> Tensor {
+    let mut out = guided.clone().into_vec();
+    let images = guided.dim(0).max(1);
+    let len = out.len() / images;
+    for (values, text) in out.chunks_mut(len).zip(text.data().chunks(len)) {
+        let factor = share * deviation(text) / deviation(values) + (1.0 - share);
+        values.iter_mut().for_each(|v| *v *= factor as f32);
+    }
+    Tensor::from_vec(out, guided.shape())
+}
+
+/// Standard deviation with Bessel's correction, torch's default.
+fn deviation(values: &[f32]) -> f64 {
+    let n = values.len() as f64;
+    let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / n;
+    (values.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / (n - 1.0)).sqrt()
+}

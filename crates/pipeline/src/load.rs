@@ -1,0 +1,231 @@
+//! A model's files to a pipeline.
+
+use crate::conditioning::{TextEncoder, TextEncoders};
+use crate::model_card::{Defaults, ModelCard, Traits};
+use crate::{Error, Pipeline, Vae};
+use prima_checkpoint::ModelSource;
+use prima_models::{ClipTextConfig, ClipTextModel, OneOrMany, Tokenizer, Unet2dCondition, Unet2dConditionConfig};
+use prima_schedulers::{PredictionType, SchedulerConfig};
+use prima_tensor::DType;
+use std::path::Path;
+
+/// How a model is loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct LoadOptions {
+    /// Storage type of the weights.
+    pub dtype: DType,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self { dtype: DType::F32 }
+    }
+}
+
+/// What a pipeline is made of; the trainer puts its own networks here for sample grids.
+pub struct Parts {
+    pub name: String,
+    pub text_encoders: TextEncoders,
+    pub unet: Unet2dCondition,
+    pub vae: Vae,
+    pub scheduler_config: SchedulerConfig,
+    pub card: ModelCard,
+    /// `force_zeros_for_empty_prompt` of `model_index.json`.
+    pub force_zeros_for_empty_prompt: bool,
+}
+
+impl Parts {
+    /// Reads every component, each tensor once.
+    pub fn load(source: &ModelSource, options: &LoadOptions) -> Result<Self, Error> {
+        if options.dtype != DType::F32 {
+            let fix = "the engine computes in f32 only so far: use f32";
+            return Err(Error::request(
+                "dtype",
+                format!("{:?}", options.dtype).to_lowercase(),
+                fix,
+            ));
+        }
+        let index = source.json("", "model_index.json")?;
+        let class = index["_class_name"].as_str().unwrap_or("StableDiffusionXLPipeline");
+        if !class.starts_with("StableDiffusionXL") {
+            let message = format!("its pipeline is {class}; only StableDiffusionXLPipeline and its kin are supported");
+            return Err(Error::Model {
+                model: source.name(),
+                message,
+            });
+        }
+        let card = match source.exists("prima.json") {
+            true => ModelCard::parse(&text(source, "", "prima.json")?, &path(source, "", "prima.json"))?,
+            false => ModelCard::default(),
+        };
+        Ok(Self {
+            name: card.name.clone().unwrap_or_else(|| short_name(source)),
+            text_encoders: text_encoders(source)?,
+            unet: unet(source)?,
+            vae: vae(source)?,
+            scheduler_config: scheduler_config(source)?,
+            card,
+            force_zeros_for_empty_prompt: index["force_zeros_for_empty_prompt"].as_bool().unwrap_or(true),
+        })
+    }
+}
+
+impl Pipeline {
+    /// Reads a model: a diffusers folder, a single file, or the embedded one.
+    pub fn load(source: &ModelSource, options: &LoadOptions) -> Result<Self, Error> {
+        Self::new(Parts::load(source, options)?)
+    }
+
+    /// A pipeline of parts that fit together.
+    pub fn new(parts: Parts) -> Result<Self, Error> {
+        check_fit(&parts).map_err(|message| Error::Model {
+            model: parts.name.clone(),
+            message,
+        })?;
+        let config = parts.unet.config();
+        let scheduler = parts.scheduler_config.kind();
+        let latent_size = match &config.sample_size {
+            Some(OneOrMany::One(side)) => *side,
+            Some(OneOrMany::Many(sides)) => sides.first().copied().unwrap_or(DEFAULT_LATENT_SIZE),
+            None => DEFAULT_LATENT_SIZE,
+        };
+        let traits = Traits {
+            scheduler: scheduler.map_err(|source| Error::SchedulerConfig {
+                file: parts.name.clone(),
+                source,
+            })?,
+            spacing: parts.scheduler_config.timestep_spacing.map(Into::into),
+            predicts_sample: parts.scheduler_config.prediction_type() == PredictionType::Sample,
+            guidance_embedding: config.time_cond_proj_dim.is_some(),
+            native_px: latent_size * parts.vae.scale_factor(),
+        };
+        Ok(Self {
+            defaults: Defaults::new(&parts.card, traits),
+            parts,
+        })
+    }
+}
+
+/// Where a UNet's config does not say: SDXL's.
+const DEFAULT_LATENT_SIZE: usize = 128;
+
+/// The widths that one component hands to the next.
+fn check_fit(parts: &Parts) -> Result<(), String> {
+    let config = parts.unet.config();
+    let width = parts.text_encoders.width();
+    let context = match &config.cross_attention_dim {
+        OneOrMany::One(dim) => vec![*dim],
+        OneOrMany::Many(dims) => dims.clone(),
+    };
+    if context.iter().any(|&dim| dim != width) {
+        return Err(format!(
+            "the text encoders give {width} channels, the UNet's cross_attention_dim is {context:?}"
+        ));
+    }
+    let latent_channels = parts.vae.latent_channels();
+    if config.in_channels != latent_channels || config.out_channels != latent_channels {
+        return Err(format!(
+            "the VAE has {latent_channels} latent channels, the UNet takes {} and gives {}",
+            config.in_channels, config.out_channels
+        ));
+    }
+    if config.addition_embed_type.is_some() {
+        let Some(pooled) = parts.text_encoders.pooled_width() else {
+            return Err("the UNet wants a pooled prompt, and the last text encoder has no projection".to_owned());
+        };
+        let found = pooled + 6 * config.addition_time_embed_dim.unwrap_or(0);
+        let expected = config.projection_class_embeddings_input_dim.unwrap_or(0);
+        if found != expected {
+            return Err(format!(
+                "pooled prompt and time_ids have {found} channels, projection_class_embeddings_input_dim is {expected}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn text_encoders(source: &ModelSource) -> Result<TextEncoders, Error> {
+    let mut encoders = Vec::new();
+    for (tokenizer, component) in [("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2")] {
+        // A refiner or a small model may have the second one alone.
+        if component == "text_encoder" && !source.exists("text_encoder/config.json") {
+            continue;
+        }
+        let (json, file) = config(source, component)?;
+        let config = ClipTextConfig::from_json(&json, &file)?;
+        let length = config.max_position_embeddings;
+        let mut reader = source.component_reader(component)?;
+        let model = ClipTextModel::new(config, &mut reader)?;
+        reader.finish()?;
+        encoders.push(TextEncoder {
+            tokenizer: Tokenizer::load(source, tokenizer, length)?,
+            model,
+        });
+    }
+    Ok(TextEncoders::new(encoders))
+}
+
+fn unet(source: &ModelSource) -> Result<Unet2dCondition, Error> {
+    let (json, file) = config(source, "unet")?;
+    let mut reader = source.component_reader("unet")?;
+    let unet = Unet2dCondition::new(Unet2dConditionConfig::from_json(&json, &file)?, &mut reader)?;
+    reader.finish()?;
+    Ok(unet)
+}
+
+fn vae(source: &ModelSource) -> Result<Vae, Error> {
+    let (json, file) = config(source, "vae")?;
+    let mut reader = source.component_reader("vae")?;
+    let vae = Vae::new(&json, &file, &mut reader)?;
+    reader.finish()?;
+    Ok(vae)
+}
+
+fn scheduler_config(source: &ModelSource) -> Result<SchedulerConfig, Error> {
+    let (component, name) = ("scheduler", "scheduler_config.json");
+    // Python writes infinities, which JSON does not have: the text goes to the schedulers as it is.
+    let text = match text(source, component, name) {
+        Ok(text) => text,
+        Err(_) => source.json(component, name)?.to_string(),
+    };
+    let file = path(source, component, name);
+    SchedulerConfig::from_json(&text).map_err(|source| Error::SchedulerConfig { file, source })
+}
+
+/// The text of a component's `config.json`, and what errors call it.
+fn config(source: &ModelSource, component: &str) -> Result<(String, String), Error> {
+    let json = source.json(component, "config.json")?;
+    Ok((json.to_string(), path(source, component, "config.json")))
+}
+
+fn text(source: &ModelSource, component: &str, file: &str) -> Result<String, Error> {
+    let bytes = source.read_bytes(&Path::new(component).join(file).to_string_lossy())?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn path(source: &ModelSource, component: &str, file: &str) -> String {
+    let inside = Path::new(component).join(file);
+    match source {
+        ModelSource::Folder(root) => root.join(inside).display().to_string(),
+        _ => format!("{} in {}", inside.display(), source.name()),
+    }
+}
+
+/// A folder's or a file's own name; of a hub snapshot, the repository's.
+fn short_name(source: &ModelSource) -> String {
+    let name = |path: &Path| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    match source {
+        ModelSource::Embedded(_) => "embedded".to_owned(),
+        ModelSource::SingleFile(path) => name(path),
+        ModelSource::Folder(path) => {
+            let snapshot = path
+                .parent()
+                .filter(|p| p.ends_with("snapshots"))
+                .and_then(Path::parent);
+            match snapshot.and_then(|p| p.file_name()?.to_str()?.strip_prefix("models--")) {
+                Some(repository) => repository.replacen("--", "/", 1),
+                None => path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            }
+        }
+    }
+}

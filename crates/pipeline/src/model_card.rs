@@ -1,0 +1,214 @@
+//! A model's own settings: its `prima.json`, or a preset chosen by what its configs say it is.
+
+use crate::Error;
+use prima_schedulers::{SchedulerKind, TimestepSpacing};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The optional file `prima.json` in a model folder. Every field is optional; what is absent is
+/// taken from the preset.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelCard {
+    /// What the model is called in PNG files and lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub num_inference_steps: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guidance_scale: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub width: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub height: Option<usize>,
+    /// For image-to-image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub strength: Option<f64>,
+    /// The step counts that the model was distilled for; others warn.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub step_counts: Vec<usize>,
+    /// Explicit timesteps by step count, where the scheduler's own are not those of the distillation.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub timesteps: BTreeMap<usize, Vec<f64>>,
+    /// Distilled without classifier-free guidance: `guidance_scale > 1` warns.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guidance_free: Option<bool>,
+}
+
+impl ModelCard {
+    /// Reads the text of `file`.
+    pub fn parse(text: &str, file: &str) -> Result<Self, Error> {
+        let message = |e: serde_json::Error| Error::Model {
+            model: file.to_owned(),
+            message: e.to_string(),
+        };
+        serde_json::from_str(text).map_err(message)
+    }
+}
+
+/// What the presets are chosen by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Traits {
+    pub scheduler: SchedulerKind,
+    /// `timestep_spacing` of the scheduler config.
+    pub spacing: Option<TimestepSpacing>,
+    /// The network predicts the picture itself.
+    pub predicts_sample: bool,
+    /// The UNet takes the guidance scale as an input (`time_cond_proj_dim`).
+    pub guidance_embedding: bool,
+    /// `sample_size` of the UNet in pixels.
+    pub native_px: usize,
+}
+
+/// A model's settings with nothing left open.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Defaults {
+    pub num_inference_steps: usize,
+    pub guidance_scale: f64,
+    pub width: usize,
+    pub height: usize,
+    pub strength: f64,
+    pub step_counts: Vec<usize>,
+    pub timesteps: BTreeMap<usize, Vec<f64>>,
+    pub guidance_free: bool,
+}
+
+impl Defaults {
+    pub(crate) fn new(card: &ModelCard, traits: Traits) -> Self {
+        let preset = Preset::of(traits);
+        Self {
+            num_inference_steps: card.num_inference_steps.unwrap_or(preset.steps),
+            guidance_scale: card.guidance_scale.unwrap_or(preset.guidance_scale),
+            width: card.width.unwrap_or(traits.native_px),
+            height: card.height.unwrap_or(traits.native_px),
+            strength: card.strength.unwrap_or(0.5),
+            step_counts: if card.step_counts.is_empty() {
+                preset.step_counts.to_vec()
+            } else {
+                card.step_counts.clone()
+            },
+            timesteps: card.timesteps.clone(),
+            guidance_free: card.guidance_free.unwrap_or(preset.guidance_free),
+        }
+    }
+}
+
+/// What the families of few-step models want (docs of SDXL-Turbo, SDXL-Lightning, LCM, Hyper-SD).
+struct Preset {
+    steps: usize,
+    guidance_scale: f64,
+    step_counts: &'static [usize],
+    guidance_free: bool,
+}
+
+impl Preset {
+    fn of(traits: Traits) -> Self {
+        let few = |steps, step_counts| Self {
+            steps,
+            guidance_scale: 0.0,
+            step_counts,
+            guidance_free: true,
+        };
+        match (traits.scheduler, traits.spacing) {
+            // LCM with its own UNet: guidance is an input.
+            _ if traits.guidance_embedding => Self {
+                steps: 4,
+                guidance_scale: 8.0,
+                step_counts: &[],
+                guidance_free: false,
+            },
+            // SDXL-Lightning's one-step UNet predicts the picture.
+            _ if traits.predicts_sample => few(1, &[1]),
+            // SDXL-Turbo.
+            (SchedulerKind::EulerAncestral, Some(TimestepSpacing::Trailing)) => few(1, &[1, 2, 3, 4]),
+            // SD-Turbo, SDXL-Lightning.
+            (SchedulerKind::Euler, Some(TimestepSpacing::Trailing)) => few(4, &[1, 2, 3, 4, 8]),
+            // LCM-LoRA merged: weak guidance is allowed.
+            (SchedulerKind::Lcm, _) => Self {
+                steps: 4,
+                guidance_scale: 1.0,
+                step_counts: &[],
+                guidance_free: false,
+            },
+            (SchedulerKind::Tcd, _) => few(4, &[]),
+            _ => Self {
+                steps: 30,
+                guidance_scale: 5.0,
+                step_counts: &[],
+                guidance_free: false,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BASE: Traits = Traits {
+        scheduler: SchedulerKind::Euler,
+        spacing: Some(TimestepSpacing::Leading),
+        predicts_sample: false,
+        guidance_embedding: false,
+        native_px: 1024,
+    };
+
+    #[test]
+    fn presets_follow_from_the_configs() {
+        let of = |traits| {
+            let d = Defaults::new(&ModelCard::default(), traits);
+            (d.num_inference_steps, d.guidance_scale, d.guidance_free)
+        };
+        assert_eq!(of(BASE), (30, 5.0, false));
+        assert_eq!(
+            of(Traits {
+                spacing: Some(TimestepSpacing::Trailing),
+                ..BASE
+            }),
+            (4, 0.0, true)
+        );
+        assert_eq!(
+            of(Traits {
+                scheduler: SchedulerKind::EulerAncestral,
+                spacing: Some(TimestepSpacing::Trailing),
+                ..BASE
+            }),
+            (1, 0.0, true)
+        );
+        assert_eq!(
+            of(Traits {
+                guidance_embedding: true,
+                ..BASE
+            }),
+            (4, 8.0, false)
+        );
+        assert_eq!(
+            of(Traits {
+                predicts_sample: true,
+                ..BASE
+            }),
+            (1, 0.0, true)
+        );
+    }
+
+    #[test]
+    fn the_card_outranks_the_preset() {
+        let card = ModelCard::parse(
+            r#"{"num_inference_steps": 4, "guidance_scale": 1, "width": 128, "height": 96, "timesteps": {"1": [399]}}"#,
+            "prima.json",
+        )
+        .unwrap();
+        let defaults = Defaults::new(&card, BASE);
+        assert_eq!((defaults.num_inference_steps, defaults.guidance_scale), (4, 1.0));
+        assert_eq!((defaults.width, defaults.height), (128, 96));
+        assert_eq!(defaults.timesteps[&1], [399.0]);
+    }
+
+    #[test]
+    fn a_misspelt_field_is_named() {
+        let error = ModelCard::parse(r#"{"steps": 4}"#, "m/prima.json")
+            .unwrap_err()
+            .to_string();
+        assert!(error.starts_with("m/prima.json: unknown field `steps`"), "{error}");
+    }
+}

@@ -1,0 +1,84 @@
+//! Where a picture's randomness comes from.
+
+use prima_tensor::{Philox, Tensor, TorchCpuRng, nchw_to_nhwc};
+use std::str::FromStr;
+
+/// Which generator turns a seed into noise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rng {
+    /// Keyed by (seed, image index, purpose, step): the same picture whatever the batch, the thread
+    /// count or the device.
+    #[default]
+    Philox,
+    /// torch's CPU generator: the picture that diffusers paints for
+    /// `generator=torch.Generator("cpu").manual_seed(seed)`.
+    TorchCpu,
+}
+
+impl Rng {
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Philox => "philox",
+            Self::TorchCpu => "torch-cpu",
+        }
+    }
+}
+
+impl FromStr for Rng {
+    type Err = crate::Error;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        match name {
+            "philox" => Ok(Self::Philox),
+            "torch-cpu" => Ok(Self::TorchCpu),
+            _ => Err(crate::Error::request("rng", name, "use philox or torch-cpu")),
+        }
+    }
+}
+
+/// What a draw is for; part of Philox's key.
+#[derive(Clone, Copy)]
+pub(crate) enum Purpose {
+    /// The latents that sampling starts from.
+    Latents = 0,
+    /// The noise an ancestral or consistency step adds.
+    Step = 1,
+    /// The draw from the encoder's distribution of an initial picture.
+    Encode = 2,
+}
+
+/// The noise of one request. With `TorchCpu` the order of the draws is part of the picture: it is
+/// that of diffusers' pipelines.
+pub(crate) enum NoiseSource {
+    Philox { seed: u64 },
+    TorchCpu(TorchCpuRng),
+}
+
+impl NoiseSource {
+    pub fn new(rng: Rng, seed: u64) -> Self {
+        match rng {
+            Rng::Philox => Self::Philox { seed },
+            Rng::TorchCpu => Self::TorchCpu(TorchCpuRng::new(seed)),
+        }
+    }
+
+    /// Standard normal values `[images, height, width, channels]`, drawn as diffusers draws them:
+    /// in the order of `[images, channels, height, width]`.
+    pub fn normal(&mut self, purpose: Purpose, step: usize, [n, h, w, c]: [usize; 4]) -> Tensor {
+        let nchw = match self {
+            Self::TorchCpu(rng) => rng.randn(&[n, c, h, w]),
+            Self::Philox { seed } => {
+                let one = |image| Philox {
+                    seed: *seed,
+                    image,
+                    purpose: purpose as u32,
+                    step: step as u32,
+                };
+                let values = (0..n as u32).flat_map(|image| one(image).normal(c * h * w)).collect();
+                Tensor::from_vec(values, &[n, c, h, w])
+            }
+        };
+        nchw_to_nhwc(&nchw)
+    }
+}

@@ -1,0 +1,123 @@
+//! 8-bit pictures and their way into and out of the networks' value range.
+
+use crate::Error;
+use image::{DynamicImage, ImageDecoder, ImageReader};
+use prima_tensor::Tensor;
+use std::io::Cursor;
+
+/// An 8-bit RGB picture, row by row from the top.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Picture {
+    pub width: usize,
+    pub height: usize,
+    /// `height * width * 3` bytes.
+    pub rgb: Vec<u8>,
+}
+
+/// The largest file an initial picture may unpack to, in bytes.
+const MAX_DECODED_BYTES: u64 = 1 << 30;
+
+impl Picture {
+    /// Decodes a PNG, JPEG or WebP file, turned upright as its EXIF orientation says; transparency
+    /// is dropped. `name` is what an error calls the file.
+    pub fn decode(bytes: &[u8], name: &str) -> Result<Self, Error> {
+        let failed = |reason: String| Error::NotAPicture {
+            name: name.to_owned(),
+            reason,
+        };
+        let mut reader = ImageReader::new(Cursor::new(bytes))
+            .with_guessed_format()
+            .map_err(|e| failed(e.to_string()))?;
+        if reader.format().is_none() {
+            return Err(failed("its first bytes are those of no known format".to_owned()));
+        }
+        let mut limits = image::Limits::default();
+        limits.max_alloc = Some(MAX_DECODED_BYTES);
+        reader.limits(limits);
+        let mut decoder = reader.into_decoder().map_err(|e| failed(e.to_string()))?;
+        let orientation = decoder.orientation().map_err(|e| failed(e.to_string()))?;
+        let mut image = DynamicImage::from_decoder(decoder).map_err(|e| failed(e.to_string()))?;
+        image.apply_orientation(orientation);
+        let rgb = image.into_rgb8();
+        Ok(Self {
+            width: rgb.width() as usize,
+            height: rgb.height() as usize,
+            rgb: rgb.into_raw(),
+        })
+    }
+
+    /// The same picture at another size (Lanczos).
+    pub fn resized(&self, width: usize, height: usize) -> Self {
+        if (width, height) == (self.width, self.height) {
+            return self.clone();
+        }
+        let buffer = image::RgbImage::from_raw(self.width as u32, self.height as u32, self.rgb.clone());
+        let buffer = buffer.unwrap_or_default();
+        let filter = image::imageops::FilterType::Lanczos3;
+        let rgb = image::imageops::resize(&buffer, width as u32, height as u32, filter).into_raw();
+        Self { width, height, rgb }
+    }
+
+    /// `[1, H, W, 3]` in `-1..=1`, what an autoencoder's encoder takes.
+    pub(crate) fn to_tensor(&self) -> Tensor {
+        let values = self.rgb.iter().map(|&v| f32::from(v) / 255.0 * 2.0 - 1.0).collect();
+        Tensor::from_vec(values, &[1, self.height, self.width, 3])
+    }
+
+    /// Pictures from `[B, H, W, 3]` in `-1..=1`, rounded as diffusers does
+    /// (`image_processor.py`: `denormalize`, then `(255 * x).round()`, halves to even).
+    pub(crate) fn from_tensor(x: &Tensor) -> Vec<Self> {
+        let (height, width) = (x.dim(1), x.dim(2));
+        let byte = |v: &f32| ((v * 0.5 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8;
+        x.data()
+            .chunks((height * width * 3).max(1))
+            .map(|values| Self {
+                width,
+                height,
+                rgb: values.iter().map(byte).collect(),
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_survive_the_networks_range() {
+        let rgb: Vec<u8> = (0..=255).flat_map(|v| [v, 255 - v, v / 2]).collect();
+        let picture = Picture {
+            width: 16,
+            height: 16,
+            rgb,
+        };
+        assert_eq!(Picture::from_tensor(&picture.to_tensor()), [picture]);
+    }
+
+    #[test]
+    fn values_outside_the_range_are_clamped_and_nan_is_black() {
+        let x = Tensor::from_vec(vec![-3.0, 3.0, f32::NAN], &[1, 1, 1, 3]);
+        assert_eq!(Picture::from_tensor(&x)[0].rgb, [0, 255, 0]);
+    }
+
+    #[test]
+    fn a_text_file_is_not_a_picture() {
+        let error = Picture::decode(b"hello, this is text", "notes.png")
+            .unwrap_err()
+            .to_string();
+        assert!(error.starts_with("notes.png is not a picture"), "{error}");
+    }
+
+    #[test]
+    fn a_cut_png_is_not_a_picture() {
+        let picture = Picture {
+            width: 64,
+            height: 64,
+            rgb: (0..64 * 64 * 3).map(|i| (i * 7919 % 251) as u8).collect(),
+        };
+        let png = crate::png_metadata::encode_png(&picture, &crate::Parameters::default()).unwrap();
+        assert_eq!(Picture::decode(&png, "a.png").unwrap(), picture);
+        assert!(Picture::decode(&png[..png.len() / 2], "a.png").is_err());
+    }
+}

@@ -1,0 +1,186 @@
+//! A request with every choice made, and what is to be said about the choices.
+
+use crate::request::{MAX_SIDE_PX, check_side};
+use crate::{Defaults, Error, Picture, Pipeline, Request};
+use prima_schedulers::{Schedule, ScheduleOptions};
+
+/// What a request comes to on one model.
+pub(crate) struct Settings {
+    pub schedule: Schedule,
+    pub guidance_scale: f64,
+    pub width: usize,
+    pub height: usize,
+    pub num_images: usize,
+    /// Only where there is an initial picture.
+    pub strength: Option<f64>,
+    /// Steps before `strength` took some away.
+    pub num_inference_steps: usize,
+    pub warnings: Vec<String>,
+}
+
+impl Settings {
+    pub fn new(pipeline: &Pipeline, request: &Request) -> Result<Self, Error> {
+        request.validate()?;
+        let defaults = pipeline.defaults();
+        let options = schedule_options(defaults, &request.schedule);
+        let mut schedule = Schedule::new(&pipeline.parts.scheduler_config, &options).map_err(Error::Schedule)?;
+        let num_inference_steps = schedule.len();
+        let strength = request
+            .init_image
+            .as_ref()
+            .map(|image| image.strength.unwrap_or(defaults.strength));
+        if let Some(strength) = strength {
+            schedule = schedule.truncate(strength).map_err(Error::Schedule)?;
+        }
+        let (width, height) = size(pipeline, request)?;
+        let mut settings = Self {
+            guidance_scale: request.guidance_scale.unwrap_or(defaults.guidance_scale),
+            width,
+            height,
+            num_images: request.num_images.max(1),
+            strength,
+            num_inference_steps,
+            warnings: schedule.warnings().to_vec(),
+            schedule,
+        };
+        settings.warn(defaults, request, pipeline.guidance_embedding_dim().is_some());
+        Ok(settings)
+    }
+
+    /// Says what few-step models are commonly asked for in vain.
+    fn warn(&mut self, defaults: &Defaults, request: &Request, guidance_embedding: bool) {
+        let g = self.guidance_scale;
+        let guided = g > 1.0 && !guidance_embedding;
+        if guided && defaults.guidance_free {
+            self.warnings.push(format!(
+                "this model was distilled to work without guidance: guidance_scale {g} doubles the work and spoils the colours; use 0"
+            ));
+        }
+        let negative = request
+            .negative_prompt
+            .as_deref()
+            .is_some_and(|text| !text.trim().is_empty());
+        if negative && !guided {
+            self.warnings.push(if guidance_embedding {
+                "the negative prompt has no effect: this model takes its guidance as an input".to_owned()
+            } else {
+                format!("the negative prompt has no effect at guidance_scale {g}: it needs more than 1")
+            });
+        }
+        let counts = &defaults.step_counts;
+        if !counts.is_empty() && !counts.contains(&self.num_inference_steps) {
+            let known: Vec<String> = counts.iter().map(usize::to_string).collect();
+            self.warnings.push(format!(
+                "this model was distilled for {} steps, not {}",
+                known.join(", "),
+                self.num_inference_steps
+            ));
+        }
+    }
+}
+
+/// The request's choices over the model's: explicit timesteps of the model's card stand only where
+/// the request leaves scheduler and spacing alone.
+fn schedule_options(defaults: &Defaults, request: &ScheduleOptions) -> ScheduleOptions {
+    let mut options = request.clone();
+    if options.timesteps.is_none() {
+        let steps = options.num_inference_steps.unwrap_or(defaults.num_inference_steps);
+        options.num_inference_steps = Some(steps);
+        if options.scheduler.is_none() && options.spacing.is_none() {
+            options.timesteps = defaults.timesteps.get(&steps).cloned();
+        }
+    }
+    options
+}
+
+/// Width and height in pixels: the request's, else the initial picture's, else the model's.
+fn size(pipeline: &Pipeline, request: &Request) -> Result<(usize, usize), Error> {
+    let defaults = pipeline.defaults();
+    let multiple = pipeline.size_multiple();
+    let (width, height) = match &request.init_image {
+        Some(image) => fit(&image.picture, defaults.width * defaults.height, multiple),
+        None => (defaults.width, defaults.height),
+    };
+    let (width, height) = (request.width.unwrap_or(width), request.height.unwrap_or(height));
+    check_side("width", width, multiple)?;
+    check_side("height", height, multiple)?;
+    Ok((width, height))
+}
+
+/// The size at which an initial picture is painted over: its own, if the model can be expected to
+/// cope (twice its own area), else the same shape at the model's area.
+fn fit(picture: &Picture, native_area: usize, multiple: usize) -> (usize, usize) {
+    let area = (picture.width * picture.height).max(1) as f64;
+    let native = native_area as f64;
+    let scale = if area > 2.0 * native {
+        (native / area).sqrt()
+    } else {
+        1.0
+    };
+    let side = |px: usize| {
+        let px = (px as f64 * scale) as usize / multiple * multiple;
+        px.clamp(multiple, MAX_SIDE_PX / multiple * multiple)
+    };
+    (side(picture.width), side(picture.height))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_initial_picture_keeps_its_shape() {
+        let of = |width, height| {
+            fit(
+                &Picture {
+                    width,
+                    height,
+                    rgb: Vec::new(),
+                },
+                512 * 512,
+                8,
+            )
+        };
+        assert_eq!(of(515, 401), (512, 400));
+        assert_eq!(of(4000, 3000), (584, 440));
+        assert_eq!(of(3, 9000), (8, 4096));
+    }
+
+    #[test]
+    fn the_cards_timesteps_yield_to_the_request() {
+        let card = crate::ModelCard::parse(r#"{"timesteps": {"1": [399], "4": [999, 749, 499, 249]}}"#, "p").unwrap();
+        let traits = crate::model_card::Traits {
+            scheduler: prima_schedulers::SchedulerKind::Lcm,
+            spacing: None,
+            predicts_sample: false,
+            guidance_embedding: false,
+            native_px: 64,
+        };
+        let defaults = Defaults::new(&card, traits);
+        let of = |options| schedule_options(&defaults, &options);
+        assert_eq!(
+            of(ScheduleOptions::default()).timesteps,
+            Some(vec![999.0, 749.0, 499.0, 249.0])
+        );
+        assert_eq!(of(ScheduleOptions::steps(1)).timesteps, Some(vec![399.0]));
+        assert_eq!(of(ScheduleOptions::steps(2)).timesteps, None);
+        let lcm = Some(prima_schedulers::TimestepSpacing::Lcm);
+        assert_eq!(
+            of(ScheduleOptions {
+                spacing: lcm,
+                ..ScheduleOptions::default()
+            })
+            .timesteps,
+            None
+        );
+        let own = Some(vec![5.0]);
+        assert_eq!(
+            of(ScheduleOptions {
+                timesteps: own.clone(),
+                ..ScheduleOptions::default()
+            })
+            .timesteps,
+            own
+        );
+    }
+}

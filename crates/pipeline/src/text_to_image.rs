@@ -1,0 +1,195 @@
+//! A prompt to pictures: the loop over steps (diffusers `pipeline_stable_diffusion_xl.py`).
+
+use crate::guidance::Guidance;
+use crate::noise::{NoiseSource, Purpose};
+use crate::settings::Settings;
+use crate::{Error, Pipeline, Progress, Request, Response, Timings, image_to_image};
+use prima_schedulers::Schedule;
+use prima_tensor::{Tensor, affine, no_grad, take_batch};
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+/// The caller's callback: told of each part of the work done, and asked whether to go on.
+pub(crate) type OnProgress<'a> = &'a mut dyn FnMut(Progress) -> ControlFlow<()>;
+
+impl Pipeline {
+    /// Paints what `request` asks for. `on_progress` ends the work with [`Error::Cancelled`] by
+    /// returning `Break`.
+    pub fn paint(&self, request: &Request, on_progress: OnProgress) -> Result<Response, Error> {
+        no_grad(|| self.paint_off_the_tape(request, on_progress))
+    }
+
+    fn paint_off_the_tape(&self, request: &Request, on_progress: OnProgress) -> Result<Response, Error> {
+        let start = Instant::now();
+        let mut timings = Timings::default();
+        let settings = Settings::new(self, request)?;
+        let mut warnings = settings.warnings.clone();
+
+        let text = Instant::now();
+        let guidance = Guidance::new(self, request, &settings, &mut warnings)?;
+        timings.text = text.elapsed();
+        tell(on_progress, Progress::Text)?;
+
+        let mut noise = NoiseSource::new(request.rng, request.seed);
+        let latents = self.first_latents(request, &settings, &mut noise, &mut timings, on_progress)?;
+        let latents = denoise(
+            &settings.schedule,
+            &guidance,
+            latents,
+            &mut noise,
+            &mut timings,
+            on_progress,
+        )?;
+
+        let decode = Instant::now();
+        let total = settings.num_images;
+        let mut pictures = Vec::with_capacity(total);
+        for i in 0..total {
+            let one = take_batch(&latents, i, 1);
+            pictures.extend(
+                self.parts
+                    .vae
+                    .decode(&one, &mut || !stops(on_progress, Progress::Tick))?,
+            );
+            tell(on_progress, Progress::Decode { done: i + 1, total })?;
+        }
+        timings.decode = decode.elapsed();
+        timings.total = start.elapsed();
+        Ok(response(request, settings, pictures, timings, warnings))
+    }
+
+    /// Where sampling starts: noise, or a noised picture. `[images, h, w, C]`.
+    fn first_latents(
+        &self,
+        request: &Request,
+        settings: &Settings,
+        noise: &mut NoiseSource,
+        timings: &mut Timings,
+        on_progress: OnProgress,
+    ) -> Result<Tensor, Error> {
+        let vae = &self.parts.vae;
+        let factor = vae.scale_factor();
+        let shape = [
+            settings.num_images,
+            settings.height / factor,
+            settings.width / factor,
+            vae.latent_channels(),
+        ];
+        let Some(init_image) = &request.init_image else {
+            let noise = noise.normal(Purpose::Latents, 0, shape);
+            return Ok(affine(&noise, settings.schedule.init_noise_sigma as f32, 0.0));
+        };
+        let started = Instant::now();
+        let picture = init_image.picture.resized(settings.width, settings.height);
+        let keep_going = &mut || !stops(on_progress, Progress::Tick);
+        let latents = image_to_image::noised(vae, &picture, &settings.schedule, shape, noise, keep_going)?;
+        timings.init_image = started.elapsed();
+        Ok(latents)
+    }
+}
+
+/// Noisy latents to clean ones: per step one (guided) network evaluation and one weighted sum.
+fn denoise(
+    schedule: &Schedule,
+    guidance: &Guidance,
+    mut latents: Tensor,
+    noise: &mut NoiseSource,
+    timings: &mut Timings,
+    on_progress: OnProgress,
+) -> Result<Tensor, Error> {
+    let total = schedule.len();
+    let shape = [latents.dim(0), latents.dim(1), latents.dim(2), latents.dim(3)];
+    let mut previous_denoised = None;
+    for (i, step) in schedule.steps.iter().enumerate() {
+        let started = Instant::now();
+        let model_input = affine(&latents, step.input_scale as f32, 0.0);
+        let keep_going = &mut || !stops(on_progress, Progress::Tick);
+        let model_output = guidance.model_output(&model_input, step.timestep as f32, keep_going)?;
+
+        let fresh = step
+            .needs_noise()
+            .then(|| noise.normal(Purpose::Step, schedule.start_index + i, shape));
+        let mut terms = vec![(step.sample, &latents), (step.model_output, &model_output)];
+        terms.extend(fresh.as_ref().map(|noise| (step.noise, noise)));
+        terms.extend(
+            previous_denoised
+                .as_ref()
+                .map(|denoised| (step.previous_denoised, denoised)),
+        );
+        let next = weighted_sum(&terms);
+
+        let is_multistep = schedule
+            .steps
+            .get(i + 1)
+            .is_some_and(|next| next.previous_denoised != 0.0);
+        previous_denoised =
+            is_multistep.then(|| weighted_sum(&[(step.denoised.0, &latents), (step.denoised.1, &model_output)]));
+        latents = next;
+        timings.steps.push(started.elapsed());
+        tell(
+            on_progress,
+            Progress::Step {
+                done: i + 1,
+                total,
+                latents: &latents,
+            },
+        )?;
+    }
+    Ok(latents)
+}
+
+/// `sum of weight * tensor`, all of one shape.
+pub(crate) fn weighted_sum(terms: &[(f64, &Tensor)]) -> Tensor {
+    let shape = terms[0].1.shape();
+    let mut out = vec![0.0_f32; terms[0].1.numel()];
+    for (weight, tensor) in terms.iter().filter(|(weight, _)| *weight != 0.0) {
+        assert_eq!(tensor.shape(), shape, "the terms of a step have one shape");
+        for (sum, value) in out.iter_mut().zip(tensor.data()) {
+            *sum += *weight as f32 * value;
+        }
+    }
+    Tensor::from_vec(out, shape)
+}
+
+fn stops(on_progress: OnProgress, progress: Progress) -> bool {
+    on_progress(progress).is_break()
+}
+
+fn tell(on_progress: OnProgress, progress: Progress) -> Result<(), Error> {
+    if stops(on_progress, progress) {
+        Err(Error::Cancelled)
+    } else {
+        Ok(())
+    }
+}
+
+fn response(
+    request: &Request,
+    settings: Settings,
+    pictures: Vec<crate::Picture>,
+    timings: Timings,
+    warnings: Vec<String>,
+) -> Response {
+    let Settings {
+        schedule,
+        guidance_scale,
+        strength,
+        num_inference_steps,
+        ..
+    } = settings;
+    Response {
+        pictures,
+        seed: request.seed,
+        num_inference_steps,
+        guidance_scale,
+        scheduler: schedule.kind,
+        timestep_spacing: schedule
+            .spacing
+            .map_or("explicit", prima_schedulers::TimestepSpacing::as_str),
+        strength,
+        sigmas: schedule.sigmas[..schedule.timesteps.len()].to_vec(),
+        timesteps: schedule.timesteps,
+        timings,
+        warnings,
+    }
+}

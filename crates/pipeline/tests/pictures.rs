@@ -1,0 +1,285 @@
+//! Whole pictures against diffusers: goldens/pictures/cases.json says what each case is, and
+//! scripts/goldens/ how it was made. Trajectories within 1e-4 of their largest value; pixels within
+//! 0.5/255 on average and 3/255 at most.
+
+use prima_checkpoint::TensorFile;
+use prima_models::{AutoencoderTiny, AutoencoderTinyConfig};
+use prima_pipeline::{
+    InitImage, LoadOptions, ModelSource, Parts, Picture, Pipeline, Progress, Request, Response, Rng, ScheduleOptions,
+    Vae,
+};
+use prima_schedulers::SchedulerConfig;
+use prima_tensor::{Tensor, nhwc_to_nchw};
+use serde_json::Value;
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+fn goldens() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../goldens")
+}
+
+fn cases() -> Vec<Value> {
+    let text = fs::read_to_string(goldens().join("pictures/cases.json")).unwrap();
+    // Python writes an infinity, which JSON does not have.
+    serde_json::from_str(&text.replace("-Infinity", "null")).unwrap()
+}
+
+/// u8 tensors of a case's file, as bytes.
+fn bytes(file: &str, key: &str) -> (Vec<usize>, Vec<u8>) {
+    let content = fs::read(goldens().join("pictures").join(file)).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&content).unwrap();
+    let view = tensors.tensor(key).unwrap();
+    (view.shape().to_vec(), view.data().to_vec())
+}
+
+fn pipeline(case: &Value) -> Pipeline {
+    let folder = goldens().join(case["folder"].as_str().unwrap());
+    let source = ModelSource::open(folder.to_str().unwrap()).unwrap();
+    let mut parts = Parts::load(&source, &LoadOptions::default()).unwrap();
+    parts.scheduler_config = SchedulerConfig::from_json(&case["scheduler_config"].to_string()).unwrap();
+    if let Some(vae) = case["vae"].as_str() {
+        parts.vae = tiny_vae(&goldens().join(vae));
+    }
+    Pipeline::new(parts).unwrap()
+}
+
+fn tiny_vae(folder: &Path) -> Vae {
+    let config = fs::read_to_string(folder.join("config.json")).unwrap();
+    let config = AutoencoderTinyConfig::from_json(&config, "config.json").unwrap();
+    let weights = folder.join("diffusion_pytorch_model.safetensors");
+    let mut reader = prima_checkpoint::Reader::open(&weights).unwrap();
+    let vae = AutoencoderTiny::new(config, &mut reader).unwrap();
+    reader.finish().unwrap();
+    Vae::Tiny(vae)
+}
+
+fn request(case: &Value) -> Request {
+    let number = |key: &str| case[key].as_f64();
+    let size = |key: &str| case[key].as_u64().map(|v| v as usize);
+    let pair = |key: &str| {
+        case[key]
+            .as_array()
+            .map(|a| [a[0].as_u64().unwrap() as usize, a[1].as_u64().unwrap() as usize])
+    };
+    let init_image = case["strength"].as_f64().map(|strength| {
+        let (shape, rgb) = bytes(case["file"].as_str().unwrap(), "init_image");
+        InitImage {
+            picture: Picture {
+                width: shape[1],
+                height: shape[0],
+                rgb,
+            },
+            strength: Some(strength),
+        }
+    });
+    let timesteps = case["timesteps"]
+        .as_array()
+        .map(|t| t.iter().map(|t| t.as_f64().unwrap()).collect());
+    // The cases carry diffusers' eta argument, which its pipelines hand to DDIM and TCD only.
+    let class = case["scheduler_config"]["_class_name"].as_str().unwrap();
+    let eta = number("eta").filter(|_| matches!(class, "DDIMScheduler" | "TCDScheduler"));
+    Request {
+        prompt: case["prompt"].as_str().unwrap().to_owned(),
+        negative_prompt: case["negative_prompt"].as_str().map(str::to_owned),
+        guidance_scale: number("guidance_scale"),
+        guidance_rescale: number("guidance_rescale").unwrap_or(0.0),
+        seed: case["seed"].as_u64().unwrap(),
+        rng: Rng::TorchCpu,
+        width: size("width"),
+        height: size("height"),
+        num_images: size("num_images_per_prompt").unwrap(),
+        schedule: ScheduleOptions {
+            num_inference_steps: size("num_inference_steps"),
+            timesteps,
+            eta,
+            ..ScheduleOptions::default()
+        },
+        clip_skip: size("clip_skip").unwrap_or(0),
+        original_size: pair("original_size"),
+        crops_coords_top_left: pair("crops_coords_top_left").unwrap_or_default(),
+        init_image,
+    }
+}
+
+/// The response and the latents after each step, one tensor `[steps, B, C, h, w]`.
+fn paint(pipeline: &Pipeline, request: &Request) -> (Response, Vec<f32>) {
+    let mut trajectory = Vec::new();
+    let response = pipeline.paint(request, &mut |progress| {
+        if let Progress::Step { latents, .. } = progress {
+            trajectory.extend_from_slice(nhwc_to_nchw(latents).data());
+        }
+        ControlFlow::Continue(())
+    });
+    (response.unwrap(), trajectory)
+}
+
+fn check_latents(name: &str, found: &[f32], expected: &Tensor) {
+    assert_eq!(found.len(), expected.numel(), "{name}: length of the trajectory");
+    let largest = expected.data().iter().fold(0.0_f32, |m, v| m.max(v.abs()));
+    let worst = found
+        .iter()
+        .zip(expected.data())
+        .fold(0.0_f32, |m, (a, b)| m.max((a - b).abs()));
+    assert!(
+        worst <= 1e-4 * largest,
+        "{name}: latents differ by {worst}, largest value {largest}"
+    );
+}
+
+fn check_pixels(name: &str, found: &[Picture], expected: &[u8]) {
+    let found: Vec<u8> = found.iter().flat_map(|p| p.rgb.iter().copied()).collect();
+    assert_eq!(found.len(), expected.len(), "{name}: number of bytes");
+    let differences: Vec<u32> = found
+        .iter()
+        .zip(expected)
+        .map(|(a, b)| u32::from(a.abs_diff(*b)))
+        .collect();
+    let mean = f64::from(differences.iter().sum::<u32>()) / differences.len() as f64;
+    let largest = differences.iter().max().copied().unwrap_or(0);
+    assert!(
+        mean < 0.5 && largest < 3,
+        "{name}: mean difference {mean}, largest {largest}"
+    );
+}
+
+fn check_case(case: &Value) {
+    let (name, file) = (case["name"].as_str().unwrap(), case["file"].as_str().unwrap());
+    let (response, trajectory) = paint(&pipeline(case), &request(case));
+    let golden = TensorFile::open(&goldens().join("pictures").join(file)).unwrap();
+    check_latents(name, &trajectory, &golden.read("trajectory").unwrap());
+    check_pixels(name, &response.pictures, &bytes(file, "pixels").1);
+}
+
+/// Checks the cases whose name satisfies `wanted`; a request is one prompt, so the case of two is left out.
+fn check_cases(wanted: impl Fn(&str) -> bool) {
+    let cases: Vec<Value> = cases().into_iter().filter(|c| c["prompt"].is_string()).collect();
+    let cases: Vec<&Value> = cases.iter().filter(|c| wanted(c["name"].as_str().unwrap())).collect();
+    assert!(!cases.is_empty());
+    cases.iter().for_each(|case| check_case(case));
+}
+
+#[test]
+fn turbo_is_diffusers_turbo() {
+    check_cases(|name| name.starts_with("turbo"));
+}
+
+#[test]
+fn lightning_is_diffusers_lightning() {
+    check_cases(|name| name.starts_with("lightning"));
+}
+
+#[test]
+fn consistency_models_are_those_of_diffusers() {
+    check_cases(|name| {
+        ["lcm", "dmd2", "hyper", "tcd"]
+            .iter()
+            .any(|start| name.starts_with(start))
+    });
+}
+
+#[test]
+fn many_steps_with_guidance_are_those_of_diffusers() {
+    check_cases(|name| ["euler", "ddim", "dpmpp"].iter().any(|start| name.starts_with(start)));
+}
+
+#[test]
+fn image_to_image_is_that_of_diffusers() {
+    check_cases(|name| name.starts_with("img2img"));
+}
+
+fn tiny() -> Pipeline {
+    let case = cases().into_iter().find(|c| c["name"] == "turbo-2").unwrap();
+    pipeline(&case)
+}
+
+#[test]
+fn with_philox_a_picture_does_not_depend_on_its_batch() {
+    let pipeline = tiny();
+    let mut request = Request {
+        prompt: "a cat".into(),
+        seed: 5,
+        num_images: 3,
+        ..Request::default()
+    };
+    request.schedule.num_inference_steps = Some(2);
+    let three = paint(&pipeline, &request).0.pictures;
+    request.num_images = 1;
+    let one = paint(&pipeline, &request).0.pictures;
+    assert_eq!(one[0], three[0]);
+    assert_ne!(three[0], three[1]);
+}
+
+#[test]
+fn breaking_in_the_callback_cancels() {
+    let pipeline = tiny();
+    let request = Request {
+        prompt: "a cat".into(),
+        schedule: ScheduleOptions::steps(4),
+        ..Request::default()
+    };
+    let mut steps = 0;
+    let error = pipeline
+        .paint(&request, &mut |progress| match progress {
+            Progress::Step { done, .. } => {
+                steps = done;
+                if done == 2 {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            }
+            _ => ControlFlow::Continue(()),
+        })
+        .unwrap_err();
+    assert_eq!(error.to_string(), "cancelled");
+    assert_eq!(steps, 2);
+
+    // Between the layers too: the very first tick stops it.
+    let error = pipeline
+        .paint(&request, &mut |progress| match progress {
+            Progress::Tick => ControlFlow::Break(()),
+            Progress::Step { .. } => panic!("a step was completed after the cancellation"),
+            _ => ControlFlow::Continue(()),
+        })
+        .unwrap_err();
+    assert_eq!(error.to_string(), "cancelled");
+}
+
+#[test]
+fn a_prompt_is_encoded_once() {
+    let pipeline = tiny();
+    let encoders = &pipeline.parts().text_encoders;
+    let (first, again) = (
+        encoders.encode("a cat", 0).unwrap(),
+        encoders.encode("a cat", 0).unwrap(),
+    );
+    assert!(std::sync::Arc::ptr_eq(&first, &again));
+    let skipped = encoders.encode("a cat", 1).unwrap();
+    assert_ne!(first.prompt_embeds.data(), skipped.prompt_embeds.data());
+}
+
+#[test]
+fn what_has_no_effect_is_said() {
+    let pipeline = tiny();
+    let request = Request {
+        prompt: "a cat".into(),
+        negative_prompt: Some("dogs".into()),
+        guidance_scale: Some(0.0),
+        schedule: ScheduleOptions::steps(1),
+        ..Request::default()
+    };
+    let said = |request: &Request| paint(&pipeline, request).0.warnings.join("\n");
+    assert!(said(&request).contains("negative prompt has no effect"));
+    let guided = said(&Request {
+        guidance_scale: Some(5.0),
+        ..request.clone()
+    });
+    assert!(guided.contains("distilled to work without guidance") && !guided.contains("negative"));
+    let many = Request {
+        schedule: ScheduleOptions::steps(20),
+        negative_prompt: None,
+        ..request
+    };
+    assert!(said(&many).contains("distilled for 1, 2, 3, 4 steps, not 20"));
+}
