@@ -94,10 +94,10 @@ pub struct SchedulerConfig {
     /// DPM++: only midpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub solver_type: Option<String>,
-    /// DPM++: the last of fewer than 15 steps is first order, default true.
+    /// DPM++: the last of fewer than 15 steps is of first order, default true.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lower_order_final: Option<bool>,
-    /// DPM++: the last step is always first order, default false.
+    /// DPM++: the last step is always of first order, default false.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub euler_at_final: Option<bool>,
     /// Only false.
@@ -161,7 +161,10 @@ const INERT_FIELDS: [&str; 6] = [
 impl SchedulerConfig {
     /// An empty config of one class: its defaults.
     pub fn of(kind: SchedulerKind) -> Self {
-        Self { class_name: Some(kind.class_name().to_owned()), ..Self::default() }
+        Self {
+            class_name: Some(kind.class_name().to_owned()),
+            ..Self::default()
+        }
     }
 
     /// The noise process of Stable Diffusion and SDXL (1000 steps, scaled linear 0.00085 to 0.012) under `kind`.
@@ -213,7 +216,9 @@ impl SchedulerConfig {
         let default = match kind {
             SchedulerKind::Lcm | SchedulerKind::Tcd => return TimestepSpacing::Lcm,
             SchedulerKind::Ddim => ConfigSpacing::Leading,
-            SchedulerKind::Euler | SchedulerKind::EulerAncestral | SchedulerKind::DpmPlusPlus2M => ConfigSpacing::Linspace,
+            SchedulerKind::Euler | SchedulerKind::EulerAncestral | SchedulerKind::DpmPlusPlus2M => {
+                ConfigSpacing::Linspace
+            }
         };
         if self.use_karras_sigmas == Some(true) && matches!(kind, SchedulerKind::Euler | SchedulerKind::DpmPlusPlus2M) {
             return TimestepSpacing::Karras;
@@ -227,21 +232,61 @@ impl SchedulerConfig {
         for (field, value) in &self.other {
             let neutral = matches!(value, Value::Null | Value::Bool(false));
             if !(field.starts_with('_') || neutral || INERT_FIELDS.contains(&field.as_str())) {
-                return Err(Error::UnknownField { field: field.clone(), value: value.to_string() });
+                return Err(Error::UnknownField {
+                    field: field.clone(),
+                    value: value.to_string(),
+                });
             }
         }
         let own_class = self.kind().is_ok_and(|own| own == kind);
         let clips_by_default = kind == Ddim && own_class;
-        let refuse = Refuse { class: kind.class_name() };
-        refuse.flag(&[Ddim, Lcm], kind, "clip_sample", self.clip_sample.unwrap_or(clips_by_default))?;
-        refuse.flag(&[Ddim, Lcm, DpmPlusPlus2M], kind, "thresholding", self.thresholding == Some(true))?;
+        let refuse = Refuse {
+            class: kind.class_name(),
+        };
+        refuse.flag(
+            &[Ddim, Lcm],
+            kind,
+            "clip_sample",
+            self.clip_sample.unwrap_or(clips_by_default),
+        )?;
+        refuse.flag(
+            &[Ddim, Lcm, DpmPlusPlus2M],
+            kind,
+            "thresholding",
+            self.thresholding == Some(true),
+        )?;
         let sigma_classes = [Euler, DpmPlusPlus2M];
-        refuse.flag(&sigma_classes, kind, "use_exponential_sigmas", self.use_exponential_sigmas == Some(true))?;
-        refuse.flag(&sigma_classes, kind, "use_beta_sigmas", self.use_beta_sigmas == Some(true))?;
-        refuse.flag(&sigma_classes, kind, "use_flow_sigmas", self.use_flow_sigmas == Some(true))?;
+        refuse.flag(
+            &sigma_classes,
+            kind,
+            "use_exponential_sigmas",
+            self.use_exponential_sigmas == Some(true),
+        )?;
+        refuse.flag(
+            &sigma_classes,
+            kind,
+            "use_beta_sigmas",
+            self.use_beta_sigmas == Some(true),
+        )?;
+        refuse.flag(
+            &sigma_classes,
+            kind,
+            "use_flow_sigmas",
+            self.use_flow_sigmas == Some(true),
+        )?;
         if kind == Euler {
-            refuse.text("interpolation_type", self.interpolation_type.as_deref(), &["linear"], "linear")?;
-            refuse.text("timestep_type", self.timestep_type.as_deref(), &["discrete"], "discrete")?;
+            refuse.text(
+                "interpolation_type",
+                self.interpolation_type.as_deref(),
+                &["linear"],
+                "linear",
+            )?;
+            refuse.text(
+                "timestep_type",
+                self.timestep_type.as_deref(),
+                &["discrete"],
+                "discrete",
+            )?;
         }
         if kind == DpmPlusPlus2M {
             self.check_dpmpp_2m(refuse)?;
@@ -249,7 +294,10 @@ impl SchedulerConfig {
 
         let mut warnings = Vec::new();
         if self.use_karras_sigmas == Some(true) && matches!(kind, EulerAncestral | Ddim | Lcm | Tcd) {
-            warnings.push(format!("{} never reads use_karras_sigmas; it is ignored, as in diffusers", kind.class_name()));
+            warnings.push(format!(
+                "{} never reads use_karras_sigmas; it is ignored, as in diffusers",
+                kind.class_name()
+            ));
         }
         if kind == Ddim && !own_class && self.clip_sample.is_none() {
             warnings.push(
@@ -261,14 +309,24 @@ impl SchedulerConfig {
     }
 
     fn check_dpmpp_2m(&self, refuse: Refuse) -> Result<()> {
-        refuse.text("algorithm_type", self.algorithm_type.as_deref(), &["dpmsolver++"], "dpmsolver++")?;
+        refuse.text(
+            "algorithm_type",
+            self.algorithm_type.as_deref(),
+            &["dpmsolver++"],
+            "dpmsolver++",
+        )?;
         // diffusers maps these names of other solvers to midpoint.
         let midpoint = ["midpoint", "logrho", "bh1", "bh2"];
         refuse.text("solver_type", self.solver_type.as_deref(), &midpoint, "midpoint")?;
         refuse.text("variance_type", self.variance_type.as_deref(), &[], "null")?;
         let all = [SchedulerKind::DpmPlusPlus2M];
         refuse.flag(&all, all[0], "use_lu_lambdas", self.use_lu_lambdas == Some(true))?;
-        refuse.flag(&all, all[0], "use_dynamic_shifting", self.use_dynamic_shifting == Some(true))?;
+        refuse.flag(
+            &all,
+            all[0],
+            "use_dynamic_shifting",
+            self.use_dynamic_shifting == Some(true),
+        )?;
         if let Some(value) = self.lambda_min_clipped {
             return Err(refuse.error("lambda_min_clipped", value.to_string(), "-Infinity"));
         }
@@ -287,11 +345,20 @@ struct Refuse {
 
 impl Refuse {
     fn error(self, field: &'static str, value: String, supported: &'static str) -> Error {
-        Error::UnsupportedField { class: self.class, field, value, supported }
+        Error::UnsupportedField {
+            class: self.class,
+            field,
+            value,
+            supported,
+        }
     }
 
     fn flag(self, readers: &[SchedulerKind], kind: SchedulerKind, field: &'static str, set: bool) -> Result<()> {
-        if set && readers.contains(&kind) { Err(self.error(field, "true".into(), "false")) } else { Ok(()) }
+        if set && readers.contains(&kind) {
+            Err(self.error(field, "true".into(), "false"))
+        } else {
+            Ok(())
+        }
     }
 
     fn text(self, field: &'static str, value: Option<&str>, accepted: &[&str], supported: &'static str) -> Result<()> {
@@ -305,7 +372,11 @@ impl Refuse {
 fn bad_field((field, value): (String, Value)) -> Option<Error> {
     let alone = Map::from_iter([(field.clone(), value.clone())]);
     let error = serde_json::from_value::<SchedulerConfig>(Value::Object(alone)).err()?;
-    Some(Error::BadField { field, reason: error.to_string(), value: value.to_string() })
+    Some(Error::BadField {
+        field,
+        reason: error.to_string(),
+        value: value.to_string(),
+    })
 }
 
 /// Replaces the bare words `Infinity` and `-Infinity`, outside strings, by `null`.

@@ -6,12 +6,15 @@ use crate::{
     names::SchedulerKind,
     prediction::combine,
     schedule::{Plan, StepCoeffs},
+    spacing::TimestepSpacing,
 };
 
 /// The steps and the noise level after the last.
 pub(crate) fn steps(plan: &Plan) -> Result<(Vec<StepCoeffs>, f64)> {
     let n = plan.timesteps.len();
-    let steps = (0..n).map(|i| step(plan, i, previous_alphas_cumprod(plan, i))).collect::<Result<_>>()?;
+    let steps = (0..n)
+        .map(|i| step(plan, i, previous_alphas_cumprod(plan, i)))
+        .collect::<Result<_>>()?;
     let last = previous_alphas_cumprod(plan, n - 1);
     Ok((steps, ((1.0 - last) / last).sqrt()))
 }
@@ -20,8 +23,13 @@ pub(crate) fn steps(plan: &Plan) -> Result<(Vec<StepCoeffs>, f64)> {
 /// timesteps that are none of its spacings, the next of them is meant.
 fn previous_alphas_cumprod(plan: &Plan, i: usize) -> f64 {
     let alphas_cumprod = plan.noise.alphas_cumprod();
-    let previous = if plan.config_spacing {
-        plan.index(i).checked_sub(plan.noise.num_train_timesteps() / plan.timesteps.len())
+    let strided = matches!(
+        plan.spacing,
+        Some(TimestepSpacing::Linspace | TimestepSpacing::Leading | TimestepSpacing::Trailing)
+    );
+    let previous = if strided {
+        plan.index(i)
+            .checked_sub(plan.noise.num_train_timesteps() / plan.timesteps.len())
     } else {
         (i + 1 < plan.timesteps.len()).then(|| plan.index(i + 1))
     };

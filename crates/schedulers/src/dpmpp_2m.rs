@@ -16,7 +16,11 @@ fn step(plan: &Plan, i: usize) -> StepCoeffs {
     let (p, q) = plan.prediction.denoised_vp(alpha, sigma);
     // e^-h = (sigma_next / alpha_next) / (sigma / alpha): lambda is minus the logarithm of plan.sigmas.
     let gain = alpha_next * (1.0 - plan.sigmas[i + 1] / plan.sigmas[i]);
-    let previous = if is_first_order(plan, i) { 0.0 } else { -0.5 * gain / step_ratio(plan, i) };
+    let previous = if is_first_order(plan, i) {
+        0.0
+    } else {
+        -0.5 * gain / step_ratio(plan, i)
+    };
     let current = gain - previous;
     StepCoeffs {
         timestep: plan.timesteps[i],

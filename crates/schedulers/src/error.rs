@@ -6,9 +6,18 @@ pub enum Error {
     #[error("scheduler config is not a JSON object: {0}")]
     Json(#[from] serde_json::Error),
     #[error("scheduler config field `{field}`: {reason}, got {value}")]
-    BadField { field: String, reason: String, value: String },
+    BadField {
+        field: String,
+        reason: String,
+        value: String,
+    },
     #[error("{class} field `{field}` = {value} is not supported (supported: {supported})")]
-    UnsupportedField { class: &'static str, field: &'static str, value: String, supported: &'static str },
+    UnsupportedField {
+        class: &'static str,
+        field: &'static str,
+        value: String,
+        supported: &'static str,
+    },
     #[error("scheduler config field `{field}` = {value} belongs to no scheduler known here")]
     UnknownField { field: String, value: String },
     #[error("scheduler config has no `_class_name`, and no scheduler was chosen")]
@@ -24,13 +33,21 @@ pub enum Error {
     #[error("either num_inference_steps or timesteps must be given")]
     MissingSteps,
     #[error("num_inference_steps is {steps}, but {limit_name} allows at most {limit}")]
-    TooManySteps { steps: usize, limit: usize, limit_name: &'static str },
+    TooManySteps {
+        steps: usize,
+        limit: usize,
+        limit_name: &'static str,
+    },
     #[error("num_inference_steps is {steps}, but {given} explicit timesteps were given")]
     StepsMismatch { steps: usize, given: usize },
     #[error("timesteps must descend strictly from at most {max} to at least 0, got {got:?}")]
     BadTimesteps { max: usize, got: Vec<f64> },
     #[error("{class} needs whole timesteps, got {timestep} (spacing {spacing})")]
-    FractionalTimestep { class: &'static str, timestep: f64, spacing: &'static str },
+    FractionalTimestep {
+        class: &'static str,
+        timestep: f64,
+        spacing: &'static str,
+    },
     #[error("{class} does not support the spacing {spacing}")]
     SpacingForClass { class: &'static str, spacing: &'static str },
     #[error(

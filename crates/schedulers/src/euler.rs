@@ -7,7 +7,9 @@ use crate::{
 };
 
 pub(crate) fn steps(plan: &Plan) -> Vec<StepCoeffs> {
-    (0..plan.timesteps.len()).map(|i| step(plan, i, plan.sigmas[i + 1], 0.0)).collect()
+    (0..plan.timesteps.len())
+        .map(|i| step(plan, i, plan.sigmas[i + 1], 0.0))
+        .collect()
 }
 
 /// `next = x + (x - x0) / sigma * (sigma_down - sigma) + noise * sigma_up`.
@@ -33,10 +35,15 @@ pub(crate) fn init_noise_sigma(plan: &Plan, spacing: TimestepSpacing) -> f64 {
     let sigma = plan.sigmas.iter().copied().fold(0.0, f64::max);
     let rule = match spacing {
         // These choose sigmas or timesteps only; the rule stays that of the config's timestep_spacing.
-        TimestepSpacing::Karras | TimestepSpacing::Lcm => {
-            plan.config.timestep_spacing.map_or(TimestepSpacing::Linspace, Into::into)
-        }
+        TimestepSpacing::Karras | TimestepSpacing::Lcm => plan
+            .config
+            .timestep_spacing
+            .map_or(TimestepSpacing::Linspace, Into::into),
         spacing => spacing,
     };
-    if matches!(rule, TimestepSpacing::Linspace | TimestepSpacing::Trailing) { sigma } else { sigma.hypot(1.0) }
+    if matches!(rule, TimestepSpacing::Linspace | TimestepSpacing::Trailing) {
+        sigma
+    } else {
+        sigma.hypot(1.0)
+    }
 }

@@ -40,12 +40,24 @@ impl NoiseSchedule {
         let mut alphas_cumprod = cumprod(&betas);
         // diffusers keeps the last sigma of its sigma-based schedulers finite with f16's smallest
         // subnormal; the others really end at zero.
-        let sigma_based = matches!(kind, SchedulerKind::Euler | SchedulerKind::EulerAncestral | SchedulerKind::DpmPlusPlus2M);
-        if rescale && sigma_based && let Some(last) = alphas_cumprod.last_mut() {
+        let sigma_based = matches!(
+            kind,
+            SchedulerKind::Euler | SchedulerKind::EulerAncestral | SchedulerKind::DpmPlusPlus2M
+        );
+        if rescale
+            && sigma_based
+            && let Some(last) = alphas_cumprod.last_mut()
+        {
             *last = 1.0 / 16_777_216.0;
         }
-        let sigmas = alphas_cumprod.iter().map(|&a| f64::from(((1.0 - a) / a).sqrt())).collect();
-        Ok(Self { alphas_cumprod: alphas_cumprod.into_iter().map(f64::from).collect(), sigmas })
+        let sigmas = alphas_cumprod
+            .iter()
+            .map(|&a| f64::from(((1.0 - a) / a).sqrt()))
+            .collect();
+        Ok(Self {
+            alphas_cumprod: alphas_cumprod.into_iter().map(f64::from).collect(),
+            sigmas,
+        })
     }
 
     pub fn num_train_timesteps(&self) -> usize {
@@ -116,6 +128,13 @@ fn betas(config: &SchedulerConfig, kind: SchedulerKind) -> Result<Vec<f32>> {
                 value: trained.len().to_string(),
             });
         }
+        if let Some(beta) = trained.iter().find(|&&b| !(b > 0.0 && b < 1.0)) {
+            return Err(Error::BadField {
+                field: "trained_betas".into(),
+                reason: "numbers between 0 and 1 expected".into(),
+                value: beta.to_string(),
+            });
+        }
         return Ok(trained.clone());
     }
     let latent_defaults = matches!(kind, SchedulerKind::Lcm | SchedulerKind::Tcd);
@@ -135,7 +154,10 @@ fn betas(config: &SchedulerConfig, kind: SchedulerKind) -> Result<Vec<f32>> {
     }
     Ok(match config.beta_schedule.unwrap_or(schedule) {
         BetaSchedule::Linear => linspace_f32(start, end, n),
-        BetaSchedule::ScaledLinear => linspace_f32(start.sqrt(), end.sqrt(), n).into_iter().map(|b| b * b).collect(),
+        BetaSchedule::ScaledLinear => linspace_f32(start.sqrt(), end.sqrt(), n)
+            .into_iter()
+            .map(|b| b * b)
+            .collect(),
         BetaSchedule::SquaredcosCapV2 => squaredcos_cap_v2(n),
     })
 }
@@ -145,7 +167,11 @@ fn linspace_f32(start: f64, end: f64, n: usize) -> Vec<f32> {
     let (start, end) = (start as f32, end as f32);
     let step = (end - start) / (n - 1) as f32;
     let value = |i: usize| {
-        if i < n / 2 { step.mul_add(i as f32, start) } else { (-step).mul_add((n - 1 - i) as f32, end) }
+        if i < n / 2 {
+            step.mul_add(i as f32, start)
+        } else {
+            (-step).mul_add((n - 1 - i) as f32, end)
+        }
     };
     (0..n).map(value).collect()
 }
@@ -172,5 +198,7 @@ fn rescale_zero_terminal_snr(betas: &[f32]) -> Vec<f32> {
     let (first, last) = (root[0], root[root.len() - 1]);
     let scale = first / (first - last);
     let bar: Vec<f32> = root.iter().map(|r| ((r - last) * scale).powi(2)).collect();
-    std::iter::once(1.0 - bar[0]).chain(bar.windows(2).map(|w| 1.0 - w[1] / w[0])).collect()
+    std::iter::once(1.0 - bar[0])
+        .chain(bar.windows(2).map(|w| 1.0 - w[1] / w[0]))
+        .collect()
 }

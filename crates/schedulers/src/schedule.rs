@@ -29,7 +29,10 @@ pub struct ScheduleOptions {
 impl ScheduleOptions {
     /// `num_inference_steps` steps, everything else as the config says.
     pub fn steps(num_inference_steps: usize) -> Self {
-        Self { num_inference_steps: Some(num_inference_steps), ..Self::default() }
+        Self {
+            num_inference_steps: Some(num_inference_steps),
+            ..Self::default()
+        }
     }
 }
 
@@ -105,8 +108,8 @@ pub(crate) struct Plan<'a> {
     /// For the sigma-based classes: one more than `timesteps`.
     pub sigmas: &'a [f64],
     pub eta: Option<f64>,
-    /// Timesteps are one of diffusers' three spacings.
-    pub config_spacing: bool,
+    /// `None` for explicit timesteps.
+    pub spacing: Option<TimestepSpacing>,
 }
 
 impl Plan<'_> {
@@ -119,7 +122,10 @@ impl Plan<'_> {
     pub fn denoised_vp(&self, kind: SchedulerKind, i: usize) -> Result<Linear> {
         let (alpha, sigma) = self.noise.alpha_sigma(self.index(i));
         if alpha == 0.0 && self.prediction == PredictionType::Epsilon {
-            return Err(Error::NoSignal { class: kind.class_name(), timestep: self.timesteps[i] });
+            return Err(Error::NoSignal {
+                class: kind.class_name(),
+                timestep: self.timesteps[i],
+            });
         }
         Ok(self.prediction.denoised_vp(alpha, sigma))
     }
@@ -133,65 +139,40 @@ impl Schedule {
             None => config.kind()?,
         };
         let mut warnings = config.check(kind)?;
-        let n = step_count(config, options)?;
         let eta = checked_eta(options.eta)?;
         let noise = NoiseSchedule::new(config, kind)?;
         let prediction = options.prediction_type.unwrap_or(config.prediction_type());
-        let spacing = options.spacing.unwrap_or_else(|| config.spacing(kind));
+        let rule = options.spacing.unwrap_or_else(|| config.spacing(kind));
+        let spacing = options.timesteps.is_none().then_some(rule);
 
-        let (timesteps, mut sigmas) = match &options.timesteps {
-            Some(timesteps) => {
-                // Without an override, diffusers interpolates explicit timesteps linearly.
-                let log = options.spacing.is_some_and(TimestepSpacing::is_k_diffusion);
-                (explicit(timesteps, config.num_train_timesteps())?, sigmas_at(&noise, timesteps, log))
-            }
-            None if spacing == TimestepSpacing::Karras => spacing::karras(config, kind, &noise, n)?,
-            None => {
-                let timesteps = spacing::timesteps(config, kind, spacing, n)?;
-                in_range(&timesteps, config)?;
-                let sigmas = sigmas_at(&noise, &timesteps, spacing.is_k_diffusion());
-                (timesteps, sigmas)
-            }
-        };
-        let used_spacing = options.timesteps.is_none().then_some(spacing);
-        let config_spacing = matches!(
-            used_spacing,
-            Some(TimestepSpacing::Linspace | TimestepSpacing::Leading | TimestepSpacing::Trailing)
+        let (timesteps, mut sigmas) = noise_levels(config, options, kind, rule, &noise)?;
+        warn(
+            &mut warnings,
+            kind,
+            spacing,
+            &timesteps,
+            config.num_train_timesteps(),
+            eta,
         );
-        warn(&mut warnings, kind, used_spacing, &timesteps, config.num_train_timesteps(), eta);
-
-        sigmas.push(0.0);
-        if matches!(kind, SchedulerKind::Euler | SchedulerKind::DpmPlusPlus2M)
-            && config.final_sigmas_type == Some(FinalSigmasType::SigmaMin)
-        {
-            sigmas[n] = noise.sigmas()[0];
-        }
-        // diffusers' table of sigmas is f32.
-        sigmas.iter_mut().for_each(|s| *s = f64::from(*s as f32));
-
-        let plan =
-            Plan { config, noise: &noise, prediction, timesteps: &timesteps, sigmas: &sigmas, eta, config_spacing };
-        let (steps, final_sigma) = match kind {
-            SchedulerKind::Euler => (euler::steps(&plan), sigmas[n]),
-            SchedulerKind::EulerAncestral => (euler_ancestral::steps(&plan), sigmas[n]),
-            SchedulerKind::DpmPlusPlus2M => (dpmpp_2m::steps(&plan), sigmas[n]),
-            SchedulerKind::Ddim | SchedulerKind::Lcm | SchedulerKind::Tcd => {
-                whole_timesteps(kind, used_spacing, &timesteps)?;
-                match kind {
-                    SchedulerKind::Lcm => (lcm::steps(&plan)?, 0.0),
-                    SchedulerKind::Tcd => (tcd::steps(&plan)?, noise.sigmas()[0]),
-                    _ => ddim::steps(&plan)?,
-                }
-            }
+        let plan = Plan {
+            config,
+            noise: &noise,
+            prediction,
+            timesteps: &timesteps,
+            sigmas: &sigmas,
+            eta,
+            spacing,
         };
+        let (steps, final_sigma) = coefficients(kind, &plan)?;
         let init_noise_sigma = match kind {
-            SchedulerKind::Euler | SchedulerKind::EulerAncestral => euler::init_noise_sigma(&plan, spacing),
-            _ => 1.0,
+            SchedulerKind::Euler | SchedulerKind::EulerAncestral => euler::init_noise_sigma(&plan, rule),
+            SchedulerKind::Ddim | SchedulerKind::Lcm | SchedulerKind::Tcd | SchedulerKind::DpmPlusPlus2M => 1.0,
         };
-        sigmas[n] = final_sigma;
+        sigmas.pop();
+        sigmas.push(final_sigma);
         Ok(Self {
             kind,
-            spacing: used_spacing,
+            spacing,
             prediction_type: prediction,
             timesteps,
             sigmas,
@@ -254,19 +235,75 @@ impl Schedule {
     }
 }
 
+/// Timesteps, and the sigmas before each and after the last.
+fn noise_levels(
+    config: &SchedulerConfig,
+    options: &ScheduleOptions,
+    kind: SchedulerKind,
+    rule: TimestepSpacing,
+    noise: &NoiseSchedule,
+) -> Result<(Vec<f64>, Vec<f64>)> {
+    let n = step_count(config, options)?;
+    let (timesteps, mut sigmas) = match &options.timesteps {
+        Some(timesteps) => {
+            // diffusers interpolates explicit timesteps linearly, unless the caller means another tool's.
+            let log = options.spacing.is_some_and(TimestepSpacing::is_k_diffusion);
+            (
+                explicit(timesteps, config.num_train_timesteps())?,
+                sigmas_at(noise, timesteps, log),
+            )
+        }
+        None if rule == TimestepSpacing::Karras => spacing::karras(config, kind, noise, n)?,
+        None => {
+            let timesteps = spacing::timesteps(config, kind, rule, n)?;
+            in_range(&timesteps, config)?;
+            let sigmas = sigmas_at(noise, &timesteps, rule.is_k_diffusion());
+            (timesteps, sigmas)
+        }
+    };
+    let reads_final = matches!(kind, SchedulerKind::Euler | SchedulerKind::DpmPlusPlus2M);
+    let ends_above_zero = reads_final && config.final_sigmas_type == Some(FinalSigmasType::SigmaMin);
+    sigmas.push(if ends_above_zero { noise.sigmas()[0] } else { 0.0 });
+    // diffusers' table of sigmas is f32.
+    Ok((timesteps, sigmas.into_iter().map(|s| f64::from(s as f32)).collect()))
+}
+
+/// The steps of one class and the noise level after the last.
+fn coefficients(kind: SchedulerKind, plan: &Plan) -> Result<(Vec<StepCoeffs>, f64)> {
+    if matches!(kind, SchedulerKind::Ddim | SchedulerKind::Lcm | SchedulerKind::Tcd) {
+        whole_timesteps(kind, plan)?;
+    }
+    let final_sigma = plan.sigmas[plan.timesteps.len()];
+    Ok(match kind {
+        SchedulerKind::Euler => (euler::steps(plan), final_sigma),
+        SchedulerKind::EulerAncestral => (euler_ancestral::steps(plan), final_sigma),
+        SchedulerKind::DpmPlusPlus2M => (dpmpp_2m::steps(plan), final_sigma),
+        SchedulerKind::Ddim => ddim::steps(plan)?,
+        SchedulerKind::Lcm => (lcm::steps(plan)?, 0.0),
+        SchedulerKind::Tcd => (tcd::steps(plan)?, plan.noise.sigmas()[0]),
+    })
+}
+
 fn step_count(config: &SchedulerConfig, options: &ScheduleOptions) -> Result<usize> {
     let n = match (options.num_inference_steps, &options.timesteps) {
         (None, None) => return Err(Error::MissingSteps),
         (Some(0), _) => return Err(Error::ZeroSteps),
         (Some(steps), Some(timesteps)) if steps != timesteps.len() => {
-            return Err(Error::StepsMismatch { steps, given: timesteps.len() });
+            return Err(Error::StepsMismatch {
+                steps,
+                given: timesteps.len(),
+            });
         }
         (_, Some(timesteps)) => timesteps.len(),
         (Some(steps), None) => steps,
     };
     let limit = config.num_train_timesteps();
     if n > limit {
-        return Err(Error::TooManySteps { steps: n, limit, limit_name: "num_train_timesteps" });
+        return Err(Error::TooManySteps {
+            steps: n,
+            limit,
+            limit_name: "num_train_timesteps",
+        });
     }
     Ok(n)
 }
@@ -283,7 +320,10 @@ fn explicit(timesteps: &[f64], train: usize) -> Result<Vec<f64>> {
     let descends = timesteps.windows(2).all(|w| w[0] > w[1]);
     let in_range = timesteps.iter().all(|t| (0.0..=max as f64).contains(t));
     if timesteps.is_empty() || !descends || !in_range {
-        return Err(Error::BadTimesteps { max, got: timesteps.to_vec() });
+        return Err(Error::BadTimesteps {
+            max,
+            got: timesteps.to_vec(),
+        });
     }
     Ok(timesteps.to_vec())
 }
@@ -306,10 +346,14 @@ fn sigmas_at(noise: &NoiseSchedule, timesteps: &[f64], log: bool) -> Vec<f64> {
     timesteps.iter().map(sigma).collect()
 }
 
-fn whole_timesteps(kind: SchedulerKind, spacing: Option<TimestepSpacing>, timesteps: &[f64]) -> Result<()> {
-    let spacing = spacing.map_or("explicit", TimestepSpacing::as_str);
-    match timesteps.iter().find(|t| t.fract() != 0.0) {
-        Some(&timestep) => Err(Error::FractionalTimestep { class: kind.class_name(), timestep, spacing }),
+fn whole_timesteps(kind: SchedulerKind, plan: &Plan) -> Result<()> {
+    let spacing = plan.spacing.map_or("explicit", TimestepSpacing::as_str);
+    match plan.timesteps.iter().find(|t| t.fract() != 0.0) {
+        Some(&timestep) => Err(Error::FractionalTimestep {
+            class: kind.class_name(),
+            timestep,
+            spacing,
+        }),
         None => Ok(()),
     }
 }
@@ -339,7 +383,10 @@ fn warn(
         ));
     }
     if eta.is_some_and(|e| e != 0.0)
-        && matches!(kind, SchedulerKind::Euler | SchedulerKind::Lcm | SchedulerKind::DpmPlusPlus2M)
+        && matches!(
+            kind,
+            SchedulerKind::Euler | SchedulerKind::Lcm | SchedulerKind::DpmPlusPlus2M
+        )
     {
         warnings.push(format!("eta has no effect with {}", kind.class_name()));
     }

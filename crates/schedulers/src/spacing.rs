@@ -60,7 +60,11 @@ impl TimestepSpacing {
 
     /// As `from_str`, with A1111's "automatic" (the config decides) as `None`.
     pub fn from_a1111(name: &str) -> Result<Option<Self>> {
-        if canonical(name) == "automatic" { Ok(None) } else { name.parse().map(Some) }
+        if canonical(name) == "automatic" {
+            Ok(None)
+        } else {
+            name.parse().map(Some)
+        }
     }
 
     /// Whether sigmas between whole timesteps are interpolated in the logarithm, and the first noise
@@ -76,10 +80,13 @@ impl FromStr for TimestepSpacing {
     fn from_str(name: &str) -> Result<Self> {
         match canonical(name).as_str() {
             "uniform" => Ok(Self::Normal),
-            wanted => Self::ALL.into_iter().find(|s| s.as_str() == wanted).ok_or_else(|| Error::UnknownSpacing {
-                name: name.to_owned(),
-                known: Self::ALL.map(Self::as_str).join(", "),
-            }),
+            wanted => Self::ALL
+                .into_iter()
+                .find(|s| s.as_str() == wanted)
+                .ok_or_else(|| Error::UnknownSpacing {
+                    name: name.to_owned(),
+                    known: Self::ALL.map(Self::as_str).join(", "),
+                }),
         }
     }
 }
@@ -100,7 +107,10 @@ pub(crate) fn timesteps(
     let train = config.num_train_timesteps();
     let offset = config.steps_offset.unwrap_or(0) as f64;
     let last = (train - 1) as f64;
-    let refused = Error::SpacingForClass { class: kind.class_name(), spacing: spacing.as_str() };
+    let refused = Error::SpacingForClass {
+        class: kind.class_name(),
+        spacing: spacing.as_str(),
+    };
     Ok(match (spacing, kind) {
         // DPM-Solver takes n + 1 points and drops the one nearest to the image.
         (TimestepSpacing::Linspace, SchedulerKind::DpmPlusPlus2M) => {
@@ -109,7 +119,10 @@ pub(crate) fn timesteps(
             points
         }
         (TimestepSpacing::Linspace, SchedulerKind::Euler | SchedulerKind::EulerAncestral) => {
-            descending_linspace(last, n).into_iter().map(|t| f64::from(t as f32)).collect()
+            descending_linspace(last, n)
+                .into_iter()
+                .map(|t| f64::from(t as f32))
+                .collect()
         }
         (TimestepSpacing::Linspace, _) => round_all(descending_linspace(last, n)),
         (TimestepSpacing::Leading, SchedulerKind::DpmPlusPlus2M) => {
@@ -127,7 +140,11 @@ pub(crate) fn timesteps(
         (TimestepSpacing::Normal, _) => descending_linspace(last, n),
         (TimestepSpacing::Simple, _) => (0..n).map(|i| (train - 1 - i * train / n) as f64).collect(),
         (TimestepSpacing::Turbo, _) if n > 10 => {
-            return Err(Error::TooManySteps { steps: n, limit: 10, limit_name: "the turbo spacing" });
+            return Err(Error::TooManySteps {
+                steps: n,
+                limit: 10,
+                limit_name: "the turbo spacing",
+            });
         }
         (TimestepSpacing::Turbo, _) => (0..n).map(|i| ((10 - i) * train / 10 - 1) as f64).collect(),
         (TimestepSpacing::Lcm, _) => lcm(train, config.original_inference_steps.unwrap_or(50), n)?,
@@ -141,12 +158,14 @@ fn descending_linspace(last: f64, n: usize) -> Vec<f64> {
         return vec![0.0];
     }
     let step = last / (n - 1) as f64;
-    (0..n).rev().map(|i| if i == n - 1 { last } else { i as f64 * step }).collect()
+    (0..n)
+        .rev()
+        .map(|i| if i == n - 1 { last } else { i as f64 * step })
+        .collect()
 }
 
-fn round_all(mut values: Vec<f64>) -> Vec<f64> {
-    values.iter_mut().for_each(|v| *v = v.round_ties_even());
-    values
+fn round_all(values: Vec<f64>) -> Vec<f64> {
+    values.into_iter().map(f64::round_ties_even).collect()
 }
 
 /// numpy's `round(arange(T, 0, -T / n)) - 1` with its rounding errors, but always `n` long: for a few
@@ -154,7 +173,9 @@ fn round_all(mut values: Vec<f64>) -> Vec<f64> {
 fn trailing(train: usize, n: usize) -> Vec<f64> {
     let start = train as f64;
     let delta = (start - start / n as f64) - start;
-    (0..n).map(|i| (start + i as f64 * delta).round_ties_even() - 1.0).collect()
+    (0..n)
+        .map(|i| (start + i as f64 * delta).round_ties_even() - 1.0)
+        .collect()
 }
 
 /// diffusers' LCM and TCD table: `n` of the distillation's `original` timesteps, evenly by index.
@@ -167,11 +188,17 @@ fn lcm(train: usize, original: usize, n: usize) -> Result<Vec<f64>> {
         });
     }
     if n > original {
-        return Err(Error::TooManySteps { steps: n, limit: original, limit_name: "original_inference_steps" });
+        return Err(Error::TooManySteps {
+            steps: n,
+            limit: original,
+            limit_name: "original_inference_steps",
+        });
     }
     let stride = train / original;
     let step = original as f64 / n as f64;
-    Ok((0..n).map(|i| ((original - (i as f64 * step).floor() as usize) * stride - 1) as f64).collect())
+    Ok((0..n)
+        .map(|i| ((original - (i as f64 * step).floor() as usize) * stride - 1) as f64)
+        .collect())
 }
 
 /// Karras sigmas and their timesteps. diffusers' Euler spans the sigmas its `timestep_spacing` would
@@ -193,12 +220,17 @@ pub(crate) fn karras(
         }
         SchedulerKind::EulerAncestral | SchedulerKind::DpmPlusPlus2M => {}
         SchedulerKind::Ddim | SchedulerKind::Lcm | SchedulerKind::Tcd => {
-            return Err(Error::SpacingForClass { class: kind.class_name(), spacing: "karras" });
+            return Err(Error::SpacingForClass {
+                class: kind.class_name(),
+                spacing: "karras",
+            });
         }
     }
     let root = |s: f64| s.powf(1.0 / 7.0);
     let ramp = |i: usize| if n == 1 { 0.0 } else { i as f64 / (n - 1) as f64 };
-    let sigmas: Vec<f64> = (0..n).map(|i| (root(high) + ramp(i) * (root(low) - root(high))).powi(7)).collect();
+    let sigmas: Vec<f64> = (0..n)
+        .map(|i| (root(high) + ramp(i) * (root(low) - root(high))).powi(7))
+        .collect();
     let cosine = config.beta_schedule == Some(crate::noise_schedule::BetaSchedule::SquaredcosCapV2);
     let rounded = kind == SchedulerKind::DpmPlusPlus2M && !cosine;
     let timestep = |&s: &f64| {

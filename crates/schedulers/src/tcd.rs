@@ -23,8 +23,17 @@ fn step(plan: &Plan, i: usize) -> Result<StepCoeffs> {
     let (alpha_jump, sigma_jump) = plan.noise.alpha_sigma(jump);
 
     let denoised = plan.denoised_vp(SchedulerKind::Tcd, i)?;
-    let jumped = combine(alpha_jump, denoised, sigma_jump, plan.prediction.epsilon_vp(alpha, sigma));
-    let ratio = if is_last { 1.0 } else { alphas_cumprod[next] / alphas_cumprod[jump] };
+    let jumped = combine(
+        alpha_jump,
+        denoised,
+        sigma_jump,
+        plan.prediction.epsilon_vp(alpha, sigma),
+    );
+    let ratio = if is_last {
+        1.0
+    } else {
+        alphas_cumprod[next] / alphas_cumprod[jump]
+    };
     Ok(StepCoeffs {
         timestep: plan.timesteps[i],
         input_scale: 1.0,

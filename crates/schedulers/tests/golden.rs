@@ -11,7 +11,12 @@ fn golden() -> Value {
 }
 
 fn numbers(value: &Value) -> Vec<f64> {
-    value.as_array().expect("an array").iter().map(|v| v.as_f64().expect("a number")).collect()
+    value
+        .as_array()
+        .expect("an array")
+        .iter()
+        .map(|v| v.as_f64().expect("a number"))
+        .collect()
 }
 
 fn lanes(f: impl Fn(f64) -> f64) -> Vec<f64> {
@@ -39,14 +44,20 @@ fn assert_close(what: &str, case: &Value, got: &[f64], want: &[f64], tolerance: 
     assert_eq!(got.len(), want.len(), "{what}: {got:?} for {want:?} in {case}");
     let scale = want.iter().fold(1.0f64, |m, w| m.max(w.abs()));
     for (g, w) in got.iter().zip(want) {
-        assert!((g - w).abs() <= tolerance * scale, "{what}: got {got:?}, want {want:?} in {case}");
+        assert!(
+            (g - w).abs() <= tolerance * scale,
+            "{what}: got {got:?}, want {want:?} in {case}"
+        );
     }
 }
 
 fn assert_relative(what: &str, case: &Value, got: &[f64], want: &[f64], tolerance: f64) {
     assert_eq!(got.len(), want.len(), "{what}: {got:?} for {want:?} in {case}");
     for (g, w) in got.iter().zip(want) {
-        assert!((g - w).abs() <= tolerance * w.abs(), "{what}: got {got:?}, want {want:?} in {case}");
+        assert!(
+            (g - w).abs() <= tolerance * w.abs(),
+            "{what}: got {got:?}, want {want:?} in {case}"
+        );
     }
 }
 
@@ -79,7 +90,11 @@ fn advance(step: &StepCoeffs, index: usize, sample: &mut [f64], previous: &mut [
 fn check_trajectory(case: &Value, schedule: &Schedule) {
     let mut sample: Vec<f64> = if let Some(noisy) = case.get("noisy") {
         let (a, b) = schedule.add_noise();
-        let sample: Vec<f64> = clean_image().iter().zip(start_sample()).map(|(x, n)| x * a + n * b).collect();
+        let sample: Vec<f64> = clean_image()
+            .iter()
+            .zip(start_sample())
+            .map(|(x, n)| x * a + n * b)
+            .collect();
         assert_close("noisy", case, &sample, &numbers(noisy), 1e-6);
         sample
     } else {
@@ -90,12 +105,22 @@ fn check_trajectory(case: &Value, schedule: &Schedule) {
     let skipped = schedule.len() - wanted.len();
     // diffusers' coefficients are f32, and their last bits add up; Euler's sample is too, and loses
     // the last bits of its large start (4096 with a rescaled schedule).
-    let start = if case.get("noisy").is_some() { 1.0 } else { schedule.init_noise_sigma };
+    let start = if case.get("noisy").is_some() {
+        1.0
+    } else {
+        schedule.init_noise_sigma
+    };
     let tolerance = 3e-7 * schedule.len().max(6) as f64 + 3e-8 * start;
     for (i, step) in schedule.steps.iter().enumerate() {
         advance(step, schedule.start_index + i, &mut sample, &mut previous);
         if i >= skipped {
-            assert_close(&format!("sample after step {i}"), case, &sample, &numbers(&wanted[i - skipped]), tolerance);
+            assert_close(
+                &format!("sample after step {i}"),
+                case,
+                &sample,
+                &numbers(&wanted[i - skipped]),
+                tolerance,
+            );
         }
     }
 }
@@ -110,14 +135,30 @@ fn tables_and_trajectories_are_those_of_diffusers() {
         let karras = case["config"]["use_karras_sigmas"] == true;
         if karras {
             // Interpolated in logarithms of an f32 table.
-            assert_close("timesteps", case, &schedule.timesteps, &numbers(&case["timesteps"]), 1e-6);
+            assert_close(
+                "timesteps",
+                case,
+                &schedule.timesteps,
+                &numbers(&case["timesteps"]),
+                1e-6,
+            );
         } else {
-            assert_relative("timesteps", case, &schedule.timesteps, &numbers(&case["timesteps"]), 1e-8);
+            assert_relative(
+                "timesteps",
+                case,
+                &schedule.timesteps,
+                &numbers(&case["timesteps"]),
+                1e-8,
+            );
         }
         if let Some(sigmas) = case.get("sigmas") {
             // torch's f32 square root is off by a last bit on some processors, which the rescaling to a
             // signal of zero magnifies; everything else is the same bit for bit.
-            let tolerance = if case["config"]["rescale_betas_zero_snr"] == true { 1e-4 } else { 1e-6 };
+            let tolerance = if case["config"]["rescale_betas_zero_snr"] == true {
+                1e-4
+            } else {
+                1e-6
+            };
             assert_relative("sigmas", case, &schedule.sigmas, &numbers(sigmas), tolerance);
         }
         if let Some(init) = case["init_noise_sigma"].as_f64() {
@@ -132,14 +173,21 @@ fn alphas_cumprod_are_those_of_diffusers() {
     for case in golden()["noise_schedules"].as_array().expect("noise schedules") {
         let config = SchedulerConfig::from_json(&case["config"].to_string()).expect("a config");
         let noise = NoiseSchedule::new(&config, SchedulerKind::Ddim).expect("a noise schedule");
-        let got: Vec<f64> = numbers(&case["indices"]).iter().map(|&i| noise.alphas_cumprod()[i as usize]).collect();
+        let got: Vec<f64> = numbers(&case["indices"])
+            .iter()
+            .map(|&i| noise.alphas_cumprod()[i as usize])
+            .collect();
         let wanted = numbers(&case["alphas_cumprod"]);
         if case["config"]["rescale_betas_zero_snr"] == true {
             assert_close("alphas_cumprod", case, &got, &wanted, 5e-7);
         } else {
             // Nine digits tell any two f32 apart.
             let single = |v: &f64| (*v as f32).to_bits();
-            assert_eq!(got.iter().map(single).collect::<Vec<_>>(), wanted.iter().map(single).collect::<Vec<_>>(), "{case}");
+            assert_eq!(
+                got.iter().map(single).collect::<Vec<_>>(),
+                wanted.iter().map(single).collect::<Vec<_>>(),
+                "{case}"
+            );
         }
     }
 }
