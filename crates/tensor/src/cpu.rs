@@ -8,3 +8,4 @@ pub mod elementwise;
 pub mod parallel;
 pub mod peak;
 pub mod norm;
+pub mod depthwise;

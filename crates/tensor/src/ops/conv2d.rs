@@ -50,9 +50,3 @@ pub fn conv2d(
     let out = activation(&out, act);
     residual.map_or(out.clone(), |r| add(&out, r))
 }
-
-/// Depthwise convolution, inference only: `weight` `[C, 1, kh, kw]`.
-pub fn depthwise_conv2d(x: &Tensor, weight: &Param, bias: Option<&Param>, geometry: Conv2d, act: Activation) -> Tensor {
-    let _ = (x, weight, bias, geometry, act);
-    todo!()
-}

@@ -1,0 +1,89 @@
+//! Depthwise convolution over channels-last pictures.
+
+use super::math::{dispatch, mul_add};
+use super::parallel;
+use crate::Activation;
+
+/// All sizes of one depthwise convolution.
+#[derive(Clone, Copy)]
+pub(crate) struct Shape {
+    pub height: usize,
+    pub width: usize,
+    pub channels: usize,
+    pub kh: usize,
+    pub kw: usize,
+    pub out_height: usize,
+    pub out_width: usize,
+    pub stride: usize,
+    pub top: usize,
+    pub left: usize,
+}
+
+/// Channels summed in registers at a time.
+const LANES: usize = 32;
+
+/// Taps `from..to` of a kernel of `size` that read inside of `0..len` when the first reads at `start - before`.
+fn taps(size: usize, start: usize, before: usize, len: usize) -> std::ops::Range<usize> {
+    let from = before.saturating_sub(start);
+    let to = size.min((len + before).saturating_sub(start));
+    from..to.max(from)
+}
+
+/// One output row `y` of one picture `x`; `weight` is `[kh, kw, C]`.
+#[inline(always)]
+fn row_body<const FMA: bool>(s: &Shape, x: &[f32], weight: &[f32], bias: &[f32], y: usize, out: &mut [f32]) {
+    let c = s.channels;
+    let y_taps = taps(s.kh, y * s.stride, s.top, s.height);
+    for (column, out) in out.chunks_exact_mut(c).enumerate() {
+        let x_taps = taps(s.kw, column * s.stride, s.left, s.width);
+        let mut first = 0;
+        while first < c {
+            let count = LANES.min(c - first);
+            let mut sums = [0.0f32; LANES];
+            sums[..count].copy_from_slice(&bias[first..first + count]);
+            for ky in y_taps.clone() {
+                for kx in x_taps.clone() {
+                    let pixel = (y * s.stride + ky - s.top) * s.width + column * s.stride + kx - s.left;
+                    let x = &x[pixel * c + first..][..count];
+                    let w = &weight[(ky * s.kw + kx) * c + first..][..count];
+                    if let (Some(x), Some(w)) = (x.first_chunk::<LANES>(), w.first_chunk::<LANES>()) {
+                        for i in 0..LANES {
+                            sums[i] = mul_add::<FMA>(x[i], w[i], sums[i]);
+                        }
+                    } else {
+                        for ((sum, &x), &w) in sums.iter_mut().zip(x).zip(w) {
+                            *sum = mul_add::<FMA>(x, w, *sum);
+                        }
+                    }
+                }
+            }
+            out[first..first + count].copy_from_slice(&sums[..count]);
+            first += count;
+        }
+    }
+}
+
+dispatch! {
+    fn row(s: &Shape, x: &[f32], weight: &[f32], bias: &[f32], y: usize, out: &mut [f32]) = row_body
+}
+
+/// `[C, taps] -> [taps, C]`.
+pub(crate) fn pack(weight: &[f32], channels: usize) -> Vec<f32> {
+    let taps = weight.len() / channels;
+    (0..weight.len()).map(|i| weight[i % channels * taps + i / channels]).collect()
+}
+
+/// `act(x * weight + bias)`, `weight` packed as `[kh, kw, C]`.
+pub(crate) fn forward(s: Shape, batch: usize, x: &[f32], weight: &[f32], bias: &[f32], act: Activation) -> Vec<f32> {
+    let width = s.out_width * s.channels;
+    let mut out = vec![0.0; batch * s.out_height * width];
+    let sample = s.height * s.width * s.channels;
+    parallel::for_rows(&mut out, width, |at, part| {
+        for (i, line) in part.chunks_exact_mut(width).enumerate() {
+            let (b, y) = ((at / width + i) / s.out_height, (at / width + i) % s.out_height);
+            row(&s, &x[b * sample..(b + 1) * sample], weight, bias, y, line);
+            act.apply_slice(line);
+        }
+    });
+    out
+}
