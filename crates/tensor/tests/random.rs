@@ -79,3 +79,30 @@ fn torch_values_are_reproduced_across_both_paths() {
         }
     }
 }
+
+#[test]
+fn torch_golden_is_reproduced_in_f32() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../goldens/torch_randn.json");
+    let golden: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let numbers = |v: &serde_json::Value| -> Vec<f64> {
+        v.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
+    };
+    let cases = golden["cases"].as_array().unwrap();
+    let f32_cases: Vec<_> = cases.iter().filter(|c| c["dtype"] == "float32").collect();
+    assert!(f32_cases.len() >= 10, "the golden lost its f32 cases");
+    for case in f32_cases {
+        let mut rng = TorchCpuRng::new(case["seed"].as_u64().unwrap());
+        for call in case["calls"].as_array().unwrap() {
+            let shape: Vec<usize> = numbers(&call["shape"]).iter().map(|&v| v as usize).collect();
+            let got = rng.randn(&shape);
+            for (i, (a, b)) in got.data().iter().zip(numbers(&call["values"])).enumerate() {
+                assert!((f64::from(*a) - b).abs() < 2e-6, "seed {}, {shape:?}, value {i}: {a} and {b}", case["seed"]);
+            }
+        }
+    }
+    let long = &golden["long"];
+    let got = TorchCpuRng::new(long["seed"].as_u64().unwrap()).randn(&[long["count"].as_u64().unwrap() as usize]);
+    for (at, want) in numbers(&long["index"]).iter().zip(numbers(&long["values"])) {
+        assert!((f64::from(got.data()[*at as usize]) - want).abs() < 2e-6, "long draw, value {at}");
+    }
+}
