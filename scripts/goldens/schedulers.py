@@ -1,8 +1,5 @@
 """Writes goldens/schedulers.json: diffusers' scheduler tables and trajectories.
 
-    pip install torch==2.13.0 diffusers==0.42.1 numpy==2.4.6
-    python scripts/goldens/schedulers.py goldens/schedulers.json
-
 Every case runs a scheduler class of diffusers with a fixed fake network on a sample of three numbers.
 Samples are f64 so that what is compared is the coefficients, which diffusers holds in f32.
 The start sample, the noises and the network are the closed forms below; the Rust test repeats them.
@@ -10,11 +7,10 @@ The start sample, the noises and the network are the closed forms below; the Rus
 
 import importlib
 import json
-import sys
 from importlib.metadata import version
 
-import numpy as np
 import torch
+from common import GOLDENS
 
 WIDTH = 3
 STEPS = [1, 2, 3, 4, 5, 6, 7, 8, 20, 50]
@@ -189,15 +185,19 @@ def main():
         "script": "scripts/goldens/schedulers.py",
         "versions": {p: version(p) for p in ["diffusers", "torch", "numpy"]},
         "note": "trajectory: every sample up to 4 steps, only the last above",
+        "tolerance": {
+            "timesteps": "exact (1e-6 of the largest with Karras sigmas)",
+            "sigmas, init_noise_sigma": "1e-6 relative (sigmas with rescale_betas_zero_snr: 1e-4)",
+            "trajectory": "max(1, max |b|) * (3e-7 * max(steps, 6) + 3e-8 * init_noise_sigma)",
+            "alphas_cumprod": "exact in f32 (with rescale_betas_zero_snr: 5e-7)",
+        },
         "noise_schedules": list(noise_schedules()),
         "cases": cases,
     }
     lines = json.dumps(golden, separators=(",", ":")).replace('{"config"', '\n{"config"')
-    with open(sys.argv[1], "w") as f:
-        f.write(lines + "\n")
+    (GOLDENS / "schedulers.json").write_text(lines + "\n", encoding="utf-8")
     print(len(cases), "cases,", len(lines), "bytes")
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
     main()
