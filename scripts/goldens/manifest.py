@@ -8,6 +8,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+import posixpath
 import sys
 
 from common import GOLDENS, save_json
@@ -25,6 +26,7 @@ RULES = [  # first match wins: prefix, generator, tolerance
     ("schedulers", "schedulers.py", "as the fixture says"),
     ("tiny-", "folders.py", "an input"), ("unets/", "folders.py", "an input"), ("taesd/", "folders.py", "an input"),
     ("vae-three-levels/", "folders.py", "an input"),
+    ("efficientnet-lite/", "../eval/convert_efficientnet.py", NETWORKS),
 ]
 
 
@@ -39,7 +41,7 @@ def rows():
         rule = next((r for r in RULES if name.startswith(r[0])), None)
         if rule is None:
             sys.exit(f"goldens/{name}: no rule in manifest.py says which script writes it")
-        yield {"file": name, "script": f"scripts/goldens/{rule[1]}", "tolerance": rule[2], "sha256": digest}
+        yield {"file": name, "script": posixpath.normpath(f"scripts/goldens/{rule[1]}"), "tolerance": rule[2], "sha256": digest}
 
 
 def main():

@@ -50,7 +50,10 @@ impl Tokenizer {
             let path = format!("{component}/{file}");
             source.exists(&path).then(|| source.read_bytes(&path)).transpose()
         };
-        if !["tokenizer.json", "vocab.json"].iter().any(|file| source.exists(&format!("{component}/{file}"))) {
+        if !["tokenizer.json", "vocab.json"]
+            .iter()
+            .any(|file| source.exists(&format!("{component}/{file}")))
+        {
             // For the sentence that fits this kind of source.
             source.read_bytes(&format!("{component}/vocab.json"))?;
         }

@@ -12,14 +12,9 @@ fn load(folder: &str) -> ClipTextModel {
     build(reader, |source| ClipTextModel::new(config, source))
 }
 
-fn ids(golden: &Golden) -> (Vec<u32>, usize) {
-    let ids = golden.tensor("input_ids");
-    (ids.data().iter().map(|&id| id as u32).collect(), ids.dim(0))
-}
-
 fn check(folder: &str, name: &str) {
     let (encoder, golden) = (load(folder), Golden::open(name));
-    let (ids, batch) = ids(&golden);
+    let (ids, batch) = golden.ids("input_ids");
     let output = encoder.forward(&ids, batch);
     assert_close(
         &format!("{name} penultimate"),
@@ -66,7 +61,7 @@ fn pooling_takes_the_first_eos_token() {
 #[test]
 fn shorter_rows_give_the_same_states_because_attention_is_causal() {
     let (encoder, golden) = (load("tiny-sdxl/text_encoder"), Golden::open("tiny-sdxl.text_encoder"));
-    let (ids, _) = ids(&golden);
+    let (ids, _) = golden.ids("input_ids");
     let short = encoder.forward(&ids[..16], 1).penultimate;
     let expected = golden.tensor("penultimate");
     let head = Tensor::from_vec(expected.data()[..short.numel()].to_vec(), short.shape());

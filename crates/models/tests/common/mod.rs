@@ -37,6 +37,22 @@ impl Golden {
         self.file.read(key).unwrap()
     }
 
+    /// Token ids `[B, L]` and `B`.
+    pub fn ids(&self, key: &str) -> (Vec<u32>, usize) {
+        let bytes = std::fs::read(self.file.name()).unwrap();
+        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let view = file.tensor(key).unwrap();
+        assert_eq!(view.dtype(), safetensors::Dtype::I64);
+        let ids = view
+            .data()
+            .as_chunks()
+            .0
+            .iter()
+            .map(|&id| i64::from_le_bytes(id) as u32)
+            .collect();
+        (ids, view.shape()[0])
+    }
+
     /// A picture-like tensor, to channels-last.
     pub fn nhwc(&self, key: &str) -> Tensor {
         nchw_to_nhwc(&self.tensor(key))

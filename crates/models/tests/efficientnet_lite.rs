@@ -1,0 +1,41 @@
+//! EfficientNet-lite against a PyTorch reference (`scripts/eval/convert_efficientnet.py`), on
+//! a tiny random network.
+
+mod common;
+
+use common::{assert_close, build, goldens};
+use prima_checkpoint::{Reader, TensorFile};
+use prima_models::efficientnet_lite::Stage;
+use prima_models::{EfficientNetLite, EfficientNetLiteConfig};
+use prima_tensor::nchw_to_nhwc;
+
+fn tiny() -> EfficientNetLiteConfig {
+    let stage = |[blocks, kernel, stride, expand, channels]: [usize; 5]| Stage {
+        blocks,
+        kernel,
+        stride,
+        expand,
+        channels,
+    };
+    let stages = [[1, 3, 1, 1, 4], [2, 3, 2, 6, 6], [2, 5, 2, 6, 8]];
+    EfficientNetLiteConfig {
+        stem: 8,
+        stages: stages.map(stage).to_vec(),
+        head: 24,
+        classes: 10,
+    }
+}
+
+#[test]
+fn features_and_logits_match_pytorch_with_batch_norms_folded() {
+    let folder = goldens().join("efficientnet-lite");
+    let reader = Reader::open(&folder.join("model.safetensors")).unwrap();
+    let network = build(reader, |source| EfficientNetLite::new(&tiny(), source));
+    let golden = TensorFile::open(&folder.join("outputs.safetensors")).unwrap();
+    for case in ["even", "odd"] {
+        let tensor = |name: &str| golden.read(&format!("{case}.{name}")).unwrap();
+        let features = network.features(&nchw_to_nhwc(&tensor("image")));
+        assert_close(&format!("{case} features"), &features, &tensor("features"));
+        assert_close(&format!("{case} logits"), &network.logits(&features), &tensor("logits"));
+    }
+}
