@@ -185,7 +185,8 @@ impl Reader {
         match stored.view {
             View::Whole => {}
             View::Rows { parts, .. } => {
-                if let Some(rows) = shape.first_mut() {
+                // Rows that do not divide stay whole, and the caller sees a wrong shape.
+                if let Some(rows) = shape.first_mut().filter(|rows| rows.is_multiple_of(parts)) {
                     *rows /= parts;
                 }
             }

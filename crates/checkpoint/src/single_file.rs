@@ -54,8 +54,7 @@ pub fn what_is_it(file: &TensorFile) -> FileKind {
     } else if any("conditioner.embedders.0.model.transformer.resblocks.") {
         FileKind::Refiner
     } else if any(UNET) && any(BIG_G) {
-        let lcm =
-            any("model.diffusion_model.time_embedding.cond_proj.") || any("model.diffusion_model.time_embed.cond");
+        let lcm = any("model.diffusion_model.time_embedding.cond_proj.");
         if lcm { FileKind::SdxlLcm } else { FileKind::Sdxl }
     } else if any("cond_stage_model.") {
         FileKind::StableDiffusion1Or2

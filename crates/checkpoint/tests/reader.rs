@@ -203,6 +203,10 @@ fn other_files_are_called_what_they_are() {
     longer.push(0);
     let longer = TensorFile::from_bytes("long", longer).err().unwrap().to_string();
     assert!(longer.contains("1 bytes follow"), "{longer}");
+    let empty = dir.path().join("empty.safetensors");
+    std::fs::write(&empty, "").unwrap();
+    let empty = Reader::open(&empty).err().unwrap();
+    assert!(matches!(empty, Error::Truncated { found: 0, .. }), "{empty}");
     let absent = Reader::open(&dir.path().join("none.safetensors")).err().unwrap();
     assert!(matches!(absent, Error::Io { doing: "open", .. }), "{absent}");
 }

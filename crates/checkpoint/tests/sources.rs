@@ -9,6 +9,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// Keys and shapes.
+type Keys<'a> = &'a [(&'a str, &'a [usize])];
+
 fn goldens() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../goldens")
 }
@@ -197,7 +200,7 @@ fn files_are_told_apart_by_their_tensors() {
         "conditioner.embedders.1.model.transformer.resblocks.9.mlp.c_proj.bias",
         &[8][..],
     );
-    let cases: [(FileKind, &[(&str, &[usize])]); 8] = [
+    let cases: [(FileKind, Keys); 8] = [
         (FileKind::Sdxl, &[unet, big_g]),
         (
             FileKind::SdxlLcm,
@@ -250,7 +253,7 @@ fn files_are_told_apart_by_their_tensors() {
 }
 
 /// A one-file SDXL of two UNet levels, the second with attention of depth 2.
-const UNET: &[(&str, &[usize])] = &[
+const UNET: Keys = &[
     ("time_embed.0.weight", &[128, 32]),
     ("time_embed.2.bias", &[128]),
     ("label_emb.0.0.weight", &[128, 1664]),
@@ -277,7 +280,7 @@ const UNET: &[(&str, &[usize])] = &[
     ("out.0.weight", &[32]),
     ("out.2.weight", &[4, 32, 3, 3]),
 ];
-const VAE: &[(&str, &[usize])] = &[
+const VAE: Keys = &[
     ("encoder.conv_in.weight", &[32, 3, 3, 3]),
     ("encoder.down.0.block.0.conv1.weight", &[32, 32, 3, 3]),
     ("encoder.down.0.downsample.conv.weight", &[32, 32, 3, 3]),
@@ -295,13 +298,13 @@ const VAE: &[(&str, &[usize])] = &[
     ("decoder.up.1.upsample.conv.weight", &[64, 64, 3, 3]),
     ("quant_conv.weight", &[8, 8, 1, 1]),
 ];
-const CLIP_L: &[(&str, &[usize])] = &[
+const CLIP_L: Keys = &[
     ("text_model.embeddings.token_embedding.weight", &[50, 64]),
     ("text_model.embeddings.position_embedding.weight", &[77, 64]),
     ("text_model.embeddings.position_ids", &[1, 77]),
     ("text_model.encoder.layers.0.mlp.fc1.weight", &[256, 64]),
 ];
-const BIG_G: &[(&str, &[usize])] = &[
+const BIG_G: Keys = &[
     ("token_embedding.weight", &[50, 128]),
     ("positional_embedding", &[77, 128]),
     ("transformer.resblocks.0.attn.in_proj_weight", &[384, 128]),
