@@ -119,7 +119,9 @@ impl FoldedConv {
             .collect();
         let mut folded = weight.into_vec();
         for (row, scale) in folded.chunks_mut(inputs * kernel * kernel).zip(&scale) {
-            row.iter_mut().for_each(|w| *w *= scale);
+            for w in row {
+                *w *= scale;
+            }
         }
         Ok(Self {
             weight: Param::new(Tensor::from_vec(folded, &shape.weight)),

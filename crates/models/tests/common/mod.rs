@@ -1,5 +1,7 @@
 //! Reading the fixtures that `scripts/goldens` wrote from diffusers.
 
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
 use prima_checkpoint::{Error, Reader, TensorFile};
 use prima_tensor::{Tensor, nchw_to_nhwc};
 use std::path::{Path, PathBuf};
@@ -16,7 +18,6 @@ pub struct Golden {
     file: TensorFile,
 }
 
-#[allow(dead_code, reason = "each test binary uses its own part")]
 impl Golden {
     pub fn open(name: &str) -> Self {
         let path = goldens().join("components").join(format!("{name}.safetensors"));
