@@ -46,7 +46,10 @@ impl Philox {
     fn fill(&self, len: usize, convert: impl Fn([u32; 4]) -> [f32; 4] + Sync) -> Vec<f32> {
         /// Blocks of one parallel task.
         const BLOCKS: usize = 1024;
-        assert!(len.div_ceil(4) <= 1 << 32, "{len} values are more than one Philox stream holds");
+        assert!(
+            len.div_ceil(4) <= 1 << 32,
+            "{len} values are more than one Philox stream holds"
+        );
         let mut out = vec![0.0f32; len];
         out.par_chunks_mut(4 * BLOCKS).enumerate().for_each(|(task, part)| {
             for (i, values) in part.chunks_mut(4).enumerate() {
@@ -115,13 +118,21 @@ impl TorchCpuRng {
             let before = state[i - 1] ^ (state[i - 1] >> 30);
             state[i] = before.wrapping_mul(1_812_433_253).wrapping_add(i as u32);
         }
-        Self { state, next: WORDS, cached: None }
+        Self {
+            state,
+            next: WORDS,
+            cached: None,
+        }
     }
 
     /// What `torch.randn(shape, generator=...)` gives next.
     pub fn randn(&mut self, shape: &[usize]) -> Tensor {
         let len = shape.iter().product();
-        let values = if len >= 16 { self.normal_chunks(len) } else { (0..len).map(|_| self.normal_one()).collect() };
+        let values = if len >= 16 {
+            self.normal_chunks(len)
+        } else {
+            (0..len).map(|_| self.normal_one()).collect()
+        };
         Tensor::from_vec(values, shape)
     }
 
@@ -199,7 +210,10 @@ mod tests {
 
     #[test]
     fn philox_gives_the_known_answers_of_the_paper() {
-        assert_eq!(philox_4x32_10([0; 4], [0; 2]), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
+        assert_eq!(
+            philox_4x32_10([0; 4], [0; 2]),
+            [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]
+        );
         let ones = philox_4x32_10([u32::MAX; 4], [u32::MAX; 2]);
         assert_eq!(ones, [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]);
         let pi = philox_4x32_10(

@@ -10,7 +10,12 @@ fn reference(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, geometry: Conv2d, ou
     let (kh, kw) = (w.dim(2), w.dim(3));
     let [top, _, left, _] = geometry.padding;
     let value = |i: usize| {
-        let (b, y, xx, k) = (i / (out[1] * out[2] * c), i / (out[2] * c) % out[1], i / c % out[2], i % c);
+        let (b, y, xx, k) = (
+            i / (out[1] * out[2] * c),
+            i / (out[2] * c) % out[1],
+            i / c % out[2],
+            i % c,
+        );
         let mut sum = bias.map_or(0.0, |b| f64::from(b.data()[k]));
         for ky in 0..kh {
             for kx in 0..kw {
@@ -32,9 +37,23 @@ fn it_matches_the_definition_for_every_geometry() {
         ([1, 1, 1, 1], [1, 1], Conv2d::padded(0)),
         ([3, 5, 4, 7], [3, 3], Conv2d::padded(1)),
         ([1, 7, 6, 33], [3, 3], Conv2d::strided(2, 1)),
-        ([2, 8, 8, 32], [5, 5], Conv2d { stride: 2, padding: [1, 2, 1, 2] }),
+        (
+            [2, 8, 8, 32],
+            [5, 5],
+            Conv2d {
+                stride: 2,
+                padding: [1, 2, 1, 2],
+            },
+        ),
         ([1, 2, 2, 40], [5, 5], Conv2d::padded(2)),
-        ([1, 9, 5, 3], [3, 5], Conv2d { stride: 1, padding: [0, 1, 3, 0] }),
+        (
+            [1, 9, 5, 3],
+            [3, 5],
+            Conv2d {
+                stride: 1,
+                padding: [0, 1, 3, 0],
+            },
+        ),
         ([2, 40, 41, 70], [3, 3], Conv2d::padded(1)),
     ];
     for (shape, [kh, kw], geometry) in cases {
@@ -57,5 +76,11 @@ fn it_matches_the_definition_for_every_geometry() {
 fn asking_for_its_gradient_is_refused() {
     let weight = Param::new(Tensor::zeros(&[2, 1, 1, 1]));
     weight.set_trainable(true);
-    depthwise_conv2d(&Tensor::zeros(&[1, 1, 1, 2]), &weight, None, Conv2d::padded(0), Activation::None);
+    depthwise_conv2d(
+        &Tensor::zeros(&[1, 1, 1, 2]),
+        &weight,
+        None,
+        Conv2d::padded(0),
+        Activation::None,
+    );
 }

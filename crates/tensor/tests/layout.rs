@@ -7,7 +7,11 @@ use prima_tensor::*;
 
 #[test]
 fn concat_channels_then_narrow_gives_the_parts_back() {
-    for (lead, widths) in [(&[1, 1, 1][..], [1, 2, 3]), (&[3, 2, 5], [7, 1, 4]), (&[2, 60, 70], [5, 3, 2])] {
+    for (lead, widths) in [
+        (&[1, 1, 1][..], [1, 2, 3]),
+        (&[3, 2, 5], [7, 1, 4]),
+        (&[2, 60, 70], [5, 3, 2]),
+    ] {
         let part = |i: usize| random_tensor(i as u64, &[lead, &[widths[i]]].concat());
         let parts = [part(0), part(1), part(2)];
         let joined = concat_channels(&[&parts[0], &parts[1], &parts[2]]);
@@ -124,8 +128,13 @@ fn embedding_looks_rows_up_and_repeated_ids_share_their_gradient() {
     }
     let gradients = weighted_mse(&y, &Tensor::zeros(y.shape()), &[9.0, 9.0]).backward();
     let times = [2.0, 0.0, 1.0, 0.0, 3.0];
-    let want: Vec<f64> =
-        table.tensor().data().iter().enumerate().map(|(i, &v)| f64::from(v) * times[i / 3]).collect();
+    let want: Vec<f64> = table
+        .tensor()
+        .data()
+        .iter()
+        .enumerate()
+        .map(|(i, &v)| f64::from(v) * times[i / 3])
+        .collect();
     assert_close_f64(gradients.param(&table).unwrap(), &want, 1e-6);
 }
 
@@ -135,8 +144,9 @@ fn positions_are_added_to_every_sample_from_a_table_that_may_be_longer() {
     table.set_trainable(true);
     let x = random_tensor(13, &[3, 4, 5]);
     let y = add_positions(&x, &table);
-    let want: Vec<f64> =
-        (0..60).map(|i| f64::from(x.data()[i]) + f64::from(table.tensor().data()[i % 20])).collect();
+    let want: Vec<f64> = (0..60)
+        .map(|i| f64::from(x.data()[i]) + f64::from(table.tensor().data()[i % 20]))
+        .collect();
     assert_close_f64(&y, &want, 1e-6);
     let gradients = weighted_mse(&y, &sub(&y.detach(), &Tensor::full(1.0, y.shape())), &[30.0; 3]).backward();
     let want: Vec<f64> = (0..30).map(|i| if i < 20 { 3.0 } else { 0.0 }).collect();

@@ -28,7 +28,10 @@ fn reference(t: &[Vec<f64>; 3], batch: usize, groups: usize, eps: f64, silu: boo
             let range = g * per_group..(g + 1) * per_group;
             let count = (x.len() / groups) as f64;
             let total = |f: &dyn Fn(f64) -> f64| {
-                x.chunks(channels).flat_map(|row| &row[range.clone()]).map(|&v| f(v)).sum::<f64>()
+                x.chunks(channels)
+                    .flat_map(|row| &row[range.clone()])
+                    .map(|&v| f(v))
+                    .sum::<f64>()
             };
             let mean = total(&|v| v) / count;
             let var = total(&|v| (v - mean).powi(2)) / count;
@@ -132,7 +135,10 @@ fn check_norm(
             let tape: f64 = wide(got).iter().zip(&direction).map(|(g, d)| g * d).sum();
             let off = (slope - tape).abs();
             // In groups of two values terms of order one cancel almost wholly: hence the constant.
-            assert!(off < tolerance * (size + 0.1) * length, "input {which}: tape {tape}, reference {slope}");
+            assert!(
+                off < tolerance * (size + 0.1) * length,
+                "input {which}: tape {tape}, reference {slope}"
+            );
         }
     }
 }
@@ -180,6 +186,10 @@ fn trainable_norms_get_gradients_when_their_input_is_frozen() {
     gamma.set_trainable(true);
     let y = group_norm(&x, &gamma, &beta, 4, 1e-5, true);
     let gradients = weighted_mse(&y, &Tensor::zeros(y.shape()), &[1.0, 1.0]).backward();
-    assert!(gradients.param(&gamma).is_some_and(|g| g.data().iter().any(|v| *v != 0.0)));
+    assert!(
+        gradients
+            .param(&gamma)
+            .is_some_and(|g| g.data().iter().any(|v| *v != 0.0))
+    );
     assert!(gradients.param(&beta).is_none());
 }

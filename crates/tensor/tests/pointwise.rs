@@ -48,13 +48,23 @@ fn map64(x: &Tensor, f: impl Fn(f64) -> f64) -> Vec<f64> {
 }
 
 fn zip64(x: &Tensor, y: &Tensor, f: impl Fn(f64, f64) -> f64) -> Vec<f64> {
-    x.data().iter().zip(y.data()).map(|(&a, &b)| f(f64::from(a), f64::from(b))).collect()
+    x.data()
+        .iter()
+        .zip(y.data())
+        .map(|(&a, &b)| f(f64::from(a), f64::from(b)))
+        .collect()
 }
 
 /// Values on both sides of every kink and none within a difference step of one.
 fn away_from_kinks(seed: u64, shape: &[usize]) -> Tensor {
     let noise = random_tensor(seed, shape);
-    let nudge = |v: f32| if v.abs() < 0.1 || (v - 6.0).abs() < 0.1 { v + 0.3 } else { v };
+    let nudge = |v: f32| {
+        if v.abs() < 0.1 || (v - 6.0).abs() < 0.1 {
+            v + 0.3
+        } else {
+            v
+        }
+    };
     Tensor::from_vec(noise.data().iter().map(|&v| nudge(4.0 * v)).collect(), shape)
 }
 
@@ -66,7 +76,11 @@ fn activations_match_the_reference() {
             assert_close_f64(&activation(&x, kind), &map64(&x, |v| reference(kind, v)), 1e-6);
         }
         let line = Tensor::from_vec((-400..=400).map(|i| i as f32 * 0.01).collect(), &[801]);
-        for (got, want) in activation(&line, kind).data().iter().zip(map64(&line, |v| reference(kind, v))) {
+        for (got, want) in activation(&line, kind)
+            .data()
+            .iter()
+            .zip(map64(&line, |v| reference(kind, v)))
+        {
             assert!((f64::from(*got) - want).abs() < 1e-6, "{kind:?}: {got} and {want}");
         }
     }
@@ -106,7 +120,11 @@ fn activation_backward_is_exact_on_the_parallel_path() {
         let s = 1.0 / (1.0 + (-x).exp());
         2.0 * (x * s - w) / n * (s + x * s * (1.0 - s))
     });
-    assert_close_f64(&scaled(grads.get(&x).unwrap(), n), &want.iter().map(|v| v * n).collect::<Vec<_>>(), 2e-6);
+    assert_close_f64(
+        &scaled(grads.get(&x).unwrap(), n),
+        &want.iter().map(|v| v * n).collect::<Vec<_>>(),
+        2e-6,
+    );
 }
 
 fn scaled(x: &Tensor, by: f64) -> Tensor {
@@ -177,7 +195,10 @@ fn combine_per_sample_uses_each_samples_own_factors() {
 #[test]
 fn add_per_sample_channel_broadcasts_over_the_middle_axes() {
     for shape in [&[3, 2, 3, 5][..], &[1, 4, 1], &[3, 7], &[3, 150, 151]] {
-        let (x, v) = (random_tensor(12, shape), random_tensor(13, &[shape[0], shape[shape.len() - 1]]));
+        let (x, v) = (
+            random_tensor(12, shape),
+            random_tensor(13, &[shape[0], shape[shape.len() - 1]]),
+        );
         let (sample, channels) = (x.numel() / shape[0], v.dim(-1));
         let want: Vec<f64> = (0..x.numel())
             .map(|i| f64::from(x.data()[i]) + f64::from(v.data()[i / sample * channels + i % channels]))
@@ -195,17 +216,26 @@ type Loss = fn(&Tensor, &Tensor, &[f32]) -> Tensor;
 fn losses_match_the_reference_and_their_gradients_the_differences() {
     let losses: [(Loss, fn(f64) -> f64); 3] = [
         (|x, t, w| weighted_mse(x, t, w), |d| d * d),
-        (|x, t, w| weighted_pseudo_huber(x, t, w, 0.3), |d| (d * d + 0.09).sqrt() - 0.3),
+        (
+            |x, t, w| weighted_pseudo_huber(x, t, w, 0.3),
+            |d| (d * d + 0.09).sqrt() - 0.3,
+        ),
         (|x, t, _| mean_absolute_error(x, t), f64::abs),
     ];
     for (which, (loss, value)) in losses.iter().enumerate() {
         for shape in [&[3, 2, 2, 3][..], &[1, 1], &[3, 150, 151]] {
             let (target, gap) = (random_tensor(14, shape), away_from_kinks(15, shape));
             let x = add(&target, &gap);
-            let weight: Vec<f32> = (0..shape[0]).map(|b| if which == 2 { 1.0 } else { 0.5 + b as f32 }).collect();
+            let weight: Vec<f32> = (0..shape[0])
+                .map(|b| if which == 2 { 1.0 } else { 0.5 + b as f32 })
+                .collect();
             let sample = x.numel() / shape[0];
             let terms = zip64(&x, &target, |x, t| value(x - t));
-            let sum: f64 = terms.iter().enumerate().map(|(i, v)| f64::from(weight[i / sample]) * v).sum();
+            let sum: f64 = terms
+                .iter()
+                .enumerate()
+                .map(|(i, v)| f64::from(weight[i / sample]) * v)
+                .sum();
             let got = f64::from(loss(&x, &target, &weight).item());
             let want = sum / x.numel() as f64;
             assert!((got - want).abs() < 1e-6 * want.abs(), "loss {which}: {got} and {want}");
@@ -220,7 +250,10 @@ fn losses_match_the_reference_and_their_gradients_the_differences() {
 fn losses_have_no_gradient_where_they_have_no_slope() {
     let x = Tensor::full(0.5, &[1, 4]).requires_grad();
     let target = Tensor::full(0.5, &[1, 4]).requires_grad();
-    for loss in [mean_absolute_error(&x, &target), weighted_pseudo_huber(&x, &target, &[1.0], 0.0)] {
+    for loss in [
+        mean_absolute_error(&x, &target),
+        weighted_pseudo_huber(&x, &target, &[1.0], 0.0),
+    ] {
         assert_eq!(loss.item(), 0.0);
         let gradients = loss.backward();
         assert_eq!(gradients.get(&x).unwrap().data(), [0.0; 4]);

@@ -2,7 +2,12 @@
 
 use prima_tensor::{Philox, TorchCpuRng};
 
-const NOISE: Philox = Philox { seed: 42, image: 0, purpose: 1, step: 0 };
+const NOISE: Philox = Philox {
+    seed: 42,
+    image: 0,
+    purpose: 1,
+    step: 0,
+};
 
 #[test]
 fn the_first_values_do_not_depend_on_how_many_are_drawn() {
@@ -17,7 +22,10 @@ fn every_part_of_the_key_changes_the_noise() {
     let base = NOISE.normal(64);
     let others = [
         Philox { seed: 43, ..NOISE },
-        Philox { seed: 42 | 1 << 32, ..NOISE },
+        Philox {
+            seed: 42 | 1 << 32,
+            ..NOISE
+        },
         Philox { image: 1, ..NOISE },
         Philox { purpose: 2, ..NOISE },
         Philox { step: 1, ..NOISE },
@@ -84,9 +92,8 @@ fn torch_values_are_reproduced_across_both_paths() {
 fn torch_golden_is_reproduced_in_f32() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../goldens/torch_randn.json");
     let golden: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-    let numbers = |v: &serde_json::Value| -> Vec<f64> {
-        v.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
-    };
+    let numbers =
+        |v: &serde_json::Value| -> Vec<f64> { v.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect() };
     let cases = golden["cases"].as_array().unwrap();
     let f32_cases: Vec<_> = cases.iter().filter(|c| c["dtype"] == "float32").collect();
     assert!(f32_cases.len() >= 10, "the golden lost its f32 cases");
@@ -96,13 +103,20 @@ fn torch_golden_is_reproduced_in_f32() {
             let shape: Vec<usize> = numbers(&call["shape"]).iter().map(|&v| v as usize).collect();
             let got = rng.randn(&shape);
             for (i, (a, b)) in got.data().iter().zip(numbers(&call["values"])).enumerate() {
-                assert!((f64::from(*a) - b).abs() < 2e-6, "seed {}, {shape:?}, value {i}: {a} and {b}", case["seed"]);
+                assert!(
+                    (f64::from(*a) - b).abs() < 2e-6,
+                    "seed {}, {shape:?}, value {i}: {a} and {b}",
+                    case["seed"]
+                );
             }
         }
     }
     let long = &golden["long"];
     let got = TorchCpuRng::new(long["seed"].as_u64().unwrap()).randn(&[long["count"].as_u64().unwrap() as usize]);
     for (at, want) in numbers(&long["index"]).iter().zip(numbers(&long["values"])) {
-        assert!((f64::from(got.data()[*at as usize]) - want).abs() < 2e-6, "long draw, value {at}");
+        assert!(
+            (f64::from(got.data()[*at as usize]) - want).abs() < 2e-6,
+            "long draw, value {at}"
+        );
     }
 }

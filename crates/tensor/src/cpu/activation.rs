@@ -87,7 +87,11 @@ dispatch! {
 
 #[inline(always)]
 fn geglu_backward_body<const FMA: bool>(x: &[f32], grad: &[f32], dx: &mut [f32], half: usize) {
-    for ((x, grad), dx) in x.chunks_exact(2 * half).zip(grad.chunks_exact(half)).zip(dx.chunks_exact_mut(2 * half)) {
+    for ((x, grad), dx) in x
+        .chunks_exact(2 * half)
+        .zip(grad.chunks_exact(half))
+        .zip(dx.chunks_exact_mut(2 * half))
+    {
         let (value, gate) = x.split_at(half);
         let (d_value, d_gate) = dx.split_at_mut(half);
         for ((((dv, dg), &v), &g), &grad) in d_value.iter_mut().zip(d_gate).zip(value).zip(gate).zip(grad) {

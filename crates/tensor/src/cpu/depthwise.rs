@@ -70,7 +70,9 @@ dispatch! {
 /// `[C, taps] -> [taps, C]`.
 pub(crate) fn pack(weight: &[f32], channels: usize) -> Vec<f32> {
     let taps = weight.len() / channels;
-    (0..weight.len()).map(|i| weight[i % channels * taps + i / channels]).collect()
+    (0..weight.len())
+        .map(|i| weight[i % channels * taps + i / channels])
+        .collect()
 }
 
 /// `act(x * weight + bias)`, `weight` packed as `[kh, kw, C]`.

@@ -61,7 +61,14 @@ pub(crate) fn exp<const FMA: bool>(x: f32) -> f32 {
     let r = mul_add::<FMA>(n, -LN2_LOW, mul_add::<FMA>(n, -LN2_HIGH, y));
     let p = polynomial::<FMA, 6>(
         r,
-        [0.5, 1.666_666_7e-1, 4.166_646_5e-2, 8.333_286e-3, 1.393_365e-3, 1.990_758e-4],
+        [
+            0.5,
+            1.666_666_7e-1,
+            4.166_646_5e-2,
+            8.333_286e-3,
+            1.393_365e-3,
+            1.990_758e-4,
+        ],
     );
     let p = mul_add::<FMA>(p, r * r, r) + 1.0;
     // The low bits of `shifted` are n: shifted into the exponent they scale p by 2^n.
@@ -88,7 +95,13 @@ pub(crate) fn tanh<const FMA: bool>(x: f32) -> f32 {
     let z = x * x;
     let p = polynomial::<FMA, 5>(
         z,
-        [-3.333_332_9e-1, 1.333_279_5e-1, -5.385_407e-2, 2.101_007_9e-2, -6.113_188_3e-3],
+        [
+            -3.333_332_9e-1,
+            1.333_279_5e-1,
+            -5.385_407e-2,
+            2.101_007_9e-2,
+            -6.113_188_3e-3,
+        ],
     );
     let near = mul_add::<FMA>(p * z, x, x);
     let far = 1.0 - 2.0 / (1.0 + exp::<FMA>(2.0 * x));
@@ -176,7 +189,12 @@ mod tests {
         let mut values: Vec<f32> = (0..1001).map(|i| (i as f32 - 500.0) * 0.1).collect();
         let want: Vec<f64> = values.iter().map(|&v| f64::from(v).exp()).collect();
         exp_slice(&mut values);
-        assert!(values.iter().zip(&want).all(|(&a, &b)| (f64::from(a) / b - 1.0).abs() < 3e-7));
+        assert!(
+            values
+                .iter()
+                .zip(&want)
+                .all(|(&a, &b)| (f64::from(a) / b - 1.0).abs() < 3e-7)
+        );
     }
 
     #[test]

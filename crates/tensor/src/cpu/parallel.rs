@@ -22,7 +22,9 @@ pub(crate) fn for_rows(out: &mut [f32], width: usize, f: impl Fn(usize, &mut [f3
         return f(0, out);
     }
     let size = (CHUNK / width).max(1) * width;
-    out.par_chunks_mut(size).enumerate().for_each(|(i, part)| f(i * size, part));
+    out.par_chunks_mut(size)
+        .enumerate()
+        .for_each(|(i, part)| f(i * size, part));
 }
 
 /// Rows of `width` values that one task takes.

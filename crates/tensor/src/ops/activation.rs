@@ -38,13 +38,17 @@ pub fn activation(x: &Tensor, kind: Activation) -> Tensor {
         return out;
     }
     let saved = x.detach();
-    record(out, &[x], move |grad| vec![Some(activation_backward(&saved, kind, grad))])
+    record(out, &[x], move |grad| {
+        vec![Some(activation_backward(&saved, kind, grad))]
+    })
 }
 
 /// `grad · act'(x)`.
 pub(crate) fn activation_backward(x: &Tensor, kind: Activation, grad: &Tensor) -> Tensor {
     let mut dx = grad.data().to_vec();
-    parallel::for_chunks(&mut dx, |at, part| kind.backward_slice(&x.data()[at..at + part.len()], part));
+    parallel::for_chunks(&mut dx, |at, part| {
+        kind.backward_slice(&x.data()[at..at + part.len()], part)
+    });
     Tensor::from_vec(dx, grad.shape())
 }
 
@@ -58,7 +62,9 @@ pub fn geglu(x: &Tensor) -> Tensor {
         *last = half;
     }
     let mut out = vec![0.0; x.numel() / 2];
-    parallel::for_rows(&mut out, half, |at, part| kernel::geglu(&x.data()[2 * at..2 * (at + part.len())], part, half));
+    parallel::for_rows(&mut out, half, |at, part| {
+        kernel::geglu(&x.data()[2 * at..2 * (at + part.len())], part, half)
+    });
     let out = Tensor::from_vec(out, &shape);
     if !is_recording(&[x]) {
         return out;
@@ -67,7 +73,10 @@ pub fn geglu(x: &Tensor) -> Tensor {
     record(out, &[x], move |grad| {
         let mut dx = vec![0.0; saved.numel()];
         parallel::for_rows(&mut dx, 2 * half, |at, part| {
-            let (x, grad) = (&saved.data()[at..at + part.len()], &grad.data()[at / 2..(at + part.len()) / 2]);
+            let (x, grad) = (
+                &saved.data()[at..at + part.len()],
+                &grad.data()[at / 2..(at + part.len()) / 2],
+            );
             kernel::geglu_backward(x, grad, part, half);
         });
         vec![Some(Tensor::from_vec(dx, saved.shape()))]

@@ -12,8 +12,14 @@ const FORWARD: u8 = 0;
 /// that none is asked for.
 pub fn depthwise_conv2d(x: &Tensor, weight: &Param, bias: Option<&Param>, geometry: Conv2d, act: Activation) -> Tensor {
     let bias = bias.map(Param::tensor);
-    assert!(!is_recording(&[x, &weight.tensor()]), "depthwise_conv2d has no backward: call it under no_grad");
-    assert!(!bias.as_ref().is_some_and(|b| is_recording(&[b])), "depthwise_conv2d has no backward: freeze the bias");
+    assert!(
+        !is_recording(&[x, &weight.tensor()]),
+        "depthwise_conv2d has no backward: call it under no_grad"
+    );
+    assert!(
+        !bias.as_ref().is_some_and(|b| is_recording(&[b])),
+        "depthwise_conv2d has no backward: freeze the bias"
+    );
     let &[batch, height, width, channels] = x.shape() else {
         panic!("depthwise_conv2d wants x [B, H, W, C], shape is {:?}", x.shape());
     };
@@ -21,11 +27,22 @@ pub fn depthwise_conv2d(x: &Tensor, weight: &Param, bias: Option<&Param>, geomet
     let &[filters, 1, kh, kw] = shape.as_slice() else {
         panic!("depthwise_conv2d wants weight [C, 1, kh, kw], shape is {shape:?}");
     };
-    assert_eq!(filters, channels, "depthwise_conv2d: weight {shape:?} does not fit x of shape {:?}", x.shape());
-    assert!(bias.as_ref().is_none_or(|b| b.shape() == [channels]), "depthwise_conv2d wants a bias of [{channels}]");
+    assert_eq!(
+        filters,
+        channels,
+        "depthwise_conv2d: weight {shape:?} does not fit x of shape {:?}",
+        x.shape()
+    );
+    assert!(
+        bias.as_ref().is_none_or(|b| b.shape() == [channels]),
+        "depthwise_conv2d wants a bias of [{channels}]"
+    );
     let [top, bottom, left, right] = geometry.padding;
     let (padded_height, padded_width) = (height + top + bottom, width + left + right);
-    assert!(padded_height >= kh && padded_width >= kw, "kernel {kh}x{kw} is larger than the padded picture");
+    assert!(
+        padded_height >= kh && padded_width >= kw,
+        "kernel {kh}x{kw} is larger than the padded picture"
+    );
     let s = Shape {
         height,
         width,

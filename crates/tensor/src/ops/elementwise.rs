@@ -23,7 +23,9 @@ pub fn sub(a: &Tensor, b: &Tensor) -> Tensor {
     assert_same_shape("sub", a, b);
     let out = Tensor::from_vec(kernel::binary(a.data(), b.data(), |a, b| a - b), a.shape());
     let needs_b = on_tape(b);
-    record(out, &[a, b], move |grad| vec![Some(grad.clone()), needs_b.then(|| affine(grad, -1.0, 0.0))])
+    record(out, &[a, b], move |grad| {
+        vec![Some(grad.clone()), needs_b.then(|| affine(grad, -1.0, 0.0))]
+    })
 }
 
 /// `a * b`, equal shapes. Backward: `grad · b` to `a`, `grad · a` to `b`.
@@ -36,7 +38,10 @@ pub fn mul(a: &Tensor, b: &Tensor) -> Tensor {
     let for_a = on_tape(a).then(|| b.detach());
     let for_b = on_tape(b).then(|| a.detach());
     record(out, &[a, b], move |grad| {
-        vec![for_a.as_ref().map(|other| mul(grad, other)), for_b.as_ref().map(|other| mul(grad, other))]
+        vec![
+            for_a.as_ref().map(|other| mul(grad, other)),
+            for_b.as_ref().map(|other| mul(grad, other)),
+        ]
     })
 }
 
@@ -66,7 +71,10 @@ pub fn combine_per_sample(a: &[f32], x: &Tensor, c: &[f32], y: &Tensor) -> Tenso
     }
     let (for_x, for_y) = (on_tape(x).then(|| a.to_vec()), on_tape(y).then(|| c.to_vec()));
     record(out, &[x, y], move |grad| {
-        vec![for_x.as_ref().map(|a| scale_samples(grad, a)), for_y.as_ref().map(|c| scale_samples(grad, c))]
+        vec![
+            for_x.as_ref().map(|a| scale_samples(grad, a)),
+            for_y.as_ref().map(|c| scale_samples(grad, c)),
+        ]
     })
 }
 
@@ -74,7 +82,9 @@ pub fn combine_per_sample(a: &[f32], x: &Tensor, c: &[f32], y: &Tensor) -> Tenso
 pub(crate) fn scale_samples(x: &Tensor, factor: &[f32]) -> Tensor {
     let mut out = x.data().to_vec();
     let sample = out.len() / factor.len().max(1);
-    for_samples(&mut out, sample, |b, _, part| part.iter_mut().for_each(|v| *v *= factor[b]));
+    for_samples(&mut out, sample, |b, _, part| {
+        part.iter_mut().for_each(|v| *v *= factor[b])
+    });
     Tensor::from_vec(out, x.shape())
 }
 
@@ -92,7 +102,12 @@ fn for_samples(out: &mut [f32], sample: usize, f: impl Fn(usize, usize, &mut [f3
 /// Backward: `grad` to `x`, its sum over the middle axes to `v`.
 pub fn add_per_sample_channel(x: &Tensor, v: &Tensor) -> Tensor {
     let (batch, channels) = (x.dim(0), x.dim(-1));
-    assert_eq!(v.shape(), [batch, channels], "add_per_sample_channel: v does not fit x of shape {:?}", x.shape());
+    assert_eq!(
+        v.shape(),
+        [batch, channels],
+        "add_per_sample_channel: v does not fit x of shape {:?}",
+        x.shape()
+    );
     let sample = x.numel() / batch.max(1);
     let mut out = x.data().to_vec();
     for (values, v) in out.chunks_exact_mut(sample.max(1)).zip(v.data().chunks_exact(channels)) {
@@ -106,7 +121,11 @@ pub fn add_per_sample_channel(x: &Tensor, v: &Tensor) -> Tensor {
     let needs_v = on_tape(v);
     record(out, &[x, v], move |grad| {
         let dv = needs_v.then(|| {
-            let sums = grad.data().chunks_exact(sample).flat_map(|s| kernel::column_sums(s, channels)).collect();
+            let sums = grad
+                .data()
+                .chunks_exact(sample)
+                .flat_map(|s| kernel::column_sums(s, channels))
+                .collect();
             Tensor::from_vec(sums, &[batch, channels])
         });
         vec![Some(grad.clone()), dv]

@@ -8,7 +8,11 @@ use crate::{Param, Tensor};
 pub fn embedding(table: &Param, ids: &[u32], batch: usize) -> Tensor {
     let table = table.tensor();
     let (rows, width) = (table.dim(0), table.dim(1));
-    assert!(batch > 0 && ids.len().is_multiple_of(batch), "{} ids do not fill {batch} samples", ids.len());
+    assert!(
+        batch > 0 && ids.len().is_multiple_of(batch),
+        "{} ids do not fill {batch} samples",
+        ids.len()
+    );
     let mut out = Vec::with_capacity(ids.len() * width);
     for &id in ids {
         let row = id as usize;
@@ -36,8 +40,16 @@ pub fn add_positions(x: &Tensor, table: &Param) -> Tensor {
     let table = table.tensor();
     let (length, width) = (x.dim(1), x.dim(2));
     let rows = table.dim(0);
-    assert_eq!(table.dim(1), width, "add_positions: the table's rows do not fit x of shape {:?}", x.shape());
-    assert!(length <= rows, "add_positions: {length} tokens, but the table has {rows} rows");
+    assert_eq!(
+        table.dim(1),
+        width,
+        "add_positions: the table's rows do not fit x of shape {:?}",
+        x.shape()
+    );
+    assert!(
+        length <= rows,
+        "add_positions: {length} tokens, but the table has {rows} rows"
+    );
     let sample = length * width;
     let mut out = x.data().to_vec();
     for values in out.chunks_exact_mut(sample.max(1)) {

@@ -27,7 +27,9 @@ fn concat_inner(parts: &[&Tensor], outer: usize, shape: &[usize]) -> Tensor {
         let slice = |(shape, &width): (&Option<Vec<usize>>, &usize)| {
             let at = start;
             start += width;
-            shape.as_ref().map(|shape| Tensor::from_vec(take_inner(grad.data(), total, at, width), shape))
+            shape
+                .as_ref()
+                .map(|shape| Tensor::from_vec(take_inner(grad.data(), total, at, width), shape))
         };
         slots.iter().zip(&widths).map(slice).collect()
     })
@@ -69,9 +71,21 @@ fn joined_shape(op: &str, parts: &[&Tensor], axis: usize) -> Vec<usize> {
     shape[axis] = 0;
     for part in parts {
         let mut other = part.shape().to_vec();
-        assert_eq!(other.len(), shape.len(), "{op}: {:?} and {:?} have different ranks", parts[0], part);
+        assert_eq!(
+            other.len(),
+            shape.len(),
+            "{op}: {:?} and {:?} have different ranks",
+            parts[0],
+            part
+        );
         other[axis] = shape[axis];
-        assert_eq!(other, shape, "{op}: {:?} and {:?} differ outside of axis {axis}", parts[0].shape(), part.shape());
+        assert_eq!(
+            other,
+            shape,
+            "{op}: {:?} and {:?} differ outside of axis {axis}",
+            parts[0].shape(),
+            part.shape()
+        );
         shape[axis] += part.shape()[axis];
     }
     shape
@@ -94,7 +108,11 @@ pub fn concat_tokens(parts: &[&Tensor]) -> Tensor {
 /// Channels `start .. start + len` of the last axis.
 pub fn narrow_channels(x: &Tensor, start: usize, len: usize) -> Tensor {
     let channels = x.dim(-1);
-    assert!(start + len <= channels, "channels {start}..{} of {channels}", start + len);
+    assert!(
+        start + len <= channels,
+        "channels {start}..{} of {channels}",
+        start + len
+    );
     let mut shape = x.shape().to_vec();
     if let Some(last) = shape.last_mut() {
         *last = len;
@@ -144,14 +162,18 @@ fn transpose(x: &[f32], rows: usize, columns: usize) -> Vec<f32> {
 
 /// `[B, C, H, W] -> [B, H, W, C]`, at the edge of the system only.
 pub fn nchw_to_nhwc(x: &Tensor) -> Tensor {
-    let &[b, c, h, w] = x.shape() else { panic!("nchw_to_nhwc wants [B, C, H, W], shape is {:?}", x.shape()) };
+    let &[b, c, h, w] = x.shape() else {
+        panic!("nchw_to_nhwc wants [B, C, H, W], shape is {:?}", x.shape())
+    };
     let out = Tensor::from_vec(transpose(x.data(), c, h * w), &[b, h, w, c]);
     record(out, &[x], |grad| vec![Some(nhwc_to_nchw(grad))])
 }
 
 /// `[B, H, W, C] -> [B, C, H, W]`.
 pub fn nhwc_to_nchw(x: &Tensor) -> Tensor {
-    let &[b, h, w, c] = x.shape() else { panic!("nhwc_to_nchw wants [B, H, W, C], shape is {:?}", x.shape()) };
+    let &[b, h, w, c] = x.shape() else {
+        panic!("nhwc_to_nchw wants [B, H, W, C], shape is {:?}", x.shape())
+    };
     let out = Tensor::from_vec(transpose(x.data(), h * w, c), &[b, c, h, w]);
     record(out, &[x], |grad| vec![Some(nchw_to_nhwc(grad))])
 }

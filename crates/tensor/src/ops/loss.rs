@@ -17,7 +17,10 @@ fn weighted_loss(
     let sample = x.numel() / weight.len();
     let mut total = 0.0;
     for (b, &weight) in weight.iter().enumerate() {
-        let (x, target) = (&x.data()[b * sample..(b + 1) * sample], &target.data()[b * sample..(b + 1) * sample]);
+        let (x, target) = (
+            &x.data()[b * sample..(b + 1) * sample],
+            &target.data()[b * sample..(b + 1) * sample],
+        );
         total += f64::from(weight) * kernel::sum(sample, |i| f64::from(value(x[i] - target[i])));
     }
     let out = Tensor::scalar((total / x.numel() as f64) as f32);

@@ -6,8 +6,18 @@ use crate::{Param, Tensor};
 
 fn assert_channels(op: &str, x: &Tensor, gamma: &Tensor, beta: &Tensor) {
     assert!(x.numel() > 0, "{op} of no values");
-    assert_eq!(gamma.shape(), [x.dim(-1)], "{op}: gamma does not fit x of shape {:?}", x.shape());
-    assert_eq!(beta.shape(), [x.dim(-1)], "{op}: beta does not fit x of shape {:?}", x.shape());
+    assert_eq!(
+        gamma.shape(),
+        [x.dim(-1)],
+        "{op}: gamma does not fit x of shape {:?}",
+        x.shape()
+    );
+    assert_eq!(
+        beta.shape(),
+        [x.dim(-1)],
+        "{op}: beta does not fit x of shape {:?}",
+        x.shape()
+    );
 }
 
 fn gradients(d: NormGradients, shape: &[usize], needs: [bool; 2]) -> Vec<Option<Tensor>> {
@@ -25,8 +35,16 @@ pub fn group_norm(x: &Tensor, gamma: &Param, beta: &Param, groups: usize, eps: f
     let (gamma, beta) = (gamma.tensor(), beta.tensor());
     assert_channels("group_norm", x, &gamma, &beta);
     let (batch, channels) = (x.dim(0), x.dim(-1));
-    assert!(groups > 0 && channels.is_multiple_of(groups), "{channels} channels do not split into {groups} groups");
-    let g = Groups { batch, rows: x.numel() / batch / channels, channels, groups };
+    assert!(
+        groups > 0 && channels.is_multiple_of(groups),
+        "{channels} channels do not split into {groups} groups"
+    );
+    let g = Groups {
+        batch,
+        rows: x.numel() / batch / channels,
+        channels,
+        groups,
+    };
     let statistics = kernel::group_statistics(x.data(), g, eps);
     let out = kernel::group_norm(x.data(), &statistics, g, gamma.data(), beta.data(), silu);
     let out = Tensor::from_vec(out, x.shape());
@@ -58,6 +76,10 @@ pub fn layer_norm(x: &Tensor, gamma: &Param, beta: &Param, eps: f32) -> Tensor {
     let needs = [on_tape(&gamma), on_tape(&beta)];
     let (saved, gamma_saved) = (x.detach(), gamma.detach());
     record(out, &[x, &gamma, &beta], move |grad| {
-        gradients(kernel::layer_norm_backward(saved.data(), grad.data(), gamma_saved.data(), eps), saved.shape(), needs)
+        gradients(
+            kernel::layer_norm_backward(saved.data(), grad.data(), gamma_saved.data(), eps),
+            saved.shape(),
+            needs,
+        )
     })
 }

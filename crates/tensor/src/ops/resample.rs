@@ -5,7 +5,9 @@ use crate::ops::elementwise::scale_samples;
 
 /// `[B, H, W, C] -> [B, 2H, 2W, C]`, nearest neighbour. Backward: each pixel sums its four copies.
 pub fn upsample_nearest_2x(x: &Tensor) -> Tensor {
-    let &[b, h, w, c] = x.shape() else { panic!("upsample_nearest_2x wants [B, H, W, C], shape is {:?}", x.shape()) };
+    let &[b, h, w, c] = x.shape() else {
+        panic!("upsample_nearest_2x wants [B, H, W, C], shape is {:?}", x.shape())
+    };
     let row = 2 * w * c;
     let mut out = vec![0.0; 4 * x.numel()];
     if !out.is_empty() {
@@ -13,7 +15,10 @@ pub fn upsample_nearest_2x(x: &Tensor) -> Tensor {
             for (i, pair) in part.chunks_exact_mut(2 * row).enumerate() {
                 let from = (at / (2 * row) + i) * w * c;
                 let (top, bottom) = pair.split_at_mut(row);
-                for (pixel, twice) in x.data()[from..from + w * c].chunks_exact(c).zip(top.chunks_exact_mut(2 * c)) {
+                for (pixel, twice) in x.data()[from..from + w * c]
+                    .chunks_exact(c)
+                    .zip(top.chunks_exact_mut(2 * c))
+                {
                     let (left, right) = twice.split_at_mut(c);
                     left.copy_from_slice(pixel);
                     right.copy_from_slice(pixel);
@@ -45,9 +50,15 @@ pub fn upsample_nearest_2x(x: &Tensor) -> Tensor {
 
 /// `[B, H, W, C] -> [B, C]`, mean over the picture. Backward: `grad / (H W)` to each pixel.
 pub fn avg_pool_global(x: &Tensor) -> Tensor {
-    let &[b, h, w, c] = x.shape() else { panic!("avg_pool_global wants [B, H, W, C], shape is {:?}", x.shape()) };
+    let &[b, h, w, c] = x.shape() else {
+        panic!("avg_pool_global wants [B, H, W, C], shape is {:?}", x.shape())
+    };
     assert!(h * w * c > 0, "avg_pool_global of no pixels");
-    let sums: Vec<f32> = x.data().chunks_exact(h * w * c).flat_map(|s| kernel::column_sums(s, c)).collect();
+    let sums: Vec<f32> = x
+        .data()
+        .chunks_exact(h * w * c)
+        .flat_map(|s| kernel::column_sums(s, c))
+        .collect();
     let factor = 1.0 / (h * w) as f32;
     let out = scale_samples(&Tensor::from_vec(sums, &[b, c]), &vec![factor; b]);
     record(out, &[x], move |grad| {

@@ -5,7 +5,12 @@ use prima_tensor::{Philox, Tensor, mul, no_grad, weighted_mse};
 
 /// Standard normal values, the same for the same seed and shape.
 pub fn random_tensor(seed: u64, shape: &[usize]) -> Tensor {
-    let noise = Philox { seed, image: 0, purpose: 0x7e57, step: 0 };
+    let noise = Philox {
+        seed,
+        image: 0,
+        purpose: 0x7e57,
+        step: 0,
+    };
     Tensor::from_vec(noise.normal(shape.iter().product()), shape)
 }
 
@@ -16,7 +21,11 @@ pub fn assert_close(a: &Tensor, b: &Tensor, rel: f32) {
     let scale = b.data().iter().fold(1e-3f32, |m, v| m.max(v.abs()));
     for (i, (x, y)) in a.data().iter().zip(b.data()).enumerate() {
         let close = (x - y).abs() <= rel * scale;
-        assert!(close, "value {i} of {:?}: {x} and {y} differ by more than {rel} of {scale}", a.shape());
+        assert!(
+            close,
+            "value {i} of {:?}: {x} and {y} differ by more than {rel} of {scale}",
+            a.shape()
+        );
     }
 }
 
@@ -38,18 +47,32 @@ pub fn check_gradients(inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Tensor, toler
     let gradients = total(&out, &weights).backward();
     let value = |inputs: &[Tensor]| -> f64 {
         let out = no_grad(|| f(inputs));
-        out.data().iter().zip(weights.data()).map(|(o, w)| f64::from(*o) * f64::from(*w)).sum()
+        out.data()
+            .iter()
+            .zip(weights.data())
+            .map(|(o, w)| f64::from(*o) * f64::from(*w))
+            .sum()
     };
     for (which, leaf) in leaves.iter().enumerate() {
-        let gradient = gradients.get(leaf).unwrap_or_else(|| panic!("input {which} has no gradient"));
+        let gradient = gradients
+            .get(leaf)
+            .unwrap_or_else(|| panic!("input {which} has no gradient"));
         assert_eq!(gradient.shape(), leaf.shape(), "gradient of input {which}");
-        let size = gradient.data().iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
+        let size = gradient
+            .data()
+            .iter()
+            .map(|g| f64::from(*g).powi(2))
+            .sum::<f64>()
+            .sqrt();
         for (label, direction) in directions(which, inputs[which].shape()) {
             let expected = dot(gradient.data(), &direction);
             let got = slope(inputs, which, &direction, &value);
             let bound = f64::from(tolerance) * (size + 1e-2);
             let off = (expected - got).abs();
-            assert!(off <= bound, "input {which}, {label}: tape {expected}, differences {got}, |gradient| {size}");
+            assert!(
+                off <= bound,
+                "input {which}, {label}: tape {expected}, differences {got}, |gradient| {size}"
+            );
         }
     }
 }
@@ -71,8 +94,17 @@ fn directions(which: usize, shape: &[usize]) -> Vec<(String, Vec<f64>)> {
     let mut all = Vec::new();
     for k in 0..4u64 {
         let noise = random_tensor(1000 + which as u64 * 16 + k, shape);
-        let norm = noise.data().iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt().max(1e-9);
-        all.push((format!("direction {k}"), noise.data().iter().map(|v| f64::from(*v) / norm).collect()));
+        let norm = noise
+            .data()
+            .iter()
+            .map(|v| f64::from(*v).powi(2))
+            .sum::<f64>()
+            .sqrt()
+            .max(1e-9);
+        all.push((
+            format!("direction {k}"),
+            noise.data().iter().map(|v| f64::from(*v) / norm).collect(),
+        ));
     }
     for k in 0..6usize.min(len) {
         let at = (k * 7919 + which) % len;
@@ -93,7 +125,12 @@ fn slope(inputs: &[Tensor], which: usize, direction: &[f64], value: &impl Fn(&[T
     let at = |factor: f64| {
         let mut moved = inputs.to_vec();
         let base = &inputs[which];
-        let data = base.data().iter().zip(direction).map(|(v, d)| (f64::from(*v) + factor * step * d) as f32).collect();
+        let data = base
+            .data()
+            .iter()
+            .zip(direction)
+            .map(|(v, d)| (f64::from(*v) + factor * step * d) as f32)
+            .collect();
         moved[which] = Tensor::from_vec(data, base.shape());
         value(&moved)
     };
