@@ -1,1 +1,14 @@
-//! prima: eval
+//! How good a model is, measured: does it paint what the words say?
+//!
+//! `classes`: prompts naming one object, classified by the nearest class mean in EfficientNet-lite0
+//! features of reference renders. `colours`: "a COLOUR OBJECT" prompts, judged by the object's hue.
+
+pub mod classes;
+pub mod colours;
+mod error;
+mod features;
+pub mod suite;
+
+pub use error::Error;
+pub use features::FeatureNet;
+pub use suite::{Class, Suite};

@@ -1,0 +1,64 @@
+//! An evaluation suite on disk: `suite.json` and, per class, reference pictures of equal size.
+
+use crate::Error;
+use prima_pipeline::Picture;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// One object: how to ask for it, and pictures of it that the model never saw.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Class {
+    pub name: String,
+    pub prompt: String,
+    /// File names below the suite's folder.
+    pub pictures: Vec<String>,
+}
+
+/// "a COLOUR OBJECT".
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ColourPrompt {
+    pub prompt: String,
+    /// A name of [`crate::colours::Hue`].
+    pub colour: String,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Suite {
+    /// Where the pictures come from, in words.
+    pub description: String,
+    pub classes: Vec<Class>,
+    pub colours: Vec<ColourPrompt>,
+    #[serde(skip)]
+    folder: PathBuf,
+}
+
+impl Suite {
+    pub fn new(description: String, classes: Vec<Class>, colours: Vec<ColourPrompt>) -> Self {
+        Self { description, classes, colours, folder: PathBuf::new() }
+    }
+
+    pub fn open(folder: &Path) -> Result<Self, Error> {
+        let path = folder.join("suite.json");
+        let text = std::fs::read_to_string(&path).map_err(|e| Error::File { path: path.clone(), reason: e.to_string() })?;
+        let mut suite: Self =
+            serde_json::from_str(&text).map_err(|e| Error::File { path: path.clone(), reason: e.to_string() })?;
+        suite.folder = folder.to_owned();
+        if let Some(class) = suite.classes.iter().find(|c| c.pictures.is_empty()) {
+            return Err(Error::EmptyClass { path, class: class.name.clone() });
+        }
+        Ok(suite)
+    }
+
+    /// The reference pictures of one class.
+    pub fn pictures(&self, class: &Class) -> Result<Vec<Picture>, Error> {
+        class
+            .pictures
+            .iter()
+            .map(|name| {
+                let path = self.folder.join(name);
+                let bytes = std::fs::read(&path).map_err(|e| Error::File { path: path.clone(), reason: e.to_string() })?;
+                Ok(Picture::decode(&bytes, name)?)
+            })
+            .collect()
+    }
+}
