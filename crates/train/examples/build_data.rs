@@ -8,7 +8,13 @@ use std::path::{Path, PathBuf};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let value = |name: &str| arguments.iter().position(|a| a == name).and_then(|i| arguments.get(i + 1)).map(PathBuf::from);
+    let value = |name: &str| {
+        arguments
+            .iter()
+            .position(|a| a == name)
+            .and_then(|i| arguments.get(i + 1))
+            .map(PathBuf::from)
+    };
     let out = value("--out").ok_or("--out DIR is missing")?;
     let full = value("--profile").is_some_and(|p| p.as_os_str() == "full");
     if let Some(packages) = value("--packages") {
@@ -41,16 +47,28 @@ fn contact_sheet(composer: &Composer, start: u64, path: &Path) -> Result<(), Box
         let rgb = if start >= 1 << 40 {
             let noun = (start - (1 << 40)) as usize + (i / 2) as usize;
             println!("{}", composer.prompt(noun));
-            if i % 2 == 0 { composer.held_back(noun, 0)? } else { composer.reference(noun, 0)? }
+            if i % 2 == 0 {
+                composer.held_back(noun, 0)?
+            } else {
+                composer.reference(noun, 0)?
+            }
         } else {
             let sample = composer.sample(start + u64::from(i))?;
             println!("{}", sample.caption);
             sample.rgb
         };
         let tile = image::RgbImage::from_raw(SIZE_PX, SIZE_PX, rgb).ok_or("a sample has the wrong size")?;
-        image::imageops::replace(&mut sheet, &tile, i64::from(i % columns * SIZE_PX), i64::from(i / columns * SIZE_PX));
+        image::imageops::replace(
+            &mut sheet,
+            &tile,
+            i64::from(i % columns * SIZE_PX),
+            i64::from(i / columns * SIZE_PX),
+        );
     }
-    eprintln!("{:.2} ms a sample", clock.elapsed().as_secs_f64() * 1e3 / f64::from(columns * rows));
+    eprintln!(
+        "{:.2} ms a sample",
+        clock.elapsed().as_secs_f64() * 1e3 / f64::from(columns * rows)
+    );
     sheet.save(path)?;
     Ok(())
 }

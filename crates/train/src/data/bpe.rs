@@ -10,16 +10,15 @@
 use super::DataError;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};
+use tokenizers::Normalizer;
 use tokenizers::normalizers::{Lowercase, NFC, Sequence as NormalizerSequence};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::tokenizer::normalizer::{NormalizedString, SplitDelimiterBehavior};
-use tokenizers::Normalizer;
+use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};
 
 /// CLIP's word pattern, as in transformers' `convert_slow_tokenizer.py` (CLIPConverter).
-pub const WORD_PATTERN: &str =
-    r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+pub const WORD_PATTERN: &str = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 pub const START_OF_TEXT: &str = "<|startoftext|>";
 pub const END_OF_TEXT: &str = "<|endoftext|>";
 
@@ -51,7 +50,9 @@ impl WordSplitter {
     /// The words of `text`.
     pub fn words(&self, text: &str) -> Result<Vec<String>, DataError> {
         let mut normalized = NormalizedString::from(text);
-        self.normalizer.normalize(&mut normalized).map_err(DataError::tokenizer)?;
+        self.normalizer
+            .normalize(&mut normalized)
+            .map_err(DataError::tokenizer)?;
         let mut pieces = PreTokenizedString::from(normalized);
         self.split.pre_tokenize(&mut pieces).map_err(DataError::tokenizer)?;
         self.bytes.pre_tokenize(&mut pieces).map_err(DataError::tokenizer)?;
@@ -83,18 +84,28 @@ pub fn train(words: &WordCounts, entries: usize) -> Bpe {
         .map(|(word, count)| {
             let last = word.chars().count().saturating_sub(1);
             let symbol = |(i, c): (usize, char)| if i == last { format!("{c}</w>") } else { c.to_string() };
-            (word.chars().enumerate().filter_map(|x| ids.get(&symbol(x)).copied()).collect(), *count)
+            (
+                word.chars()
+                    .enumerate()
+                    .filter_map(|x| ids.get(&symbol(x)).copied())
+                    .collect(),
+                *count,
+            )
         })
         .collect();
 
     let mut pairs: HashMap<(u32, u32), u64> = HashMap::new();
     for (word, count) in &corpus {
-        word.windows(2).for_each(|w| *pairs.entry((w[0], w[1])).or_default() += count);
+        word.windows(2)
+            .for_each(|w| *pairs.entry((w[0], w[1])).or_default() += count);
     }
     let mut merges = Vec::new();
     while vocab.len() + 2 < entries {
         // The tie-break by ids keeps the result the same on every run.
-        let best = pairs.iter().filter(|(_, n)| **n > 1).max_by_key(|(pair, n)| (**n, std::cmp::Reverse(**pair)));
+        let best = pairs
+            .iter()
+            .filter(|(_, n)| **n > 1)
+            .max_by_key(|(pair, n)| (**n, std::cmp::Reverse(**pair)));
         let Some((&(left, right), _)) = best else { break };
         let token = format!("{}{}", vocab[left as usize], vocab[right as usize]);
         merges.push((vocab[left as usize].clone(), vocab[right as usize].clone()));
@@ -105,9 +116,11 @@ pub fn train(words: &WordCounts, entries: usize) -> Bpe {
         });
         for (word, count) in &mut corpus {
             if word.windows(2).any(|w| w == [left, right]) {
-                word.windows(2).for_each(|w| *pairs.entry((w[0], w[1])).or_default() -= *count);
+                word.windows(2)
+                    .for_each(|w| *pairs.entry((w[0], w[1])).or_default() -= *count);
                 *word = merged(word, left, right, id);
-                word.windows(2).for_each(|w| *pairs.entry((w[0], w[1])).or_default() += *count);
+                word.windows(2)
+                    .for_each(|w| *pairs.entry((w[0], w[1])).or_default() += *count);
             }
         }
         pairs.remove(&(left, right));
@@ -136,8 +149,12 @@ impl Bpe {
     /// Writes the files of a diffusers `tokenizer/` folder.
     pub fn write(&self, folder: &Path) -> Result<(), DataError> {
         std::fs::create_dir_all(folder).map_err(|e| DataError::io(folder, e))?;
-        let vocab: serde_json::Map<String, serde_json::Value> =
-            self.vocab.iter().enumerate().map(|(id, token)| (token.clone(), id.into())).collect();
+        let vocab: serde_json::Map<String, serde_json::Value> = self
+            .vocab
+            .iter()
+            .enumerate()
+            .map(|(id, token)| (token.clone(), id.into()))
+            .collect();
         let mut merges = String::from("#version: 0.2\n");
         for (left, right) in &self.merges {
             merges.push_str(&format!("{left} {right}\n"));

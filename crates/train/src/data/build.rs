@@ -40,6 +40,8 @@ pub(super) struct Job {
     pub set: &'static str,
     pub style: &'static str,
     pub kind: Kind,
+    /// Whether it may be repainted and called by a colour. People may not: "a brown woman" is no caption.
+    pub has_colour: bool,
     pub drawing: Drawing,
 }
 
@@ -62,7 +64,13 @@ const SETS: [EmojiSet; 8] = [
     set("twemoji", "twemoji", "@iconify-json/twemoji", "CC-BY-4.0", false),
     set("emojione", "emojione", "@iconify-json/emojione", "CC-BY-4.0", false),
     set("fxemoji", "cartoon", "@iconify-json/fxemoji", "Apache-2.0", true),
-    set("streamline", "line art", "@iconify-json/streamline-emojis", "CC-BY-4.0", true),
+    set(
+        "streamline",
+        "line art",
+        "@iconify-json/streamline-emojis",
+        "CC-BY-4.0",
+        true,
+    ),
 ];
 
 const fn set(
@@ -72,7 +80,13 @@ const fn set(
     licence: &'static str,
     full_only: bool,
 ) -> EmojiSet {
-    EmojiSet { name, style, package, licence, full_only }
+    EmojiSet {
+        name,
+        style,
+        package,
+        licence,
+        full_only,
+    }
 }
 
 /// The pictures of a set by code points.
@@ -118,40 +132,76 @@ fn open_sets(options: &BuildOptions, words: &mut Emojibase) -> Result<Vec<Pictur
 struct Vocabulary {
     nouns: Vec<NounRecord>,
     codes: Vec<Vec<String>>,
+    is_person: Vec<bool>,
 }
+
+/// Emojibase's group of people and parts of the body.
+const PEOPLE: u32 = 1;
 
 fn tags(words: &Concept, phrase: &str) -> Vec<String> {
     let said: HashSet<&str> = phrase.split([' ', '-']).collect();
-    let new = |tag: &&String| !tag.split([' ', '-']).all(|w| said.contains(w)) && tag.is_ascii();
-    words.tags.iter().filter(new).take(6).map(|t| t.to_lowercase()).collect()
+    let is_word = |tag: &str| tag.len() > 2 && tag.chars().all(|c| c.is_ascii_alphabetic() || c == ' ' || c == '-');
+    let new = |tag: &&String| is_word(tag) && !tag.split([' ', '-']).all(|w| said.contains(w));
+    words
+        .tags
+        .iter()
+        .filter(new)
+        .take(6)
+        .map(|t| t.to_lowercase())
+        .collect()
 }
 
 fn vocabulary(words: &Emojibase, options: &BuildOptions) -> Result<Vocabulary, DataError> {
     let mut nouns = Vec::new();
     let mut codes = Vec::new();
+    let mut is_person = Vec::new();
     let mut taken: HashSet<String> = HashSet::new();
     for (rank, core) in core_nouns().into_iter().enumerate() {
         let find = |label: &String| {
-            words
-                .by_label(label)
-                .ok_or_else(|| DataError::UnknownLabel { line: core.line, label: label.clone() })
+            words.by_label(label).ok_or_else(|| DataError::UnknownLabel {
+                line: core.line,
+                label: label.clone(),
+            })
         };
         let named = find(&core.words)?;
-        let shown = core.labels.iter().map(|l| Ok(find(l)?.code.clone())).collect::<Result<Vec<_>, DataError>>()?;
+        let shown = core
+            .labels
+            .iter()
+            .map(|l| Ok(find(l)?.code.clone()))
+            .collect::<Result<Vec<_>, DataError>>()?;
         taken.extend(shown.iter().cloned());
         let mut names = named.names.clone();
         names.insert("en".to_owned(), caption::without_article(&core.phrase).to_owned());
-        nouns.push(NounRecord { tags: tags(named, &core.phrase), phrase: core.phrase, core_rank: Some(rank), names });
+        nouns.push(NounRecord {
+            tags: tags(named, &core.phrase),
+            phrase: core.phrase,
+            core_rank: Some(rank),
+            names,
+        });
         codes.push(shown);
+        is_person.push(named.group == PEOPLE);
     }
     if options.profile == Profile::Full {
-        for concept in words.concepts.iter().filter(|c| extras::is_wanted(c) && !taken.contains(&c.code)) {
+        for concept in words
+            .concepts
+            .iter()
+            .filter(|c| extras::is_wanted(c) && !taken.contains(&c.code))
+        {
             let phrase = extras::phrase(concept);
+            // A whole dog and a dog's face are both "a dog".
+            if let Some(same) = nouns.iter().position(|n: &NounRecord| n.phrase == phrase) {
+                codes[same].push(concept.code.clone());
+                continue;
+            }
             nouns.push(NounRecord {
                 tags: tags(concept, &phrase),
                 phrase,
                 core_rank: None,
-                names: concept.names.iter().map(|(l, n)| (l.clone(), n.to_lowercase())).collect(),
+                names: concept
+                    .names
+                    .iter()
+                    .map(|(l, n)| (l.clone(), n.to_lowercase()))
+                    .collect(),
             });
             let mut shown = vec![concept.code.clone()];
             // At most one skin tone in five: keep one tone of some people.
@@ -160,9 +210,14 @@ fn vocabulary(words: &Emojibase, options: &BuildOptions) -> Result<Vocabulary, D
                 shown.extend(random.pick(&concept.skins).cloned());
             }
             codes.push(shown);
+            is_person.push(concept.group == PEOPLE);
         }
     }
-    Ok(Vocabulary { nouns, codes })
+    Ok(Vocabulary {
+        nouns,
+        codes,
+        is_person,
+    })
 }
 
 /// Draws everything and writes the data set. `progress` is told (done, total) pictures.
@@ -176,8 +231,11 @@ pub fn build(options: &BuildOptions, progress: &(dyn Fn(usize, usize) + Sync)) -
         extras::add(options, &mut vocabulary.nouns, &mut jobs)?;
     }
     let (mut records, sha256) = draw_all(options, &jobs, progress)?;
-    let licences: HashMap<&str, (&str, &str)> =
-        SETS.iter().map(|s| (s.name, (s.package, s.licence))).chain(extras::LICENCES).collect();
+    let licences: HashMap<&str, (&str, &str)> = SETS
+        .iter()
+        .map(|s| (s.name, (s.package, s.licence)))
+        .chain(extras::LICENCES)
+        .collect();
     hold_back(&mut records, options.seed);
     write_jsonl(&options.out.join("sprites.jsonl"), &records)?;
     write_jsonl(&options.out.join("nouns.jsonl"), &vocabulary.nouns)?;
@@ -191,13 +249,24 @@ pub fn build(options: &BuildOptions, progress: &(dyn Fn(usize, usize) + Sync)) -
 
     let mut sources: Vec<Source> = Vec::new();
     for record in &records {
-        let (name, licence) = licences.get(record.set.as_str()).copied().unwrap_or((record.set.as_str(), ""));
+        let (name, licence) = licences
+            .get(record.set.as_str())
+            .copied()
+            .unwrap_or((record.set.as_str(), ""));
         match sources.iter_mut().find(|s| s.name == name) {
             Some(source) => source.sprites += 1,
-            None => sources.push(Source { name: name.to_owned(), licence: licence.to_owned(), sprites: 1 }),
+            None => sources.push(Source {
+                name: name.to_owned(),
+                licence: licence.to_owned(),
+                sprites: 1,
+            }),
         }
     }
-    sources.push(Source { name: "emojibase-data".to_owned(), licence: "MIT".to_owned(), sprites: 0 });
+    sources.push(Source {
+        name: "emojibase-data".to_owned(),
+        licence: "MIT".to_owned(),
+        sprites: 0,
+    });
     let manifest = Manifest {
         format: FORMAT,
         profile: options.profile,
@@ -211,8 +280,10 @@ pub fn build(options: &BuildOptions, progress: &(dyn Fn(usize, usize) + Sync)) -
         sources,
         sha256,
     };
-    let text = serde_json::to_string_pretty(&manifest)
-        .map_err(|source| DataError::Json { file: options.out.join("manifest.json"), source })?;
+    let text = serde_json::to_string_pretty(&manifest).map_err(|source| DataError::Json {
+        file: options.out.join("manifest.json"),
+        source,
+    })?;
     // Written last: a folder without it is not a data set.
     write("manifest.json", &text)?;
     Ok(manifest)
@@ -224,7 +295,15 @@ fn emoji_jobs(vocabulary: &Vocabulary, sets: &[Pictures]) -> Vec<Job> {
         for pictures in sets {
             for drawing in codes.iter().filter_map(|code| pictures.drawings.get(code)) {
                 let (set, style) = (pictures.set.name, pictures.set.style);
-                jobs.push(Job { noun, set, style, kind: Kind::Object, drawing: drawing.clone() });
+                let has_colour = !vocabulary.is_person[noun];
+                jobs.push(Job {
+                    noun,
+                    set,
+                    style,
+                    kind: Kind::Object,
+                    has_colour,
+                    drawing: drawing.clone(),
+                });
             }
         }
     }
@@ -255,10 +334,10 @@ fn draw_all(
                 set: job.set.to_owned(),
                 style: job.style.to_owned(),
                 kind: job.kind,
-                hue_shiftable: job.kind != Kind::Photo && palette.is_hue_shiftable(),
+                hue_shiftable: job.has_colour && palette.is_hue_shiftable(),
                 hue: palette.hue,
                 luma: palette.luma,
-                main_colour: palette.main.map(|c| c.name().to_owned()),
+                main_colour: palette.main.filter(|_| job.has_colour).map(|c| c.name().to_owned()),
                 mean_rgb: palette.mean.map(|v| (v * 255.0).round() as u8),
                 held_back: false,
             });

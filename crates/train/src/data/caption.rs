@@ -6,8 +6,20 @@ use super::random::Random;
 
 /// Measures that stand before the noun: "a pair of red scissors", not "a red pair of scissors".
 const MEASURES: [&str; 14] = [
-    "pair of ", "bunch of ", "slice of ", "loaf of ", "glass of ", "mug of ", "cup of ", "stack of ", "bowl of ",
-    "box of ", "piece of ", "plate of ", "pot of ", "drop of ",
+    "pair of ",
+    "bunch of ",
+    "slice of ",
+    "loaf of ",
+    "glass of ",
+    "mug of ",
+    "cup of ",
+    "stack of ",
+    "bowl of ",
+    "box of ",
+    "piece of ",
+    "plate of ",
+    "pot of ",
+    "drop of ",
 ];
 
 /// Splits off the article: ("a ", "dog"), ("", "french fries").
@@ -27,12 +39,18 @@ pub fn without_article(phrase: &str) -> &str {
 
 /// "a" or "an" as the next word sounds.
 pub fn indefinite_article(next: &str) -> &'static str {
-    let word = next.split([' ', '-']).next().unwrap_or_default().to_lowercase();
-    let sounded_as_consonant = ["uni", "use", "usa", "eu", "one", "ukulele", "ufo", "u-"].iter().any(|p| word.starts_with(p))
+    let word = next.split(' ').next().unwrap_or_default().to_lowercase();
+    let sounded_as_consonant = ["uni", "use", "usa", "eu", "one", "ukulele", "ufo"]
+        .iter()
+        .any(|p| word.starts_with(p))
         && !word.starts_with("unin");
-    let silent_h = ["hour", "honest", "heir"].iter().any(|p| word.starts_with(p));
+    let said_with_vowel = ["hour", "honest", "heir", "x-ray"].iter().any(|p| word.starts_with(p));
     let spelled_vowel = word.starts_with(['a', 'e', 'i', 'o', 'u']);
-    if (spelled_vowel && !sounded_as_consonant) || silent_h { "an" } else { "a" }
+    if (spelled_vowel && !sounded_as_consonant) || said_with_vowel {
+        "an"
+    } else {
+        "a"
+    }
 }
 
 /// Puts an adjective before the noun: `an apple` + `red` -> `a red apple`; `a pair of scissors` -> `a pair of red
@@ -49,42 +67,112 @@ pub fn with_adjective(phrase: &str, adjective: &str) -> String {
 }
 
 /// Words that end in s and are one thing.
-const SINGULAR_S: [&str; 13] = [
-    "bus", "cactus", "octopus", "glass", "dress", "compass", "cross", "hibiscus", "lotus", "hippopotamus", "trellis",
-    "tennis", "walrus",
+const SINGULAR_S: [&str; 16] = [
+    "bus",
+    "cactus",
+    "octopus",
+    "glass",
+    "dress",
+    "compass",
+    "cross",
+    "hibiscus",
+    "lotus",
+    "hippopotamus",
+    "trellis",
+    "tennis",
+    "walrus",
+    "rhinoceros",
+    "catoblepas",
+    "cyclops",
 ];
 /// Labels that are names of stuff or of a single thing, and take no "a".
-const NO_ARTICLE: [&str; 22] = [
-    "bread", "bacon", "spaghetti", "sushi", "popcorn", "oden", "dango", "butter", "garlic", "ginger root", "salt",
-    "rice", "cooked rice", "curry rice", "fog", "fire", "lightning", "tennis", "bowling", "ice", "broccoli", "ice hockey",
+const NO_ARTICLE: [&str; 42] = [
+    "bread",
+    "bacon",
+    "spaghetti",
+    "sushi",
+    "popcorn",
+    "oden",
+    "dango",
+    "butter",
+    "garlic",
+    "ginger root",
+    "salt",
+    "rice",
+    "cooked rice",
+    "curry rice",
+    "fog",
+    "fire",
+    "lightning",
+    "tennis",
+    "bowling",
+    "ice",
+    "broccoli",
+    "ice hockey",
+    "field hockey",
+    "badminton",
+    "ping pong",
+    "lacrosse",
+    "nail polish",
+    "thread",
+    "yarn",
+    "luggage",
+    "mount fuji",
+    "santa claus",
+    "mrs. claus",
+    "mx claus",
+    "skull and crossbones",
+    "pouring liquid",
+    "performing arts",
+    "canned food",
+    "sake",
+    "mate",
+    "dna",
+    "palms up together",
 ];
 /// Plurals that come as one pair.
 const PAIRS: [&str; 13] = [
-    "scissors", "glasses", "sunglasses", "goggles", "jeans", "shorts", "chopsticks", "skis", "gloves", "socks",
-    "headphones", "dancers", "pliers",
+    "scissors",
+    "glasses",
+    "sunglasses",
+    "goggles",
+    "jeans",
+    "shorts",
+    "chopsticks",
+    "skis",
+    "gloves",
+    "socks",
+    "headphones",
+    "dancers",
+    "pliers",
 ];
 
 /// A noun phrase for a label that nobody has written a phrase for.
 pub fn phrase_of(label: &str) -> String {
     let label = label.to_lowercase().replace('’', "'");
-    let last = label.rsplit(' ').next().unwrap_or_default();
     if PAIRS.contains(&label.as_str()) {
         return format!("a pair of {label}");
     }
     if NO_ARTICLE.contains(&label.as_str()) || label.starts_with("the ") {
         return label;
     }
-    // "men wrestling", "two hearts", "cherries": several things need no article. A phrase with a preposition
-    // ("houses on a hill") is judged by its head.
-    let head = [" with ", " on ", " in ", " of ", " holding ", " behind ", " over ", " at "]
-        .iter()
-        .find_map(|p| label.split_once(p))
-        .map_or(last, |(before, _)| before.rsplit(' ').next().unwrap_or_default());
+    // "men wrestling", "two hearts", "cherries": several things need no article. What follows a preposition or a
+    // participle does not count: "a house with gardens", "a person lifting weights".
     let first = label.split(' ').next().unwrap_or_default();
-    let several = ["men", "women", "people", "two", "three"].contains(&first)
+    let head = label
+        .split(' ')
+        .take_while(|w| !["with", "on", "in", "of", "behind", "over", "at", "and"].contains(w))
+        .take_while(|w| !(["person", "man", "woman"].contains(&first) && w.ends_with("ing")))
+        .last()
+        .unwrap_or(first);
+    let several = ["men", "women", "people"].contains(&first)
         || ["men", "women", "people", "feet", "teeth", "fries"].contains(&head);
     let plural = head.ends_with('s') && !head.ends_with("ss") && !head.ends_with("us") && !SINGULAR_S.contains(&head);
-    if several || plural { label } else { format!("{} {label}", indefinite_article(&label)) }
+    if several || plural {
+        label
+    } else {
+        format!("{} {label}", indefinite_article(&label))
+    }
 }
 
 /// The simple plural of an English noun.
@@ -94,11 +182,32 @@ pub fn plural(noun: &str) -> String {
         return format!("{}{rest}{}", plural(head), &noun[measure.len()..]);
     }
     let irregular = [
-        ("mouse", "mice"), ("fish", "fish"), ("sheep", "sheep"), ("deer", "deer"), ("man", "men"), ("woman", "women"),
-        ("child", "children"), ("person", "people"), ("foot", "feet"), ("tooth", "teeth"), ("goose", "geese"),
-        ("ox", "oxen"), ("leaf", "leaves"), ("loaf", "loaves"), ("knife", "knives"), ("wolf", "wolves"), ("die", "dice"),
-        ("cactus", "cacti"), ("squid", "squid"), ("shrimp", "shrimp"), ("potato", "potatoes"), ("tomato", "tomatoes"),
-        ("mango", "mangoes"), ("volcano", "volcanoes"), ("scarf", "scarves"), ("ear of corn", "ears of corn"),
+        ("mouse", "mice"),
+        ("fish", "fish"),
+        ("sheep", "sheep"),
+        ("deer", "deer"),
+        ("man", "men"),
+        ("woman", "women"),
+        ("child", "children"),
+        ("person", "people"),
+        ("foot", "feet"),
+        ("tooth", "teeth"),
+        ("goose", "geese"),
+        ("ox", "oxen"),
+        ("leaf", "leaves"),
+        ("loaf", "loaves"),
+        ("knife", "knives"),
+        ("wolf", "wolves"),
+        ("die", "dice"),
+        ("cactus", "cacti"),
+        ("squid", "squid"),
+        ("shrimp", "shrimp"),
+        ("potato", "potatoes"),
+        ("tomato", "tomatoes"),
+        ("mango", "mangoes"),
+        ("volcano", "volcanoes"),
+        ("scarf", "scarves"),
+        ("ear of corn", "ears of corn"),
     ];
     for (one, many) in irregular {
         if noun == one || noun.ends_with(&format!(" {one}")) {
@@ -141,7 +250,10 @@ pub fn english(phrase: &str, said: Said, random: &mut Random) -> String {
     if let Some(background) = said.background.map(Colour::name) {
         caption = match random.below(3) {
             0 => format!("{caption}, {background} background"),
-            _ => format!("{caption} on {} {background} background", indefinite_article(background)),
+            _ => format!(
+                "{caption} on {} {background} background",
+                indefinite_article(background)
+            ),
         };
     }
     match said.style {
@@ -161,8 +273,20 @@ struct Language {
 }
 
 const COLOUR_ORDER: [Colour; 15] = [
-    Colour::Red, Colour::Orange, Colour::Yellow, Colour::Green, Colour::Blue, Colour::Purple, Colour::Pink,
-    Colour::Brown, Colour::Black, Colour::White, Colour::Grey, Colour::LightBlue, Colour::LightGreen, Colour::DarkBlue,
+    Colour::Red,
+    Colour::Orange,
+    Colour::Yellow,
+    Colour::Green,
+    Colour::Blue,
+    Colour::Purple,
+    Colour::Pink,
+    Colour::Brown,
+    Colour::Black,
+    Colour::White,
+    Colour::Grey,
+    Colour::LightBlue,
+    Colour::LightGreen,
+    Colour::DarkBlue,
     Colour::Beige,
 ];
 
@@ -174,8 +298,21 @@ const OTHERS: [Language; 7] = [
         colour: "{}",
         background: "Hintergrund {}",
         colours: [
-            "rot", "orange", "gelb", "grün", "blau", "lila", "rosa", "braun", "schwarz", "weiß", "grau", "hellblau",
-            "hellgrün", "dunkelblau", "beige",
+            "rot",
+            "orange",
+            "gelb",
+            "grün",
+            "blau",
+            "lila",
+            "rosa",
+            "braun",
+            "schwarz",
+            "weiß",
+            "grau",
+            "hellblau",
+            "hellgrün",
+            "dunkelblau",
+            "beige",
         ],
     },
     Language {
@@ -184,8 +321,21 @@ const OTHERS: [Language; 7] = [
         colour: "color {}",
         background: "fondo {}",
         colours: [
-            "rojo", "naranja", "amarillo", "verde", "azul", "morado", "rosa", "marrón", "negro", "blanco", "gris",
-            "azul claro", "verde claro", "azul oscuro", "beige",
+            "rojo",
+            "naranja",
+            "amarillo",
+            "verde",
+            "azul",
+            "morado",
+            "rosa",
+            "marrón",
+            "negro",
+            "blanco",
+            "gris",
+            "azul claro",
+            "verde claro",
+            "azul oscuro",
+            "beige",
         ],
     },
     Language {
@@ -194,8 +344,21 @@ const OTHERS: [Language; 7] = [
         colour: "couleur {}",
         background: "fond {}",
         colours: [
-            "rouge", "orange", "jaune", "vert", "bleu", "violet", "rose", "marron", "noir", "blanc", "gris",
-            "bleu clair", "vert clair", "bleu foncé", "beige",
+            "rouge",
+            "orange",
+            "jaune",
+            "vert",
+            "bleu",
+            "violet",
+            "rose",
+            "marron",
+            "noir",
+            "blanc",
+            "gris",
+            "bleu clair",
+            "vert clair",
+            "bleu foncé",
+            "beige",
         ],
     },
     Language {
@@ -204,8 +367,21 @@ const OTHERS: [Language; 7] = [
         colour: "colore {}",
         background: "sfondo {}",
         colours: [
-            "rosso", "arancione", "giallo", "verde", "blu", "viola", "rosa", "marrone", "nero", "bianco", "grigio",
-            "azzurro", "verde chiaro", "blu scuro", "beige",
+            "rosso",
+            "arancione",
+            "giallo",
+            "verde",
+            "blu",
+            "viola",
+            "rosa",
+            "marrone",
+            "nero",
+            "bianco",
+            "grigio",
+            "azzurro",
+            "verde chiaro",
+            "blu scuro",
+            "beige",
         ],
     },
     Language {
@@ -214,8 +390,21 @@ const OTHERS: [Language; 7] = [
         colour: "na cor {}",
         background: "fundo {}",
         colours: [
-            "vermelho", "laranja", "amarelo", "verde", "azul", "roxo", "rosa", "marrom", "preto", "branco", "cinza",
-            "azul claro", "verde claro", "azul escuro", "bege",
+            "vermelho",
+            "laranja",
+            "amarelo",
+            "verde",
+            "azul",
+            "roxo",
+            "rosa",
+            "marrom",
+            "preto",
+            "branco",
+            "cinza",
+            "azul claro",
+            "verde claro",
+            "azul escuro",
+            "bege",
         ],
     },
     Language {
@@ -224,7 +413,20 @@ const OTHERS: [Language; 7] = [
         colour: "{}",
         background: "{}の背景",
         colours: [
-            "赤", "オレンジ色", "黄色", "緑", "青", "紫", "ピンク", "茶色", "黒", "白", "灰色", "水色", "黄緑", "紺色",
+            "赤",
+            "オレンジ色",
+            "黄色",
+            "緑",
+            "青",
+            "紫",
+            "ピンク",
+            "茶色",
+            "黒",
+            "白",
+            "灰色",
+            "水色",
+            "黄緑",
+            "紺色",
             "ベージュ",
         ],
     },
@@ -234,8 +436,21 @@ const OTHERS: [Language; 7] = [
         colour: "{}",
         background: "{}背景",
         colours: [
-            "红色", "橙色", "黄色", "绿色", "蓝色", "紫色", "粉色", "棕色", "黑色", "白色", "灰色", "浅蓝色", "浅绿色",
-            "深蓝色", "米色",
+            "红色",
+            "橙色",
+            "黄色",
+            "绿色",
+            "蓝色",
+            "紫色",
+            "粉色",
+            "棕色",
+            "黑色",
+            "白色",
+            "灰色",
+            "浅蓝色",
+            "浅绿色",
+            "深蓝色",
+            "米色",
         ],
     },
 ];
@@ -244,7 +459,12 @@ const OTHERS: [Language; 7] = [
 pub fn in_language(noun: &NounRecord, code: &str, said: Said) -> Option<String> {
     let language = OTHERS.iter().find(|l| l.code == code)?;
     let mut caption = noun.names.get(code)?.clone();
-    let word = |colour: Colour| COLOUR_ORDER.iter().position(|c| *c == colour).map(|i| language.colours[i]);
+    let word = |colour: Colour| {
+        COLOUR_ORDER
+            .iter()
+            .position(|c| *c == colour)
+            .map(|i| language.colours[i])
+    };
     for (colour, template) in [(said.colour, language.colour), (said.background, language.background)] {
         if let Some(word) = colour.and_then(word) {
             caption.push_str(language.separator);
@@ -277,8 +497,11 @@ pub fn template_words() -> Vec<String> {
     words
 }
 
-/// Whether a phrase already names several things: `french fries`, `two hearts`.
-pub fn is_plural(phrase: &str) -> bool {
-    let (article, noun) = split_article(phrase);
-    article.is_empty() && noun.ends_with('s')
+/// Several of it: `an apple` -> `apples`, `some carrots` -> `carrots`.
+pub fn several(phrase: &str) -> String {
+    match split_article(phrase) {
+        ("some ", noun) => noun.to_owned(),
+        ("", _) => phrase.to_owned(),
+        (_, noun) => plural(noun),
+    }
 }

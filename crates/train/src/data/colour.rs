@@ -20,15 +20,20 @@ pub enum Colour {
     Beige,
 }
 
-use Colour::{Beige, Black, Blue, Brown, DarkBlue, Green, Grey, LightBlue, LightGreen, Orange, Pink, Purple, Red, White, Yellow};
+use Colour::{
+    Beige, Black, Blue, Brown, DarkBlue, Green, Grey, LightBlue, LightGreen, Orange, Pink, Purple, Red, White, Yellow,
+};
 
 impl Colour {
     /// Every colour a background can have.
     pub const BACKGROUNDS: [Colour; 15] = [
-        White, Red, Orange, Yellow, Green, Blue, Purple, Pink, Brown, Black, Grey, LightBlue, LightGreen, DarkBlue, Beige,
+        White, Red, Orange, Yellow, Green, Blue, Purple, Pink, Brown, Black, Grey, LightBlue, LightGreen, DarkBlue,
+        Beige,
     ];
     /// Every colour an object is repainted in.
-    pub const OBJECTS: [Colour; 11] = [Red, Orange, Yellow, Green, Blue, Purple, Pink, Brown, Black, White, Grey];
+    pub const OBJECTS: [Colour; 11] = [
+        Red, Orange, Yellow, Green, Blue, Purple, Pink, Brown, Black, White, Grey,
+    ];
 
     /// The colour's English name, lower case.
     pub fn name(self) -> &'static str {
@@ -148,7 +153,11 @@ fn luma([r, g, b]: [f32; 3]) -> f32 {
 }
 
 fn rgb_of(pixel: &[u8]) -> [f32; 3] {
-    [f32::from(pixel[0]) / 255.0, f32::from(pixel[1]) / 255.0, f32::from(pixel[2]) / 255.0]
+    [
+        f32::from(pixel[0]) / 255.0,
+        f32::from(pixel[1]) / 255.0,
+        f32::from(pixel[2]) / 255.0,
+    ]
 }
 
 fn chroma([r, g, b]: [f32; 3]) -> f32 {

@@ -70,7 +70,7 @@ impl ComposerOptions {
             flip: if core { 0.0 } else { 0.5 },
             empty_caption: 0.1,
             english: 0.75,
-            tag: if core { 0.05 } else { 0.15 },
+            tag: if core { 0.0 } else { 0.1 },
             style: 0.25,
             evaluation_noun_weight: if core { 2.0 } else { 3.0 },
         }
@@ -118,7 +118,9 @@ impl Composer {
             let noun = &mut by_noun[sprite.noun];
             match sprite.kind {
                 Kind::Object if sprite.held_back => noun.held_back.push(id),
-                Kind::Object => noun.train.extend([id].repeat(if sprite.set == "fluent-3d" { 2 } else { 1 })),
+                Kind::Object => noun
+                    .train
+                    .extend([id].repeat(if sprite.set == "fluent-3d" { 2 } else { 1 })),
                 Kind::Photo => noun.photos.push(id),
                 Kind::PixelArt => noun.pixel_art.push(id),
             }
@@ -141,9 +143,17 @@ impl Composer {
                 (*n, end)
             })
             .collect();
-        let all = |pick: fn(&NounSprites) -> &Vec<usize>| by_noun.iter().flat_map(|n| pick(n).iter().copied()).collect();
+        let all =
+            |pick: fn(&NounSprites) -> &Vec<usize>| by_noun.iter().flat_map(|n| pick(n).iter().copied()).collect();
         let (photos, pixel_art) = (all(|n| &n.photos), all(|n| &n.pixel_art));
-        Ok(Self { dataset, options, by_noun, shares, photos, pixel_art })
+        Ok(Self {
+            dataset,
+            options,
+            by_noun,
+            shares,
+            photos,
+            pixel_art,
+        })
     }
 
     pub fn dataset(&self) -> &Dataset {
@@ -194,7 +204,10 @@ impl Composer {
     /// A drawn object for training, its noun by weight.
     pub(super) fn draw_sprite(&self, random: &mut Random) -> usize {
         let at = random.unit();
-        let place = self.shares.partition_point(|(_, end)| *end <= at).min(self.shares.len() - 1);
+        let place = self
+            .shares
+            .partition_point(|(_, end)| *end <= at)
+            .min(self.shares.len() - 1);
         let noun = self.shares[place].0;
         random.pick(&self.by_noun[noun].train).copied().unwrap_or_default()
     }
@@ -215,20 +228,35 @@ impl Composer {
         let flip = random.chance(self.options.flip);
         draw(&mut canvas, &pixels, &jitter(sprite.kind, random), flip);
 
-        let natural = if repainted.is_none() && random.chance(0.25) { sprite.main_colour() } else { None };
+        let natural = if repainted.is_none() && random.chance(0.25) {
+            sprite.main_colour()
+        } else {
+            None
+        };
         let said = Said {
             colour: repainted.or(natural),
             background: named.then_some(background),
-            tag: if random.chance(self.options.tag) { random.pick(&noun.tags).map(String::as_str) } else { None },
-            style: (sprite.kind == Kind::PixelArt || random.chance(self.options.style)).then_some(sprite.style.as_str()),
+            tag: if random.chance(self.options.tag) {
+                random.pick(&noun.tags).map(String::as_str)
+            } else {
+                None
+            },
+            style: (sprite.kind == Kind::PixelArt || random.chance(self.options.style))
+                .then_some(sprite.style.as_str()),
         };
         let caption = if random.chance(self.options.english) {
             None
         } else {
-            random.pick(&LANGUAGES[1..]).and_then(|code| caption::in_language(noun, code, said))
+            random
+                .pick(&LANGUAGES[1..])
+                .and_then(|code| caption::in_language(noun, code, said))
         };
         let caption = caption.unwrap_or_else(|| caption::english(&noun.phrase, said, random));
-        Ok(Sample { rgb: canvas, caption, noun: sprite.noun })
+        Ok(Sample {
+            rgb: canvas,
+            caption,
+            noun: sprite.noun,
+        })
     }
 
     fn photo(&self, id: usize, random: &mut Random) -> Result<Sample, DataError> {
@@ -237,11 +265,25 @@ impl Composer {
         let mut canvas = canvas([255; 3]);
         let zoom = random.range(1.0, 1.15);
         let room = (zoom - 1.0) * SIDE as f32 / 2.0;
-        let place = Place { scale: zoom, x: random.range(-room, room), y: random.range(-room, room) };
+        let place = Place {
+            scale: zoom,
+            x: random.range(-room, room),
+            y: random.range(-room, room),
+        };
         draw(&mut canvas, &pixels, &place, random.chance(0.5));
-        let said = Said { style: Some(&sprite.style), ..Said::default() };
-        let caption = caption::english(&self.dataset.nouns[sprite.noun].phrase, said, random);
-        Ok(Sample { rgb: canvas, caption, noun: sprite.noun })
+        // Most of the photographs show several of the fruit.
+        let noun = &self.dataset.nouns[sprite.noun];
+        let several = caption::several(&noun.phrase);
+        let said = Said {
+            style: Some(&sprite.style),
+            ..Said::default()
+        };
+        let caption = caption::english(if random.chance(0.5) { &several } else { &noun.phrase }, said, random);
+        Ok(Sample {
+            rgb: canvas,
+            caption,
+            noun: sprite.noun,
+        })
     }
 
     /// A background that the object stands out from, and whether the caption names it. White may stay unnamed.
@@ -254,12 +296,19 @@ impl Composer {
         let object = repainted.map_or(sprite.mean_rgb.map(|v| f32::from(v) / 255.0), Colour::object);
         let distance = |colour: Colour| -> f32 {
             let rgb = colour.background().map(|v| f32::from(v) / 255.0);
-            rgb.iter().zip(object).map(|(a, b)| (a - b) * (a - b)).sum::<f32>().sqrt()
+            rgb.iter()
+                .zip(object)
+                .map(|(a, b)| (a - b) * (a - b))
+                .sum::<f32>()
+                .sqrt()
         };
         if random.chance(self.options.white_background) && repainted != Some(Colour::White) {
             return (Colour::White, random.chance(0.25));
         }
-        let clear: Vec<Colour> = Colour::BACKGROUNDS.into_iter().filter(|c| distance(*c) > 0.35).collect();
+        let clear: Vec<Colour> = Colour::BACKGROUNDS
+            .into_iter()
+            .filter(|c| distance(*c) > 0.35)
+            .collect();
         (random.pick(&clear).copied().unwrap_or(Colour::White), true)
     }
 
@@ -273,8 +322,16 @@ impl Composer {
     /// drawn from a stream of its own. `k` = 0 is centred, others are jittered.
     pub fn held_back(&self, noun: usize, k: usize) -> Result<Vec<u8>, DataError> {
         let own = &self.by_noun[noun];
-        let sprites = if own.held_back.is_empty() { &own.train } else { &own.held_back };
-        self.plain(sprites, k, Random::new(&[self.options.seed, HELD_BACK, noun as u64, k as u64]))
+        let sprites = if own.held_back.is_empty() {
+            &own.train
+        } else {
+            &own.held_back
+        };
+        self.plain(
+            sprites,
+            k,
+            Random::new(&[self.options.seed, HELD_BACK, noun as u64, k as u64]),
+        )
     }
 
     /// The `k`-th picture [128, 128, 3] of a noun on white made from its training sprites in turn: for class means.
@@ -286,7 +343,11 @@ impl Composer {
     fn plain(&self, sprites: &[usize], k: usize, mut random: Random) -> Result<Vec<u8>, DataError> {
         let mut canvas = canvas([255; 3]);
         if let Some(id) = sprites.get(k % sprites.len().max(1)) {
-            let place = if k == 0 { Place::CENTRED } else { jitter(Kind::Object, &mut random) };
+            let place = if k == 0 {
+                Place::CENTRED
+            } else {
+                jitter(Kind::Object, &mut random)
+            };
             draw(&mut canvas, &self.dataset.pixels(*id)?, &place, false);
         }
         Ok(canvas)
@@ -302,7 +363,11 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub const CENTRED: Place = Place { scale: 1.0, x: 0.0, y: 0.0 };
+    pub const CENTRED: Place = Place {
+        scale: 1.0,
+        x: 0.0,
+        y: 0.0,
+    };
 }
 
 /// Half of the objects stay centred at full size; the others are a little smaller and shifted, never cut.
@@ -312,7 +377,11 @@ fn jitter(kind: Kind, random: &mut Random) -> Place {
     }
     let scale = random.range(0.82, 1.0);
     let room = (SIDE as f32 * (1.0 - scale) / 2.0).min(6.0) + 3.0;
-    Place { scale, x: random.range(-room, room), y: random.range(-room, room) }
+    Place {
+        scale,
+        x: random.range(-room, room),
+        y: random.range(-room, room),
+    }
 }
 
 /// A canvas [128, 128, 3] of one colour.
@@ -322,6 +391,10 @@ pub(super) fn canvas(rgb: [u8; 3]) -> Vec<u8> {
 
 /// Composites a straight-alpha sprite on a canvas, with bilinear filtering of premultiplied values.
 pub(super) fn draw(canvas: &mut [u8], sprite: &[u8], place: &Place, flip: bool) {
+    if *place == Place::CENTRED && !flip {
+        draw_unmoved(canvas, sprite);
+        return;
+    }
     let half = SIDE as f32 / 2.0;
     let reach = half * place.scale;
     let limits = |shift: f32| {
@@ -345,6 +418,20 @@ pub(super) fn draw(canvas: &mut [u8], sprite: &[u8], place: &Place, flip: bool) 
                     *out = (value + 0.5).clamp(0.0, 255.0) as u8;
                 }
             }
+        }
+    }
+}
+
+/// The common case: every pixel stays where it is.
+fn draw_unmoved(canvas: &mut [u8], sprite: &[u8]) {
+    for (pixel, over) in canvas
+        .chunks_exact_mut(3)
+        .zip(sprite.chunks_exact(4))
+        .filter(|(_, over)| over[3] > 0)
+    {
+        let alpha = u32::from(over[3]);
+        for (out, colour) in pixel.iter_mut().zip(over) {
+            *out = ((u32::from(*colour) * alpha + u32::from(*out) * (255 - alpha) + 127) / 255) as u8;
         }
     }
 }

@@ -107,7 +107,10 @@ pub const FORMAT: u32 = 1;
 pub fn write_jsonl<T: Serialize>(path: &Path, records: &[T]) -> Result<(), DataError> {
     let mut text = String::new();
     for record in records {
-        let line = serde_json::to_string(record).map_err(|source| DataError::Json { file: path.to_owned(), source })?;
+        let line = serde_json::to_string(record).map_err(|source| DataError::Json {
+            file: path.to_owned(),
+            source,
+        })?;
         text.push_str(&line);
         text.push('\n');
     }
@@ -117,7 +120,12 @@ pub fn write_jsonl<T: Serialize>(path: &Path, records: &[T]) -> Result<(), DataE
 fn read_jsonl<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, DataError> {
     let text = std::fs::read_to_string(path).map_err(|e| DataError::io(path, e))?;
     text.lines()
-        .map(|line| serde_json::from_str(line).map_err(|source| DataError::Json { file: path.to_owned(), source }))
+        .map(|line| {
+            serde_json::from_str(line).map_err(|source| DataError::Json {
+                file: path.to_owned(),
+                source,
+            })
+        })
         .collect()
 }
 
@@ -135,10 +143,16 @@ impl Dataset {
     pub fn open(folder: &Path) -> Result<Self, DataError> {
         let manifest_path = folder.join("manifest.json");
         let bytes = std::fs::read(&manifest_path).map_err(|e| DataError::io(&manifest_path, e))?;
-        let manifest: Manifest = serde_json::from_slice(&bytes)
-            .map_err(|source| DataError::Json { file: manifest_path.clone(), source })?;
+        let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|source| DataError::Json {
+            file: manifest_path.clone(),
+            source,
+        })?;
         if manifest.format != FORMAT {
-            return Err(DataError::Format { file: manifest_path, expected: FORMAT, found: manifest.format });
+            return Err(DataError::Format {
+                file: manifest_path,
+                expected: FORMAT,
+                found: manifest.format,
+            });
         }
         let sprites: Vec<SpriteRecord> = read_jsonl(&folder.join("sprites.jsonl"))?;
         let nouns: Vec<NounRecord> = read_jsonl(&folder.join("nouns.jsonl"))?;
@@ -147,12 +161,26 @@ impl Dataset {
         let found = pixels.metadata().map_err(|e| DataError::io(&path, e))?.len();
         let expected = (sprites.len() * SPRITE_BYTES) as u64;
         if found != expected {
-            return Err(DataError::Length { file: path, expected, found });
+            return Err(DataError::Length {
+                file: path,
+                expected,
+                found,
+            });
         }
         if let Some(bad) = sprites.iter().find(|s| s.noun >= nouns.len()) {
-            return Err(DataError::NounIndex { file: folder.join("sprites.jsonl"), index: bad.noun, nouns: nouns.len() });
+            return Err(DataError::NounIndex {
+                file: folder.join("sprites.jsonl"),
+                index: bad.noun,
+                nouns: nouns.len(),
+            });
         }
-        Ok(Self { manifest, sprites, nouns, path, pixels })
+        Ok(Self {
+            manifest,
+            sprites,
+            nouns,
+            path,
+            pixels,
+        })
     }
 
     /// Straight-alpha RGBA [128, 128, 4] of a sprite.

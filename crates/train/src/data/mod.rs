@@ -87,7 +87,10 @@ pub enum DataError {
 
 impl DataError {
     fn io(path: &Path, source: std::io::Error) -> Self {
-        Self::Io { path: path.to_owned(), source }
+        Self::Io {
+            path: path.to_owned(),
+            source,
+        }
     }
 
     // By value: it is what `map_err` hands over.

@@ -25,7 +25,9 @@ fn parse(text: &str) -> Vec<CoreNoun> {
     lines
         .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
         .map(|(line, text)| {
-            let (text, words) = text.split_once(" @ ").map_or((text, None), |(t, w)| (t, Some(w.trim())));
+            let (text, words) = text
+                .split_once(" @ ")
+                .map_or((text, None), |(t, w)| (t, Some(w.trim())));
             let (phrase, labels) = text.split_once(" = ").map_or((text, None), |(p, l)| (p, Some(l)));
             let phrase = phrase.trim().to_owned();
             let labels: Vec<String> = match labels {
@@ -33,7 +35,12 @@ fn parse(text: &str) -> Vec<CoreNoun> {
                 None => vec![super::caption::without_article(&phrase).to_owned()],
             };
             let words = words.map_or_else(|| labels[0].clone(), str::to_owned);
-            CoreNoun { line, phrase, labels, words }
+            CoreNoun {
+                line,
+                phrase,
+                labels,
+                words,
+            }
         })
         .collect()
 }

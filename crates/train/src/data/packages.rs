@@ -38,18 +38,32 @@ pub fn find_package(folder: &Path, package: &str) -> Result<PathBuf, DataError> 
         })
         .collect();
     found.sort();
-    found.pop().ok_or_else(|| DataError::MissingPackage { package: package.to_owned(), folder: folder.to_owned() })
+    found.pop().ok_or_else(|| DataError::MissingPackage {
+        package: package.to_owned(),
+        folder: folder.to_owned(),
+    })
 }
 
 /// The files of a .tar or .tar.gz archive whose path `wanted` accepts, by path.
 pub fn read_archive(path: &Path, wanted: impl Fn(&str) -> bool) -> Result<BTreeMap<String, Vec<u8>>, DataError> {
     let file = File::open(path).map_err(|e| DataError::io(path, e))?;
     let plain = path.extension().is_some_and(|e| e == "tar");
-    let reader: Box<dyn Read> = if plain { Box::new(file) } else { Box::new(GzDecoder::new(file)) };
+    let reader: Box<dyn Read> = if plain {
+        Box::new(file)
+    } else {
+        Box::new(GzDecoder::new(file))
+    };
     let mut files = BTreeMap::new();
-    for entry in tar::Archive::new(reader).entries().map_err(|e| DataError::io(path, e))? {
+    for entry in tar::Archive::new(reader)
+        .entries()
+        .map_err(|e| DataError::io(path, e))?
+    {
         let mut entry = entry.map_err(|e| DataError::io(path, e))?;
-        let name = entry.path().map_err(|e| DataError::io(path, e))?.to_string_lossy().into_owned();
+        let name = entry
+            .path()
+            .map_err(|e| DataError::io(path, e))?
+            .to_string_lossy()
+            .into_owned();
         if entry.header().entry_type().is_file() && wanted(&name) {
             let mut bytes = Vec::new();
             entry.read_to_end(&mut bytes).map_err(|e| DataError::io(path, e))?;
@@ -104,7 +118,10 @@ impl IconifySet {
             Some(bytes) => json(&path, "package/chars.json", bytes)?,
             None => HashMap::new(),
         };
-        Ok(Self { icons: json(&path, "package/icons.json", icons)?, chars })
+        Ok(Self {
+            icons: json(&path, "package/icons.json", icons)?,
+            chars,
+        })
     }
 
     pub fn names(&self) -> impl Iterator<Item = &str> {
@@ -185,7 +202,6 @@ struct EmojibaseSkin {
 /// The words: concepts in emojibase's order, and every name by which a package may call them.
 pub struct Emojibase {
     pub concepts: Vec<Concept>,
-    by_code: HashMap<String, usize>,
     by_slug: HashMap<String, String>,
 }
 
@@ -199,9 +215,10 @@ impl Emojibase {
         })?;
         let entries = |language: &str| -> Result<Vec<EmojibaseEntry>, DataError> {
             let name = data(language);
-            let bytes = files
-                .get(&name)
-                .ok_or_else(|| DataError::MissingFile { archive: path.clone(), file: name.clone() })?;
+            let bytes = files.get(&name).ok_or_else(|| DataError::MissingFile {
+                archive: path.clone(),
+                file: name.clone(),
+            })?;
             json(&path, &name, bytes)
         };
         let mut concepts: Vec<Concept> = Vec::new();
@@ -231,17 +248,12 @@ impl Emojibase {
         for (name, bytes) in files.iter().filter(|(n, _)| n.contains("/shortcodes/")) {
             add_shortcodes(&mut by_slug, &json(&path, name, bytes)?);
         }
-        Ok(Self { concepts, by_code, by_slug })
+        Ok(Self { concepts, by_slug })
     }
 
     /// The concept with this English label.
     pub fn by_label(&self, label: &str) -> Option<&Concept> {
         self.concepts.iter().find(|concept| concept.label == label)
-    }
-
-    /// The concept with these code points.
-    pub fn by_code(&self, code: &str) -> Option<&Concept> {
-        self.by_code.get(code).map(|i| &self.concepts[*i])
     }
 
     /// Teaches the names that a package joins with code points, for the packages that have names only.
@@ -256,7 +268,10 @@ impl Emojibase {
         let mut joined: BTreeMap<String, String> = BTreeMap::new();
         let glued: HashMap<String, &String> = self.by_slug.iter().map(|(k, v)| (k.replace('-', ""), v)).collect();
         for name in set.names() {
-            let code = self.by_slug.get(name).or_else(|| glued.get(&name.replace('-', "")).copied());
+            let code = self
+                .by_slug
+                .get(name)
+                .or_else(|| glued.get(&name.replace('-', "")).copied());
             if let Some(code) = code {
                 joined.entry(code.clone()).or_insert_with(|| name.to_owned());
             }

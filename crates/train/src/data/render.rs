@@ -34,7 +34,11 @@ fn svg(text: &str) -> Option<Vec<u8>> {
     let probe_px = 96u32;
     let scale = probe_px as f32 / width.max(height);
     let mut probe = tiny_skia::Pixmap::new(probe_px, probe_px)?;
-    resvg::render(&tree, tiny_skia::Transform::from_scale(scale, scale), &mut probe.as_mut());
+    resvg::render(
+        &tree,
+        tiny_skia::Transform::from_scale(scale, scale),
+        &mut probe.as_mut(),
+    );
     let alpha = |x: u32, y: u32| probe.pixel(x, y).map_or(0, tiny_skia::PremultipliedColorU8::alpha);
     let (x0, y0, x1, y1) = visible_box(probe_px, probe_px, alpha)?;
 
@@ -82,7 +86,13 @@ fn average_down(premultiplied: &[u8], side: usize) -> Vec<u8> {
                     .sum()
             };
             let alpha = sum(3);
-            let straight = |c| if alpha == 0 { 0 } else { ((sum(c) * 255 + alpha / 2) / alpha).min(255) as u8 };
+            let straight = |c| {
+                if alpha == 0 {
+                    0
+                } else {
+                    ((sum(c) * 255 + alpha / 2) / alpha).min(255) as u8
+                }
+            };
             out.extend([straight(0), straight(1), straight(2), ((alpha + 2) / 4) as u8]);
         }
     }
@@ -124,7 +134,13 @@ fn fit(bitmap: &RgbaImage, filter: imageops::FilterType) -> Option<Vec<u8>> {
 fn photo(bytes: &[u8]) -> Option<Vec<u8>> {
     let bitmap = decode(bytes)?;
     let side = bitmap.width().min(bitmap.height());
-    let crop = imageops::crop_imm(&bitmap, (bitmap.width() - side) / 2, (bitmap.height() - side) / 2, side, side);
+    let crop = imageops::crop_imm(
+        &bitmap,
+        (bitmap.width() - side) / 2,
+        (bitmap.height() - side) / 2,
+        side,
+        side,
+    );
     let small = imageops::resize(&crop.to_image(), SIZE_PX, SIZE_PX, imageops::FilterType::Triangle);
     Some(small.into_raw())
 }

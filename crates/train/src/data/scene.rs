@@ -24,7 +24,11 @@ const fn place(scale: f32, x: f32, y: f32) -> Place {
 
 /// A scene with its exact caption.
 pub(super) fn compose(composer: &Composer, random: &mut Random) -> Result<Sample, DataError> {
-    if random.chance(0.3) { count(composer, random) } else { relation(composer, random) }
+    if random.chance(0.3) {
+        count(composer, random)
+    } else {
+        relation(composer, random)
+    }
 }
 
 /// The pixels of a sprite, repainted now and then, and its noun phrase with the colour.
@@ -65,15 +69,35 @@ fn relation(composer: &Composer, random: &mut Random) -> Result<Sample, DataErro
     let mut rgb = canvas(background.background());
     // "On top of" overlaps: the upper object is drawn last.
     for ((pixels, _), at) in drawn.iter().zip(places).rev() {
-        let shake = Place { x: at.x + random.range(-2.0, 2.0), y: at.y + random.range(-2.0, 2.0), ..at };
+        let shake = Place {
+            x: at.x + random.range(-2.0, 2.0),
+            y: at.y + random.range(-2.0, 2.0),
+            ..at
+        };
         draw(&mut rgb, pixels, &shake, random.chance(composer.options().flip));
     }
     let caption = finish(format!("{} {word} {}", phrases[0], phrases[1]), background, named);
-    Ok(Sample { rgb, caption, noun: nouns[0] })
+    Ok(Sample {
+        rgb,
+        caption,
+        noun: nouns[0],
+    })
+}
+
+/// Things that are counted in plain English: "two dogs", not "two french fries" or "two women bowing".
+fn is_countable(composer: &Composer, sprite: usize) -> bool {
+    let noun = &composer.dataset().nouns[composer.dataset().sprites[sprite].noun];
+    let indefinite = noun.phrase.starts_with("a ") || noun.phrase.starts_with("an ");
+    indefinite && (noun.core_rank.is_some() || !noun.noun().contains(' '))
 }
 
 fn count(composer: &Composer, random: &mut Random) -> Result<Sample, DataError> {
-    let id = composer.draw_sprite(random);
+    let Some(id) = (0..32)
+        .map(|_| composer.draw_sprite(random))
+        .find(|id| is_countable(composer, *id))
+    else {
+        return relation(composer, random);
+    };
     let sprite = &composer.dataset().sprites[id];
     let (pixels, colour) = actor(composer, id, random)?;
     let n = 2 + random.below(NUMBERS.len());
@@ -86,12 +110,20 @@ fn count(composer: &Composer, random: &mut Random) -> Result<Sample, DataError> 
         _ => &[(-30.0, -30.0), (30.0, -30.0), (-30.0, 30.0), (30.0, 30.0)],
     };
     for (x, y) in spots {
-        let at = Place { scale, x: x + random.range(-3.0, 3.0), y: y + random.range(-3.0, 3.0) };
+        let at = Place {
+            scale,
+            x: x + random.range(-3.0, 3.0),
+            y: y + random.range(-3.0, 3.0),
+        };
         draw(&mut rgb, &pixels, &at, false);
     }
     let noun = &composer.dataset().nouns[sprite.noun];
-    let many = if caption::is_plural(&noun.phrase) { noun.noun().to_owned() } else { caption::plural(noun.noun()) };
+    let many = caption::plural(noun.noun());
     let phrase = colour.map_or_else(|| many.clone(), |c| caption::with_adjective(&many, c.name()));
     let caption = finish(format!("{} {phrase}", NUMBERS[n - 2]), background, named);
-    Ok(Sample { rgb, caption, noun: sprite.noun })
+    Ok(Sample {
+        rgb,
+        caption,
+        noun: sprite.noun,
+    })
 }
