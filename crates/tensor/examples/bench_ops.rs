@@ -99,6 +99,7 @@ fn bench_training(batch: usize, peak: f64) {
 }
 
 fn main() {
+    prima_tensor::keep_large_buffers();
     let peak = peak_gflops();
     println!("kernel {}, {} threads, measured peak {peak:.1} GFLOP/s f32\n", kernel_name(), rayon::current_num_threads());
     println!("{:<44} {:>9} {:>10}", "op", "GFLOP/s", "of peak");

@@ -8,6 +8,7 @@
 //! Ops assert the shapes of their operands: a mismatch is a bug in a model, not bad input
 //! (models check every tensor's shape when they load it).
 
+mod allocator;
 mod autograd;
 mod cpu;
 mod dtype;
@@ -16,6 +17,7 @@ mod param;
 mod random;
 mod tensor;
 
+pub use allocator::keep_large_buffers;
 pub use autograd::{Gradients, is_recording, no_grad};
 pub use cpu::peak::peak_gflops;
 pub use dtype::DType;
