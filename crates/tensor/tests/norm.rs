@@ -175,8 +175,9 @@ fn layer_norm_and_its_gradients_match_the_reference() {
 fn frozen_norms_pass_the_gradient_through() {
     let x = random_tensor(28, &[2, 3, 3, 8]);
     let (gamma, beta) = parameters(8);
-    check_gradients(&[x.clone()], |t| group_norm(&t[0], &gamma, &beta, 4, 1e-5, true), 2e-3);
-    check_gradients(&[x], |t| layer_norm(&t[0], &gamma, &beta, 1e-5), 2e-3);
+    let x = [x];
+    check_gradients(&x, |t| group_norm(&t[0], &gamma, &beta, 4, 1e-5, true), 2e-3);
+    check_gradients(&x, |t| layer_norm(&t[0], &gamma, &beta, 1e-5), 2e-3);
 }
 
 #[test]

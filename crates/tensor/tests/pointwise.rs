@@ -211,10 +211,12 @@ fn add_per_sample_channel_broadcasts_over_the_middle_axes() {
 }
 
 type Loss = fn(&Tensor, &Tensor, &[f32]) -> Tensor;
+/// The loss of one difference.
+type Value = fn(f64) -> f64;
 
 #[test]
 fn losses_match_the_reference_and_their_gradients_the_differences() {
-    let losses: [(Loss, fn(f64) -> f64); 3] = [
+    let losses: [(Loss, Value); 3] = [
         (|x, t, w| weighted_mse(x, t, w), |d| d * d),
         (
             |x, t, w| weighted_pseudo_huber(x, t, w, 0.3),

@@ -23,7 +23,7 @@ fn every_part_of_the_key_changes_the_noise() {
     let others = [
         Philox { seed: 43, ..NOISE },
         Philox {
-            seed: 42 | 1 << 32,
+            seed: 0x1_0000_002A,
             ..NOISE
         },
         Philox { image: 1, ..NOISE },

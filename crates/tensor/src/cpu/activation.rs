@@ -22,7 +22,7 @@ fn forward_body<const FMA: bool>(kind: Activation, values: &mut [f32]) {
         Activation::Silu => map(values, |x| x * sigmoid::<FMA>(x)),
         Activation::Gelu => map(values, |x| x * normal_cdf_pdf::<FMA>(x).0),
         Activation::QuickGelu => map(values, |x| x * sigmoid::<FMA>(1.702 * x)),
-        Activation::Tanh => map(values, |x| tanh::<FMA>(x)),
+        Activation::Tanh => map(values, tanh::<FMA>),
     }
 }
 
@@ -40,7 +40,7 @@ fn backward_body<const FMA: bool>(kind: Activation, x: &[f32], grad: &mut [f32])
         Activation::None => {}
         Activation::Relu => scale(grad, x, |x| if x > 0.0 { 1.0 } else { 0.0 }),
         Activation::Relu6 => scale(grad, x, |x| if x > 0.0 && x < 6.0 { 1.0 } else { 0.0 }),
-        Activation::Silu => scale(grad, x, |x| silu_derivative::<FMA>(x)),
+        Activation::Silu => scale(grad, x, silu_derivative::<FMA>),
         Activation::Gelu => scale(grad, x, |x| {
             let (cdf, pdf) = normal_cdf_pdf::<FMA>(x);
             cdf + x * pdf

@@ -133,7 +133,7 @@ fn erfc_and_gaussian<const FMA: bool>(z: f32) -> (f32, f32) {
 /// `(Φ(x), φ(x))` of the standard normal: `gelu(x) = x Φ(x)`, `gelu'(x) = Φ(x) + x φ(x)`.
 #[inline(always)]
 pub(crate) fn normal_cdf_pdf<const FMA: bool>(x: f32) -> (f32, f32) {
-    const INV_SQRT_2PI: f32 = 0.398_942_28;
+    const INV_SQRT_2PI: f32 = 0.398_942_3;
     let (erfc, gaussian) = erfc_and_gaussian::<FMA>(x.abs() * std::f32::consts::FRAC_1_SQRT_2);
     let tail = 0.5 * erfc;
     (if x < 0.0 { tail } else { 1.0 - tail }, gaussian * INV_SQRT_2PI)

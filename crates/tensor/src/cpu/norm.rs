@@ -10,14 +10,14 @@ const BLOCK: usize = 32;
 
 /// Geometry of a GroupNorm call: `batch` samples of `rows` rows of `channels` values.
 #[derive(Clone, Copy)]
-pub(crate) struct Groups {
+pub(crate) struct Geometry {
     pub batch: usize,
     pub rows: usize,
     pub channels: usize,
     pub groups: usize,
 }
 
-impl Groups {
+impl Geometry {
     fn sample(self) -> usize {
         self.rows * self.channels
     }
@@ -83,7 +83,7 @@ dispatch! {
 
 /// The statistics of `x`. Each channel is shifted by its first value, so that a mean far from
 /// zero costs no digits, and the channels of a group are combined in f64.
-pub(crate) fn group_statistics(x: &[f32], g: Groups, eps: f32) -> Statistics {
+pub(crate) fn group_statistics(x: &[f32], g: Geometry, eps: f32) -> Statistics {
     let c = g.channels;
     let shift_of = |b: usize| &x[b * g.sample()..b * g.sample() + c];
     let parts = g.map_row_tasks(|b, rows| {
@@ -129,7 +129,7 @@ fn add_parts(parts: &[Vec<f64>]) -> Vec<f64> {
 }
 
 /// The whole op for one sample as `y = x · scale[c] + offset[c]`.
-fn scale_offset(s: &Statistics, g: Groups, b: usize, gamma: &[f32], beta: &[f32]) -> (Vec<f32>, Vec<f32>) {
+fn scale_offset(s: &Statistics, g: Geometry, b: usize, gamma: &[f32], beta: &[f32]) -> (Vec<f32>, Vec<f32>) {
     (0..g.channels)
         .map(|c| {
             let group = b * g.groups + c / g.per_group();
@@ -176,7 +176,7 @@ dispatch! {
 }
 
 /// Second pass of the forward: normalise, scale, shift, SiLU.
-pub(crate) fn group_norm(x: &[f32], s: &Statistics, g: Groups, gamma: &[f32], beta: &[f32], silu: bool) -> Vec<f32> {
+pub(crate) fn group_norm(x: &[f32], s: &Statistics, g: Geometry, gamma: &[f32], beta: &[f32], silu: bool) -> Vec<f32> {
     let mut out = vec![0.0; x.len()];
     for b in 0..g.batch {
         let (scale, offset) = scale_offset(s, g, b, gamma, beta);
@@ -267,7 +267,7 @@ pub(crate) fn group_norm_backward(
     x: &[f32],
     grad: &[f32],
     s: &Statistics,
-    g: Groups,
+    g: Geometry,
     gamma: &[f32],
     beta: &[f32],
     silu: bool,
@@ -322,7 +322,7 @@ fn sample_sums(x: &[f32], dz: &mut [f32], scale: &[f32], offset: &[f32], mean: &
 }
 
 /// `dx = dz · scale + x · slope + intercept` for sample `b`: the last two, per channel.
-fn input_coefficients(sums: &[f64], s: &Statistics, g: Groups, b: usize, gamma: &[f32]) -> (Vec<f32>, Vec<f32>) {
+fn input_coefficients(sums: &[f64], s: &Statistics, g: Geometry, b: usize, gamma: &[f32]) -> (Vec<f32>, Vec<f32>) {
     let c = g.channels;
     let per_group: Vec<(f32, f32)> = (0..g.groups)
         .map(|group| {

@@ -47,7 +47,7 @@ pub fn activation(x: &Tensor, kind: Activation) -> Tensor {
 pub(crate) fn activation_backward(x: &Tensor, kind: Activation, grad: &Tensor) -> Tensor {
     let mut dx = grad.data().to_vec();
     parallel::for_chunks(&mut dx, |at, part| {
-        kind.backward_slice(&x.data()[at..at + part.len()], part)
+        kind.backward_slice(&x.data()[at..at + part.len()], part);
     });
     Tensor::from_vec(dx, grad.shape())
 }
@@ -63,7 +63,7 @@ pub fn geglu(x: &Tensor) -> Tensor {
     }
     let mut out = vec![0.0; x.numel() / 2];
     parallel::for_rows(&mut out, half, |at, part| {
-        kernel::geglu(&x.data()[2 * at..2 * (at + part.len())], part, half)
+        kernel::geglu(&x.data()[2 * at..2 * (at + part.len())], part, half);
     });
     let out = Tensor::from_vec(out, &shape);
     if !is_recording(&[x]) {
@@ -75,7 +75,7 @@ pub fn geglu(x: &Tensor) -> Tensor {
         parallel::for_rows(&mut dx, 2 * half, |at, part| {
             let (x, grad) = (
                 &saved.data()[at..at + part.len()],
-                &grad.data()[at / 2..(at + part.len()) / 2],
+                &grad.data()[at / 2..at / 2 + part.len() / 2],
             );
             kernel::geglu_backward(x, grad, part, half);
         });

@@ -83,7 +83,9 @@ pub(crate) fn scale_samples(x: &Tensor, factor: &[f32]) -> Tensor {
     let mut out = x.data().to_vec();
     let sample = out.len() / factor.len().max(1);
     for_samples(&mut out, sample, |b, _, part| {
-        part.iter_mut().for_each(|v| *v *= factor[b])
+        for v in part {
+            *v *= factor[b];
+        }
     });
     Tensor::from_vec(out, x.shape())
 }

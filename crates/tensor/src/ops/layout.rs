@@ -37,7 +37,7 @@ fn concat_inner(parts: &[&Tensor], outer: usize, shape: &[usize]) -> Tensor {
 
 /// Values `start .. start + len` of each row of `total` values.
 fn take_inner(x: &[f32], total: usize, start: usize, len: usize) -> Vec<f32> {
-    let mut out = vec![0.0; if total == 0 { 0 } else { x.len() / total * len }];
+    let mut out = vec![0.0; x.len().checked_div(total).map_or(0, |rows| rows * len)];
     if len > 0 {
         parallel::for_rows(&mut out, len, |at, rows| {
             for (i, row) in rows.chunks_exact_mut(len).enumerate() {

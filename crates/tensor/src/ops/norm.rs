@@ -1,5 +1,5 @@
 use crate::autograd::{is_recording, record};
-use crate::cpu::norm::{self as kernel, Groups, NormGradients};
+use crate::cpu::norm::{self as kernel, Geometry, NormGradients};
 use crate::cpu::parallel;
 use crate::ops::elementwise::on_tape;
 use crate::{Param, Tensor};
@@ -39,7 +39,7 @@ pub fn group_norm(x: &Tensor, gamma: &Param, beta: &Param, groups: usize, eps: f
         groups > 0 && channels.is_multiple_of(groups),
         "{channels} channels do not split into {groups} groups"
     );
-    let g = Groups {
+    let g = Geometry {
         batch,
         rows: x.numel() / batch / channels,
         channels,
