@@ -157,7 +157,7 @@ impl Bpe {
             .collect();
         let mut merges = String::from("#version: 0.2\n");
         for (left, right) in &self.merges {
-            merges.push_str(&format!("{left} {right}\n"));
+            merges.extend([left.as_str(), " ", right.as_str(), "\n"]);
         }
         let special = |token: &str| serde_json::json!({"content": token, "lstrip": false, "normalized": true, "rstrip": false, "single_word": false});
         let map = serde_json::json!({

@@ -6,7 +6,9 @@ use super::colour::Palette;
 use super::dataset::{FORMAT, Kind, Manifest, NounRecord, Source, SpriteRecord, write_jsonl};
 use super::extras;
 use super::nouns::core_nouns;
-use super::packages::{Concept, Drawing, Emojibase, IconifySet, code_points, find_package, read_archive};
+use super::packages::{
+    Concept, Drawing, Emojibase, IconifySet, code_points, find_package, has_extension, read_archive,
+};
 use super::random::Random;
 use super::render::{self, SIZE_PX};
 use super::{DataError, NOTICE, Profile};
@@ -103,7 +105,7 @@ fn open_sets(options: &BuildOptions, words: &mut Emojibase) -> Result<Vec<Pictur
     for set in wanted {
         if set.package == FLUENT_3D {
             let archive = find_package(&options.packages, set.package)?;
-            let drawings = read_archive(&archive, |name| name.ends_with(".webp"))?
+            let drawings = read_archive(&archive, |name| has_extension(name, "webp"))?
                 .into_iter()
                 .filter_map(|(name, bytes)| {
                     let stem = name.rsplit('/').next()?.strip_suffix(".webp")?;
@@ -347,7 +349,7 @@ fn draw_all(
         done += chunk.len();
         progress(done, jobs.len());
     }
-    let sha256 = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let sha256 = format!("{:x}", digest.finalize());
     Ok((records, sha256))
 }
 

@@ -3,6 +3,7 @@
 use super::caption::{self, Said};
 use super::colour::{self, Colour};
 use super::dataset::{Dataset, Kind, SpriteRecord};
+use super::languages;
 use super::packages::LANGUAGES;
 use super::random::Random;
 use super::render::SIZE_PX;
@@ -249,7 +250,7 @@ impl Composer {
         } else {
             random
                 .pick(&LANGUAGES[1..])
-                .and_then(|code| caption::in_language(noun, code, said))
+                .and_then(|code| languages::in_language(noun, code, said))
         };
         let caption = caption.unwrap_or_else(|| caption::english(&noun.phrase, said, random));
         Ok(Sample {

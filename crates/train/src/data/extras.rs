@@ -4,7 +4,7 @@ use super::DataError;
 use super::build::{BuildOptions, Job};
 use super::caption;
 use super::dataset::{Kind, NounRecord};
-use super::packages::{Concept, Drawing, read_archive};
+use super::packages::{Concept, Drawing, has_extension, read_archive};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -173,7 +173,9 @@ fn add_photos(archive: &Path, nouns: &mut Vec<NounRecord>, jobs: &mut Vec<Job>) 
 
 /// Tiles of monsters and things are named by their files; walls, floors and interface tiles are left out.
 fn add_pixel_art(archive: &Path, nouns: &mut Vec<NounRecord>, jobs: &mut Vec<Job>) -> Result<(), DataError> {
-    let files = read_archive(archive, |name| name.ends_with(".png") && tile_phrase(name).is_some())?;
+    let files = read_archive(archive, |name| {
+        has_extension(name, "png") && tile_phrase(name).is_some()
+    })?;
     for (path, bytes) in files {
         if let Some(phrase) = tile_phrase(&path) {
             let noun = noun_called(&phrase, nouns);

@@ -30,6 +30,7 @@ pub mod colour;
 mod composer;
 pub mod dataset;
 mod extras;
+pub mod languages;
 mod notice;
 mod nouns;
 mod packages;

@@ -34,7 +34,7 @@ pub fn find_package(folder: &Path, package: &str) -> Result<PathBuf, DataError> 
             let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
             name.strip_prefix(&stem)
                 .and_then(|rest| rest.strip_prefix('-'))
-                .is_some_and(|v| v.starts_with(|c: char| c.is_ascii_digit()) && v.ends_with(".tgz"))
+                .is_some_and(|v| v.starts_with(|c: char| c.is_ascii_digit()) && has_extension(v, "tgz"))
         })
         .collect();
     found.sort();
@@ -42,6 +42,11 @@ pub fn find_package(folder: &Path, package: &str) -> Result<PathBuf, DataError> 
         package: package.to_owned(),
         folder: folder.to_owned(),
     })
+}
+
+/// Whether a file name ends in this extension (lower case, no dot).
+pub fn has_extension(name: &str, extension: &str) -> bool {
+    Path::new(name).extension().is_some_and(|e| e == extension)
 }
 
 /// The files of a .tar or .tar.gz archive whose path `wanted` accepts, by path.
@@ -211,7 +216,7 @@ impl Emojibase {
         let data = |language: &str| format!("package/{language}/data.json");
         let files = read_archive(&path, |name| {
             LANGUAGES.iter().any(|l| name == data(l))
-                || (name.starts_with("package/en/shortcodes/") && name.ends_with(".json"))
+                || (name.starts_with("package/en/shortcodes/") && has_extension(name, "json"))
         })?;
         let entries = |language: &str| -> Result<Vec<EmojibaseEntry>, DataError> {
             let name = data(language);

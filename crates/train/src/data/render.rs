@@ -87,11 +87,9 @@ fn average_down(premultiplied: &[u8], side: usize) -> Vec<u8> {
             };
             let alpha = sum(3);
             let straight = |c| {
-                if alpha == 0 {
-                    0
-                } else {
-                    ((sum(c) * 255 + alpha / 2) / alpha).min(255) as u8
-                }
+                (sum(c) * 255 + alpha / 2)
+                    .checked_div(alpha)
+                    .map_or(0, |v| v.min(255) as u8)
             };
             out.extend([straight(0), straight(1), straight(2), ((alpha + 2) / 4) as u8]);
         }
