@@ -1,1 +1,108 @@
-fn main() {}
+//! `prima`: paints a picture from words in one to four network steps.
+
+mod data;
+mod embedded;
+mod models;
+mod output;
+mod paint;
+mod source;
+mod train;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(
+    name = "prima",
+    version,
+    about = "Paints a picture from words in one to four network steps"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// CPU threads [default: all]
+    #[arg(long, global = true, value_name = "N")]
+    threads: Option<usize>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Paint a picture from a prompt
+    Paint(Box<paint::Args>),
+    /// Look at model files
+    Models {
+        #[command(subcommand)]
+        command: models::Command,
+    },
+    /// Build training data
+    Data {
+        #[command(subcommand)]
+        command: data::Command,
+    },
+    /// Train a model
+    Train {
+        #[command(subcommand)]
+        command: train::Command,
+    },
+}
+
+const NO_STUDIO: &str = "prima paints a picture from words.
+
+  prima paint \"a red apple on a blue background\"
+
+`prima --help` lists all commands. The studio, a page that redraws as you type, does not exist yet.";
+
+/// An error that is the caller's to mend: exit code 2 instead of 1.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(pub String);
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(if is_usage(&error) { 2 } else { 1 })
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    set_threads(cli.threads)?;
+    match cli.command {
+        None => {
+            println!("{NO_STUDIO}");
+            Ok(())
+        }
+        Some(Command::Paint(args)) => paint::run(&args),
+        Some(Command::Models { command }) => models::run(command),
+        Some(Command::Data { command }) => data::run(command),
+        Some(Command::Train { command }) => train::run(command),
+    }
+}
+
+fn is_usage(error: &anyhow::Error) -> bool {
+    error.is::<Usage>()
+        || error
+            .downcast_ref::<prima_pipeline::Error>()
+            .is_some_and(prima_pipeline::Error::is_usage)
+}
+
+/// What training and data building say as they go.
+fn log_to_stderr() {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
+}
+
+/// The engine computes in rayon's global pool.
+fn set_threads(threads: Option<usize>) -> anyhow::Result<()> {
+    const MAX_THREADS: usize = 1024;
+    let Some(threads) = threads else { return Ok(()) };
+    if !(1..=MAX_THREADS).contains(&threads) {
+        return Err(Usage(format!("--threads {threads} is not possible: use 1 to {MAX_THREADS}")).into());
+    }
+    Ok(rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?)
+}
