@@ -1,6 +1,7 @@
 //! The tape. An op that has an input on the tape leaves a [`Node`] in its output that holds
 //! the inputs' nodes and a closure from the output's gradient to the inputs' gradients.
 
+use crate::cpu::parallel::for_chunks;
 use crate::{Param, Tensor};
 use std::cell::Cell;
 use std::collections::{BinaryHeap, HashMap};
@@ -130,8 +131,10 @@ fn accumulate(into: Tensor, from: &Tensor) -> Tensor {
     assert_eq!(into.shape(), from.shape(), "gradients of one tensor differ in shape");
     let shape = into.shape().to_vec();
     let mut sum = into.into_vec();
-    for (a, b) in sum.iter_mut().zip(from.data()) {
-        *a += b;
-    }
+    for_chunks(&mut sum, |at, part| {
+        for (a, b) in part.iter_mut().zip(&from.data()[at..]) {
+            *a += b;
+        }
+    });
     Tensor::from_vec(sum, &shape)
 }

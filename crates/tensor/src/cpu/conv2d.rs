@@ -2,7 +2,9 @@
 //! channels-last picture while they are packed, tap by tap, so im2col is never stored.
 
 use crate::cpu::gemm::{self, Epilogue, Left, interleave};
+use crate::cpu::parallel::zeros;
 use crate::{Activation, Conv2d, Param, Tensor};
+use rayon::prelude::*;
 use std::ops::Range;
 
 const FORWARD: u8 = 0;
@@ -65,50 +67,100 @@ impl Shape {
         self.taps() == 1 && self.stride == 1 && (self.out_height, self.out_width) == (self.height, self.width)
     }
 
-    /// Where output pixel `row` reads through tap `(ky, kx)`: an offset into the picture, or padding.
-    fn source(&self, row: usize, ky: usize, kx: usize) -> Option<usize> {
-        let (b, rest) = (row / (self.out_height * self.out_width), row % (self.out_height * self.out_width));
-        let y = (rest / self.out_width * self.stride + ky).checked_sub(self.top)?;
-        let x = (rest % self.out_width * self.stride + kx).checked_sub(self.left)?;
-        (y < self.height && x < self.width).then(|| ((b * self.height + y) * self.width + x) * self.inputs)
+    /// The windows of output pixels `range`: where each begins to read the picture.
+    fn windows(&self, range: Range<usize>) -> Vec<Window> {
+        let at = |b: usize, y: usize, x: usize| Window {
+            first: b * self.height * self.width,
+            y: (y * self.stride) as isize - self.top as isize,
+            x: (x * self.stride) as isize - self.left as isize,
+        };
+        walk(range, self.out_height, self.out_width).map(|(b, y, x)| at(b, y, x)).collect()
     }
 
-    /// The output pixel that reads input pixel `row` through tap `(ky, kx)`: an offset into the gradient.
-    fn reader(&self, row: usize, ky: usize, kx: usize) -> Option<usize> {
-        let (b, rest) = (row / (self.height * self.width), row % (self.height * self.width));
-        let y = (rest / self.width + self.top).checked_sub(ky)?;
-        let x = (rest % self.width + self.left).checked_sub(kx)?;
-        if y % self.stride != 0 || x % self.stride != 0 {
-            return None;
+    /// Where a window reads through tap `(ky, kx)`: an offset into the picture, or padding.
+    fn source(&self, window: Window, ky: usize, kx: usize) -> Option<usize> {
+        // A negative coordinate wraps to one that is too large.
+        let (y, x) = ((window.y + ky as isize) as usize, (window.x + kx as isize) as usize);
+        (y < self.height && x < self.width).then(|| (window.first + y * self.width + x) * self.inputs)
+    }
+
+    /// The windows of input pixels `range` on the gradient: which outputs read each.
+    fn readers(&self, range: Range<usize>) -> Vec<Window> {
+        let at = |b: usize, y: usize, x: usize| Window {
+            first: b * self.out_height * self.out_width,
+            y: (y + self.top) as isize,
+            x: (x + self.left) as isize,
+        };
+        walk(range, self.height, self.width).map(|(b, y, x)| at(b, y, x)).collect()
+    }
+
+    /// The output pixel that reads an input pixel through tap `(ky, kx)`: an offset into the gradient.
+    fn reader(&self, window: Window, ky: usize, kx: usize) -> Option<usize> {
+        let (mut y, mut x) = ((window.y - ky as isize) as usize, (window.x - kx as isize) as usize);
+        if self.stride > 1 {
+            if window.y < ky as isize || window.x < kx as isize || y % self.stride != 0 || x % self.stride != 0 {
+                return None;
+            }
+            (y, x) = (y / self.stride, x / self.stride);
         }
-        let (y, x) = (y / self.stride, x / self.stride);
-        (y < self.out_height && x < self.out_width)
-            .then(|| ((b * self.out_height + y) * self.out_width + x) * self.outputs)
+        (y < self.out_height && x < self.out_width).then(|| (window.first + y * self.out_width + x) * self.outputs)
     }
 }
 
-/// Left matrix whose row r, depth (tap, channel) is `data[at(r, tap) + channel]`, or zero.
-struct Gather<'a, F> {
+/// A pixel's place in the picture that is gathered from: divisions are made once a pixel, not once a tap.
+#[derive(Clone, Copy)]
+struct Window {
+    /// First pixel of its sample.
+    first: usize,
+    y: isize,
+    x: isize,
+}
+
+/// `(sample, row, column)` of consecutive pixels.
+fn walk(range: Range<usize>, height: usize, width: usize) -> impl Iterator<Item = (usize, usize, usize)> {
+    let rest = range.start % (height * width).max(1);
+    let (mut b, mut y, mut x) = (range.start / (height * width).max(1), rest / width.max(1), rest % width.max(1));
+    range.map(move |_| {
+        let here = (b, y, x);
+        x += 1;
+        if x == width {
+            (y, x) = (y + 1, 0);
+        }
+        if y == height {
+            (b, y) = (b + 1, 0);
+        }
+        here
+    })
+}
+
+/// Left matrix whose row r, depth (tap, channel) is `data[at(windows[r], tap) + channel]`, or zero.
+struct Gather<'a, W, F> {
     data: &'a [f32],
     channels: usize,
     kw: usize,
     zeros: Vec<f32>,
+    windows: W,
     at: F,
 }
 
-impl<F: Fn(usize, usize, usize) -> Option<usize> + Sync> Left for Gather<'_, F> {
+impl<W, F> Left for Gather<'_, W, F>
+where
+    W: Fn(Range<usize>) -> Vec<Window> + Sync,
+    F: Fn(Window, usize, usize) -> Option<usize> + Sync,
+{
     fn pack(&self, rows: Range<usize>, ks: Range<usize>, mr: usize, out: &mut [f32]) {
         let depth = ks.len();
+        let windows = (self.windows)(rows);
         let mut strips: Vec<&[f32]> = Vec::with_capacity(mr);
         let mut k = ks.start;
         while k < ks.end {
             let (tap, channel) = (k / self.channels, k % self.channels);
             let len = (self.channels - channel).min(ks.end - k);
-            for (p, panel) in out.chunks_exact_mut(mr * depth).enumerate() {
+            let (ky, kx) = (tap / self.kw, tap % self.kw);
+            for (windows, panel) in windows.chunks(mr).zip(out.chunks_exact_mut(mr * depth)) {
                 strips.clear();
-                let first = rows.start + p * mr;
-                for row in first..rows.end.min(first + mr) {
-                    let strip = match (self.at)(row, tap / self.kw, tap % self.kw) {
+                for window in windows {
+                    let strip = match (self.at)(*window, ky, kx) {
                         Some(offset) => &self.data[offset + channel..][..len],
                         None => &self.zeros[..len],
                     };
@@ -144,12 +196,13 @@ pub(crate) fn forward(
     let out_shape = [s.batch, s.out_height, s.out_width, s.outputs];
     assert!(residual.is_none_or(|r| r.shape() == out_shape), "conv2d: residual shape");
     let epilogue = Epilogue { bias: bias.map(Tensor::data), act, residual: residual.map(Tensor::data) };
-    let mut out = vec![0.0; m * n];
+    let mut out = zeros(m * n);
     if s.is_pointwise() {
         gemm::gemm(m, n, k, &gemm::Rows { data: x.data(), k }, &packed, &epilogue, &mut out);
     } else {
-        let at = |row, ky, kx| s.source(row, ky, kx);
-        let left = Gather { data: x.data(), channels: s.inputs, kw: s.kw, zeros: vec![0.0; s.inputs], at };
+        let at = |window, ky, kx| s.source(window, ky, kx);
+        let windows = |rows| s.windows(rows);
+        let left = Gather { data: x.data(), channels: s.inputs, kw: s.kw, zeros: vec![0.0; s.inputs], windows, at };
         gemm::gemm(m, n, k, &left, &packed, &epilogue, &mut out);
     }
     Tensor::from_vec(out, &out_shape)
@@ -168,12 +221,13 @@ pub(crate) fn grad_input(s: &Shape, g: &Tensor, weight: &Param) -> Tensor {
             }
         })
     });
-    let mut out = vec![0.0; m * n];
+    let mut out = zeros(m * n);
     if s.is_pointwise() {
         gemm::gemm(m, n, k, &gemm::Rows { data: g.data(), k }, &packed, &Epilogue::NONE, &mut out);
     } else {
-        let at = |row, ky, kx| s.reader(row, ky, kx);
-        let left = Gather { data: g.data(), channels: s.outputs, kw: s.kw, zeros: vec![0.0; s.outputs], at };
+        let at = |window, ky, kx| s.reader(window, ky, kx);
+        let windows = |rows| s.readers(rows);
+        let left = Gather { data: g.data(), channels: s.outputs, kw: s.kw, zeros: vec![0.0; s.outputs], windows, at };
         gemm::gemm(m, n, k, &left, &packed, &Epilogue::NONE, &mut out);
     }
     Tensor::from_vec(out, &[s.batch, s.height, s.width, s.inputs])
@@ -188,6 +242,7 @@ struct GatherTransposed<'a> {
 impl Left for GatherTransposed<'_> {
     fn pack(&self, rows: Range<usize>, ks: Range<usize>, mr: usize, out: &mut [f32]) {
         let s = self.shape;
+        let windows = s.windows(ks.clone());
         for (p, panel) in out.chunks_exact_mut(mr * ks.len()).enumerate() {
             panel.fill(0.0);
             let mut row = rows.start + p * mr;
@@ -197,9 +252,13 @@ impl Left for GatherTransposed<'_> {
             while row < end {
                 let (tap, channel) = (row / s.inputs, row % s.inputs);
                 let len = (s.inputs - channel).min(end - row);
-                for (pixel, o) in ks.clone().zip(panel.chunks_exact_mut(mr)) {
-                    if let Some(offset) = s.source(pixel, tap / s.kw, tap % s.kw) {
-                        o[column..column + len].copy_from_slice(&self.data[offset + channel..][..len]);
+                let (ky, kx) = (tap / s.kw, tap % s.kw);
+                for (window, o) in windows.iter().zip(panel.chunks_exact_mut(mr)) {
+                    if let Some(offset) = s.source(*window, ky, kx) {
+                        // Not copy_from_slice: a call for so few values costs more than the copy.
+                        for (o, x) in o[column..column + len].iter_mut().zip(&self.data[offset + channel..][..len]) {
+                            *o = *x;
+                        }
                     }
                 }
                 row += len;
@@ -212,15 +271,15 @@ impl Left for GatherTransposed<'_> {
 pub(crate) fn grad_weight(s: &Shape, g: &Tensor, x: &Tensor) -> Tensor {
     let (m, n, k) = (s.taps() * s.inputs, s.outputs, s.out_pixels());
     let packed = gemm::pack_right_rows(g.data(), n, k);
-    let mut by_tap = vec![0.0; m * n];
+    let mut by_tap = zeros(m * n);
     gemm::gemm(m, n, k, &GatherTransposed { shape: s, data: x.data() }, &packed, &Epilogue::NONE, &mut by_tap);
-    let mut out = vec![0.0; m * n];
-    for (o, block) in out.chunks_exact_mut(m).enumerate() {
+    let mut out = zeros(m * n);
+    out.par_chunks_exact_mut(m).enumerate().for_each(|(o, block)| {
         for i in 0..s.inputs {
             for t in 0..s.taps() {
                 block[i * s.taps() + t] = by_tap[(t * s.inputs + i) * n + o];
             }
         }
-    }
+    });
     Tensor::from_vec(out, &[s.outputs, s.inputs, s.kh, s.kw])
 }

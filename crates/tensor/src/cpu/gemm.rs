@@ -3,6 +3,7 @@
 //! they pack as the left matrix is gathered straight from the picture (implicit GEMM).
 
 use crate::Activation;
+use crate::cpu::parallel::zeros;
 use rayon::prelude::*;
 use std::cell::RefCell;
 use std::ops::Range;
@@ -149,7 +150,7 @@ pub(crate) trait Left: Sync {
 /// `fill(panel's columns, out[k × nr])` writes one zeroed panel.
 pub(crate) fn pack_right(n: usize, k: usize, fill: impl Fn(Range<usize>, usize, &mut [f32]) + Sync) -> Vec<f32> {
     let nr = kernel().nr;
-    let mut packed = vec![0.0; n.div_ceil(nr) * nr * k];
+    let mut packed = zeros(n.div_ceil(nr) * nr * k);
     if packed.is_empty() {
         return packed;
     }

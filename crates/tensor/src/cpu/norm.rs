@@ -78,7 +78,32 @@ fn moments_body<const FMA: bool>(x: &[f32], shift: &[f32], first: &mut [f64], se
 }
 
 dispatch! {
-    fn moments(x: &[f32], shift: &[f32], first: &mut [f64], second: &mut [f64]) = moments_body
+    fn wide_moments(x: &[f32], shift: &[f32], first: &mut [f64], second: &mut [f64]) = moments_body
+}
+
+fn moments(x: &[f32], shift: &[f32], first: &mut [f64], second: &mut [f64]) {
+    let (fold, whole) = folding(x.len(), shift.len());
+    if fold > 1 {
+        let (mut wide_first, mut wide_second) = (vec![0.0; fold * shift.len()], vec![0.0; fold * shift.len()]);
+        wide_moments(&x[..whole], &shift.repeat(fold), &mut wide_first, &mut wide_second);
+        add_folded(first, &wide_first);
+        add_folded(second, &wide_second);
+    }
+    wide_moments(&x[whole..], shift, first, second);
+}
+
+/// How many rows of `channels` values are worked on as one, and how many values such wide rows
+/// cover: a row much narrower than [`SPAN`] would leave most of the vector lanes idle.
+fn folding(len: usize, channels: usize) -> (usize, usize) {
+    let fold = (SPAN / channels).max(1);
+    if fold == 1 { (1, 0) } else { (fold, len / (fold * channels) * (fold * channels)) }
+}
+
+/// Adds the sums of rows that were worked on as one to those of a single row.
+fn add_folded(sums: &mut [f64], wide: &[f64]) {
+    for part in wide.chunks_exact(sums.len()) {
+        sums.iter_mut().zip(part).for_each(|(s, v)| *s += v);
+    }
 }
 
 /// The statistics of `x`. Each channel is shifted by its first value, so that a mean far from
@@ -172,19 +197,27 @@ fn apply_body<const FMA: bool>(x: &[f32], out: &mut [f32], scale: &[f32], offset
 }
 
 dispatch! {
-    fn apply(x: &[f32], out: &mut [f32], scale: &[f32], offset: &[f32], silu: bool) = apply_body
+    fn wide_apply(x: &[f32], out: &mut [f32], scale: &[f32], offset: &[f32], silu: bool) = apply_body
+}
+
+fn apply(x: &[f32], out: &mut [f32], scale: &[f32], offset: &[f32], silu: bool) {
+    let (fold, whole) = folding(x.len(), scale.len());
+    if fold > 1 {
+        wide_apply(&x[..whole], &mut out[..whole], &scale.repeat(fold), &offset.repeat(fold), silu);
+    }
+    wide_apply(&x[whole..], &mut out[whole..], scale, offset, silu);
 }
 
 /// Second pass of the forward: normalise, scale, shift, SiLU.
 pub(crate) fn group_norm(x: &[f32], s: &Statistics, g: Geometry, gamma: &[f32], beta: &[f32], silu: bool) -> Vec<f32> {
-    let mut out = vec![0.0; x.len()];
-    for b in 0..g.batch {
+    let mut out = parallel::zeros(x.len());
+    out.par_chunks_mut(g.sample()).enumerate().for_each(|(b, out)| {
         let (scale, offset) = scale_offset(s, g, b, gamma, beta);
         let at = b * g.sample();
-        parallel::for_rows(&mut out[at..at + g.sample()], g.channels, |row_at, part| {
+        parallel::for_rows(out, g.channels, |row_at, part| {
             apply(&x[at + row_at..at + row_at + part.len()], part, &scale, &offset, silu);
         });
-    }
+    });
     out
 }
 
@@ -233,9 +266,32 @@ fn backward_sums_body<const FMA: bool>(
 }
 
 dispatch! {
-    fn backward_sums(
+    fn wide_backward_sums(
         x: &[f32], dz: &mut [f32], scale: &[f32], offset: &[f32], mean: &[f32], silu: bool, sums: &mut [f64],
     ) = backward_sums_body
+}
+
+fn backward_sums(
+    x: &[f32],
+    dz: &mut [f32],
+    scale: &[f32],
+    offset: &[f32],
+    mean: &[f32],
+    silu: bool,
+    sums: &mut [f64],
+) {
+    let channels = scale.len();
+    let (fold, whole) = folding(x.len(), channels);
+    if fold > 1 {
+        let mut wide = vec![0.0; 2 * fold * channels];
+        let [wide_scale, wide_offset, wide_mean] = [scale, offset, mean].map(|v| v.repeat(fold));
+        let (x, dz) = (&x[..whole], &mut dz[..whole]);
+        wide_backward_sums(x, dz, &wide_scale, &wide_offset, &wide_mean, silu, &mut wide);
+        let (dz_sums, dz_x_sums) = wide.split_at(fold * channels);
+        add_folded(&mut sums[..channels], dz_sums);
+        add_folded(&mut sums[channels..], dz_x_sums);
+    }
+    wide_backward_sums(&x[whole..], &mut dz[whole..], scale, offset, mean, silu, sums);
 }
 
 /// `dx = dz · a + x · b + c`, per channel, in place of `dz`.
@@ -250,7 +306,16 @@ fn backward_apply_body<const FMA: bool>(x: &[f32], dz: &mut [f32], a: &[f32], b:
 }
 
 dispatch! {
-    fn backward_apply(x: &[f32], dz: &mut [f32], a: &[f32], b: &[f32], c: &[f32]) = backward_apply_body
+    fn wide_backward_apply(x: &[f32], dz: &mut [f32], a: &[f32], b: &[f32], c: &[f32]) = backward_apply_body
+}
+
+fn backward_apply(x: &[f32], dz: &mut [f32], a: &[f32], b: &[f32], c: &[f32]) {
+    let (fold, whole) = folding(x.len(), a.len());
+    if fold > 1 {
+        let [a, b, c] = [a, b, c].map(|v| v.repeat(fold));
+        wide_backward_apply(&x[..whole], &mut dz[..whole], &a, &b, &c);
+    }
+    wide_backward_apply(&x[whole..], &mut dz[whole..], a, b, c);
 }
 
 /// Gradients of GroupNorm.
@@ -274,26 +339,30 @@ pub(crate) fn group_norm_backward(
     needs_x: bool,
 ) -> NormGradients {
     let c = g.channels;
-    let mut dz = grad.to_vec();
+    let mut dz = parallel::copied(grad);
+    let by_sample: Vec<Vec<f64>> = dz
+        .par_chunks_mut(g.sample())
+        .enumerate()
+        .map(|(b, dz)| {
+            let x = &x[b * g.sample()..(b + 1) * g.sample()];
+            let (scale, offset) = scale_offset(s, g, b, gamma, beta);
+            let mean: Vec<f32> = (0..c).map(|i| s.mean[b * g.groups + i / g.per_group()] as f32).collect();
+            let sums = sample_sums(x, dz, &scale, &offset, &mean, silu);
+            if needs_x {
+                let (slope, intercept) = input_coefficients(&sums, s, g, b, gamma);
+                parallel::for_rows(dz, c, |row_at, part| {
+                    backward_apply(&x[row_at..row_at + part.len()], part, &scale, &slope, &intercept);
+                });
+            }
+            sums
+        })
+        .collect();
     let mut d_gamma = vec![0.0f64; c];
     let mut d_beta = vec![0.0f64; c];
-    for b in 0..g.batch {
-        let at = b * g.sample();
-        let x = &x[at..at + g.sample()];
-        let dz = &mut dz[at..at + g.sample()];
-        let (scale, offset) = scale_offset(s, g, b, gamma, beta);
-        let group_of = |i: usize| b * g.groups + i / g.per_group();
-        let mean: Vec<f32> = (0..c).map(|i| s.mean[group_of(i)] as f32).collect();
-        let sums = sample_sums(x, dz, &scale, &offset, &mean, silu);
+    for (b, sums) in by_sample.iter().enumerate() {
         for i in 0..c {
             d_beta[i] += sums[i];
-            d_gamma[i] += sums[c + i] * s.rstd[group_of(i)];
-        }
-        if needs_x {
-            let (slope, intercept) = input_coefficients(&sums, s, g, b, gamma);
-            parallel::for_rows(dz, c, |row_at, part| {
-                backward_apply(&x[row_at..row_at + part.len()], part, &scale, &slope, &intercept);
-            });
+            d_gamma[i] += sums[c + i] * s.rstd[b * g.groups + i / g.per_group()];
         }
     }
     let narrow = |v: Vec<f64>| v.into_iter().map(|v| v as f32).collect();

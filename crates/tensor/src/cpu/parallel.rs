@@ -40,3 +40,32 @@ pub(crate) fn map_tasks<T: Send>(tasks: usize, values: usize, f: impl Fn(usize) 
         (0..tasks).into_par_iter().map(f).collect()
     }
 }
+
+/// `len` zeros, written in parallel when there are many: clearing memory is a fair part of an op's time.
+pub(crate) fn zeros(len: usize) -> Vec<f32> {
+    if len < PARALLEL_FROM {
+        return vec![0.0; len];
+    }
+    let mut out: Vec<f32> = Vec::with_capacity(len);
+    out.spare_capacity_mut()[..len].par_chunks_mut(PARALLEL_FROM).for_each(|part| {
+        part.fill(std::mem::MaybeUninit::new(0.0));
+    });
+    // SAFETY: the first `len` values were just written.
+    unsafe { out.set_len(len) };
+    out
+}
+
+/// A copy, made in parallel when it is large.
+pub(crate) fn copied(values: &[f32]) -> Vec<f32> {
+    if values.len() < PARALLEL_FROM {
+        return values.to_vec();
+    }
+    let mut out: Vec<f32> = Vec::with_capacity(values.len());
+    let parts = out.spare_capacity_mut()[..values.len()].par_chunks_mut(PARALLEL_FROM);
+    parts.zip(values.par_chunks(PARALLEL_FROM)).for_each(|(part, values)| {
+        part.write_copy_of_slice(values);
+    });
+    // SAFETY: every one of the first `len` values was just written.
+    unsafe { out.set_len(values.len()) };
+    out
+}

@@ -1,5 +1,6 @@
 use crate::autograd::{is_recording, record};
 use crate::cpu::gemm::{self, Columns, Epilogue, Rows};
+use crate::cpu::parallel::zeros;
 use crate::{Activation, Param, Tensor, activation, add};
 use rayon::prelude::*;
 
@@ -38,7 +39,7 @@ fn forward(x: &Tensor, weight: &Param, bias: Option<&Tensor>, act: Activation, r
     out_shape[x.shape().len() - 1] = n;
     assert!(residual.is_none_or(|r| r.shape() == out_shape), "linear: residual shape");
     let packed = weight.packed(FORWARD, |w| gemm::pack_right_transposed(w.data(), n, k));
-    let mut out = vec![0.0; m * n];
+    let mut out = zeros(m * n);
     let epilogue = Epilogue { bias: bias.map(Tensor::data), act, residual: residual.map(Tensor::data) };
     gemm::gemm(m, n, k, &Rows { data: x.data(), k }, &packed, &epilogue, &mut out);
     Tensor::from_vec(out, &out_shape)
@@ -49,7 +50,7 @@ fn grad_input(g: &Tensor, weight: &Param, x_shape: &[usize]) -> Tensor {
     let (n, k) = (shape[0], shape[1]);
     let m = g.numel() / n;
     let packed = weight.packed(BACKWARD, |w| gemm::pack_right_rows(w.data(), k, n));
-    let mut out = vec![0.0; m * k];
+    let mut out = zeros(m * k);
     gemm::gemm(m, k, n, &Rows { data: g.data(), k: n }, &packed, &Epilogue::NONE, &mut out);
     Tensor::from_vec(out, x_shape)
 }
@@ -58,7 +59,7 @@ fn grad_weight(g: &Tensor, x: &Tensor) -> Tensor {
     let (n, k) = (g.dim(-1), x.dim(-1));
     let m = g.numel() / n;
     let packed = gemm::pack_right_rows(x.data(), k, m);
-    let mut out = vec![0.0; n * k];
+    let mut out = zeros(n * k);
     gemm::gemm(n, k, m, &Columns { data: g.data(), m: n }, &packed, &Epilogue::NONE, &mut out);
     Tensor::from_vec(out, &[n, k])
 }
