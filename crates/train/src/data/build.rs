@@ -42,7 +42,8 @@ pub(super) struct Job {
     pub set: &'static str,
     pub style: &'static str,
     pub kind: Kind,
-    /// Whether it may be repainted and called by a colour. People may not: "a brown woman" is no caption.
+    /// Whether it may be repainted and called by a colour. People may not ("a brown woman" is no caption), nor may
+    /// what already says its colour ("a blue green apple").
     pub has_colour: bool,
     pub drawing: Drawing,
 }
@@ -297,7 +298,7 @@ fn emoji_jobs(vocabulary: &Vocabulary, sets: &[Pictures]) -> Vec<Job> {
         for pictures in sets {
             for drawing in codes.iter().filter_map(|code| pictures.drawings.get(code)) {
                 let (set, style) = (pictures.set.name, pictures.set.style);
-                let has_colour = !vocabulary.is_person[noun];
+                let has_colour = !vocabulary.is_person[noun] && !caption::says_colour(&vocabulary.nouns[noun].phrase);
                 jobs.push(Job {
                     noun,
                     set,

@@ -65,6 +65,13 @@ pub fn with_adjective(phrase: &str, adjective: &str) -> String {
     }
 }
 
+/// Whether a phrase already says a colour of its noun: `a green apple`, but not `an orange`.
+pub fn says_colour(phrase: &str) -> bool {
+    let words: Vec<&str> = without_article(phrase).split([' ', '-']).collect();
+    let before_noun = &words[..words.len() - 1];
+    before_noun.contains(&"gold") || Colour::BACKGROUNDS.iter().any(|c| before_noun.contains(&c.name()))
+}
+
 /// Words that end in s and are one thing.
 const SINGULAR_S: [&str; 16] = [
     "bus",

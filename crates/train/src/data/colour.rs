@@ -212,7 +212,12 @@ impl Palette {
             }
         }
         let opaque = opaque.max(1.0);
-        let around = |i: usize| (0..9).map(|k| bins[(i + 32 + k) % 36]).sum::<f32>();
+        // The nearer bins weigh more, so that a single hue is found at its own place.
+        let around = |i: usize| {
+            (0..9usize)
+                .map(|k| (5 - k.abs_diff(4)) as f32 * bins[(i + 32 + k) % 36])
+                .sum::<f32>()
+        };
         let peak = (0..36).max_by(|a, b| around(*a).total_cmp(&around(*b))).unwrap_or(0);
         let hue = mean_hue(rgba, peak as f32 * 10.0 + 5.0);
         let (mut cluster, mut cluster_luma) = (0.0f32, 0.0f32);

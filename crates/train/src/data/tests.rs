@@ -10,6 +10,7 @@ use super::*;
 use flate2::{Compression, write::GzEncoder};
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::OnceLock;
 use tokenizers::Model;
 use tokenizers::models::bpe::BPE;
 
@@ -53,7 +54,7 @@ fn packages(folder: &Path) {
         let list: Vec<serde_json::Value> = labels
             .iter()
             .enumerate()
-            .map(|(i, l)| serde_json::json!({"label": format!("{l}{suffix}"), "hexcode": hexcode(i), "group": 3, "tags": ["thing"]}))
+            .map(|(i, l)| serde_json::json!({"label": format!("{l}{suffix}"), "hexcode": hexcode(i), "group": if l == "baby" { 1 } else { 3 }, "tags": ["thing"]}))
             .collect();
         serde_json::to_vec(&list).unwrap()
     };
@@ -86,7 +87,13 @@ fn packages(folder: &Path) {
     package(folder, "lobehub-fluent-emoji-3d", &dots);
 }
 
-fn built() -> (tempfile::TempDir, Manifest) {
+/// The data set that the read-only tests share.
+fn built() -> &'static (tempfile::TempDir, Manifest) {
+    static BUILT: OnceLock<(tempfile::TempDir, Manifest)> = OnceLock::new();
+    BUILT.get_or_init(build_new)
+}
+
+fn build_new() -> (tempfile::TempDir, Manifest) {
     let folder = tempfile::tempdir().unwrap();
     packages(folder.path());
     let options = BuildOptions {
@@ -111,7 +118,7 @@ fn a_built_data_set_opens_with_what_its_manifest_says() {
         (nouns, nouns * 6, nouns)
     );
     let composer = Composer::open(&folder.path().join("out"), 1).unwrap();
-    assert_eq!(composer.dataset().manifest, manifest);
+    assert_eq!(&composer.dataset().manifest, manifest);
     assert_eq!(composer.evaluation_nouns().len(), EVALUATION_NOUNS);
     assert_eq!(composer.prompt(composer.evaluation_nouns()[0]), "a dog");
     assert!(folder.path().join("out/NOTICE").exists());
@@ -294,6 +301,25 @@ fn colours_stand_before_the_noun_with_the_right_article() {
 }
 
 #[test]
+fn a_noun_that_says_its_colour_is_given_no_other() {
+    for (phrase, says) in [
+        ("a green apple", true),
+        ("a blue heart", true),
+        ("an orange", false),
+        ("a car", false),
+    ] {
+        assert_eq!(caption::says_colour(phrase), says, "{phrase}");
+    }
+    let (folder, _) = built();
+    let data = Dataset::open(&folder.path().join("out")).unwrap();
+    let coloured = |phrase: &str| {
+        let noun = data.nouns.iter().position(|n| n.phrase == phrase).unwrap();
+        data.sprites.iter().filter(|s| s.noun == noun).all(|s| s.hue_shiftable)
+    };
+    assert_eq!(["a dog", "a green apple", "a baby"].map(coloured), [true, false, false]);
+}
+
+#[test]
 fn plurals_are_spelled_as_english_spells_them() {
     for (one, many) in [
         ("dog", "dogs"),
@@ -358,7 +384,7 @@ fn a_missing_package_is_named_with_the_command_that_gets_it() {
 
 #[test]
 fn a_truncated_pixel_file_is_refused() {
-    let (folder, _) = built();
+    let (folder, _) = build_new();
     let out = folder.path().join("out");
     let file = std::fs::OpenOptions::new()
         .write(true)
