@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// A prompt as the UNet sees it.
 #[derive(Clone, Debug)]
 pub struct Conditioning {
-    /// Penultimate hidden states of all text encoders side by side, `[1, 77, cross_attention_dim]`.
+    /// Penultimate hidden states of all text encoders side by side, `[1, L, cross_attention_dim]`
+    /// (L is 77 in CLIP).
     pub prompt_embeds: Tensor,
     /// The last encoder's projected end token, `[1, projection_dim]`.
     pub pooled_prompt_embeds: Option<Tensor>,
@@ -59,6 +60,15 @@ impl TextEncoders {
     /// Width of `prompt_embeds`.
     pub(crate) fn width(&self) -> usize {
         self.encoders.iter().map(|e| e.model.config().hidden_size).sum()
+    }
+
+    /// Longest prompt in tokens, start and end included.
+    pub(crate) fn max_length(&self) -> usize {
+        self.encoders
+            .iter()
+            .map(|e| e.tokenizer.model_max_length())
+            .min()
+            .unwrap_or(0)
     }
 
     /// Width of `pooled_prompt_embeds`.

@@ -32,7 +32,8 @@ impl<'a> Guidance<'a> {
     ) -> Result<Self, Error> {
         let parts = &pipeline.parts;
         let cond = parts.text_encoders.encode(&request.prompt, request.clip_skip)?;
-        warn_dropped(warnings, "prompt", &cond);
+        let max_length = parts.text_encoders.max_length();
+        warn_dropped(warnings, "prompt", &cond, max_length);
         let is_guided = settings.guidance_scale > 1.0 && pipeline.guidance_embedding_dim().is_none();
         let uncond = match (is_guided, &request.negative_prompt) {
             (false, _) => None,
@@ -40,7 +41,7 @@ impl<'a> Guidance<'a> {
             (true, negative) => {
                 // diffusers applies clip_skip to the prompt only.
                 let uncond = parts.text_encoders.encode(negative.as_deref().unwrap_or(""), 0)?;
-                warn_dropped(warnings, "negative prompt", &uncond);
+                warn_dropped(warnings, "negative prompt", &uncond, max_length);
                 Some(uncond)
             }
         };
@@ -123,10 +124,10 @@ impl<'a> Guidance<'a> {
 }
 
 /// Names the words that the text encoders never saw.
-fn warn_dropped(warnings: &mut Vec<String>, what: &str, conditioning: &Conditioning) {
+fn warn_dropped(warnings: &mut Vec<String>, what: &str, conditioning: &Conditioning, max_length: usize) {
     if !conditioning.dropped.is_empty() {
         warnings.push(format!(
-            "the {what} is longer than 77 tokens; this part was not read: \"{}\"",
+            "the {what} is longer than {max_length} tokens; this part was not read: \"{}\"",
             conditioning.dropped
         ));
     }

@@ -35,7 +35,7 @@ fn bytes(file: &str, key: &str) -> (Vec<usize>, Vec<u8>) {
 
 fn pipeline(case: &Value) -> Pipeline {
     let folder = goldens().join(case["folder"].as_str().unwrap());
-    let source = ModelSource::open(folder.to_str().unwrap()).unwrap();
+    let source = ModelSource::open(&folder).unwrap();
     let mut parts = Parts::load(&source, &LoadOptions::default()).unwrap();
     parts.scheduler_config = SchedulerConfig::from_json(&case["scheduler_config"].to_string()).unwrap();
     if let Some(vae) = case["vae"].as_str() {
@@ -186,6 +186,44 @@ fn many_steps_with_guidance_are_those_of_diffusers() {
 #[test]
 fn image_to_image_is_that_of_diffusers() {
     check_cases(|name| name.starts_with("img2img"));
+}
+
+#[test]
+fn the_same_weights_in_one_file_give_the_same_picture() {
+    // The tiny model's head counts are not SDXL's: its configs lie beside the file.
+    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("single-file");
+    copy_configs(&goldens().join("tiny-sdxl"), &place.join("config"));
+    let file = place.join("tiny-sdxl.safetensors");
+    fs::copy(goldens().join("single-file/tiny-sdxl.safetensors"), &file).unwrap();
+
+    let request = Request {
+        prompt: "a cat".into(),
+        width: Some(64),
+        height: Some(64),
+        guidance_scale: Some(4.0),
+        schedule: ScheduleOptions::steps(3),
+        ..Request::default()
+    };
+    let [folder, file] = [goldens().join("tiny-sdxl"), file].map(|path| {
+        let pipeline = Pipeline::load(&ModelSource::open(path).unwrap(), &LoadOptions::default()).unwrap();
+        paint(&pipeline, &request)
+    });
+    assert_eq!(folder.1, file.1);
+    assert_eq!(folder.0.pictures, file.0.pictures);
+}
+
+/// Everything of a model folder but the weights.
+fn copy_configs(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy_configs(&path, &target);
+        } else if path.extension().is_some_and(|e| e != "safetensors") {
+            fs::copy(&path, &target).unwrap();
+        }
+    }
 }
 
 fn tiny() -> Pipeline {
