@@ -35,7 +35,7 @@ pub use png_metadata::Parameters;
 pub use prima_checkpoint::ModelSource;
 pub use prima_schedulers::{ScheduleOptions, SchedulerKind, TimestepSpacing};
 pub use prima_tensor::DType;
-pub use request::{InitImage, MAX_IMAGES, MAX_SIDE_PX, MAX_STEPS, Progress, Request, Response, Timings};
+pub use request::{InitImage, MAX_AREA_PX, MAX_IMAGES, MAX_SIDE_PX, MAX_STEPS, Progress, Request, Response, Timings};
 pub use vae::Vae;
 
 /// A loaded model, ready to paint.

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 /// Longest side of a picture.
 pub const MAX_SIDE_PX: usize = 4096;
+/// Largest picture, 2048 x 2048: a bound on the memory of the autoencoder.
+pub const MAX_AREA_PX: usize = 2048 * 2048;
 /// Most pictures of one request.
 pub const MAX_IMAGES: usize = 64;
 /// Most network evaluations of one picture.
@@ -84,7 +86,7 @@ impl Request {
                 check_side(field, side, 8)?;
             }
         }
-        Ok(())
+        check_area(self.width.unwrap_or(0), self.height.unwrap_or(0))
     }
 }
 
@@ -93,6 +95,14 @@ pub(crate) fn check_side(field: &'static str, side_px: usize, multiple: usize) -
     if !side_px.is_multiple_of(multiple) || side_px == 0 || side_px > MAX_SIDE_PX {
         let fix = format!("use a multiple of {multiple} from {multiple} to {MAX_SIDE_PX} pixels");
         return Err(Error::request(field, side_px, fix));
+    }
+    Ok(())
+}
+
+pub(crate) fn check_area(width: usize, height: usize) -> Result<(), Error> {
+    if width * height > MAX_AREA_PX {
+        let fix = format!("use at most {MAX_AREA_PX} pixels in all, such as 2048x2048");
+        return Err(Error::request("size", format!("{width}x{height}"), fix));
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! A request with every choice made, and what is to be said about the choices.
 
-use crate::request::{MAX_SIDE_PX, check_side};
+use crate::request::{MAX_SIDE_PX, check_area, check_side};
 use crate::{Defaults, Error, Picture, Pipeline, Request};
 use prima_schedulers::{Schedule, ScheduleOptions};
 
@@ -104,6 +104,7 @@ fn size(pipeline: &Pipeline, request: &Request) -> Result<(usize, usize), Error>
     let (width, height) = (request.width.unwrap_or(width), request.height.unwrap_or(height));
     check_side("width", width, multiple)?;
     check_side("height", height, multiple)?;
+    check_area(width, height)?;
     Ok((width, height))
 }
 

@@ -1,0 +1,149 @@
+//! What `prima paint` and `prima models info` give when all is well.
+
+mod common;
+
+use common::{folder, golden, paint, prima, stderr};
+use prima_pipeline::{Picture, png_metadata::read_parameters};
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+
+fn pixels(path: &Path) -> Picture {
+    Picture::decode(&fs::read(path).unwrap(), "test").unwrap()
+}
+
+fn json(output: &std::process::Output) -> Value {
+    assert!(output.status.success(), "{}", stderr(output));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn it_prints_the_path_and_the_file_says_how_it_was_painted() {
+    let folder = folder("plain");
+    let args = [
+        "--steps",
+        "2",
+        "--seed",
+        "7",
+        "--guidance-scale",
+        "4",
+        "--negative-prompt",
+        "dogs, cats",
+    ];
+    let output = paint(&folder, &golden("tiny-sdxl"), &args);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "out.png\n");
+    let png = fs::read(folder.join("out.png")).unwrap();
+    let parameters = read_parameters(&png).unwrap().unwrap();
+    assert_eq!(
+        (parameters.prompt.as_str(), parameters.negative_prompt.as_str()),
+        ("a cat", "dogs, cats")
+    );
+    let expected = [
+        ("Steps", "2"),
+        ("Sampler", "Euler"),
+        ("CFG scale", "4"),
+        ("Seed", "7"),
+        ("Size", "64x64"),
+        ("Model", "tiny-sdxl"),
+    ];
+    for (key, value) in expected {
+        assert_eq!(parameters.get(key), Some(value), "{key}");
+    }
+}
+
+#[test]
+fn the_same_seed_paints_the_same_picture_whatever_the_threads() {
+    let folder = folder("seeds");
+    let model = golden("tiny-sdxl").display().to_string();
+    let run = |name: &str, more: &[&str]| {
+        let args = ["paint", "a cat", "--model", &model, "--steps", "2", "-o", name];
+        let output = prima(&folder, &[&args, more].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        pixels(&folder.join(name))
+    };
+    let one = run("1.png", &["--seed", "1"]);
+    assert_eq!(one, run("2.png", &["--seed", "1", "--threads", "1"]));
+    assert_ne!(one, run("3.png", &["--seed", "2"]));
+    assert_ne!(one, run("4.png", &["--seed", "1", "--rng", "torch-cpu"]));
+}
+
+#[test]
+fn json_says_what_was_done_and_how_long_it_took() {
+    let folder = folder("json");
+    let args = [
+        "--steps",
+        "3",
+        "--num-images",
+        "2",
+        "--json",
+        "--timestep-spacing",
+        "trailing",
+    ];
+    let said = json(&paint(&folder, &golden("tiny-sdxl"), &args));
+    assert_eq!(said["files"], serde_json::json!(["out-1.png", "out-2.png"]));
+    assert_ne!(pixels(&folder.join("out-1.png")), pixels(&folder.join("out-2.png")));
+    assert_eq!(said["timesteps"], serde_json::json!([999.0, 666.0, 332.0]));
+    assert!((said["sigmas"][0].as_f64().unwrap() - 14.6146).abs() < 1e-3);
+    assert!(said["seed"].is_u64());
+    assert_eq!(said["timings_ms"]["steps"].as_array().unwrap().len(), 3);
+    for key in ["load", "text", "decode", "encode", "total"] {
+        assert!(said["timings_ms"][key].as_f64().unwrap() > 0.0, "{key}");
+    }
+}
+
+#[test]
+fn an_init_image_sets_the_size_and_strength_the_steps() {
+    let folder = folder("img2img");
+    let model = golden("tiny-sdxl");
+    assert!(
+        paint(&folder, &model, &["--steps", "1", "--width", "96", "--height", "64"])
+            .status
+            .success()
+    );
+    fs::rename(folder.join("out.png"), folder.join("in.png")).unwrap();
+    let said = json(&paint(
+        &folder,
+        &model,
+        &["--image", "in.png", "--strength", "0.5", "--steps", "4", "--json"],
+    ));
+    assert_eq!((&said["width"], &said["height"]), (&Value::from(96), &Value::from(64)));
+    assert_eq!(said["timesteps"].as_array().unwrap().len(), 2);
+    assert_eq!(said["strength"], 0.5);
+}
+
+#[test]
+fn prima_json_sets_the_defaults() {
+    let folder = folder("card");
+    let model = common::copied_model(&folder);
+    let card = r#"{"name": "mine", "num_inference_steps": 2, "guidance_scale": 0, "width": 72, "height": 48}"#;
+    fs::write(model.join("prima.json"), card).unwrap();
+    let said = json(&paint(&folder, &model, &["--json"]));
+    assert_eq!(said["model"], "mine");
+    assert_eq!(said["num_inference_steps"], 2);
+    assert_eq!((&said["width"], &said["height"]), (&Value::from(72), &Value::from(48)));
+}
+
+#[test]
+fn models_info_counts_what_is_there() {
+    let folder = folder("info");
+    let model = golden("tiny-sdxl").display().to_string();
+    let said = json(&prima(&folder, &["models", "info", &model, "--json"]));
+    assert_eq!(said["pipeline_class"], "StableDiffusionXLPipeline");
+    assert_eq!(said["components"].as_array().unwrap().len(), 4);
+    let text = prima(&folder, &["models", "info", &model]);
+    assert!(String::from_utf8_lossy(&text.stdout).contains("UNet2DConditionModel"));
+    let output = prima(&folder, &["models", "info", "nowhere"]);
+    common::refused(&folder, &output, 1, &["nowhere"]);
+}
+
+#[test]
+fn without_a_command_it_says_what_it_can_do() {
+    let output = prima(&folder("bare"), &[]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success());
+    assert!(
+        text.contains("prima paint") && text.contains("does not exist yet"),
+        "{text}"
+    );
+}
