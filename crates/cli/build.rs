@@ -20,6 +20,7 @@ fn main() -> io::Result<()> {
     files.sort();
     let mut code = String::from("&[\n");
     for (name, path) in &files {
+        let path = path.display().to_string();
         let _ = writeln!(code, "    ({name:?}, include_bytes!({path:?})),");
     }
     code.push(']');

@@ -33,7 +33,7 @@ pub enum Error {
 }
 
 impl Error {
-    pub(crate) fn request(field: &'static str, value: impl ToString, fix: impl Into<String>) -> Self {
+    pub(crate) fn request(field: &'static str, value: impl std::fmt::Display, fix: impl Into<String>) -> Self {
         Self::Request {
             field,
             value: value.to_string(),

@@ -14,8 +14,8 @@ pub(crate) struct Guidance<'a> {
     /// Present iff guidance is classifier-free: `guidance_scale > 1` and the UNet takes no guidance
     /// scale itself.
     uncond: Option<Arc<Conditioning>>,
-    guidance_scale: f64,
-    guidance_rescale: f64,
+    scale: f64,
+    rescale: f64,
     /// Original height, width, crop top, left, target height, width.
     time_ids: [f32; 6],
 }
@@ -53,8 +53,8 @@ impl<'a> Guidance<'a> {
             unet: &parts.unet,
             cond,
             uncond,
-            guidance_scale: settings.guidance_scale,
-            guidance_rescale: request.guidance_rescale,
+            scale: settings.guidance_scale,
+            rescale: request.guidance_rescale,
             time_ids: std::array::from_fn(|i| ids[i / 2][i % 2] as f32),
         })
     }
@@ -93,10 +93,10 @@ impl<'a> Guidance<'a> {
             .unet
             .forward(&both, &vec![timestep; 2 * images], &cond, keep_going)?;
         let (uncond, text) = (take_batch(&output, 0, images), take_batch(&output, images, images));
-        let g = self.guidance_scale;
+        let g = self.scale;
         let guided = weighted_sum(&[(1.0 - g, &uncond), (g, &text)]);
-        Ok(if self.guidance_rescale > 0.0 {
-            rescale(&guided, &text, self.guidance_rescale)
+        Ok(if self.rescale > 0.0 {
+            rescale(&guided, &text, self.rescale)
         } else {
             guided
         })
@@ -118,7 +118,7 @@ impl<'a> Guidance<'a> {
             time_ids: vec![self.time_ids; batch],
             timestep_cond: config
                 .time_cond_proj_dim
-                .map(|dim| guidance_scale_embedding(self.guidance_scale as f32, dim, batch)),
+                .map(|dim| guidance_scale_embedding(self.scale as f32, dim, batch)),
         }
     }
 }
@@ -141,7 +141,9 @@ fn rescale(guided: &Tensor, text: &Tensor, share: f64) -> Tensor {
     let len = out.len() / images;
     for (values, text) in out.chunks_mut(len).zip(text.data().chunks(len)) {
         let factor = share * deviation(text) / deviation(values) + (1.0 - share);
-        values.iter_mut().for_each(|v| *v *= factor as f32);
+        for v in values {
+            *v *= factor as f32;
+        }
     }
     Tensor::from_vec(out, guided.shape())
 }

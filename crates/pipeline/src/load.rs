@@ -54,9 +54,10 @@ impl Parts {
                 message,
             });
         }
-        let card = match source.exists("prima.json") {
-            true => ModelCard::parse(&text(source, "", "prima.json")?, &path(source, "", "prima.json"))?,
-            false => ModelCard::default(),
+        let card = if source.exists("prima.json") {
+            ModelCard::parse(&text(source, "", "prima.json")?, &path(source, "", "prima.json"))?
+        } else {
+            ModelCard::default()
         };
         Ok(Self {
             name: card.name.clone().unwrap_or_else(|| short_name(source)),
@@ -215,7 +216,7 @@ fn path(source: &ModelSource, component: &str, file: &str) -> String {
 fn short_name(source: &ModelSource) -> String {
     let name = |path: &Path| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     match source {
-        ModelSource::Embedded(_) => "embedded".to_owned(),
+        ModelSource::Embedded(model) => model.name.to_owned(),
         ModelSource::SingleFile(path) => name(path),
         ModelSource::Folder(path) => {
             let snapshot = path

@@ -52,14 +52,14 @@ pub(crate) enum Purpose {
 /// that of diffusers' pipelines.
 pub(crate) enum NoiseSource {
     Philox { seed: u64 },
-    TorchCpu(TorchCpuRng),
+    TorchCpu(Box<TorchCpuRng>),
 }
 
 impl NoiseSource {
     pub fn new(rng: Rng, seed: u64) -> Self {
         match rng {
             Rng::Philox => Self::Philox { seed },
-            Rng::TorchCpu => Self::TorchCpu(TorchCpuRng::new(seed)),
+            Rng::TorchCpu => Self::TorchCpu(Box::new(TorchCpuRng::new(seed))),
         }
     }
 

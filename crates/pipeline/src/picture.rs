@@ -47,6 +47,7 @@ impl Picture {
     }
 
     /// The same picture at another size (Lanczos).
+    #[must_use]
     pub fn resized(&self, width: usize, height: usize) -> Self {
         if (width, height) == (self.width, self.height) {
             return self.clone();

@@ -29,7 +29,7 @@ impl Parameters {
     pub fn to_text(&self) -> String {
         let mut text = self.prompt.clone();
         if !self.negative_prompt.is_empty() {
-            text += &format!("\n{NEGATIVE}{}", self.negative_prompt);
+            text = format!("{text}\n{NEGATIVE}{}", self.negative_prompt);
         }
         let fields: Vec<String> = self.fields.iter().map(|(k, v)| format!("{k}: {}", quote(v))).collect();
         text + "\n" + &fields.join(", ")

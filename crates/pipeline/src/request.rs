@@ -165,19 +165,19 @@ pub struct Response {
 mod tests {
     use super::*;
 
-    fn message(request: Request) -> String {
+    fn message(request: &Request) -> String {
         request.validate().unwrap_err().to_string()
     }
 
     #[test]
     fn impossible_values_are_refused_with_the_limit() {
         assert!(Request::default().validate().is_ok());
-        let text = message(Request {
+        let text = message(&Request {
             schedule: ScheduleOptions::steps(0),
             ..Request::default()
         });
         assert_eq!(text, "steps 0 is not possible: use 1 to 1000");
-        let text = message(Request {
+        let text = message(&Request {
             width: Some(100),
             ..Request::default()
         });
@@ -186,21 +186,21 @@ mod tests {
             "width 100 is not possible: use a multiple of 8 from 8 to 4096 pixels"
         );
         assert!(
-            message(Request {
+            message(&Request {
                 height: Some(1 << 20),
                 ..Request::default()
             })
             .contains("4096")
         );
         assert!(
-            message(Request {
+            message(&Request {
                 guidance_scale: Some(f64::NAN),
                 ..Request::default()
             })
             .contains("guidance_scale")
         );
         assert!(
-            message(Request {
+            message(&Request {
                 num_images: 1000,
                 ..Request::default()
             })
@@ -216,7 +216,7 @@ mod tests {
             strength: Some(1.5),
         });
         assert!(
-            message(Request {
+            message(&Request {
                 init_image,
                 ..Request::default()
             })

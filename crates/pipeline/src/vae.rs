@@ -7,6 +7,7 @@ use prima_models::{AutoencoderKl, AutoencoderKlConfig, AutoencoderTiny, Autoenco
 use prima_tensor::Tensor;
 
 /// The autoencoders of the SDXL family.
+#[expect(clippy::large_enum_variant, reason = "a model has one")]
 pub enum Vae {
     Kl(AutoencoderKl),
     /// TAESDXL and its kin: small, and without a distribution to draw from.

@@ -156,7 +156,9 @@ fn check_cases(wanted: impl Fn(&str) -> bool) {
     let cases: Vec<Value> = cases().into_iter().filter(|c| c["prompt"].is_string()).collect();
     let cases: Vec<&Value> = cases.iter().filter(|c| wanted(c["name"].as_str().unwrap())).collect();
     assert!(!cases.is_empty());
-    cases.iter().for_each(|case| check_case(case));
+    for case in cases {
+        check_case(case);
+    }
 }
 
 #[test]

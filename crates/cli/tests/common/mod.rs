@@ -71,7 +71,7 @@ pub fn refused(folder: &Path, output: &Output, code: i32, words: &[&str]) {
     }
     let pictures = fs::read_dir(folder).unwrap().filter(|e| {
         let name = e.as_ref().unwrap().file_name().to_string_lossy().into_owned();
-        name.starts_with("out") || name.starts_with(".out") || name.ends_with(".tmp")
+        name.starts_with("out") || name.starts_with(".out") || name.contains(".tmp")
     });
     assert_eq!(pictures.count(), 0, "a half-made file was left behind");
 }
