@@ -92,6 +92,8 @@ pub struct LatentsStage {
     pub english: Option<f32>,
     /// Share of captions that name the style; the data set's own where absent.
     pub style: Option<f32>,
+    /// Keep only pictures whose caption names this style.
+    pub only_style: Option<String>,
     /// The style that a caption without a style means ...
     pub unnamed_style: Option<String>,
     /// ... which is left out of this share of the captions that end with it.
@@ -100,7 +102,7 @@ pub struct LatentsStage {
 
 impl Default for LatentsStage {
     fn default() -> Self {
-        Self { count: 24_000, batch_size: 16, english: None, style: None, unnamed_style: None, unnamed_share: 0.7 }
+        Self { count: 24_000, batch_size: 16, english: None, style: None, only_style: None, unnamed_style: None, unnamed_share: 0.7 }
     }
 }
 
@@ -185,6 +187,9 @@ pub struct ExportStage {
     /// Which networks to ship: `distill`, or `teacher`.
     #[serde(default = "default_export_stage")]
     pub stage: String,
+    /// `lcm` or `euler`; what suits the stage where absent.
+    #[serde(default)]
+    pub scheduler: Option<String>,
     pub name: String,
 }
 

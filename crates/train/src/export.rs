@@ -35,6 +35,12 @@ pub fn export(config: &TrainConfig) -> Result<Exported> {
         "teacher" => false,
         other => return Err(Error::Config(format!("export.stage is {other:?}, expected \"distill\" or \"teacher\""))),
     };
+    let lcm = match config.export.scheduler.as_deref() {
+        None => distilled,
+        Some("lcm") => true,
+        Some("euler") => false,
+        Some(other) => return Err(Error::Config(format!("export.scheduler is {other:?}, expected \"lcm\" or \"euler\""))),
+    };
     let (unet, text) = trained_teacher(config)?;
     if distilled {
         let params = crate::networks::prefixed("unet", &unet.params);
@@ -54,18 +60,18 @@ pub fn export(config: &TrainConfig) -> Result<Exported> {
     }
     let scheduler_folder = folder.join("scheduler");
     std::fs::create_dir_all(&scheduler_folder).map_err(Error::io(&scheduler_folder))?;
-    write_json(&scheduler_folder.join("scheduler_config.json"), &scheduler(distilled))?;
-    write_json(&folder.join("model_index.json"), &model_index(distilled))?;
+    write_json(&scheduler_folder.join("scheduler_config.json"), &scheduler(lcm))?;
+    write_json(&folder.join("model_index.json"), &model_index(lcm))?;
     for name in ["tokenizer", "tokenizer_2"] {
         copy_tokenizer(&config.data_dir.join("tokenizer"), &folder.join(name), text.max_length())?;
     }
     write_bytes(&folder.join("NOTICE"), NOTICE.as_bytes())?;
-    write_bytes(&folder.join("MODEL_CARD.md"), card(config, distilled, parameters)?.as_bytes())?;
+    write_bytes(&folder.join("MODEL_CARD.md"), card(config, distilled, lcm, parameters)?.as_bytes())?;
     Ok(Exported { parameters, bytes: folder_bytes(folder)? })
 }
 
-fn model_index(distilled: bool) -> Value {
-    let scheduler = if distilled { "LCMScheduler" } else { "EulerDiscreteScheduler" };
+fn model_index(lcm: bool) -> Value {
+    let scheduler = if lcm { "LCMScheduler" } else { "EulerDiscreteScheduler" };
     json!({
         "_class_name": "StableDiffusionXLPipeline",
         "_diffusers_version": "0.42.1",
@@ -83,9 +89,9 @@ fn model_index(distilled: bool) -> Value {
 }
 
 /// The schedule that training used, under the sampler that suits the networks.
-fn scheduler(distilled: bool) -> Value {
+fn scheduler(lcm: bool) -> Value {
     let mut config = json!({
-        "_class_name": if distilled { "LCMScheduler" } else { "EulerDiscreteScheduler" },
+        "_class_name": if lcm { "LCMScheduler" } else { "EulerDiscreteScheduler" },
         "_diffusers_version": "0.42.1",
         "beta_end": BETA_END,
         "beta_schedule": "scaled_linear",
@@ -94,10 +100,10 @@ fn scheduler(distilled: bool) -> Value {
         "prediction_type": "v_prediction",
         "rescale_betas_zero_snr": true,
         "steps_offset": 0,
-        "timestep_spacing": if distilled { "leading" } else { "trailing" },
+        "timestep_spacing": if lcm { "leading" } else { "trailing" },
         "trained_betas": null,
     });
-    if distilled {
+    if lcm {
         config["clip_sample"] = json!(false);
         config["original_inference_steps"] = json!(50);
         config["set_alpha_to_one"] = json!(true);
@@ -123,7 +129,7 @@ fn copy_tokenizer(from: &Path, to: &Path, max_length: usize) -> Result<()> {
     Ok(())
 }
 
-fn card(config: &TrainConfig, distilled: bool, parameters: usize) -> Result<String> {
+fn card(config: &TrainConfig, distilled: bool, lcm: bool, parameters: usize) -> Result<String> {
     let mut facts = String::new();
     let stages: &[&str] = if distilled {
         &["autoencoder", "decoder", "latents", "teacher", "distill"]
@@ -138,12 +144,13 @@ fn card(config: &TrainConfig, distilled: bool, parameters: usize) -> Result<Stri
             facts.push_str(&format!("| {stage} | {} | {} | {minutes:.1} | {:.4} |\n", s.steps, s.samples, s.loss));
         }
     }
+    let style = config.latents.only_style.as_ref().map_or(String::new(), |s| format!(" in one style ({s})"));
     let manifest = crate::data::Dataset::open(&config.data_dir).map_err(|e| Error::Data(e.to_string()))?.manifest;
     let sources: Vec<String> = manifest.sources.iter().map(|s| format!("- {} ({})", s.name, s.licence)).collect();
-    let steps = if distilled { "1 to 4 steps with the LCM scheduler" } else { "8 to 20 steps with the Euler scheduler" };
+    let steps = if lcm { "1 to 4 steps with the LCM scheduler" } else { "1 to 8 steps with the Euler scheduler" };
     Ok(format!(
         "# {name}\n\nA small text-to-image model: {parameters} parameters, pictures of {side} x {side} pixels, {steps}, \
-         guidance scale 1. It draws single objects as icons; its captions look like `a red apple on a blue background`.\n\n\
+         guidance scale 1. It draws single objects as icons{style}; its captions look like `a red apple on a blue background`.\n\n\
          It was trained from scratch on a CPU by `prima train`; no weights of any other model went into it.\n\n\
          ## Training\n\n| stage | steps | samples | minutes | final loss |\n|---|---|---|---|---|\n{facts}\n\
          {nouns} nouns, {sprites} source pictures, composed on coloured backgrounds. Seed {seed}.\n\n\

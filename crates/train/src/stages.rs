@@ -6,7 +6,7 @@ use crate::data::{Composer, ComposerOptions, Dataset};
 use crate::error::{Error, Result};
 use crate::latent_cache::LatentCache;
 use crate::networks::{self, Component, TextEncoders, encode};
-use crate::objectives::{Autoencoder, ConsistencyDistillation, SamplePrompts, Teacher, TextLatents, picture_size};
+use crate::objectives::{Autoencoder, ConsistencyDistillation, SamplePrompts, Teacher, TextLatents, linear_start, picture_size};
 use crate::sample_grid::to_signed;
 use crate::state::load_weights;
 use crate::tokens::CaptionTokenizer;
@@ -20,6 +20,10 @@ use std::time::Instant;
 /// Trains the autoencoder.
 pub fn autoencoder(config: &TrainConfig, budget: Budget, resume: bool) -> Result<Summary> {
     let component = networks::vae(&config.networks, config.seed)?;
+    let log_variance = 2.0 * config.autoencoder.latent_noise.max(1e-6).ln();
+    if !linear_start(&component.params, component.network.config(), log_variance) {
+        tracing::warn!("autoencoder: this configuration starts at random, colours will take long");
+    }
     let dir = config.stage_dir("autoencoder");
     let mut objective = Autoencoder::new(component, composer(config)?, config.autoencoder.clone(), config.seed)?;
     let summary = run(&mut objective, &config.autoencoder.training, budget, &dir, resume)?;
@@ -49,7 +53,7 @@ pub fn latents(config: &TrainConfig, budget: Budget) -> Result<Summary> {
     let side = picture_size(config)[0] as usize;
     let factor = vae.config().scale_factor();
     let shape = [side / factor, side / factor, vae.config().latent_channels];
-    let (mut values, mut captions) = (Vec::new(), Vec::new());
+    let (mut values, mut captions, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
     let mut index = 0u64;
     let in_time = || budget.deadline.is_none_or(|d| Instant::now() < d);
     while captions.len() < config.latents.count && in_time() {
@@ -59,12 +63,18 @@ pub fn latents(config: &TrainConfig, budget: Budget) -> Result<Summary> {
             .into_par_iter()
             .map(|i| composer.sample(i).map_err(|e| Error::Data(e.to_string())))
             .collect::<Result<Vec<_>>>()?;
+        waiting.extend(samples.into_iter().filter(|s| is_wanted(config, &s.caption)));
+        if waiting.len() < config.latents.batch_size {
+            continue;
+        }
+        let samples = std::mem::take(&mut waiting);
         let pixels: Vec<f32> = samples.iter().flat_map(|s| s.rgb.iter().map(|&b| to_signed(b))).collect();
         let pictures = Tensor::from_vec(pixels, &[samples.len(), side, side, 3]);
         let posterior = no_grad(|| encode(&vae, &pictures))?;
         values.extend_from_slice(posterior.mean.data());
+        let before = captions.len();
         captions.extend(samples.into_iter().map(|s| s.caption.replace(['\n', '\r'], " ")));
-        if captions.len() / 2048 != (captions.len() - config.latents.batch_size) / 2048 {
+        if captions.len() / 2048 != before / 2048 {
             let rate = captions.len() as f64 / started.elapsed().as_secs_f64();
             tracing::info!("latents: {} of {}, {rate:.1} pictures/s", captions.len(), config.latents.count);
         }
@@ -98,6 +108,11 @@ pub fn distill(config: &TrainConfig, budget: Budget, resume: bool) -> Result<Sum
     let summary = run(&mut objective, &config.distill.training, budget, &config.stage_dir("distill"), resume)?;
     write_summary(config, "distill", &summary)?;
     Ok(summary)
+}
+
+/// Does this caption name the only style asked for, if any?
+fn is_wanted(config: &TrainConfig, caption: &str) -> bool {
+    config.latents.only_style.as_ref().is_none_or(|style| caption.ends_with(style.as_str()))
 }
 
 fn composer(config: &TrainConfig) -> Result<Composer> {

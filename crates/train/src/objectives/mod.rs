@@ -2,10 +2,12 @@
 
 mod autoencoder;
 mod lcm;
+mod linear_start;
 mod teacher;
 
 pub use autoencoder::Autoencoder;
 pub use lcm::ConsistencyDistillation;
+pub use linear_start::linear_start;
 pub use teacher::{Teacher, network_params};
 
 use crate::config::TrainConfig;

@@ -78,8 +78,17 @@ impl Objective for Teacher {
     }
 
     fn samples(&self) -> Result<Option<RgbImage>> {
-        let (steps, scale) = (self.config.sample_steps, self.config.sample_guidance_scale);
-        self.prompts.draw(&self.unet.network, &self.text, steps, scale, Sampler::Ddim)
+        let draw = |steps, scale| self.prompts.draw(&self.unet.network, &self.text, steps, scale, Sampler::Ddim);
+        // What one step can do, above what the teacher is for.
+        let (Some(one), Some(many)) =
+            (draw(1, 1.0)?, draw(self.config.sample_steps, self.config.sample_guidance_scale)?)
+        else {
+            return Ok(None);
+        };
+        let mut both = RgbImage::new(one.width(), one.height() + many.height());
+        image::imageops::replace(&mut both, &one, 0, 0);
+        image::imageops::replace(&mut both, &many, 0, i64::from(one.height()));
+        Ok(Some(both))
     }
 }
 
