@@ -2,6 +2,7 @@
 
 mod data;
 mod embedded;
+mod eval;
 mod models;
 mod output;
 mod paint;
@@ -39,6 +40,11 @@ enum Command {
         #[command(subcommand)]
         command: data::Command,
     },
+    /// Measure how good a model is
+    Eval {
+        #[command(subcommand)]
+        command: eval::Command,
+    },
     /// Train a model
     Train {
         #[command(subcommand)]
@@ -58,11 +64,12 @@ const NO_STUDIO: &str = "prima paints a picture from words.
 pub struct Usage(pub String);
 
 fn main() -> ExitCode {
+    prima_tensor::keep_large_buffers();
     let cli = Cli::parse();
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", sentence(&error));
             ExitCode::from(if is_usage(&error) { 2 } else { 1 })
         }
     }
@@ -78,8 +85,24 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Some(Command::Paint(args)) => paint::run(&args),
         Some(Command::Models { command }) => models::run(command),
         Some(Command::Data { command }) => data::run(command),
+        Some(Command::Eval { command }) => eval::run(command),
         Some(Command::Train { command }) => train::run(command),
     }
+}
+
+/// The error and its causes; a cause that the error already spells out is not said twice.
+fn sentence(error: &anyhow::Error) -> String {
+    error
+        .chain()
+        .skip(1)
+        .map(ToString::to_string)
+        .fold(error.to_string(), |text, cause| {
+            if text.contains(&cause) {
+                text
+            } else {
+                format!("{text}: {cause}")
+            }
+        })
 }
 
 fn is_usage(error: &anyhow::Error) -> bool {

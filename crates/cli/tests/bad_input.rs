@@ -54,6 +54,44 @@ fn impossible_counts_and_scales_are_refused() {
 }
 
 #[test]
+fn more_layers_than_there_are_cannot_be_skipped() {
+    misuse("clip-skip", &["--clip-skip", "3"], &["clip_skip 3", "0 to 2"]);
+}
+
+#[test]
+fn a_sentence_is_not_said_twice() {
+    let folder = folder("twice");
+    let model = copied_model(&folder);
+    fs::write(
+        model.join("scheduler/scheduler_config.json"),
+        r#"{"_class_name": "HeunScheduler"}"#,
+    )
+    .unwrap();
+    let output = paint(&folder, &model, &[]);
+    refused(&folder, &output, 1, &["scheduler_config.json", "HeunScheduler"]);
+    assert_eq!(stderr(&output).matches("unknown scheduler").count(), 1);
+}
+
+#[test]
+fn a_value_that_fits_no_network_is_named_with_its_file() {
+    let folder = folder("heads");
+    let model = copied_model(&folder);
+    let path = model.join("text_encoder/config.json");
+    let config = fs::read_to_string(&path).unwrap();
+    fs::write(
+        &path,
+        config.replace(r#""num_attention_heads": 4"#, r#""num_attention_heads": 5"#),
+    )
+    .unwrap();
+    refused(
+        &folder,
+        &paint(&folder, &model, &[]),
+        1,
+        &["text_encoder/config.json", "num_attention_heads = 5"],
+    );
+}
+
+#[test]
 fn timesteps_must_descend() {
     misuse("timesteps", &["--timesteps", "1,2,3"], &["timesteps", "descend"]);
 }

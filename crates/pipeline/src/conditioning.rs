@@ -80,6 +80,16 @@ impl TextEncoders {
     /// Encodes `prompt`, or returns what it was encoded to before. Both encoders read the same text
     /// (diffusers' `prompt_2 = None`).
     pub fn encode(&self, prompt: &str, clip_skip: usize) -> Result<Arc<Conditioning>, Error> {
+        let most = self
+            .encoders
+            .iter()
+            .map(|e| e.model.config().num_hidden_layers)
+            .min()
+            .unwrap_or(1)
+            - 1;
+        if clip_skip > most {
+            return Err(Error::request("clip_skip", clip_skip, format!("use 0 to {most}")));
+        }
         let key = (prompt.to_owned(), clip_skip);
         if let Some(found) = self.recall(&key) {
             return Ok(found);

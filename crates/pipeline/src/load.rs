@@ -92,7 +92,7 @@ impl Pipeline {
         };
         let traits = Traits {
             scheduler: scheduler.map_err(|source| Error::SchedulerConfig {
-                file: parts.name.clone(),
+                file: format!("scheduler_config.json of {}", parts.name),
                 source,
             })?,
             spacing: parts.scheduler_config.timestep_spacing.map(Into::into),
@@ -156,7 +156,7 @@ fn text_encoders(source: &ModelSource) -> Result<TextEncoders, Error> {
         let config = ClipTextConfig::from_json(&json, &file)?;
         let length = config.max_position_embeddings;
         let mut reader = source.component_reader(component)?;
-        let model = ClipTextModel::new(config, &mut reader)?;
+        let model = ClipTextModel::new(config, &mut reader).map_err(named(&file))?;
         reader.finish()?;
         encoders.push(TextEncoder {
             tokenizer: Tokenizer::load(source, tokenizer, length)?,
@@ -166,10 +166,24 @@ fn text_encoders(source: &ModelSource) -> Result<TextEncoders, Error> {
     Ok(TextEncoders::new(encoders))
 }
 
+/// A network knows its config's values, not whose they are: the error gets the file's full name.
+fn named(file: &str) -> impl FnOnce(prima_checkpoint::Error) -> prima_checkpoint::Error {
+    move |error| match error {
+        prima_checkpoint::Error::File { file: short, message } if file.ends_with(&short) => {
+            prima_checkpoint::Error::File {
+                file: file.to_owned(),
+                message,
+            }
+        }
+        other => other,
+    }
+}
+
 fn unet(source: &ModelSource) -> Result<Unet2dCondition, Error> {
     let (json, file) = config(source, "unet")?;
     let mut reader = source.component_reader("unet")?;
-    let unet = Unet2dCondition::new(Unet2dConditionConfig::from_json(&json, &file)?, &mut reader)?;
+    let config = Unet2dConditionConfig::from_json(&json, &file)?;
+    let unet = Unet2dCondition::new(config, &mut reader).map_err(named(&file))?;
     reader.finish()?;
     Ok(unet)
 }
@@ -177,7 +191,10 @@ fn unet(source: &ModelSource) -> Result<Unet2dCondition, Error> {
 fn vae(source: &ModelSource) -> Result<Vae, Error> {
     let (json, file) = config(source, "vae")?;
     let mut reader = source.component_reader("vae")?;
-    let vae = Vae::new(&json, &file, &mut reader)?;
+    let vae = Vae::new(&json, &file, &mut reader).map_err(|error| match error {
+        Error::Checkpoint(error) => named(&file)(error).into(),
+        other => other,
+    })?;
     reader.finish()?;
     Ok(vae)
 }

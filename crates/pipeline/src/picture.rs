@@ -33,8 +33,11 @@ impl Picture {
         }
         let mut limits = image::Limits::default();
         limits.max_alloc = Some(MAX_DECODED_BYTES);
-        reader.limits(limits);
+        reader.limits(limits.clone());
         let mut decoder = reader.into_decoder().map_err(|e| failed(e.to_string()))?;
+        limits
+            .reserve(decoder.total_bytes())
+            .map_err(|e| failed(e.to_string()))?;
         let orientation = decoder.orientation().map_err(|e| failed(e.to_string()))?;
         let mut image = DynamicImage::from_decoder(decoder).map_err(|e| failed(e.to_string()))?;
         image.apply_orientation(orientation);
@@ -108,6 +111,17 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.starts_with("notes.png is not a picture"), "{error}");
+    }
+
+    #[test]
+    fn a_small_file_that_unpacks_to_gigabytes_is_refused() {
+        // The header of a PNG of 100000 x 100000 pixels.
+        let mut png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\x01\x86\xa0\0\x01\x86\xa0\x08\x02\0\0\0".to_vec();
+        png.extend(0x2730_9c9f_u32.to_be_bytes());
+        png.extend(b"\0\0\0\0IDAT\x35\xaf\x06\x1e");
+        let error = Picture::decode(&png, "bomb.png").unwrap_err().to_string();
+        assert!(error.starts_with("bomb.png is not a picture"), "{error}");
+        assert!(error.contains("imit") || error.contains("emory"), "{error}");
     }
 
     #[test]
