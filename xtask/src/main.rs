@@ -76,8 +76,8 @@ fn workspace_root() -> Result<PathBuf> {
 }
 
 fn check(root: &Path) -> Result<()> {
-    cargo(root, &["fmt", "--all", "--check"])?;
     arrows::check(root)?;
+    cargo(root, &["fmt", "--all", "--check"])?;
     cargo(
         root,
         &[
