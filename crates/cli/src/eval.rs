@@ -82,7 +82,11 @@ fn write_suite(args: &SuiteArgs) -> Result<()> {
         let mut pictures = Vec::new();
         for k in 0..args.pictures {
             let held_back = args.held_back_only || k % 2 == 0;
-            let rgb = if held_back { composer.held_back(noun, k / 2)? } else { composer.reference(noun, k / 2)? };
+            let rgb = if held_back {
+                composer.held_back(noun, k / 2)?
+            } else {
+                composer.reference(noun, k / 2)?
+            };
             let name = format!("{noun:04}/{k:02}.png");
             let path = args.out.join(&name);
             if let Some(folder) = path.parent() {
@@ -92,7 +96,11 @@ fn write_suite(args: &SuiteArgs) -> Result<()> {
             pictures.push(name);
         }
         let prompt = composer.prompt(noun).to_owned();
-        classes.push(Class { name: caption::without_article(&prompt).to_owned(), prompt, pictures });
+        classes.push(Class {
+            name: caption::without_article(&prompt).to_owned(),
+            prompt,
+            pictures,
+        });
         bar.inc(1);
     }
     bar.finish_and_clear();
@@ -168,7 +176,12 @@ fn quality(args: &QualityArgs) -> Result<()> {
 }
 
 fn paint(pipeline: &Pipeline, prompt: &str, steps: usize, seed: u64) -> Result<Picture> {
-    let request = Request { prompt: prompt.to_owned(), seed, schedule: ScheduleOptions::steps(steps), ..Request::default() };
+    let request = Request {
+        prompt: prompt.to_owned(),
+        seed,
+        schedule: ScheduleOptions::steps(steps),
+        ..Request::default()
+    };
     let mut response = pipeline.paint(&request, &mut |_| ControlFlow::Continue(()))?;
     response.pictures.pop().context("the pipeline returned no picture")
 }
@@ -197,7 +210,9 @@ fn colour_accuracy(pipeline: &Pipeline, suite: &Suite, steps: usize) -> Result<f
 
 /// One row of ten prompts' pictures after another, seeds side by side.
 fn write_sheet(path: &Path, steps: usize, pictures: &[(usize, Picture)], seeds: usize) -> Result<()> {
-    let Some((_, first)) = pictures.first() else { return Ok(()) };
+    let Some((_, first)) = pictures.first() else {
+        return Ok(());
+    };
     let (width, height) = (first.width as u32, first.height as u32);
     let columns = (12 / seeds).max(1) * seeds;
     let rows = pictures.len().div_ceil(columns) as u32;
@@ -213,6 +228,7 @@ fn write_sheet(path: &Path, steps: usize, pictures: &[(usize, Picture)], seeds: 
 }
 
 fn bar(len: usize, what: &'static str) -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} {msg} {eta}").unwrap_or(ProgressStyle::default_bar());
+    let style =
+        ProgressStyle::with_template("{bar:40} {pos}/{len} {msg} {eta}").unwrap_or(ProgressStyle::default_bar());
     ProgressBar::new(len as u64).with_style(style).with_message(what)
 }

@@ -47,7 +47,11 @@ impl ClassMeans {
             })
             .collect();
         let share = |limit: usize| ranks.iter().filter(|r| **r < limit).count() as f64 / ranks.len().max(1) as f64;
-        Accuracy { pictures: ranks.len(), top1: share(1), top5: share(5) }
+        Accuracy {
+            pictures: ranks.len(),
+            top1: share(1),
+            top5: share(5),
+        }
     }
 }
 
@@ -67,7 +71,9 @@ mod tests {
 
     #[test]
     fn the_nearest_mean_comes_first() {
-        let means = ClassMeans { means: vec![vec![1.0, 0.0], vec![0.0, 1.0], vec![0.6, 0.8]] };
+        let means = ClassMeans {
+            means: vec![vec![1.0, 0.0], vec![0.0, 1.0], vec![0.6, 0.8]],
+        };
         assert_eq!(means.ranking(&[0.0, 1.0]), [1, 2, 0]);
     }
 

@@ -16,7 +16,15 @@ pub enum Hue {
 }
 
 impl Hue {
-    pub const ALL: [Self; 7] = [Self::Red, Self::Orange, Self::Yellow, Self::Green, Self::Blue, Self::Purple, Self::Pink];
+    pub const ALL: [Self; 7] = [
+        Self::Red,
+        Self::Orange,
+        Self::Yellow,
+        Self::Green,
+        Self::Blue,
+        Self::Purple,
+        Self::Pink,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -107,7 +115,21 @@ mod tests {
     fn the_object_decides_not_the_white_around_it() {
         let mut rgb = vec![255; 100 * 3];
         rgb[..30].copy_from_slice(&[40, 90, 220].repeat(10));
-        assert_eq!(main_hue(&Picture { width: 10, height: 10, rgb }), Some(Hue::Blue));
-        assert_eq!(main_hue(&Picture { width: 10, height: 10, rgb: vec![255; 300] }), None);
+        assert_eq!(
+            main_hue(&Picture {
+                width: 10,
+                height: 10,
+                rgb
+            }),
+            Some(Hue::Blue)
+        );
+        assert_eq!(
+            main_hue(&Picture {
+                width: 10,
+                height: 10,
+                rgb: vec![255; 300]
+            }),
+            None
+        );
     }
 }

@@ -41,6 +41,8 @@ impl FeatureNet {
 
 pub(crate) fn normalised(mut v: Vec<f32>) -> Vec<f32> {
     let norm = v.iter().map(|x| x * x).sum::<f32>().sqrt().max(f32::MIN_POSITIVE);
-    v.iter_mut().for_each(|x| *x /= norm);
+    for x in &mut v {
+        *x /= norm;
+    }
     v
 }

@@ -34,17 +34,30 @@ pub struct Suite {
 
 impl Suite {
     pub fn new(description: String, classes: Vec<Class>, colours: Vec<ColourPrompt>) -> Self {
-        Self { description, classes, colours, folder: PathBuf::new() }
+        Self {
+            description,
+            classes,
+            colours,
+            folder: PathBuf::new(),
+        }
     }
 
     pub fn open(folder: &Path) -> Result<Self, Error> {
         let path = folder.join("suite.json");
-        let text = std::fs::read_to_string(&path).map_err(|e| Error::File { path: path.clone(), reason: e.to_string() })?;
-        let mut suite: Self =
-            serde_json::from_str(&text).map_err(|e| Error::File { path: path.clone(), reason: e.to_string() })?;
-        suite.folder = folder.to_owned();
+        let text = std::fs::read_to_string(&path).map_err(|e| Error::File {
+            path: path.clone(),
+            reason: e.to_string(),
+        })?;
+        let mut suite: Self = serde_json::from_str(&text).map_err(|e| Error::File {
+            path: path.clone(),
+            reason: e.to_string(),
+        })?;
+        folder.clone_into(&mut suite.folder);
         if let Some(class) = suite.classes.iter().find(|c| c.pictures.is_empty()) {
-            return Err(Error::EmptyClass { path, class: class.name.clone() });
+            return Err(Error::EmptyClass {
+                path,
+                class: class.name.clone(),
+            });
         }
         Ok(suite)
     }
@@ -56,7 +69,10 @@ impl Suite {
             .iter()
             .map(|name| {
                 let path = self.folder.join(name);
-                let bytes = std::fs::read(&path).map_err(|e| Error::File { path: path.clone(), reason: e.to_string() })?;
+                let bytes = std::fs::read(&path).map_err(|e| Error::File {
+                    path: path.clone(),
+                    reason: e.to_string(),
+                })?;
                 Ok(Picture::decode(&bytes, name)?)
             })
             .collect()

@@ -38,9 +38,14 @@ fn report(name: &str, flops: f64, peak: f64, f: impl FnMut()) {
 
 fn bench_linear(m: usize, k: usize, n: usize, peak: f64) {
     let (x, w) = (random(&[m, k]), param(&[n, k]));
-    report(&format!("linear {m}x{k}x{n} f32"), 2.0 * (m * k * n) as f64, peak, || {
-        no_grad(|| linear(&x, &w, None, Activation::None, None));
-    });
+    report(
+        &format!("linear {m}x{k}x{n} f32"),
+        2.0 * (m * k * n) as f64,
+        peak,
+        || {
+            no_grad(|| linear(&x, &w, None, Activation::None, None));
+        },
+    );
 }
 
 fn bench_conv(channels: usize, size: usize, peak: f64) {
@@ -54,9 +59,14 @@ fn bench_conv(channels: usize, size: usize, peak: f64) {
 fn bench_attention(heads: usize, length: usize, dim: usize, peak: f64) {
     let x = random(&[1, length, heads * dim]);
     let flops = 4.0 * (heads * length * length * dim) as f64;
-    report(&format!("attention {heads} heads x {length} x {dim} f32"), flops, peak, || {
-        no_grad(|| attention(&x, &x, &x, heads, false));
-    });
+    report(
+        &format!("attention {heads} heads x {length} x {dim} f32"),
+        flops,
+        peak,
+        || {
+            no_grad(|| attention(&x, &x, &x, heads, false));
+        },
+    );
 }
 
 /// Memory-bound: reported as GB/s of reads and writes.
@@ -85,23 +95,35 @@ fn bench_training(batch: usize, peak: f64) {
     let target = Tensor::zeros(&[batch, size, size, 256]);
     let conv = |x: &Tensor, w: &Param| conv2d(x, w, None, Conv2d::padded(1), Activation::None, None);
     let pixels = batch * size * size;
-    let conv_flops: usize = [(64, 64), (64, 128), (128, 128), (128, 256), (256, 256)].iter().map(|(i, o)| 18 * i * o).sum();
+    let conv_flops: usize = [(64, 64), (64, 128), (128, 128), (128, 256), (256, 256)]
+        .iter()
+        .map(|(i, o)| 18 * i * o)
+        .sum();
     let attention_flops = 4 * size * size * 256;
-    report(&format!("training step, batch {batch}, 32x32 f32"), 3.0 * (pixels * (conv_flops + attention_flops)) as f64, peak, || {
-        let mut h = conv(&x, &first);
-        for (up, square) in convs.iter().zip(&squares) {
-            h = conv(&conv(&h, up), square);
-        }
-        let tokens = h.reshape(&[batch, size * size, 256]);
-        let h = add(&tokens, &attention(&tokens, &tokens, &tokens, 4, false)).reshape(target.shape());
-        std::hint::black_box(weighted_mse(&h, &target, &vec![1.0; batch]).backward());
-    });
+    report(
+        &format!("training step, batch {batch}, 32x32 f32"),
+        3.0 * (pixels * (conv_flops + attention_flops)) as f64,
+        peak,
+        || {
+            let mut h = conv(&x, &first);
+            for (up, square) in convs.iter().zip(&squares) {
+                h = conv(&conv(&h, up), square);
+            }
+            let tokens = h.reshape(&[batch, size * size, 256]);
+            let h = add(&tokens, &attention(&tokens, &tokens, &tokens, 4, false)).reshape(target.shape());
+            std::hint::black_box(weighted_mse(&h, &target, &vec![1.0; batch]).backward());
+        },
+    );
 }
 
 fn main() {
     prima_tensor::keep_large_buffers();
     let peak = peak_gflops();
-    println!("kernel {}, {} threads, measured peak {peak:.1} GFLOP/s f32\n", kernel_name(), rayon::current_num_threads());
+    println!(
+        "kernel {}, {} threads, measured peak {peak:.1} GFLOP/s f32\n",
+        kernel_name(),
+        rayon::current_num_threads()
+    );
     println!("{:<44} {:>9} {:>10}", "op", "GFLOP/s", "of peak");
     bench_linear(4096, 640, 640, peak);
     bench_linear(1024, 1280, 10240, peak);

@@ -25,7 +25,11 @@ thread_local! {
 
 impl Node {
     pub(crate) fn leaf() -> Arc<Self> {
-        Arc::new(Self { id: NEXT_ID.fetch_add(1, Ordering::Relaxed), parents: Vec::new(), backward: None })
+        Arc::new(Self {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            parents: Vec::new(),
+            backward: None,
+        })
     }
 
     pub(crate) fn id(&self) -> u64 {
@@ -99,7 +103,12 @@ impl Ord for ById {
 }
 
 pub(crate) fn backward(loss: &Tensor) -> Gradients {
-    assert_eq!(loss.numel(), 1, "backward() starts at a scalar, shape is {:?}", loss.shape());
+    assert_eq!(
+        loss.numel(),
+        1,
+        "backward() starts at a scalar, shape is {:?}",
+        loss.shape()
+    );
     let mut by_node = HashMap::new();
     let Some(root) = &loss.node else {
         return Gradients { by_node };
@@ -112,7 +121,9 @@ pub(crate) fn backward(loss: &Tensor) -> Gradients {
             let Some(backward) = &node.backward else { continue };
             let Some(grad) = by_node.remove(&node.id) else { continue };
             for (parent, grad) in node.parents.iter().zip(backward(&grad)) {
-                let (Some(parent), Some(grad)) = (parent, grad) else { continue };
+                let (Some(parent), Some(grad)) = (parent, grad) else {
+                    continue;
+                };
                 let sum = match by_node.remove(&parent.id) {
                     Some(before) => accumulate(before, &grad),
                     None => grad,

@@ -18,7 +18,13 @@ struct State {
 
 impl Param {
     pub fn new(tensor: Tensor) -> Self {
-        Self { inner: Arc::new(RwLock::new(State { tensor: tensor.detach(), packed: Vec::new(), node: None })) }
+        Self {
+            inner: Arc::new(RwLock::new(State {
+                tensor: tensor.detach(),
+                packed: Vec::new(),
+                node: None,
+            })),
+        }
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, State> {

@@ -12,8 +12,17 @@ pub struct Tensor {
 impl Tensor {
     /// A tensor that owns `data`, laid out row-major.
     pub fn from_vec(data: Vec<f32>, shape: &[usize]) -> Self {
-        assert_eq!(data.len(), shape.iter().product::<usize>(), "{} values do not fill shape {shape:?}", data.len());
-        Self { shape: shape.to_vec(), data: Arc::new(data), node: None }
+        assert_eq!(
+            data.len(),
+            shape.iter().product::<usize>(),
+            "{} values do not fill shape {shape:?}",
+            data.len()
+        );
+        Self {
+            shape: shape.to_vec(),
+            data: Arc::new(data),
+            node: None,
+        }
     }
 
     pub fn zeros(shape: &[usize]) -> Self {
@@ -59,15 +68,28 @@ impl Tensor {
 
     /// The same values under another shape (shared storage, differentiable).
     pub fn reshape(&self, shape: &[usize]) -> Self {
-        assert_eq!(self.numel(), shape.iter().product::<usize>(), "cannot reshape {:?} to {shape:?}", self.shape);
-        let out = Self { shape: shape.to_vec(), data: self.data.clone(), node: None };
+        assert_eq!(
+            self.numel(),
+            shape.iter().product::<usize>(),
+            "cannot reshape {:?} to {shape:?}",
+            self.shape
+        );
+        let out = Self {
+            shape: shape.to_vec(),
+            data: self.data.clone(),
+            node: None,
+        };
         let from = self.shape.clone();
         autograd::record(out, &[self], move |g| vec![Some(g.reshape(&from))])
     }
 
     /// The same values cut off from the tape (stop-gradient).
     pub fn detach(&self) -> Self {
-        Self { shape: self.shape.clone(), data: self.data.clone(), node: None }
+        Self {
+            shape: self.shape.clone(),
+            data: self.data.clone(),
+            node: None,
+        }
     }
 
     /// A leaf whose gradient [`Gradients::get`](crate::Gradients::get) can return.

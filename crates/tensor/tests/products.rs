@@ -12,7 +12,11 @@ fn plain_linear(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Vec<f32> {
         .chunks_exact(k)
         .flat_map(|row| {
             (0..n).map(move |j| {
-                let dot: f64 = row.iter().zip(&w.data()[j * k..]).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+                let dot: f64 = row
+                    .iter()
+                    .zip(&w.data()[j * k..])
+                    .map(|(a, b)| f64::from(*a) * f64::from(*b))
+                    .sum();
                 (dot + bias.map_or(0.0, |b| f64::from(b.data()[j]))) as f32
             })
         })
@@ -26,9 +30,18 @@ fn linear_matches_plain_loops_on_awkward_shapes() {
         let w = random_tensor(2, &[n, k]);
         let b = random_tensor(3, &[n]);
         let residual = random_tensor(4, &[m, n]);
-        let got = linear(&x, &Param::new(w.clone()), Some(&Param::new(b.clone())), Activation::Relu, Some(&residual));
-        let want: Vec<f32> =
-            plain_linear(&x, &w, Some(&b)).iter().zip(residual.data()).map(|(y, r)| y.max(0.0) + r).collect();
+        let got = linear(
+            &x,
+            &Param::new(w.clone()),
+            Some(&Param::new(b.clone())),
+            Activation::Relu,
+            Some(&residual),
+        );
+        let want: Vec<f32> = plain_linear(&x, &w, Some(&b))
+            .iter()
+            .zip(residual.data())
+            .map(|(y, r)| y.max(0.0) + r)
+            .collect();
         assert_close(&got, &Tensor::from_vec(want, &[m, n]), 1e-5);
     }
 }
@@ -46,7 +59,11 @@ fn check_param_gradient(value: &Tensor, f: impl Fn(&Param) -> Tensor) {
     let out = f(&param);
     let weights = random_tensor(99, out.shape());
     let loss = |p: &Param| -> f64 {
-        f(p).data().iter().zip(weights.data()).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+        f(p).data()
+            .iter()
+            .zip(weights.data())
+            .map(|(a, b)| f64::from(*a) * f64::from(*b))
+            .sum()
     };
     let product = mul(&out, &weights);
     // sum = mean · count, through the loss op that exists.
@@ -68,16 +85,30 @@ fn check_param_gradient(value: &Tensor, f: impl Fn(&Param) -> Tensor) {
             loss(&Param::new(Tensor::from_vec(v, value.shape())))
         };
         let numeric = ((moved(step) - moved(-step)) / (2.0 * f64::from(step))) as f32;
-        assert!((numeric - grad.data()[i]).abs() < 2e-3 * scale.max(1.0), "{i}: {numeric} against {}", grad.data()[i]);
+        assert!(
+            (numeric - grad.data()[i]).abs() < 2e-3 * scale.max(1.0),
+            "{i}: {numeric} against {}",
+            grad.data()[i]
+        );
     }
 }
 
 #[test]
 fn linear_gradients_match_finite_differences() {
-    let (x, w, b) = (random_tensor(5, &[3, 7, 11]), random_tensor(6, &[19, 11]), random_tensor(7, &[19]));
-    check_gradients(&[x.clone()], |t| linear(&t[0], &Param::new(w.clone()), None, Activation::Silu, None), 2e-3);
+    let (x, w, b) = (
+        random_tensor(5, &[3, 7, 11]),
+        random_tensor(6, &[19, 11]),
+        random_tensor(7, &[19]),
+    );
+    check_gradients(
+        std::slice::from_ref(&x),
+        |t| linear(&t[0], &Param::new(w.clone()), None, Activation::Silu, None),
+        2e-3,
+    );
     check_param_gradient(&w, |p| linear(&x, p, None, Activation::None, None));
-    check_param_gradient(&b, |p| linear(&x, &Param::new(w.clone()), Some(p), Activation::None, None));
+    check_param_gradient(&b, |p| {
+        linear(&x, &Param::new(w.clone()), Some(p), Activation::None, None)
+    });
 }
 
 /// Convolution by its definition, in f64, on channels-last pictures.
@@ -91,7 +122,10 @@ fn plain_conv(x: &Tensor, w: &Tensor, g: Conv2d) -> Tensor {
     for (b, oy, ox, o) in itertools(bs, oh, ow, co) {
         let mut sum = 0.0f64;
         for (ky, kx, i, _) in itertools(kh, kw, ci, 1) {
-            let (y, xx) = ((oy * g.stride + ky) as isize - top as isize, (ox * g.stride + kx) as isize - left as isize);
+            let (y, xx) = (
+                (oy * g.stride + ky) as isize - top as isize,
+                (ox * g.stride + kx) as isize - left as isize,
+            );
             if y >= 0 && xx >= 0 && (y as usize) < h && (xx as usize) < wd {
                 let at = ((b * h + y as usize) * wd + xx as usize) * ci + i;
                 sum += f64::from(x.data()[at]) * f64::from(w.data()[((o * ci + i) * kh + ky) * kw + kx]);
@@ -111,7 +145,14 @@ fn conv_cases() -> Vec<([usize; 4], [usize; 4], Conv2d)> {
         ([2, 5, 7, 3], [17, 3, 3, 3], Conv2d::padded(1)),
         ([1, 6, 6, 33], [5, 33, 3, 3], Conv2d::strided(2, 1)),
         ([3, 5, 4, 7], [9, 7, 1, 1], Conv2d::padded(0)),
-        ([1, 6, 8, 4], [8, 4, 3, 3], Conv2d { stride: 2, padding: [0, 1, 0, 1] }),
+        (
+            [1, 6, 8, 4],
+            [8, 4, 3, 3],
+            Conv2d {
+                stride: 2,
+                padding: [0, 1, 0, 1],
+            },
+        ),
         ([1, 1, 1, 1], [1, 1, 3, 3], Conv2d::padded(1)),
         ([2, 3, 3, 50], [20, 50, 3, 3], Conv2d::padded(1)),
         ([1, 5, 5, 2], [3, 2, 1, 1], Conv2d::strided(2, 0)),
@@ -132,7 +173,11 @@ fn conv2d_gradients_match_finite_differences() {
     for (xs, ws, geometry) in conv_cases() {
         let (x, w) = (random_tensor(10, &xs), random_tensor(11, &ws));
         let frozen = Param::new(w.clone());
-        check_gradients(&[x.clone()], |t| conv2d(&t[0], &frozen, None, geometry, Activation::None, None), 2e-3);
+        check_gradients(
+            std::slice::from_ref(&x),
+            |t| conv2d(&t[0], &frozen, None, geometry, Activation::None, None),
+            2e-3,
+        );
         check_param_gradient(&w, |p| conv2d(&x, p, None, geometry, Activation::None, None));
     }
 }
@@ -148,12 +193,21 @@ fn plain_attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: boo
     for (b, h, i, _) in itertools(bs, heads, lq, 1) {
         let seen = if causal { (i + 1).min(lk) } else { lk };
         let scores: Vec<f64> = (0..seen)
-            .map(|j| (0..dim).map(|d| at(q, b, i, lq, h, d) * at(k, b, j, lk, h, d)).sum::<f64>() / (dim as f64).sqrt())
+            .map(|j| {
+                (0..dim)
+                    .map(|d| at(q, b, i, lq, h, d) * at(k, b, j, lk, h, d))
+                    .sum::<f64>()
+                    / (dim as f64).sqrt()
+            })
             .collect();
         let top = scores.iter().copied().fold(f64::MIN, f64::max);
         let total: f64 = scores.iter().map(|s| (s - top).exp()).sum();
         for d in 0..dim {
-            let sum: f64 = scores.iter().enumerate().map(|(j, s)| (s - top).exp() / total * at(v, b, j, lk, h, d)).sum();
+            let sum: f64 = scores
+                .iter()
+                .enumerate()
+                .map(|(j, s)| (s - top).exp() / total * at(v, b, j, lk, h, d))
+                .sum();
             out[(b * lq + i) * width + h * dim + d] = sum as f32;
         }
     }
@@ -174,8 +228,15 @@ const ATTENTION_CASES: [(usize, usize, usize, usize, usize, bool); 6] = [
 fn attention_matches_its_definition() {
     for (b, lq, lk, heads, dim, causal) in ATTENTION_CASES {
         let q = random_tensor(12, &[b, lq, heads * dim]);
-        let (k, v) = (random_tensor(13, &[b, lk, heads * dim]), random_tensor(14, &[b, lk, heads * dim]));
-        assert_close(&attention(&q, &k, &v, heads, causal), &plain_attention(&q, &k, &v, heads, causal), 1e-5);
+        let (k, v) = (
+            random_tensor(13, &[b, lk, heads * dim]),
+            random_tensor(14, &[b, lk, heads * dim]),
+        );
+        assert_close(
+            &attention(&q, &k, &v, heads, causal),
+            &plain_attention(&q, &k, &v, heads, causal),
+            1e-5,
+        );
     }
 }
 
@@ -183,7 +244,10 @@ fn attention_matches_its_definition() {
 fn attention_gradients_match_finite_differences() {
     for (b, lq, lk, heads, dim, causal) in [(1, 5, 7, 2, 3, false), (2, 6, 6, 1, 4, true), (1, 49, 3, 1, 2, false)] {
         let q = random_tensor(15, &[b, lq, heads * dim]);
-        let (k, v) = (random_tensor(16, &[b, lk, heads * dim]), random_tensor(17, &[b, lk, heads * dim]));
+        let (k, v) = (
+            random_tensor(16, &[b, lk, heads * dim]),
+            random_tensor(17, &[b, lk, heads * dim]),
+        );
         check_gradients(&[q, k, v], |t| attention(&t[0], &t[1], &t[2], heads, causal), 2e-3);
     }
 }

@@ -102,7 +102,15 @@ pub struct LatentsStage {
 
 impl Default for LatentsStage {
     fn default() -> Self {
-        Self { count: 24_000, batch_size: 16, english: None, style: None, only_style: None, unnamed_style: None, unnamed_share: 0.7 }
+        Self {
+            count: 24_000,
+            batch_size: 16,
+            english: None,
+            style: None,
+            only_style: None,
+            unnamed_style: None,
+            unnamed_share: 0.7,
+        }
     }
 }
 
@@ -119,7 +127,11 @@ pub struct TimestepSampling {
 
 impl Default for TimestepSampling {
     fn default() -> Self {
-        Self { max_noise_share: 0.2, log_sigma_mean: 0.4, log_sigma_std: 1.3 }
+        Self {
+            max_noise_share: 0.2,
+            log_sigma_mean: 0.4,
+            log_sigma_std: 1.3,
+        }
     }
 }
 
@@ -190,7 +202,14 @@ pub struct ExportStage {
     /// `lcm` or `euler`; what suits the stage where absent.
     #[serde(default)]
     pub scheduler: Option<String>,
+    /// What `prima` samples with unless told otherwise.
+    #[serde(default = "default_steps")]
+    pub num_inference_steps: usize,
     pub name: String,
+}
+
+fn default_steps() -> usize {
+    1
 }
 
 fn default_export_stage() -> String {

@@ -12,18 +12,25 @@ pub struct Ema {
 impl Ema {
     pub fn new(params: &[(String, Param)], decay: f32) -> Self {
         let shadow = params.iter().map(|(_, p)| p.tensor().data().to_vec()).collect();
-        Self { params: params.to_vec(), shadow, decay }
+        Self {
+            params: params.to_vec(),
+            shadow,
+            decay,
+        }
     }
 
     /// `shadow += (1 - decay) (params - shadow)`; early on the decay is capped at
     /// `(1 + step) / (10 + step)` (diffusers' EMAModel) so that the start is forgotten.
     pub fn update(&mut self, step: u64) {
         let decay = self.decay.min((1 + step) as f32 / (10 + step) as f32);
-        self.params.par_iter().zip(self.shadow.par_iter_mut()).for_each(|((_, param), shadow)| {
-            for (s, p) in shadow.iter_mut().zip(param.tensor().data()) {
-                *s += (1.0 - decay) * (p - *s);
-            }
-        });
+        self.params
+            .par_iter()
+            .zip(self.shadow.par_iter_mut())
+            .for_each(|((_, param), shadow)| {
+                for (s, p) in shadow.iter_mut().zip(param.tensor().data()) {
+                    *s += (1.0 - decay) * (p - *s);
+                }
+            });
     }
 
     /// Runs `f` with the averaged weights in place of the trained ones.

@@ -13,7 +13,9 @@ pub enum Error {
     Data(String),
     #[error("model: {0}")]
     Model(String),
-    #[error("the loss of {objective} is {loss} at step {step}; lower the learning rate or resume from an earlier state")]
+    #[error(
+        "the loss of {objective} is {loss} at step {step}; lower the learning rate or resume from an earlier state"
+    )]
     Diverged { objective: String, step: u64, loss: f32 },
 }
 
@@ -25,7 +27,10 @@ impl Error {
     }
 
     pub fn file(file: impl AsRef<Path>, message: impl ToString) -> Self {
-        Self::File { file: file.as_ref().to_path_buf(), message: message.to_string() }
+        Self::File {
+            file: file.as_ref().to_path_buf(),
+            message: message.to_string(),
+        }
     }
 }
 

@@ -33,13 +33,21 @@ pub fn export(config: &TrainConfig) -> Result<Exported> {
     let distilled = match config.export.stage.as_str() {
         "distill" => true,
         "teacher" => false,
-        other => return Err(Error::Config(format!("export.stage is {other:?}, expected \"distill\" or \"teacher\""))),
+        other => {
+            return Err(Error::Config(format!(
+                "export.stage is {other:?}, expected \"distill\" or \"teacher\""
+            )));
+        }
     };
     let lcm = match config.export.scheduler.as_deref() {
         None => distilled,
         Some("lcm") => true,
         Some("euler") => false,
-        Some(other) => return Err(Error::Config(format!("export.scheduler is {other:?}, expected \"lcm\" or \"euler\""))),
+        Some(other) => {
+            return Err(Error::Config(format!(
+                "export.scheduler is {other:?}, expected \"lcm\" or \"euler\""
+            )));
+        }
     };
     let (unet, text) = trained_teacher(config)?;
     if distilled {
@@ -63,11 +71,22 @@ pub fn export(config: &TrainConfig) -> Result<Exported> {
     write_json(&scheduler_folder.join("scheduler_config.json"), &scheduler(lcm))?;
     write_json(&folder.join("model_index.json"), &model_index(lcm))?;
     for name in ["tokenizer", "tokenizer_2"] {
-        copy_tokenizer(&config.data_dir.join("tokenizer"), &folder.join(name), text.max_length())?;
+        copy_tokenizer(
+            &config.data_dir.join("tokenizer"),
+            &folder.join(name),
+            text.max_length(),
+        )?;
     }
+    write_json(&folder.join("prima.json"), &settings(config, lcm))?;
     write_bytes(&folder.join("NOTICE"), NOTICE.as_bytes())?;
-    write_bytes(&folder.join("MODEL_CARD.md"), card(config, distilled, lcm, parameters)?.as_bytes())?;
-    Ok(Exported { parameters, bytes: folder_bytes(folder)? })
+    write_bytes(
+        &folder.join("MODEL_CARD.md"),
+        card(config, distilled, lcm, parameters)?.as_bytes(),
+    )?;
+    Ok(Exported {
+        parameters,
+        bytes: folder_bytes(folder)?,
+    })
 }
 
 fn model_index(lcm: bool) -> Value {
@@ -113,10 +132,28 @@ fn scheduler(lcm: bool) -> Value {
     config
 }
 
+/// The model's own defaults, for `prima`.
+fn settings(config: &TrainConfig, lcm: bool) -> Value {
+    let [height, width] = crate::objectives::picture_size(config);
+    json!({
+        "name": config.export.name,
+        "num_inference_steps": config.export.num_inference_steps,
+        "guidance_scale": if lcm { 1.0 } else { 0.0 },
+        "width": width as usize,
+        "height": height as usize,
+        "guidance_free": true,
+    })
+}
+
 /// The tokenizer's files, with the text encoders' length.
 fn copy_tokenizer(from: &Path, to: &Path, max_length: usize) -> Result<()> {
     std::fs::create_dir_all(to).map_err(Error::io(to))?;
-    for name in ["vocab.json", "merges.txt", "special_tokens_map.json", "tokenizer_config.json"] {
+    for name in [
+        "vocab.json",
+        "merges.txt",
+        "special_tokens_map.json",
+        "tokenizer_config.json",
+    ] {
         let (source, target) = (from.join(name), to.join(name));
         let mut bytes = std::fs::read(&source).map_err(Error::io(&source))?;
         if name == "tokenizer_config.json" {
@@ -141,13 +178,31 @@ fn card(config: &TrainConfig, distilled: bool, lcm: bool, parameters: usize) -> 
         if let Ok(text) = std::fs::read_to_string(&path) {
             let s: Summary = serde_json::from_str(&text).map_err(|e| Error::file(&path, e))?;
             let minutes = s.seconds / 60.0;
-            facts.push_str(&format!("| {stage} | {} | {} | {minutes:.1} | {:.4} |\n", s.steps, s.samples, s.loss));
+            let row = format!(
+                "| {stage} | {} | {} | {minutes:.1} | {:.4} |\n",
+                s.steps, s.samples, s.loss
+            );
+            facts.push_str(&row);
         }
     }
-    let style = config.latents.only_style.as_ref().map_or(String::new(), |s| format!(" in one style ({s})"));
-    let manifest = crate::data::Dataset::open(&config.data_dir).map_err(|e| Error::Data(e.to_string()))?.manifest;
-    let sources: Vec<String> = manifest.sources.iter().map(|s| format!("- {} ({})", s.name, s.licence)).collect();
-    let steps = if lcm { "1 to 4 steps with the LCM scheduler" } else { "1 to 8 steps with the Euler scheduler" };
+    let style = config
+        .latents
+        .only_style
+        .as_ref()
+        .map_or(String::new(), |s| format!(" in one style ({s})"));
+    let manifest = crate::data::Dataset::open(&config.data_dir)
+        .map_err(|e| Error::Data(e.to_string()))?
+        .manifest;
+    let sources: Vec<String> = manifest
+        .sources
+        .iter()
+        .map(|s| format!("- {} ({})", s.name, s.licence))
+        .collect();
+    let steps = if lcm {
+        "1 to 4 steps with the LCM scheduler"
+    } else {
+        "1 to 8 steps with the Euler scheduler"
+    };
     Ok(format!(
         "# {name}\n\nA small text-to-image model: {parameters} parameters, pictures of {side} x {side} pixels, {steps}, \
          guidance scale 1. It draws single objects as icons{style}; its captions look like `a red apple on a blue background`.\n\n\
@@ -171,7 +226,11 @@ fn folder_bytes(folder: &Path) -> Result<u64> {
     for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
         let entry = entry.map_err(Error::io(folder))?;
         let metadata = entry.metadata().map_err(Error::io(entry.path()))?;
-        total += if metadata.is_dir() { folder_bytes(&entry.path())? } else { metadata.len() };
+        total += if metadata.is_dir() {
+            folder_bytes(&entry.path())?
+        } else {
+            metadata.len()
+        };
     }
     Ok(total)
 }

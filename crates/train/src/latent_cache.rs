@@ -22,7 +22,15 @@ impl LatentStatistics {
         let moment = |f: &(dyn Fn(f64, usize) -> f64 + Sync)| -> Vec<f64> {
             (0..channels)
                 .into_par_iter()
-                .map(|c| latents.iter().skip(c).step_by(channels).map(|&x| f(f64::from(x), c)).sum::<f64>() / count)
+                .map(|c| {
+                    latents
+                        .iter()
+                        .skip(c)
+                        .step_by(channels)
+                        .map(|&x| f(f64::from(x), c))
+                        .sum::<f64>()
+                        / count
+                })
                 .collect()
         };
         let mean = moment(&|x, _| x);
@@ -57,7 +65,12 @@ impl LatentCache {
     pub fn new(shape: [usize; 3], mut latents: Vec<f32>, captions: Vec<String>) -> Self {
         let statistics = LatentStatistics::of(&latents, shape[2]);
         statistics.normalise(&mut latents);
-        Self { shape, statistics, captions, latents }
+        Self {
+            shape,
+            statistics,
+            captions,
+            latents,
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -71,7 +84,11 @@ impl LatentCache {
     /// Normalised latents of `rows`, `[rows, h, w, c]`.
     pub fn batch(&self, rows: &[usize]) -> Tensor {
         let size: usize = self.shape.iter().product();
-        let values = rows.iter().flat_map(|&r| &self.latents[r * size..(r + 1) * size]).copied().collect();
+        let values = rows
+            .iter()
+            .flat_map(|&r| &self.latents[r * size..(r + 1) * size])
+            .copied()
+            .collect();
         let [h, w, c] = self.shape;
         Tensor::from_vec(values, &[rows.len(), h, w, c])
     }
@@ -80,7 +97,11 @@ impl LatentCache {
         std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
         let [h, w, c] = self.shape;
         let tensor = Tensor::from_vec(self.latents.clone(), &[self.len(), h, w, c]);
-        write_safetensors(&dir.join("latents.safetensors"), &[("latents".into(), Param::new(tensor))], DType::F16)?;
+        write_safetensors(
+            &dir.join("latents.safetensors"),
+            &[("latents".into(), Param::new(tensor))],
+            DType::F16,
+        )?;
         let write = |name: &str, text: String| {
             let path = dir.join(name);
             std::fs::write(&path, text).map_err(Error::io(&path))
@@ -101,14 +122,22 @@ impl LatentCache {
         let statistics: LatentStatistics =
             serde_json::from_str(&read("latents.json")?).map_err(|e| Error::file(dir.join("latents.json"), e))?;
         let [n, h, w, c] = *tensor.shape() else {
-            return Err(Error::file(&path, format!("latents have shape {:?}, expected 4 axes", tensor.shape())));
+            return Err(Error::file(
+                &path,
+                format!("latents have shape {:?}, expected 4 axes", tensor.shape()),
+            ));
         };
         if n != captions.len() || c != statistics.mean.len() {
             let (found, channels) = (captions.len(), statistics.mean.len());
             let message = format!("{n} latents of {c} channels, but {found} captions and {channels} channel means");
             return Err(Error::file(&path, message));
         }
-        Ok(Self { shape: [h, w, c], statistics, captions, latents: tensor.into_vec() })
+        Ok(Self {
+            shape: [h, w, c],
+            statistics,
+            captions,
+            latents: tensor.into_vec(),
+        })
     }
 }
 
@@ -118,14 +147,19 @@ mod tests {
 
     #[test]
     fn a_cache_normalises_each_channel_and_survives_the_disk() {
-        let raw: Vec<f32> = (0..3 * 2 * 2 * 2).map(|i| if i % 2 == 0 { i as f32 } else { 5.0 - 0.5 * i as f32 }).collect();
+        let raw: Vec<f32> = (0..3 * 2 * 2 * 2)
+            .map(|i| if i % 2 == 0 { i as f32 } else { 5.0 - 0.5 * i as f32 })
+            .collect();
         let cache = LatentCache::new([2, 2, 2], raw, vec!["a".into(), "b".into(), "c".into()]);
         let all = cache.batch(&[0, 1, 2]);
         for channel in 0..2 {
             let values: Vec<f32> = all.data().iter().skip(channel).step_by(2).copied().collect();
             let mean = values.iter().sum::<f32>() / 12.0;
             let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / 12.0;
-            assert!(mean.abs() < 1e-5 && (variance - 1.0).abs() < 1e-4, "channel {channel}: {mean} {variance}");
+            assert!(
+                mean.abs() < 1e-5 && (variance - 1.0).abs() < 1e-4,
+                "channel {channel}: {mean} {variance}"
+            );
         }
         let dir = std::env::temp_dir().join(format!("prima-latents-{}", std::process::id()));
         cache.save(&dir).unwrap();
@@ -133,7 +167,13 @@ mod tests {
         std::fs::remove_dir_all(&dir).unwrap();
         assert_eq!((opened.len(), opened.shape), (3, [2, 2, 2]));
         assert_eq!(opened.statistics, cache.statistics);
-        let worst = opened.batch(&[1]).data().iter().zip(cache.batch(&[1]).data()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        let worst = opened
+            .batch(&[1])
+            .data()
+            .iter()
+            .zip(cache.batch(&[1]).data())
+            .map(|(a, b)| (a - b).abs())
+            .fold(0.0, f32::max);
         assert!(worst < 2e-3, "{worst}");
     }
 }

@@ -21,21 +21,30 @@ pub fn vae(configs: &NetworkConfigs, seed: u64) -> Result<Component<AutoencoderK
     let config = AutoencoderKlConfig::from_json(&configs.vae.to_string(), "networks.vae")?;
     let mut source = RandomInit::new(seed);
     let network = AutoencoderKl::new(config, &mut source)?;
-    Ok(Component { network, params: source.into_params() })
+    Ok(Component {
+        network,
+        params: source.into_params(),
+    })
 }
 
 fn text_encoder(json: &serde_json::Value, name: &str, seed: u64) -> Result<Component<ClipTextModel>> {
     let config = ClipTextConfig::from_json(&json.to_string(), name)?;
     let mut source = RandomInit::new(seed);
     let network = ClipTextModel::new(config, &mut source)?;
-    Ok(Component { network, params: source.into_params() })
+    Ok(Component {
+        network,
+        params: source.into_params(),
+    })
 }
 
 pub fn unet(configs: &NetworkConfigs, seed: u64) -> Result<Component<Unet2dCondition>> {
     let config = Unet2dConditionConfig::from_json(&configs.unet.to_string(), "networks.unet")?;
     let mut source = RandomInit::new(seed);
     let network = Unet2dCondition::new(config, &mut source)?;
-    Ok(Component { network, params: source.into_params() })
+    Ok(Component {
+        network,
+        params: source.into_params(),
+    })
 }
 
 /// The two text encoders of SDXL.
@@ -72,7 +81,11 @@ impl TextEncoders {
         let hidden = concat_channels(&[&first.penultimate, &second.penultimate]);
         let zero = vec![0.0; batch];
         let masked = |x: &Tensor| {
-            if keep.iter().all(|k| *k == 1.0) { x.clone() } else { combine_per_sample(keep, x, &zero, &x.detach()) }
+            if keep.iter().all(|k| *k == 1.0) {
+                x.clone()
+            } else {
+                combine_per_sample(keep, x, &zero, &x.detach())
+            }
         };
         let [height, width] = size_px;
         UnetCond {
@@ -108,7 +121,8 @@ pub fn take_cond(cond: &UnetCond, start: usize, len: usize) -> UnetCond {
 /// `unet(sample, timesteps)` without a way to interrupt it.
 pub fn denoise(unet: &Unet2dCondition, sample: &Tensor, timesteps: &[usize], cond: &UnetCond) -> Result<Tensor> {
     let timesteps: Vec<f32> = timesteps.iter().map(|&t| t as f32).collect();
-    unet.forward(sample, &timesteps, cond, &mut || true).map_err(interrupted)
+    unet.forward(sample, &timesteps, cond, &mut || true)
+        .map_err(interrupted)
 }
 
 pub fn encode(vae: &AutoencoderKl, pictures: &Tensor) -> Result<prima_models::DiagonalGaussian> {
@@ -126,5 +140,8 @@ fn interrupted(cancelled: prima_models::Cancelled) -> Error {
 
 /// `prefix.key` for every key.
 pub fn prefixed(prefix: &str, params: &[(String, Param)]) -> NamedParams {
-    params.iter().map(|(key, param)| (format!("{prefix}.{key}"), param.clone())).collect()
+    params
+        .iter()
+        .map(|(key, param)| (format!("{prefix}.{key}"), param.clone()))
+        .collect()
 }

@@ -31,26 +31,43 @@ impl NoiseSchedule {
             })
             .collect();
         let (first, terminal) = (roots[0], roots[NUM_TRAIN_TIMESTEPS - 1]);
-        let alpha: Vec<f64> = roots.iter().map(|r| (r - terminal) * first / (first - terminal)).collect();
+        let alpha: Vec<f64> = roots
+            .iter()
+            .map(|r| (r - terminal) * first / (first - terminal))
+            .collect();
         let sigma = alpha.iter().map(|a| (1.0 - a * a).max(0.0).sqrt() as f32).collect();
-        Self { alpha: alpha.into_iter().map(|a| a as f32).collect(), sigma }
+        Self {
+            alpha: alpha.into_iter().map(|a| a as f32).collect(),
+            sigma,
+        }
     }
 
     /// `(alpha, sigma)` of each timestep.
     pub fn coefficients(&self, timesteps: &[usize]) -> (Vec<f32>, Vec<f32>) {
-        (timesteps.iter().map(|&t| self.alpha[t]).collect(), timesteps.iter().map(|&t| self.sigma[t]).collect())
+        (
+            timesteps.iter().map(|&t| self.alpha[t]).collect(),
+            timesteps.iter().map(|&t| self.sigma[t]).collect(),
+        )
     }
 
     /// The timestep whose `sigma / alpha` is nearest to `exp(log_sigma)`, by bisection.
     pub fn timestep_of(&self, log_sigma: f32) -> usize {
         let wanted = log_sigma.exp();
-        self.alpha.iter().zip(&self.sigma).map(|(a, s)| s / a.max(1e-6)).collect::<Vec<_>>().partition_point(|s| *s < wanted).min(NUM_TRAIN_TIMESTEPS - 1)
+        self.alpha
+            .iter()
+            .zip(&self.sigma)
+            .map(|(a, s)| s / a.max(1e-6))
+            .collect::<Vec<_>>()
+            .partition_point(|s| *s < wanted)
+            .min(NUM_TRAIN_TIMESTEPS - 1)
     }
 
     /// Trailing spacing: `round(1000 - i·1000/n) - 1`, largest first.
     pub fn trailing(steps: usize) -> Vec<usize> {
         let total = NUM_TRAIN_TIMESTEPS as f64;
-        (0..steps).map(|i| (total - i as f64 * total / steps as f64).round_ties_even() as usize - 1).collect()
+        (0..steps)
+            .map(|i| (total - i as f64 * total / steps as f64).round_ties_even() as usize - 1)
+            .collect()
     }
 }
 

@@ -82,9 +82,17 @@ impl AdamW {
     pub fn new(config: AdamWConfig, params: &[(String, Param)]) -> Self {
         let moments = params
             .iter()
-            .map(|(_, p)| Moments { exp_avg: vec![0.0; p.numel()], exp_avg_sq: vec![0.0; p.numel()] })
+            .map(|(_, p)| Moments {
+                exp_avg: vec![0.0; p.numel()],
+                exp_avg_sq: vec![0.0; p.numel()],
+            })
             .collect();
-        Self { config, params: params.to_vec(), moments, step: 0 }
+        Self {
+            config,
+            params: params.to_vec(),
+            moments,
+            step: 0,
+        }
     }
 
     pub fn params(&self) -> &[(String, Param)] {
@@ -113,11 +121,14 @@ impl AdamW {
             inv_sqrt_correction2: (1.0 / correction2.sqrt()) as f32,
         };
         let decay = learning_rate * self.config.weight_decay;
-        self.params.par_iter().zip(self.moments.par_iter_mut()).for_each(|((_, param), moments)| {
-            let Some(grad) = gradients.param(param) else { return };
-            let keep = if param.shape().len() >= 2 { 1.0 - decay } else { 1.0 };
-            param.update(|values| kernel.run(values, grad.data(), moments, keep));
-        });
+        self.params
+            .par_iter()
+            .zip(self.moments.par_iter_mut())
+            .for_each(|((_, param), moments)| {
+                let Some(grad) = gradients.param(param) else { return };
+                let keep = if param.shape().len() >= 2 { 1.0 - decay } else { 1.0 };
+                param.update(|values| kernel.run(values, grad.data(), moments, keep));
+            });
         norm
     }
 }
@@ -149,7 +160,11 @@ impl Kernel {
 pub fn global_norm(params: &[(String, Param)], gradients: &Gradients) -> f32 {
     let squares: f64 = params
         .par_iter()
-        .map(|(_, p)| gradients.param(p).map_or(0.0, |g| g.data().iter().map(|&x| f64::from(x) * f64::from(x)).sum()))
+        .map(|(_, p)| {
+            gradients
+                .param(p)
+                .map_or(0.0, |g| g.data().iter().map(|&x| f64::from(x) * f64::from(x)).sum())
+        })
         .sum();
     squares.sqrt() as f32
 }
@@ -160,7 +175,13 @@ mod tests {
     use prima_tensor::{Tensor, weighted_mse};
 
     fn config() -> AdamWConfig {
-        AdamWConfig { learning_rate: 0.1, beta2: 0.999, weight_decay: 0.1, max_grad_norm: 0.0, ..AdamWConfig::default() }
+        AdamWConfig {
+            learning_rate: 0.1,
+            beta2: 0.999,
+            weight_decay: 0.1,
+            max_grad_norm: 0.0,
+            ..AdamWConfig::default()
+        }
     }
 
     /// Gradients of `mean((p - 0)^2)` = 2 p / n.
@@ -177,7 +198,10 @@ mod tests {
         adam.update(&quadratic(&param), 0.1);
         // m/(1-b1) = g and sqrt(v/(1-b2)) = |g|: p (1 - lr wd) - lr sign(g).
         let got = param.tensor().data().to_vec();
-        assert!((got[0] - (0.99 - 0.1)).abs() < 1e-6 && (got[1] - (-1.98 + 0.1)).abs() < 1e-6, "{got:?}");
+        assert!(
+            (got[0] - (0.99 - 0.1)).abs() < 1e-6 && (got[1] - (-1.98 + 0.1)).abs() < 1e-6,
+            "{got:?}"
+        );
     }
 
     #[test]
@@ -201,7 +225,13 @@ mod tests {
         let values = [30.0, -40.0];
         let param = Param::new(Tensor::from_vec(values.to_vec(), &[1, 2]));
         param.set_trainable(true);
-        let mut adam = AdamW::new(AdamWConfig { max_grad_norm: 1.0, ..config() }, &[("p".into(), param.clone())]);
+        let mut adam = AdamW::new(
+            AdamWConfig {
+                max_grad_norm: 1.0,
+                ..config()
+            },
+            &[("p".into(), param.clone())],
+        );
         let norm = adam.update(&quadratic(&param), 0.0);
         assert!((norm - 50.0).abs() < 1e-3);
         let m = &adam.moments[0].exp_avg;
@@ -210,7 +240,12 @@ mod tests {
 
     #[test]
     fn the_learning_rate_warms_up_then_falls_to_its_floor() {
-        let c = AdamWConfig { learning_rate: 1.0, lr_warmup_steps: 10, lr_final_fraction: 0.1, ..AdamWConfig::default() };
+        let c = AdamWConfig {
+            learning_rate: 1.0,
+            lr_warmup_steps: 10,
+            lr_final_fraction: 0.1,
+            ..AdamWConfig::default()
+        };
         assert!((c.learning_rate_at(0, 0.0) - 0.1).abs() < 1e-6);
         assert!((c.learning_rate_at(9, 0.0) - 1.0).abs() < 1e-6);
         assert!((c.learning_rate_at(500, 0.5) - 0.55).abs() < 1e-6);

@@ -24,7 +24,11 @@ pub fn grid(pictures: &Tensor, columns: usize) -> RgbImage {
     for (i, pixel) in pictures.data().chunks_exact(3).enumerate() {
         let (sample, y, x) = (i / (h * w), i / w % h, i % w);
         let (left, top) = (sample % columns * (w + GAP), sample / columns * (h + GAP));
-        out.put_pixel((left + x) as u32, (top + y) as u32, image::Rgb([to_byte(pixel[0]), to_byte(pixel[1]), to_byte(pixel[2])]));
+        out.put_pixel(
+            (left + x) as u32,
+            (top + y) as u32,
+            image::Rgb([to_byte(pixel[0]), to_byte(pixel[1]), to_byte(pixel[2])]),
+        );
     }
     out
 }
@@ -32,7 +36,12 @@ pub fn grid(pictures: &Tensor, columns: usize) -> RgbImage {
 pub fn png_bytes(picture: &RgbImage) -> Result<Vec<u8>> {
     let mut out = Vec::new();
     image::codecs::png::PngEncoder::new(&mut out)
-        .write_image(picture, picture.width(), picture.height(), image::ExtendedColorType::Rgb8)
+        .write_image(
+            picture,
+            picture.width(),
+            picture.height(),
+            image::ExtendedColorType::Rgb8,
+        )
         .map_err(|e| Error::Data(format!("PNG encoding: {e}")))?;
     Ok(out)
 }

@@ -23,20 +23,37 @@ pub mod purpose {
 pub fn noise(seed: u64, purpose: u32, step: u64, shape: &[usize]) -> Tensor {
     let each: usize = shape[1..].iter().product();
     let seed = seed ^ (step >> 32) << 32;
-    let values = (0..shape[0] as u32).flat_map(|image| Philox { seed, image, purpose, step: step as u32 }.normal(each));
+    let values = (0..shape[0] as u32).flat_map(|image| {
+        Philox {
+            seed,
+            image,
+            purpose,
+            step: step as u32,
+        }
+        .normal(each)
+    });
     Tensor::from_vec(values.collect(), shape)
 }
 
 /// Uniform values in [0, 1).
 pub fn uniform(seed: u64, purpose: u32, step: u64, len: usize) -> Vec<f32> {
-    Philox { seed: seed ^ (step >> 32) << 32, image: 0, purpose, step: step as u32 }.uniform(len)
+    Philox {
+        seed: seed ^ (step >> 32) << 32,
+        image: 0,
+        purpose,
+        step: step as u32,
+    }
+    .uniform(len)
 }
 
 /// `x0 = alpha·x - sigma·v` and `eps = sigma·x + alpha·v`.
 pub fn split_v(schedule: &NoiseSchedule, timesteps: &[usize], x: &Tensor, v: &Tensor) -> (Tensor, Tensor) {
     let (alpha, sigma) = schedule.coefficients(timesteps);
     let minus: Vec<f32> = sigma.iter().map(|s| -s).collect();
-    (combine_per_sample(&alpha, x, &minus, v), combine_per_sample(&sigma, x, &alpha, v))
+    (
+        combine_per_sample(&alpha, x, &minus, v),
+        combine_per_sample(&sigma, x, &alpha, v),
+    )
 }
 
 /// The model output under classifier-free guidance: `u + scale·(c - u)`.
@@ -53,7 +70,12 @@ pub fn guided(
     }
     let empty = denoise(unet, x, timesteps, &unconditional(cond))?;
     let n = timesteps.len();
-    Ok(combine_per_sample(&vec![guidance_scale; n], &text, &vec![1.0 - guidance_scale; n], &empty))
+    Ok(combine_per_sample(
+        &vec![guidance_scale; n],
+        &text,
+        &vec![1.0 - guidance_scale; n],
+        &empty,
+    ))
 }
 
 /// How to go from one timestep to the next.
@@ -81,7 +103,9 @@ pub fn sample(
         for (i, &t) in timesteps.iter().enumerate() {
             let v = guided(unet, &x, &vec![t; n], cond, guidance_scale)?;
             let (x0, eps) = split_v(&schedule, &vec![t; n], &x, &v);
-            let Some(&next) = timesteps.get(i + 1) else { return Ok(x0) };
+            let Some(&next) = timesteps.get(i + 1) else {
+                return Ok(x0);
+            };
             let eps = match sampler {
                 Sampler::Ddim => eps,
                 Sampler::Lcm => noise(seed, purpose::RENOISE, i as u64, shape),

@@ -6,7 +6,9 @@ use crate::data::{Composer, ComposerOptions, Dataset};
 use crate::error::{Error, Result};
 use crate::latent_cache::LatentCache;
 use crate::networks::{self, Component, TextEncoders, encode};
-use crate::objectives::{Autoencoder, ConsistencyDistillation, SamplePrompts, Teacher, TextLatents, linear_start, picture_size};
+use crate::objectives::{
+    Autoencoder, ConsistencyDistillation, SamplePrompts, Teacher, TextLatents, linear_start, picture_size,
+};
 use crate::sample_grid::to_signed;
 use crate::state::load_weights;
 use crate::tokens::CaptionTokenizer;
@@ -68,7 +70,10 @@ pub fn latents(config: &TrainConfig, budget: Budget) -> Result<Summary> {
             continue;
         }
         let samples = std::mem::take(&mut waiting);
-        let pixels: Vec<f32> = samples.iter().flat_map(|s| s.rgb.iter().map(|&b| to_signed(b))).collect();
+        let pixels: Vec<f32> = samples
+            .iter()
+            .flat_map(|s| s.rgb.iter().map(|&b| to_signed(b)))
+            .collect();
         let pictures = Tensor::from_vec(pixels, &[samples.len(), side, side, 3]);
         let posterior = no_grad(|| encode(&vae, &pictures))?;
         values.extend_from_slice(posterior.mean.data());
@@ -76,13 +81,22 @@ pub fn latents(config: &TrainConfig, budget: Budget) -> Result<Summary> {
         captions.extend(samples.into_iter().map(|s| s.caption.replace(['\n', '\r'], " ")));
         if captions.len() / 2048 != before / 2048 {
             let rate = captions.len() as f64 / started.elapsed().as_secs_f64();
-            tracing::info!("latents: {} of {}, {rate:.1} pictures/s", captions.len(), config.latents.count);
+            tracing::info!(
+                "latents: {} of {}, {rate:.1} pictures/s",
+                captions.len(),
+                config.latents.count
+            );
         }
     }
     let cache = LatentCache::new(shape, values, captions);
     cache.save(&config.stage_dir("latents"))?;
     let samples = cache.len() as u64;
-    let summary = Summary { steps: index, samples, seconds: started.elapsed().as_secs_f64(), loss: 0.0 };
+    let summary = Summary {
+        steps: index,
+        samples,
+        seconds: started.elapsed().as_secs_f64(),
+        loss: 0.0,
+    };
     write_summary(config, "latents", &summary)?;
     Ok(summary)
 }
@@ -93,7 +107,13 @@ pub fn teacher(config: &TrainConfig, budget: Budget, resume: bool) -> Result<Sum
     let unet = networks::unet(&config.networks, config.seed + 3)?;
     let (data, prompts) = text_latents(config, text.max_length(), config.seed + 4)?;
     let mut objective = Teacher::new(unet, text, data, prompts, config.teacher.clone());
-    let summary = run(&mut objective, &config.teacher.training, budget, &config.stage_dir("teacher"), resume)?;
+    let summary = run(
+        &mut objective,
+        &config.teacher.training,
+        budget,
+        &config.stage_dir("teacher"),
+        resume,
+    )?;
     write_summary(config, "teacher", &summary)?;
     Ok(summary)
 }
@@ -105,14 +125,24 @@ pub fn distill(config: &TrainConfig, budget: Budget, resume: bool) -> Result<Sum
     let (data, prompts) = text_latents(config, text.max_length(), config.seed + 5)?;
     let stage = config.distill.clone();
     let mut objective = ConsistencyDistillation::new(student, teacher.network, text, data, prompts, stage);
-    let summary = run(&mut objective, &config.distill.training, budget, &config.stage_dir("distill"), resume)?;
+    let summary = run(
+        &mut objective,
+        &config.distill.training,
+        budget,
+        &config.stage_dir("distill"),
+        resume,
+    )?;
     write_summary(config, "distill", &summary)?;
     Ok(summary)
 }
 
 /// Does this caption name the only style asked for, if any?
 fn is_wanted(config: &TrainConfig, caption: &str) -> bool {
-    config.latents.only_style.as_ref().is_none_or(|style| caption.ends_with(style.as_str()))
+    config
+        .latents
+        .only_style
+        .as_ref()
+        .is_none_or(|style| caption.ends_with(style.as_str()))
 }
 
 fn composer(config: &TrainConfig) -> Result<Composer> {
@@ -200,7 +230,9 @@ fn leave_unnamed(captions: &mut [String], style: &str, share: f32) {
     let suffix = format!(", {style}");
     let draws = crate::sampling::uniform(0, crate::sampling::purpose::DROPOUT, 0, captions.len());
     for (caption, draw) in captions.iter_mut().zip(draws) {
-        if draw < share && let Some(bare) = caption.strip_suffix(&suffix) {
+        if draw < share
+            && let Some(bare) = caption.strip_suffix(&suffix)
+        {
             *caption = bare.to_owned();
         }
     }
@@ -218,7 +250,11 @@ mod tests {
 
     #[test]
     fn only_the_unnamed_style_is_taken_off() {
-        let mut captions = vec!["a dog, glossy 3d".to_owned(), "a cat, flat".to_owned(), "a glossy 3d".to_owned()];
+        let mut captions = vec![
+            "a dog, glossy 3d".to_owned(),
+            "a cat, flat".to_owned(),
+            "a glossy 3d".to_owned(),
+        ];
         leave_unnamed(&mut captions, "glossy 3d", 1.0);
         assert_eq!(captions, ["a dog", "a cat, flat", "a glossy 3d"]);
     }

@@ -33,7 +33,10 @@ pub fn save(path: &Path, optimizer: &AdamW, ema: &Ema, position: Position) -> Re
     for (key, count) in [("step", position.step), ("optimizer_step", optimizer.step)] {
         entries.push((key.into(), Param::new(counter(count))));
     }
-    entries.push(("elapsed_s".into(), Param::new(Tensor::from_vec(vec![position.elapsed_s as f32], &[1]))));
+    entries.push((
+        "elapsed_s".into(),
+        Param::new(Tensor::from_vec(vec![position.elapsed_s as f32], &[1])),
+    ));
     Ok(write_safetensors(path, &entries, DType::F32)?)
 }
 
@@ -45,7 +48,10 @@ pub fn load(path: &Path, optimizer: &mut AdamW, ema: &mut Ema) -> Result<Positio
         if tensor.shape() == shape {
             Ok(tensor)
         } else {
-            let message = format!("{key} has shape {:?}, the configured network wants {shape:?}", tensor.shape());
+            let message = format!(
+                "{key} has shape {:?}, the configured network wants {shape:?}",
+                tensor.shape()
+            );
             Err(Error::file(path, message))
         }
     };
@@ -58,7 +64,10 @@ pub fn load(path: &Path, optimizer: &mut AdamW, ema: &mut Ema) -> Result<Positio
         optimizer.moments[i].exp_avg_sq = read(&format!("exp_avg_sq.{key}"), &shape)?.into_vec();
     }
     optimizer.step = count(&read("optimizer_step", &[2])?);
-    Ok(Position { step: count(&read("step", &[2])?), elapsed_s: f64::from(read("elapsed_s", &[1])?.item()) })
+    Ok(Position {
+        step: count(&read("step", &[2])?),
+        elapsed_s: f64::from(read("elapsed_s", &[1])?.item()),
+    })
 }
 
 /// Sets `params` to one part ("ema" or "param") of a saved state.
@@ -67,8 +76,11 @@ pub fn load_weights(path: &Path, part: &str, params: &[(String, Param)]) -> Resu
     for (key, param) in params {
         let tensor = file.read(&format!("{part}.{key}"))?;
         if tensor.shape() != param.shape() {
-            let message =
-                format!("{part}.{key} has shape {:?}, the configured network wants {:?}", tensor.shape(), param.shape());
+            let message = format!(
+                "{part}.{key} has shape {:?}, the configured network wants {:?}",
+                tensor.shape(),
+                param.shape()
+            );
             return Err(Error::file(path, message));
         }
         param.set(&tensor);

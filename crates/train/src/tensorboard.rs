@@ -60,7 +60,10 @@ impl EventWriter {
     }
 
     fn record(&mut self, data: &[u8]) -> Result<()> {
-        self.file.write_all(&frame(data)).and_then(|()| self.file.flush()).map_err(Error::io(&self.path))
+        self.file
+            .write_all(&frame(data))
+            .and_then(|()| self.file.flush())
+            .map_err(Error::io(&self.path))
     }
 }
 
@@ -82,12 +85,16 @@ fn masked_crc(data: &[u8]) -> u32 {
 /// CRC-32C (Castagnoli), bit by bit: event files are small.
 fn crc32c(data: &[u8]) -> u32 {
     !data.iter().fold(!0u32, |crc, &byte| {
-        (0..8).fold(crc ^ u32::from(byte), |c, _| if c & 1 == 1 { (c >> 1) ^ 0x82f6_3b78 } else { c >> 1 })
+        (0..8).fold(crc ^ u32::from(byte), |c, _| {
+            if c & 1 == 1 { (c >> 1) ^ 0x82f6_3b78 } else { c >> 1 }
+        })
     })
 }
 
 fn wall_time() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0.0, |d| d.as_secs_f64())
 }
 
 fn put_varint(out: &mut Vec<u8>, mut value: u64) {

@@ -40,23 +40,44 @@ impl CaptionTokenizer {
         let ids: HashMap<String, u32> =
             serde_json::from_str(&read("vocab.json")?).map_err(|e| Error::file(folder.join("vocab.json"), e))?;
         let merges = read("merges.txt")?;
-        let pairs = merges.lines().filter(|line| !line.starts_with("#version")).filter_map(|line| line.split_once(' '));
+        let pairs = merges
+            .lines()
+            .filter(|line| !line.starts_with("#version"))
+            .filter_map(|line| line.split_once(' '));
         Self::new(ids, pairs.map(|(l, r)| (l.to_owned(), r.to_owned())).collect())
     }
 
     pub fn from_bpe(bpe: &Bpe) -> Result<Self> {
-        let ids = bpe.vocab.iter().enumerate().map(|(i, t)| (t.clone(), i as u32)).collect();
+        let ids = bpe
+            .vocab
+            .iter()
+            .enumerate()
+            .map(|(i, t)| (t.clone(), i as u32))
+            .collect();
         Self::new(ids, bpe.merges.clone())
     }
 
     fn new(ids: HashMap<String, u32>, merges: Vec<(String, String)>) -> Result<Self> {
         let special = |token: &str| {
-            ids.get(token).copied().ok_or_else(|| Error::Config(format!("vocab.json has no token {token}")))
+            ids.get(token)
+                .copied()
+                .ok_or_else(|| Error::Config(format!("vocab.json has no token {token}")))
         };
         let (start, end) = (special(START_OF_TEXT)?, special(END_OF_TEXT)?);
         let splitter = WordSplitter::new().map_err(|e| Error::Data(e.to_string()))?;
-        let ranks = merges.into_iter().enumerate().map(|(rank, pair)| (pair, rank)).collect();
-        Ok(Self { splitter, ids, ranks, start, end, cache: HashMap::new() })
+        let ranks = merges
+            .into_iter()
+            .enumerate()
+            .map(|(rank, pair)| (pair, rank))
+            .collect();
+        Ok(Self {
+            splitter,
+            ids,
+            ranks,
+            start,
+            end,
+            cache: HashMap::new(),
+        })
     }
 
     pub fn vocab_size(&self) -> usize {
@@ -96,14 +117,20 @@ impl CaptionTokenizer {
             symbols[at].push_str(&tail);
         }
         // Every byte has a token, so that nothing is unknown.
-        let ids: Vec<u32> = symbols.iter().map(|s| self.ids.get(s).copied().unwrap_or(self.end)).collect();
+        let ids: Vec<u32> = symbols
+            .iter()
+            .map(|s| self.ids.get(s).copied().unwrap_or(self.end))
+            .collect();
         self.cache.insert(word.to_owned(), ids.clone());
         ids
     }
 
     fn best_merge(&self, symbols: &[String]) -> Option<usize> {
         let rank = |pair: &[String]| self.ranks.get(&(pair[0].clone(), pair[1].clone())).copied();
-        let ranked = symbols.windows(2).enumerate().filter_map(|(at, pair)| Some((rank(pair)?, at)));
+        let ranked = symbols
+            .windows(2)
+            .enumerate()
+            .filter_map(|(at, pair)| Some((rank(pair)?, at)));
         ranked.min().map(|(_, at)| at)
     }
 }

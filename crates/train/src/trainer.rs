@@ -47,12 +47,18 @@ pub struct Budget {
 
 impl Budget {
     pub fn steps(n: u64) -> Self {
-        Self { max_steps: Some(n), deadline: None }
+        Self {
+            max_steps: Some(n),
+            deadline: None,
+        }
     }
 
     /// Time from now on.
     pub fn time(duration: Duration) -> Self {
-        Self { max_steps: None, deadline: Some(Instant::now() + duration) }
+        Self {
+            max_steps: None,
+            deadline: Some(Instant::now() + duration),
+        }
     }
 }
 
@@ -69,7 +75,13 @@ pub struct LoopConfig {
 
 impl Default for LoopConfig {
     fn default() -> Self {
-        Self { optimizer: AdamWConfig::default(), ema_decay: 0.999, log_every: 20, sample_every: 250, save_every_s: 120 }
+        Self {
+            optimizer: AdamWConfig::default(),
+            ema_decay: 0.999,
+            log_every: 20,
+            sample_every: 250,
+            save_every_s: 120,
+        }
     }
 }
 
@@ -137,7 +149,11 @@ impl<'a> Trainer<'a> {
             Position::default()
         };
         let count: usize = params.iter().map(|(_, p)| p.numel()).sum();
-        tracing::info!("{}: {count} parameters, batches of {}", objective.name(), objective.batch_size());
+        tracing::info!(
+            "{}: {count} parameters, batches of {}",
+            objective.name(),
+            objective.batch_size()
+        );
         Ok(Self {
             log: Log::new(objective.name(), dir, position.step)?,
             objective,
@@ -183,7 +199,11 @@ impl<'a> Trainer<'a> {
         let Loss { total, metrics } = self.objective.loss(self.step, progress)?;
         let loss = total.item();
         if !loss.is_finite() {
-            return Err(Error::Diverged { objective: self.objective.name().into(), step: self.step, loss });
+            return Err(Error::Diverged {
+                objective: self.objective.name().into(),
+                step: self.step,
+                loss,
+            });
         }
         let gradients = total.backward();
         // The tape shares the weights' storage; dropping it lets the optimizer work in place.
@@ -191,13 +211,18 @@ impl<'a> Trainer<'a> {
         let learning_rate = self.config.optimizer.learning_rate_at(self.step, progress);
         let norm = self.optimizer.update(&gradients, learning_rate);
         if !norm.is_finite() {
-            tracing::warn!("{}: step {} skipped, its gradient is not finite", self.objective.name(), self.step);
+            tracing::warn!(
+                "{}: step {} skipped, its gradient is not finite",
+                self.objective.name(),
+                self.step
+            );
         }
         self.ema.update(self.step);
         self.step += 1;
         self.log.push(loss, metrics, norm);
         if self.step.is_multiple_of(self.config.log_every.max(1)) {
-            self.log.write(self.step, self.objective.batch_size(), learning_rate, progress)?;
+            self.log
+                .write(self.step, self.objective.batch_size(), learning_rate, progress)?;
         }
         Ok(())
     }
@@ -213,7 +238,10 @@ impl<'a> Trainer<'a> {
 
     /// Fraction of the budget spent, over all sessions.
     fn progress(&self) -> f32 {
-        let by_steps = self.budget.max_steps.map_or(0.0, |n| self.step as f64 / n.max(1) as f64);
+        let by_steps = self
+            .budget
+            .max_steps
+            .map_or(0.0, |n| self.step as f64 / n.max(1) as f64);
         let by_time = self.budget.deadline.map_or(0.0, |deadline| {
             let total = deadline.saturating_duration_since(self.started).as_secs_f64() + self.elapsed_before_s;
             self.elapsed_s() / total.max(1e-3)
@@ -222,16 +250,23 @@ impl<'a> Trainer<'a> {
     }
 
     fn save(&self) -> Result<()> {
-        let position = Position { step: self.step, elapsed_s: self.elapsed_s() };
+        let position = Position {
+            step: self.step,
+            elapsed_s: self.elapsed_s(),
+        };
         state::save(&state_path(self.dir), &self.optimizer, &self.ema, position)
     }
 
     fn draw_samples(&mut self) -> Result<()> {
-        let Some(grid) = self.ema.with_average(|| self.objective.samples())? else { return Ok(()) };
+        let Some(grid) = self.ema.with_average(|| self.objective.samples())? else {
+            return Ok(());
+        };
         let png = png_bytes(&grid)?;
         let path = self.dir.join(format!("samples-{:06}.png", self.step));
         std::fs::write(&path, &png).map_err(Error::io(&path))?;
-        self.log.events.image("samples", self.step, grid.width(), grid.height(), &png)
+        self.log
+            .events
+            .image("samples", self.step, grid.width(), grid.height(), &png)
     }
 }
 
@@ -251,7 +286,11 @@ struct Log {
 impl Log {
     fn new(name: &'static str, dir: &Path, step: u64) -> Result<Self> {
         let path = dir.join("metrics.jsonl");
-        let jsonl = std::fs::OpenOptions::new().create(true).append(true).open(&path).map_err(Error::io(&path))?;
+        let jsonl = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .map_err(Error::io(&path))?;
         let style = ProgressStyle::with_template("{prefix} {bar:30} {msg} {elapsed_precise}");
         let bar = ProgressBar::new(1000)
             .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
@@ -286,7 +325,8 @@ impl Log {
         let n = self.pending.max(1) as f32;
         let recent = &self.losses[self.losses.len().saturating_sub(self.pending as usize)..];
         let loss = recent.iter().sum::<f32>() / n;
-        let per_second = (self.pending as f64 * batch_size as f64 / self.since.elapsed().as_secs_f64().max(1e-6)) as f32;
+        let per_second =
+            (self.pending as f64 * batch_size as f64 / self.since.elapsed().as_secs_f64().max(1e-6)) as f32;
         let mut numbers = vec![("loss", loss), ("lr", learning_rate), ("grad_norm", self.norms / n)];
         numbers.push(("samples_per_s", per_second));
         numbers.extend(self.metrics.drain(..).map(|(name, sum)| (name, sum / n)));
@@ -299,10 +339,16 @@ impl Log {
         }
         writeln!(self.jsonl, "{line}").map_err(Error::io("metrics.jsonl"))?;
         self.bar.set_position((progress * 1000.0) as u64);
-        self.bar.set_message(format!("step {step} loss {loss:.4} {per_second:.1}/s"));
+        self.bar
+            .set_message(format!("step {step} loss {loss:.4} {per_second:.1}/s"));
         if self.bar.is_hidden() {
             let text: Vec<String> = numbers.iter().map(|(tag, value)| format!("{tag} {value:.4}")).collect();
-            tracing::info!("{} step {step} ({:.0} %): {}", self.name, progress * 100.0, text.join(", "));
+            tracing::info!(
+                "{} step {step} ({:.0} %): {}",
+                self.name,
+                progress * 100.0,
+                text.join(", ")
+            );
         }
         self.norms = 0.0;
         self.pending = 0;

@@ -39,7 +39,13 @@ fn text_config(architecture: &str) -> serde_json::Value {
 
 /// Eight captions, each with its own picture.
 fn data() -> TextLatents {
-    let noise = Philox { seed: 5, image: 0, purpose: 99, step: 0 }.normal(8 * 4 * 4 * 4);
+    let noise = Philox {
+        seed: 5,
+        image: 0,
+        purpose: 99,
+        step: 0,
+    }
+    .normal(8 * 4 * 4 * 4);
     let captions = (0..8).map(|i| format!("thing {i}")).collect();
     let ids = (0..8).flat_map(|i| [14, i, 15, 15]).collect();
     TextLatents {
@@ -51,12 +57,25 @@ fn data() -> TextLatents {
 
 fn prompts() -> SamplePrompts {
     let vae = networks::vae(&configs(), 0).unwrap().network;
-    SamplePrompts { vae, ids: vec![14, 1, 15, 15], count: 1, size_px: [8.0; 2], latent_shape: [4, 4, 4], seed: 0 }
+    SamplePrompts {
+        vae,
+        ids: vec![14, 1, 15, 15],
+        count: 1,
+        size_px: [8.0; 2],
+        latent_shape: [4, 4, 4],
+        seed: 0,
+    }
 }
 
 fn teacher() -> Teacher {
-    let stage = TeacherStage { batch_size: 8, ..TeacherStage::default() };
-    let (unet, text) = (networks::unet(&configs(), 3).unwrap(), TextEncoders::new(&configs(), 2).unwrap());
+    let stage = TeacherStage {
+        batch_size: 8,
+        ..TeacherStage::default()
+    };
+    let (unet, text) = (
+        networks::unet(&configs(), 3).unwrap(),
+        TextEncoders::new(&configs(), 2).unwrap(),
+    );
     Teacher::new(unet, text, data(), prompts(), stage)
 }
 
@@ -67,16 +86,27 @@ fn training() -> LoopConfig {
         lr_scheduler: LrScheduler::Constant,
         ..AdamWConfig::default()
     };
-    LoopConfig { optimizer, ema_decay: 0.9, log_every: 10, sample_every: 1000, save_every_s: 1000 }
+    LoopConfig {
+        optimizer,
+        ema_decay: 0.9,
+        log_every: 10,
+        sample_every: 1000,
+        save_every_s: 1000,
+    }
 }
 
 /// Mean loss over the first batches, before and after `steps` updates.
 fn before_and_after(objective: &mut dyn Objective, steps: u64) -> (f32, f32) {
     let params = objective.params().to_vec();
-    params.iter().for_each(|(_, p)| p.set_trainable(true));
+    for (_, p) in &params {
+        p.set_trainable(true);
+    }
     let mut optimizer = AdamW::new(training().optimizer, &params);
-    let mut mean = |objective: &mut dyn Objective| {
-        (0..4).map(|step| objective.loss(step, 0.0).unwrap().total.item()).sum::<f32>() / 4.0
+    let mean = |objective: &mut dyn Objective| {
+        (0..4)
+            .map(|step| objective.loss(step, 0.0).unwrap().total.item())
+            .sum::<f32>()
+            / 4.0
     };
     let before = mean(objective);
     for step in 0..steps {
@@ -88,7 +118,7 @@ fn before_and_after(objective: &mut dyn Objective, steps: u64) -> (f32, f32) {
 
 #[test]
 fn the_teacher_learns() {
-    let (before, after) = before_and_after(&mut teacher(), 60);
+    let (before, after) = before_and_after(&mut teacher(), 200);
     assert!(after < 0.9 * before, "{before} -> {after}");
 }
 
@@ -98,12 +128,20 @@ fn the_student_approaches_its_consistency_target() {
     before_and_after(&mut trained, 60);
     let make = || networks::unet(&configs(), 3).unwrap();
     let (student, frozen) = (make(), make().network);
-    let stage = DistillStage { batch_size: 8, ddim_steps: 4, ..DistillStage::default() };
+    let stage = DistillStage {
+        batch_size: 8,
+        ddim_steps: 4,
+        ..DistillStage::default()
+    };
     let text = TextEncoders::new(&configs(), 2).unwrap();
     // A student that starts elsewhere than the teacher has something to learn.
     for (key, param) in &student.params {
         if key.starts_with("conv_out") {
-            param.update(|v| v.iter_mut().enumerate().for_each(|(i, x)| *x += 0.3 * ((i % 7) as f32 - 3.0)));
+            param.update(|v| {
+                for (i, x) in v.iter_mut().enumerate() {
+                    *x += 0.3 * ((i % 7) as f32 - 3.0);
+                }
+            });
         }
     }
     let mut objective = ConsistencyDistillation::new(student, frozen, text, data(), prompts(), stage);
@@ -117,7 +155,11 @@ fn the_autoencoder_learns() {
     write_dataset(&folder);
     let dataset = Dataset::open(&folder).unwrap();
     let composer = Composer::new(dataset, ComposerOptions::for_profile(Profile::Core, 0)).unwrap();
-    let stage = AutoencoderStage { batch_size: 2, crop_px: 32, ..AutoencoderStage::default() };
+    let stage = AutoencoderStage {
+        batch_size: 2,
+        crop_px: 32,
+        ..AutoencoderStage::default()
+    };
     let mut objective = Autoencoder::new(networks::vae(&configs(), 0).unwrap(), composer, stage, 0).unwrap();
     let (before, after) = before_and_after(&mut objective, 30);
     std::fs::remove_dir_all(&folder).unwrap();
@@ -133,7 +175,9 @@ fn a_resumed_run_repeats_an_uninterrupted_one_exactly() {
     let read = |dir: &Path| {
         let file = prima_checkpoint::TensorFile::open(&state_path(dir)).unwrap();
         let keys: Vec<String> = file.tensors().keys().filter(|k| *k != "elapsed_s").cloned().collect();
-        keys.into_iter().map(|k| (file.read(&k).unwrap().into_vec(), k)).collect::<Vec<_>>()
+        keys.into_iter()
+            .map(|k| (file.read(&k).unwrap().into_vec(), k))
+            .collect::<Vec<_>>()
     };
     let same = read(&whole) == read(&parts);
     std::fs::remove_dir_all(&whole).unwrap();
@@ -144,7 +188,12 @@ fn a_resumed_run_repeats_an_uninterrupted_one_exactly() {
 #[test]
 fn tiny_configurations_are_what_the_models_read() {
     assert!(Unet2dConditionConfig::from_json(&configs().unet.to_string(), "unet").is_ok());
-    assert!(ClipTextConfig::from_json(&configs().text_encoder.to_string(), "text").unwrap().eos_token_id == 15);
+    assert!(
+        ClipTextConfig::from_json(&configs().text_encoder.to_string(), "text")
+            .unwrap()
+            .eos_token_id
+            == 15
+    );
 }
 
 fn scratch(name: &str) -> PathBuf {
@@ -157,7 +206,11 @@ fn write_dataset(folder: &Path) {
     let side = SIZE_PX as i32;
     let disc = (0..side * side).flat_map(|i| {
         let (x, y) = (i % side - side / 2, i / side - side / 2);
-        if x * x + y * y < 2500 { [220, 30, 40, 255] } else { [0; 4] }
+        if x * x + y * y < 2500 {
+            [220, 30, 40, 255]
+        } else {
+            [0; 4]
+        }
     });
     std::fs::write(folder.join("sprites.rgba"), disc.collect::<Vec<u8>>()).unwrap();
     let sprite = SpriteRecord {

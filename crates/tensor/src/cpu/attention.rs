@@ -24,9 +24,23 @@ impl Shape {
         let ([batch, queries, width], [key_batch, keys, key_width]) = (q, k) else {
             panic!("attention wants q [B,Lq,C] and k [B,Lk,C], got {q:?} and {k:?}");
         };
-        assert!(k == v && batch == key_batch && width == key_width, "attention: q {q:?}, k {k:?}, v {v:?} do not fit");
-        assert_eq!(width % heads, 0, "attention: {heads} heads do not divide {width} channels");
-        Self { batch: *batch, queries: *queries, keys: *keys, heads, dim: width / heads, causal }
+        assert!(
+            k == v && batch == key_batch && width == key_width,
+            "attention: q {q:?}, k {k:?}, v {v:?} do not fit"
+        );
+        assert_eq!(
+            width % heads,
+            0,
+            "attention: {heads} heads do not divide {width} channels"
+        );
+        Self {
+            batch: *batch,
+            queries: *queries,
+            keys: *keys,
+            heads,
+            dim: width / heads,
+            causal,
+        }
     }
 
     fn width(&self) -> usize {
@@ -40,17 +54,29 @@ impl Shape {
     /// One head of one sample of a `[B, L, heads·D]` array, starting at row `row`.
     fn view<'a>(&self, data: &'a [f32], length: usize, b: usize, h: usize, row: usize) -> View<'a> {
         let start = (b * length + row) * self.width() + h * self.dim;
-        View { data: &data[start..], row_stride: self.width(), col_stride: 1 }
+        View {
+            data: &data[start..],
+            row_stride: self.width(),
+            col_stride: 1,
+        }
     }
 
     /// How many of the keys `first..first + len` query `row` sees.
     fn visible(&self, row: usize, first: usize, len: usize) -> usize {
-        if self.causal { (row + 1).saturating_sub(first).min(len) } else { len }
+        if self.causal {
+            (row + 1).saturating_sub(first).min(len)
+        } else {
+            len
+        }
     }
 }
 
 fn transposed(view: View) -> View {
-    View { data: view.data, row_stride: view.col_stride, col_stride: view.row_stride }
+    View {
+        data: view.data,
+        row_stride: view.col_stride,
+        col_stride: view.row_stride,
+    }
 }
 
 /// Independent lanes of a reduction: a single running value would wait for each addition.
@@ -106,7 +132,17 @@ pub(crate) fn forward(s: &Shape, q: &Tensor, k: &Tensor, v: &Tensor) -> (Tensor,
         .map_init(Workspace::default, |work, task| {
             let (bh, block) = (task / blocks, task % blocks);
             let first = block * QUERY_BLOCK;
-            forward_block(s, q, k, v, bh / s.heads, bh % s.heads, first, QUERY_BLOCK.min(s.queries - first), work)
+            forward_block(
+                s,
+                q,
+                k,
+                v,
+                bh / s.heads,
+                bh % s.heads,
+                first,
+                QUERY_BLOCK.min(s.queries - first),
+                work,
+            )
         })
         .collect();
     let mut out = vec![0.0; s.batch * s.queries * s.width()];
@@ -151,7 +187,17 @@ fn forward_block(
         let len = KEY_BLOCK.min(end - key0);
         let key = s.view(k.data(), s.keys, b, h, key0);
         work.scores.resize(rows * len, 0.0);
-        gemm_serial(rows, len, s.dim, query, transposed(key), &mut work.scores, len, false, &mut work.scratch);
+        gemm_serial(
+            rows,
+            len,
+            s.dim,
+            query,
+            transposed(key),
+            &mut work.scores,
+            len,
+            false,
+            &mut work.scratch,
+        );
         for (r, row) in work.scores.chunks_exact_mut(len).enumerate() {
             let visible = s.visible(first + r, key0, len);
             row[visible..].fill(0.0);
@@ -170,8 +216,22 @@ fn forward_block(
             }
         }
         let value = s.view(v.data(), s.keys, b, h, key0);
-        let scores = View { data: &work.scores, row_stride: len, col_stride: 1 };
-        gemm_serial(rows, s.dim, len, scores, value, &mut out, s.dim, key0 > 0, &mut work.scratch);
+        let scores = View {
+            data: &work.scores,
+            row_stride: len,
+            col_stride: 1,
+        };
+        gemm_serial(
+            rows,
+            s.dim,
+            len,
+            scores,
+            value,
+            &mut out,
+            s.dim,
+            key0 > 0,
+            &mut work.scratch,
+        );
     }
     for (row, sum) in out.chunks_exact_mut(s.dim).zip(&sums) {
         for x in row {
@@ -194,7 +254,9 @@ pub(crate) fn backward(
 ) -> [Tensor; 3] {
     let heads: Vec<[Vec<f32>; 3]> = (0..s.batch * s.heads)
         .into_par_iter()
-        .map_init(Workspace::default, |work, bh| backward_head(s, q, k, v, out, log_sums, g, bh / s.heads, bh % s.heads, work))
+        .map_init(Workspace::default, |work, bh| {
+            backward_head(s, q, k, v, out, log_sums, g, bh / s.heads, bh % s.heads, work)
+        })
         .collect();
     let lengths = [s.queries, s.keys, s.keys];
     std::array::from_fn(|which| {
@@ -234,7 +296,11 @@ fn backward_head(
         let delta: Vec<f32> = (0..rows)
             .map(|r| {
                 let at = r * s.width();
-                grad.data[at..at + s.dim].iter().zip(&result.data[at..at + s.dim]).map(|(a, b)| a * b).sum()
+                grad.data[at..at + s.dim]
+                    .iter()
+                    .zip(&result.data[at..at + s.dim])
+                    .map(|(a, b)| a * b)
+                    .sum()
             })
             .collect();
         let end = s.visible(first + rows - 1, 0, s.keys);
@@ -245,8 +311,28 @@ fn backward_head(
             work.scores.resize(rows * len, 0.0);
             work.product.resize(rows * len, 0.0);
             work.grads.resize(rows * len, 0.0);
-            gemm_serial(rows, len, s.dim, query, transposed(key), &mut work.scores, len, false, &mut work.scratch);
-            gemm_serial(rows, len, s.dim, grad, transposed(value), &mut work.product, len, false, &mut work.scratch);
+            gemm_serial(
+                rows,
+                len,
+                s.dim,
+                query,
+                transposed(key),
+                &mut work.scores,
+                len,
+                false,
+                &mut work.scratch,
+            );
+            gemm_serial(
+                rows,
+                len,
+                s.dim,
+                grad,
+                transposed(value),
+                &mut work.product,
+                len,
+                false,
+                &mut work.scratch,
+            );
             for r in 0..rows {
                 let log_sum = log_sums[(b * s.queries + first + r) * s.heads + h];
                 let visible = s.visible(first + r, key0, len);
@@ -261,12 +347,50 @@ fn backward_head(
                     *ds = p * (dp - delta[r]) * s.scale();
                 }
             }
-            let scores = View { data: &work.scores, row_stride: len, col_stride: 1 };
-            let grads = View { data: &work.grads, row_stride: len, col_stride: 1 };
+            let scores = View {
+                data: &work.scores,
+                row_stride: len,
+                col_stride: 1,
+            };
+            let grads = View {
+                data: &work.grads,
+                row_stride: len,
+                col_stride: 1,
+            };
             let key_rows = key0 * s.dim..;
-            gemm_serial(len, s.dim, rows, transposed(scores), grad, &mut dv[key_rows.clone()], s.dim, true, &mut work.scratch);
-            gemm_serial(len, s.dim, rows, transposed(grads), query, &mut dk[key_rows], s.dim, true, &mut work.scratch);
-            gemm_serial(rows, s.dim, len, grads, key, &mut dq[first * s.dim..], s.dim, true, &mut work.scratch);
+            gemm_serial(
+                len,
+                s.dim,
+                rows,
+                transposed(scores),
+                grad,
+                &mut dv[key_rows.clone()],
+                s.dim,
+                true,
+                &mut work.scratch,
+            );
+            gemm_serial(
+                len,
+                s.dim,
+                rows,
+                transposed(grads),
+                query,
+                &mut dk[key_rows],
+                s.dim,
+                true,
+                &mut work.scratch,
+            );
+            gemm_serial(
+                rows,
+                s.dim,
+                len,
+                grads,
+                key,
+                &mut dq[first * s.dim..],
+                s.dim,
+                true,
+                &mut work.scratch,
+            );
         }
     }
     [dq, dk, dv]

@@ -35,7 +35,10 @@ impl Shape {
         assert_eq!(inputs, weight_inputs, "conv2d: x {x:?} does not fit weight {weight:?}");
         let [top, bottom, left, right] = geometry.padding;
         let fits = |size: usize, before: usize, after: usize, kernel: usize| {
-            assert!(size + before + after >= kernel, "conv2d: kernel {kernel} is larger than the padded picture {x:?}");
+            assert!(
+                size + before + after >= kernel,
+                "conv2d: kernel {kernel} is larger than the padded picture {x:?}"
+            );
             (size + before + after - kernel) / geometry.stride + 1
         };
         Self {
@@ -74,7 +77,9 @@ impl Shape {
             y: (y * self.stride) as isize - self.top as isize,
             x: (x * self.stride) as isize - self.left as isize,
         };
-        walk(range, self.out_height, self.out_width).map(|(b, y, x)| at(b, y, x)).collect()
+        walk(range, self.out_height, self.out_width)
+            .map(|(b, y, x)| at(b, y, x))
+            .collect()
     }
 
     /// Where a window reads through tap `(ky, kx)`: an offset into the picture, or padding.
@@ -91,7 +96,9 @@ impl Shape {
             y: (y + self.top) as isize,
             x: (x + self.left) as isize,
         };
-        walk(range, self.height, self.width).map(|(b, y, x)| at(b, y, x)).collect()
+        walk(range, self.height, self.width)
+            .map(|(b, y, x)| at(b, y, x))
+            .collect()
     }
 
     /// The output pixel that reads an input pixel through tap `(ky, kx)`: an offset into the gradient.
@@ -119,7 +126,11 @@ struct Window {
 /// `(sample, row, column)` of consecutive pixels.
 fn walk(range: Range<usize>, height: usize, width: usize) -> impl Iterator<Item = (usize, usize, usize)> {
     let rest = range.start % (height * width).max(1);
-    let (mut b, mut y, mut x) = (range.start / (height * width).max(1), rest / width.max(1), rest % width.max(1));
+    let (mut b, mut y, mut x) = (
+        range.start / (height * width).max(1),
+        rest / width.max(1),
+        rest % width.max(1),
+    );
     range.map(move |_| {
         let here = (b, y, x);
         x += 1;
@@ -194,15 +205,29 @@ pub(crate) fn forward(
         })
     });
     let out_shape = [s.batch, s.out_height, s.out_width, s.outputs];
-    assert!(residual.is_none_or(|r| r.shape() == out_shape), "conv2d: residual shape");
-    let epilogue = Epilogue { bias: bias.map(Tensor::data), act, residual: residual.map(Tensor::data) };
+    assert!(
+        residual.is_none_or(|r| r.shape() == out_shape),
+        "conv2d: residual shape"
+    );
+    let epilogue = Epilogue {
+        bias: bias.map(Tensor::data),
+        act,
+        residual: residual.map(Tensor::data),
+    };
     let mut out = zeros(m * n);
     if s.is_pointwise() {
         gemm::gemm(m, n, k, &gemm::Rows { data: x.data(), k }, &packed, &epilogue, &mut out);
     } else {
         let at = |window, ky, kx| s.source(window, ky, kx);
         let windows = |rows| s.windows(rows);
-        let left = Gather { data: x.data(), channels: s.inputs, kw: s.kw, zeros: vec![0.0; s.inputs], windows, at };
+        let left = Gather {
+            data: x.data(),
+            channels: s.inputs,
+            kw: s.kw,
+            zeros: vec![0.0; s.inputs],
+            windows,
+            at,
+        };
         gemm::gemm(m, n, k, &left, &packed, &epilogue, &mut out);
     }
     Tensor::from_vec(out, &out_shape)
@@ -223,11 +248,26 @@ pub(crate) fn grad_input(s: &Shape, g: &Tensor, weight: &Param) -> Tensor {
     });
     let mut out = zeros(m * n);
     if s.is_pointwise() {
-        gemm::gemm(m, n, k, &gemm::Rows { data: g.data(), k }, &packed, &Epilogue::NONE, &mut out);
+        gemm::gemm(
+            m,
+            n,
+            k,
+            &gemm::Rows { data: g.data(), k },
+            &packed,
+            &Epilogue::NONE,
+            &mut out,
+        );
     } else {
         let at = |window, ky, kx| s.reader(window, ky, kx);
         let windows = |rows| s.readers(rows);
-        let left = Gather { data: g.data(), channels: s.outputs, kw: s.kw, zeros: vec![0.0; s.outputs], windows, at };
+        let left = Gather {
+            data: g.data(),
+            channels: s.outputs,
+            kw: s.kw,
+            zeros: vec![0.0; s.outputs],
+            windows,
+            at,
+        };
         gemm::gemm(m, n, k, &left, &packed, &Epilogue::NONE, &mut out);
     }
     Tensor::from_vec(out, &[s.batch, s.height, s.width, s.inputs])
@@ -256,7 +296,10 @@ impl Left for GatherTransposed<'_> {
                 for (window, o) in windows.iter().zip(panel.chunks_exact_mut(mr)) {
                     if let Some(offset) = s.source(*window, ky, kx) {
                         // Not copy_from_slice: a call for so few values costs more than the copy.
-                        for (o, x) in o[column..column + len].iter_mut().zip(&self.data[offset + channel..][..len]) {
+                        for (o, x) in o[column..column + len]
+                            .iter_mut()
+                            .zip(&self.data[offset + channel..][..len])
+                        {
                             *o = *x;
                         }
                     }
@@ -272,7 +315,18 @@ pub(crate) fn grad_weight(s: &Shape, g: &Tensor, x: &Tensor) -> Tensor {
     let (m, n, k) = (s.taps() * s.inputs, s.outputs, s.out_pixels());
     let packed = gemm::pack_right_rows(g.data(), n, k);
     let mut by_tap = zeros(m * n);
-    gemm::gemm(m, n, k, &GatherTransposed { shape: s, data: x.data() }, &packed, &Epilogue::NONE, &mut by_tap);
+    gemm::gemm(
+        m,
+        n,
+        k,
+        &GatherTransposed {
+            shape: s,
+            data: x.data(),
+        },
+        &packed,
+        &Epilogue::NONE,
+        &mut by_tap,
+    );
     let mut out = zeros(m * n);
     out.par_chunks_exact_mut(m).enumerate().for_each(|(o, block)| {
         for i in 0..s.inputs {

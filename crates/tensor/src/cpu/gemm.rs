@@ -36,17 +36,33 @@ pub(crate) fn kernel() -> &'static Kernel {
         #[cfg(target_arch = "x86_64")]
         {
             if is_x86_feature_detected!("avx512f") {
-                return Kernel { name: "avx512", mr: 12, nr: 32, run: x86::avx512_12x32 };
+                return Kernel {
+                    name: "avx512",
+                    mr: 12,
+                    nr: 32,
+                    run: x86::avx512_12x32,
+                };
             }
             if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                return Kernel { name: "avx2", mr: 6, nr: 16, run: x86::avx2_6x16 };
+                return Kernel {
+                    name: "avx2",
+                    mr: 6,
+                    nr: 16,
+                    run: x86::avx2_6x16,
+                };
             }
         }
-        Kernel { name: "portable", mr: 6, nr: 8, run: portable_6x8 }
+        Kernel {
+            name: "portable",
+            mr: 6,
+            nr: 8,
+            run: portable_6x8,
+        }
     })
 }
 
 #[cfg(target_arch = "x86_64")]
+#[allow(clippy::wildcard_imports)] // intrinsics, by the dozen
 mod x86 {
     use std::arch::x86_64::*;
 
@@ -99,13 +115,22 @@ mod x86 {
 
 // SAFETY: the caller passes 6·k and 8·k readable values and 48 writable ones.
 unsafe fn portable_6x8(k: usize, a: *const f32, b: *const f32, tile: *mut f32) {
-    let (a, b) = unsafe { (std::slice::from_raw_parts(a, k * 6), std::slice::from_raw_parts(b, k * 8)) };
+    let (a, b) = unsafe {
+        (
+            std::slice::from_raw_parts(a, k * 6),
+            std::slice::from_raw_parts(b, k * 8),
+        )
+    };
     let tile = unsafe { std::slice::from_raw_parts_mut(tile, 48) };
     let mut acc = [[0.0f32; 8]; 6];
     for (a, b) in a.chunks_exact(6).zip(b.chunks_exact(8)) {
         for (row, &x) in acc.iter_mut().zip(a) {
             for (sum, &y) in row.iter_mut().zip(b) {
-                *sum = if cfg!(target_arch = "aarch64") { x.mul_add(y, *sum) } else { x * y + *sum };
+                *sum = if cfg!(target_arch = "aarch64") {
+                    x.mul_add(y, *sum)
+                } else {
+                    x * y + *sum
+                };
             }
         }
     }
@@ -123,7 +148,11 @@ pub(crate) struct Epilogue<'a> {
 }
 
 impl Epilogue<'_> {
-    pub const NONE: Epilogue<'static> = Epilogue { bias: None, act: Activation::None, residual: None };
+    pub const NONE: Epilogue<'static> = Epilogue {
+        bias: None,
+        act: Activation::None,
+        residual: None,
+    };
 
     fn apply(&self, row: &mut [f32], cols: Range<usize>, offset: usize) {
         if let Some(bias) = self.bias {
@@ -154,7 +183,10 @@ pub(crate) fn pack_right(n: usize, k: usize, fill: impl Fn(Range<usize>, usize, 
     if packed.is_empty() {
         return packed;
     }
-    packed.par_chunks_mut(k * nr).enumerate().for_each(|(p, panel)| fill(p * nr..n.min((p + 1) * nr), nr, panel));
+    packed
+        .par_chunks_mut(k * nr)
+        .enumerate()
+        .for_each(|(p, panel)| fill(p * nr..n.min((p + 1) * nr), nr, panel));
     packed
 }
 
@@ -212,7 +244,12 @@ pub(crate) fn gemm(m: usize, n: usize, k: usize, left: &dyn Left, right: &[f32],
     (0..row_blocks * column_blocks).into_par_iter().for_each(|task| {
         let rows = (task / column_blocks) * mc..m.min((task / column_blocks + 1) * mc);
         let first = (task % column_blocks) * panels_per_task;
-        let block = Block { rows, panels: first..panels.min(first + panels_per_task), n, k };
+        let block = Block {
+            rows,
+            panels: first..panels.min(first + panels_per_task),
+            n,
+            k,
+        };
         block.run(kernel, left, right, epilogue, &output);
     });
 }
@@ -247,11 +284,25 @@ impl Block {
         });
     }
 
-    fn store(&self, kernel: &Kernel, tile: &[f32], t: usize, panel: usize, k0: usize, last: bool, epilogue: &Epilogue, output: &Output) {
+    fn store(
+        &self,
+        kernel: &Kernel,
+        tile: &[f32],
+        t: usize,
+        panel: usize,
+        k0: usize,
+        last: bool,
+        epilogue: &Epilogue,
+        output: &Output,
+    ) {
         let (mr, nr) = (kernel.mr, kernel.nr);
         let cols = panel * nr..self.n.min((panel + 1) * nr);
         let first_row = self.rows.start + t * mr;
-        for (r, values) in tile.chunks_exact(nr).take(mr.min(self.rows.end - first_row)).enumerate() {
+        for (r, values) in tile
+            .chunks_exact(nr)
+            .take(mr.min(self.rows.end - first_row))
+            .enumerate()
+        {
             let offset = (first_row + r) * self.n + cols.start;
             // SAFETY: rows and columns lie inside the output and belong to this task alone.
             let out = unsafe { std::slice::from_raw_parts_mut(output.0.add(offset), cols.len()) };
@@ -354,11 +405,31 @@ pub(crate) struct Scratch {
 }
 
 /// `c (+)= a[m × k] · b[k × n]` on this thread, for the blocks of attention.
-pub(crate) fn gemm_serial(m: usize, n: usize, k: usize, a: View, b: View, c: &mut [f32], ldc: usize, accumulate: bool, scratch: &mut Scratch) {
+pub(crate) fn gemm_serial(
+    m: usize,
+    n: usize,
+    k: usize,
+    a: View,
+    b: View,
+    c: &mut [f32],
+    ldc: usize,
+    accumulate: bool,
+    scratch: &mut Scratch,
+) {
     let kernel = kernel();
     let (mr, nr) = (kernel.mr, kernel.nr);
     pack_view(&a, m, k, mr, &mut scratch.a);
-    pack_view(&View { data: b.data, row_stride: b.col_stride, col_stride: b.row_stride }, n, k, nr, &mut scratch.b);
+    pack_view(
+        &View {
+            data: b.data,
+            row_stride: b.col_stride,
+            col_stride: b.row_stride,
+        },
+        n,
+        k,
+        nr,
+        &mut scratch.b,
+    );
     let mut tile = [0.0f32; MAX_TILE];
     for (j, b) in scratch.b.chunks_exact(nr * k).enumerate() {
         let cols = nr.min(n - j * nr);
@@ -390,13 +461,22 @@ fn pack_view(a: &View, m: usize, k: usize, width: usize, out: &mut Vec<f32>) {
                 o[..rows].copy_from_slice(&a.data[kk * a.col_stride + p * width..][..rows]);
             }
         } else if a.col_stride == 1 {
-            let strips: [&[f32]; MAX_WIDTH] =
-                std::array::from_fn(|r| if r < rows { &a.data[(p * width + r) * a.row_stride..][..k] } else { &[] });
+            let strips: [&[f32]; MAX_WIDTH] = std::array::from_fn(|r| {
+                if r < rows {
+                    &a.data[(p * width + r) * a.row_stride..][..k]
+                } else {
+                    &[]
+                }
+            });
             interleave(&strips[..rows], width, panel);
         } else {
             for r in 0..rows {
                 let row = &a.data[(p * width + r) * a.row_stride..];
-                for (o, x) in panel[r..].iter_mut().step_by(width).zip(row.iter().step_by(a.col_stride)) {
+                for (o, x) in panel[r..]
+                    .iter_mut()
+                    .step_by(width)
+                    .zip(row.iter().step_by(a.col_stride))
+                {
                     *o = *x;
                 }
             }

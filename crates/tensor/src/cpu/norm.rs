@@ -96,7 +96,11 @@ fn moments(x: &[f32], shift: &[f32], first: &mut [f64], second: &mut [f64]) {
 /// cover: a row much narrower than [`SPAN`] would leave most of the vector lanes idle.
 fn folding(len: usize, channels: usize) -> (usize, usize) {
     let fold = (SPAN / channels).max(1);
-    if fold == 1 { (1, 0) } else { (fold, len / (fold * channels) * (fold * channels)) }
+    if fold == 1 {
+        (1, 0)
+    } else {
+        (fold, len / (fold * channels) * (fold * channels))
+    }
 }
 
 /// Adds the sums of rows that were worked on as one to those of a single row.
@@ -203,7 +207,13 @@ dispatch! {
 fn apply(x: &[f32], out: &mut [f32], scale: &[f32], offset: &[f32], silu: bool) {
     let (fold, whole) = folding(x.len(), scale.len());
     if fold > 1 {
-        wide_apply(&x[..whole], &mut out[..whole], &scale.repeat(fold), &offset.repeat(fold), silu);
+        wide_apply(
+            &x[..whole],
+            &mut out[..whole],
+            &scale.repeat(fold),
+            &offset.repeat(fold),
+            silu,
+        );
     }
     wide_apply(&x[whole..], &mut out[whole..], scale, offset, silu);
 }
@@ -271,15 +281,7 @@ dispatch! {
     ) = backward_sums_body
 }
 
-fn backward_sums(
-    x: &[f32],
-    dz: &mut [f32],
-    scale: &[f32],
-    offset: &[f32],
-    mean: &[f32],
-    silu: bool,
-    sums: &mut [f64],
-) {
+fn backward_sums(x: &[f32], dz: &mut [f32], scale: &[f32], offset: &[f32], mean: &[f32], silu: bool, sums: &mut [f64]) {
     let channels = scale.len();
     let (fold, whole) = folding(x.len(), channels);
     if fold > 1 {
@@ -346,7 +348,9 @@ pub(crate) fn group_norm_backward(
         .map(|(b, dz)| {
             let x = &x[b * g.sample()..(b + 1) * g.sample()];
             let (scale, offset) = scale_offset(s, g, b, gamma, beta);
-            let mean: Vec<f32> = (0..c).map(|i| s.mean[b * g.groups + i / g.per_group()] as f32).collect();
+            let mean: Vec<f32> = (0..c)
+                .map(|i| s.mean[b * g.groups + i / g.per_group()] as f32)
+                .collect();
             let sums = sample_sums(x, dz, &scale, &offset, &mean, silu);
             if needs_x {
                 let (slope, intercept) = input_coefficients(&sums, s, g, b, gamma);

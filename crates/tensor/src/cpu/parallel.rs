@@ -47,9 +47,11 @@ pub(crate) fn zeros(len: usize) -> Vec<f32> {
         return vec![0.0; len];
     }
     let mut out: Vec<f32> = Vec::with_capacity(len);
-    out.spare_capacity_mut()[..len].par_chunks_mut(PARALLEL_FROM).for_each(|part| {
-        part.fill(std::mem::MaybeUninit::new(0.0));
-    });
+    out.spare_capacity_mut()[..len]
+        .par_chunks_mut(PARALLEL_FROM)
+        .for_each(|part| {
+            part.fill(std::mem::MaybeUninit::new(0.0));
+        });
     // SAFETY: the first `len` values were just written.
     unsafe { out.set_len(len) };
     out

@@ -5,6 +5,7 @@ use std::time::Instant;
 const ACCUMULATORS: usize = 12;
 
 #[cfg(target_arch = "x86_64")]
+#[allow(clippy::wildcard_imports)] // intrinsics, by the dozen
 mod x86 {
     use super::ACCUMULATORS;
     use std::arch::x86_64::*;

@@ -13,11 +13,17 @@ pub struct Conv2d {
 impl Conv2d {
     /// Stride 1, the same padding `p` on each side.
     pub fn padded(p: usize) -> Self {
-        Self { stride: 1, padding: [p; 4] }
+        Self {
+            stride: 1,
+            padding: [p; 4],
+        }
     }
 
     pub fn strided(stride: usize, p: usize) -> Self {
-        Self { stride, padding: [p; 4] }
+        Self {
+            stride,
+            padding: [p; 4],
+        }
     }
 }
 

@@ -37,10 +37,17 @@ fn forward(x: &Tensor, weight: &Param, bias: Option<&Tensor>, act: Activation, r
     let m = x.numel() / k;
     let mut out_shape = x.shape().to_vec();
     out_shape[x.shape().len() - 1] = n;
-    assert!(residual.is_none_or(|r| r.shape() == out_shape), "linear: residual shape");
+    assert!(
+        residual.is_none_or(|r| r.shape() == out_shape),
+        "linear: residual shape"
+    );
     let packed = weight.packed(FORWARD, |w| gemm::pack_right_transposed(w.data(), n, k));
     let mut out = zeros(m * n);
-    let epilogue = Epilogue { bias: bias.map(Tensor::data), act, residual: residual.map(Tensor::data) };
+    let epilogue = Epilogue {
+        bias: bias.map(Tensor::data),
+        act,
+        residual: residual.map(Tensor::data),
+    };
     gemm::gemm(m, n, k, &Rows { data: x.data(), k }, &packed, &epilogue, &mut out);
     Tensor::from_vec(out, &out_shape)
 }
@@ -51,7 +58,15 @@ fn grad_input(g: &Tensor, weight: &Param, x_shape: &[usize]) -> Tensor {
     let m = g.numel() / n;
     let packed = weight.packed(BACKWARD, |w| gemm::pack_right_rows(w.data(), k, n));
     let mut out = zeros(m * k);
-    gemm::gemm(m, k, n, &Rows { data: g.data(), k: n }, &packed, &Epilogue::NONE, &mut out);
+    gemm::gemm(
+        m,
+        k,
+        n,
+        &Rows { data: g.data(), k: n },
+        &packed,
+        &Epilogue::NONE,
+        &mut out,
+    );
     Tensor::from_vec(out, x_shape)
 }
 
@@ -60,7 +75,15 @@ fn grad_weight(g: &Tensor, x: &Tensor) -> Tensor {
     let m = g.numel() / n;
     let packed = gemm::pack_right_rows(x.data(), k, m);
     let mut out = zeros(n * k);
-    gemm::gemm(n, k, m, &Columns { data: g.data(), m: n }, &packed, &Epilogue::NONE, &mut out);
+    gemm::gemm(
+        n,
+        k,
+        m,
+        &Columns { data: g.data(), m: n },
+        &packed,
+        &Epilogue::NONE,
+        &mut out,
+    );
     Tensor::from_vec(out, &[n, k])
 }
 

@@ -18,7 +18,9 @@ pub use conv2d::{Conv2d, conv2d};
 pub use depthwise::depthwise_conv2d;
 pub use elementwise::{add, add_per_sample_channel, affine, combine_per_sample, mul, sub};
 pub use embedding::{add_positions, embedding, gather_rows};
-pub use layout::{concat_channels, concat_tokens, narrow_channels, nchw_to_nhwc, nhwc_to_nchw, stack_batch, take_batch};
+pub use layout::{
+    concat_channels, concat_tokens, narrow_channels, nchw_to_nhwc, nhwc_to_nchw, stack_batch, take_batch,
+};
 pub use linear::linear;
 pub use loss::{mean_absolute_error, weighted_mse, weighted_pseudo_huber};
 pub use norm::{group_norm, layer_norm};

@@ -31,10 +31,19 @@ pub struct Autoencoder {
 }
 
 impl Autoencoder {
-    pub fn new(component: Component<AutoencoderKl>, composer: Composer, config: AutoencoderStage, seed: u64) -> Result<Self> {
+    pub fn new(
+        component: Component<AutoencoderKl>,
+        composer: Composer,
+        config: AutoencoderStage,
+        seed: u64,
+    ) -> Result<Self> {
         let factor = component.network.config().scale_factor();
         if !config.crop_px.is_multiple_of(factor.max(8)) {
-            let message = format!("autoencoder.crop_px = {} is no multiple of {}", config.crop_px, factor.max(8));
+            let message = format!(
+                "autoencoder.crop_px = {} is no multiple of {}",
+                config.crop_px,
+                factor.max(8)
+            );
             return Err(Error::Config(message));
         }
         let mut params = component.params;
@@ -42,7 +51,15 @@ impl Autoencoder {
             params.retain(|(key, _)| key.starts_with("decoder.") || key.starts_with("post_quant_conv."));
         }
         let (edges, means) = (edge_filter(), mean_filter());
-        Ok(Self { vae: component.network, params, composer, config, seed, edges, means })
+        Ok(Self {
+            vae: component.network,
+            params,
+            composer,
+            config,
+            seed,
+            edges,
+            means,
+        })
     }
 
     pub fn vae(&self) -> &AutoencoderKl {
@@ -58,17 +75,22 @@ impl Autoencoder {
             .map(|i| {
                 let sample = self.composer.sample(step * self.config.batch_size as u64 + i as u64);
                 let corner = |u: f32| (u * (room + 1) as f32) as usize;
-                Ok(crop(&sample.map_err(|e| Error::Data(e.to_string()))?.rgb, corner(corners[2 * i]), corner(corners[2 * i + 1]), side))
+                Ok(crop(
+                    &sample.map_err(|e| Error::Data(e.to_string()))?.rgb,
+                    corner(corners[2 * i]),
+                    corner(corners[2 * i + 1]),
+                    side,
+                ))
             })
             .collect::<Result<_>>()?;
         Ok(Tensor::from_vec(crops.concat(), &[size, side, side, 3]))
     }
+}
 
-    /// L1 of `filter` over both pictures.
-    fn filtered_l1(&self, filter: &Param, geometry: Conv2d, picture: &Tensor, target: &Tensor) -> Tensor {
-        let apply = |x: &Tensor| conv2d(x, filter, None, geometry, Activation::None, None);
-        mean_absolute_error(&apply(picture), &no_grad(|| apply(target)))
-    }
+/// L1 of `filter` over both pictures.
+fn filtered_l1(filter: &Param, geometry: Conv2d, picture: &Tensor, target: &Tensor) -> Tensor {
+    let apply = |x: &Tensor| conv2d(x, filter, None, geometry, Activation::None, None);
+    mean_absolute_error(&apply(picture), &no_grad(|| apply(target)))
 }
 
 impl Objective for Autoencoder {
@@ -87,7 +109,11 @@ impl Objective for Autoencoder {
     fn loss(&mut self, step: u64, progress: f32) -> Result<Loss> {
         let config = &self.config;
         let whole = progress >= config.whole_pictures_from;
-        let (size, side) = if whole { (config.whole_batch_size, SIZE_PX as usize) } else { (config.batch_size, config.crop_px) };
+        let (size, side) = if whole {
+            (config.whole_batch_size, SIZE_PX as usize)
+        } else {
+            (config.batch_size, config.crop_px)
+        };
         let pictures = self.batch(step, size, side)?;
         let ones = vec![1.0; size];
         let (z, regulariser) = if config.decoder_only {
@@ -99,14 +125,21 @@ impl Objective for Autoencoder {
             // The variance is fixed, and the file says so.
             let log_variance = Tensor::full(2.0 * config.latent_noise.max(1e-6).ln(), posterior.logvar.shape());
             let honest = weighted_mse(&posterior.logvar, &log_variance, &ones);
-            (posterior.mean, Some(add(&affine(&pull, config.kl_weight, 0.0), &affine(&honest, 1e-4, 0.0))))
+            (
+                posterior.mean,
+                Some(add(&affine(&pull, config.kl_weight, 0.0), &affine(&honest, 1e-4, 0.0))),
+            )
         };
-        let jitter = affine(&noise(self.seed, purpose::LATENT, step, z.shape()), config.latent_noise, 0.0);
+        let jitter = affine(
+            &noise(self.seed, purpose::LATENT, step, z.shape()),
+            config.latent_noise,
+            0.0,
+        );
         let decoded = decode(&self.vae, &add(&z, &jitter))?;
         let l1 = mean_absolute_error(&decoded, &pictures);
         let mse = weighted_mse(&decoded, &pictures, &ones);
-        let edges = self.filtered_l1(&self.edges, Conv2d::padded(0), &decoded, &pictures);
-        let colours = self.filtered_l1(&self.means, Conv2d::strided(8, 0), &decoded, &pictures);
+        let edges = filtered_l1(&self.edges, Conv2d::padded(0), &decoded, &pictures);
+        let colours = filtered_l1(&self.means, Conv2d::strided(8, 0), &decoded, &pictures);
         let metrics = vec![
             ("l1", l1.item()),
             // Peak to peak is 2.
@@ -130,7 +163,11 @@ impl Objective for Autoencoder {
         let mut rows = Vec::new();
         for start in [0, half] {
             let pictures: Vec<f32> = (start..start + half)
-                .map(|i| self.composer.sample(GRID_START + i as u64).map_err(|e| Error::Data(e.to_string())))
+                .map(|i| {
+                    self.composer
+                        .sample(GRID_START + i as u64)
+                        .map_err(|e| Error::Data(e.to_string()))
+                })
                 .collect::<Result<Vec<_>>>()?
                 .iter()
                 .flat_map(|s| s.rgb.iter().map(|&b| to_signed(b)))

@@ -39,7 +39,17 @@ impl ConsistencyDistillation {
     ) -> Self {
         let params = crate::networks::prefixed("unet", &student.params);
         let ladder = NoiseSchedule::trailing(config.ddim_steps);
-        Self { student, teacher, text, params, data, prompts, config, schedule: NoiseSchedule::default(), ladder }
+        Self {
+            student,
+            teacher,
+            text,
+            params,
+            data,
+            prompts,
+            config,
+            schedule: NoiseSchedule::default(),
+            ladder,
+        }
     }
 
     /// Rungs of the ladder: 0 (pure noise) for `max_noise_share`, uniform for the rest.
@@ -48,7 +58,11 @@ impl ConsistencyDistillation {
         draws
             .chunks_exact(2)
             .map(|u| {
-                if u[0] < self.config.max_noise_share { 0 } else { (u[1] * self.ladder.len() as f32) as usize }
+                if u[0] < self.config.max_noise_share {
+                    0
+                } else {
+                    (u[1] * self.ladder.len() as f32) as usize
+                }
             })
             .map(|rung| rung.min(self.ladder.len() - 1))
             .collect()
@@ -61,7 +75,10 @@ impl ConsistencyDistillation {
         let v = guided(&self.teacher, x, &timesteps, cond, self.config.guidance_scale)?;
         let (x0, eps) = split_v(&self.schedule, &timesteps, x, &v);
         // Rungs below the last are timestep 0, where the answer is the input itself.
-        let next: Vec<usize> = rungs.iter().map(|&r| self.ladder.get(r + 1).copied().unwrap_or(0)).collect();
+        let next: Vec<usize> = rungs
+            .iter()
+            .map(|&r| self.ladder.get(r + 1).copied().unwrap_or(0))
+            .collect();
         let (alpha, sigma) = self.schedule.coefficients(&next);
         let lower = combine_per_sample(&alpha, &x0, &sigma, &eps);
         let student = self.answer(&lower, &next, cond)?;
@@ -103,10 +120,19 @@ impl Objective for ConsistencyDistillation {
         let target = no_grad(|| self.target(&x, &rungs, &cond))?;
         let answer = self.answer(&x, &timesteps, &cond)?;
         let total = weighted_pseudo_huber(&answer, &target, &vec![1.0; n], self.config.huber_c);
-        Ok(Loss { total, metrics: Vec::new() })
+        Ok(Loss {
+            total,
+            metrics: Vec::new(),
+        })
     }
 
     fn samples(&self) -> Result<Option<RgbImage>> {
-        self.prompts.draw(&self.student.network, &self.text, self.config.sample_steps, 1.0, Sampler::Lcm)
+        self.prompts.draw(
+            &self.student.network,
+            &self.text,
+            self.config.sample_steps,
+            1.0,
+            Sampler::Lcm,
+        )
     }
 }

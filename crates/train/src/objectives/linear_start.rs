@@ -29,10 +29,13 @@ pub fn linear_start(params: &[(String, Param)], config: &AutoencoderKlConfig, lo
     let rising = blocks >= 2 && channels[blocks - 1] != channels[blocks - 2];
     let room = groups >= 4 && channels[0] / groups >= 4 && channels[blocks - 1] / groups >= 8;
     let wide = channels[blocks.saturating_sub(2)] >= COEFFICIENTS && config.latent_channels >= COEFFICIENTS;
-    if !rising || !room || !wide || config.in_channels != COLOURS || config.use_quant_conv || config.use_post_quant_conv {
+    if !rising || !room || !wide || config.in_channels != COLOURS || config.use_quant_conv || config.use_post_quant_conv
+    {
         return false;
     }
-    let net = Weights { by_key: params.iter().map(|(key, param)| (key.as_str(), param)).collect() };
+    let net = Weights {
+        by_key: params.iter().map(|(key, param)| (key.as_str(), param)).collect(),
+    };
     encoder(&net, channels, groups, config.latent_channels, log_variance);
     decoder(&net, channels, groups);
     true
@@ -45,9 +48,10 @@ struct Weights<'a> {
 impl Weights<'_> {
     /// Output `row` of the convolution `name` becomes `bias` plus the given (input, ky, kx, weight).
     fn row(&self, name: &str, row: usize, bias: f32, taps: &[(usize, usize, usize, f32)]) {
-        let (Some(weight), Some(b)) =
-            (self.by_key.get(format!("{name}.weight").as_str()), self.by_key.get(format!("{name}.bias").as_str()))
-        else {
+        let (Some(weight), Some(b)) = (
+            self.by_key.get(format!("{name}.weight").as_str()),
+            self.by_key.get(format!("{name}.bias").as_str()),
+        ) else {
             return;
         };
         let shape = weight.shape();
@@ -88,7 +92,9 @@ fn encoder(net: &Weights, channels: &[usize], groups: usize, latents: usize, log
         for k in 0..kept {
             let gain = if k == 0 { 0.25 } else { 0.25 * DETAIL_GAIN };
             for c in 0..COLOURS {
-                let taps: Vec<_> = (0..4).map(|i| (c, i / 2, i % 2, gain * haar(k, i / 2, i % 2))).collect();
+                let taps: Vec<_> = (0..4)
+                    .map(|i| (c, i / 2, i % 2, gain * haar(k, i / 2, i % 2)))
+                    .collect();
                 net.row(&down, k * COLOURS + c, 0.0, &taps);
             }
         }
@@ -103,7 +109,12 @@ fn encoder(net: &Weights, channels: &[usize], groups: usize, latents: usize, log
             let i = group * COLOURS + j;
             net.row(&shortcut, first + 2 * j, 0.0, &[(i, 0, 0, 1.0)]);
             net.row(&shortcut, first + 2 * j + 1, 0.0, &[(i, 0, 0, -1.0)]);
-            net.row("encoder.conv_out", i, 0.0, &[(first + 2 * j, 1, 1, deviation), (first + 2 * j + 1, 1, 1, -deviation)]);
+            net.row(
+                "encoder.conv_out",
+                i,
+                0.0,
+                &[(first + 2 * j, 1, 1, deviation), (first + 2 * j + 1, 1, 1, -deviation)],
+            );
         }
         net.row(&shortcut, first + 6, ANCHOR, &[]);
         net.row(&shortcut, first + 7, -ANCHOR, &[]);
@@ -140,7 +151,12 @@ fn decoder(net: &Weights, channels: &[usize], groups: usize) {
             net.row(&up, first + 1, 0.0, &negative);
             net.row(&up, first + 2, ANCHOR, &[]);
             net.row(&up, first + 3, -ANCHOR, &[]);
-            net.row("decoder.conv_out", c, 0.0, &[(first, 1, 1, deviation), (first + 1, 1, 1, -deviation)]);
+            net.row(
+                "decoder.conv_out",
+                c,
+                0.0,
+                &[(first, 1, 1, deviation), (first + 1, 1, 1, -deviation)],
+            );
         }
     }
     if channels[0] != channels[1] {

@@ -34,7 +34,10 @@ impl TextLatents {
     pub fn rows(&self, step: u64, batch_size: usize) -> Vec<usize> {
         let n = self.cache.len();
         let draws = uniform(self.seed, purpose::ROW, step, batch_size);
-        draws.iter().map(|u| ((f64::from(*u) * n as f64) as usize).min(n - 1)).collect()
+        draws
+            .iter()
+            .map(|u| ((f64::from(*u) * n as f64) as usize).min(n - 1))
+            .collect()
     }
 }
 
@@ -65,7 +68,15 @@ impl SamplePrompts {
         }
         let cond: UnetCond = no_grad(|| text.encode(&self.ids, &vec![1.0; self.count], self.size_px));
         let [h, w, c] = self.latent_shape;
-        let latents = sample(unet, &cond, &[self.count, h, w, c], steps, guidance_scale, sampler, self.seed)?;
+        let latents = sample(
+            unet,
+            &cond,
+            &[self.count, h, w, c],
+            steps,
+            guidance_scale,
+            sampler,
+            self.seed,
+        )?;
         self.pictures(&latents).map(Some)
     }
 
@@ -76,6 +87,8 @@ impl SamplePrompts {
 
 /// Height and width of a whole picture in pixels.
 pub fn picture_size(config: &TrainConfig) -> [f32; 2] {
-    let side = config.networks.vae["sample_size"].as_f64().unwrap_or(f64::from(crate::data::SIZE_PX)) as f32;
+    let side = config.networks.vae["sample_size"]
+        .as_f64()
+        .unwrap_or(f64::from(crate::data::SIZE_PX)) as f32;
     [side, side]
 }

@@ -31,7 +31,15 @@ impl Teacher {
         config: TeacherStage,
     ) -> Self {
         let params = network_params(&unet, &text);
-        Self { unet, text, params, data, prompts, config, schedule: NoiseSchedule::default() }
+        Self {
+            unet,
+            text,
+            params,
+            data,
+            prompts,
+            config,
+            schedule: NoiseSchedule::default(),
+        }
     }
 }
 
@@ -78,11 +86,15 @@ impl Objective for Teacher {
     }
 
     fn samples(&self) -> Result<Option<RgbImage>> {
-        let draw = |steps, scale| self.prompts.draw(&self.unet.network, &self.text, steps, scale, Sampler::Ddim);
+        let draw = |steps, scale| {
+            self.prompts
+                .draw(&self.unet.network, &self.text, steps, scale, Sampler::Ddim)
+        };
         // What one step can do, above what the teacher is for.
-        let (Some(one), Some(many)) =
-            (draw(1, 1.0)?, draw(self.config.sample_steps, self.config.sample_guidance_scale)?)
-        else {
+        let (Some(one), Some(many)) = (
+            draw(1, 1.0)?,
+            draw(self.config.sample_steps, self.config.sample_guidance_scale)?,
+        ) else {
             return Ok(None);
         };
         let mut both = RgbImage::new(one.width(), one.height() + many.height());
@@ -93,9 +105,21 @@ impl Objective for Teacher {
 }
 
 /// The last timestep for `max_noise_share` of the batch, a log-normal noise level for the rest.
-pub fn draw_timesteps(config: &TimestepSampling, schedule: &NoiseSchedule, seed: u64, step: u64, n: usize) -> Vec<usize> {
+pub fn draw_timesteps(
+    config: &TimestepSampling,
+    schedule: &NoiseSchedule,
+    seed: u64,
+    step: u64,
+    n: usize,
+) -> Vec<usize> {
     let share = uniform(seed, purpose::TIMESTEP, step, n);
-    let normal = Philox { seed, image: 1, purpose: purpose::TIMESTEP, step: step as u32 }.normal(n);
+    let normal = Philox {
+        seed,
+        image: 1,
+        purpose: purpose::TIMESTEP,
+        step: step as u32,
+    }
+    .normal(n);
     share
         .iter()
         .zip(normal)
@@ -115,7 +139,11 @@ fn by_noise_level(output: &Tensor, target: &Tensor, timesteps: &[usize]) -> Vec<
     let mut sums = [(0.0f32, 0usize); 2];
     for (i, &t) in timesteps.iter().enumerate() {
         let range = i * each..(i + 1) * each;
-        let squares: f32 = output.data()[range.clone()].iter().zip(&target.data()[range]).map(|(a, b)| (a - b).powi(2)).sum();
+        let squares: f32 = output.data()[range.clone()]
+            .iter()
+            .zip(&target.data()[range])
+            .map(|(a, b)| (a - b).powi(2))
+            .sum();
         let (sum, count) = &mut sums[usize::from(t < NUM_TRAIN_TIMESTEPS - 1)];
         *sum += squares / each as f32;
         *count += 1;
@@ -134,12 +162,20 @@ mod tests {
 
     #[test]
     fn timesteps_have_the_share_of_pure_noise_asked_for() {
-        let config = TimestepSampling { max_noise_share: 0.5, log_sigma_mean: 0.0, log_sigma_std: 1.0 };
+        let config = TimestepSampling {
+            max_noise_share: 0.5,
+            log_sigma_mean: 0.0,
+            log_sigma_std: 1.0,
+        };
         let schedule = NoiseSchedule::default();
         let t = draw_timesteps(&config, &schedule, 3, 9, 4000);
         let share = t.iter().filter(|t| **t == 999).count() as f32 / 4000.0;
         assert!((share - 0.5).abs() < 0.03, "{share}");
-        let mut rest: Vec<f32> = t.iter().filter(|t| **t < 999).map(|&t| (schedule.sigma[t] / schedule.alpha[t]).ln()).collect();
+        let mut rest: Vec<f32> = t
+            .iter()
+            .filter(|t| **t < 999)
+            .map(|&t| (schedule.sigma[t] / schedule.alpha[t]).ln())
+            .collect();
         rest.sort_by(f32::total_cmp);
         assert!(rest[rest.len() / 2].abs() < 0.1, "median {}", rest[rest.len() / 2]);
         assert_eq!(t, draw_timesteps(&config, &schedule, 3, 9, 4000));
