@@ -3,6 +3,8 @@
 use crate::config::TrainConfig;
 use crate::data::NOTICE;
 use crate::error::{Error, Result};
+use crate::fold_statistics::fold_statistics;
+use crate::latent_cache::LatentStatistics;
 use crate::noise_schedule::{BETA_END, BETA_START, NUM_TRAIN_TIMESTEPS};
 use crate::stages::{needed_state, trained_teacher, trained_vae};
 use crate::state::load_weights;
@@ -55,11 +57,18 @@ pub fn export(config: &TrainConfig) -> Result<Exported> {
         load_weights(&needed_state(config, "distill")?, "ema", &params)?;
     }
     let vae = trained_vae(config)?;
+    let (vae_config, vae_params) = match (&vae.network.config().latents_mean, &vae.network.config().latents_std) {
+        (Some(mean), Some(std)) => {
+            let statistics = LatentStatistics { mean: narrow(mean), std: narrow(std) };
+            fold_statistics(vae.network.config(), &vae.params, &statistics)
+        }
+        _ => (vae.network.config().clone(), vae.params),
+    };
     let parts: [(Value, &[(String, Param)]); 4] = [
         (text.first.network.config().to_json(), &text.first.params),
         (text.second.network.config().to_json(), &text.second.params),
         (unet.network.config().to_json(), &unet.params),
-        (vae.network.config().to_json(), &vae.params),
+        (vae_config.to_json(), &vae_params),
     ];
     let mut parameters = 0;
     for ((component, weights), (json, params)) in COMPONENTS.iter().zip(parts) {
@@ -209,7 +218,7 @@ fn card(config: &TrainConfig, distilled: bool, lcm: bool, parameters: usize) -> 
          It was trained from scratch on a CPU by `prima train`; no weights of any other model went into it.\n\n\
          ## Training\n\n| stage | steps | samples | minutes | final loss |\n|---|---|---|---|---|\n{facts}\n\
          {nouns} nouns, {sprites} source pictures, composed on coloured backgrounds. Seed {seed}.\n\n\
-         ## Data\n\n{sources}\n\nCredits and licences are in `NOTICE`.\n\n\
+         ## Data\n\n{sources}\n\nWords are from emojibase-data.{only} Credits and licences are in `NOTICE`.\n\n\
          ## Limits\n\nFew samples were seen, so that shapes are soft and rarer objects are not recognisable. It does \
          not draw people, text, photographs or scenes.\n",
         name = config.export.name,
@@ -218,6 +227,7 @@ fn card(config: &TrainConfig, distilled: bool, lcm: bool, parameters: usize) -> 
         sprites = manifest.sprites,
         seed = config.seed,
         sources = sources.join("\n"),
+        only = if style.is_empty() { String::new() } else { format!(" The autoencoder saw all of them, the text-to-image network those{style}.") },
     ))
 }
 
@@ -233,4 +243,8 @@ fn folder_bytes(folder: &Path) -> Result<u64> {
         };
     }
     Ok(total)
+}
+
+fn narrow(values: &[f64]) -> Vec<f32> {
+    values.iter().map(|v| *v as f32).collect()
 }

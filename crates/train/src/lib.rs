@@ -9,6 +9,7 @@ pub mod data;
 pub mod ema;
 mod error;
 pub mod export;
+pub mod fold_statistics;
 pub mod latent_cache;
 pub mod networks;
 pub mod noise_schedule;
