@@ -59,7 +59,10 @@ pub fn export(config: &TrainConfig) -> Result<Exported> {
     let vae = trained_vae(config)?;
     let (vae_config, vae_params) = match (&vae.network.config().latents_mean, &vae.network.config().latents_std) {
         (Some(mean), Some(std)) => {
-            let statistics = LatentStatistics { mean: narrow(mean), std: narrow(std) };
+            let statistics = LatentStatistics {
+                mean: narrow(mean),
+                std: narrow(std),
+            };
             fold_statistics(vae.network.config(), &vae.params, &statistics)
         }
         _ => (vae.network.config().clone(), vae.params),
@@ -227,7 +230,11 @@ fn card(config: &TrainConfig, distilled: bool, lcm: bool, parameters: usize) -> 
         sprites = manifest.sprites,
         seed = config.seed,
         sources = sources.join("\n"),
-        only = if style.is_empty() { String::new() } else { format!(" The autoencoder saw all of them, the text-to-image network those{style}.") },
+        only = if style.is_empty() {
+            String::new()
+        } else {
+            format!(" The autoencoder saw all of them, the text-to-image network those{style}.")
+        },
     ))
 }
 

@@ -23,13 +23,27 @@ pub fn fold_statistics(
     let (post_weight, post_bias) = pointwise(params, "post_quant_conv", n);
     // Rows: the means, then the logarithms of the variances.
     let row_scale = |row: usize| if row < n { 1.0 / std[row] } else { 1.0 };
-    let quant_weight = quant_weight.iter().enumerate().map(|(i, w)| w * row_scale(i / (2 * n))).collect();
-    let shifted = |(row, b): (usize, &f32)| if row < n { (b - mean[row]) / std[row] } else { b - 2.0 * std[row - n].ln() };
+    let quant_weight = quant_weight
+        .iter()
+        .enumerate()
+        .map(|(i, w)| w * row_scale(i / (2 * n)))
+        .collect();
+    let shifted = |(row, b): (usize, &f32)| {
+        if row < n {
+            (b - mean[row]) / std[row]
+        } else {
+            b - 2.0 * std[row - n].ln()
+        }
+    };
     let quant_bias = quant_bias.iter().enumerate().map(shifted).collect();
     let offset = |row: usize| (0..n).map(|c| post_weight[row * n + c] * mean[c]).sum::<f32>();
     let post_bias = post_bias.iter().enumerate().map(|(row, b)| b + offset(row)).collect();
     let post_weight = post_weight.iter().enumerate().map(|(i, w)| w * std[i % n]).collect();
-    let mut out: NamedParams = params.iter().filter(|(key, _)| !key.contains("quant_conv.")).cloned().collect();
+    let mut out: NamedParams = params
+        .iter()
+        .filter(|(key, _)| !key.contains("quant_conv."))
+        .cloned()
+        .collect();
     let mut push = |key: &str, values: Vec<f32>, shape: &[usize]| {
         out.push((key.to_owned(), Param::new(Tensor::from_vec(values, shape))));
     };
@@ -42,11 +56,18 @@ pub fn fold_statistics(
 
 /// A 1x1 convolution of the file, or the identity.
 fn pointwise(params: &NamedParams, name: &str, channels: usize) -> (Vec<f32>, Vec<f32>) {
-    let find = |key: String| params.iter().find(|(k, _)| *k == key).map(|(_, p)| p.tensor().data().to_vec());
+    let find = |key: String| {
+        params
+            .iter()
+            .find(|(k, _)| *k == key)
+            .map(|(_, p)| p.tensor().data().to_vec())
+    };
     match (find(format!("{name}.weight")), find(format!("{name}.bias"))) {
         (Some(weight), Some(bias)) => (weight, bias),
         _ => {
-            let identity = (0..channels * channels).map(|i| f32::from(i / channels == i % channels)).collect();
+            let identity = (0..channels * channels)
+                .map(|i| f32::from(i / channels == i % channels))
+                .collect();
             (identity, vec![0.0; channels])
         }
     }
@@ -70,7 +91,10 @@ mod tests {
 
     #[test]
     fn the_folded_autoencoder_has_normal_latents_and_the_same_pictures() {
-        let statistics = LatentStatistics { mean: vec![0.5, -1.0, 2.0, 0.0], std: vec![2.0, 0.5, 1.5, 0.1] };
+        let statistics = LatentStatistics {
+            mean: vec![0.5, -1.0, 2.0, 0.0],
+            std: vec![2.0, 0.5, 1.5, 0.1],
+        };
         let config = AutoencoderKlConfig {
             down_block_types: vec!["DownEncoderBlock2D".into(); 2],
             up_block_types: vec!["UpDecoderBlock2D".into(); 2],
@@ -88,12 +112,21 @@ mod tests {
         let plain = AutoencoderKl::new(config.clone(), &mut source).unwrap();
         let (config, params) = fold_statistics(&config, &source.into_params(), &statistics);
         let folded = AutoencoderKl::new(config, &mut Given(params)).unwrap();
-        let noise = Philox { seed: 1, image: 0, purpose: 0, step: 0 }.normal(8 * 8 * 3);
+        let noise = Philox {
+            seed: 1,
+            image: 0,
+            purpose: 0,
+            step: 0,
+        }
+        .normal(8 * 8 * 3);
         let picture = Tensor::from_vec(noise, &[1, 8, 8, 3]);
         let pass = |vae: &AutoencoderKl| {
             no_grad(|| {
                 let latents = vae.scale_latents(&vae.encode(&picture, &mut || true).unwrap().mean);
-                (latents.clone(), vae.decode(&vae.unscale_latents(&latents), &mut || true).unwrap())
+                (
+                    latents.clone(),
+                    vae.decode(&vae.unscale_latents(&latents), &mut || true).unwrap(),
+                )
             })
         };
         let ((a, x), (b, y)) = (pass(&plain), pass(&folded));
