@@ -62,14 +62,13 @@ fn pointwise(params: &NamedParams, name: &str, channels: usize) -> (Vec<f32>, Ve
             .find(|(k, _)| *k == key)
             .map(|(_, p)| p.tensor().data().to_vec())
     };
-    match (find(format!("{name}.weight")), find(format!("{name}.bias"))) {
-        (Some(weight), Some(bias)) => (weight, bias),
-        _ => {
-            let identity = (0..channels * channels)
-                .map(|i| f32::from(i / channels == i % channels))
-                .collect();
-            (identity, vec![0.0; channels])
-        }
+    if let (Some(weight), Some(bias)) = (find(format!("{name}.weight")), find(format!("{name}.bias"))) {
+        (weight, bias)
+    } else {
+        let identity = (0..channels * channels)
+            .map(|i| f32::from(i / channels == i % channels))
+            .collect();
+        (identity, vec![0.0; channels])
     }
 }
 
