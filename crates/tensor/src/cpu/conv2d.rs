@@ -184,6 +184,34 @@ where
     }
 }
 
+/// `[m, k] x [k, n]`, the left matrix gathered from `picture` (channels last) tap by tap.
+fn gather_product(
+    s: &Shape,
+    [m, n, k]: [usize; 3],
+    picture: &Tensor,
+    windows: impl Fn(Range<usize>) -> Vec<Window> + Sync,
+    at: impl Fn(Window, usize, usize) -> Option<usize> + Sync,
+    packed: &[f32],
+    epilogue: &Epilogue,
+) -> Vec<f32> {
+    let (data, channels) = (picture.data(), picture.dim(-1));
+    let mut out = zeros(m * n);
+    if s.is_pointwise() {
+        gemm::gemm(m, n, k, &gemm::Rows { data, k }, packed, epilogue, &mut out);
+    } else {
+        let left = Gather {
+            data,
+            channels,
+            kw: s.kw,
+            zeros: vec![0.0; channels],
+            windows,
+            at,
+        };
+        gemm::gemm(m, n, k, &left, packed, epilogue, &mut out);
+    }
+    out
+}
+
 pub(crate) fn forward(
     s: &Shape,
     x: &Tensor,
@@ -214,22 +242,15 @@ pub(crate) fn forward(
         act,
         residual: residual.map(Tensor::data),
     };
-    let mut out = zeros(m * n);
-    if s.is_pointwise() {
-        gemm::gemm(m, n, k, &gemm::Rows { data: x.data(), k }, &packed, &epilogue, &mut out);
-    } else {
-        let at = |window, ky, kx| s.source(window, ky, kx);
-        let windows = |rows| s.windows(rows);
-        let left = Gather {
-            data: x.data(),
-            channels: s.inputs,
-            kw: s.kw,
-            zeros: vec![0.0; s.inputs],
-            windows,
-            at,
-        };
-        gemm::gemm(m, n, k, &left, &packed, &epilogue, &mut out);
-    }
+    let out = gather_product(
+        s,
+        [m, n, k],
+        x,
+        |rows| s.windows(rows),
+        |window, ky, kx| s.source(window, ky, kx),
+        &packed,
+        &epilogue,
+    );
     Tensor::from_vec(out, &out_shape)
 }
 
@@ -246,30 +267,15 @@ pub(crate) fn grad_input(s: &Shape, g: &Tensor, weight: &Param) -> Tensor {
             }
         })
     });
-    let mut out = zeros(m * n);
-    if s.is_pointwise() {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            &gemm::Rows { data: g.data(), k },
-            &packed,
-            &Epilogue::NONE,
-            &mut out,
-        );
-    } else {
-        let at = |window, ky, kx| s.reader(window, ky, kx);
-        let windows = |rows| s.readers(rows);
-        let left = Gather {
-            data: g.data(),
-            channels: s.outputs,
-            kw: s.kw,
-            zeros: vec![0.0; s.outputs],
-            windows,
-            at,
-        };
-        gemm::gemm(m, n, k, &left, &packed, &Epilogue::NONE, &mut out);
-    }
+    let out = gather_product(
+        s,
+        [m, n, k],
+        g,
+        |rows| s.readers(rows),
+        |window, ky, kx| s.reader(window, ky, kx),
+        &packed,
+        &Epilogue::NONE,
+    );
     Tensor::from_vec(out, &[s.batch, s.height, s.width, s.inputs])
 }
 
