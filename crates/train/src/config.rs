@@ -92,6 +92,9 @@ pub struct LatentsStage {
     pub english: Option<f32>,
     /// Share of captions that name the style; the data set's own where absent.
     pub style: Option<f32>,
+    /// Share of objects moved off the centre; the data set's own where absent. With 0 a caption has
+    /// one placement, so that the mean over all its pictures, which is what one step paints, is sharp.
+    pub jitter: Option<f32>,
     /// Keep only pictures whose caption names this style.
     pub only_style: Option<String>,
     /// The style that a caption without a style means ...
@@ -107,6 +110,7 @@ impl Default for LatentsStage {
             batch_size: 16,
             english: None,
             style: None,
+            jitter: None,
             only_style: None,
             unnamed_style: None,
             unnamed_share: 0.7,

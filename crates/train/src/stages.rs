@@ -157,6 +157,9 @@ fn composer(config: &TrainConfig) -> Result<Composer> {
     if let Some(style) = config.latents.style {
         options.style = style;
     }
+    if let Some(jitter) = config.latents.jitter {
+        options.jitter = jitter;
+    }
     Composer::new(dataset, options).map_err(data)
 }
 

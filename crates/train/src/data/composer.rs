@@ -39,6 +39,8 @@ pub struct ComposerOptions {
     pub white_background: f32,
     /// Repainted objects, of those whose hue can be shifted.
     pub repaint: f32,
+    /// Objects that are a little smaller and off the centre.
+    pub jitter: f32,
     /// Mirrored objects.
     pub flip: f32,
     /// Captions left empty.
@@ -68,6 +70,7 @@ impl ComposerOptions {
             pixel_art: if core { 0.0 } else { 0.05 },
             white_background: if core { 0.6 } else { 0.4 },
             repaint: if core { 0.3 } else { 0.35 },
+            jitter: JITTER,
             flip: if core { 0.0 } else { 0.5 },
             empty_caption: 0.1,
             english: 0.75,
@@ -77,6 +80,9 @@ impl ComposerOptions {
         }
     }
 }
+
+/// Share of moved objects unless told otherwise, and in evaluation pictures.
+const JITTER: f32 = 0.5;
 
 /// Streams of random numbers that never meet.
 const TRAINING: u64 = 1;
@@ -227,7 +233,8 @@ impl Composer {
         let (background, named) = self.background(sprite, repainted, random);
         let mut canvas = canvas(background.background());
         let flip = random.chance(self.options.flip);
-        draw(&mut canvas, &pixels, &jitter(sprite.kind, random), flip);
+        let share = if sprite.kind == Kind::Object { self.options.jitter } else { 0.0 };
+        draw(&mut canvas, &pixels, &jitter(share, random), flip);
 
         let natural = if repainted.is_none() && random.chance(0.25) {
             sprite.main_colour()
@@ -347,7 +354,7 @@ impl Composer {
             let place = if k == 0 {
                 Place::CENTRED
             } else {
-                jitter(Kind::Object, &mut random)
+                jitter(JITTER, &mut random)
             };
             draw(&mut canvas, &self.dataset.pixels(*id)?, &place, false);
         }
@@ -371,9 +378,9 @@ impl Place {
     };
 }
 
-/// Half of the objects stay centred at full size; the others are a little smaller and shifted, never cut.
-fn jitter(kind: Kind, random: &mut Random) -> Place {
-    if kind != Kind::Object || random.chance(0.5) {
+/// This share of the objects is a little smaller and shifted, never cut; the others stay centred at full size.
+fn jitter(share: f32, random: &mut Random) -> Place {
+    if !random.chance(share) {
         return Place::CENTRED;
     }
     let scale = random.range(0.82, 1.0);
