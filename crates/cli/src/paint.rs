@@ -105,7 +105,7 @@ pub fn run(args: &Args) -> Result<()> {
     bar.finish();
     let encode = Instant::now();
     for (index, (picture, file)) in response.pictures.iter().zip(&files).enumerate() {
-        let parameters = parameters(&request, &response, pipeline.name(), picture, index);
+        let parameters = Parameters::of(&request, &response, pipeline.name(), index);
         output::write(file, &png_metadata::encode_png(picture, &parameters)?)?;
     }
     let times = Times {
@@ -178,39 +178,6 @@ fn output_files(args: &Args, request: &Request) -> Result<Vec<PathBuf>> {
     let files = output::numbered(&path, args.num_images);
     files.iter().try_for_each(|file| output::check_writable(file))?;
     Ok(files)
-}
-
-/// What the PNG says about its own making.
-fn parameters(request: &Request, response: &Response, model: &str, picture: &Picture, index: usize) -> Parameters {
-    let mut fields = vec![
-        ("Steps", response.num_inference_steps.to_string()),
-        ("Sampler", response.scheduler.a1111_name().to_owned()),
-        ("Schedule type", response.timestep_spacing.to_owned()),
-        ("CFG scale", response.guidance_scale.to_string()),
-        ("Seed", response.seed.to_string()),
-        ("Size", format!("{}x{}", picture.width, picture.height)),
-        ("Model", model.to_owned()),
-        ("RNG", request.rng.name().to_owned()),
-    ];
-    if let Some(timesteps) = &request.schedule.timesteps {
-        fields.push((
-            "Timesteps",
-            timesteps.iter().map(f64::to_string).collect::<Vec<_>>().join(" "),
-        ));
-    }
-    if let Some(strength) = response.strength {
-        fields.push(("Denoising strength", strength.to_string()));
-    }
-    if response.pictures.len() > 1 {
-        fields.push(("Image index", index.to_string()));
-        fields.push(("Batch size", response.pictures.len().to_string()));
-    }
-    fields.push(("Version", format!("prima {}", env!("CARGO_PKG_VERSION"))));
-    Parameters {
-        prompt: request.prompt.clone(),
-        negative_prompt: request.negative_prompt.clone().unwrap_or_default(),
-        fields: fields.into_iter().map(|(k, v)| (k.to_owned(), v)).collect(),
-    }
 }
 
 /// What the pipeline cannot see of the time that passed.

@@ -25,6 +25,8 @@ pub struct TokenizerFiles {
 pub struct Encoded {
     /// Start token, at most `model_max_length - 2` tokens of text, end token, padding.
     pub ids: Vec<u32>,
+    /// For each token of text in `ids`, the byte of the text at which it begins.
+    pub starts: Vec<usize>,
     /// Position of the first end token: where the pooled embedding is taken.
     pub eos_index: usize,
     /// The end of the text that did not fit, from the first word that is not wholly in `ids`;
@@ -129,8 +131,10 @@ impl Tokenizer {
         ids.push(self.eos);
         ids.resize(self.model_max_length, self.pad);
         let eos_index = ids.iter().position(|&id| id == self.eos).unwrap_or(0);
+        let starts = encoding.get_offsets().iter().take(room).map(|o| o.0).collect();
         Ok(Encoded {
             ids,
+            starts,
             eos_index,
             dropped: dropped.to_owned(),
         })

@@ -1,9 +1,11 @@
 //! Prompts to what the UNet is conditioned on, remembered by the exact prompt.
 
 use crate::Error;
+use crate::prompt_weights::WeightedPrompt;
 use prima_models::{ClipTextModel, Tokenizer};
 use prima_tensor::{Tensor, concat_channels};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A prompt as the UNet sees it.
 #[derive(Clone, Debug)]
@@ -38,22 +40,56 @@ pub struct TextEncoder {
 /// A model's text encoders, one or two, and the prompts they read last.
 pub struct TextEncoders {
     encoders: Vec<TextEncoder>,
-    /// Most recent first.
-    cache: Mutex<Vec<(Key, Arc<Conditioning>)>>,
+    cache: Mutex<Cache>,
 }
 
 /// Prompt and `clip_skip`.
 type Key = (String, usize);
 
-/// An SDXL prompt takes about 0.6 MB.
-const CACHED_PROMPTS: usize = 32;
+/// Of the encodings; an SDXL prompt takes about 0.6 MB.
+const CACHE_BYTES: usize = 64 << 20;
+/// More than a typing session goes back to.
+const CACHED_PROMPTS: usize = 512;
+
+/// Bounded in number and in bytes; what was used longest ago leaves first.
+#[derive(Default)]
+struct Cache {
+    /// Most recent first.
+    entries: VecDeque<(Key, Arc<Conditioning>)>,
+    bytes: usize,
+}
+
+impl Cache {
+    fn recall(&mut self, key: &Key) -> Option<Arc<Conditioning>> {
+        let place = self.entries.iter().position(|(k, _)| k == key)?;
+        let entry = self.entries.remove(place)?;
+        let found = entry.1.clone();
+        self.entries.push_front(entry);
+        Some(found)
+    }
+
+    fn remember(&mut self, key: Key, value: Arc<Conditioning>) {
+        self.bytes += size(&key, &value);
+        self.entries.push_front((key, value));
+        while self.entries.len() > CACHED_PROMPTS || (self.bytes > CACHE_BYTES && self.entries.len() > 1) {
+            if let Some((key, value)) = self.entries.pop_back() {
+                self.bytes -= size(&key, &value);
+            }
+        }
+    }
+}
+
+fn size(key: &Key, value: &Conditioning) -> usize {
+    let pooled = value.pooled_prompt_embeds.as_ref().map_or(0, Tensor::numel);
+    4 * (value.prompt_embeds.numel() + pooled) + 2 * key.0.len()
+}
 
 impl TextEncoders {
     /// In the order of diffusers: `text_encoder`, `text_encoder_2`.
     pub fn new(encoders: Vec<TextEncoder>) -> Self {
         Self {
             encoders,
-            cache: Mutex::new(Vec::new()),
+            cache: Mutex::default(),
         }
     }
 
@@ -77,9 +113,19 @@ impl TextEncoders {
         config.with_projection().then_some(config.projection_dim)
     }
 
-    /// Encodes `prompt`, or returns what it was encoded to before. Both encoders read the same text
-    /// (diffusers' `prompt_2 = None`).
-    pub fn encode(&self, prompt: &str, clip_skip: usize) -> Result<Arc<Conditioning>, Error> {
+    /// Tokens that `prompt` takes, start and end included, before any cutting.
+    pub fn count_tokens(&self, prompt: &str) -> usize {
+        let text = WeightedPrompt::parse(prompt).text;
+        self.encoders
+            .iter()
+            .map(|e| e.tokenizer.count(&text))
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// Encodes `prompt`, or returns what it was encoded to before and `true`. Both encoders read the
+    /// same text (diffusers' `prompt_2 = None`), weighted as [`WeightedPrompt`] says.
+    pub fn encode(&self, prompt: &str, clip_skip: usize) -> Result<(Arc<Conditioning>, bool), Error> {
         let most = self
             .encoders
             .iter()
@@ -91,31 +137,27 @@ impl TextEncoders {
             return Err(Error::request("clip_skip", clip_skip, format!("use 0 to {most}")));
         }
         let key = (prompt.to_owned(), clip_skip);
-        if let Some(found) = self.recall(&key) {
-            return Ok(found);
+        if let Some(found) = self.cache().recall(&key) {
+            return Ok((found, true));
         }
         let fresh = Arc::new(self.encode_afresh(prompt, clip_skip)?);
-        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        cache.insert(0, (key, fresh.clone()));
-        cache.truncate(CACHED_PROMPTS);
-        Ok(fresh)
+        self.cache().remember(key, fresh.clone());
+        Ok((fresh, false))
     }
 
-    fn recall(&self, key: &Key) -> Option<Arc<Conditioning>> {
-        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = cache.iter().position(|(k, _)| k == key)?;
-        cache[..=place].rotate_right(1);
-        Some(cache[0].1.clone())
+    fn cache(&self) -> MutexGuard<'_, Cache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn encode_afresh(&self, prompt: &str, clip_skip: usize) -> Result<Conditioning, Error> {
         let mut hidden = Vec::new();
         let mut pooled_prompt_embeds = None;
         let mut dropped = String::new();
+        let prompt = WeightedPrompt::parse(prompt);
         for encoder in &self.encoders {
-            let encoded = encoder.tokenizer.encode(prompt)?;
+            let encoded = encoder.tokenizer.encode(&prompt.text)?;
             let output = encoder.model.forward_skipping(&encoded.ids, 1, clip_skip);
-            hidden.push(output.penultimate);
+            hidden.push(emphasized(output.penultimate, &prompt, &encoded.starts));
             pooled_prompt_embeds = output.pooled;
             if encoded.dropped.len() > dropped.len() {
                 dropped = encoded.dropped;
@@ -127,5 +169,74 @@ impl TextEncoders {
             pooled_prompt_embeds,
             dropped,
         })
+    }
+}
+
+/// Hidden states `[1, L, C]` times the weights of their tokens, brought back to the mean they had
+/// (A1111 `modules/sd_emphasis.py`, `EmphasisOriginal`; the start token comes first). A mean near
+/// zero says nothing about scale: where restoring it would change the scale by more than half, it is
+/// left alone.
+fn emphasized(hidden: Tensor, prompt: &WeightedPrompt, starts: &[usize]) -> Tensor {
+    if prompt.weights.is_empty() {
+        return hidden;
+    }
+    let shape = hidden.shape().to_vec();
+    let width = hidden.dim(-1);
+    let mut values = hidden.into_vec();
+    let mean = |values: &[f32]| values.iter().map(|&v| f64::from(v)).sum::<f64>() / values.len() as f64;
+    let before = mean(&values);
+    for (row, &start) in values.chunks_mut(width).skip(1).zip(starts) {
+        let weight = prompt.at(start);
+        row.iter_mut().for_each(|v| *v *= weight);
+    }
+    let ratio = before / mean(&values);
+    if (0.5..=2.0).contains(&ratio) {
+        values.iter_mut().for_each(|v| *v *= ratio as f32);
+    }
+    Tensor::from_vec(values, &shape)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn conditioning(values: usize) -> Arc<Conditioning> {
+        Arc::new(Conditioning {
+            prompt_embeds: Tensor::zeros(&[1, 1, values]),
+            pooled_prompt_embeds: None,
+            dropped: String::new(),
+        })
+    }
+
+    #[test]
+    fn the_cache_is_bounded_in_number_and_bytes_and_forgets_the_oldest() {
+        let mut cache = Cache::default();
+        for i in 0..CACHED_PROMPTS + 10 {
+            cache.remember((format!("{i}"), 0), conditioning(1));
+            assert!(cache.recall(&("0".to_owned(), 0)).is_some(), "what is used stays");
+        }
+        assert_eq!(cache.entries.len(), CACHED_PROMPTS);
+        assert!(cache.recall(&("1".to_owned(), 0)).is_none());
+        for i in 0..20 {
+            cache.remember((format!("big {i}"), 0), conditioning(CACHE_BYTES / 40));
+            assert!(cache.bytes <= CACHE_BYTES, "{} bytes", cache.bytes);
+        }
+        let counted: usize = cache.entries.iter().map(|(k, v)| size(k, v)).sum();
+        assert_eq!(counted, cache.bytes);
+    }
+
+    #[test]
+    fn weights_scale_their_tokens_and_keep_the_mean() {
+        let hidden = Tensor::from_vec(vec![1.0, 1.0, 2.0, 2.0, 3.0, 3.0, 4.0, 4.0], &[1, 4, 2]);
+        let prompt = WeightedPrompt::parse("a (cat:1.5)");
+        let out = emphasized(hidden.clone(), &prompt, &[0, 2]).into_vec();
+        // Mean 2.5 before, (1 + 2 + 4.5 + 4) / 4 = 2.875 after.
+        let scale = 2.5 / 2.875;
+        let expected = [1.0, 1.0, 2.0, 2.0, 4.5, 4.5, 4.0, 4.0].map(|v| v * scale);
+        for (a, b) in out.iter().zip(expected) {
+            assert!((a - b).abs() < 1e-6, "{a} {b}");
+        }
+        let plain = emphasized(hidden.clone(), &WeightedPrompt::parse("a cat"), &[0, 2]);
+        assert_eq!(plain.into_vec(), hidden.into_vec());
     }
 }

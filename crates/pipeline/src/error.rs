@@ -30,6 +30,9 @@ pub enum Error {
     Png { message: String },
     #[error("cancelled")]
     Cancelled,
+    /// A defect of prima, caught so that it ends one request only.
+    #[error("this request met a defect of prima: {message}")]
+    Defect { message: String },
 }
 
 impl Error {

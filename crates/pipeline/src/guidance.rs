@@ -14,6 +14,8 @@ pub(crate) struct Guidance<'a> {
     /// Present iff guidance is classifier-free: `guidance_scale > 1` and the UNet takes no guidance
     /// scale itself.
     uncond: Option<Arc<Conditioning>>,
+    /// Whether all encodings were there already.
+    pub text_cached: bool,
     scale: f64,
     rescale: f64,
     /// Original height, width, crop top, left, target height, width.
@@ -31,7 +33,7 @@ impl<'a> Guidance<'a> {
         warnings: &mut Vec<String>,
     ) -> Result<Self, Error> {
         let parts = &pipeline.parts;
-        let cond = parts.text_encoders.encode(&request.prompt, request.clip_skip)?;
+        let (cond, mut text_cached) = parts.text_encoders.encode(&request.prompt, request.clip_skip)?;
         let max_length = parts.text_encoders.max_length();
         warn_dropped(warnings, "prompt", &cond, max_length);
         let is_guided = settings.guidance_scale > 1.0 && pipeline.guidance_embedding_dim().is_none();
@@ -40,7 +42,8 @@ impl<'a> Guidance<'a> {
             (true, None) if parts.force_zeros_for_empty_prompt => Some(Arc::new(cond.zeros_like())),
             (true, negative) => {
                 // diffusers applies clip_skip to the prompt only.
-                let uncond = parts.text_encoders.encode(negative.as_deref().unwrap_or(""), 0)?;
+                let (uncond, cached) = parts.text_encoders.encode(negative.as_deref().unwrap_or(""), 0)?;
+                text_cached &= cached;
                 warn_dropped(warnings, "negative prompt", &uncond, max_length);
                 Some(uncond)
             }
@@ -53,6 +56,7 @@ impl<'a> Guidance<'a> {
             unet: &parts.unet,
             cond,
             uncond,
+            text_cached,
             scale: settings.guidance_scale,
             rescale: request.guidance_rescale,
             time_ids: std::array::from_fn(|i| ids[i / 2][i % 2] as f32),

@@ -12,6 +12,7 @@
 //! ```
 
 mod conditioning;
+pub mod engine;
 mod error;
 mod guidance;
 mod image_to_image;
@@ -20,6 +21,7 @@ mod model_card;
 mod noise;
 mod picture;
 pub mod png_metadata;
+mod prompt_weights;
 mod request;
 mod settings;
 mod text_to_image;
@@ -35,6 +37,7 @@ pub use png_metadata::Parameters;
 pub use prima_checkpoint::ModelSource;
 pub use prima_schedulers::{ScheduleOptions, SchedulerKind, TimestepSpacing};
 pub use prima_tensor::DType;
+pub use prompt_weights::WeightedPrompt;
 pub use request::{InitImage, MAX_AREA_PX, MAX_IMAGES, MAX_SIDE_PX, MAX_STEPS, Progress, Request, Response, Timings};
 pub use vae::Vae;
 
@@ -65,12 +68,12 @@ impl Pipeline {
     }
 
     /// Width of the UNet's guidance input, if it has one (LCM).
-    fn guidance_embedding_dim(&self) -> Option<usize> {
+    pub fn guidance_embedding_dim(&self) -> Option<usize> {
         self.parts.unet.config().time_cond_proj_dim
     }
 
     /// Sides are multiples of this many pixels: diffusers' 8, or the autoencoder's factor if larger.
-    fn size_multiple(&self) -> usize {
+    pub fn size_multiple(&self) -> usize {
         self.parts.vae.scale_factor().max(8)
     }
 }

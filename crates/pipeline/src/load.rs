@@ -37,6 +37,15 @@ pub struct Parts {
 impl Parts {
     /// Reads every component, each tensor once.
     pub fn load(source: &ModelSource, options: &LoadOptions) -> Result<Self, Error> {
+        Self::load_telling(source, options, &mut |_| {})
+    }
+
+    /// As [`load`](Self::load), and tells what is read next.
+    pub fn load_telling(
+        source: &ModelSource,
+        options: &LoadOptions,
+        on_component: &mut dyn FnMut(&'static str),
+    ) -> Result<Self, Error> {
         if options.dtype != DType::F32 {
             let fix = "the engine computes in f32 only so far: use f32";
             return Err(Error::request(
@@ -59,11 +68,17 @@ impl Parts {
         } else {
             ModelCard::default()
         };
+        on_component("text encoders");
+        let text_encoders = text_encoders(source)?;
+        on_component("unet");
+        let unet = unet(source)?;
+        on_component("vae");
+        let vae = vae(source)?;
         Ok(Self {
             name: card.name.clone().unwrap_or_else(|| short_name(source)),
-            text_encoders: text_encoders(source)?,
-            unet: unet(source)?,
-            vae: vae(source)?,
+            text_encoders,
+            unet,
+            vae,
             scheduler_config: scheduler_config(source)?,
             card,
             force_zeros_for_empty_prompt: index["force_zeros_for_empty_prompt"].as_bool().unwrap_or(true),

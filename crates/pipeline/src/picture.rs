@@ -21,6 +21,12 @@ impl Picture {
     /// Decodes a PNG, JPEG or WebP file, turned upright as its EXIF orientation says; transparency
     /// is dropped. `name` is what an error calls the file.
     pub fn decode(bytes: &[u8], name: &str) -> Result<Self, Error> {
+        Self::decode_at_most(bytes, name, usize::MAX)
+    }
+
+    /// As [`decode`](Self::decode), but a picture of more than `max_pixels` is refused before its
+    /// pixels are unpacked: a bound on memory and time.
+    pub fn decode_at_most(bytes: &[u8], name: &str, max_pixels: usize) -> Result<Self, Error> {
         let failed = |reason: String| Error::NotAPicture {
             name: name.to_owned(),
             reason,
@@ -35,6 +41,12 @@ impl Picture {
         limits.max_alloc = Some(MAX_DECODED_BYTES);
         reader.limits(limits.clone());
         let mut decoder = reader.into_decoder().map_err(|e| failed(e.to_string()))?;
+        let (width, height) = decoder.dimensions();
+        if (width as usize).saturating_mul(height as usize) > max_pixels {
+            return Err(failed(format!(
+                "it has {width}x{height} pixels, more than the {max_pixels} allowed"
+            )));
+        }
         limits
             .reserve(decoder.total_bytes())
             .map_err(|e| failed(e.to_string()))?;

@@ -6,7 +6,7 @@
 //! Steps: 4, Sampler: Euler, CFG scale: 1, Seed: 1, Size: 512x512, Model: prima-mini
 //! ```
 
-use crate::{Error, Picture};
+use crate::{Error, Picture, Request, Response};
 
 /// What a `parameters` chunk says: the prompts, then `key: value` pairs in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +20,38 @@ pub struct Parameters {
 const NEGATIVE: &str = "Negative prompt: ";
 
 impl Parameters {
+    /// What picture number `index` of `response` says about its own making by the model of that name.
+    pub fn of(request: &Request, response: &Response, model: &str, index: usize) -> Self {
+        let (width, height) = response.pictures.get(index).map_or((0, 0), |p| (p.width, p.height));
+        let mut fields = vec![
+            ("Steps", response.num_inference_steps.to_string()),
+            ("Sampler", response.scheduler.a1111_name().to_owned()),
+            ("Schedule type", response.timestep_spacing.to_owned()),
+            ("CFG scale", response.guidance_scale.to_string()),
+            ("Seed", response.seed.to_string()),
+            ("Size", format!("{width}x{height}")),
+            ("Model", model.to_owned()),
+            ("RNG", request.rng.name().to_owned()),
+        ];
+        if let Some(timesteps) = &request.schedule.timesteps {
+            let timesteps: Vec<String> = timesteps.iter().map(f64::to_string).collect();
+            fields.push(("Timesteps", timesteps.join(" ")));
+        }
+        if let Some(strength) = response.strength {
+            fields.push(("Denoising strength", strength.to_string()));
+        }
+        if response.pictures.len() > 1 {
+            fields.push(("Image index", index.to_string()));
+            fields.push(("Batch size", response.pictures.len().to_string()));
+        }
+        fields.push(("Version", format!("prima {}", env!("CARGO_PKG_VERSION"))));
+        Self {
+            prompt: request.prompt.clone(),
+            negative_prompt: request.negative_prompt.clone().unwrap_or_default(),
+            fields: fields.into_iter().map(|(k, v)| (k.to_owned(), v)).collect(),
+        }
+    }
+
     /// The value of a field such as `Seed`.
     pub fn get(&self, key: &str) -> Option<&str> {
         self.fields.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())

@@ -115,11 +115,13 @@ pub enum Progress<'a> {
     Tick,
     /// The prompt has been read.
     Text,
-    /// `done` of `total` steps have been taken; `latents` are `[images, h, w, C]`.
+    /// `done` of `total` steps have been taken; `latents` are `[images, h, w, C]`, and so is
+    /// `denoised`, what the last step took for the finished picture.
     Step {
         done: usize,
         total: usize,
         latents: &'a Tensor,
+        denoised: &'a Tensor,
     },
     /// `done` of `total` pictures have left the autoencoder.
     Decode { done: usize, total: usize },
@@ -130,6 +132,8 @@ pub enum Progress<'a> {
 pub struct Timings {
     /// Prompts to conditioning; next to nothing when they were in the cache.
     pub text: Duration,
+    /// Whether the prompts were in the cache.
+    pub text_cached: bool,
     /// The initial picture to latents.
     pub init_image: Duration,
     /// Each step: network and scheduler, all pictures of the request.

@@ -28,6 +28,7 @@ impl Pipeline {
         let text = Instant::now();
         let guidance = Guidance::new(self, request, &settings, &mut warnings)?;
         timings.text = text.elapsed();
+        timings.text_cached = guidance.text_cached;
         tell(on_progress, Progress::Text)?;
 
         let mut noise = NoiseSource::new(request.rng, request.seed);
@@ -56,6 +57,11 @@ impl Pipeline {
         timings.decode = decode.elapsed();
         timings.total = start.elapsed();
         Ok(response(request, settings, pictures, timings, warnings))
+    }
+
+    /// What a picture looks like on its way: the `denoised` of [`Progress::Step`], decoded.
+    pub fn preview(&self, denoised: &Tensor) -> Result<Vec<crate::Picture>, Error> {
+        no_grad(|| self.parts.vae.decode(denoised, &mut || true))
     }
 
     /// Where sampling starts: noise, or a noised picture. `[images, h, w, C]`.
@@ -122,18 +128,19 @@ fn denoise(
             .steps
             .get(i + 1)
             .is_some_and(|next| next.previous_denoised != 0.0);
-        previous_denoised =
-            is_multistep.then(|| weighted_sum(&[(step.denoised.0, &latents), (step.denoised.1, &model_output)]));
-        latents = next;
+        let denoised = weighted_sum(&[(step.denoised.0, &latents), (step.denoised.1, &model_output)]);
+        previous_denoised = is_multistep.then(|| denoised.clone());
         timings.steps.push(started.elapsed());
         tell(
             on_progress,
             Progress::Step {
                 done: i + 1,
                 total,
-                latents: &latents,
+                latents: &next,
+                denoised: &denoised,
             },
         )?;
+        latents = next;
     }
     Ok(latents)
 }

@@ -291,11 +291,11 @@ fn a_prompt_is_encoded_once() {
     let pipeline = tiny();
     let encoders = &pipeline.parts().text_encoders;
     let (first, again) = (
-        encoders.encode("a cat", 0).unwrap(),
-        encoders.encode("a cat", 0).unwrap(),
+        encoders.encode("a cat", 0).unwrap().0,
+        encoders.encode("a cat", 0).unwrap().0,
     );
     assert!(std::sync::Arc::ptr_eq(&first, &again));
-    let skipped = encoders.encode("a cat", 1).unwrap();
+    let skipped = encoders.encode("a cat", 1).unwrap().0;
     assert_ne!(first.prompt_embeds.data(), skipped.prompt_embeds.data());
 }
 
