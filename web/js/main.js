@@ -1,0 +1,412 @@
+// The studio: joins the parts.
+
+import { button, download, html, mark, onFile, slug } from "./dom.js";
+import { Easel } from "./easel.js";
+import { History } from "./history.js";
+import { startKeys } from "./keys.js";
+import { Live } from "./live.js";
+import { Meter } from "./meter.js";
+import { clearError, error, note, say } from "./notice.js";
+import { Painter } from "./painter.js";
+import { Panel } from "./panel.js";
+import { decodePng, readSettings } from "./png.js";
+import { PromptField } from "./prompt.js";
+import { Rail } from "./rail.js";
+import { Replay } from "./replay.js";
+import { SensitivityView } from "./sensitivity.js";
+import { Sketch } from "./sketch.js";
+import { DEFAULTS, fromLink, Store, toLink } from "./state.js";
+import { nextTheme, startTheme } from "./theme.js";
+import { Variants } from "./variants.js";
+import { startLog } from "./log.js";
+
+/** @import { Frame, Hello, Request, Settings, View } from "./types.js" */
+/** @import { Job, SentJob } from "./painter.js" */
+
+/** An outage shorter than this is not worth a word. */
+const OUTAGE_MS = 700;
+/** Browsers limit how often a page may rewrite its address. */
+const ADDRESS_MS = 1000;
+
+const store = new Store({ ...DEFAULTS, ...fromLink(location.hash) });
+/** @type {View} */
+let view = "words";
+/** @type {Hello | null} */
+let hello = null;
+/** @type {Uint8Array | null} the sketch, as last sent */
+let sketchImage = null;
+/** @type {{settings: Settings, frame: Frame} | null} the newest finished picture */
+let finished = null;
+/** @type {number | null} when the key was pressed that the next message answers */
+let key_ms = null;
+/** @type {(() => void) | null} what waits for the next finished picture */
+let whenFinished = null;
+/** @type {number | undefined} */
+let outage;
+/** @type {number | undefined} */
+let addressTimer;
+
+const live = new Live({
+  opened: () => {
+    painter.forget();
+    meter.forget();
+    askAgain();
+  },
+  hello: (message) => {
+    hello = message;
+    clearTimeout(outage);
+    clearError("connection");
+    setConnected(true);
+    panel.setModel(message);
+    variants.limit(message.limits.variants);
+    field.limit(message.limits.prompt_chars);
+    shapeChanged(store.now);
+    // A server of another version may have been put in place of the one that served this page.
+    if (message.protocol !== 1) error("The server speaks another version of the protocol.", "Reload the page.", { label: "Reload", run: () => location.reload() });
+  },
+  frame: (frame) => painter.receive(frame),
+  sensitivity: (message) => painter.receiveWords(message),
+  error: (message) => {
+    if (!painter.fail(message)) return;
+    sketch.answered();
+    error(message.message, message.hint);
+  },
+  closed: ({ reason, code, retry_ms }) => {
+    setConnected(false);
+    const again = { label: "Try now", run: () => live.connect() };
+    clearTimeout(outage);
+    if (retry_ms === null) {
+      return error(reason || "The server refused the connection.", "Open the address that prima serve printed, with its token.", again, "connection");
+    }
+    const why = code === 1013 ? reason || "The server has too many sessions." : "The connection to prima is lost.";
+    outage = setTimeout(() => error(why, "Trying again by itself. Is prima serve still running?", again, "connection"), OUTAGE_MS);
+  },
+});
+
+const painter = new Painter(live);
+const easel = new Easel();
+const meter = new Meter();
+const panel = new Panel(store);
+const log = startLog(painter, easel, decodePng);
+
+const field = new PromptField((prompt, at) => {
+  key_ms = at;
+  store.set({ prompt }, "typing");
+  key_ms = null;
+});
+
+const rail = new Rail({
+  prompt: () => store.now.prompt,
+  change: (prompt) => store.set({ prompt }, "control"),
+  sideBySide: (word, prompts) => {
+    setView("variants");
+    variants.show({ word, prompts });
+  },
+});
+
+const sensitivity = new SensitivityView(field, (done, failed) => {
+  const request = { ...paintRequest(store.now), type: /** @type {const} */ ("sensitivity") };
+  return painter.send({ request, words: done, failed }) !== null;
+});
+
+const variants = new Variants(
+  () => store.now,
+  (fields, frame) => painter.send({ request: { ...paintRequest(store.now), type: "variants", preview: false, ...fields }, frame }),
+  (patch) => {
+    store.set(patch, "restore");
+    setView("words");
+    field.focus();
+  },
+);
+
+const sketch = new Sketch(
+  (image) => {
+    sketchImage = image;
+    if (view === "sketch") askAgain();
+  },
+  (message) => error(message),
+);
+
+const past = new History((settings) => {
+  if (view === "variants") setView("words");
+  store.set(settings, "restore");
+});
+
+const replay = new Replay({
+  model: () => (hello ? `${hello.model.name} (prima ${hello.version})` : ""),
+  paint: paintToTheEnd,
+  prompt: (prompt) => (field.text = prompt),
+  failed: (message, hint) => error(message, hint),
+});
+
+/**
+ * @param {Settings} settings
+ * @returns {Request}
+ */
+function paintRequest(settings) {
+  /** @type {Request} */
+  const request = { type: "paint", prompt: settings.prompt, seed: settings.seed, format: "png" };
+  if (settings.steps !== null) request.steps = settings.steps;
+  if (settings.width !== null) Object.assign(request, { width: settings.width, height: settings.height });
+  if (hello?.model.uses_guidance) {
+    if (settings.guidance_scale !== null) request.guidance_scale = settings.guidance_scale;
+    if (settings.negative_prompt) request.negative_prompt = settings.negative_prompt;
+  }
+  return request;
+}
+
+/** @returns {Job | null} the picture of the present settings */
+function paintJob() {
+  const settings = store.now;
+  const request = paintRequest(settings);
+  /** @type {Job} */
+  const job = { request, frame: (frame, sent) => received(frame, sent, settings) };
+  if (view !== "sketch") return job;
+  if (!sketchImage) return null;
+  request.strength = settings.strength;
+  return { ...job, image: sketchImage };
+}
+
+/**
+ * @param {Frame} frame
+ * @param {SentJob} job
+ * @param {Settings} settings
+ */
+function received(frame, job, settings) {
+  clearError("request");
+  void easel.show(frame, job);
+  sketch.answered();
+  if (!frame.header.final || frame.header.rev !== painter.rev) return;
+  finished = { settings, frame };
+  whenFinished?.();
+  whenFinished = null;
+  if (replay.playing || (view === "sketch" && sketch.moving)) return;
+  past.finished(settings, frame.blob);
+  say(`Painted: ${settings.prompt || "no words"}`);
+  clearTimeout(addressTimer);
+  addressTimer = setTimeout(() => history.replaceState(null, "", `${location.search}#${toLink(store.now)}`), ADDRESS_MS);
+}
+
+/** Asks for the present picture at the next animation frame. */
+function askAgain() {
+  if (replay.playing) return;
+  if (view === "variants") return variants.refresh(0);
+  finished = null;
+  painter.ask(paintJob, key_ms);
+}
+
+/**
+ * Paints a request to its end, whatever the page's settings are: for the replay.
+ * @param {Request} request
+ * @param {Uint8Array | undefined} image
+ * @returns {Promise<Frame>}
+ */
+function paintToTheEnd(request, image) {
+  return new Promise((resolve, reject) => {
+    /**
+     * @param {Frame} found
+     * @param {SentJob} job
+     */
+    const frame = (found, job) => {
+      void easel.show(found, job);
+      if (found.header.final) resolve(found);
+    };
+    const failed = (/** @type {{message: string}} */ { message }) => reject(new Error(message));
+    const rev = painter.send({ request, frame, failed, ...(image && { image }) });
+    if (rev === null) reject(new Error("There is no connection to the server."));
+  });
+}
+
+painter.onSent((job) => {
+  if (job.key_ms !== null) meter.key(job.rev, job.key_ms);
+  replay.sent(job);
+});
+painter.onFrame((_, frame) => replay.received(frame));
+
+easel.onPainted(({ job, frame, decoded_ms, painted_ms }) => {
+  const { header } = frame;
+  easel.describe(`Picture of ${store.now.prompt || "no words"}, seed ${header.seed}`);
+  html("plate").textContent = `${header.width} × ${header.height}, seed ${header.seed}, ${header.steps} ${header.steps === 1 ? "step" : "steps"}`;
+  if (job) meter.painted({ header, key_ms: job.key_ms, sent_ms: job.sent_ms, arrived_ms: frame.at, decoded_ms, painted_ms });
+});
+
+store.onChange((settings, cause) => {
+  if (cause !== "typing") field.text = settings.prompt;
+  if (replay.playing) replay.stop();
+  past.touch();
+  panel.show(settings);
+  rail.refresh();
+  sensitivity.clear();
+  shapeChanged(settings);
+  if (view === "variants") variants.edited();
+  else askAgain();
+});
+
+/** @param {Settings} settings */
+function shapeChanged({ width, height }) {
+  const [w, h] = [width ?? hello?.model.width ?? 128, height ?? hello?.model.height ?? 128];
+  sketch.setShape(w, h);
+  easel.setShape(w, h);
+}
+
+/** @param {View} next */
+function setView(next) {
+  if (view === next) return;
+  view = next;
+  document.documentElement.dataset.view = next;
+  html("pad-pane").hidden = html("pad-tools").hidden = next !== "sketch";
+  html("variants").hidden = html("variants-tools").hidden = next !== "variants";
+  for (const tab of document.querySelectorAll("[data-view-to]")) mark(tab, "aria-pressed", tab.getAttribute("data-view-to") === next);
+  panel.sheet(false);
+  sensitivity.clear();
+  if (next === "sketch") sketch.start();
+  else sketch.stop();
+  if (next === "variants") variants.show(null);
+  else {
+    variants.stop();
+    if (next === "words") askAgain();
+  }
+}
+
+/** @param {boolean} on */
+function setConnected(on) {
+  button("pulse").dataset.state = on ? "on" : "off";
+  if (!on) html("pulse-text").textContent = "reconnecting";
+  else if (!easel.shown) html("pulse-text").textContent = "ready";
+  easel.setFresh(on);
+}
+
+/** @param {(picture: {settings: Settings, frame: Frame}) => void} use once the newest picture is finished */
+function withFinished(use) {
+  const now = () => finished && use(finished);
+  if (finished) now();
+  else {
+    whenFinished = now;
+    if (view === "variants") setView("words");
+  }
+}
+
+function save() {
+  withFinished(({ settings, frame }) => {
+    const name = `${slug(settings.prompt)}-${settings.seed}.png`;
+    download(frame.blob, name);
+    note(`Saved ${name}`);
+  });
+}
+
+async function copyLink() {
+  const url = new URL(location.pathname, location.origin);
+  url.hash = toLink(store.now);
+  const lacks = view === "sketch" ? "; the sketch itself is not in it" : "";
+  try {
+    await navigator.clipboard.writeText(url.href);
+    note(`Link copied${lacks}`);
+  } catch {
+    history.replaceState(null, "", `${location.search}#${toLink(store.now)}`);
+    note(`The link is in the address bar${lacks}`);
+  }
+}
+
+/** @param {File} file */
+async function openPng(file) {
+  try {
+    const settings = await readSettings(file);
+    if (view !== "words") setView("words");
+    store.set({ ...DEFAULTS, ...settings }, "restore");
+    panel.sheet(false);
+    note("Settings restored from the picture");
+  } catch (reason) {
+    error("This picture has no settings to restore.", reason instanceof Error ? reason.message : String(reason));
+  }
+}
+
+/** @param {DataTransfer} data */
+function dropped(data) {
+  const file = data.files[0];
+  if (!file) return;
+  if (file.type === "application/json" || file.name.endsWith(".json")) void replay.load(file);
+  else if (view === "sketch") void sketch.putImage(file);
+  else if (file.type === "image/png") void openPng(file);
+  else error("Only a PNG carries settings.", "To paint over an image, drop it in the sketch.");
+}
+
+function startDrops() {
+  const veil = html("drop");
+  addEventListener("dragover", (event) => {
+    if (!event.dataTransfer?.types.includes("Files")) return;
+    event.preventDefault();
+    veil.querySelector("p")?.replaceChildren(view === "sketch" ? "Drop an image to paint over it" : "Drop a PNG to have its settings back");
+    veil.hidden = false;
+  });
+  addEventListener("dragleave", (event) => {
+    if (!event.relatedTarget) veil.hidden = true;
+  });
+  addEventListener("drop", (event) => {
+    event.preventDefault();
+    veil.hidden = true;
+    if (event.dataTransfer) dropped(event.dataTransfer);
+  });
+}
+
+function start() {
+  startTheme();
+  field.text = store.now.prompt;
+  panel.show(store.now);
+  for (const tab of document.querySelectorAll("[data-view-to]")) {
+    tab.addEventListener("click", () => setView(/** @type {View} */ (tab.getAttribute("data-view-to"))));
+  }
+  button("save").addEventListener("click", save);
+  button("link").addEventListener("click", () => void copyLink());
+  button("open").addEventListener("click", onFile("open-file", (file) => void openPng(file)));
+  button("pulse").addEventListener("click", () => {
+    panel.sheet(true);
+    html("meter").scrollIntoView({ block: "nearest" });
+  });
+  addEventListener("hashchange", () => store.set({ ...DEFAULTS, ...fromLink(location.hash) }, "restore"));
+  startDrops();
+  startKeys(
+    [
+      { key: "/", says: "to the prompt", run: () => field.focus() },
+      { key: "r", says: "another seed", run: () => panel.anotherSeed() },
+      { key: "l", says: "keep or free the seed", run: () => panel.toggleLock() },
+      { key: "1", says: "words", run: () => setView("words") },
+      { key: "2", says: "sketch", run: () => setView("sketch") },
+      { key: "3", says: "variants", run: () => setView("variants") },
+      { key: "w", says: "which words matter", run: () => sensitivity.toggle() },
+      { key: "e", says: "weigh and swap words", run: () => rail.toggle() },
+      { key: "z", says: "undo", run: undo },
+      { key: "y", says: "redo", run: () => past.step(1) },
+      { key: "s", says: "save PNG", run: save },
+      { key: "c", says: "copy link", run: () => void copyLink() },
+      { key: "t", says: "theme", run: () => note(`Theme: ${nextTheme()}`) },
+    ],
+    {
+      says: [
+        ["Ctrl Enter", "another seed, while writing"],
+        ["Enter", "another seed, if it is free"],
+        ["← →", "through the filmstrip"],
+      ],
+      anotherSeed: () => panel.anotherSeed(),
+      enter: () => {
+        if (!panel.locked) panel.anotherSeed();
+        else if (matchMedia("(pointer: coarse)").matches) field.element.blur();
+      },
+      undo,
+      redo: () => past.step(1),
+    },
+  );
+  setInterval(() => {
+    if (view === "sketch") html("fps").textContent = `${meter.fps().toFixed(1)} a second`;
+  }, 500);
+  live.connect();
+  // On a phone the keyboard would cover the picture that the visitor has not seen yet.
+  if (!matchMedia("(pointer: coarse)").matches) field.focus();
+}
+
+function undo() {
+  if (view === "sketch") sketch.undo();
+  else past.step(-1);
+}
+
+Object.defineProperty(window, "prima", { value: log });
+start();

@@ -1,0 +1,79 @@
+// Shapes that several files share. No code: JSDoc only.
+
+/**
+ * What a picture is made from. `null` leaves the choice to the model.
+ * @typedef {object} Settings
+ * @property {string} prompt
+ * @property {string} negative_prompt
+ * @property {number} seed
+ * @property {number | null} steps
+ * @property {number | null} guidance_scale
+ * @property {number | null} width
+ * @property {number | null} height
+ * @property {number} strength
+ */
+
+/**
+ * @typedef {object} ModelInfo
+ * @property {string} name
+ * @property {number} width
+ * @property {number} height
+ * @property {number} size_multiple
+ * @property {number} num_inference_steps
+ * @property {number} guidance_scale
+ * @property {boolean} uses_guidance
+ * @property {string[]} styles
+ * @property {string[]} schedulers
+ */
+
+/**
+ * @typedef {object} Limits
+ * @property {number} prompt_chars
+ * @property {number} image_bytes
+ * @property {number} image_pixels
+ * @property {number} max_steps
+ * @property {number} max_side_px
+ * @property {number} variants
+ */
+
+/** @typedef {{type: "hello", protocol: number, version: string, model: ModelInfo, limits: Limits}} Hello */
+
+/** @typedef {{queue_ms: number, text_ms: number, steps_ms: number[], decode_ms: number, encode_ms: number}} Timings */
+
+/**
+ * @typedef {object} FrameHeader
+ * @property {"frame"} type
+ * @property {number} rev
+ * @property {number} index
+ * @property {number} count
+ * @property {number} tier
+ * @property {boolean} final
+ * @property {number} step
+ * @property {number} steps
+ * @property {number} width
+ * @property {number} height
+ * @property {string} format
+ * @property {number} seed
+ * @property {Timings} timings
+ * @property {boolean} cold
+ * @property {boolean} text_cached
+ * @property {number} dropped
+ * @property {number} cancelled
+ * @property {string} [parameters]
+ */
+
+/** A frame as it arrived: its header, its picture file, and when (`performance.now()`). */
+/** @typedef {{header: FrameHeader, blob: Blob, at: number}} Frame */
+
+/** @typedef {{word: string, start: number, end: number, change: number}} WordChange */
+/** @typedef {{type: "sensitivity", rev: number, words: WordChange[]}} Sensitivity */
+/** @typedef {{type: "error", rev: number, message: string, hint?: string}} ServerError */
+
+/**
+ * A message to the server, without its revision.
+ * @typedef {{type: "paint" | "variants" | "sensitivity", prompt: string} & Record<string, unknown>} Request
+ */
+
+/** @typedef {"words" | "sketch" | "variants"} View */
+
+export {};
