@@ -6,6 +6,7 @@ mod eval;
 mod models;
 mod output;
 mod paint;
+mod serve;
 mod source;
 mod train;
 
@@ -16,7 +17,8 @@ use std::process::ExitCode;
 #[command(
     name = "prima",
     version,
-    about = "Paints a picture from words in one to four network steps"
+    about = "Paints a picture from words in one to four network steps",
+    after_help = "Without a command, prima opens the studio: a page whose picture repaints as you type."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -30,6 +32,8 @@ struct Cli {
 enum Command {
     /// Paint a picture from a prompt
     Paint(Box<paint::Args>),
+    /// Serve the studio and the HTTP APIs
+    Serve(Box<serve::Args>),
     /// Look at model files
     Models {
         #[command(subcommand)]
@@ -52,12 +56,6 @@ enum Command {
     },
 }
 
-const NO_STUDIO: &str = "prima paints a picture from words.
-
-  prima paint \"a red apple on a blue background\"
-
-`prima --help` lists all commands. The studio, a page that redraws as you type, does not exist yet.";
-
 /// An error that is the caller's to mend: exit code 2 instead of 1.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -78,10 +76,8 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<()> {
     set_threads(cli.threads)?;
     match cli.command {
-        None => {
-            println!("{NO_STUDIO}");
-            Ok(())
-        }
+        None => serve::run(serve::Args::bare()),
+        Some(Command::Serve(args)) => serve::run(*args),
         Some(Command::Paint(args)) => paint::run(&args),
         Some(Command::Models { command }) => models::run(command),
         Some(Command::Data { command }) => data::run(command),

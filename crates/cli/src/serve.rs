@@ -1,0 +1,201 @@
+//! `prima serve`, and bare `prima`: the studio and the APIs.
+
+use crate::{Usage, source};
+use anyhow::{Context, Result};
+use prima_pipeline::LoadOptions;
+use prima_pipeline::engine::{Engine, Stage};
+use prima_server::{Limits, ServerOptions};
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::net::TcpListener;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// The address to listen on; one that other machines can reach needs --token
+    #[arg(long, value_name = "HOST", default_value = "127.0.0.1")]
+    host: String,
+    /// The port; 0 takes a free one [default: 7860, or the next that is free]
+    #[arg(long, value_name = "PORT")]
+    port: Option<u16>,
+    /// `embedded`, a diffusers folder, or a single-file SDXL checkpoint [default: embedded]
+    #[arg(long, value_name = "embedded|DIR|FILE")]
+    model: Option<String>,
+    /// Live sessions at once
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    max_sessions: usize,
+    /// API requests that may wait or be painted at once
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    max_jobs: usize,
+    /// Longest side of a picture in pixels
+    #[arg(long, value_name = "PX", default_value_t = 1024)]
+    max_side: usize,
+    /// Wanted from every client, as `Authorization: Bearer TOKEN` or `?token=TOKEN`
+    #[arg(long, value_name = "TOKEN", env = "PRIMA_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// Another site whose pages may use the server, such as http://localhost:3000 (repeatable)
+    #[arg(long, value_name = "ORIGIN")]
+    cors: Vec<String>,
+    /// Open the studio in the browser
+    #[arg(long)]
+    open: bool,
+    /// Serve the page from this folder, to work on it
+    #[arg(long, value_name = "DIR", hide = true)]
+    web_dir: Option<PathBuf>,
+}
+
+impl Args {
+    /// What bare `prima` does.
+    pub fn bare() -> Self {
+        Self {
+            host: "127.0.0.1".to_owned(),
+            port: None,
+            model: None,
+            max_sessions: 64,
+            max_jobs: 16,
+            max_side: 1024,
+            token: None,
+            cors: Vec::new(),
+            open: true,
+            web_dir: None,
+        }
+    }
+}
+
+const PORT: u16 = 7860;
+/// Ports tried after the first.
+const NEXT_PORTS: u16 = 20;
+
+pub fn run(args: Args) -> Result<()> {
+    log();
+    if args.token.as_deref().is_some_and(|t| t.trim().is_empty()) {
+        return Err(Usage("--token is empty".to_owned()).into());
+    }
+    if args.max_sessions == 0 || args.max_jobs == 0 {
+        return Err(Usage("--max-sessions and --max-jobs are at least 1".to_owned()).into());
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("the server's threads cannot be started")?;
+    runtime.block_on(serve(args))
+}
+
+async fn serve(args: Args) -> Result<()> {
+    let model = source::open(args.model.as_deref())?;
+    let listener = listen(&args.host, args.port).await?;
+    let address = listener.local_addr()?;
+    let options = ServerOptions {
+        token: args.token.clone(),
+        cors: args.cors.clone(),
+        max_sessions: args.max_sessions,
+        max_jobs: args.max_jobs,
+        limits: Limits {
+            max_side_px: args.max_side,
+            ..Limits::default()
+        },
+        web_dir: args.web_dir.clone(),
+    };
+    options.check(address).map_err(|e| Usage(e.to_string()))?;
+    let engine = Engine::start(model, LoadOptions::default(), args.max_jobs);
+    let url = url(&args, address);
+    println!("{url}");
+    eprintln!("the studio is at {url} (Ctrl-C ends it)");
+    if args.open && webbrowser::open(&url).is_err() {
+        eprintln!("no browser could be opened; open the address above");
+    }
+    tokio::spawn(watch(engine.clone()));
+    Ok(prima_server::serve(listener, engine, options, asked_to_stop()).await?)
+}
+
+/// The address given; without a port, the first free one from 7860 on.
+async fn listen(host: &str, port: Option<u16>) -> Result<TcpListener> {
+    let first = port.unwrap_or(PORT);
+    let last = if port.is_some() { first } else { first + NEXT_PORTS };
+    for port in first..=last {
+        match TcpListener::bind((host, port)).await {
+            Ok(listener) => return Ok(listener),
+            Err(error) if error.kind() == ErrorKind::AddrInUse && port < last => {}
+            Err(error) => return Err(error).with_context(|| format!("cannot listen on {host} port {port}")),
+        }
+    }
+    unreachable!("the last port returns")
+}
+
+fn url(args: &Args, address: SocketAddr) -> String {
+    let host = if address.ip().is_unspecified() {
+        format!("localhost:{}", address.port())
+    } else {
+        address.to_string()
+    };
+    let token = args.token.as_deref().map(|t| format!("?token={}", escaped(t)));
+    format!("http://{host}/{}", token.unwrap_or_default())
+}
+
+/// For a query: everything but letters, digits and `-._~` in percent signs.
+fn escaped(text: &str) -> String {
+    use std::fmt::Write as _;
+    text.bytes().fold(String::new(), |mut out, byte| {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(byte as char);
+        } else {
+            let _ = write!(out, "%{byte:02X}");
+        }
+        out
+    })
+}
+
+/// Says when the model is ready, or why it never will be.
+async fn watch(engine: Engine) {
+    loop {
+        match engine.stage() {
+            Stage::Ready => return tracing::info!("ready"),
+            Stage::Failed(reason) => return tracing::error!("the model cannot be used: {reason}"),
+            _ => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
+/// Ctrl-C, or a supervisor's SIGTERM.
+async fn asked_to_stop() {
+    let interrupted = async {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminated) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                () = interrupted => {}
+                _ = terminated.recv() => {}
+            }
+            return;
+        }
+    }
+    interrupted.await;
+}
+
+/// Structured logs on stderr; `RUST_LOG` or `PRIMA_LOG` chooses how much (`debug` shows each request).
+fn log() {
+    let level = ["PRIMA_LOG", "RUST_LOG"].iter().find_map(|name| std::env::var(name).ok()?.parse().ok());
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_max_level(level.unwrap_or(tracing::Level::INFO))
+        .init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_survive_an_address() {
+        assert_eq!(escaped("a-b_c.~9"), "a-b_c.~9");
+        assert_eq!(escaped("a b&c=\u{e9}"), "a%20b%26c%3D%C3%A9");
+    }
+}

@@ -1,0 +1,229 @@
+//! `txt2img` and `img2img`. Where the web UI has defaults of its own (50 steps, guidance 7), an
+//! absent field is the model's choice here: that is what few-step models need.
+
+use super::tasks::Registered;
+use crate::app::App;
+use crate::body;
+use crate::jobs::{self, Painted, Watch, random_seed};
+use crate::openai::now;
+use crate::pictures::{Format, QUALITY, decode, encode, from_base64, off_the_loop, to_base64};
+use crate::refusal::{Refusal, short};
+use axum::Json;
+use axum::extract::{Request as HttpRequest, State};
+use prima_pipeline::{Error, InitImage, Picture, Request, ScheduleOptions, SchedulerKind, TimestepSpacing};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+/// What matters of a request; the rest is repeated in the answer and has no effect.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Fields {
+    prompt: Option<String>,
+    negative_prompt: Option<String>,
+    styles: Option<Vec<String>>,
+    seed: Option<i64>,
+    subseed_strength: Option<f64>,
+    sampler_name: Option<String>,
+    sampler_index: Option<String>,
+    scheduler: Option<String>,
+    batch_size: Option<usize>,
+    n_iter: Option<usize>,
+    steps: Option<usize>,
+    cfg_scale: Option<f64>,
+    width: Option<usize>,
+    height: Option<usize>,
+    eta: Option<f64>,
+    denoising_strength: Option<f64>,
+    override_settings: Option<Map<String, Value>>,
+    enable_hr: Option<bool>,
+    restore_faces: Option<bool>,
+    tiling: Option<bool>,
+    script_name: Option<String>,
+    alwayson_scripts: Option<Map<String, Value>>,
+    send_images: Option<bool>,
+    force_task_id: Option<String>,
+    init_images: Option<Vec<String>>,
+    mask: Option<String>,
+    include_init_images: Option<bool>,
+}
+
+pub(super) async fn txt2img(State(app): State<App>, request: HttpRequest) -> Result<Json<Value>, Refusal> {
+    let (given, fields) = fields(&app, request).await?;
+    paint(&app, given, fields, None).await
+}
+
+pub(super) async fn img2img(State(app): State<App>, request: HttpRequest) -> Result<Json<Value>, Refusal> {
+    let (given, fields) = fields(&app, request).await?;
+    let images = fields.init_images.as_deref().unwrap_or(&[]);
+    let [image] = images else {
+        let message = format!("img2img starts from one image in init_images, and there are {}", images.len());
+        return Err(Refusal::field("init_images", message));
+    };
+    if fields.mask.is_some() {
+        return Err(Refusal::field("mask", "a mask is not supported: prima repaints the whole picture"));
+    }
+    let picture = decode(&app, from_base64("init_images", image)?, None).await?;
+    paint(&app, given, fields, Some(picture)).await
+}
+
+/// The body as it came, without the pictures, and what it means.
+async fn fields(app: &App, request: HttpRequest) -> Result<(Map<String, Value>, Fields), Refusal> {
+    let value: Value = body::json(app, request).await?;
+    let wrong = |e: String| Refusal::bad(format!("the request body is not what this route takes: {e}"));
+    let mut given = value.as_object().cloned().ok_or_else(|| wrong("an object is expected".to_owned()))?;
+    let fields: Fields = serde_json::from_value(value).map_err(|e| wrong(e.to_string()))?;
+    if !fields.include_init_images.unwrap_or(false) {
+        given.remove("init_images");
+    }
+    given.remove("mask");
+    refuse_unsupported(app, &fields)?;
+    Ok((given, fields))
+}
+
+/// What would change the picture and does not exist here is refused by name.
+fn refuse_unsupported(app: &App, fields: &Fields) -> Result<(), Refusal> {
+    let set = |flag: Option<bool>| flag.unwrap_or(false);
+    let wanted = [
+        ("enable_hr", set(fields.enable_hr)),
+        ("restore_faces", set(fields.restore_faces)),
+        ("tiling", set(fields.tiling)),
+        ("subseed_strength", fields.subseed_strength.unwrap_or(0.0) != 0.0),
+        ("styles", fields.styles.as_ref().is_some_and(|s| !s.is_empty())),
+        ("script_name", fields.script_name.as_deref().is_some_and(|s| !s.is_empty() && s != "None")),
+        ("alwayson_scripts", fields.alwayson_scripts.as_ref().is_some_and(|s| !s.is_empty())),
+    ];
+    if let Some((name, _)) = wanted.iter().find(|(_, wanted)| *wanted) {
+        return Err(Refusal::field(name, format!("{name} is not supported: leave it out")));
+    }
+    let model = fields.override_settings.as_ref().and_then(|s| s.get("sd_model_checkpoint")).and_then(Value::as_str);
+    let here = app.pipeline()?.name();
+    match model {
+        Some(model) if !model.is_empty() && model.split(" [").next() != Some(here) => Err(Refusal::field(
+            "override_settings",
+            format!("there is no model {:?} here; this server runs {here}", short(model, 60)),
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn to_request(fields: &Fields, seed: u64, picture: Option<&Picture>) -> Result<Request, Refusal> {
+    let named = |name: &Option<String>| name.clone().filter(|n| !n.is_empty());
+    let (mut scheduler, mut spacing) = (None, None);
+    if let Some(name) = named(&fields.sampler_name).or_else(|| named(&fields.sampler_index)) {
+        let (kind, karras) = SchedulerKind::from_a1111(&name).map_err(Error::Schedule)?;
+        (scheduler, spacing) = (Some(kind), karras);
+    }
+    if let Some(name) = named(&fields.scheduler) {
+        spacing = TimestepSpacing::from_a1111(&name).map_err(Error::Schedule)?.or(spacing);
+    }
+    let takes_eta = matches!(scheduler, Some(SchedulerKind::Ddim | SchedulerKind::Tcd | SchedulerKind::EulerAncestral));
+    Ok(Request {
+        prompt: fields.prompt.clone().unwrap_or_default(),
+        negative_prompt: fields.negative_prompt.clone().filter(|text| !text.trim().is_empty()),
+        guidance_scale: fields.cfg_scale,
+        seed,
+        width: fields.width,
+        height: fields.height,
+        schedule: ScheduleOptions {
+            num_inference_steps: fields.steps,
+            scheduler,
+            spacing,
+            eta: fields.eta.filter(|_| takes_eta),
+            ..ScheduleOptions::default()
+        },
+        init_image: picture.map(|picture| InitImage {
+            picture: picture.clone(),
+            strength: fields.denoising_strength,
+        }),
+        ..Request::default()
+    })
+}
+
+async fn paint(app: &App, given: Map<String, Value>, fields: Fields, picture: Option<Picture>) -> Result<Json<Value>, Refusal> {
+    let count = fields.batch_size.unwrap_or(1).saturating_mul(fields.n_iter.unwrap_or(1));
+    let most = app.limits().variants;
+    if !(1..=most).contains(&count) {
+        let message = format!("batch_size times n_iter is {count}: use 1 to {most}");
+        return Err(Refusal::field("batch_size", message));
+    }
+    let seed = fields.seed.and_then(|s| u64::try_from(s).ok()).unwrap_or_else(random_seed);
+    // The web UI's batches count their seeds up.
+    let seeds: Vec<u64> = (0..count as u64).map(|i| seed.wrapping_add(i)).collect();
+    let requests: Vec<Request> = seeds
+        .iter()
+        .map(|&seed| to_request(&fields, seed, picture.as_ref()))
+        .collect::<Result<_, _>>()?;
+    let id = fields.force_task_id.clone().filter(|id| id.len() <= 200);
+    let task = Registered::new(app, Watch::new(id.unwrap_or_else(|| format!("task({seed})")), count));
+    let first = requests.first().cloned().unwrap_or_default();
+    let running = jobs::start(app, "a1111", requests, task.watch(), 0)?;
+    let painted = running.all().await?;
+    let (interrupted, model) = (task.watch().is_interrupted(), app.pipeline()?.name().to_owned());
+    drop(task);
+    let send = fields.send_images.unwrap_or(true);
+    let body = off_the_loop(move || to_body(given, &first, &seeds, painted, send, interrupted, &model)).await?;
+    Ok(Json(body))
+}
+
+fn to_body(
+    given: Map<String, Value>,
+    request: &Request,
+    seeds: &[u64],
+    painted: Vec<Painted>,
+    send_images: bool,
+    interrupted: bool,
+    model: &str,
+) -> Result<Value, Refusal> {
+    let (mut images, mut infotexts, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
+    let mut settled = None;
+    let mut size = (0, 0);
+    for painted in &painted {
+        for (picture, parameters) in &painted.pictures {
+            size = (picture.width, picture.height);
+            infotexts.push(parameters.to_text());
+            if send_images {
+                images.push(to_base64(&encode(picture, Format::Png, QUALITY, Some(parameters))?));
+            }
+        }
+        settled = settled.or(painted.response.as_ref());
+        warnings.extend(painted.response.iter().flat_map(|r| r.warnings.clone()));
+    }
+    warnings.dedup();
+    let negative = request.negative_prompt.clone().unwrap_or_default();
+    let count = infotexts.len();
+    let info = json!({
+        "prompt": request.prompt,
+        "all_prompts": vec![&request.prompt; count],
+        "negative_prompt": negative,
+        "all_negative_prompts": vec![&negative; count],
+        "seed": request.seed,
+        "all_seeds": seeds.get(..count).unwrap_or(seeds),
+        "subseed": request.seed,
+        "all_subseeds": seeds.get(..count).unwrap_or(seeds),
+        "subseed_strength": 0,
+        "width": size.0,
+        "height": size.1,
+        "sampler_name": settled.map(|r| r.scheduler.a1111_name()),
+        "cfg_scale": settled.map(|r| r.guidance_scale),
+        "steps": settled.map(|r| r.num_inference_steps),
+        "batch_size": count,
+        "restore_faces": false,
+        "face_restoration_model": null,
+        "sd_model_name": model,
+        "sd_model_hash": "",
+        "sd_vae_name": null,
+        "sd_vae_hash": null,
+        "denoising_strength": settled.and_then(|r| r.strength),
+        "extra_generation_params": {},
+        "index_of_first_image": 0,
+        "infotexts": infotexts,
+        "styles": [],
+        "job_timestamp": now().to_string(),
+        "clip_skip": 1,
+        "is_using_inpainting_conditioning": false,
+        "version": format!("prima {}", env!("CARGO_PKG_VERSION")),
+        "interrupted": interrupted,
+        "comments": warnings,
+    });
+    Ok(json!({"images": images, "parameters": given, "info": info.to_string()}))
+}

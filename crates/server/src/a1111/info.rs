@@ -1,0 +1,93 @@
+//! `png-info` and `extra-single-image`.
+
+use crate::app::App;
+use crate::body;
+use crate::pictures::{Format, QUALITY, decode, encode, from_base64, off_the_loop, to_base64};
+use crate::refusal::{Refusal, short};
+use axum::Json;
+use axum::extract::{Request, State};
+use prima_pipeline::{Picture, png_metadata};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+#[derive(Deserialize)]
+struct PngInfo {
+    image: String,
+}
+
+pub(super) async fn png_info(State(app): State<App>, request: Request) -> Result<Json<Value>, Refusal> {
+    let wanted: PngInfo = body::json(&app, request).await?;
+    let bytes = from_base64("image", &wanted.image)?;
+    let found = png_metadata::read_parameters(&bytes)?;
+    let Some(parameters) = found else {
+        return Ok(Json(json!({"info": "", "items": {}, "parameters": {}})));
+    };
+    let mut fields: Map<String, Value> = parameters.fields.iter().map(|(k, v)| (k.clone(), json!(v))).collect();
+    fields.insert("Prompt".into(), json!(parameters.prompt));
+    fields.insert("Negative prompt".into(), json!(parameters.negative_prompt));
+    let text = parameters.to_text();
+    Ok(Json(json!({"info": text, "items": {"parameters": text}, "parameters": fields})))
+}
+
+#[derive(Deserialize)]
+#[serde(default)]
+struct Extra {
+    image: String,
+    resize_mode: u8,
+    upscaling_resize: f64,
+    upscaling_resize_w: usize,
+    upscaling_resize_h: usize,
+    upscaler_1: String,
+}
+
+impl Default for Extra {
+    fn default() -> Self {
+        Self {
+            image: String::new(),
+            resize_mode: 0,
+            upscaling_resize: 2.0,
+            upscaling_resize_w: 512,
+            upscaling_resize_h: 512,
+            upscaler_1: "None".to_owned(),
+        }
+    }
+}
+
+/// Makes a picture larger by interpolation; there is no network for it yet.
+pub(super) async fn extra_single_image(State(app): State<App>, request: Request) -> Result<Json<Value>, Refusal> {
+    let wanted: Extra = body::json(&app, request).await?;
+    if !["None", "Lanczos", "Nearest"].contains(&wanted.upscaler_1.as_str()) {
+        let message = format!("there is no upscaler {:?} here: use None, Lanczos or Nearest", short(&wanted.upscaler_1, 60));
+        return Err(Refusal::field("upscaler_1", message));
+    }
+    let picture = decode(&app, from_base64("image", &wanted.image)?, None).await?;
+    let (width, height) = if wanted.resize_mode == 1 {
+        (wanted.upscaling_resize_w, wanted.upscaling_resize_h)
+    } else {
+        let scaled = |side: usize| (side as f64 * wanted.upscaling_resize).round().clamp(0.0, 1e9) as usize;
+        (scaled(picture.width), scaled(picture.height))
+    };
+    let most = app.limits().image_pixels;
+    if width == 0 || height == 0 || width.saturating_mul(height) > most {
+        let message = format!("{width}x{height} is not possible: use at least 1x1 and at most {most} pixels");
+        return Err(Refusal::field("upscaling_resize", message));
+    }
+    let nearest = wanted.upscaler_1 == "Nearest";
+    let encoded = off_the_loop(move || {
+        let larger = if nearest { nearest_at(&picture, width, height) } else { picture.resized(width, height) };
+        Ok(to_base64(&encode(&larger, Format::Png, QUALITY, None)?))
+    })
+    .await?;
+    Ok(Json(json!({"html_info": "", "image": encoded})))
+}
+
+fn nearest_at(picture: &Picture, width: usize, height: usize) -> Picture {
+    let mut rgb = Vec::with_capacity(width * height * 3);
+    for y in 0..height {
+        for x in 0..width {
+            let from = 3 * (y * picture.height / height * picture.width + x * picture.width / width);
+            rgb.extend_from_slice(&picture.rgb[from..from + 3]);
+        }
+    }
+    Picture { width, height, rgb }
+}

@@ -1,0 +1,101 @@
+//! What there is: samplers, schedules, the model, and many empty lists that clients ask for.
+
+use crate::app::App;
+use crate::body;
+use crate::metrics::resident_bytes;
+use crate::refusal::{Refusal, short};
+use axum::Json;
+use axum::extract::{Request, State};
+use prima_pipeline::{SchedulerKind, TimestepSpacing};
+use serde_json::{Map, Value, json};
+
+pub(super) async fn nothing() -> Json<Value> {
+    Json(json!([]))
+}
+
+pub(super) async fn refreshed() -> Json<Value> {
+    Json(Value::Null)
+}
+
+pub(super) async fn samplers() -> Json<Value> {
+    let samplers: Vec<Value> = SchedulerKind::ALL
+        .iter()
+        .map(|kind| json!({"name": kind.a1111_name(), "aliases": kind.aliases(), "options": {}}))
+        .collect();
+    Json(json!(samplers))
+}
+
+pub(super) async fn schedulers() -> Json<Value> {
+    let entry = |name: &str, label: &str| {
+        json!({"name": name, "label": label, "aliases": [], "default_rho": -1.0, "need_inner_model": false})
+    };
+    let mut all = vec![entry("automatic", "Automatic"), entry("uniform", "Uniform")];
+    all.extend(TimestepSpacing::ALL.iter().map(|spacing| {
+        let label = match spacing {
+            TimestepSpacing::SgmUniform => "SGM Uniform".to_owned(),
+            other => capitalized(other.as_str()),
+        };
+        entry(spacing.as_str(), &label)
+    }));
+    Json(json!(all))
+}
+
+fn capitalized(name: &str) -> String {
+    let mut chars = name.chars();
+    chars.next().map_or_else(String::new, |c| c.to_uppercase().chain(chars).collect())
+}
+
+pub(super) async fn upscalers() -> Json<Value> {
+    let entry = |name: &str| json!({"name": name, "model_name": null, "model_path": null, "model_url": null, "scale": 4});
+    Json(json!(["None", "Lanczos", "Nearest"].map(entry)))
+}
+
+pub(super) async fn sd_models(State(app): State<App>) -> Result<Json<Value>, Refusal> {
+    let name = app.pipeline()?.name();
+    Ok(Json(json!([{
+        "title": name, "model_name": name, "hash": null, "sha256": null, "filename": name, "config": null,
+    }])))
+}
+
+pub(super) async fn scripts() -> Json<Value> {
+    Json(json!({"txt2img": [], "img2img": []}))
+}
+
+pub(super) async fn embeddings() -> Json<Value> {
+    Json(json!({"loaded": {}, "skipped": {}}))
+}
+
+pub(super) async fn cmd_flags() -> Json<Value> {
+    Json(json!({"api": true}))
+}
+
+pub(super) async fn memory() -> Json<Value> {
+    let used = resident_bytes();
+    Json(json!({"ram": {"free": null, "used": used, "total": null}, "cuda": {"error": "this engine runs on the CPU"}}))
+}
+
+pub(super) async fn options(State(app): State<App>) -> Result<Json<Value>, Refusal> {
+    Ok(Json(json!({
+        "sd_model_checkpoint": app.pipeline()?.name(),
+        "sd_checkpoint_hash": "",
+        "sd_vae": "None",
+        "samples_format": "png",
+        "CLIP_stop_at_last_layers": 1,
+        "eta_noise_seed_delta": 0,
+        "enable_pnginfo": true,
+        "outdir_samples": "",
+        "outdir_txt2img_samples": "",
+        "outdir_img2img_samples": "",
+        "sd_model_list": [app.pipeline()?.name()],
+    })))
+}
+
+/// Nothing can be changed; a value that is there already is taken without a word.
+pub(super) async fn set_options(State(app): State<App>, request: Request) -> Result<Json<Value>, Refusal> {
+    let wanted: Map<String, Value> = body::json(&app, request).await?;
+    let Json(have) = options(State(app)).await?;
+    match wanted.iter().find(|(key, value)| have.get(key.as_str()) != Some(value)) {
+        Some((key, _)) => Err(Refusal::bad(format!("the option {:?} cannot be changed here", short(key, 60)))),
+        None => Ok(Json(json!({}))),
+    }
+}

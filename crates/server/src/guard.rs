@@ -1,0 +1,207 @@
+//! Who may use the server, and what browsers are told to enforce.
+
+use crate::app::App;
+use crate::refusal::Refusal;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use subtle::ConstantTimeEq;
+use tower_http::cors::{AllowOrigin, Any, CorsLayer};
+
+/// Scripts and styles come from the page's own files only, nothing is loaded from elsewhere, and
+/// nobody may frame the page.
+const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; \
+                   media-src 'self' blob:; font-src 'self'; connect-src 'self'; worker-src 'self' blob:; \
+                   manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+const HEADERS: &[(&str, &str)] = &[
+    ("content-security-policy", CSP),
+    ("x-content-type-options", "nosniff"),
+    ("x-frame-options", "DENY"),
+    ("referrer-policy", "no-referrer"),
+    ("cross-origin-opener-policy", "same-origin"),
+    ("cross-origin-resource-policy", "same-origin"),
+    (
+        "permissions-policy",
+        "camera=(self), display-capture=(self), clipboard-write=(self), fullscreen=(self), microphone=(), geolocation=(), \
+         payment=(), usb=()",
+    ),
+];
+
+/// Adds the headers above to every response.
+pub(crate) async fn headers(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    // A response that other origins may read says so itself.
+    let shared = headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN);
+    for &(name, value) in HEADERS {
+        let value = if shared && name == "cross-origin-resource-policy" { "cross-origin" } else { value };
+        headers
+            .entry(HeaderName::from_static(name))
+            .or_insert(HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// Other sites' pages may use the server only from the origins of `--cors`.
+pub(crate) fn cors(origins: &[String]) -> Option<CorsLayer> {
+    if origins.is_empty() {
+        return None;
+    }
+    let origins = origins.iter().filter_map(|o| HeaderValue::from_str(o).ok());
+    Some(
+        CorsLayer::new()
+            .allow_origin(AllowOrigin::list(origins))
+            .allow_methods([Method::GET, Method::POST])
+            .allow_headers([header::CONTENT_TYPE, header::AUTHORIZATION])
+            .expose_headers(Any),
+    )
+}
+
+/// `http://localhost:3000`: a scheme and a host, no path.
+pub(crate) fn is_origin(text: &str) -> bool {
+    let Ok(uri) = text.parse::<Uri>() else { return false };
+    uri.scheme().is_some() && uri.authority().is_some() && !text.ends_with('/') && uri.path() == "/" && uri.query().is_none()
+}
+
+/// Refuses requests that a foreign page sends (also the "simple" ones that browsers do not ask
+/// about first), and names that are not this machine's where no token protects the server: a
+/// foreign name that resolves to this machine (DNS rebinding) is no way in.
+pub(crate) async fn own_origin(State(app): State<App>, request: Request, next: Next) -> Response {
+    if let Err(refusal) = check_host(&app, request.headers(), request.uri()) {
+        return refusal.into_response();
+    }
+    // The WebSocket answers for itself, with a close code.
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    if !reads && let Err(refusal) = check_origin(&app, request.headers()) {
+        return refusal.into_response();
+    }
+    next.run(request).await
+}
+
+fn check_host(app: &App, headers: &HeaderMap, uri: &Uri) -> Result<(), Refusal> {
+    if app.options.token.is_some() || !app.address.ip().is_loopback() {
+        return Ok(());
+    }
+    let host = uri
+        .host()
+        .map(str::to_owned)
+        .or_else(|| Some(name_of(headers.get(header::HOST)?.to_str().ok()?).to_owned()));
+    match host {
+        Some(host) if !is_loopback(&host) => Err(Refusal::new(
+            StatusCode::MISDIRECTED_REQUEST,
+            "this server answers to localhost only; start it with --token to use it under another name",
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let host = host.trim_matches(['[', ']']).to_ascii_lowercase();
+    host == "localhost"
+        || host.ends_with(".localhost")
+        || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// A host without its port.
+fn name_of(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.chars().all(|c| c.is_ascii_digit()) && !name.is_empty() => name,
+        _ => host,
+    }
+}
+
+/// The origin a browser names must be the page's own, or one of `--cors`.
+pub(crate) fn check_origin(app: &App, headers: &HeaderMap) -> Result<(), Refusal> {
+    let Some(origin) = headers.get(header::ORIGIN) else {
+        return Ok(());
+    };
+    let origin = origin.to_str().unwrap_or("");
+    let host = headers.get(header::HOST).and_then(|h| h.to_str().ok()).unwrap_or("");
+    let own = origin.split_once("://").is_some_and(|(_, authority)| !host.is_empty() && authority == host);
+    if own || app.options.cors.iter().any(|allowed| allowed == origin) {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        StatusCode::FORBIDDEN,
+        "pages of other sites may not use this server; --cors ORIGIN allows one",
+    ))
+}
+
+/// Everything but the page's files and the health checks wants the token, where there is one.
+pub(crate) async fn authorize(State(app): State<App>, request: Request, next: Next) -> Response {
+    match check_token(&app, request.headers(), request.uri()) {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+pub(crate) fn check_token(app: &App, headers: &HeaderMap, uri: &Uri) -> Result<(), Refusal> {
+    let Some(token) = &app.options.token else { return Ok(()) };
+    let right = given_tokens(headers, uri)
+        .iter()
+        .any(|given| bool::from(given.as_bytes().ct_eq(token.as_bytes())));
+    if right {
+        return Ok(());
+    }
+    let message = "this server wants its token, as the header `Authorization: Bearer TOKEN` or as `?token=TOKEN`";
+    Err(Refusal::new(StatusCode::UNAUTHORIZED, message))
+}
+
+/// A bearer header, a `token` in the query, or the password of the basic scheme that A1111's
+/// clients speak.
+fn given_tokens(headers: &HeaderMap, uri: &Uri) -> Vec<String> {
+    let mut found = Vec::new();
+    let authorization = headers.get(header::AUTHORIZATION).and_then(|h| h.to_str().ok());
+    if let Some((scheme, value)) = authorization.and_then(|a| a.split_once(' ')) {
+        if scheme.eq_ignore_ascii_case("bearer") {
+            found.push(value.trim().to_owned());
+        } else if scheme.eq_ignore_ascii_case("basic") {
+            let decoded = base64::engine::general_purpose::STANDARD.decode(value.trim()).unwrap_or_default();
+            let decoded = String::from_utf8(decoded).unwrap_or_default();
+            found.extend(decoded.split_once(':').map(|(_, password)| password.to_owned()));
+        }
+    }
+    if let Ok(axum::extract::Query(query)) =
+        axum::extract::Query::<std::collections::HashMap<String, String>>::try_from_uri(uri)
+    {
+        found.extend(query.get("token").cloned());
+    }
+    found
+}
+
+/// Bounds the request bodies that are in memory at once.
+pub(crate) async fn admit(State(app): State<App>, request: Request, next: Next) -> Response {
+    if request.method() != Method::POST {
+        return next.run(request).await;
+    }
+    match app.bodies.clone().try_acquire_owned() {
+        Ok(_permit) => next.run(request).await,
+        Err(_) => Refusal::queue_full().into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins_have_a_scheme_and_no_path() {
+        assert!(is_origin("http://localhost:3000") && is_origin("https://example.org"));
+        for wrong in ["*", "localhost", "http://a/b", "http://a/", ""] {
+            assert!(!is_origin(wrong), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn loopback_names() {
+        for host in ["localhost:7860", "127.0.0.1:1", "[::1]:7860", "a.localhost", "LOCALHOST"] {
+            assert!(is_loopback(name_of(host)), "{host}");
+        }
+        for host in ["evil.example:7860", "127.0.0.1.evil.example", "192.168.1.2"] {
+            assert!(!is_loopback(name_of(host)), "{host}");
+        }
+    }
+}

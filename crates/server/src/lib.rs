@@ -1,0 +1,117 @@
+//! The studio's page and live protocol, and the HTTP APIs that other programs speak: OpenAI's,
+//! A1111's and the hosted models' prediction request. One engine paints for all of them.
+//!
+//! ```no_run
+//! # use prima_server::*;
+//! # use prima_pipeline::{LoadOptions, ModelSource, engine::Engine};
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let options = ServerOptions::default();
+//! let engine = Engine::start(ModelSource::open("model")?, LoadOptions::default(), options.max_jobs);
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:7860").await?;
+//! serve(listener, engine, options, std::future::pending()).await?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod a1111;
+mod app;
+mod body;
+mod files;
+mod guard;
+mod health;
+mod jobs;
+mod live;
+mod metrics;
+mod openai;
+mod pictures;
+mod predictions;
+mod refusal;
+mod studio;
+
+pub use app::{Limits, ServerOptions};
+
+use app::App;
+use axum::Router;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::{get, post};
+use prima_pipeline::engine::Engine;
+use refusal::Refusal;
+use std::future::Future;
+use std::net::SocketAddr;
+use tokio::net::TcpListener;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::trace::TraceLayer;
+
+/// Why the server does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{address} is reachable from other machines, so a token is needed: add --token SECRET, or use --host 127.0.0.1")]
+    TokenNeeded { address: SocketAddr },
+    #[error("--cors {origin} is not an origin such as http://localhost:3000")]
+    Origin { origin: String },
+    #[error("the server's socket failed: {0}")]
+    Socket(#[from] std::io::Error),
+}
+
+/// Serves on `listener` until `shutdown`; then open requests are answered, sessions are closed and
+/// the engine is stopped.
+pub async fn serve(
+    listener: TcpListener,
+    engine: Engine,
+    options: ServerOptions,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), Error> {
+    let address = listener.local_addr()?;
+    options.check(address)?;
+    let app = App::new(engine.clone(), options, address);
+    let closing = app.closing.clone();
+    let ended = async move {
+        shutdown.await;
+        tracing::info!("shutting down");
+        closing.send_replace(true);
+    };
+    let service = router(app).into_make_service_with_connect_info::<SocketAddr>();
+    let served = axum::serve(listener, service).with_graceful_shutdown(ended).await;
+    engine.stop();
+    Ok(served?)
+}
+
+/// All routes.
+fn router(app: App) -> Router {
+    let api = Router::new()
+        .route("/v1/models", get(openai::models))
+        .route("/v1/models/{*id}", get(openai::model))
+        .route("/v1/images/generations", post(openai::generations))
+        .route("/v1/images/edits", post(openai::edits))
+        .route("/v1/predictions", post(predictions::predict))
+        .route("/predictions", post(predictions::predict))
+        .route("/studio/read-png", post(studio::read_png))
+        .route("/studio/animation", post(studio::animation))
+        .route("/metrics", get(metrics::metrics))
+        .merge(a1111::routes())
+        .layer(from_fn_with_state(app.clone(), guard::admit))
+        .layer(from_fn_with_state(app.clone(), guard::authorize));
+    let router = Router::new()
+        .merge(api)
+        .route("/live", get(live::connect))
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/openapi.json", get(health::openapi))
+        .fallback(files::serve)
+        .method_not_allowed_fallback(|| async { Refusal::wrong_method() })
+        .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
+            axum::response::IntoResponse::into_response(Refusal::defect())
+        }))
+        .layer(from_fn_with_state(app.clone(), guard::own_origin));
+    // Outermost last: a refusal by any layer gets its API's shape, its headers and its line in the log.
+    let router = match guard::cors(&app.options.cors) {
+        Some(cors) => router.layer(cors),
+        None => router,
+    };
+    router
+        .layer(from_fn(refusal::shape))
+        .layer(from_fn(guard::headers))
+        .layer(from_fn_with_state(app.clone(), metrics::count))
+        .layer(TraceLayer::new_for_http().make_span_with(metrics::span))
+        .with_state(app)
+}

@@ -1,0 +1,165 @@
+//! The JSON of the live protocol.
+
+use crate::app::Limits;
+use crate::pictures::Format;
+use prima_pipeline::{Pipeline, SchedulerKind};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+#[derive(Debug, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub(super) enum ClientMessage {
+    Paint(Paint),
+    Variants(Variants),
+    Sensitivity(Paint),
+    Cancel {
+        rev: u64,
+    },
+    Ping {
+        #[serde(default)]
+        id: Value,
+    },
+}
+
+/// What is to be painted; what is absent or null is the model's choice.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Paint {
+    pub rev: u64,
+    pub prompt: String,
+    pub negative_prompt: Option<String>,
+    pub seed: Option<u64>,
+    pub steps: Option<usize>,
+    pub guidance_scale: Option<f64>,
+    pub width: Option<usize>,
+    pub height: Option<usize>,
+    pub strength: Option<f64>,
+    pub scheduler: Option<String>,
+    pub format: Option<Format>,
+    pub preview: Option<bool>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Variants {
+    #[serde(flatten)]
+    pub paint: Paint,
+    pub seeds: Option<Vec<u64>>,
+    pub prompts: Option<Vec<String>>,
+}
+
+/// The revision of a message that is not understood otherwise.
+pub(super) fn revision(json: &[u8]) -> Option<u64> {
+    serde_json::from_slice::<Value>(json).ok()?.get("rev")?.as_u64()
+}
+
+#[derive(Serialize)]
+pub(super) struct Hello {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    protocol: u32,
+    version: &'static str,
+    model: ModelInfo,
+    limits: LimitInfo,
+}
+
+#[derive(Serialize)]
+struct ModelInfo {
+    name: String,
+    width: usize,
+    height: usize,
+    size_multiple: usize,
+    num_inference_steps: usize,
+    guidance_scale: f64,
+    strength: f64,
+    uses_guidance: bool,
+    styles: Vec<String>,
+    schedulers: Vec<&'static str>,
+}
+
+#[derive(Serialize)]
+struct LimitInfo {
+    prompt_chars: usize,
+    image_bytes: usize,
+    image_pixels: usize,
+    max_steps: usize,
+    max_side_px: usize,
+    variants: usize,
+}
+
+impl Hello {
+    pub fn new(pipeline: &Pipeline, limits: &Limits) -> Self {
+        let defaults = pipeline.defaults();
+        Self {
+            kind: "hello",
+            protocol: 1,
+            version: env!("CARGO_PKG_VERSION"),
+            model: ModelInfo {
+                name: pipeline.name().to_owned(),
+                width: defaults.width,
+                height: defaults.height,
+                size_multiple: pipeline.size_multiple(),
+                num_inference_steps: defaults.num_inference_steps,
+                guidance_scale: defaults.guidance_scale,
+                strength: defaults.strength,
+                uses_guidance: !defaults.guidance_free,
+                styles: Vec::new(),
+                schedulers: SchedulerKind::ALL.iter().map(|k| k.short_name()).collect(),
+            },
+            limits: LimitInfo {
+                prompt_chars: limits.prompt_chars,
+                image_bytes: limits.image_bytes,
+                image_pixels: limits.image_pixels,
+                max_steps: limits.max_steps,
+                max_side_px: limits.max_side_px,
+                variants: limits.variants,
+            },
+        }
+    }
+}
+
+/// The header of a frame.
+#[derive(Serialize)]
+pub(super) struct FrameHeader<'a> {
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    pub rev: u64,
+    pub index: usize,
+    pub count: usize,
+    pub tier: usize,
+    #[serde(rename = "final")]
+    pub last: bool,
+    pub step: usize,
+    pub steps: usize,
+    pub width: usize,
+    pub height: usize,
+    pub format: Format,
+    pub seed: u64,
+    pub timings: &'a FrameTimings,
+    pub cold: bool,
+    pub text_cached: bool,
+    pub dropped: u64,
+    pub cancelled: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parameters: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    pub warnings: &'a [String],
+}
+
+/// In milliseconds.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(super) struct FrameTimings {
+    pub queue_ms: f64,
+    pub text_ms: f64,
+    pub init_image_ms: f64,
+    pub steps_ms: Vec<f64>,
+    pub decode_ms: f64,
+    pub encode_ms: f64,
+}
+
+/// A word of the prompt and what the picture owes it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct WordChange {
+    pub word: String,
+    pub start: usize,
+    pub end: usize,
+    pub change: f64,
+}

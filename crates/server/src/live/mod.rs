@@ -1,0 +1,336 @@
+//! The live protocol, docs/live-protocol.md: one WebSocket a session.
+
+mod messages;
+mod outbox;
+mod tasks;
+mod words;
+
+use crate::app::App;
+use crate::refusal::Refusal;
+use crate::{guard, pictures};
+use axum::extract::State;
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
+use axum::http::{HeaderMap, Uri};
+use axum::response::Response;
+use futures_util::stream::{SplitSink, SplitStream, StreamExt};
+use futures_util::SinkExt;
+use messages::{ClientMessage, Hello};
+use outbox::{Next, Outbox};
+use prima_pipeline::Picture;
+use prima_pipeline::engine::{Counts, Session, Stage};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{sleep, timeout};
+
+/// The end of a session by the server: a close code and its sentence.
+pub(crate) struct Goodbye {
+    code: u16,
+    reason: String,
+}
+
+const POLICY: u16 = 1008;
+const TOO_BIG: u16 = 1009;
+const GOING_AWAY: u16 = 1001;
+const FAILED: u16 = 1011;
+const TRY_LATER: u16 = 1013;
+
+impl Goodbye {
+    fn new(code: u16, reason: impl Into<String>) -> Self {
+        Self {
+            code,
+            reason: reason.into(),
+        }
+    }
+}
+
+/// `GET /live`. A browser shows close codes to the page, but not the status of a refused upgrade:
+/// so everyone is let in, and who may not stay is told why.
+pub(crate) async fn connect(
+    State(app): State<App>,
+    headers: HeaderMap,
+    uri: Uri,
+    upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
+) -> Result<Response, Refusal> {
+    let upgrade = upgrade.map_err(|_| Refusal::bad("/live is a WebSocket (docs/live-protocol.md)"))?;
+    let admitted = guard::check_origin(&app, &headers)
+        .and_then(|()| guard::check_token(&app, &headers, &uri))
+        .map_err(|refusal| Goodbye::new(POLICY, refusal.message))
+        .and_then(|()| {
+            let many = || Goodbye::new(TRY_LATER, "there are too many sessions; try again in a moment");
+            app.sessions.clone().try_acquire_owned().map_err(|_| many())
+        });
+    let most = app.limits().image_bytes + app.limits().message_bytes;
+    Ok(upgrade
+        .max_message_size(most)
+        .max_frame_size(most)
+        // What a client does not read stays in the outbox, where newer frames replace older ones.
+        .write_buffer_size(0)
+        .max_write_buffer_size(64 << 20)
+        .on_upgrade(move |socket| async move {
+            match admitted {
+                Ok(permit) => serve(app, socket, permit).await,
+                Err(goodbye) => {
+                    count_close(&app, goodbye.code);
+                    let (mut sink, _) = socket.split();
+                    close(&mut sink, goodbye).await;
+                }
+            }
+        }))
+}
+
+fn count_close(app: &App, code: u16) {
+    app.metrics.closed.with_label_values(&[code.to_string().as_str()]).inc();
+}
+
+async fn close(sink: &mut SplitSink<WebSocket, Message>, goodbye: Goodbye) {
+    // A reason has at most 123 bytes.
+    let mut reason = goodbye.reason;
+    while reason.len() > 123 {
+        reason.pop();
+    }
+    let frame = CloseFrame {
+        code: goodbye.code,
+        reason: reason.into(),
+    };
+    let _ = timeout(Duration::from_secs(2), sink.send(Message::Close(Some(frame)))).await;
+    let _ = timeout(Duration::from_secs(2), sink.close()).await;
+}
+
+/// A session from hello to goodbye: one task reads, one writes, whichever ends first ends both.
+async fn serve(app: App, socket: WebSocket, permit: OwnedSemaphorePermit) {
+    let (mut sink, stream) = socket.split();
+    let session = app.engine.session();
+    let outbox = Arc::new(Outbox::default());
+    let mut seen = Counts::default();
+    let counter = session.counter();
+    tracing::debug!("session opened");
+    let ended = tokio::select! {
+        goodbye = read(&app, stream, &session, &outbox) => goodbye,
+        goodbye = write(&app, &mut sink, &outbox, &counter, &mut seen) => goodbye,
+    };
+    let last = counter();
+    count_revisions(&app, &mut seen, last);
+    drop(session);
+    if let Some(goodbye) = ended {
+        tracing::info!(code = goodbye.code, reason = goodbye.reason, "session closed");
+        count_close(&app, goodbye.code);
+        close(&mut sink, goodbye).await;
+    } else {
+        tracing::debug!("session left");
+    }
+    drop(permit);
+}
+
+fn count_revisions(app: &App, seen: &mut Counts, now: Counts) {
+    app.metrics.revisions_dropped.inc_by(now.dropped.saturating_sub(seen.dropped));
+    app.metrics.revisions_cancelled.inc_by(now.cancelled.saturating_sub(seen.cancelled));
+    *seen = now;
+}
+
+/// Reads until the client leaves (`None`) or has to.
+async fn read(app: &App, mut stream: SplitStream<WebSocket>, session: &Session, outbox: &Arc<Outbox>) -> Option<Goodbye> {
+    if let Err(goodbye) = greet(app, outbox).await {
+        return Some(goodbye);
+    }
+    let mut closing = app.closing.subscribe();
+    let mut rate = Rate::new(app.limits().messages_per_second, app.limits().message_burst);
+    loop {
+        // A client that does not take what it asked for may not ask for more.
+        outbox.until_it_moves().await;
+        let message = tokio::select! {
+            message = stream.next() => message?,
+            _ = closing.wait_for(|&closing| closing) => return Some(Goodbye::new(GOING_AWAY, "the server is shutting down")),
+        };
+        let message = match message {
+            Ok(message) => message,
+            Err(error) => return too_big(app, &error),
+        };
+        if !rate.allows(Instant::now()) {
+            let most = app.limits().messages_per_second;
+            return Some(Goodbye::new(POLICY, format!("more than {most} messages a second")));
+        }
+        let result = match message {
+            Message::Text(text) => take(app, session, outbox, text.as_bytes(), None).await,
+            Message::Binary(bytes) => take_binary(app, session, outbox, bytes).await,
+            Message::Close(_) => return None,
+            Message::Ping(_) | Message::Pong(_) => Ok(()),
+        };
+        if let Err((rev, refusal)) = result {
+            outbox.error(rev, &refusal.message, "");
+        }
+    }
+}
+
+fn too_big(app: &App, error: &axum::Error) -> Option<Goodbye> {
+    let source = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+    let capacity = source.contains("too long") || source.contains("too big") || error.to_string().contains("too long");
+    let most = app.limits().image_bytes + app.limits().message_bytes;
+    capacity.then(|| Goodbye::new(TOO_BIG, format!("a message has more than the {most} bytes allowed")))
+}
+
+/// Waits for the model and says hello.
+async fn greet(app: &App, outbox: &Outbox) -> Result<(), Goodbye> {
+    let mut closing = app.closing.subscribe();
+    let pipeline = loop {
+        match (app.engine.pipeline(), app.engine.stage()) {
+            (Some(pipeline), _) => break pipeline,
+            (None, Stage::Failed(reason)) => return Err(Goodbye::new(FAILED, format!("the model cannot be used: {reason}"))),
+            _ => {}
+        }
+        tokio::select! {
+            () = sleep(Duration::from_millis(30)) => {}
+            _ = closing.wait_for(|&closing| closing) => return Err(Goodbye::new(GOING_AWAY, "the server is shutting down")),
+        }
+    };
+    outbox.text(&Hello::new(pipeline, app.limits()));
+    Ok(())
+}
+
+/// A refusal of the revision that was asked for, as far as it is known.
+type Refused = (Option<u64>, Refusal);
+
+/// A message with a picture to start from.
+async fn take_binary(app: &App, session: &Session, outbox: &Arc<Outbox>, bytes: axum::body::Bytes) -> Result<(), Refused> {
+    let wrong = |what: &str| (None, Refusal::bad(format!("the binary message {what}")));
+    let length = bytes.get(..4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
+    let Some(length) = length else {
+        return Err(wrong("is shorter than its length field"));
+    };
+    let end = 4 + length as usize;
+    if length as usize > app.limits().message_bytes || end > bytes.len() {
+        return Err(wrong("is shorter than the header that it announces"));
+    }
+    let (header, picture) = (bytes.slice(4..end), bytes.slice(end..));
+    take(app, session, outbox, &header, Some(picture)).await
+}
+
+/// One message in JSON, and the picture that came with it.
+async fn take(
+    app: &App,
+    session: &Session,
+    outbox: &Arc<Outbox>,
+    json: &[u8],
+    picture: Option<axum::body::Bytes>,
+) -> Result<(), Refused> {
+    if json.len() > app.limits().message_bytes {
+        let message = format!("the message has more than {} bytes", app.limits().message_bytes);
+        return Err((None, Refusal::bad(message)));
+    }
+    let message: ClientMessage = serde_json::from_slice(json).map_err(|e| {
+        let rev = messages::revision(json);
+        (rev, Refusal::bad(format!("the message is not understood: {e}")))
+    })?;
+    let (rev, task) = match message {
+        ClientMessage::Ping { id } => {
+            outbox.pong(&id);
+            return Ok(());
+        }
+        ClientMessage::Cancel { rev } => {
+            session.cancel(rev.saturating_add(1));
+            outbox.forget(rev);
+            return Ok(());
+        }
+        ClientMessage::Paint(paint) => (paint.rev, tasks::Task::paint(paint)),
+        ClientMessage::Variants(variants) => (variants.paint.rev, tasks::Task::variants(variants)),
+        ClientMessage::Sensitivity(paint) => (paint.rev, tasks::Task::sensitivity(paint)),
+    };
+    let failed = |refusal| (Some(rev), refusal);
+    let picture = initial_picture(app, &task, picture).await.map_err(failed)?;
+    let units = task.units(app, picture, outbox).map_err(failed)?;
+    // The engine's revisions begin after 0.
+    if !session.replace(rev.saturating_add(1), units) {
+        return Err(failed(Refusal::bad(format!("revision {rev} is not newer than the one before it"))));
+    }
+    Ok(())
+}
+
+async fn initial_picture(app: &App, task: &tasks::Task, bytes: Option<axum::body::Bytes>) -> Result<Option<Arc<Picture>>, Refusal> {
+    match bytes {
+        Some(bytes) => Ok(Some(Arc::new(pictures::decode(app, bytes, task.size()).await?))),
+        None => Ok(None),
+    }
+}
+
+/// Sends what is in the outbox until the socket breaks (`None`) or the client has not taken a byte
+/// for too long.
+async fn write(
+    app: &App,
+    sink: &mut SplitSink<WebSocket, Message>,
+    outbox: &Arc<Outbox>,
+    counter: &(dyn Fn() -> Counts + Send + Sync),
+    seen: &mut Counts,
+) -> Option<Goodbye> {
+    loop {
+        let message = match outbox.next().await {
+            Next::Text(text) => Message::Text(text.into()),
+            Next::Frame(frame) => {
+                let counts = counter();
+                count_revisions(app, seen, counts);
+                match pictures::off_the_loop(move || frame.to_message(counts)).await {
+                    Ok(bytes) => {
+                        app.metrics.frames_sent.inc();
+                        Message::Binary(bytes.into())
+                    }
+                    Err(_) => continue,
+                }
+            }
+        };
+        let sent = timeout(app.limits().stall, sink.send(message)).await;
+        outbox.sent();
+        app.metrics.frames_replaced.inc_by(outbox.take_replaced());
+        match sent {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return None,
+            Err(_) => {
+                let seconds = app.limits().stall.as_secs();
+                return Some(Goodbye::new(POLICY, format!("nothing was read for {seconds} s")));
+            }
+        }
+    }
+}
+
+/// A token bucket.
+struct Rate {
+    per_second: f64,
+    burst: f64,
+    tokens: f64,
+    filled: Instant,
+}
+
+impl Rate {
+    fn new(per_second: f64, burst: f64) -> Self {
+        Self {
+            per_second,
+            burst,
+            tokens: burst,
+            filled: Instant::now(),
+        }
+    }
+
+    fn allows(&mut self, now: Instant) -> bool {
+        let elapsed = now.saturating_duration_since(self.filled).as_secs_f64();
+        self.filled = now;
+        self.tokens = (self.tokens + elapsed * self.per_second).min(self.burst);
+        self.tokens -= 1.0;
+        self.tokens >= 0.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_is_allowed_and_a_flood_is_not() {
+        let mut rate = Rate::new(60.0, 240.0);
+        let mut now = Instant::now();
+        let at_once = (0..1000).take_while(|_| rate.allows(now)).count();
+        assert!((239..=241).contains(&at_once), "{at_once}");
+        now += Duration::from_secs(10);
+        for _ in 0..600 {
+            now += Duration::from_millis(20);
+            assert!(rate.allows(now), "50 messages a second are fine");
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! OpenAI's images API: `/v1/images/generations` (also as a stream with partial images),
+//! `/v1/images/edits`, `/v1/models`. The loaded model answers whatever `model` names, so that
+//! programs with a fixed name work. Beyond OpenAI's fields: `seed`, `num_inference_steps`,
+//! `guidance_scale`, `negative_prompt`, `strength`, `scheduler`.
+
+use crate::app::App;
+use crate::body::{Part, form, read};
+use crate::jobs::{self, JobEvent, Painted, Running, Watch, parse_size, random_seed};
+use crate::pictures::{Format, QUALITY, decode, encode, off_the_loop, to_base64};
+use crate::refusal::{Refusal, short};
+use axum::Json;
+use axum::extract::{Path, Request as HttpRequest, State};
+use axum::http::StatusCode;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use prima_pipeline::{Error, InitImage, Parameters, Picture, Request, ScheduleOptions};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use std::convert::Infallible;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// A request's fields, from JSON or from a form.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Fields {
+    prompt: Option<String>,
+    n: Option<usize>,
+    size: Option<String>,
+    quality: Option<String>,
+    background: Option<String>,
+    output_format: Option<String>,
+    output_compression: Option<u8>,
+    response_format: Option<String>,
+    partial_images: Option<usize>,
+    stream: Option<bool>,
+    seed: Option<u64>,
+    num_inference_steps: Option<usize>,
+    guidance_scale: Option<f64>,
+    negative_prompt: Option<String>,
+    strength: Option<f64>,
+    scheduler: Option<String>,
+}
+
+/// The request's own choices that its answer repeats.
+#[derive(Clone)]
+struct Answer {
+    format: Format,
+    quality: u8,
+    url: bool,
+    created: u64,
+    size: String,
+    said_quality: String,
+    input_tokens: usize,
+    /// Event names: `image_generation` or `image_edit`.
+    event: &'static str,
+}
+
+pub(crate) async fn generations(State(app): State<App>, request: HttpRequest) -> Result<Response, Refusal> {
+    let fields = crate::body::parse(&read(app.limits(), request.into_body()).await?)?;
+    answer(&app, fields, None, "image_generation").await
+}
+
+pub(crate) async fn edits(State(app): State<App>, request: HttpRequest) -> Result<Response, Refusal> {
+    let (fields, image) = edit_form(form(&app, request, 40).await?)?;
+    let Some(image) = image else {
+        return Err(Refusal::field("image", "image is missing: an edit starts from a picture"));
+    };
+    let picture = decode(&app, image, None).await?;
+    answer(&app, fields, Some(picture), "image_edit").await
+}
+
+/// The parts of the form; numbers are written as text there.
+fn edit_form(parts: Vec<Part>) -> Result<(Fields, Option<axum::body::Bytes>), Refusal> {
+    let mut fields = Map::new();
+    let mut image = None;
+    for part in parts {
+        match part.name.as_str() {
+            "image" | "image[]" if image.is_some() => {
+                return Err(Refusal::field("image", "prima starts from one image, and there are several"));
+            }
+            "image" | "image[]" => image = Some(part.bytes),
+            "mask" => return Err(Refusal::field("mask", "a mask is not supported: prima repaints the whole picture")),
+            name => {
+                let text = part.text()?;
+                let texts = ["prompt", "negative_prompt", "size", "scheduler", "model", "user"];
+                let value = if texts.contains(&name) { None } else { serde_json::from_str::<Value>(&text).ok() };
+                fields.insert(name.to_owned(), value.unwrap_or(Value::String(text)));
+            }
+        }
+    }
+    let fields = serde_json::from_value(Value::Object(fields))
+        .map_err(|e| Refusal::bad(format!("the form is not what this route takes: {e}")))?;
+    Ok((fields, image))
+}
+
+async fn answer(app: &App, fields: Fields, picture: Option<Picture>, event: &'static str) -> Result<Response, Refusal> {
+    let request = to_request(&fields, picture)?;
+    let answer = to_answer(app, &fields, &request, event)?;
+    let streams = fields.stream.unwrap_or(false);
+    let partial = fields.partial_images.unwrap_or(0);
+    if partial > 3 {
+        return Err(Refusal::field("partial_images", format!("partial_images {partial} is not possible: use 0 to 3")));
+    }
+    let watch = Watch::new(String::new(), 1);
+    let running = jobs::start(app, "openai", vec![request], &watch, if streams { partial } else { 0 })?;
+    if streams {
+        return Ok(stream_events(running, answer));
+    }
+    let painted = running.all().await?;
+    let body = off_the_loop(move || to_body(painted, &answer)).await?;
+    Ok(Json(body).into_response())
+}
+
+fn to_request(fields: &Fields, picture: Option<Picture>) -> Result<Request, Refusal> {
+    let prompt = fields.prompt.clone().ok_or_else(|| Refusal::field("prompt", "prompt is missing"))?;
+    let n = fields.n.unwrap_or(1);
+    if !(1..=10).contains(&n) {
+        return Err(Refusal::field("n", format!("n {n} is not possible: use 1 to 10")));
+    }
+    let (width, height) = match fields.size.as_deref() {
+        None | Some("auto" | "") => (None, None),
+        Some(size) => {
+            let (width, height) = parse_size("size", size)?;
+            (Some(width), Some(height))
+        }
+    };
+    if fields.background.as_deref() == Some("transparent") {
+        return Err(Refusal::field("background", "a transparent background is not possible: use auto or opaque"));
+    }
+    let scheduler = match &fields.scheduler {
+        Some(name) => Some(name.parse().map_err(Error::Schedule)?),
+        None => None,
+    };
+    Ok(Request {
+        prompt,
+        negative_prompt: fields.negative_prompt.clone().filter(|text| !text.trim().is_empty()),
+        guidance_scale: fields.guidance_scale,
+        seed: fields.seed.unwrap_or_else(random_seed),
+        width,
+        height,
+        num_images: n,
+        schedule: ScheduleOptions {
+            num_inference_steps: fields.num_inference_steps,
+            scheduler,
+            ..ScheduleOptions::default()
+        },
+        init_image: picture.map(|picture| InitImage {
+            picture,
+            strength: fields.strength,
+        }),
+        ..Request::default()
+    })
+}
+
+fn to_answer(app: &App, fields: &Fields, request: &Request, event: &'static str) -> Result<Answer, Refusal> {
+    let pipeline = app.pipeline()?;
+    let format = fields.output_format.as_deref().map_or(Ok(Format::Png), str::parse)?;
+    let quality = fields.output_compression.unwrap_or(QUALITY);
+    if quality > 100 {
+        return Err(Refusal::field("output_compression", format!("output_compression {quality} is not possible: use 0 to 100")));
+    }
+    let url = match fields.response_format.as_deref() {
+        None | Some("b64_json") => false,
+        Some("url") => true,
+        Some(other) => {
+            let message = format!("response_format {:?} is not known: use b64_json or url", short(other, 40));
+            return Err(Refusal::field("response_format", message));
+        }
+    };
+    let defaults = pipeline.defaults();
+    let (width, height) = (request.width.unwrap_or(defaults.width), request.height.unwrap_or(defaults.height));
+    let too_long = request.prompt.chars().count() > app.limits().prompt_chars;
+    Ok(Answer {
+        format,
+        quality: quality.max(1),
+        url,
+        created: now(),
+        size: format!("{width}x{height}"),
+        said_quality: fields.quality.clone().filter(|q| q != "auto" && q.len() < 20).unwrap_or_else(|| "high".to_owned()),
+        input_tokens: if too_long { 0 } else { pipeline.parts().text_encoders.count_tokens(&request.prompt) },
+        event,
+    })
+}
+
+/// Seconds since 1970.
+pub(crate) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs())
+}
+
+impl Answer {
+    fn encode(&self, picture: &Picture, parameters: Option<&Parameters>) -> Result<String, Refusal> {
+        Ok(to_base64(&encode(picture, self.format, self.quality, parameters)?))
+    }
+
+    fn usage(&self) -> Value {
+        json!({
+            "input_tokens": self.input_tokens,
+            "input_tokens_details": {"image_tokens": 0, "text_tokens": self.input_tokens},
+            "output_tokens": 0,
+            "total_tokens": self.input_tokens,
+        })
+    }
+
+    /// What every event of a stream and the plain answer say.
+    fn common(&self) -> Map<String, Value> {
+        let mut map = Map::new();
+        map.insert("background".into(), "opaque".into());
+        map.insert("output_format".into(), self.format.as_str().into());
+        map.insert("quality".into(), self.said_quality.as_str().into());
+        map.insert("size".into(), self.size.as_str().into());
+        map
+    }
+}
+
+fn to_body(painted: Vec<Painted>, answer: &Answer) -> Result<Value, Refusal> {
+    let mut data = Vec::new();
+    let (mut seed, mut warnings) = (None, Vec::new());
+    for painted in painted {
+        for (picture, parameters) in &painted.pictures {
+            let encoded = answer.encode(picture, Some(parameters))?;
+            data.push(if answer.url {
+                json!({"url": format!("data:{};base64,{encoded}", answer.format.mime()), "revised_prompt": null})
+            } else {
+                json!({"b64_json": encoded, "revised_prompt": null})
+            });
+        }
+        if let Some(response) = painted.response {
+            seed = Some(response.seed);
+            warnings.extend(response.warnings);
+        }
+    }
+    let mut body = answer.common();
+    body.insert("created".into(), answer.created.into());
+    body.insert("data".into(), data.into());
+    body.insert("usage".into(), answer.usage());
+    body.insert("seed".into(), json!(seed));
+    body.insert("warnings".into(), json!(warnings));
+    Ok(Value::Object(body))
+}
+
+/// Server-sent events: partial images, then each finished one.
+fn stream_events(running: Running, answer: Answer) -> Response {
+    struct Streaming {
+        running: Running,
+        answer: Answer,
+        partial: usize,
+        waiting: Vec<Event>,
+    }
+    let state = Streaming {
+        running,
+        answer,
+        partial: 0,
+        waiting: Vec::new(),
+    };
+    let events = stream::unfold(state, |mut state| async move {
+        loop {
+            if let Some(event) = state.waiting.pop() {
+                return Some((Ok::<_, Infallible>(event), state));
+            }
+            let (pictures, done) = match state.running.next().await? {
+                JobEvent::Preview { pictures, .. } => (pictures.into_iter().map(|p| (p, None)).collect(), false),
+                JobEvent::Painted { painted, .. } => {
+                    (painted.pictures.into_iter().map(|(p, recipe)| (p, Some(recipe))).collect(), true)
+                }
+                JobEvent::Failed(refusal) => {
+                    state.waiting = vec![failure(&refusal)];
+                    continue;
+                }
+            };
+            let (answer, first) = (state.answer.clone(), state.partial);
+            if !done {
+                state.partial += 1;
+            }
+            let encoded = off_the_loop(move || stream_pictures(&answer, pictures, done, first)).await;
+            // Popped from the end.
+            state.waiting = encoded.unwrap_or_else(|refusal| vec![failure(&refusal)]);
+            state.waiting.reverse();
+        }
+    });
+    Sse::new(events).keep_alive(KeepAlive::default()).into_response()
+}
+
+fn stream_pictures(
+    answer: &Answer,
+    pictures: Vec<(Picture, Option<Parameters>)>,
+    done: bool,
+    partial: usize,
+) -> Result<Vec<Event>, Refusal> {
+    pictures
+        .iter()
+        .map(|(picture, parameters)| {
+            let mut body = answer.common();
+            let kind = if done { "completed" } else { "partial_image" };
+            let kind = format!("{}.{kind}", answer.event);
+            body.insert("type".into(), kind.as_str().into());
+            body.insert("created_at".into(), answer.created.into());
+            body.insert("b64_json".into(), answer.encode(picture, parameters.as_ref())?.into());
+            if done {
+                body.insert("usage".into(), answer.usage());
+            } else {
+                body.insert("partial_image_index".into(), partial.into());
+            }
+            Ok(Event::default().event(kind).data(Value::Object(body).to_string()))
+        })
+        .collect()
+}
+
+fn failure(refusal: &Refusal) -> Event {
+    let body = json!({"type": "error", "error": {"message": refusal.message, "type": "server_error", "param": null, "code": null}});
+    Event::default().event("error").data(body.to_string())
+}
+
+fn model_entry(name: &str) -> Value {
+    json!({"id": name, "object": "model", "created": 0, "owned_by": "prima"})
+}
+
+pub(crate) async fn models(State(app): State<App>) -> Result<Json<Value>, Refusal> {
+    Ok(Json(json!({"object": "list", "data": [model_entry(app.pipeline()?.name())]})))
+}
+
+pub(crate) async fn model(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
+    let name = app.pipeline()?.name();
+    if id != name {
+        let message = format!("there is no model {:?} here; this server runs {name}", short(&id, 60));
+        return Err(Refusal::new(StatusCode::NOT_FOUND, message));
+    }
+    Ok(Json(model_entry(name)))
+}

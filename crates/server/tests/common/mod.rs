@@ -1,0 +1,253 @@
+//! A real server on a free port with the tiny model of goldens/, and clients for it.
+
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use futures_util::{SinkExt, StreamExt};
+use prima_pipeline::engine::Engine;
+use prima_pipeline::{LoadOptions, ModelSource, Picture, Pipeline, Request};
+use prima_server::{ServerOptions, serve};
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio_tungstenite::tungstenite::{Message, client::IntoClientRequest};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+
+pub fn model_folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../goldens/tiny-sdxl")
+}
+
+pub fn model() -> ModelSource {
+    ModelSource::open(&model_folder()).unwrap()
+}
+
+pub struct Server {
+    pub address: SocketAddr,
+    pub http: reqwest::Client,
+    pub engine: Engine,
+    stop: Option<oneshot::Sender<()>>,
+    pub ended: tokio::task::JoinHandle<Result<(), prima_server::Error>>,
+}
+
+impl Server {
+    pub async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    pub async fn with(change: impl FnOnce(&mut ServerOptions)) -> Self {
+        let mut options = ServerOptions::default();
+        change(&mut options);
+        let engine = Engine::start(model(), LoadOptions::default(), options.max_jobs);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let shutdown = async {
+            let _ = stopped.await;
+        };
+        let ended = tokio::spawn(serve(listener, engine.clone(), options, shutdown));
+        let server = Self {
+            address,
+            http: reqwest::Client::new(),
+            engine,
+            stop: Some(stop),
+            ended,
+        };
+        while server.get("/readyz").await.status() != 200 {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        server
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    pub async fn get(&self, path: &str) -> reqwest::Response {
+        self.http.get(self.url(path)).send().await.unwrap()
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> reqwest::Response {
+        self.http.post(self.url(path)).json(body).send().await.unwrap()
+    }
+
+    /// The answer to a request that has to succeed.
+    pub async fn post_ok(&self, path: &str, body: &Value) -> Value {
+        let response = self.post(path, body).await;
+        let status = response.status();
+        let text = response.text().await.unwrap();
+        assert!(status.is_success(), "{status}: {text}");
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// Status and body of a request that is refused.
+    pub async fn refused(&self, path: &str, body: &Value) -> (u16, Value) {
+        let response = self.post(path, body).await;
+        (response.status().as_u16(), response.json().await.unwrap())
+    }
+
+    pub fn stop(&mut self) {
+        let _ = self.stop.take().map(|stop| stop.send(()));
+    }
+
+    pub async fn live(&self) -> Live {
+        let mut live = self.live_at("/live", &[]).await;
+        live.hello = live.text().await;
+        assert_eq!(live.hello["type"], "hello");
+        live
+    }
+
+    pub async fn live_at(&self, path: &str, headers: &[(&'static str, &str)]) -> Live {
+        let mut request = format!("ws://{}{path}", self.address).into_client_request().unwrap();
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().unwrap());
+        }
+        let (socket, _) = connect_async(request).await.unwrap();
+        Live {
+            socket,
+            hello: Value::Null,
+        }
+    }
+}
+
+/// A client of the live protocol.
+pub struct Live {
+    pub socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    pub hello: Value,
+}
+
+/// What the server sends.
+#[derive(Debug)]
+pub enum Got {
+    Text(Value),
+    Frame(Value, Picture),
+    Closed(u16, String),
+}
+
+impl Live {
+    pub async fn send(&mut self, message: &Value) {
+        self.socket.send(Message::text(message.to_string())).await.unwrap();
+    }
+
+    pub async fn send_binary(&mut self, header: &Value, payload: &[u8]) {
+        self.socket.send(Message::binary(packed(header, payload))).await.unwrap();
+    }
+
+    pub async fn next(&mut self) -> Got {
+        loop {
+            let Some(message) = self.socket.next().await else {
+                return Got::Closed(0, "the connection ended".to_owned());
+            };
+            match message {
+                Ok(Message::Text(text)) => return Got::Text(serde_json::from_str(&text).unwrap()),
+                Ok(Message::Binary(bytes)) => {
+                    let length = u32::from_le_bytes(bytes[..4].try_into().unwrap()) as usize;
+                    let header: Value = serde_json::from_slice(&bytes[4..4 + length]).unwrap();
+                    let picture = Picture::decode(&bytes[4 + length..], "frame").unwrap();
+                    return Got::Frame(header, picture);
+                }
+                Ok(Message::Close(Some(frame))) => return Got::Closed(frame.code.into(), frame.reason.to_string()),
+                Ok(_) => {}
+                Err(error) => return Got::Closed(0, error.to_string()),
+            }
+        }
+    }
+
+    pub async fn text(&mut self) -> Value {
+        match self.next().await {
+            Got::Text(value) => value,
+            other => panic!("a text message was expected, not {other:?}"),
+        }
+    }
+
+    pub async fn frame(&mut self) -> (Value, Picture) {
+        match self.next().await {
+            Got::Frame(header, picture) => (header, picture),
+            other => panic!("a frame was expected, not {other:?}"),
+        }
+    }
+
+    /// All frames up to the final one of `rev`.
+    pub async fn frames_until(&mut self, rev: u64) -> Vec<(Value, Picture)> {
+        let mut frames = Vec::new();
+        loop {
+            let (header, picture) = self.frame().await;
+            let done = header["rev"] == rev && header["final"] == true;
+            frames.push((header, picture));
+            if done {
+                return frames;
+            }
+        }
+    }
+
+    /// The code and the sentence with which the server closes; what comes before is skipped.
+    pub async fn closed(&mut self) -> (u16, String) {
+        loop {
+            if let Got::Closed(code, reason) = self.next().await {
+                return (code, reason);
+            }
+        }
+    }
+}
+
+pub fn packed(header: &Value, payload: &[u8]) -> Vec<u8> {
+    let header = header.to_string();
+    let mut bytes = (header.len() as u32).to_le_bytes().to_vec();
+    bytes.extend(header.as_bytes());
+    bytes.extend(payload);
+    bytes
+}
+
+pub fn paint(rev: u64, prompt: &str) -> Value {
+    json!({"type": "paint", "rev": rev, "prompt": prompt, "seed": 7, "steps": 2})
+}
+
+/// What `prima paint` makes of a request.
+pub fn painted(request: &Request) -> Picture {
+    let pipeline = Pipeline::load(&model(), &LoadOptions::default()).unwrap();
+    let response = pipeline.paint(request, &mut |_| ControlFlow::Continue(())).unwrap();
+    response.pictures.into_iter().next().unwrap()
+}
+
+pub fn from_base64(text: &str) -> Picture {
+    use base64::Engine as _;
+    let bytes = base64::engine::general_purpose::STANDARD.decode(text).unwrap();
+    Picture::decode(&bytes, "answer").unwrap()
+}
+
+pub fn to_base64(bytes: &[u8]) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+/// A PNG of a colour gradient.
+pub fn png(width: usize, height: usize) -> Vec<u8> {
+    let rgb = (0..width * height * 3).map(|i| (i * 31 % 256) as u8).collect();
+    let picture = Picture { width, height, rgb };
+    prima_pipeline::png_metadata::encode_png(&picture, &prima_pipeline::Parameters::default()).unwrap()
+}
+
+/// The header of a PNG of `side` x `side` pixels and nothing more that matters.
+pub fn bomb(side: u32) -> Vec<u8> {
+    let mut ihdr = b"IHDR".to_vec();
+    ihdr.extend(side.to_be_bytes());
+    ihdr.extend(side.to_be_bytes());
+    ihdr.extend([8, 2, 0, 0, 0]);
+    let mut png = b"\x89PNG\r\n\x1a\n\0\0\0\r".to_vec();
+    png.extend(&ihdr);
+    png.extend(crc(&ihdr).to_be_bytes());
+    png.extend(b"\0\0\0\0IDAT\x35\xaf\x06\x1e");
+    png
+}
+
+fn crc(bytes: &[u8]) -> u32 {
+    let mut crc = u32::MAX;
+    for byte in bytes {
+        crc ^= u32::from(*byte);
+        for _ in 0..8 {
+            crc = if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 };
+        }
+    }
+    !crc
+}
