@@ -3,6 +3,7 @@
 
 use crate::cpu::parallel::for_chunks;
 use crate::{Param, Tensor};
+use rayon::prelude::*;
 use std::cell::Cell;
 use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
@@ -68,6 +69,7 @@ pub(crate) fn record(
 }
 
 /// Gradients of one scalar, by leaf.
+#[derive(Default)]
 pub struct Gradients {
     by_node: HashMap<u64, Tensor>,
 }
@@ -81,6 +83,35 @@ impl Gradients {
     /// The gradient of a trainable parameter, in the parameter's own layout.
     pub fn param(&self, param: &Param) -> Option<&Tensor> {
         self.by_node.get(&param.node_id()?)
+    }
+}
+
+impl Gradients {
+    /// The mean over several batches. A leaf that a batch did not reach counts 0 there.
+    pub fn mean(batches: Vec<Self>) -> Self {
+        let scale = 1.0 / batches.len().max(1) as f32;
+        let mut by_leaf: HashMap<u64, Vec<Tensor>> = HashMap::new();
+        for (id, gradient) in batches.into_iter().flat_map(|b| b.by_node) {
+            by_leaf.entry(id).or_default().push(gradient);
+        }
+        let mean = |(id, all): (u64, Vec<Tensor>)| {
+            let mut all = all.into_iter();
+            let first = all.next()?;
+            let shape = first.shape().to_vec();
+            let mut sum = first.into_vec();
+            for other in all {
+                for (s, g) in sum.iter_mut().zip(other.data()) {
+                    *s += g;
+                }
+            }
+            if scale < 1.0 {
+                sum.iter_mut().for_each(|s| *s *= scale);
+            }
+            Some((id, Tensor::from_vec(sum, &shape)))
+        };
+        Self {
+            by_node: by_leaf.into_par_iter().filter_map(mean).collect(),
+        }
     }
 }
 

@@ -9,7 +9,8 @@ use crate::state::{self, Position};
 use crate::tensorboard::EventWriter;
 use image::RgbImage;
 use indicatif::{ProgressBar, ProgressStyle};
-use prima_tensor::{Param, Tensor};
+use prima_tensor::{Gradients, Param, Tensor};
+use rayon::{ThreadPool, ThreadPoolBuilder};
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -22,7 +23,7 @@ pub struct Loss {
 }
 
 /// What is trained: networks, data and a loss.
-pub trait Objective {
+pub trait Objective: Sync {
     fn name(&self) -> &'static str;
 
     /// The parameters to train.
@@ -30,9 +31,9 @@ pub trait Objective {
 
     fn batch_size(&self) -> usize;
 
-    /// The loss of batch number `step`, which depends on the parameters, the seed and `step` only.
+    /// The loss of batch number `batch`, which depends on the parameters, the seed and `batch` only.
     /// `progress` is the fraction of the budget that is spent.
-    fn loss(&mut self, step: u64, progress: f32) -> Result<Loss>;
+    fn loss(&self, batch: u64, progress: f32) -> Result<Loss>;
 
     /// A grid of samples from the current weights (the averaged ones, when the trainer calls).
     fn samples(&self) -> Result<Option<RgbImage>>;
@@ -67,6 +68,9 @@ impl Budget {
 #[serde(default, deny_unknown_fields)]
 pub struct LoopConfig {
     pub optimizer: AdamWConfig,
+    /// Batches of one update, whose gradients are averaged. They are computed side by side, one thread each: for
+    /// small networks that uses the cores better than splitting every operation.
+    pub batches_per_step: usize,
     pub ema_decay: f32,
     pub log_every: u64,
     pub sample_every: u64,
@@ -77,6 +81,7 @@ impl Default for LoopConfig {
     fn default() -> Self {
         Self {
             optimizer: AdamWConfig::default(),
+            batches_per_step: 1,
             ema_decay: 0.999,
             log_every: 20,
             sample_every: 250,
@@ -119,6 +124,8 @@ struct Trainer<'a> {
     dir: &'a Path,
     optimizer: AdamW,
     ema: Ema,
+    /// One for each batch of a step; empty where there is one batch, which has all threads.
+    pools: Vec<ThreadPool>,
     step: u64,
     elapsed_before_s: f64,
     started: Instant,
@@ -150,8 +157,9 @@ impl<'a> Trainer<'a> {
         };
         let count: usize = params.iter().map(|(_, p)| p.numel()).sum();
         tracing::info!(
-            "{}: {count} parameters, batches of {}",
+            "{}: {count} parameters, {} x {} samples a step",
             objective.name(),
+            config.batches_per_step.max(1),
             objective.batch_size()
         );
         Ok(Self {
@@ -162,6 +170,7 @@ impl<'a> Trainer<'a> {
             dir,
             optimizer,
             ema,
+            pools: single_threads(config.batches_per_step)?,
             step: position.step,
             elapsed_before_s: position.elapsed_s,
             started: Instant::now(),
@@ -188,7 +197,7 @@ impl<'a> Trainer<'a> {
         }
         Ok(Summary {
             steps: self.step,
-            samples: self.step * self.objective.batch_size() as u64,
+            samples: self.step * self.samples_per_step() as u64,
             seconds: self.elapsed_s(),
             loss: self.log.recent_loss(),
         })
@@ -196,8 +205,8 @@ impl<'a> Trainer<'a> {
 
     fn train_step(&mut self) -> Result<()> {
         let progress = self.progress();
-        let Loss { total, metrics } = self.objective.loss(self.step, progress)?;
-        let loss = total.item();
+        let mut batches = self.batches(progress)?;
+        let loss = batches.iter().map(|b| b.loss).sum::<f32>() / batches.len() as f32;
         if !loss.is_finite() {
             return Err(Error::Diverged {
                 objective: self.objective.name().into(),
@@ -205,9 +214,7 @@ impl<'a> Trainer<'a> {
                 loss,
             });
         }
-        let gradients = total.backward();
-        // The tape shares the weights' storage; dropping it lets the optimizer work in place.
-        drop(total);
+        let gradients = Gradients::mean(batches.iter_mut().map(|b| std::mem::take(&mut b.gradients)).collect());
         let learning_rate = self.config.optimizer.learning_rate_at(self.step, progress);
         let norm = self.optimizer.update(&gradients, learning_rate);
         if !norm.is_finite() {
@@ -219,12 +226,35 @@ impl<'a> Trainer<'a> {
         }
         self.ema.update(self.step);
         self.step += 1;
-        self.log.push(loss, metrics, norm);
+        self.log.push(loss, &batches, norm);
         if self.step.is_multiple_of(self.config.log_every.max(1)) {
             self.log
-                .write(self.step, self.objective.batch_size(), learning_rate, progress)?;
+                .write(self.step, self.samples_per_step(), learning_rate, progress)?;
         }
         Ok(())
+    }
+
+    fn samples_per_step(&self) -> usize {
+        self.objective.batch_size() * self.config.batches_per_step.max(1)
+    }
+
+    /// Loss and gradients of this step's batches.
+    fn batches(&self, progress: f32) -> Result<Vec<Batch>> {
+        let objective: &dyn Objective = &*self.objective;
+        if self.pools.is_empty() {
+            return Ok(vec![Batch::compute(objective, self.step, progress)?]);
+        }
+        let first = self.step * self.pools.len() as u64;
+        std::thread::scope(|scope| {
+            let running: Vec<_> = (first..)
+                .zip(&self.pools)
+                .map(|(number, pool)| scope.spawn(move || pool.install(|| Batch::compute(objective, number, progress))))
+                .collect();
+            running
+                .into_iter()
+                .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                .collect()
+        })
     }
 
     fn elapsed_s(&self) -> f64 {
@@ -270,6 +300,36 @@ impl<'a> Trainer<'a> {
     }
 }
 
+/// One batch, done.
+struct Batch {
+    loss: f32,
+    metrics: Vec<(&'static str, f32)>,
+    gradients: Gradients,
+}
+
+impl Batch {
+    fn compute(objective: &dyn Objective, number: u64, progress: f32) -> Result<Self> {
+        let Loss { total, metrics } = objective.loss(number, progress)?;
+        // The tape, which shares the weights' storage, ends here: the optimizer can work in place.
+        Ok(Self {
+            loss: total.item(),
+            metrics,
+            gradients: total.backward(),
+        })
+    }
+}
+
+/// A pool of one thread for each of several batches.
+fn single_threads(batches: usize) -> Result<Vec<ThreadPool>> {
+    if batches < 2 {
+        return Ok(Vec::new());
+    }
+    (0..batches)
+        .map(|_| ThreadPoolBuilder::new().num_threads(1).build())
+        .collect::<std::result::Result<_, _>>()
+        .map_err(|e| Error::Config(format!("cannot start a thread for each of {batches} batches: {e}")))
+}
+
 /// Running means to the terminal, to `metrics.jsonl` and to TensorBoard.
 struct Log {
     name: &'static str,
@@ -309,24 +369,25 @@ impl Log {
         })
     }
 
-    fn push(&mut self, loss: f32, metrics: Vec<(&'static str, f32)>, norm: f32) {
+    fn push(&mut self, loss: f32, batches: &[Batch], norm: f32) {
         self.losses.push(loss);
         self.norms += norm;
         self.pending += 1;
-        for (name, value) in metrics {
-            match self.metrics.iter_mut().find(|(known, _)| *known == name) {
+        for (name, value) in batches.iter().flat_map(|b| &b.metrics) {
+            let value = value / batches.len() as f32;
+            match self.metrics.iter_mut().find(|(known, _)| known == name) {
                 Some((_, sum)) => *sum += value,
                 None => self.metrics.push((name, value)),
             }
         }
     }
 
-    fn write(&mut self, step: u64, batch_size: usize, learning_rate: f32, progress: f32) -> Result<()> {
+    fn write(&mut self, step: u64, samples_per_step: usize, learning_rate: f32, progress: f32) -> Result<()> {
         let n = self.pending.max(1) as f32;
         let recent = &self.losses[self.losses.len().saturating_sub(self.pending as usize)..];
         let loss = recent.iter().sum::<f32>() / n;
         let per_second =
-            (self.pending as f64 * batch_size as f64 / self.since.elapsed().as_secs_f64().max(1e-6)) as f32;
+            (self.pending as f64 * samples_per_step as f64 / self.since.elapsed().as_secs_f64().max(1e-6)) as f32;
         let mut numbers = vec![("loss", loss), ("lr", learning_rate), ("grad_norm", self.norms / n)];
         numbers.push(("samples_per_s", per_second));
         numbers.extend(self.metrics.drain(..).map(|(name, sum)| (name, sum / n)));

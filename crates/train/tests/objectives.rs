@@ -88,6 +88,7 @@ fn training() -> LoopConfig {
     };
     LoopConfig {
         optimizer,
+        batches_per_step: 2,
         ema_decay: 0.9,
         log_every: 10,
         sample_every: 1000,

@@ -195,21 +195,18 @@ fn gather_product(
     epilogue: &Epilogue,
 ) -> Vec<f32> {
     let (data, channels) = (picture.data(), picture.dim(-1));
-    let mut out = zeros(m * n);
     if s.is_pointwise() {
-        gemm::gemm(m, n, k, &gemm::Rows { data, k }, packed, epilogue, &mut out);
-    } else {
-        let left = Gather {
-            data,
-            channels,
-            kw: s.kw,
-            zeros: vec![0.0; channels],
-            windows,
-            at,
-        };
-        gemm::gemm(m, n, k, &left, packed, epilogue, &mut out);
+        return gemm::gemm(m, n, k, &gemm::Rows { data, k }, packed, epilogue);
     }
-    out
+    let left = Gather {
+        data,
+        channels,
+        kw: s.kw,
+        zeros: vec![0.0; channels],
+        windows,
+        at,
+    };
+    gemm::gemm(m, n, k, &left, packed, epilogue)
 }
 
 pub(crate) fn forward(
@@ -223,10 +220,10 @@ pub(crate) fn forward(
     let (m, n, k) = (s.out_pixels(), s.outputs, s.taps() * s.inputs);
     let packed = weight.packed(FORWARD, |w| {
         gemm::pack_right(n, k, |cols, nr, panel| {
-            for (j, o) in cols.enumerate() {
-                for i in 0..s.inputs {
-                    for t in 0..s.taps() {
-                        panel[(t * s.inputs + i) * nr + j] = w.data()[(o * s.inputs + i) * s.taps() + t];
+            for i in 0..s.inputs {
+                for t in 0..s.taps() {
+                    for (value, o) in panel[(t * s.inputs + i) * nr..].iter_mut().zip(cols.clone()) {
+                        *value = w.data()[(o * s.inputs + i) * s.taps() + t];
                     }
                 }
             }
@@ -258,10 +255,10 @@ pub(crate) fn grad_input(s: &Shape, g: &Tensor, weight: &Param) -> Tensor {
     let (m, n, k) = (s.batch * s.height * s.width, s.inputs, s.taps() * s.outputs);
     let packed = weight.packed(BACKWARD, |w| {
         gemm::pack_right(n, k, |cols, nr, panel| {
-            for (j, i) in cols.enumerate() {
-                for o in 0..s.outputs {
-                    for t in 0..s.taps() {
-                        panel[(t * s.outputs + o) * nr + j] = w.data()[(o * s.inputs + i) * s.taps() + t];
+            for o in 0..s.outputs {
+                for t in 0..s.taps() {
+                    for (value, i) in panel[(t * s.outputs + o) * nr..].iter_mut().zip(cols.clone()) {
+                        *value = w.data()[(o * s.inputs + i) * s.taps() + t];
                     }
                 }
             }
@@ -320,24 +317,22 @@ impl Left for GatherTransposed<'_> {
 pub(crate) fn grad_weight(s: &Shape, g: &Tensor, x: &Tensor) -> Tensor {
     let (m, n, k) = (s.taps() * s.inputs, s.outputs, s.out_pixels());
     let packed = gemm::pack_right_rows(g.data(), n, k);
-    let mut by_tap = zeros(m * n);
-    gemm::gemm(
-        m,
-        n,
-        k,
-        &GatherTransposed {
-            shape: s,
-            data: x.data(),
-        },
-        &packed,
-        &Epilogue::NONE,
-        &mut by_tap,
-    );
+    let left = GatherTransposed {
+        shape: s,
+        data: x.data(),
+    };
+    let by_tap = gemm::gemm(m, n, k, &left, &packed, &Epilogue::NONE);
+    // [tap, input, output] to [output, input, tap], a cache line of outputs at a time.
+    const LINE: usize = 16;
     let mut out = zeros(m * n);
-    out.par_chunks_exact_mut(m).enumerate().for_each(|(o, block)| {
+    out.par_chunks_mut(LINE * m).enumerate().for_each(|(line, block)| {
+        let outputs = line * LINE..n.min((line + 1) * LINE);
         for i in 0..s.inputs {
             for t in 0..s.taps() {
-                block[i * s.taps() + t] = by_tap[(t * s.inputs + i) * n + o];
+                let values = &by_tap[(t * s.inputs + i) * n..][outputs.clone()];
+                for (row, value) in block.chunks_exact_mut(m).zip(values) {
+                    row[i * s.taps() + t] = *value;
+                }
             }
         }
     });

@@ -202,11 +202,8 @@ pub(crate) fn pack_right_rows(b: &[f32], n: usize, k: usize) -> Vec<f32> {
 /// Packs the transpose of a row-major matrix `[n, k]`: linear weights `[out, in]`.
 pub(crate) fn pack_right_transposed(b: &[f32], n: usize, k: usize) -> Vec<f32> {
     pack_right(n, k, |cols, nr, panel| {
-        for (j, col) in cols.enumerate() {
-            for (out, x) in panel[j..].iter_mut().step_by(nr).zip(&b[col * k..(col + 1) * k]) {
-                *out = *x;
-            }
-        }
+        let strips: Vec<&[f32]> = cols.map(|col| &b[col * k..(col + 1) * k]).collect();
+        interleave(&strips, nr, panel);
     })
 }
 
@@ -219,19 +216,19 @@ struct Output(*mut f32);
 // SAFETY: every task writes rows × columns that no other task touches.
 unsafe impl Sync for Output {}
 
-/// `out[m × n] = epilogue(left[m × k] · right[k × n])`; `right` comes from [`pack_right`].
-pub(crate) fn gemm(m: usize, n: usize, k: usize, left: &dyn Left, right: &[f32], epilogue: &Epilogue, out: &mut [f32]) {
-    assert_eq!(out.len(), m * n);
+/// `epilogue(left[m × k] · right[k × n])`, row-major; `right` comes from [`pack_right`].
+pub(crate) fn gemm(m: usize, n: usize, k: usize, left: &dyn Left, right: &[f32], epilogue: &Epilogue) -> Vec<f32> {
     if m == 0 || n == 0 {
-        return;
+        return Vec::new();
     }
     if k == 0 {
+        let mut out = zeros(m * n);
         for (i, row) in out.chunks_exact_mut(n).enumerate() {
-            row.fill(0.0);
             epilogue.apply(row, 0..n, i * n);
         }
-        return;
+        return out;
     }
+    let mut out = Vec::with_capacity(m * n);
     let kernel = kernel();
     let panels = n.div_ceil(kernel.nr);
     let mc = (MC / kernel.mr).max(1) * kernel.mr;
@@ -252,6 +249,9 @@ pub(crate) fn gemm(m: usize, n: usize, k: usize, left: &dyn Left, right: &[f32],
         };
         block.run(kernel, left, right, epilogue, &output);
     });
+    // SAFETY: the blocks cover all rows and columns, and each writes its first depth by copying.
+    unsafe { out.set_len(m * n) };
+    out
 }
 
 struct Block {
@@ -304,11 +304,16 @@ impl Block {
             .enumerate()
         {
             let offset = (first_row + r) * self.n + cols.start;
-            // SAFETY: rows and columns lie inside the output and belong to this task alone.
-            let out = unsafe { std::slice::from_raw_parts_mut(output.0.add(offset), cols.len()) };
-            if k0 == 0 {
-                out.copy_from_slice(&values[..cols.len()]);
-            } else {
+            // SAFETY: rows and columns lie inside the output and belong to this task alone; they are
+            // written before they are read, the first time through a pointer.
+            let out = unsafe {
+                let start = output.0.add(offset);
+                if k0 == 0 {
+                    std::ptr::copy_nonoverlapping(values.as_ptr(), start, cols.len());
+                }
+                std::slice::from_raw_parts_mut(start, cols.len())
+            };
+            if k0 != 0 {
                 for (o, v) in out.iter_mut().zip(values) {
                     *o += v;
                 }

@@ -1,6 +1,5 @@
 use crate::autograd::{is_recording, record};
 use crate::cpu::gemm::{self, Columns, Epilogue, Rows};
-use crate::cpu::parallel::zeros;
 use crate::{Activation, Param, Tensor, activation, add};
 use rayon::prelude::*;
 
@@ -42,13 +41,12 @@ fn forward(x: &Tensor, weight: &Param, bias: Option<&Tensor>, act: Activation, r
         "linear: residual shape"
     );
     let packed = weight.packed(FORWARD, |w| gemm::pack_right_transposed(w.data(), n, k));
-    let mut out = zeros(m * n);
     let epilogue = Epilogue {
         bias: bias.map(Tensor::data),
         act,
         residual: residual.map(Tensor::data),
     };
-    gemm::gemm(m, n, k, &Rows { data: x.data(), k }, &packed, &epilogue, &mut out);
+    let out = gemm::gemm(m, n, k, &Rows { data: x.data(), k }, &packed, &epilogue);
     Tensor::from_vec(out, &out_shape)
 }
 
@@ -57,34 +55,16 @@ fn grad_input(g: &Tensor, weight: &Param, x_shape: &[usize]) -> Tensor {
     let (n, k) = (shape[0], shape[1]);
     let m = g.numel() / n;
     let packed = weight.packed(BACKWARD, |w| gemm::pack_right_rows(w.data(), k, n));
-    let mut out = zeros(m * k);
-    gemm::gemm(
-        m,
-        k,
-        n,
-        &Rows { data: g.data(), k: n },
-        &packed,
-        &Epilogue::NONE,
-        &mut out,
-    );
-    Tensor::from_vec(out, x_shape)
+    let left = Rows { data: g.data(), k: n };
+    Tensor::from_vec(gemm::gemm(m, k, n, &left, &packed, &Epilogue::NONE), x_shape)
 }
 
 fn grad_weight(g: &Tensor, x: &Tensor) -> Tensor {
     let (n, k) = (g.dim(-1), x.dim(-1));
     let m = g.numel() / n;
     let packed = gemm::pack_right_rows(x.data(), k, m);
-    let mut out = zeros(n * k);
-    gemm::gemm(
-        n,
-        k,
-        m,
-        &Columns { data: g.data(), m: n },
-        &packed,
-        &Epilogue::NONE,
-        &mut out,
-    );
-    Tensor::from_vec(out, &[n, k])
+    let left = Columns { data: g.data(), m: n };
+    Tensor::from_vec(gemm::gemm(n, k, m, &left, &packed, &Epilogue::NONE), &[n, k])
 }
 
 /// Sum over all axes but the last: a bias' gradient.

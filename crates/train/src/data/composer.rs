@@ -233,7 +233,11 @@ impl Composer {
         let (background, named) = self.background(sprite, repainted, random);
         let mut canvas = canvas(background.background());
         let flip = random.chance(self.options.flip);
-        let share = if sprite.kind == Kind::Object { self.options.jitter } else { 0.0 };
+        let share = if sprite.kind == Kind::Object {
+            self.options.jitter
+        } else {
+            0.0
+        };
         draw(&mut canvas, &pixels, &jitter(share, random), flip);
 
         let natural = if repainted.is_none() && random.chance(0.25) {

@@ -106,7 +106,7 @@ impl Objective for Autoencoder {
         self.config.batch_size
     }
 
-    fn loss(&mut self, step: u64, progress: f32) -> Result<Loss> {
+    fn loss(&self, step: u64, progress: f32) -> Result<Loss> {
         let config = &self.config;
         let whole = progress >= config.whole_pictures_from;
         let (size, side) = if whole {

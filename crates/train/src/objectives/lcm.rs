@@ -107,7 +107,7 @@ impl Objective for ConsistencyDistillation {
         self.config.batch_size
     }
 
-    fn loss(&mut self, step: u64, _progress: f32) -> Result<Loss> {
+    fn loss(&self, step: u64, _progress: f32) -> Result<Loss> {
         let (data, n) = (&self.data, self.config.batch_size);
         let rows = data.rows(step, n);
         let x0 = data.cache.batch(&rows);
