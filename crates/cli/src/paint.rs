@@ -74,6 +74,10 @@ pub struct Args {
     /// Print one JSON object: timings, timesteps, sigmas, seed, files, warnings
     #[arg(long)]
     json: bool,
+    /// Paint N times more, with the text encoded anew each time, and print the medians: what a picture takes once the
+    /// model is warm
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    repeat: usize,
 }
 
 /// clap prints the error's own sentence behind the option's name.
@@ -108,11 +112,13 @@ pub fn run(args: &Args) -> Result<()> {
         let parameters = Parameters::of(&request, &response, pipeline.name(), index);
         output::write(file, &png_metadata::encode_png(picture, &parameters)?)?;
     }
-    let times = Times {
+    let mut times = Times {
         load,
         encode: encode.elapsed(),
         total: start.elapsed(),
+        warm: None,
     };
+    times.warm = warm(&pipeline, &request, args.repeat)?;
     report(args, &response, &files, pipeline.name(), &times)
 }
 
@@ -185,6 +191,45 @@ struct Times {
     load: Duration,
     encode: Duration,
     total: Duration,
+    warm: Option<Warm>,
+}
+
+/// Medians over several paintings by a model that has painted before; PNG encoding included in the total.
+struct Warm {
+    pictures: usize,
+    text: Duration,
+    steps: Duration,
+    decode: Duration,
+    encode: Duration,
+    total: Duration,
+}
+
+fn warm(pipeline: &Pipeline, request: &Request, repeat: usize) -> Result<Option<Warm>> {
+    let mut rows: [Vec<Duration>; 5] = Default::default();
+    for _ in 0..repeat {
+        pipeline.parts().text_encoders.forget_prompts();
+        let start = Instant::now();
+        let response = pipeline.paint(request, &mut |_| ControlFlow::Continue(()))?;
+        let encode = Instant::now();
+        for (index, picture) in response.pictures.iter().enumerate() {
+            png_metadata::encode_png(picture, &Parameters::of(request, &response, pipeline.name(), index))?;
+        }
+        let t = &response.timings;
+        let row = [t.text, t.steps.iter().sum(), t.decode, encode.elapsed(), start.elapsed()];
+        rows.iter_mut().zip(row).for_each(|(column, time)| column.push(time));
+    }
+    let [text, steps, decode, encode, total] = rows.map(|mut column| {
+        column.sort_unstable();
+        column.get(column.len() / 2).copied().unwrap_or_default()
+    });
+    Ok((repeat > 0).then_some(Warm {
+        pictures: repeat,
+        text,
+        steps,
+        decode,
+        encode,
+        total,
+    }))
 }
 
 fn report(args: &Args, response: &Response, files: &[PathBuf], model: &str, times: &Times) -> Result<()> {
@@ -205,6 +250,18 @@ fn report(args: &Args, response: &Response, files: &[PathBuf], model: &str, time
         response.seed,
         times.total.as_secs_f64()
     );
+    if let Some(warm) = &times.warm {
+        let ms = |d: Duration| d.as_secs_f64() * 1e3;
+        eprintln!(
+            "warm, median of {}: {:.1} ms (text {:.1}, steps {:.1}, decode {:.1}, encode {:.1})",
+            warm.pictures,
+            ms(warm.total),
+            ms(warm.text),
+            ms(warm.steps),
+            ms(warm.decode),
+            ms(warm.encode)
+        );
+    }
     for file in files {
         println!("{}", file.display());
     }
@@ -244,6 +301,14 @@ fn json(response: &Response, files: &[PathBuf], model: &str, times: &Times) -> V
             "encode": ms(&times.encode),
             "total": ms(&times.total),
         },
+        "warm_ms": times.warm.as_ref().map(|w| json!({
+            "pictures": w.pictures,
+            "text": ms(&w.text),
+            "steps": ms(&w.steps),
+            "decode": ms(&w.decode),
+            "encode": ms(&w.encode),
+            "total": ms(&w.total),
+        })),
         "warnings": response.warnings,
     })
 }

@@ -185,6 +185,7 @@ fn log() {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_target(false)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_max_level(level.unwrap_or(tracing::Level::INFO))
         .init();
 }

@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 #[derive(RustEmbed)]
-#[folder = "$CARGO_MANIFEST_DIR/../../web"]
+#[folder = "../../web"]
 #[include = "*.html"]
 #[include = "*.css"]
 #[include = "*.js"]
@@ -23,7 +23,6 @@ use std::path::Path;
 #[exclude = "node_modules/*"]
 #[exclude = "package*.json"]
 #[exclude = "tsconfig.json"]
-#[allow_missing = true]
 struct Embedded;
 
 /// `GET /` and everything that no other route takes.

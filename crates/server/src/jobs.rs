@@ -20,9 +20,9 @@ pub(crate) struct Painted {
 
 /// What a running job tells its handler.
 pub(crate) enum JobEvent {
-    /// How unit `index` looks after a step.
-    Preview { index: usize, pictures: Vec<Picture> },
-    Painted { index: usize, painted: Painted },
+    /// How a unit looks after a step.
+    Preview(Vec<Picture>),
+    Painted(Painted),
     Failed(Refusal),
 }
 
@@ -117,8 +117,8 @@ impl Running {
         let mut all = Vec::new();
         while let Some(event) = self.next().await {
             match event {
-                JobEvent::Preview { .. } => {}
-                JobEvent::Painted { painted, .. } => all.push(painted),
+                JobEvent::Preview(_) => {}
+                JobEvent::Painted(painted) => all.push(painted),
                 JobEvent::Failed(refusal) => return Err(refusal),
             }
         }
@@ -197,15 +197,15 @@ fn on_event(
                         watch.lock().preview = pictures.first().cloned();
                         if due {
                             sent += 1;
-                            let _ = sender.send(JobEvent::Preview { index, pictures });
+                            let _ = sender.send(JobEvent::Preview(pictures));
                         }
                     }
                 }
             }
             Event::Done(outcome) => {
                 metrics.paint_seconds.with_label_values(&[api]).observe(began.elapsed().as_secs_f64());
-                let event = finished(index, outcome, &watch, denoised.take());
-                if let JobEvent::Painted { painted, .. } = &event {
+                let event = finished(outcome, &watch, denoised.take());
+                if let JobEvent::Painted(painted) = &event {
                     metrics.pictures.with_label_values(&[api]).inc_by(painted.pictures.len() as u64);
                 }
                 let _ = sender.send(event);
@@ -222,7 +222,7 @@ fn on_event(
 }
 
 /// A unit's end as its handler hears of it. Interrupted by request, it still gives what it had come to.
-fn finished(index: usize, outcome: Outcome, watch: &Watch, denoised: Option<Tensor>) -> JobEvent {
+fn finished(outcome: Outcome, watch: &Watch, denoised: Option<Tensor>) -> JobEvent {
     let Outcome {
         pipeline,
         request,
@@ -252,7 +252,7 @@ fn finished(index: usize, outcome: Outcome, watch: &Watch, denoised: Option<Tens
         }
         Err(error) => return JobEvent::Failed(error.into()),
     };
-    JobEvent::Painted { index, painted }
+    JobEvent::Painted(painted)
 }
 
 /// The server's limits, and everything that the model itself would refuse.

@@ -259,8 +259,8 @@ fn stream_events(running: Running, answer: Answer) -> Response {
                 return Some((Ok::<_, Infallible>(event), state));
             }
             let (pictures, done) = match state.running.next().await? {
-                JobEvent::Preview { pictures, .. } => (pictures.into_iter().map(|p| (p, None)).collect(), false),
-                JobEvent::Painted { painted, .. } => {
+                JobEvent::Preview(pictures) => (pictures.into_iter().map(|p| (p, None)).collect(), false),
+                JobEvent::Painted(painted) => {
                     (painted.pictures.into_iter().map(|(p, recipe)| (p, Some(recipe))).collect(), true)
                 }
                 JobEvent::Failed(refusal) => {

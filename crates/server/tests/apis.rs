@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Server, from_base64, painted, png, to_base64};
+use common::{Server, from_base64, painted, png, same, to_base64};
 use prima_pipeline::{InitImage, Picture, Request, ScheduleOptions, SchedulerKind};
 use serde_json::{Value, json};
 
@@ -13,6 +13,7 @@ fn request() -> Request {
         seed: 11,
         width: Some(64),
         height: Some(48),
+        guidance_scale: Some(0.0),
         schedule: ScheduleOptions {
             scheduler: Some(SchedulerKind::EulerAncestral),
             ..ScheduleOptions::steps(3)
@@ -26,31 +27,32 @@ async fn one_seed_gives_the_same_pixels_through_paint_live_openai_a1111_and_pred
     let server = Server::start().await;
     let expected = painted(&request());
 
-    let openai = json!({"prompt": "a red apple", "seed": 11, "size": "64x48", "num_inference_steps": 3, "scheduler": "euler_a"});
+    let openai = json!({"prompt": "a red apple", "seed": 11, "size": "64x48", "num_inference_steps": 3, "scheduler": "euler_a",
+        "guidance_scale": 0});
     let answer = server.post_ok("/v1/images/generations", &openai).await;
-    assert_eq!(from_base64(answer["data"][0]["b64_json"].as_str().unwrap()), expected, "OpenAI");
+    same(&from_base64(answer["data"][0]["b64_json"].as_str().unwrap()), &expected, "OpenAI");
 
-    let a1111 = json!({"prompt": "a red apple", "seed": 11, "width": 64, "height": 48, "steps": 3, "sampler_name": "Euler a"});
+    let a1111 = json!({"prompt": "a red apple", "seed": 11, "width": 64, "height": 48, "steps": 3, "cfg_scale": 0, "sampler_name": "Euler a"});
     let answer = server.post_ok("/sdapi/v1/txt2img", &a1111).await;
-    assert_eq!(from_base64(answer["images"][0].as_str().unwrap()), expected, "A1111");
+    same(&from_base64(answer["images"][0].as_str().unwrap()), &expected, "A1111");
 
     let prediction = json!({"input": {"prompt": "a red apple", "seed": 11, "width": 64, "height": 48, "num_inference_steps": 3,
-        "scheduler": "K_EULER_ANCESTRAL"}});
+        "guidance_scale": 0, "scheduler": "K_EULER_ANCESTRAL"}});
     let answer = server.post_ok("/v1/predictions", &prediction).await;
     let url = answer["output"][0].as_str().unwrap();
-    assert_eq!(from_base64(url.strip_prefix("data:image/png;base64,").unwrap()), expected, "prediction");
+    same(&from_base64(url.strip_prefix("data:image/png;base64,").unwrap()), &expected, "prediction");
 
     let flat = json!({"model": "bytedance/sdxl-lightning-4step", "prompt": "a red apple", "seed": 11, "steps": 3, "guidance_scale": 0,
         "scheduler": "K_EULER_ANCESTRAL", "resolution": "64x48"});
     let answer = server.post_ok("/predictions", &flat).await;
     let url = answer["output"][0].as_str().unwrap();
-    assert_eq!(from_base64(url.strip_prefix("data:image/png;base64,").unwrap()), expected, "flat");
+    same(&from_base64(url.strip_prefix("data:image/png;base64,").unwrap()), &expected, "flat");
 
     let mut live = server.live().await;
     live.send(&json!({"type": "paint", "rev": 1, "prompt": "a red apple", "seed": 11, "width": 64, "height": 48, "steps": 3,
-        "scheduler": "euler_a"}))
+        "guidance_scale": 0, "scheduler": "euler_a"}))
         .await;
-    assert_eq!(live.frames_until(1).await.pop().unwrap().1, expected, "live");
+    same(&live.frames_until(1).await.pop().unwrap().1, &expected, "live");
 }
 
 fn sketched(strength: f64) -> Picture {
@@ -73,17 +75,18 @@ async fn image_to_image_through_openai_and_a1111() {
         .text("num_inference_steps", "3")
         .text("scheduler", "euler_a")
         .text("strength", "0.7")
+        .text("guidance_scale", "0")
         .part("image", reqwest::multipart::Part::bytes(png(64, 48)).file_name("sketch.png"));
     let response = server.http.post(server.url("/v1/images/edits")).multipart(form).send().await.unwrap();
     let answer: Value = response.json().await.unwrap();
-    assert_eq!(from_base64(answer["data"][0]["b64_json"].as_str().unwrap()), sketched(0.7));
+    same(&from_base64(answer["data"][0]["b64_json"].as_str().unwrap()), &sketched(0.7), "sketch");
 
     for prefix in ["", "data:image/png;base64,"] {
         let image = format!("{prefix}{}", to_base64(&png(64, 48)));
-        let body = json!({"prompt": "a red apple", "seed": 11, "width": 64, "height": 48, "steps": 3, "sampler_name": "Euler a",
+        let body = json!({"prompt": "a red apple", "seed": 11, "width": 64, "height": 48, "steps": 3, "cfg_scale": 0, "sampler_name": "Euler a",
             "init_images": [image], "denoising_strength": 0.7});
         let answer = server.post_ok("/sdapi/v1/img2img", &body).await;
-        assert_eq!(from_base64(answer["images"][0].as_str().unwrap()), sketched(0.7));
+        same(&from_base64(answer["images"][0].as_str().unwrap()), &sketched(0.7), "sketch");
         assert!(answer["parameters"].get("init_images").is_none());
     }
 }
@@ -109,7 +112,7 @@ async fn openai_answers_with_its_own_fields() {
 async fn openai_streams_partial_images_and_then_the_picture() {
     let server = Server::start().await;
     let body = json!({"prompt": "a red apple", "seed": 11, "size": "64x48", "num_inference_steps": 3, "scheduler": "euler_a",
-        "stream": true, "partial_images": 2});
+        "guidance_scale": 0, "stream": true, "partial_images": 2});
     let response = server.post("/v1/images/generations", &body).await;
     assert!(response.headers()["content-type"].to_str().unwrap().starts_with("text/event-stream"));
     let text = response.text().await.unwrap();
@@ -122,14 +125,14 @@ async fn openai_streams_partial_images_and_then_the_picture() {
     let partial = "image_generation.partial_image";
     assert_eq!(kinds, [partial, partial, "image_generation.completed"]);
     assert_eq!((events[0]["partial_image_index"].as_u64(), events[1]["partial_image_index"].as_u64()), (Some(0), Some(1)));
-    assert_eq!(from_base64(events[2]["b64_json"].as_str().unwrap()), painted(&request()));
+    same(&from_base64(events[2]["b64_json"].as_str().unwrap()), &painted(&request()), "streamed");
     assert!(events[2]["usage"]["total_tokens"].is_u64());
 }
 
 #[tokio::test]
 async fn a1111_batches_count_their_seeds_up_and_say_how_each_was_painted() {
     let server = Server::start().await;
-    let body = json!({"prompt": "a cat", "negative_prompt": "dogs", "seed": 5, "steps": 1, "batch_size": 2, "n_iter": 2});
+    let body = json!({"prompt": "a cat", "negative_prompt": "dogs", "seed": 5, "steps": 1, "cfg_scale": 1, "batch_size": 2, "n_iter": 2});
     let answer = server.post_ok("/sdapi/v1/txt2img", &body).await;
     assert_eq!(answer["images"].as_array().unwrap().len(), 4);
     let info: Value = serde_json::from_str(answer["info"].as_str().unwrap()).unwrap();
@@ -137,9 +140,13 @@ async fn a1111_batches_count_their_seeds_up_and_say_how_each_was_painted() {
     assert_eq!(info["sd_model_name"], "tiny-sdxl");
     assert!(info["infotexts"][3].as_str().unwrap().contains("Seed: 8"));
     assert!(info["comments"].to_string().contains("negative prompt has no effect"), "{info}");
-    let third = json!({"prompt": "a cat", "seed": 7, "steps": 1});
+    let third = json!({"prompt": "a cat", "seed": 7, "steps": 1, "cfg_scale": 1});
     let alone = server.post_ok("/sdapi/v1/txt2img", &third).await;
-    assert_eq!(from_base64(alone["images"][0].as_str().unwrap()), from_base64(answer["images"][2].as_str().unwrap()));
+    same(
+        &from_base64(alone["images"][0].as_str().unwrap()),
+        &from_base64(answer["images"][2].as_str().unwrap()),
+        "the third of the batch",
+    );
 }
 
 #[tokio::test]

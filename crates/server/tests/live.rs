@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Got, Server, paint, painted, png};
+use common::{Got, Server, paint, painted, png, same};
 use prima_pipeline::{InitImage, Picture, Request, ScheduleOptions};
 use serde_json::json;
 
@@ -37,8 +37,8 @@ async fn a_quick_tier_comes_first_and_the_last_is_what_paint_makes() {
     assert_eq!((first.0["tier"].as_u64(), first.0["final"].as_bool()), (Some(0), Some(false)));
     assert_eq!((first.0["step"].as_u64(), first.0["steps"].as_u64()), (Some(1), Some(2)));
     assert_eq!((last.0["tier"].as_u64(), last.0["step"].as_u64()), (Some(1), Some(2)));
-    assert_eq!(first.1, painted(&request("a cat", 1)));
-    assert_eq!(last.1, painted(&request("a cat", 2)));
+    same(&first.1, &painted(&request("a cat", 1)), "one step");
+    same(&last.1, &painted(&request("a cat", 2)), "two steps");
     assert!(last.0["parameters"].as_str().unwrap().starts_with("a cat\nSteps: 2"));
     assert_eq!(last.0["text_cached"], true, "the first tier has read the prompt already");
 }
@@ -54,8 +54,8 @@ async fn weights_in_the_prompt_change_the_picture_and_brackets_can_be_escaped() 
         live.send(&message).await;
         pictures.push(live.frames_until(rev).await.pop().unwrap().1);
     }
-    assert_ne!(pictures[0], pictures[1]);
-    assert_eq!(pictures[0], pictures[2]);
+    assert!(pictures[0] != pictures[1], "the weight changes nothing");
+    same(&pictures[0], &pictures[2], "a weight of 1");
 }
 
 #[tokio::test]
@@ -75,7 +75,7 @@ async fn the_latest_revision_wins_and_none_goes_backwards() {
     let given_up = header["dropped"].as_u64().unwrap() + header["cancelled"].as_u64().unwrap();
     assert!(given_up > 0, "all {last} keystrokes at once were painted one by one");
     assert!(shown.len() as u64 + given_up <= last, "{shown:?} shown and {given_up} given up of {last}");
-    assert_eq!(frames.last().unwrap().1, painted(&request(prompt, 2)));
+    same(&frames.last().unwrap().1, &painted(&request(prompt, 2)), "the last revision");
 }
 
 #[tokio::test]
@@ -87,7 +87,7 @@ async fn two_sessions_are_both_served() {
         b.send(&paint(rev, &"a dog".repeat(rev as usize))).await;
     }
     let (a, b) = tokio::join!(a.frames_until(10), b.frames_until(10));
-    assert_ne!(a.last().unwrap().1, b.last().unwrap().1);
+    assert!(a.last().unwrap().1 != b.last().unwrap().1);
 }
 
 #[tokio::test]
@@ -107,7 +107,7 @@ async fn a_sketch_is_painted_over() {
         }),
         ..request("a cat", 2)
     });
-    assert_eq!(frames.last().unwrap().1, expected);
+    same(&frames.last().unwrap().1, &expected, "the sketch");
 }
 
 #[tokio::test]
@@ -122,11 +122,11 @@ async fn variants_come_one_frame_each() {
         assert_eq!(header["seed"], 7 + index);
         pictures.push(picture);
     }
-    assert_eq!(pictures[0], painted(&request("a cat", 1)));
-    assert_ne!(pictures[0], pictures[1]);
+    same(&pictures[0], &painted(&request("a cat", 1)), "the first seed");
+    assert!(pictures[0] != pictures[1], "two seeds, one picture");
     live.send(&json!({"type": "variants", "rev": 4, "prompt": "", "seed": 7, "steps": 1, "prompts": ["a dog", "a cat"]})).await;
     live.frame().await;
-    assert_eq!(live.frame().await.1, pictures[0]);
+    same(&live.frame().await.1, &pictures[0], "the second prompt");
 }
 
 #[tokio::test]
@@ -199,7 +199,7 @@ async fn impossible_revisions_are_refused_by_name_and_the_session_goes_on() {
         (with("prompt", json!("x".repeat(3000))), "prompt has 3000 characters"),
         (with("seed", json!(-1)), "not understood"),
         (json!({"type": "variants", "rev": 5, "prompt": "a", "seeds": []}), "either seeds or prompts"),
-        (json!({"type": "variants", "rev": 5, "prompt": "a", "seeds": [1; 17]}), "1 to 16"),
+        (json!({"type": "variants", "rev": 5, "prompt": "a", "seeds": vec![1; 17]}), "1 to 16"),
         (json!({"type": "sensitivity", "rev": 5, "prompt": "..."}), "no words"),
         (json!({"type": "dance", "rev": 5}), "not understood"),
     ] {

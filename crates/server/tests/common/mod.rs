@@ -210,6 +210,13 @@ pub fn painted(request: &Request) -> Picture {
     response.pictures.into_iter().next().unwrap()
 }
 
+/// Panics with the place of the first difference, not with two pictures.
+pub fn same(found: &Picture, expected: &Picture, what: &str) {
+    assert_eq!((found.width, found.height), (expected.width, expected.height), "{what}");
+    let first = found.rgb.iter().zip(&expected.rgb).position(|(a, b)| a != b);
+    assert_eq!(first, None, "{what}: the first byte that differs");
+}
+
 pub fn from_base64(text: &str) -> Picture {
     use base64::Engine as _;
     let bytes = base64::engine::general_purpose::STANDARD.decode(text).unwrap();
