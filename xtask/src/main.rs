@@ -1,7 +1,8 @@
-//! The project's chores: `cargo xtask check | test | bench ops | goldens`.
+//! The project's chores: `cargo xtask check | test | bench ops | bench studio | soak | clients | goldens`.
 
 mod arrows;
 mod not_run;
+mod serving;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
@@ -26,6 +27,17 @@ enum Task {
         #[command(subcommand)]
         bench: Bench,
     },
+    /// Bad clients and an honest one against `prima serve`: no panic, flat memory, no suffering
+    Soak {
+        #[arg(long, default_value_t = 10.0)]
+        minutes: f64,
+    },
+    /// The official OpenAI client and an A1111 client library, in Python, against `prima serve`
+    Clients {
+        /// A Python that has the packages of scripts/clients/requirements.txt [default: $PRIMA_PYTHON or python3]
+        #[arg(long)]
+        python: Option<PathBuf>,
+    },
     /// Write the fixtures in goldens/ again, from diffusers
     Goldens {
         /// A Python that has the packages of scripts/goldens/requirements.txt
@@ -40,6 +52,12 @@ enum Task {
 enum Bench {
     /// GFLOP/s of each op of the engine beside the machine's measured peak
     Ops,
+    /// From keystroke to picture in the studio, with 1, 4 and 16 typists
+    Studio {
+        /// For the bench: --typists 1,4 --speed 8 --script FILE --json
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -59,12 +77,21 @@ fn perform(task: Task) -> Result<()> {
         Task::Test => {
             check(&root)?;
             cargo(&root, &["test", "--release", "--workspace"])?;
-            not_run::report(&root)
+            let missing = serving::clients(&root, None)?;
+            not_run::report(&root, missing.as_slice())
         }
         Task::Bench { bench: Bench::Ops } => cargo(
             &root,
             &["run", "--release", "-p", "prima-tensor", "--example", "bench_ops"],
         ),
+        Task::Bench {
+            bench: Bench::Studio { args },
+        } => serving::bench_studio(&root, &args),
+        Task::Soak { minutes } => serving::soak(&root, minutes),
+        Task::Clients { python } => match serving::clients(&root, python)? {
+            Some(missing) => bail!("not run: {missing}"),
+            None => Ok(()),
+        },
         Task::Goldens { python, script } => goldens(&root, &python, script.as_deref()),
     }
 }

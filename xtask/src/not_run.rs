@@ -3,14 +3,17 @@
 use anyhow::{Context, Result};
 use std::path::Path;
 
-/// Prints each ignored test of the workspace with its reason.
-pub fn report(root: &Path) -> Result<()> {
+/// Prints each ignored test of the workspace with its reason, after what else was `missing`.
+pub fn report(root: &Path, missing: &[String]) -> Result<()> {
     let mut found = Vec::new();
     for folder in ["crates", "xtask"] {
         walk(&root.join(folder), &mut found)?;
     }
     println!("\nNot run here:");
     println!("  GPU checks: none exist yet, the engine has CPU kernels only.");
+    for what in missing {
+        println!("  {what}");
+    }
     for (file, test, reason) in &found {
         println!(
             "  {}: {test}: {reason}",

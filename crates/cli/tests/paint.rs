@@ -136,14 +136,3 @@ fn models_info_counts_what_is_there() {
     let output = prima(&folder, &["models", "info", "nowhere"]);
     common::refused(&folder, &output, 1, &["nowhere"]);
 }
-
-#[test]
-fn without_a_command_it_says_what_it_can_do() {
-    let output = prima(&folder("bare"), &[]);
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success());
-    assert!(
-        text.contains("prima paint") && text.contains("does not exist yet"),
-        "{text}"
-    );
-}

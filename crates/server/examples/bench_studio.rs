@@ -72,13 +72,13 @@ async fn bench(args: Args) -> Result<()> {
             println!(
                 "{:>8} {:>6} {:>7} {:>8.0} {:>8.0} {:>8.0} {:>8} {:>10} {:>16.2} {:>8}",
                 count,
-                row["keys"],
-                row["frames"],
+                row["keys"].as_u64().unwrap_or(0),
+                row["frames"].as_u64().unwrap_or(0),
                 row["p50_ms"].as_f64().unwrap_or(0.0),
                 row["p95_ms"].as_f64().unwrap_or(0.0),
                 row["max_ms"].as_f64().unwrap_or(0.0),
-                row["dropped"],
-                row["cancelled"],
+                row["dropped"].as_u64().unwrap_or(0),
+                row["cancelled"].as_u64().unwrap_or(0),
                 row["slowest_to_average"].as_f64().unwrap_or(0.0),
                 if row["last_painted"] == true { "painted" } else { "MISSING" }
             );

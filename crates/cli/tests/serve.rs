@@ -1,0 +1,105 @@
+//! `prima serve` and bare `prima`: the address on stdout, the page behind it, a clean end.
+
+mod common;
+
+use common::{folder, golden, prima, stderr};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+
+struct Serving {
+    process: Child,
+    url: String,
+}
+
+impl Serving {
+    fn start(args: &[&str]) -> Self {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_prima"))
+            .args(args)
+            // What bare `prima` opens instead of a browser.
+            .env("BROWSER", "true")
+            .env_remove("PRIMA_TOKEN")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut url = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut url).unwrap();
+        Self {
+            process,
+            url: url.trim().to_owned(),
+        }
+    }
+
+    fn host(&self) -> &str {
+        self.url.strip_prefix("http://").unwrap().split('/').next().unwrap()
+    }
+
+    fn get(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.host()).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.host()).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn it_prints_the_address_serves_the_page_and_ends_on_request() {
+    let model = golden("tiny-sdxl").display().to_string();
+    let mut serving = Serving::start(&["serve", "--port", "0", "--model", &model]);
+    assert!(serving.get("/healthz").starts_with("HTTP/1.1 200"));
+    let page = serving.get("/");
+    assert!(page.starts_with("HTTP/1.1 200") && page.contains("<html"), "{page}");
+    while !serving.get("/readyz").contains("\"ready\":true") {}
+    #[cfg(unix)]
+    {
+        let id = serving.process.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        assert!(serving.process.wait().unwrap().success());
+    }
+}
+
+#[test]
+fn bare_prima_serves_on_this_machine_only_and_takes_the_next_free_port() {
+    let first = Serving::start(&[]);
+    let second = Serving::start(&[]);
+    for serving in [&first, &second] {
+        assert!(serving.url.starts_with("http://127.0.0.1:"), "{}", serving.url);
+        assert!(serving.get("/healthz").starts_with("HTTP/1.1 200"));
+    }
+    assert_ne!(first.url, second.url);
+}
+
+#[test]
+fn a_public_address_without_a_token_is_refused() {
+    let folder = folder("serve-public");
+    let output = prima(&folder, &["serve", "--host", "0.0.0.0", "--port", "0"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("--token"), "{}", stderr(&output));
+}
+
+#[test]
+fn what_cannot_be_served_is_said_in_a_sentence() {
+    let folder = folder("serve-wrong");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    for (args, code, said) in [
+        (vec!["serve", "--port", &port], 1, "cannot listen"),
+        (vec!["serve", "--port", "0", "--cors", "*"], 2, "--cors *"),
+        (vec!["serve", "--port", "0", "--token", " "], 2, "--token"),
+        (vec!["serve", "--port", "0", "--model", "nowhere"], 1, "nowhere"),
+        (vec!["serve", "--max-sessions", "0"], 2, "--max-sessions"),
+    ] {
+        let output = prima(&folder, &args);
+        assert_eq!(output.status.code(), Some(code), "{args:?} {}", stderr(&output));
+        assert!(stderr(&output).contains(said), "{said:?} is not in {}", stderr(&output));
+    }
+}

@@ -1,0 +1,109 @@
+//! Checks and measurements of `prima serve`: the studio's bench, the soak, other programs' clients.
+
+use crate::{cargo, run};
+use anyhow::{Context, Result, bail};
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// Typists at human speed against the live protocol; `args` go to the example `bench_studio`.
+pub fn bench_studio(root: &Path, args: &[String]) -> Result<()> {
+    let mut line = vec!["run", "--release", "-p", "prima-server", "--example", "bench_studio", "--"];
+    line.extend(args.iter().map(String::as_str));
+    cargo(root, &line)
+}
+
+/// Bad clients beside an honest one, against the real binary.
+pub fn soak(root: &Path, minutes: f64) -> Result<()> {
+    cargo(root, &["build", "--release", "-p", "prima-cli"])?;
+    let (binary, minutes) = (binary(root).display().to_string(), minutes.to_string());
+    cargo(
+        root,
+        &[
+            "run",
+            "--release",
+            "-p",
+            "prima-server",
+            "--example",
+            "soak",
+            "--",
+            "--server",
+            &binary,
+            "--minutes",
+            &minutes,
+        ],
+    )
+}
+
+/// The clients of scripts/clients against a running server; says why not where Python or the
+/// packages are missing.
+pub fn clients(root: &Path, python: Option<PathBuf>) -> Result<Option<String>> {
+    let python = python.or_else(|| std::env::var_os("PRIMA_PYTHON").map(PathBuf::from));
+    let python = python.unwrap_or_else(|| "python3".into());
+    let there = Command::new(&python)
+        .args(["-c", "import openai, webuiapi"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    if !there.is_ok_and(|status| status.success()) {
+        return Ok(Some(
+            "Python clients: python3 (or $PRIMA_PYTHON) lacks the packages of scripts/clients/requirements.txt.".to_owned(),
+        ));
+    }
+    cargo(root, &["build", "--release", "-p", "prima-cli"])?;
+    let mut server = Server::start(root)?;
+    for script in ["openai_client.py", "a1111_client.py"] {
+        let script = root.join("scripts/clients").join(script);
+        let args: [OsString; 2] = [script.into(), server.url.clone().into()];
+        run(Command::new(&python).args(args))?;
+    }
+    server.check()?;
+    Ok(None)
+}
+
+fn binary(root: &Path) -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    target.join("release").join(format!("prima{}", std::env::consts::EXE_SUFFIX))
+}
+
+/// `prima serve` on a free port, ended when dropped.
+struct Server {
+    process: Child,
+    url: String,
+}
+
+impl Server {
+    fn start(root: &Path) -> Result<Self> {
+        let mut process = Command::new(binary(root))
+            .args(["serve", "--port", "0"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start prima serve")?;
+        let mut url = String::new();
+        let output = process.stdout.take().context("no stdout")?;
+        BufReader::new(output).read_line(&mut url)?;
+        let server = Self {
+            process,
+            url: url.trim().to_owned(),
+        };
+        if server.url.is_empty() {
+            bail!("prima serve ended without an address");
+        }
+        Ok(server)
+    }
+
+    fn check(&mut self) -> Result<()> {
+        match self.process.try_wait()? {
+            Some(status) => bail!("prima serve ended: {status}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
