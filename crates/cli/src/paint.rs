@@ -215,7 +215,13 @@ fn warm(pipeline: &Pipeline, request: &Request, repeat: usize) -> Result<Option<
             png_metadata::encode_png(picture, &Parameters::of(request, &response, pipeline.name(), index))?;
         }
         let t = &response.timings;
-        let row = [t.text, t.steps.iter().sum(), t.decode, encode.elapsed(), start.elapsed()];
+        let row = [
+            t.text,
+            t.steps.iter().sum(),
+            t.decode,
+            encode.elapsed(),
+            start.elapsed(),
+        ];
         rows.iter_mut().zip(row).for_each(|(column, time)| column.push(time));
     }
     let [text, steps, decode, encode, total] = rows.map(|mut column| {

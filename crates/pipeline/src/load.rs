@@ -3,16 +3,17 @@
 use crate::conditioning::{TextEncoder, TextEncoders};
 use crate::model_card::{Defaults, ModelCard, Traits};
 use crate::{Error, Pipeline, Vae};
-use prima_checkpoint::ModelSource;
+use prima_checkpoint::{Init, ModelSource, ParamSource};
 use prima_models::{ClipTextConfig, ClipTextModel, OneOrMany, Tokenizer, Unet2dCondition, Unet2dConditionConfig};
 use prima_schedulers::{PredictionType, SchedulerConfig};
-use prima_tensor::DType;
+use prima_tensor::{DType, Param};
 use std::path::Path;
 
 /// How a model is loaded.
 #[derive(Clone, Copy, Debug)]
 pub struct LoadOptions {
-    /// Storage type of the weights.
+    /// Storage type of the weights: f32, or bf16 for the text encoders' and the UNet's matrices and convolutions,
+    /// which are then multiplied in bf16. The autoencoder stays in f32 (diffusers' `force_upcast`).
     pub dtype: DType,
 }
 
@@ -46,13 +47,8 @@ impl Parts {
         options: &LoadOptions,
         on_component: &mut dyn FnMut(&'static str),
     ) -> Result<Self, Error> {
-        if options.dtype != DType::F32 {
-            let fix = "the engine computes in f32 only so far: use f32";
-            return Err(Error::request(
-                "dtype",
-                format!("{:?}", options.dtype).to_lowercase(),
-                fix,
-            ));
+        if options.dtype == DType::F16 {
+            return Err(Error::request("dtype", "f16", "use f32 or bf16".to_owned()));
         }
         let index = source.json("", "model_index.json")?;
         let class = index["_class_name"].as_str().unwrap_or("StableDiffusionXLPipeline");
@@ -69,9 +65,9 @@ impl Parts {
             ModelCard::default()
         };
         on_component("text encoders");
-        let text_encoders = text_encoders(source)?;
+        let text_encoders = text_encoders(source, options.dtype)?;
         on_component("unet");
-        let unet = unet(source)?;
+        let unet = unet(source, options.dtype)?;
         on_component("vae");
         let vae = vae(source)?;
         Ok(Self {
@@ -160,7 +156,7 @@ fn check_fit(parts: &Parts) -> Result<(), String> {
     Ok(())
 }
 
-fn text_encoders(source: &ModelSource) -> Result<TextEncoders, Error> {
+fn text_encoders(source: &ModelSource, dtype: DType) -> Result<TextEncoders, Error> {
     let mut encoders = Vec::new();
     for (tokenizer, component) in [("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2")] {
         // A refiner or a small model may have the second one alone.
@@ -171,7 +167,14 @@ fn text_encoders(source: &ModelSource) -> Result<TextEncoders, Error> {
         let config = ClipTextConfig::from_json(&json, &file)?;
         let length = config.max_position_embeddings;
         let mut reader = source.component_reader(component)?;
-        let model = ClipTextModel::new(config, &mut reader).map_err(named(&file))?;
+        let model = ClipTextModel::new(
+            config,
+            &mut Stored {
+                source: &mut reader,
+                dtype,
+            },
+        )
+        .map_err(named(&file))?;
         reader.finish()?;
         encoders.push(TextEncoder {
             tokenizer: Tokenizer::load(source, tokenizer, length)?,
@@ -179,6 +182,22 @@ fn text_encoders(source: &ModelSource) -> Result<TextEncoders, Error> {
         });
     }
     Ok(TextEncoders::new(encoders))
+}
+
+/// Parameters in the storage type asked for. Vectors and embeddings, which nothing is multiplied with, stay f32.
+struct Stored<'a> {
+    source: &'a mut dyn ParamSource,
+    dtype: DType,
+}
+
+impl ParamSource for Stored<'_> {
+    fn param(&mut self, key: &str, shape: &[usize], init: Init) -> Result<Param, prima_checkpoint::Error> {
+        let param = self.source.param(key, shape, init)?;
+        if self.dtype == DType::BF16 && shape.len() >= 2 && !key.contains("embeddings.") {
+            param.narrow_to_bf16();
+        }
+        Ok(param)
+    }
 }
 
 /// A network knows its config's values, not whose they are: the error gets the file's full name.
@@ -194,11 +213,18 @@ fn named(file: &str) -> impl FnOnce(prima_checkpoint::Error) -> prima_checkpoint
     }
 }
 
-fn unet(source: &ModelSource) -> Result<Unet2dCondition, Error> {
+fn unet(source: &ModelSource, dtype: DType) -> Result<Unet2dCondition, Error> {
     let (json, file) = config(source, "unet")?;
     let mut reader = source.component_reader("unet")?;
     let config = Unet2dConditionConfig::from_json(&json, &file)?;
-    let unet = Unet2dCondition::new(config, &mut reader).map_err(named(&file))?;
+    let unet = Unet2dCondition::new(
+        config,
+        &mut Stored {
+            source: &mut reader,
+            dtype,
+        },
+    )
+    .map_err(named(&file))?;
     reader.finish()?;
     Ok(unet)
 }

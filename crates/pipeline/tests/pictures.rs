@@ -5,8 +5,8 @@
 use prima_checkpoint::TensorFile;
 use prima_models::{AutoencoderTiny, AutoencoderTinyConfig};
 use prima_pipeline::{
-    InitImage, LoadOptions, ModelSource, Parts, Picture, Pipeline, Progress, Request, Response, Rng, ScheduleOptions,
-    Vae,
+    DType, InitImage, LoadOptions, ModelSource, Parts, Picture, Pipeline, Progress, Request, Response, Rng,
+    ScheduleOptions, Vae,
 };
 use prima_schedulers::SchedulerConfig;
 use prima_tensor::{Tensor, nhwc_to_nchw};
@@ -322,4 +322,26 @@ fn what_has_no_effect_is_said() {
         ..request
     };
     assert!(said(&many).contains("distilled for 1, 2, 3, 4 steps, not 20"));
+}
+
+#[test]
+fn bf16_weights_paint_nearly_the_same_picture() {
+    let case = &cases()[0];
+    let folder = goldens().join(case["folder"].as_str().unwrap());
+    let [wide, narrow] = [DType::F32, DType::BF16].map(|dtype| {
+        let source = ModelSource::open(&folder).unwrap();
+        let pipeline = Pipeline::load(&source, &LoadOptions { dtype }).unwrap();
+        let response = pipeline
+            .paint(&request(case), &mut |_| ControlFlow::Continue(()))
+            .unwrap();
+        response.pictures[0].rgb.clone()
+    });
+    assert_ne!(wide, narrow, "bf16 must make a difference, or it was not used");
+    let squares: f64 = wide
+        .iter()
+        .zip(&narrow)
+        .map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2))
+        .sum();
+    let psnr = 10.0 * (255.0f64.powi(2) / (squares / wide.len() as f64)).log10();
+    assert!(psnr > 30.0, "PSNR {psnr:.1} dB");
 }

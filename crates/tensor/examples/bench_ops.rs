@@ -36,23 +36,35 @@ fn report(name: &str, flops: f64, peak: f64, f: impl FnMut()) {
     println!("{name:<44} {gflops:>9.1} {:>8.0} %", 100.0 * gflops / peak);
 }
 
+/// In f32, then with weights in bf16.
+fn for_dtypes(weight: Param, mut bench: impl FnMut(&Param, &str)) {
+    bench(&weight, "f32");
+    weight.narrow_to_bf16();
+    bench(&weight, "bf16");
+}
+
 fn bench_linear(m: usize, k: usize, n: usize, peak: f64) {
-    let (x, w) = (random(&[m, k]), param(&[n, k]));
-    report(
-        &format!("linear {m}x{k}x{n} f32"),
-        2.0 * (m * k * n) as f64,
-        peak,
-        || {
-            no_grad(|| linear(&x, &w, None, Activation::None, None));
-        },
-    );
+    let x = random(&[m, k]);
+    for_dtypes(param(&[n, k]), |w, dtype| {
+        let name = format!("linear {m}x{k}x{n} {dtype}");
+        report(&name, 2.0 * (m * k * n) as f64, peak, || {
+            no_grad(|| linear(&x, w, None, Activation::None, None));
+        });
+    });
 }
 
 fn bench_conv(channels: usize, size: usize, peak: f64) {
-    let (x, w) = (random(&[1, size, size, channels]), param(&[channels, channels, 3, 3]));
+    let x = random(&[1, size, size, channels]);
     let flops = 2.0 * (size * size * channels * channels * 9) as f64;
-    report(&format!("conv 3x3 {channels}ch {size}x{size} f32"), flops, peak, || {
-        no_grad(|| conv2d(&x, &w, None, Conv2d::padded(1), Activation::None, None));
+    for_dtypes(param(&[channels, channels, 3, 3]), |w, dtype| {
+        report(
+            &format!("conv 3x3 {channels}ch {size}x{size} {dtype}"),
+            flops,
+            peak,
+            || {
+                no_grad(|| conv2d(&x, w, None, Conv2d::padded(1), Activation::None, None));
+            },
+        );
     });
 }
 

@@ -1,6 +1,7 @@
 //! CPU kernels. Each op's meaning is in `ops/`; the files here only run it fast.
 pub mod activation;
 pub mod attention;
+pub mod bf16;
 pub mod conv2d;
 pub mod depthwise;
 pub mod elementwise;

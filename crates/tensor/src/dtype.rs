@@ -1,4 +1,5 @@
-/// Storage type of a tensor's elements. Ops compute in `f32`, whatever the storage.
+/// Storage type of a tensor's elements. Activations are `f32`; weights may be kept in bf16
+/// ([`Param::narrow_to_bf16`](crate::Param::narrow_to_bf16)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DType {
     F32,

@@ -1,5 +1,7 @@
-use crate::Tensor;
 use crate::autograd::Node;
+use crate::cpu::gemm::Packed;
+use crate::{DType, Tensor};
+use half::bf16;
 use std::sync::{Arc, RwLock};
 
 /// A parameter of a network: a tensor in the file's layout plus, once used, its packed form.
@@ -11,9 +13,25 @@ pub struct Param {
 
 struct State {
     tensor: Tensor,
+    /// The value where it is kept in bf16; `tensor` is then a scalar.
+    narrow: Option<(Vec<bf16>, Vec<usize>)>,
     /// `Packed` weights by use ("forward", "backward"), dropped when the value changes.
-    packed: Vec<(u8, Arc<Vec<f32>>)>,
+    packed: Vec<(u8, Arc<Packed>)>,
     node: Option<Arc<Node>>,
+}
+
+impl State {
+    fn shape(&self) -> &[usize] {
+        self.narrow.as_ref().map_or(self.tensor.shape(), |(_, shape)| shape)
+    }
+
+    /// The value in f32, off the tape.
+    fn wide(&self) -> Tensor {
+        match &self.narrow {
+            None => self.tensor.clone(),
+            Some((values, shape)) => Tensor::from_vec(values.iter().map(|x| x.to_f32()).collect(), shape),
+        }
+    }
 }
 
 impl Param {
@@ -21,6 +39,7 @@ impl Param {
         Self {
             inner: Arc::new(RwLock::new(State {
                 tensor: tensor.detach(),
+                narrow: None,
                 packed: Vec::new(),
                 node: None,
             })),
@@ -36,26 +55,55 @@ impl Param {
     }
 
     pub fn shape(&self) -> Vec<usize> {
-        self.read().tensor.shape().to_vec()
+        self.read().shape().to_vec()
     }
 
     pub fn numel(&self) -> usize {
-        self.read().tensor.numel()
+        self.read().shape().iter().product()
     }
 
-    /// The value; on the tape if the parameter is trainable.
+    /// The value; on the tape if the parameter is trainable. Kept in bf16, it is widened anew each time.
     pub fn tensor(&self) -> Tensor {
         let state = self.read();
-        let mut tensor = state.tensor.clone();
+        let mut tensor = state.wide();
         tensor.node.clone_from(&state.node);
         tensor
+    }
+
+    /// A scalar in the parameter's place on the tape: for ops that read the packed form only.
+    pub(crate) fn on_tape(&self) -> Tensor {
+        let mut place = Tensor::scalar(0.0);
+        place.node.clone_from(&self.read().node);
+        place
+    }
+
+    pub fn dtype(&self) -> DType {
+        if self.read().narrow.is_some() {
+            DType::BF16
+        } else {
+            DType::F32
+        }
+    }
+
+    /// Keeps the value in bf16, half the memory, until it is [`set`](Self::set). Convolutions and linear layers
+    /// then multiply in bf16 and sum in f32. For inference: a trainable parameter stays as it is.
+    pub fn narrow_to_bf16(&self) {
+        let mut state = self.write();
+        if state.node.is_some() || state.narrow.is_some() {
+            return;
+        }
+        let values = state.tensor.data().iter().map(|x| bf16::from_f32(*x)).collect();
+        state.narrow = Some((values, state.tensor.shape().to_vec()));
+        state.tensor = Tensor::scalar(0.0);
+        state.packed.clear();
     }
 
     /// Replaces the value (same shape); packed forms are rebuilt at the next use.
     pub fn set(&self, tensor: &Tensor) {
         let mut state = self.write();
-        assert_eq!(state.tensor.shape(), tensor.shape(), "a parameter keeps its shape");
+        assert_eq!(state.shape(), tensor.shape(), "a parameter keeps its shape");
         state.tensor = tensor.detach();
+        state.narrow = None;
         state.packed.clear();
     }
 
@@ -63,6 +111,10 @@ impl Param {
     pub fn update(&self, f: impl FnOnce(&mut [f32])) {
         let mut state = self.write();
         state.packed.clear();
+        if state.narrow.is_some() {
+            state.tensor = state.wide();
+            state.narrow = None;
+        }
         let shape = state.tensor.shape().to_vec();
         let mut data = std::mem::replace(&mut state.tensor, Tensor::scalar(0.0)).into_vec();
         f(&mut data);
@@ -82,7 +134,7 @@ impl Param {
     }
 
     /// The packed form for `usage`, built once per value.
-    pub(crate) fn packed(&self, usage: u8, pack: impl FnOnce(&Tensor) -> Vec<f32>) -> Arc<Vec<f32>> {
+    pub(crate) fn packed(&self, usage: u8, pack: impl FnOnce(&Tensor, DType) -> Packed) -> Arc<Packed> {
         if let Some((_, packed)) = self.read().packed.iter().find(|(u, _)| *u == usage) {
             return packed.clone();
         }
@@ -90,7 +142,12 @@ impl Param {
         if let Some((_, packed)) = state.packed.iter().find(|(u, _)| *u == usage) {
             return packed.clone();
         }
-        let packed = Arc::new(pack(&state.tensor));
+        let dtype = if state.narrow.is_some() {
+            DType::BF16
+        } else {
+            DType::F32
+        };
+        let packed = Arc::new(pack(&state.wide(), dtype));
         state.packed.push((usage, packed.clone()));
         packed
     }

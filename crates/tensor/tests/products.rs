@@ -46,6 +46,49 @@ fn linear_matches_plain_loops_on_awkward_shapes() {
     }
 }
 
+/// Values that bf16 holds exactly: the products are then exact and only the order of the sum is the engine's.
+fn bf16_tensor(seed: u64, shape: &[usize]) -> Tensor {
+    let values = random_tensor(seed, shape)
+        .data()
+        .iter()
+        .map(|x| half::bf16::from_f32(*x).to_f32())
+        .collect();
+    Tensor::from_vec(values, shape)
+}
+
+fn narrow(t: &Tensor) -> Param {
+    let param = Param::new(t.clone());
+    param.narrow_to_bf16();
+    assert_eq!(param.dtype(), prima_tensor::DType::BF16);
+    param
+}
+
+#[test]
+fn bf16_weights_multiply_bf16_values_and_sum_in_f32() {
+    for (m, k, n) in [(1, 1, 1), (7, 5, 17), (97, 401, 33), (30, 769, 40)] {
+        let (x, w) = (bf16_tensor(1, &[m, k]), bf16_tensor(2, &[n, k]));
+        let got = linear(&x, &narrow(&w), None, Activation::None, None);
+        assert_close(&got, &Tensor::from_vec(plain_linear(&x, &w, None), &[m, n]), 1e-5);
+    }
+    let (x, w) = (bf16_tensor(5, &[2, 7, 5, 3]), bf16_tensor(6, &[19, 3, 3, 3]));
+    let run = |w: &Param| conv2d(&x, w, None, Conv2d::padded(1), Activation::None, None);
+    assert_close(&run(&narrow(&w)), &run(&Param::new(w.clone())), 1e-5);
+}
+
+#[test]
+fn a_narrow_parameter_rounds_its_value_and_takes_a_new_one_in_f32() {
+    let param = narrow(&Tensor::from_vec(vec![1.0 + 1e-4, -2.5], &[1, 2]));
+    assert_eq!(
+        (param.shape(), param.numel(), param.tensor().data()),
+        (vec![1, 2], 2, &[1.0f32, -2.5][..])
+    );
+    param.update(|values| values[0] += 1e-4);
+    assert_eq!(
+        (param.dtype(), param.tensor().data()[0]),
+        (prima_tensor::DType::F32, 1.0 + 1e-4)
+    );
+}
+
 /// A parameter whose value takes part in a gradient check as an ordinary input.
 fn as_param(t: &Tensor) -> Param {
     let p = Param::new(t.clone());

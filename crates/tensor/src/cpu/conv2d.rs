@@ -1,7 +1,7 @@
 //! Convolution as an implicit GEMM: the rows of the left matrix are gathered from the
 //! channels-last picture while they are packed, tap by tap, so im2col is never stored.
 
-use crate::cpu::gemm::{self, Epilogue, Left, interleave};
+use crate::cpu::gemm::{self, Epilogue, Left, Packed, interleave};
 use crate::cpu::parallel::zeros;
 use crate::{Activation, Conv2d, Param, Tensor};
 use rayon::prelude::*;
@@ -191,7 +191,7 @@ fn gather_product(
     picture: &Tensor,
     windows: impl Fn(Range<usize>) -> Vec<Window> + Sync,
     at: impl Fn(Window, usize, usize) -> Option<usize> + Sync,
-    packed: &[f32],
+    packed: &Packed,
     epilogue: &Epilogue,
 ) -> Vec<f32> {
     let (data, channels) = (picture.data(), picture.dim(-1));
@@ -218,8 +218,8 @@ pub(crate) fn forward(
     residual: Option<&Tensor>,
 ) -> Tensor {
     let (m, n, k) = (s.out_pixels(), s.outputs, s.taps() * s.inputs);
-    let packed = weight.packed(FORWARD, |w| {
-        gemm::pack_right(n, k, |cols, nr, panel| {
+    let packed = weight.packed(FORWARD, |w, dtype| {
+        let values = gemm::pack_right(n, k, |cols, nr, panel| {
             for i in 0..s.inputs {
                 for t in 0..s.taps() {
                     for (value, o) in panel[(t * s.inputs + i) * nr..].iter_mut().zip(cols.clone()) {
@@ -227,7 +227,8 @@ pub(crate) fn forward(
                     }
                 }
             }
-        })
+        });
+        Packed::new(values, k, dtype)
     });
     let out_shape = [s.batch, s.out_height, s.out_width, s.outputs];
     assert!(
@@ -253,8 +254,8 @@ pub(crate) fn forward(
 
 pub(crate) fn grad_input(s: &Shape, g: &Tensor, weight: &Param) -> Tensor {
     let (m, n, k) = (s.batch * s.height * s.width, s.inputs, s.taps() * s.outputs);
-    let packed = weight.packed(BACKWARD, |w| {
-        gemm::pack_right(n, k, |cols, nr, panel| {
+    let packed = weight.packed(BACKWARD, |w, _| {
+        Packed::F32(gemm::pack_right(n, k, |cols, nr, panel| {
             for o in 0..s.outputs {
                 for t in 0..s.taps() {
                     for (value, i) in panel[(t * s.outputs + o) * nr..].iter_mut().zip(cols.clone()) {
@@ -262,7 +263,7 @@ pub(crate) fn grad_input(s: &Shape, g: &Tensor, weight: &Param) -> Tensor {
                     }
                 }
             }
-        })
+        }))
     });
     let out = gather_product(
         s,
@@ -316,7 +317,7 @@ impl Left for GatherTransposed<'_> {
 
 pub(crate) fn grad_weight(s: &Shape, g: &Tensor, x: &Tensor) -> Tensor {
     let (m, n, k) = (s.taps() * s.inputs, s.outputs, s.out_pixels());
-    let packed = gemm::pack_right_rows(g.data(), n, k);
+    let packed = Packed::F32(gemm::pack_right_rows(g.data(), n, k));
     let left = GatherTransposed {
         shape: s,
         data: x.data(),

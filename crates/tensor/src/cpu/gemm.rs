@@ -2,8 +2,9 @@
 //! register-blocked micro-kernel, chosen at run time. Convolutions come here too: what
 //! they pack as the left matrix is gathered straight from the picture (implicit GEMM).
 
-use crate::Activation;
+use crate::cpu::bf16;
 use crate::cpu::parallel::zeros;
+use crate::{Activation, DType};
 use rayon::prelude::*;
 use std::cell::RefCell;
 use std::ops::Range;
@@ -12,12 +13,16 @@ use std::sync::OnceLock;
 /// `tile[mr × nr] = a[k × mr]ᵀ · b[k × nr]`, both packed with `k` outermost.
 type MicroKernel = unsafe fn(k: usize, a: *const f32, b: *const f32, tile: *mut f32);
 
-/// A micro-kernel and its register block.
+/// The same on bf16, two values of `k` in each word: `tile[mr × nr] = a[pairs × mr]ᵀ · b[pairs × nr]`, summed in f32.
+type PairKernel = unsafe fn(pairs: usize, a: *const u32, b: *const u32, tile: *mut f32);
+
+/// The micro-kernels of a machine and their register block.
 pub(crate) struct Kernel {
     pub name: &'static str,
     pub mr: usize,
     pub nr: usize,
     run: MicroKernel,
+    run_bf16: PairKernel,
 }
 
 /// Largest register block of any kernel.
@@ -36,11 +41,17 @@ pub(crate) fn kernel() -> &'static Kernel {
         #[cfg(target_arch = "x86_64")]
         {
             if is_x86_feature_detected!("avx512f") {
+                let bf16 = is_x86_feature_detected!("avx512bf16");
                 return Kernel {
-                    name: "avx512",
+                    name: if bf16 { "avx512-bf16" } else { "avx512" },
                     mr: 12,
                     nr: 32,
                     run: x86::avx512_12x32,
+                    run_bf16: if bf16 {
+                        bf16::avx512bf16_12x32
+                    } else {
+                        bf16::avx512_12x32
+                    },
                 };
             }
             if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
@@ -49,6 +60,7 @@ pub(crate) fn kernel() -> &'static Kernel {
                     mr: 6,
                     nr: 16,
                     run: x86::avx2_6x16,
+                    run_bf16: bf16::avx2_6x16,
                 };
             }
         }
@@ -57,6 +69,7 @@ pub(crate) fn kernel() -> &'static Kernel {
             mr: 6,
             nr: 8,
             run: portable_6x8,
+            run_bf16: bf16::portable_6x8,
         }
     })
 }
@@ -175,6 +188,28 @@ pub(crate) trait Left: Sync {
     fn pack(&self, rows: Range<usize>, ks: Range<usize>, mr: usize, out: &mut [f32]);
 }
 
+/// A right matrix, packed: `[n / nr][k][nr]` values, or `[n / nr][k / 2][nr]` pairs of bf16.
+#[derive(Debug)]
+pub(crate) enum Packed {
+    F32(Vec<f32>),
+    Bf16(Vec<u32>),
+}
+
+impl Packed {
+    /// `values` as [`pack_right`] leaves them; anything but f32 becomes bf16.
+    pub fn new(values: Vec<f32>, k: usize, dtype: DType) -> Self {
+        if dtype == DType::F32 || k == 0 {
+            return Self::F32(values);
+        }
+        let nr = kernel().nr;
+        let mut pairs = Vec::with_capacity(values.len() / k * k.div_ceil(2));
+        for panel in values.chunks_exact(k * nr) {
+            bf16::append_pairs(panel, nr, &mut pairs);
+        }
+        Self::Bf16(pairs)
+    }
+}
+
 /// The right matrix packed whole: `[n / nr][k][nr]`, columns past the end zero.
 /// `fill(panel's columns, out[k × nr])` writes one zeroed panel.
 pub(crate) fn pack_right(n: usize, k: usize, fill: impl Fn(Range<usize>, usize, &mut [f32]) + Sync) -> Vec<f32> {
@@ -208,7 +243,7 @@ pub(crate) fn pack_right_transposed(b: &[f32], n: usize, k: usize) -> Vec<f32> {
 }
 
 thread_local! {
-    static LEFT_BLOCK: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    static LEFT_BLOCK: RefCell<(Vec<f32>, Vec<u32>)> = const { RefCell::new((Vec::new(), Vec::new())) };
 }
 
 /// The output, shared between tasks that write disjoint blocks of it.
@@ -216,8 +251,8 @@ struct Output(*mut f32);
 // SAFETY: every task writes rows × columns that no other task touches.
 unsafe impl Sync for Output {}
 
-/// `epilogue(left[m × k] · right[k × n])`, row-major; `right` comes from [`pack_right`].
-pub(crate) fn gemm(m: usize, n: usize, k: usize, left: &dyn Left, right: &[f32], epilogue: &Epilogue) -> Vec<f32> {
+/// `epilogue(left[m × k] · right[k × n])`, row-major. Where `right` is bf16, so is `left` while it is multiplied.
+pub(crate) fn gemm(m: usize, n: usize, k: usize, left: &dyn Left, right: &Packed, epilogue: &Epilogue) -> Vec<f32> {
     if m == 0 || n == 0 {
         return Vec::new();
     }
@@ -262,21 +297,39 @@ struct Block {
 }
 
 impl Block {
-    fn run(&self, kernel: &Kernel, left: &dyn Left, right: &[f32], epilogue: &Epilogue, output: &Output) {
+    fn run(&self, kernel: &Kernel, left: &dyn Left, right: &Packed, epilogue: &Epilogue, output: &Output) {
         let (mr, nr) = (kernel.mr, kernel.nr);
         let tiles = self.rows.len().div_ceil(mr);
         let mut tile = [0.0f32; MAX_TILE];
-        LEFT_BLOCK.with_borrow_mut(|packed| {
+        LEFT_BLOCK.with_borrow_mut(|(packed, pairs)| {
             packed.resize(tiles * mr * KC.min(self.k), 0.0);
             for k0 in (0..self.k).step_by(KC) {
                 let depth = KC.min(self.k - k0);
-                left.pack(self.rows.clone(), k0..k0 + depth, mr, &mut packed[..tiles * mr * depth]);
+                let packed = &mut packed[..tiles * mr * depth];
+                left.pack(self.rows.clone(), k0..k0 + depth, mr, packed);
+                if let Packed::Bf16(_) = right {
+                    pairs.clear();
+                    for panel in packed.chunks_exact(mr * depth) {
+                        bf16::append_pairs(panel, mr, pairs);
+                    }
+                }
+                let half = depth.div_ceil(2);
                 for panel in self.panels.clone() {
-                    let b = &right[(panel * self.k + k0) * nr..][..depth * nr];
                     for t in 0..tiles {
-                        let a = &packed[t * mr * depth..][..mr * depth];
-                        // SAFETY: a, b and tile have the lengths that the kernel reads and writes.
-                        unsafe { (kernel.run)(depth, a.as_ptr(), b.as_ptr(), tile.as_mut_ptr()) };
+                        // SAFETY of both: a, b and tile have the lengths that the kernel reads and writes. KC is even,
+                        // so that a block of the depth begins with a whole pair.
+                        match right {
+                            Packed::F32(right) => {
+                                let a = &packed[t * mr * depth..][..mr * depth];
+                                let b = &right[(panel * self.k + k0) * nr..][..depth * nr];
+                                unsafe { (kernel.run)(depth, a.as_ptr(), b.as_ptr(), tile.as_mut_ptr()) };
+                            }
+                            Packed::Bf16(right) => {
+                                let a = &pairs[t * mr * half..][..mr * half];
+                                let b = &right[(panel * self.k.div_ceil(2) + k0 / 2) * nr..][..half * nr];
+                                unsafe { (kernel.run_bf16)(half, a.as_ptr(), b.as_ptr(), tile.as_mut_ptr()) };
+                            }
+                        }
                         self.store(kernel, &tile, t, panel, k0, k0 + depth == self.k, epilogue, output);
                     }
                 }

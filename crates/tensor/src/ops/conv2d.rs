@@ -38,7 +38,7 @@ pub fn conv2d(
     residual: Option<&Tensor>,
 ) -> Tensor {
     let shape = Shape::new(x.shape(), &weight.shape(), geometry);
-    let w = weight.tensor();
+    let w = weight.on_tape();
     let b = bias.map(Param::tensor);
     let mut inputs = vec![x, &w];
     inputs.extend(&b);

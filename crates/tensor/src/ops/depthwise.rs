@@ -1,5 +1,6 @@
 use crate::autograd::is_recording;
 use crate::cpu::depthwise::{self as kernel, Shape};
+use crate::cpu::gemm::Packed;
 use crate::{Activation, Conv2d, Param, Tensor};
 
 /// Which packed form of the weight this op keeps.
@@ -13,7 +14,7 @@ const FORWARD: u8 = 0;
 pub fn depthwise_conv2d(x: &Tensor, weight: &Param, bias: Option<&Param>, geometry: Conv2d, act: Activation) -> Tensor {
     let bias = bias.map(Param::tensor);
     assert!(
-        !is_recording(&[x, &weight.tensor()]),
+        !is_recording(&[x, &weight.on_tape()]),
         "depthwise_conv2d has no backward: call it under no_grad"
     );
     assert!(
@@ -55,9 +56,12 @@ pub fn depthwise_conv2d(x: &Tensor, weight: &Param, bias: Option<&Param>, geomet
         top,
         left,
     };
-    let packed = weight.packed(FORWARD, |w| kernel::pack(w.data(), channels));
+    let packed = weight.packed(FORWARD, |w, _| Packed::F32(kernel::pack(w.data(), channels)));
+    let Packed::F32(packed) = &*packed else {
+        unreachable!("packed as f32 one line above")
+    };
     let zeros = vec![0.0; if bias.is_none() { channels } else { 0 }];
     let bias = bias.as_ref().map_or(zeros.as_slice(), Tensor::data);
-    let out = kernel::forward(s, batch, x.data(), &packed, bias, act);
+    let out = kernel::forward(s, batch, x.data(), packed, bias, act);
     Tensor::from_vec(out, &[batch, s.out_height, s.out_width, channels])
 }

@@ -1,5 +1,5 @@
 use crate::autograd::{is_recording, record};
-use crate::cpu::gemm::{self, Columns, Epilogue, Rows};
+use crate::cpu::gemm::{self, Columns, Epilogue, Packed, Rows};
 use crate::{Activation, Param, Tensor, activation, add};
 use rayon::prelude::*;
 
@@ -10,7 +10,7 @@ const BACKWARD: u8 = 1;
 /// `act(x · weightᵀ + bias) + residual`. `x` is `[..., in]`, `weight` `[out, in]`, `bias` `[out]`,
 /// `residual` `[..., out]`.
 pub fn linear(x: &Tensor, weight: &Param, bias: Option<&Param>, act: Activation, residual: Option<&Tensor>) -> Tensor {
-    let w = weight.tensor();
+    let w = weight.on_tape();
     let b = bias.map(Param::tensor);
     let mut inputs = vec![x, &w];
     inputs.extend(&b);
@@ -40,7 +40,9 @@ fn forward(x: &Tensor, weight: &Param, bias: Option<&Tensor>, act: Activation, r
         residual.is_none_or(|r| r.shape() == out_shape),
         "linear: residual shape"
     );
-    let packed = weight.packed(FORWARD, |w| gemm::pack_right_transposed(w.data(), n, k));
+    let packed = weight.packed(FORWARD, |w, dtype| {
+        Packed::new(gemm::pack_right_transposed(w.data(), n, k), k, dtype)
+    });
     let epilogue = Epilogue {
         bias: bias.map(Tensor::data),
         act,
@@ -54,7 +56,7 @@ fn grad_input(g: &Tensor, weight: &Param, x_shape: &[usize]) -> Tensor {
     let shape = weight.shape();
     let (n, k) = (shape[0], shape[1]);
     let m = g.numel() / n;
-    let packed = weight.packed(BACKWARD, |w| gemm::pack_right_rows(w.data(), k, n));
+    let packed = weight.packed(BACKWARD, |w, _| Packed::F32(gemm::pack_right_rows(w.data(), k, n)));
     let left = Rows { data: g.data(), k: n };
     Tensor::from_vec(gemm::gemm(m, k, n, &left, &packed, &Epilogue::NONE), x_shape)
 }
@@ -62,7 +64,7 @@ fn grad_input(g: &Tensor, weight: &Param, x_shape: &[usize]) -> Tensor {
 fn grad_weight(g: &Tensor, x: &Tensor) -> Tensor {
     let (n, k) = (g.dim(-1), x.dim(-1));
     let m = g.numel() / n;
-    let packed = gemm::pack_right_rows(x.data(), k, m);
+    let packed = Packed::F32(gemm::pack_right_rows(x.data(), k, m));
     let left = Columns { data: g.data(), m: n };
     Tensor::from_vec(gemm::gemm(n, k, m, &left, &packed, &Epilogue::NONE), &[n, k])
 }
