@@ -9,7 +9,15 @@ use std::process::{Child, Command, Stdio};
 
 /// Typists at human speed against the live protocol; `args` go to the example `bench_studio`.
 pub fn bench_studio(root: &Path, args: &[String]) -> Result<()> {
-    let mut line = vec!["run", "--release", "-p", "prima-server", "--example", "bench_studio", "--"];
+    let mut line = vec![
+        "run",
+        "--release",
+        "-p",
+        "prima-server",
+        "--example",
+        "bench_studio",
+        "--",
+    ];
     line.extend(args.iter().map(String::as_str));
     cargo(root, &line)
 }
@@ -48,7 +56,8 @@ pub fn clients(root: &Path, python: Option<PathBuf>) -> Result<Option<String>> {
         .status();
     if !there.is_ok_and(|status| status.success()) {
         return Ok(Some(
-            "Python clients: python3 (or $PRIMA_PYTHON) lacks the packages of scripts/clients/requirements.txt.".to_owned(),
+            "Python clients: python3 (or $PRIMA_PYTHON) lacks the packages of scripts/clients/requirements.txt."
+                .to_owned(),
         ));
     }
     cargo(root, &["build", "--release", "-p", "prima-cli"])?;
@@ -64,7 +73,9 @@ pub fn clients(root: &Path, python: Option<PathBuf>) -> Result<Option<String>> {
 
 fn binary(root: &Path) -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    target.join("release").join(format!("prima{}", std::env::consts::EXE_SUFFIX))
+    target
+        .join("release")
+        .join(format!("prima{}", std::env::consts::EXE_SUFFIX))
 }
 
 /// `prima serve` on a free port, ended when dropped.

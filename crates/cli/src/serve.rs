@@ -181,7 +181,9 @@ async fn asked_to_stop() {
 
 /// Structured logs on stderr; `RUST_LOG` or `PRIMA_LOG` chooses how much (`debug` shows each request).
 fn log() {
-    let level = ["PRIMA_LOG", "RUST_LOG"].iter().find_map(|name| std::env::var(name).ok()?.parse().ok());
+    let level = ["PRIMA_LOG", "RUST_LOG"]
+        .iter()
+        .find_map(|name| std::env::var(name).ok()?.parse().ok());
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_target(false)

@@ -79,6 +79,15 @@ impl Settings {
     }
 }
 
+impl Pipeline {
+    /// Width and height in pixels at which an initial picture is painted over where the request does
+    /// not say: its own, if the model can be expected to cope, else the same shape at the model's area.
+    pub fn fit(&self, picture: &Picture) -> (usize, usize) {
+        let defaults = self.defaults();
+        fit(picture, defaults.width * defaults.height, self.size_multiple())
+    }
+}
+
 /// The request's choices over the model's: explicit timesteps of the model's card stand only where
 /// the request leaves scheduler and spacing alone.
 fn schedule_options(defaults: &Defaults, request: &ScheduleOptions) -> ScheduleOptions {
@@ -98,7 +107,7 @@ fn size(pipeline: &Pipeline, request: &Request) -> Result<(usize, usize), Error>
     let defaults = pipeline.defaults();
     let multiple = pipeline.size_multiple();
     let (width, height) = match &request.init_image {
-        Some(image) => fit(&image.picture, defaults.width * defaults.height, multiple),
+        Some(image) => pipeline.fit(&image.picture),
         None => (defaults.width, defaults.height),
     };
     let (width, height) = (request.width.unwrap_or(width), request.height.unwrap_or(height));

@@ -59,6 +59,11 @@ impl Pipeline {
         Ok(response(request, settings, pictures, timings, warnings))
     }
 
+    /// Whether [`paint`](Self::paint) would take this request on; costs next to nothing.
+    pub fn check(&self, request: &Request) -> Result<(), Error> {
+        Settings::new(self, request).map(|_| ())
+    }
+
     /// What a picture looks like on its way: the `denoised` of [`Progress::Step`], decoded.
     pub fn preview(&self, denoised: &Tensor) -> Result<Vec<crate::Picture>, Error> {
         no_grad(|| self.parts.vae.decode(denoised, &mut || true))

@@ -36,7 +36,10 @@ struct Args {
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
     runtime.block_on(bench(args))
 }
 
@@ -57,13 +60,27 @@ async fn bench(args: Args) -> Result<()> {
     }
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("ws://{}/live", listener.local_addr()?);
-    let server = tokio::spawn(serve(listener, engine, ServerOptions::default(), std::future::pending()));
+    let server = tokio::spawn(serve(
+        listener,
+        engine,
+        ServerOptions::default(),
+        std::future::pending(),
+    ));
 
     let mut rows = Vec::new();
     if !args.json {
         println!(
             "{:>8} {:>6} {:>7} {:>8} {:>8} {:>8} {:>8} {:>10} {:>16} {:>8}",
-            "typists", "keys", "frames", "p50 ms", "p95 ms", "max ms", "dropped", "cancelled", "slowest/average", "last rev"
+            "typists",
+            "keys",
+            "frames",
+            "p50 ms",
+            "p95 ms",
+            "max ms",
+            "dropped",
+            "cancelled",
+            "slowest/average",
+            "last rev"
         );
     }
     for &count in &args.typists {
@@ -80,14 +97,21 @@ async fn bench(args: Args) -> Result<()> {
                 row["dropped"].as_u64().unwrap_or(0),
                 row["cancelled"].as_u64().unwrap_or(0),
                 row["slowest_to_average"].as_f64().unwrap_or(0.0),
-                if row["last_painted"] == true { "painted" } else { "MISSING" }
+                if row["last_painted"] == true {
+                    "painted"
+                } else {
+                    "MISSING"
+                }
             );
         }
         rows.push(row);
     }
     server.abort();
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&json!({"speed_keys_per_s": args.speed, "runs": rows}))?);
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&json!({"speed_keys_per_s": args.speed, "runs": rows}))?
+        );
     }
     for row in &rows {
         ensure!(row["last_painted"] == true, "a last revision was not painted: {row}");

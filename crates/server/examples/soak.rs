@@ -46,7 +46,10 @@ const QUIET: Duration = Duration::from_secs(20);
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
     runtime.block_on(soak(args))
 }
 
@@ -83,7 +86,10 @@ async fn soak(args: Args) -> Result<()> {
     let total = Duration::from_secs_f64(args.minutes * 60.0);
     let mut all = Vec::new();
     let mut sizes = Vec::new();
-    println!("{:>7} {:>8} {:>8} {:>8} {:>8} {:>8} {:>9} {:>8} {:>8}", "s", "RSS MB", "p50 ms", "p95 ms", "floods", "stalls", "vanished", "garbage", "refused");
+    println!(
+        "{:>7} {:>8} {:>8} {:>8} {:>8} {:>8} {:>9} {:>8} {:>8}",
+        "s", "RSS MB", "p50 ms", "p95 ms", "floods", "stalls", "vanished", "garbage", "refused"
+    );
     while began.elapsed() < total {
         sleep(Duration::from_secs(15).min(total)).await;
         if let Some(status) = server.try_wait()? {
@@ -107,9 +113,21 @@ async fn soak(args: Args) -> Result<()> {
         all.extend(seen);
     }
     let p95 = percentile(&all, 0.95);
-    let early = sizes.iter().take(sizes.len().div_ceil(3)).copied().fold(at_rest, f64::max);
-    let late = sizes.iter().rev().take(sizes.len().div_ceil(3)).copied().fold(0.0, f64::max);
-    println!("honest typist under attack: {} keys, p95 {p95:.0} ms (alone {quiet:.0} ms)", all.len());
+    let early = sizes
+        .iter()
+        .take(sizes.len().div_ceil(3))
+        .copied()
+        .fold(at_rest, f64::max);
+    let late = sizes
+        .iter()
+        .rev()
+        .take(sizes.len().div_ceil(3))
+        .copied()
+        .fold(0.0, f64::max);
+    println!(
+        "honest typist under attack: {} keys, p95 {p95:.0} ms (alone {quiet:.0} ms)",
+        all.len()
+    );
     println!("memory: {at_rest:.0} MB at rest, at most {early:.0} MB in the first third, {late:.0} MB in the last");
     ensure!(panics.load(Ordering::Relaxed) == 0, "the server panicked");
     ensure!(!all.is_empty(), "the honest typist was never answered");
@@ -134,8 +152,12 @@ fn watch_for_panics(server: &mut Child, panics: Arc<AtomicU64>) {
 
 fn resident_mb(server: &Child) -> Result<f64> {
     let id = server.id().context("the server has ended")?;
-    let status = std::fs::read_to_string(format!("/proc/{id}/status")).context("memory is read from /proc, which only Linux has")?;
-    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let status = std::fs::read_to_string(format!("/proc/{id}/status"))
+        .context("memory is read from /proc, which only Linux has")?;
+    let line = status
+        .lines()
+        .find_map(|l| l.strip_prefix("VmRSS:"))
+        .context("no VmRSS")?;
     Ok(line.split_whitespace().next().context("no VmRSS")?.parse::<f64>()? / 1024.0)
 }
 
@@ -174,7 +196,8 @@ async fn stall(url: String, deeds: Arc<Deeds>) {
         if let Ok(mut socket) = connect(&url).await {
             deeds.stalls.fetch_add(1, Ordering::Relaxed);
             for rev in 1..100_000 {
-                let message = json!({"type": "paint", "rev": rev, "prompt": format!("stall {rev}"), "width": 256, "height": 256});
+                let message =
+                    json!({"type": "paint", "rev": rev, "prompt": format!("stall {rev}"), "width": 256, "height": 256});
                 if socket.send(Message::text(message.to_string())).await.is_err() {
                     break;
                 }
@@ -201,7 +224,10 @@ async fn vanish(url: String, deeds: Arc<Deeds>) {
 /// The same over HTTP: the request is sent and the connection dropped.
 async fn vanish_over_http(host: String, deeds: Arc<Deeds>) {
     let body = json!({"prompt": "gone", "steps": 20, "width": 256, "height": 256}).to_string();
-    let head = format!("POST /sdapi/v1/txt2img HTTP/1.1\r\nhost: {host}\r\ncontent-length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "POST /sdapi/v1/txt2img HTTP/1.1\r\nhost: {host}\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
     for round in 0_u64.. {
         if let Ok(mut stream) = TcpStream::connect(&host).await {
             let _ = stream.write_all(format!("{head}{body}").as_bytes()).await;
@@ -233,13 +259,16 @@ async fn garbage(url: String, host: String, deeds: Arc<Deeds>) {
                 if socket.send(message).await.is_err() {
                     break;
                 }
-                if let Ok(Some(Ok(Message::Text(_)))) = tokio::time::timeout(Duration::from_secs(5), socket.next()).await {
+                if let Ok(Some(Ok(Message::Text(_)))) =
+                    tokio::time::timeout(Duration::from_secs(5), socket.next()).await
+                {
                     deeds.refused.fetch_add(1, Ordering::Relaxed);
                 }
             }
         }
         if let Ok(mut stream) = TcpStream::connect(&host).await {
-            let head = format!("POST /v1/images/generations HTTP/1.1\r\nhost: {host}\r\ncontent-length: 100000000\r\n\r\n");
+            let head =
+                format!("POST /v1/images/generations HTTP/1.1\r\nhost: {host}\r\ncontent-length: 100000000\r\n\r\n");
             let _ = stream.write_all(head.as_bytes()).await;
             let _ = stream.write_all(&vec![b'{'; 1 << 20]).await;
             deeds.garbage.fetch_add(1, Ordering::Relaxed);

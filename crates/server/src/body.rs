@@ -22,7 +22,10 @@ pub(crate) async fn read(limits: &Limits, body: Body) -> Result<Bytes, Refusal> 
         }
         Err(_) => Err(Refusal::new(
             StatusCode::REQUEST_TIMEOUT,
-            format!("the request body did not arrive within {} s", limits.body_time.as_secs()),
+            format!(
+                "the request body did not arrive within {} s",
+                limits.body_time.as_secs()
+            ),
         )),
     }
 }
@@ -34,7 +37,8 @@ pub(crate) async fn json<T: DeserializeOwned>(app: &App, request: Request) -> Re
 }
 
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
-    serde_json::from_slice(bytes).map_err(|e| Refusal::bad(format!("the request body is not what this route takes: {e}")))
+    serde_json::from_slice(bytes)
+        .map_err(|e| Refusal::bad(format!("the request body is not what this route takes: {e}")))
 }
 
 /// One part of a form.
@@ -57,7 +61,9 @@ pub(crate) async fn form(app: &App, request: Request, most: usize) -> Result<Vec
     // The bytes are here and counted.
     axum::extract::DefaultBodyLimit::disable().apply(&mut request);
     let wrong = |reason: String| Refusal::bad(format!("the request body is not a multipart form: {reason}"));
-    let mut multipart = Multipart::from_request(request, &()).await.map_err(|e| wrong(e.body_text()))?;
+    let mut multipart = Multipart::from_request(request, &())
+        .await
+        .map_err(|e| wrong(e.body_text()))?;
     let mut parts = Vec::new();
     while let Some(field) = multipart.next_field().await.map_err(|e| wrong(e.body_text()))? {
         if parts.len() == most {

@@ -38,7 +38,9 @@ pub(crate) async fn serve(State(app): State<App>, method: Method, uri: Uri, head
     };
     let known = Embedded::iter().any(|file| file == name);
     // With a folder, new files too, but only plain names below it.
-    let plain = name.split('/').all(|part| !part.is_empty() && !part.starts_with('.') && !part.contains(['\\', ':', '%']));
+    let plain = name
+        .split('/')
+        .all(|part| !part.is_empty() && !part.starts_with('.') && !part.contains(['\\', ':', '%']));
     if let Some(folder) = app.options.web_dir.as_ref().filter(|_| plain) {
         return match std::fs::read(folder.join(name)) {
             Ok(bytes) => answer(name, bytes, "no-store"),

@@ -37,7 +37,11 @@ pub(crate) async fn headers(request: Request, next: Next) -> Response {
     // A response that other origins may read says so itself.
     let shared = headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN);
     for &(name, value) in HEADERS {
-        let value = if shared && name == "cross-origin-resource-policy" { "cross-origin" } else { value };
+        let value = if shared && name == "cross-origin-resource-policy" {
+            "cross-origin"
+        } else {
+            value
+        };
         headers
             .entry(HeaderName::from_static(name))
             .or_insert(HeaderValue::from_static(value));
@@ -63,7 +67,11 @@ pub(crate) fn cors(origins: &[String]) -> Option<CorsLayer> {
 /// `http://localhost:3000`: a scheme and a host, no path.
 pub(crate) fn is_origin(text: &str) -> bool {
     let Ok(uri) = text.parse::<Uri>() else { return false };
-    uri.scheme().is_some() && uri.authority().is_some() && !text.ends_with('/') && uri.path() == "/" && uri.query().is_none()
+    uri.scheme().is_some()
+        && uri.authority().is_some()
+        && !text.ends_with('/')
+        && uri.path() == "/"
+        && uri.query().is_none()
 }
 
 /// Refuses requests that a foreign page sends (also the "simple" ones that browsers do not ask
@@ -120,7 +128,9 @@ pub(crate) fn check_origin(app: &App, headers: &HeaderMap) -> Result<(), Refusal
     };
     let origin = origin.to_str().unwrap_or("");
     let host = headers.get(header::HOST).and_then(|h| h.to_str().ok()).unwrap_or("");
-    let own = origin.split_once("://").is_some_and(|(_, authority)| !host.is_empty() && authority == host);
+    let own = origin
+        .split_once("://")
+        .is_some_and(|(_, authority)| !host.is_empty() && authority == host);
     if own || app.options.cors.iter().any(|allowed| allowed == origin) {
         return Ok(());
     }
@@ -159,7 +169,9 @@ fn given_tokens(headers: &HeaderMap, uri: &Uri) -> Vec<String> {
         if scheme.eq_ignore_ascii_case("bearer") {
             found.push(value.trim().to_owned());
         } else if scheme.eq_ignore_ascii_case("basic") {
-            let decoded = base64::engine::general_purpose::STANDARD.decode(value.trim()).unwrap_or_default();
+            let decoded = base64::engine::general_purpose::STANDARD
+                .decode(value.trim())
+                .unwrap_or_default();
             let decoded = String::from_utf8(decoded).unwrap_or_default();
             found.extend(decoded.split_once(':').map(|(_, password)| password.to_owned()));
         }
@@ -197,7 +209,13 @@ mod tests {
 
     #[test]
     fn loopback_names() {
-        for host in ["localhost:7860", "127.0.0.1:1", "[::1]:7860", "a.localhost", "LOCALHOST"] {
+        for host in [
+            "localhost:7860",
+            "127.0.0.1:1",
+            "[::1]:7860",
+            "a.localhost",
+            "LOCALHOST",
+        ] {
             assert!(is_loopback(name_of(host)), "{host}");
         }
         for host in ["evil.example:7860", "127.0.0.1.evil.example", "192.168.1.2"] {

@@ -21,7 +21,11 @@ pub(crate) async fn readyz(State(app): State<App>) -> Response {
         _ => StatusCode::SERVICE_UNAVAILABLE,
     };
     let model = app.engine.pipeline().map(prima_pipeline::Pipeline::name);
-    (status, Json(json!({"ready": stage == Stage::Ready, "stage": stage.to_string(), "model": model}))).into_response()
+    (
+        status,
+        Json(json!({"ready": stage == Stage::Ready, "stage": stage.to_string(), "model": model})),
+    )
+        .into_response()
 }
 
 /// The OpenAPI description.

@@ -203,10 +203,16 @@ fn on_event(
                 }
             }
             Event::Done(outcome) => {
-                metrics.paint_seconds.with_label_values(&[api]).observe(began.elapsed().as_secs_f64());
+                metrics
+                    .paint_seconds
+                    .with_label_values(&[api])
+                    .observe(began.elapsed().as_secs_f64());
                 let event = finished(outcome, &watch, denoised.take());
                 if let JobEvent::Painted(painted) = &event {
-                    metrics.pictures.with_label_values(&[api]).inc_by(painted.pictures.len() as u64);
+                    metrics
+                        .pictures
+                        .with_label_values(&[api])
+                        .inc_by(painted.pictures.len() as u64);
                 }
                 let _ = sender.send(event);
                 return ControlFlow::Continue(());
@@ -235,12 +241,17 @@ fn finished(outcome: Outcome, watch: &Watch, denoised: Option<Tensor>) -> JobEve
                 .map(|i| Parameters::of(request, &response, pipeline.name(), i))
                 .collect();
             Painted {
-                pictures: std::mem::take(&mut response.pictures).into_iter().zip(recipes).collect(),
+                pictures: std::mem::take(&mut response.pictures)
+                    .into_iter()
+                    .zip(recipes)
+                    .collect(),
                 response: Some(response),
             }
         }
         Err(Error::Cancelled) if watch.is_interrupted() || watch.is_skipped() => {
-            let pictures = denoised.and_then(|latents| pipeline.preview(&latents).ok()).unwrap_or_default();
+            let pictures = denoised
+                .and_then(|latents| pipeline.preview(&latents).ok())
+                .unwrap_or_default();
             let recipe = Parameters {
                 prompt: request.prompt.clone(),
                 ..Parameters::default()
@@ -262,23 +273,35 @@ pub(crate) fn check(app: &App, pipeline: &Pipeline, request: &Request) -> Result
     for (param, text) in [("prompt", request.prompt.as_str()), ("negative_prompt", negative)] {
         let chars = text.chars().count();
         if chars > limits.prompt_chars {
-            let message = format!("{param} has {chars} characters, more than the {} allowed", limits.prompt_chars);
+            let message = format!(
+                "{param} has {chars} characters, more than the {} allowed",
+                limits.prompt_chars
+            );
             return Err(Refusal::field(param, message));
         }
     }
     for (param, side) in [("width", request.width), ("height", request.height)] {
         if let Some(side) = side.filter(|&s| s > limits.max_side_px) {
-            let message = format!("{param} {side} is more than the {} pixels that this server paints", limits.max_side_px);
+            let message = format!(
+                "{param} {side} is more than the {} pixels that this server paints",
+                limits.max_side_px
+            );
             return Err(Refusal::field(param, message));
         }
     }
     let steps = request.schedule.num_inference_steps;
     if let Some(steps) = steps.filter(|&s| s > limits.max_steps) {
-        let message = format!("steps {steps} is more than the {} that this server takes", limits.max_steps);
+        let message = format!(
+            "steps {steps} is more than the {} that this server takes",
+            limits.max_steps
+        );
         return Err(Refusal::field("steps", message));
     }
     if request.num_images > limits.variants.min(MAX_IMAGES) {
-        let message = format!("{} pictures are more than the {} of one request", request.num_images, limits.variants);
+        let message = format!(
+            "{} pictures are more than the {} of one request",
+            request.num_images, limits.variants
+        );
         return Err(Refusal::field("n", message));
     }
     Ok(pipeline.check(request)?)
@@ -286,7 +309,9 @@ pub(crate) fn check(app: &App, pipeline: &Pipeline, request: &Request) -> Result
 
 /// `512x768` as width and height in pixels.
 pub(crate) fn parse_size(param: &'static str, text: &str) -> Result<(usize, usize), Refusal> {
-    let sides = text.split_once(['x', 'X', '\u{d7}']).and_then(|(w, h)| Some((w.trim().parse().ok()?, h.trim().parse().ok()?)));
+    let sides = text
+        .split_once(['x', 'X', '\u{d7}'])
+        .and_then(|(w, h)| Some((w.trim().parse().ok()?, h.trim().parse().ok()?)));
     sides.ok_or_else(|| {
         let text = short(text, 40);
         Refusal::field(param, format!("{param} {text:?} is not a size such as 512x512"))

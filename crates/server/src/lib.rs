@@ -20,6 +20,7 @@ mod files;
 mod guard;
 mod health;
 mod jobs;
+mod listen;
 mod live;
 mod metrics;
 mod openai;
@@ -45,7 +46,9 @@ use tower_http::trace::TraceLayer;
 /// Why the server does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("{address} is reachable from other machines, so a token is needed: add --token SECRET, or use --host 127.0.0.1")]
+    #[error(
+        "{address} is reachable from other machines, so a token is needed: add --token SECRET, or use --host 127.0.0.1"
+    )]
     TokenNeeded { address: SocketAddr },
     #[error("--cors {origin} is not an origin such as http://localhost:3000")]
     Origin { origin: String },
@@ -59,21 +62,23 @@ pub async fn serve(
     listener: TcpListener,
     engine: Engine,
     options: ServerOptions,
-    shutdown: impl Future<Output = ()> + Send + 'static,
+    shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let address = listener.local_addr()?;
     options.check(address)?;
     let app = App::new(engine.clone(), options, address);
-    let closing = app.closing.clone();
+    let (closing, sessions) = (app.closing.clone(), app.sessions.clone());
+    let all_sessions = app.options.max_sessions as u32;
     let ended = async move {
         shutdown.await;
         tracing::info!("shutting down");
         closing.send_replace(true);
     };
-    let service = router(app).into_make_service_with_connect_info::<SocketAddr>();
-    let served = axum::serve(listener, service).with_graceful_shutdown(ended).await;
+    listen::accept(listener, router(app), ended).await;
+    // Sessions say goodbye.
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(5), sessions.acquire_many(all_sessions)).await;
     engine.stop();
-    Ok(served?)
+    Ok(())
 }
 
 /// All routes.

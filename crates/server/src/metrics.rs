@@ -41,14 +41,33 @@ impl Metrics {
             registered(r, HistogramVec::new(options, labels))
         };
         Self {
-            requests: counters("prima_http_requests_total", "HTTP requests by route and status.", &["route", "status"]),
-            seconds: histogram("prima_http_request_seconds", "Time to an HTTP response's head.", &["route"]),
-            pictures: counters("prima_pictures_total", "Pictures painted, by the API that asked.", &["api"]),
+            requests: counters(
+                "prima_http_requests_total",
+                "HTTP requests by route and status.",
+                &["route", "status"],
+            ),
+            seconds: histogram(
+                "prima_http_request_seconds",
+                "Time to an HTTP response's head.",
+                &["route"],
+            ),
+            pictures: counters(
+                "prima_pictures_total",
+                "Pictures painted, by the API that asked.",
+                &["api"],
+            ),
             frames_sent: counter("prima_live_frames_total", "Frames sent to live sessions."),
-            frames_replaced: counter("prima_live_frames_replaced_total", "Frames replaced by newer ones before they were sent."),
+            frames_replaced: counter(
+                "prima_live_frames_replaced_total",
+                "Frames replaced by newer ones before they were sent.",
+            ),
             revisions_dropped: counter("prima_live_revisions_dropped_total", "Revisions that were never begun."),
             revisions_cancelled: counter("prima_live_revisions_cancelled_total", "Revisions begun and given up."),
-            closed: counters("prima_live_closed_total", "Live sessions closed by the server, by close code.", &["code"]),
+            closed: counters(
+                "prima_live_closed_total",
+                "Live sessions closed by the server, by close code.",
+                &["code"],
+            ),
             paint_seconds: histogram("prima_paint_seconds", "Time of one unit in the engine.", &["api"]),
             sessions: gauge("prima_live_sessions", "Live sessions open."),
             jobs: gauge("prima_jobs", "API requests waiting or being painted."),
@@ -64,7 +83,9 @@ impl Metrics {
         self.jobs.set(load.jobs as i64);
         self.units_waiting.set(load.waiting as i64);
         self.resident_bytes.set(resident_bytes().unwrap_or(0) as i64);
-        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
+        TextEncoder::new()
+            .encode_to_string(&self.registry.gather())
+            .unwrap_or_default()
     }
 }
 
@@ -99,9 +120,20 @@ pub(crate) async fn count(State(app): State<App>, request: Request, next: Next) 
     let began = Instant::now();
     let response = next.run(request).await;
     let status = response.status();
-    app.metrics.requests.with_label_values(&[route.as_str(), status.as_str()]).inc();
-    app.metrics.seconds.with_label_values(&[route.as_str()]).observe(began.elapsed().as_secs_f64());
-    tracing::debug!(route, status = status.as_u16(), ms = began.elapsed().as_millis() as u64, "request");
+    app.metrics
+        .requests
+        .with_label_values(&[route.as_str(), status.as_str()])
+        .inc();
+    app.metrics
+        .seconds
+        .with_label_values(&[route.as_str()])
+        .observe(began.elapsed().as_secs_f64());
+    tracing::debug!(
+        route,
+        status = status.as_u16(),
+        ms = began.elapsed().as_millis() as u64,
+        "request"
+    );
     response
 }
 

@@ -6,7 +6,7 @@
 use crate::app::App;
 use crate::body::{Part, form, read};
 use crate::jobs::{self, JobEvent, Painted, Running, Watch, parse_size, random_seed};
-use crate::pictures::{Format, QUALITY, decode, encode, off_the_loop, to_base64};
+use crate::pictures::{Format, QUALITY, encode, initial, off_the_loop, to_base64};
 use crate::refusal::{Refusal, short};
 use axum::Json;
 use axum::extract::{Path, Request as HttpRequest, State};
@@ -64,9 +64,13 @@ pub(crate) async fn generations(State(app): State<App>, request: HttpRequest) ->
 pub(crate) async fn edits(State(app): State<App>, request: HttpRequest) -> Result<Response, Refusal> {
     let (fields, image) = edit_form(form(&app, request, 40).await?)?;
     let Some(image) = image else {
-        return Err(Refusal::field("image", "image is missing: an edit starts from a picture"));
+        return Err(Refusal::field(
+            "image",
+            "image is missing: an edit starts from a picture",
+        ));
     };
-    let picture = decode(&app, image, None).await?;
+    let (width, height) = size(&fields)?;
+    let picture = initial(&app, image, width, height).await?;
     answer(&app, fields, Some(picture), "image_edit").await
 }
 
@@ -77,14 +81,26 @@ fn edit_form(parts: Vec<Part>) -> Result<(Fields, Option<axum::body::Bytes>), Re
     for part in parts {
         match part.name.as_str() {
             "image" | "image[]" if image.is_some() => {
-                return Err(Refusal::field("image", "prima starts from one image, and there are several"));
+                return Err(Refusal::field(
+                    "image",
+                    "prima starts from one image, and there are several",
+                ));
             }
             "image" | "image[]" => image = Some(part.bytes),
-            "mask" => return Err(Refusal::field("mask", "a mask is not supported: prima repaints the whole picture")),
+            "mask" => {
+                return Err(Refusal::field(
+                    "mask",
+                    "a mask is not supported: prima repaints the whole picture",
+                ));
+            }
             name => {
                 let text = part.text()?;
                 let texts = ["prompt", "negative_prompt", "size", "scheduler", "model", "user"];
-                let value = if texts.contains(&name) { None } else { serde_json::from_str::<Value>(&text).ok() };
+                let value = if texts.contains(&name) {
+                    None
+                } else {
+                    serde_json::from_str::<Value>(&text).ok()
+                };
                 fields.insert(name.to_owned(), value.unwrap_or(Value::String(text)));
             }
         }
@@ -100,7 +116,10 @@ async fn answer(app: &App, fields: Fields, picture: Option<Picture>, event: &'st
     let streams = fields.stream.unwrap_or(false);
     let partial = fields.partial_images.unwrap_or(0);
     if partial > 3 {
-        return Err(Refusal::field("partial_images", format!("partial_images {partial} is not possible: use 0 to 3")));
+        return Err(Refusal::field(
+            "partial_images",
+            format!("partial_images {partial} is not possible: use 0 to 3"),
+        ));
     }
     let watch = Watch::new(String::new(), 1);
     let running = jobs::start(app, "openai", vec![request], &watch, if streams { partial } else { 0 })?;
@@ -112,21 +131,29 @@ async fn answer(app: &App, fields: Fields, picture: Option<Picture>, event: &'st
     Ok(Json(body).into_response())
 }
 
+/// Width and height, unless the model chooses.
+fn size(fields: &Fields) -> Result<(Option<usize>, Option<usize>), Refusal> {
+    match fields.size.as_deref() {
+        None | Some("auto" | "") => Ok((None, None)),
+        Some(size) => parse_size("size", size).map(|(width, height)| (Some(width), Some(height))),
+    }
+}
+
 fn to_request(fields: &Fields, picture: Option<Picture>) -> Result<Request, Refusal> {
-    let prompt = fields.prompt.clone().ok_or_else(|| Refusal::field("prompt", "prompt is missing"))?;
+    let prompt = fields
+        .prompt
+        .clone()
+        .ok_or_else(|| Refusal::field("prompt", "prompt is missing"))?;
     let n = fields.n.unwrap_or(1);
     if !(1..=10).contains(&n) {
         return Err(Refusal::field("n", format!("n {n} is not possible: use 1 to 10")));
     }
-    let (width, height) = match fields.size.as_deref() {
-        None | Some("auto" | "") => (None, None),
-        Some(size) => {
-            let (width, height) = parse_size("size", size)?;
-            (Some(width), Some(height))
-        }
-    };
+    let (width, height) = size(fields)?;
     if fields.background.as_deref() == Some("transparent") {
-        return Err(Refusal::field("background", "a transparent background is not possible: use auto or opaque"));
+        return Err(Refusal::field(
+            "background",
+            "a transparent background is not possible: use auto or opaque",
+        ));
     }
     let scheduler = match &fields.scheduler {
         Some(name) => Some(name.parse().map_err(Error::Schedule)?),
@@ -158,18 +185,27 @@ fn to_answer(app: &App, fields: &Fields, request: &Request, event: &'static str)
     let format = fields.output_format.as_deref().map_or(Ok(Format::Png), str::parse)?;
     let quality = fields.output_compression.unwrap_or(QUALITY);
     if quality > 100 {
-        return Err(Refusal::field("output_compression", format!("output_compression {quality} is not possible: use 0 to 100")));
+        return Err(Refusal::field(
+            "output_compression",
+            format!("output_compression {quality} is not possible: use 0 to 100"),
+        ));
     }
     let url = match fields.response_format.as_deref() {
         None | Some("b64_json") => false,
         Some("url") => true,
         Some(other) => {
-            let message = format!("response_format {:?} is not known: use b64_json or url", short(other, 40));
+            let message = format!(
+                "response_format {:?} is not known: use b64_json or url",
+                short(other, 40)
+            );
             return Err(Refusal::field("response_format", message));
         }
     };
     let defaults = pipeline.defaults();
-    let (width, height) = (request.width.unwrap_or(defaults.width), request.height.unwrap_or(defaults.height));
+    let (width, height) = (
+        request.width.unwrap_or(defaults.width),
+        request.height.unwrap_or(defaults.height),
+    );
     let too_long = request.prompt.chars().count() > app.limits().prompt_chars;
     Ok(Answer {
         format,
@@ -177,8 +213,16 @@ fn to_answer(app: &App, fields: &Fields, request: &Request, event: &'static str)
         url,
         created: now(),
         size: format!("{width}x{height}"),
-        said_quality: fields.quality.clone().filter(|q| q != "auto" && q.len() < 20).unwrap_or_else(|| "high".to_owned()),
-        input_tokens: if too_long { 0 } else { pipeline.parts().text_encoders.count_tokens(&request.prompt) },
+        said_quality: fields
+            .quality
+            .clone()
+            .filter(|q| q != "auto" && q.len() < 20)
+            .unwrap_or_else(|| "high".to_owned()),
+        input_tokens: if too_long {
+            0
+        } else {
+            pipeline.parts().text_encoders.count_tokens(&request.prompt)
+        },
         event,
     })
 }
@@ -260,9 +304,14 @@ fn stream_events(running: Running, answer: Answer) -> Response {
             }
             let (pictures, done) = match state.running.next().await? {
                 JobEvent::Preview(pictures) => (pictures.into_iter().map(|p| (p, None)).collect(), false),
-                JobEvent::Painted(painted) => {
-                    (painted.pictures.into_iter().map(|(p, recipe)| (p, Some(recipe))).collect(), true)
-                }
+                JobEvent::Painted(painted) => (
+                    painted
+                        .pictures
+                        .into_iter()
+                        .map(|(p, recipe)| (p, Some(recipe)))
+                        .collect(),
+                    true,
+                ),
                 JobEvent::Failed(refusal) => {
                     state.waiting = vec![failure(&refusal)];
                     continue;
@@ -316,7 +365,9 @@ fn model_entry(name: &str) -> Value {
 }
 
 pub(crate) async fn models(State(app): State<App>) -> Result<Json<Value>, Refusal> {
-    Ok(Json(json!({"object": "list", "data": [model_entry(app.pipeline()?.name())]})))
+    Ok(Json(
+        json!({"object": "list", "data": [model_entry(app.pipeline()?.name())]}),
+    ))
 }
 
 pub(crate) async fn model(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {

@@ -6,7 +6,7 @@ use crate::app::App;
 use crate::body;
 use crate::jobs::{self, Watch, parse_size, random_seed};
 use crate::openai::now;
-use crate::pictures::{Format, QUALITY, decode, encode, from_base64, off_the_loop, to_base64};
+use crate::pictures::{Format, QUALITY, encode, from_base64, initial, off_the_loop, to_base64};
 use crate::refusal::Refusal;
 use axum::Json;
 use axum::extract::{Request as HttpRequest, State};
@@ -36,7 +36,10 @@ struct Input {
     output_format: Option<String>,
 }
 
-pub(crate) async fn predict(State(app): State<App>, request: HttpRequest) -> Result<(StatusCode, Json<Value>), Refusal> {
+pub(crate) async fn predict(
+    State(app): State<App>,
+    request: HttpRequest,
+) -> Result<(StatusCode, Json<Value>), Refusal> {
     let body: Value = body::json(&app, request).await?;
     let given = body.get("input").cloned().unwrap_or_else(|| body.clone());
     let input: Input = serde_json::from_value(given.clone())
@@ -87,7 +90,9 @@ fn without_image(mut input: Value) -> Value {
 }
 
 async fn to_request(app: &App, input: Input) -> Result<Request, Refusal> {
-    let prompt = input.prompt.ok_or_else(|| Refusal::field("prompt", "prompt is missing"))?;
+    let prompt = input
+        .prompt
+        .ok_or_else(|| Refusal::field("prompt", "prompt is missing"))?;
     let (mut width, mut height) = (input.width, input.height);
     if let Some(resolution) = &input.resolution {
         let size = parse_size("resolution", resolution)?;
@@ -95,11 +100,14 @@ async fn to_request(app: &App, input: Input) -> Result<Request, Refusal> {
     }
     let n = input.num_outputs.unwrap_or(1);
     if n == 0 {
-        return Err(Refusal::field("num_outputs", "num_outputs 0 is not possible: use 1 or more"));
+        return Err(Refusal::field(
+            "num_outputs",
+            "num_outputs 0 is not possible: use 1 or more",
+        ));
     }
     let init_image = match &input.image {
         Some(text) => Some(InitImage {
-            picture: decode(app, from_base64("image", text)?, None).await?,
+            picture: initial(app, from_base64("image", text)?, width, height).await?,
             strength: input.prompt_strength,
         }),
         None => None,
@@ -114,7 +122,12 @@ async fn to_request(app: &App, input: Input) -> Result<Request, Refusal> {
         num_images: n,
         schedule: ScheduleOptions {
             num_inference_steps: input.num_inference_steps,
-            scheduler: input.scheduler.as_deref().map(str::parse).transpose().map_err(Error::Schedule)?,
+            scheduler: input
+                .scheduler
+                .as_deref()
+                .map(str::parse)
+                .transpose()
+                .map_err(Error::Schedule)?,
             ..ScheduleOptions::default()
         },
         init_image,

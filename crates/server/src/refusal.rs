@@ -66,7 +66,10 @@ impl Refusal {
     pub fn unknown_route(path: &str) -> Self {
         Self::new(
             StatusCode::NOT_FOUND,
-            format!("there is nothing at {}; /openapi.json lists what there is", short(path, 200)),
+            format!(
+                "there is nothing at {}; /openapi.json lists what there is",
+                short(path, 200)
+            ),
         )
     }
 
@@ -157,7 +160,11 @@ fn shaped(path: &str, refusal: &Refusal) -> (StatusCode, Value) {
             StatusCode::BAD_REQUEST => StatusCode::UNPROCESSABLE_ENTITY,
             other => other,
         };
-        let kind = if status.is_server_error() { "ServerError" } else { "HTTPException" };
+        let kind = if status.is_server_error() {
+            "ServerError"
+        } else {
+            "HTTPException"
+        };
         let body = json!({"error": kind, "detail": message, "body": "", "errors": message});
         return (status, body);
     }

@@ -18,7 +18,8 @@ use std::time::Duration;
 pub(crate) async fn read_png(State(app): State<App>, request: Request) -> Result<Json<Value>, Refusal> {
     let bytes = read(app.limits(), request.into_body()).await?;
     let cannot = |message: String| Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, message);
-    let found = png_metadata::read_parameters(&bytes).map_err(|e| cannot(format!("this is not a PNG that can be read: {e}")))?;
+    let found = png_metadata::read_parameters(&bytes)
+        .map_err(|e| cannot(format!("this is not a PNG that can be read: {e}")))?;
     let parameters = found.ok_or_else(|| cannot("this PNG does not say how it was painted".to_owned()))?;
     Ok(Json(settings(&parameters)))
 }
@@ -28,7 +29,12 @@ pub(crate) fn settings(parameters: &Parameters) -> Value {
     let mut out = Map::new();
     out.insert("prompt".into(), json!(parameters.prompt));
     out.insert("negative_prompt".into(), json!(parameters.negative_prompt));
-    let number = |key: &str| parameters.get(key).and_then(|v| v.parse::<f64>().ok()).filter(|v| v.is_finite());
+    let number = |key: &str| {
+        parameters
+            .get(key)
+            .and_then(|v| v.parse::<f64>().ok())
+            .filter(|v| v.is_finite())
+    };
     let whole = |key: &str| parameters.get(key).and_then(|v| v.parse::<u64>().ok());
     for (name, key) in [("seed", "Seed"), ("steps", "Steps")] {
         if let Some(value) = whole(key) {
@@ -45,7 +51,11 @@ pub(crate) fn settings(parameters: &Parameters) -> Value {
         out.insert("width".into(), json!(width));
         out.insert("height".into(), json!(height));
     }
-    for (name, key) in [("sampler", "Sampler"), ("schedule_type", "Schedule type"), ("model", "Model")] {
+    for (name, key) in [
+        ("sampler", "Sampler"),
+        ("schedule_type", "Schedule type"),
+        ("model", "Model"),
+    ] {
         if let Some(value) = parameters.get(key) {
             out.insert(name.into(), json!(value));
         }
@@ -67,21 +77,45 @@ pub(crate) async fn animation(State(app): State<App>, request: Request) -> Resul
         match part.name.as_str() {
             "delay_ms" => {
                 let text = part.text()?;
-                let wrong = || Refusal::field("delay_ms", format!("delay_ms {:?} is not possible: use 20 to 10000", crate::refusal::short(&text, 20)));
-                delay_ms = text.trim().parse().ok().filter(|d| (20..=10_000).contains(d)).ok_or_else(wrong)?;
+                let wrong = || {
+                    Refusal::field(
+                        "delay_ms",
+                        format!(
+                            "delay_ms {:?} is not possible: use 20 to 10000",
+                            crate::refusal::short(&text, 20)
+                        ),
+                    )
+                };
+                delay_ms = text
+                    .trim()
+                    .parse()
+                    .ok()
+                    .filter(|d| (20..=10_000).contains(d))
+                    .ok_or_else(wrong)?;
             }
             "frame" => {
-                let picture = decode(&app, part.bytes, None).await?;
+                let picture = decode(&app, part.bytes).await?;
                 pixels += picture.width * picture.height;
                 if pixels > PIXELS {
-                    return Err(Refusal::field("frame", format!("the frames have more than {PIXELS} pixels in all")));
+                    return Err(Refusal::field(
+                        "frame",
+                        format!("the frames have more than {PIXELS} pixels in all"),
+                    ));
                 }
-                if frames.first().is_some_and(|f| (f.width, f.height) != (picture.width, picture.height)) {
+                if frames
+                    .first()
+                    .is_some_and(|f| (f.width, f.height) != (picture.width, picture.height))
+                {
                     return Err(Refusal::field("frame", "the frames of an animation have one size"));
                 }
                 frames.push(picture);
             }
-            other => return Err(Refusal::bad(format!("the form has an unknown part {:?}", crate::refusal::short(other, 40)))),
+            other => {
+                return Err(Refusal::bad(format!(
+                    "the form has an unknown part {:?}",
+                    crate::refusal::short(other, 40)
+                )));
+            }
         }
     }
     if frames.is_empty() {
@@ -100,7 +134,9 @@ fn encode_gif(frames: Vec<Picture>, delay_ms: u64) -> Result<Vec<u8>, Refusal> {
         let rgb = RgbImage::from_raw(picture.width as u32, picture.height as u32, picture.rgb).unwrap_or_default();
         let rgba = image::DynamicImage::from(rgb).into_rgba8();
         let delay = Delay::from_saturating_duration(Duration::from_millis(delay_ms));
-        encoder.encode_frame(image::Frame::from_parts(rgba, 0, 0, delay)).map_err(failed)?;
+        encoder
+            .encode_frame(image::Frame::from_parts(rgba, 0, 0, delay))
+            .map_err(failed)?;
     }
     drop(encoder);
     Ok(out)

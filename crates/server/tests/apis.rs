@@ -30,7 +30,11 @@ async fn one_seed_gives_the_same_pixels_through_paint_live_openai_a1111_and_pred
     let openai = json!({"prompt": "a red apple", "seed": 11, "size": "64x48", "num_inference_steps": 3, "scheduler": "euler_a",
         "guidance_scale": 0});
     let answer = server.post_ok("/v1/images/generations", &openai).await;
-    same(&from_base64(answer["data"][0]["b64_json"].as_str().unwrap()), &expected, "OpenAI");
+    same(
+        &from_base64(answer["data"][0]["b64_json"].as_str().unwrap()),
+        &expected,
+        "OpenAI",
+    );
 
     let a1111 = json!({"prompt": "a red apple", "seed": 11, "width": 64, "height": 48, "steps": 3, "cfg_scale": 0, "sampler_name": "Euler a"});
     let answer = server.post_ok("/sdapi/v1/txt2img", &a1111).await;
@@ -40,18 +44,28 @@ async fn one_seed_gives_the_same_pixels_through_paint_live_openai_a1111_and_pred
         "guidance_scale": 0, "scheduler": "K_EULER_ANCESTRAL"}});
     let answer = server.post_ok("/v1/predictions", &prediction).await;
     let url = answer["output"][0].as_str().unwrap();
-    same(&from_base64(url.strip_prefix("data:image/png;base64,").unwrap()), &expected, "prediction");
+    same(
+        &from_base64(url.strip_prefix("data:image/png;base64,").unwrap()),
+        &expected,
+        "prediction",
+    );
 
     let flat = json!({"model": "bytedance/sdxl-lightning-4step", "prompt": "a red apple", "seed": 11, "steps": 3, "guidance_scale": 0,
         "scheduler": "K_EULER_ANCESTRAL", "resolution": "64x48"});
     let answer = server.post_ok("/predictions", &flat).await;
     let url = answer["output"][0].as_str().unwrap();
-    same(&from_base64(url.strip_prefix("data:image/png;base64,").unwrap()), &expected, "flat");
+    same(
+        &from_base64(url.strip_prefix("data:image/png;base64,").unwrap()),
+        &expected,
+        "flat",
+    );
 
     let mut live = server.live().await;
-    live.send(&json!({"type": "paint", "rev": 1, "prompt": "a red apple", "seed": 11, "width": 64, "height": 48, "steps": 3,
-        "guidance_scale": 0, "scheduler": "euler_a"}))
-        .await;
+    live.send(
+        &json!({"type": "paint", "rev": 1, "prompt": "a red apple", "seed": 11, "width": 64, "height": 48, "steps": 3,
+        "guidance_scale": 0, "scheduler": "euler_a"}),
+    )
+    .await;
     same(&live.frames_until(1).await.pop().unwrap().1, &expected, "live");
 }
 
@@ -76,17 +90,34 @@ async fn image_to_image_through_openai_and_a1111() {
         .text("scheduler", "euler_a")
         .text("strength", "0.7")
         .text("guidance_scale", "0")
-        .part("image", reqwest::multipart::Part::bytes(png(64, 48)).file_name("sketch.png"));
-    let response = server.http.post(server.url("/v1/images/edits")).multipart(form).send().await.unwrap();
+        .part(
+            "image",
+            reqwest::multipart::Part::bytes(png(64, 48)).file_name("sketch.png"),
+        );
+    let response = server
+        .http
+        .post(server.url("/v1/images/edits"))
+        .multipart(form)
+        .send()
+        .await
+        .unwrap();
     let answer: Value = response.json().await.unwrap();
-    same(&from_base64(answer["data"][0]["b64_json"].as_str().unwrap()), &sketched(0.7), "sketch");
+    same(
+        &from_base64(answer["data"][0]["b64_json"].as_str().unwrap()),
+        &sketched(0.7),
+        "sketch",
+    );
 
     for prefix in ["", "data:image/png;base64,"] {
         let image = format!("{prefix}{}", to_base64(&png(64, 48)));
         let body = json!({"prompt": "a red apple", "seed": 11, "width": 64, "height": 48, "steps": 3, "cfg_scale": 0, "sampler_name": "Euler a",
             "init_images": [image], "denoising_strength": 0.7});
         let answer = server.post_ok("/sdapi/v1/img2img", &body).await;
-        same(&from_base64(answer["images"][0].as_str().unwrap()), &sketched(0.7), "sketch");
+        same(
+            &from_base64(answer["images"][0].as_str().unwrap()),
+            &sketched(0.7),
+            "sketch",
+        );
         assert!(answer["parameters"].get("init_images").is_none());
     }
 }
@@ -97,11 +128,19 @@ async fn openai_answers_with_its_own_fields() {
     let body = json!({"prompt": "a cat", "model": "dall-e-3", "n": 2, "size": "auto", "num_inference_steps": 1, "output_format": "jpeg"});
     let answer = server.post_ok("/v1/images/generations", &body).await;
     assert_eq!(answer["data"].as_array().unwrap().len(), 2);
-    assert_eq!((answer["output_format"].as_str(), answer["size"].as_str()), (Some("jpeg"), Some("64x64")));
+    assert_eq!(
+        (answer["output_format"].as_str(), answer["size"].as_str()),
+        (Some("jpeg"), Some("64x64"))
+    );
     assert!(answer["usage"]["input_tokens"].as_u64().unwrap() >= 3 && answer["created"].as_u64().unwrap() > 0);
     let body = json!({"prompt": "a cat", "num_inference_steps": 1, "response_format": "url"});
     let answer = server.post_ok("/v1/images/generations", &body).await;
-    assert!(answer["data"][0]["url"].as_str().unwrap().starts_with("data:image/png;base64,"));
+    assert!(
+        answer["data"][0]["url"]
+            .as_str()
+            .unwrap()
+            .starts_with("data:image/png;base64,")
+    );
     let models: Value = server.get("/v1/models").await.json().await.unwrap();
     assert_eq!(models["data"][0]["id"], "tiny-sdxl");
     assert_eq!(server.get("/v1/models/tiny-sdxl").await.status(), 200);
@@ -114,7 +153,12 @@ async fn openai_streams_partial_images_and_then_the_picture() {
     let body = json!({"prompt": "a red apple", "seed": 11, "size": "64x48", "num_inference_steps": 3, "scheduler": "euler_a",
         "guidance_scale": 0, "stream": true, "partial_images": 2});
     let response = server.post("/v1/images/generations", &body).await;
-    assert!(response.headers()["content-type"].to_str().unwrap().starts_with("text/event-stream"));
+    assert!(
+        response.headers()["content-type"]
+            .to_str()
+            .unwrap()
+            .starts_with("text/event-stream")
+    );
     let text = response.text().await.unwrap();
     let events: Vec<Value> = text
         .lines()
@@ -124,8 +168,18 @@ async fn openai_streams_partial_images_and_then_the_picture() {
     let kinds: Vec<&str> = events.iter().map(|e| e["type"].as_str().unwrap()).collect();
     let partial = "image_generation.partial_image";
     assert_eq!(kinds, [partial, partial, "image_generation.completed"]);
-    assert_eq!((events[0]["partial_image_index"].as_u64(), events[1]["partial_image_index"].as_u64()), (Some(0), Some(1)));
-    same(&from_base64(events[2]["b64_json"].as_str().unwrap()), &painted(&request()), "streamed");
+    assert_eq!(
+        (
+            events[0]["partial_image_index"].as_u64(),
+            events[1]["partial_image_index"].as_u64()
+        ),
+        (Some(0), Some(1))
+    );
+    same(
+        &from_base64(events[2]["b64_json"].as_str().unwrap()),
+        &painted(&request()),
+        "streamed",
+    );
     assert!(events[2]["usage"]["total_tokens"].is_u64());
 }
 
@@ -139,7 +193,10 @@ async fn a1111_batches_count_their_seeds_up_and_say_how_each_was_painted() {
     assert_eq!(info["all_seeds"], json!([5, 6, 7, 8]));
     assert_eq!(info["sd_model_name"], "tiny-sdxl");
     assert!(info["infotexts"][3].as_str().unwrap().contains("Seed: 8"));
-    assert!(info["comments"].to_string().contains("negative prompt has no effect"), "{info}");
+    assert!(
+        info["comments"].to_string().contains("negative prompt has no effect"),
+        "{info}"
+    );
     let third = json!({"prompt": "a cat", "seed": 7, "steps": 1, "cfg_scale": 1});
     let alone = server.post_ok("/sdapi/v1/txt2img", &third).await;
     same(
@@ -154,7 +211,9 @@ async fn a1111_reads_the_recipe_of_its_own_pictures() {
     let server = Server::start().await;
     let body = json!({"prompt": "a cat, \"red\"", "seed": 5, "steps": 1});
     let answer = server.post_ok("/sdapi/v1/txt2img", &body).await;
-    let read = server.post_ok("/sdapi/v1/png-info", &json!({"image": answer["images"][0]})).await;
+    let read = server
+        .post_ok("/sdapi/v1/png-info", &json!({"image": answer["images"][0]}))
+        .await;
     assert!(read["info"].as_str().unwrap().starts_with("a cat, \"red\"\nSteps: 1"));
     assert_eq!(read["parameters"]["Seed"], "5");
 }
@@ -162,11 +221,12 @@ async fn a1111_reads_the_recipe_of_its_own_pictures() {
 #[tokio::test]
 async fn a1111_tells_progress_and_interrupts_one_request_by_its_id() {
     let server = Server::start().await;
-    let slow = |id: &str| {
-        json!({"prompt": "slow", "seed": 5, "steps": 100, "width": 256, "height": 256, "force_task_id": id, "batch_size": 4})
-    };
+    let slow = |id: &str| json!({"prompt": "slow", "seed": 5, "steps": 100, "width": 256, "height": 256, "force_task_id": id, "batch_size": 4});
     let idle: Value = server.get("/sdapi/v1/progress").await.json().await.unwrap();
-    assert_eq!((idle["progress"].as_f64(), idle["state"]["job_count"].as_u64()), (Some(0.0), Some(0)));
+    assert_eq!(
+        (idle["progress"].as_f64(), idle["state"]["job_count"].as_u64()),
+        (Some(0.0), Some(0))
+    );
     let (a, b) = (slow("a"), slow("b"));
     let first = server.post("/sdapi/v1/txt2img", &a);
     let second = server.post("/sdapi/v1/txt2img", &b);
@@ -181,7 +241,13 @@ async fn a1111_tells_progress_and_interrupts_one_request_by_its_id() {
     let control = async {
         let progress = watch.await;
         for id in ["nobody", "a"] {
-            assert_eq!(server.post(&format!("/sdapi/v1/interrupt?task_id={id}"), &json!({})).await.status(), 200);
+            assert_eq!(
+                server
+                    .post(&format!("/sdapi/v1/interrupt?task_id={id}"), &json!({}))
+                    .await
+                    .status(),
+                200
+            );
         }
         progress
     };
@@ -213,16 +279,51 @@ async fn a1111_lists_what_clients_ask_for() {
     let samplers = get("samplers").await;
     assert!(samplers.as_array().unwrap().iter().any(|s| s["name"] == "Euler a"));
     let schedulers = get("schedulers").await;
-    assert!(schedulers.as_array().unwrap().iter().any(|s| s["label"] == "SGM Uniform"));
+    assert!(
+        schedulers
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|s| s["label"] == "SGM Uniform")
+    );
     assert_eq!(get("sd-models").await[0]["title"], "tiny-sdxl");
     assert_eq!(get("options").await["sd_model_checkpoint"], "tiny-sdxl");
-    for path in ["sd-vae", "loras", "embeddings", "prompt-styles", "memory", "cmd-flags", "upscalers", "scripts"] {
+    for path in [
+        "sd-vae",
+        "loras",
+        "embeddings",
+        "prompt-styles",
+        "memory",
+        "cmd-flags",
+        "upscalers",
+        "scripts",
+    ] {
         get(path).await;
     }
-    assert_eq!(server.post("/sdapi/v1/refresh-checkpoints", &json!({})).await.status(), 200);
-    assert_eq!(server.post("/sdapi/v1/options", &json!({"sd_model_checkpoint": "tiny-sdxl"})).await.status(), 200);
-    assert_eq!(server.refused("/sdapi/v1/options", &json!({"sd_model_checkpoint": "other"})).await.0, 422);
-    let larger = server.post_ok("/sdapi/v1/extra-single-image", &json!({"image": to_base64(&png(8, 4)), "upscaler_1": "Nearest"})).await;
+    assert_eq!(
+        server.post("/sdapi/v1/refresh-checkpoints", &json!({})).await.status(),
+        200
+    );
+    assert_eq!(
+        server
+            .post("/sdapi/v1/options", &json!({"sd_model_checkpoint": "tiny-sdxl"}))
+            .await
+            .status(),
+        200
+    );
+    assert_eq!(
+        server
+            .refused("/sdapi/v1/options", &json!({"sd_model_checkpoint": "other"}))
+            .await
+            .0,
+        422
+    );
+    let larger = server
+        .post_ok(
+            "/sdapi/v1/extra-single-image",
+            &json!({"image": to_base64(&png(8, 4)), "upscaler_1": "Nearest"}),
+        )
+        .await;
     let larger = from_base64(larger["image"].as_str().unwrap());
     assert_eq!((larger.width, larger.height), (16, 8));
 }
@@ -231,7 +332,11 @@ async fn a1111_lists_what_clients_ask_for() {
 async fn a_request_ends_when_its_client_goes_away() {
     let server = Server::start().await;
     let body = json!({"prompt": "slow", "steps": 100, "width": 512, "height": 512});
-    let sent = server.http.post(server.url("/sdapi/v1/txt2img")).json(&body).timeout(std::time::Duration::from_millis(300));
+    let sent = server
+        .http
+        .post(server.url("/sdapi/v1/txt2img"))
+        .json(&body)
+        .timeout(std::time::Duration::from_millis(300));
     assert!(sent.send().await.unwrap_err().is_timeout());
     while server.engine.load() != prima_pipeline::engine::Load::default() {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
@@ -242,7 +347,10 @@ async fn a_request_ends_when_its_client_goes_away() {
 async fn a_full_queue_says_when_to_come_back() {
     let server = Server::with(|o| o.max_jobs = 1).await;
     let slow = json!({"prompt": "slow", "steps": 100, "width": 512, "height": 512});
-    let first = server.http.post(server.url("/v1/images/generations")).json(&json!({"prompt": "slow", "num_inference_steps": 100, "size": "512x512"}));
+    let first = server
+        .http
+        .post(server.url("/v1/images/generations"))
+        .json(&json!({"prompt": "slow", "num_inference_steps": 100, "size": "512x512"}));
     let first = tokio::spawn(first.send());
     while server.engine.load().jobs == 0 {
         tokio::time::sleep(std::time::Duration::from_millis(2)).await;

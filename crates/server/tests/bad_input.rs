@@ -19,7 +19,9 @@ fn sentence(path: &str, body: &Value) -> String {
     } else {
         &body["error"]
     };
-    text.as_str().unwrap_or_else(|| panic!("no sentence in {body}")).to_owned()
+    text.as_str()
+        .unwrap_or_else(|| panic!("no sentence in {body}"))
+        .to_owned()
 }
 
 const OPENAI: &str = "/v1/images/generations";
@@ -41,9 +43,21 @@ async fn impossible_requests_are_refused_by_name_in_each_apis_shape() {
         (OPENAI, json!({"prompt": "a", "size": "2048x64"}), "width 2048"),
         (OPENAI, json!({"prompt": "a", "size": "99999999999999999999x1"}), "size"),
         (OPENAI, json!({"prompt": "a", "output_format": "bmp"}), "output_format"),
-        (OPENAI, json!({"prompt": "a", "output_compression": 101}), "output_compression 101"),
-        (OPENAI, json!({"prompt": "a", "response_format": "ftp"}), "response_format"),
-        (OPENAI, json!({"prompt": "a", "background": "transparent"}), "transparent"),
+        (
+            OPENAI,
+            json!({"prompt": "a", "output_compression": 101}),
+            "output_compression 101",
+        ),
+        (
+            OPENAI,
+            json!({"prompt": "a", "response_format": "ftp"}),
+            "response_format",
+        ),
+        (
+            OPENAI,
+            json!({"prompt": "a", "background": "transparent"}),
+            "transparent",
+        ),
         (OPENAI, json!({"prompt": "a", "partial_images": 4}), "partial_images 4"),
         (OPENAI, json!({"prompt": "a", "num_inference_steps": 0}), "steps 0"),
         (OPENAI, json!({"prompt": "a", "num_inference_steps": 101}), "steps 101"),
@@ -58,27 +72,99 @@ async fn impossible_requests_are_refused_by_name_in_each_apis_shape() {
         (A1111, json!({"prompt": "a", "batch_size": 0}), "batch_size"),
         (A1111, json!({"prompt": "a", "enable_hr": true}), "enable_hr"),
         (A1111, json!({"prompt": "a", "script_name": "x/y plot"}), "script_name"),
-        (A1111, json!({"prompt": "a", "alwayson_scripts": {"controlnet": {}}}), "alwayson_scripts"),
-        (A1111, json!({"prompt": "a", "override_settings": {"sd_model_checkpoint": "other"}}), "other"),
+        (
+            A1111,
+            json!({"prompt": "a", "alwayson_scripts": {"controlnet": {}}}),
+            "alwayson_scripts",
+        ),
+        (
+            A1111,
+            json!({"prompt": "a", "override_settings": {"sd_model_checkpoint": "other"}}),
+            "other",
+        ),
         ("/sdapi/v1/img2img", json!({"prompt": "a"}), "init_images"),
-        ("/sdapi/v1/img2img", json!({"prompt": "a", "init_images": ["%%%"]}), "not base64"),
-        ("/sdapi/v1/img2img", json!({"prompt": "a", "init_images": ["aGVsbG8="]}), "not a picture"),
-        ("/sdapi/v1/img2img", json!({"prompt": "a", "init_images": ["http://127.0.0.1/a.png"]}), "never fetches"),
-        ("/sdapi/v1/img2img", json!({"prompt": "a", "init_images": ["file:///etc/passwd"]}), "never fetches"),
-        ("/sdapi/v1/img2img", json!({"prompt": "a", "init_images": ["/etc/passwd"]}), "init_images is not base64"),
-        ("/sdapi/v1/img2img", json!({"prompt": "a", "init_images": [to_base64(&bomb(100_000))]}), "not a picture"),
-        ("/sdapi/v1/img2img", json!({"prompt": "a", "init_images": [to_base64(&bomb(5_000))]}), "25000000"),
-        ("/sdapi/v1/img2img", json!({"prompt": "a", "init_images": [to_base64(&png(8, 8))], "denoising_strength": 7}), "strength 7"),
-        ("/sdapi/v1/img2img", json!({"prompt": "a", "init_images": [to_base64(&png(8, 8))], "mask": "aaaa"}), "mask"),
+        (
+            "/sdapi/v1/img2img",
+            json!({"prompt": "a", "init_images": ["%%%"]}),
+            "not base64",
+        ),
+        (
+            "/sdapi/v1/img2img",
+            json!({"prompt": "a", "init_images": ["aGVsbG8="]}),
+            "not a picture",
+        ),
+        (
+            "/sdapi/v1/img2img",
+            json!({"prompt": "a", "init_images": ["http://127.0.0.1/a.png"]}),
+            "never fetches",
+        ),
+        (
+            "/sdapi/v1/img2img",
+            json!({"prompt": "a", "init_images": ["file:///etc/passwd"]}),
+            "never fetches",
+        ),
+        (
+            "/sdapi/v1/img2img",
+            json!({"prompt": "a", "init_images": ["/etc/passwd"]}),
+            "init_images is not base64",
+        ),
+        (
+            "/sdapi/v1/img2img",
+            json!({"prompt": "a", "init_images": [to_base64(&bomb(100_000))]}),
+            "not a picture",
+        ),
+        (
+            "/sdapi/v1/img2img",
+            json!({"prompt": "a", "init_images": [to_base64(&bomb(5_000))]}),
+            "5000x5000",
+        ),
+        (
+            "/sdapi/v1/img2img",
+            json!({"prompt": "a", "init_images": [to_base64(&png(8, 8))], "denoising_strength": 7}),
+            "strength 7",
+        ),
+        (
+            "/sdapi/v1/img2img",
+            json!({"prompt": "a", "init_images": [to_base64(&png(8, 8))], "mask": "aaaa"}),
+            "mask",
+        ),
         ("/sdapi/v1/png-info", json!({"image": to_base64(b"GIF89a")}), "PNG"),
-        ("/sdapi/v1/extra-single-image", json!({"image": to_base64(&png(8, 8)), "upscaling_resize": 1e6}), "not possible"),
-        ("/sdapi/v1/extra-single-image", json!({"image": to_base64(&png(8, 8)), "upscaler_1": "ESRGAN"}), "ESRGAN"),
+        (
+            "/sdapi/v1/extra-single-image",
+            json!({"image": to_base64(&png(8, 8)), "upscaling_resize": 1e6}),
+            "not possible",
+        ),
+        (
+            "/sdapi/v1/extra-single-image",
+            json!({"image": to_base64(&png(8, 8)), "upscaler_1": "ESRGAN"}),
+            "ESRGAN",
+        ),
         (PREDICTION, json!({"input": {}}), "prompt is missing"),
-        (PREDICTION, json!({"input": {"prompt": "a", "image": "https://example.org/a.png"}}), "never fetches"),
-        (PREDICTION, json!({"input": {"prompt": "a", "scheduler": "K_NOTHING"}}), "K_NOTHING"),
-        (PREDICTION, json!({"input": {"prompt": "a", "num_outputs": 0}}), "num_outputs 0"),
-        (PREDICTION, json!({"input": {"prompt": "a", "num_outputs": 17}}), "17 pictures"),
-        ("/predictions", json!({"prompt": "a", "resolution": "huge"}), "resolution"),
+        (
+            PREDICTION,
+            json!({"input": {"prompt": "a", "image": "https://example.org/a.png"}}),
+            "never fetches",
+        ),
+        (
+            PREDICTION,
+            json!({"input": {"prompt": "a", "scheduler": "K_NOTHING"}}),
+            "K_NOTHING",
+        ),
+        (
+            PREDICTION,
+            json!({"input": {"prompt": "a", "num_outputs": 0}}),
+            "num_outputs 0",
+        ),
+        (
+            PREDICTION,
+            json!({"input": {"prompt": "a", "num_outputs": 17}}),
+            "17 pictures",
+        ),
+        (
+            "/predictions",
+            json!({"prompt": "a", "resolution": "huge"}),
+            "resolution",
+        ),
     ];
     for (path, body, said) in cases {
         let (status, answer) = server.refused(path, body).await;
@@ -88,7 +174,9 @@ async fn impossible_requests_are_refused_by_name_in_each_apis_shape() {
         assert!(text.contains(said), "{said:?} is not in: {text}");
         assert!(!text.contains('\n'), "one sentence: {text}");
     }
-    server.post_ok(OPENAI, &json!({"prompt": "a", "num_inference_steps": 1})).await;
+    server
+        .post_ok(OPENAI, &json!({"prompt": "a", "num_inference_steps": 1}))
+        .await;
 }
 
 #[tokio::test]
@@ -130,14 +218,41 @@ async fn edits_refuse_what_they_cannot_use() {
     let part = |bytes: Vec<u8>| Part::bytes(bytes).file_name("a.png");
     let cases = [
         (Form::new().text("prompt", "a"), "image is missing"),
-        (Form::new().text("prompt", "a").part("image", part(b"text".to_vec())), "not a picture"),
-        (Form::new().text("prompt", "a").part("image", part(png(8, 8))).part("mask", part(png(8, 8))), "mask"),
+        (
+            Form::new().text("prompt", "a").part("image", part(b"text".to_vec())),
+            "not a picture",
+        ),
+        (
+            Form::new()
+                .text("prompt", "a")
+                .part("image", part(png(8, 8)))
+                .part("mask", part(png(8, 8))),
+            "mask",
+        ),
         (Form::new().part("image", part(png(8, 8))), "prompt is missing"),
-        (Form::new().text("prompt", "a").part("image[]", part(png(8, 8))).part("image[]", part(png(8, 8))), "one image"),
-        (Form::new().text("prompt", "a").text("n", "many").part("image", part(png(8, 8))), "not what this route takes"),
+        (
+            Form::new()
+                .text("prompt", "a")
+                .part("image[]", part(png(8, 8)))
+                .part("image[]", part(png(8, 8))),
+            "one image",
+        ),
+        (
+            Form::new()
+                .text("prompt", "a")
+                .text("n", "many")
+                .part("image", part(png(8, 8))),
+            "not what this route takes",
+        ),
     ];
     for (form, said) in cases {
-        let response = server.http.post(server.url("/v1/images/edits")).multipart(form).send().await.unwrap();
+        let response = server
+            .http
+            .post(server.url("/v1/images/edits"))
+            .multipart(form)
+            .send()
+            .await
+            .unwrap();
         assert_eq!(response.status(), 400, "{said}");
         let text = sentence("/v1/images/edits", &response.json().await.unwrap());
         assert!(text.contains(said), "{said:?} is not in: {text}");
@@ -147,7 +262,13 @@ async fn edits_refuse_what_they_cannot_use() {
 #[tokio::test]
 async fn unknown_routes_and_methods_are_named_in_each_apis_shape() {
     let server = Server::start().await;
-    for path in ["/v1/nothing", "/sdapi/v1/nothing", "/nothing.html", "/../Cargo.toml", "/%2e%2e/Cargo.toml"] {
+    for path in [
+        "/v1/nothing",
+        "/sdapi/v1/nothing",
+        "/nothing.html",
+        "/../Cargo.toml",
+        "/%2e%2e/Cargo.toml",
+    ] {
         let response = server.get(path).await;
         assert_eq!(response.status(), 404, "{path}");
         sentence(path, &response.json().await.unwrap());
@@ -169,14 +290,29 @@ async fn the_token_is_wanted_by_everything_but_the_page_and_health() {
         assert!(text.contains("token") && !text.contains("secret"), "{text}");
     }
     let (status, body) = server.refused(OPENAI, &json!({"prompt": "a"})).await;
-    assert_eq!((status, body["error"]["type"].as_str()), (401, Some("authentication_error")));
+    assert_eq!(
+        (status, body["error"]["type"].as_str()),
+        (401, Some("authentication_error"))
+    );
     for path in ["/healthz", "/readyz", "/openapi.json", "/"] {
         assert_ne!(server.get(path).await.status(), 401, "{path}");
     }
     assert_eq!(server.get("/v1/models?token=secret").await.status(), 200);
-    let bearer = server.http.get(server.url("/v1/models")).bearer_auth("secret").send().await.unwrap();
+    let bearer = server
+        .http
+        .get(server.url("/v1/models"))
+        .bearer_auth("secret")
+        .send()
+        .await
+        .unwrap();
     assert_eq!(bearer.status(), 200);
-    let basic = server.http.get(server.url("/sdapi/v1/samplers")).basic_auth("user", Some("secret")).send().await.unwrap();
+    let basic = server
+        .http
+        .get(server.url("/sdapi/v1/samplers"))
+        .basic_auth("user", Some("secret"))
+        .send()
+        .await
+        .unwrap();
     assert_eq!(basic.status(), 200);
 }
 
@@ -184,9 +320,21 @@ async fn the_token_is_wanted_by_everything_but_the_page_and_health() {
 async fn every_response_carries_the_strict_headers_and_no_cors() {
     let server = Server::start().await;
     for path in ["/", "/healthz", "/nothing", "/v1/models"] {
-        let response = server.http.get(server.url(path)).header("origin", "http://evil.example").send().await.unwrap();
-        let csp = response.headers()["content-security-policy"].to_str().unwrap().to_owned();
-        assert!(csp.contains("default-src 'none'") && csp.contains("script-src 'self'") && !csp.contains("unsafe"), "{csp}");
+        let response = server
+            .http
+            .get(server.url(path))
+            .header("origin", "http://evil.example")
+            .send()
+            .await
+            .unwrap();
+        let csp = response.headers()["content-security-policy"]
+            .to_str()
+            .unwrap()
+            .to_owned();
+        assert!(
+            csp.contains("default-src 'none'") && csp.contains("script-src 'self'") && !csp.contains("unsafe"),
+            "{csp}"
+        );
         assert_eq!(response.headers()["x-content-type-options"], "nosniff");
         assert_eq!(response.headers()["x-frame-options"], "DENY");
         assert!(!response.headers().contains_key("access-control-allow-origin"));
@@ -208,14 +356,23 @@ async fn foreign_pages_may_not_post_unless_allowed() {
     assert_eq!(refused.status(), 403);
     let allowed = post("http://friend.example").await.unwrap();
     assert_eq!(allowed.status(), 200);
-    assert_eq!(allowed.headers()["access-control-allow-origin"], "http://friend.example");
+    assert_eq!(
+        allowed.headers()["access-control-allow-origin"],
+        "http://friend.example"
+    );
     assert_eq!(post(&format!("http://{}", server.address)).await.unwrap().status(), 200);
 }
 
 #[tokio::test]
 async fn a_foreign_name_for_this_machine_is_refused() {
     let server = Server::start().await;
-    let asked = |host: &str| server.http.get(server.url("/v1/models")).header("host", host.to_owned()).send();
+    let asked = |host: &str| {
+        server
+            .http
+            .get(server.url("/v1/models"))
+            .header("host", host.to_owned())
+            .send()
+    };
     assert_eq!(asked("evil.example").await.unwrap().status(), 421);
     assert_eq!(asked("localhost:1234").await.unwrap().status(), 200);
 }
@@ -224,19 +381,39 @@ async fn a_foreign_name_for_this_machine_is_refused() {
 async fn the_studios_routes_read_pngs_and_make_animations() {
     use reqwest::multipart::{Form, Part};
     let server = Server::start().await;
-    let answer = server.post_ok(OPENAI, &json!({"prompt": "a (red:1.2) cat", "seed": 9, "num_inference_steps": 1, "size": "64x64"})).await;
+    let answer = server
+        .post_ok(
+            OPENAI,
+            &json!({"prompt": "a (red:1.2) cat", "seed": 9, "num_inference_steps": 1, "size": "64x64"}),
+        )
+        .await;
     use base64::Engine as _;
-    let bytes = base64::engine::general_purpose::STANDARD.decode(answer["data"][0]["b64_json"].as_str().unwrap()).unwrap();
+    let bytes = base64::engine::general_purpose::STANDARD
+        .decode(answer["data"][0]["b64_json"].as_str().unwrap())
+        .unwrap();
     let read = |body: Vec<u8>| server.http.post(server.url("/studio/read-png")).body(body).send();
     let settings: Value = read(bytes.clone()).await.unwrap().json().await.unwrap();
-    assert_eq!((settings["prompt"].as_str(), settings["seed"].as_u64()), (Some("a (red:1.2) cat"), Some(9)));
-    assert_eq!((settings["steps"].as_u64(), settings["width"].as_u64()), (Some(1), Some(64)));
-    assert_eq!(read(png(8, 8)).await.unwrap().status(), 200, "a recipe of nothing is a recipe");
+    assert_eq!(
+        (settings["prompt"].as_str(), settings["seed"].as_u64()),
+        (Some("a (red:1.2) cat"), Some(9))
+    );
+    assert_eq!(
+        (settings["steps"].as_u64(), settings["width"].as_u64()),
+        (Some(1), Some(64))
+    );
+    assert_eq!(
+        read(png(8, 8)).await.unwrap().status(),
+        200,
+        "a recipe of nothing is a recipe"
+    );
     for wrong in [b"GIF89a".to_vec(), bytes[..20].to_vec(), Vec::new()] {
         assert_eq!(read(wrong).await.unwrap().status(), 422);
     }
     let frame = |bytes: Vec<u8>| Part::bytes(bytes).file_name("a.png");
-    let form = Form::new().text("delay_ms", "80").part("frame", frame(bytes.clone())).part("frame", frame(png(64, 64)));
+    let form = Form::new()
+        .text("delay_ms", "80")
+        .part("frame", frame(bytes.clone()))
+        .part("frame", frame(png(64, 64)));
     let send = |form: Form| server.http.post(server.url("/studio/animation")).multipart(form).send();
     let gif = send(form).await.unwrap();
     assert_eq!(gif.headers()["content-type"], "image/gif");
@@ -244,7 +421,9 @@ async fn the_studios_routes_read_pngs_and_make_animations() {
     for form in [
         Form::new(),
         Form::new().text("delay_ms", "0").part("frame", frame(bytes.clone())),
-        Form::new().part("frame", frame(bytes.clone())).part("frame", frame(png(8, 8))),
+        Form::new()
+            .part("frame", frame(bytes.clone()))
+            .part("frame", frame(png(8, 8))),
         Form::new().part("frame", frame(b"text".to_vec())),
         Form::new().text("path", "/etc/passwd"),
     ] {
@@ -261,7 +440,11 @@ async fn every_described_route_is_there() {
     for (path, methods) in paths {
         for method in methods.as_object().unwrap().keys() {
             let url = server.url(&path.replace("{id}", "tiny-sdxl"));
-            let request = if method == "get" { server.http.get(url) } else { server.http.post(url).body("{") };
+            let request = if method == "get" {
+                server.http.get(url)
+            } else {
+                server.http.post(url).body("{")
+            };
             let status = request.send().await.unwrap().status().as_u16();
             assert!(status != 404 && status != 405, "{method} {path}: {status}");
         }
@@ -271,7 +454,9 @@ async fn every_described_route_is_there() {
 #[tokio::test]
 async fn metrics_count_pictures_and_requests_by_route() {
     let server = Server::start().await;
-    server.post_ok(OPENAI, &json!({"prompt": "a", "num_inference_steps": 1})).await;
+    server
+        .post_ok(OPENAI, &json!({"prompt": "a", "num_inference_steps": 1}))
+        .await;
     server.get("/made/up/by/a/stranger").await;
     let text = server.get("/metrics").await.text().await.unwrap();
     assert!(text.contains("prima_pictures_total{api=\"openai\"} 1"), "{text}");
@@ -284,8 +469,20 @@ async fn a_public_address_needs_a_token() {
     let public = "0.0.0.0:7860".parse().unwrap();
     let error = ServerOptions::default().check(public).unwrap_err().to_string();
     assert!(error.contains("--token"), "{error}");
-    let with_token = ServerOptions { token: Some("x".into()), ..ServerOptions::default() };
+    let with_token = ServerOptions {
+        token: Some("x".into()),
+        ..ServerOptions::default()
+    };
     assert!(with_token.check(public).is_ok());
-    let wrong = ServerOptions { cors: vec!["*".into()], ..ServerOptions::default() };
-    assert!(wrong.check("127.0.0.1:1".parse().unwrap()).unwrap_err().to_string().contains('*'));
+    let wrong = ServerOptions {
+        cors: vec!["*".into()],
+        ..ServerOptions::default()
+    };
+    assert!(
+        wrong
+            .check("127.0.0.1:1".parse().unwrap())
+            .unwrap_err()
+            .to_string()
+            .contains('*')
+    );
 }

@@ -22,7 +22,12 @@ async fn a_session_begins_with_what_the_model_is_and_may_be_asked() {
     assert_eq!(live.hello["protocol"], 1);
     assert_eq!(live.hello["model"]["name"], "tiny-sdxl");
     assert_eq!(live.hello["model"]["width"], 64);
-    assert!(live.hello["model"]["schedulers"].as_array().unwrap().contains(&json!("euler")));
+    assert!(
+        live.hello["model"]["schedulers"]
+            .as_array()
+            .unwrap()
+            .contains(&json!("euler"))
+    );
     assert_eq!(live.hello["limits"]["variants"], 16);
 }
 
@@ -34,13 +39,22 @@ async fn a_quick_tier_comes_first_and_the_last_is_what_paint_makes() {
     let frames = live.frames_until(1).await;
     assert_eq!(frames.len(), 2, "one step at once, then the two that were asked for");
     let (first, last) = (&frames[0], &frames[1]);
-    assert_eq!((first.0["tier"].as_u64(), first.0["final"].as_bool()), (Some(0), Some(false)));
-    assert_eq!((first.0["step"].as_u64(), first.0["steps"].as_u64()), (Some(1), Some(2)));
+    assert_eq!(
+        (first.0["tier"].as_u64(), first.0["final"].as_bool()),
+        (Some(0), Some(false))
+    );
+    assert_eq!(
+        (first.0["step"].as_u64(), first.0["steps"].as_u64()),
+        (Some(1), Some(2))
+    );
     assert_eq!((last.0["tier"].as_u64(), last.0["step"].as_u64()), (Some(1), Some(2)));
     same(&first.1, &painted(&request("a cat", 1)), "one step");
     same(&last.1, &painted(&request("a cat", 2)), "two steps");
     assert!(last.0["parameters"].as_str().unwrap().starts_with("a cat\nSteps: 2"));
-    assert_eq!(last.0["text_cached"], true, "the first tier has read the prompt already");
+    assert_eq!(
+        last.0["text_cached"], true,
+        "the first tier has read the prompt already"
+    );
 }
 
 #[tokio::test]
@@ -74,8 +88,15 @@ async fn the_latest_revision_wins_and_none_goes_backwards() {
     let header = &frames.last().unwrap().0;
     let given_up = header["dropped"].as_u64().unwrap() + header["cancelled"].as_u64().unwrap();
     assert!(given_up > 0, "all {last} keystrokes at once were painted one by one");
-    assert!(shown.len() as u64 + given_up <= last, "{shown:?} shown and {given_up} given up of {last}");
-    same(&frames.last().unwrap().1, &painted(&request(prompt, 2)), "the last revision");
+    assert!(
+        shown.len() as u64 + given_up <= last,
+        "{shown:?} shown and {given_up} given up of {last}"
+    );
+    same(
+        &frames.last().unwrap().1,
+        &painted(&request(prompt, 2)),
+        "the last revision",
+    );
 }
 
 #[tokio::test]
@@ -114,17 +135,24 @@ async fn a_sketch_is_painted_over() {
 async fn variants_come_one_frame_each() {
     let server = Server::start().await;
     let mut live = server.live().await;
-    live.send(&json!({"type": "variants", "rev": 3, "prompt": "a cat", "steps": 1, "seeds": [7, 8, 9]})).await;
+    live.send(&json!({"type": "variants", "rev": 3, "prompt": "a cat", "steps": 1, "seeds": [7, 8, 9]}))
+        .await;
     let mut pictures = Vec::new();
     for index in 0..3 {
         let (header, picture) = live.frame().await;
-        assert_eq!((header["index"].as_u64(), header["count"].as_u64()), (Some(index), Some(3)));
+        assert_eq!(
+            (header["index"].as_u64(), header["count"].as_u64()),
+            (Some(index), Some(3))
+        );
         assert_eq!(header["seed"], 7 + index);
         pictures.push(picture);
     }
     same(&pictures[0], &painted(&request("a cat", 1)), "the first seed");
     assert!(pictures[0] != pictures[1], "two seeds, one picture");
-    live.send(&json!({"type": "variants", "rev": 4, "prompt": "", "seed": 7, "steps": 1, "prompts": ["a dog", "a cat"]})).await;
+    live.send(
+        &json!({"type": "variants", "rev": 4, "prompt": "", "seed": 7, "steps": 1, "prompts": ["a dog", "a cat"]}),
+    )
+    .await;
     live.frame().await;
     same(&live.frame().await.1, &pictures[0], "the second prompt");
 }
@@ -133,13 +161,23 @@ async fn variants_come_one_frame_each() {
 async fn sensitivity_names_each_word_and_its_place() {
     let server = Server::start().await;
     let mut live = server.live().await;
-    live.send(&json!({"type": "sensitivity", "rev": 1, "prompt": "a (red:1.2) été", "seed": 7, "steps": 1})).await;
+    live.send(&json!({"type": "sensitivity", "rev": 1, "prompt": "a (red:1.2) été", "seed": 7, "steps": 1}))
+        .await;
     let answer = live.text().await;
-    assert_eq!((answer["type"].as_str(), answer["rev"].as_u64()), (Some("sensitivity"), Some(1)));
+    assert_eq!(
+        (answer["type"].as_str(), answer["rev"].as_u64()),
+        (Some("sensitivity"), Some(1))
+    );
     let words = answer["words"].as_array().unwrap();
     let places: Vec<(&str, u64, u64)> = words
         .iter()
-        .map(|w| (w["word"].as_str().unwrap(), w["start"].as_u64().unwrap(), w["end"].as_u64().unwrap()))
+        .map(|w| {
+            (
+                w["word"].as_str().unwrap(),
+                w["start"].as_u64().unwrap(),
+                w["end"].as_u64().unwrap(),
+            )
+        })
         .collect();
     assert_eq!(places, [("a", 0, 1), ("red", 3, 6), ("été", 12, 15)]);
     assert!(words.iter().all(|w| w["change"].as_f64().unwrap() > 0.0), "{words:?}");
@@ -152,7 +190,8 @@ async fn pongs_and_formats() {
     live.send(&json!({"type": "ping", "id": 42})).await;
     assert_eq!(live.text().await, json!({"type": "pong", "id": 42}));
     for (rev, format) in (1..).zip(["png", "jpeg", "webp"]) {
-        live.send(&json!({"type": "paint", "rev": rev, "prompt": "x", "steps": 1, "format": format})).await;
+        live.send(&json!({"type": "paint", "rev": rev, "prompt": "x", "steps": 1, "format": format}))
+            .await;
         let (header, picture) = live.frame().await;
         assert_eq!(header["format"], format);
         assert_eq!((picture.width, picture.height), (64, 64));
@@ -163,9 +202,11 @@ async fn pongs_and_formats() {
 async fn cancel_ends_work_and_later_revisions_go_on() {
     let server = Server::start().await;
     let mut live = server.live().await;
-    live.send(&json!({"type": "paint", "rev": 1, "prompt": "slow", "steps": 100, "preview": false})).await;
+    live.send(&json!({"type": "paint", "rev": 1, "prompt": "slow", "steps": 100, "preview": false}))
+        .await;
     live.send(&json!({"type": "cancel", "rev": 1})).await;
-    live.send(&json!({"type": "paint", "rev": 2, "prompt": "quick", "steps": 1})).await;
+    live.send(&json!({"type": "paint", "rev": 2, "prompt": "quick", "steps": 1}))
+        .await;
     let (header, _) = live.frame().await;
     assert_eq!(header["rev"], 2);
 }
@@ -177,7 +218,8 @@ async fn refused(message: serde_json::Value) -> serde_json::Value {
     live.send(&message).await;
     let error = live.text().await;
     assert_eq!(error["type"], "error", "{error}");
-    live.send(&json!({"type": "paint", "rev": 100, "prompt": "still here", "steps": 1})).await;
+    live.send(&json!({"type": "paint", "rev": 100, "prompt": "still here", "steps": 1}))
+        .await;
     assert_eq!(live.frame().await.0["rev"], 100);
     error
 }
@@ -198,13 +240,22 @@ async fn impossible_revisions_are_refused_by_name_and_the_session_goes_on() {
         (with("scheduler", json!("heun3")), "heun3"),
         (with("prompt", json!("x".repeat(3000))), "prompt has 3000 characters"),
         (with("seed", json!(-1)), "not understood"),
-        (json!({"type": "variants", "rev": 5, "prompt": "a", "seeds": []}), "either seeds or prompts"),
-        (json!({"type": "variants", "rev": 5, "prompt": "a", "seeds": vec![1; 17]}), "1 to 16"),
+        (
+            json!({"type": "variants", "rev": 5, "prompt": "a", "seeds": []}),
+            "either seeds or prompts",
+        ),
+        (
+            json!({"type": "variants", "rev": 5, "prompt": "a", "seeds": vec![1; 17]}),
+            "1 to 16",
+        ),
         (json!({"type": "sensitivity", "rev": 5, "prompt": "..."}), "no words"),
         (json!({"type": "dance", "rev": 5}), "not understood"),
     ] {
         let error = refused(message).await;
-        assert!(error["message"].as_str().unwrap().contains(said), "{said:?} is not in {error}");
+        assert!(
+            error["message"].as_str().unwrap().contains(said),
+            "{said:?} is not in {error}"
+        );
         assert_eq!(error["rev"], 5, "{error}");
     }
 }
@@ -222,13 +273,25 @@ async fn malformed_messages_are_refused_and_the_session_goes_on() {
         (Message::binary(vec![1, 0]), "shorter than its length"),
         (Message::binary(vec![255, 255, 255, 255, 1]), "shorter than the header"),
         (Message::binary(vec![2, 0, 0, 0, 0xff, 0xfe, 1, 2]), "not understood"),
-        (Message::binary(common::packed(&header, b"not a picture")), "not a picture"),
-        (Message::binary(common::packed(&header, &common::bomb(100_000))), "not a picture"),
-        (Message::binary(common::packed(&header, &common::bomb(5000))), "more than"),
+        (
+            Message::binary(common::packed(&header, b"not a picture")),
+            "not a picture",
+        ),
+        (
+            Message::binary(common::packed(&header, &common::bomb(100_000))),
+            "not a picture",
+        ),
+        (
+            Message::binary(common::packed(&header, &common::bomb(5000))),
+            "more than",
+        ),
     ] {
         live.socket.send(message).await.unwrap();
         let error = live.text().await;
-        assert!(error["message"].as_str().unwrap().contains(said), "{said:?} is not in {error}");
+        assert!(
+            error["message"].as_str().unwrap().contains(said),
+            "{said:?} is not in {error}"
+        );
     }
     live.send(&paint(2, "a cat")).await;
     live.frames_until(2).await;
@@ -253,12 +316,20 @@ async fn a_flood_closes_the_session_with_1008_and_others_go_on() {
     for id in 0..2000 {
         use futures_util::SinkExt;
         let message = json!({"type": "ping", "id": id}).to_string();
-        if flood.socket.send(tokio_tungstenite::tungstenite::Message::text(message)).await.is_err() {
+        if flood
+            .socket
+            .send(tokio_tungstenite::tungstenite::Message::text(message))
+            .await
+            .is_err()
+        {
             break;
         }
     }
     let (code, reason) = flood.closed().await;
-    assert!(code == 1008 && reason.contains("messages a second") || code == 0, "{code} {reason}");
+    assert!(
+        code == 1008 && reason.contains("messages a second") || code == 0,
+        "{code} {reason}"
+    );
     honest.send(&paint(1, "a cat")).await;
     honest.frames_until(1).await;
 }
@@ -278,8 +349,14 @@ async fn a_client_that_never_reads_is_cut_off_and_others_go_on() {
     while server.engine.load().sessions == 2 {
         rev += 1;
         use futures_util::SinkExt;
-        let message = json!({"type": "paint", "rev": rev, "prompt": rev.to_string(), "steps": 1, "width": 512, "height": 512});
-        if stalled.socket.send(tokio_tungstenite::tungstenite::Message::text(message.to_string())).await.is_err() {
+        let message =
+            json!({"type": "paint", "rev": rev, "prompt": rev.to_string(), "steps": 1, "width": 512, "height": 512});
+        if stalled
+            .socket
+            .send(tokio_tungstenite::tungstenite::Message::text(message.to_string()))
+            .await
+            .is_err()
+        {
             break;
         }
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;

@@ -22,7 +22,8 @@ a {animal} wearing a red hat
 two {animal}s on a blue background";
 
 const ANIMALS: &[&str] = &[
-    "cat", "dog", "horse", "rabbit", "owl", "fox", "bear", "tiger", "frog", "duck", "mouse", "lion", "sheep", "whale", "snail", "panda",
+    "cat", "dog", "horse", "rabbit", "owl", "fox", "bear", "tiger", "frog", "duck", "mouse", "lion", "sheep", "whale",
+    "snail", "panda",
 ];
 
 /// One key: the wait before it, and the prompt after it.
@@ -45,7 +46,13 @@ pub fn keys(script: &str, typist: usize, per_second: f64) -> Vec<Key> {
         let same = |a: &char, b: &char| a == b;
         let head = text.iter().zip(&wanted).take_while(|(a, b)| same(a, b)).count();
         let most = text.len().min(wanted.len()) - head;
-        let tail = text.iter().rev().zip(wanted.iter().rev()).take(most).take_while(|(a, b)| same(a, b)).count();
+        let tail = text
+            .iter()
+            .rev()
+            .zip(wanted.iter().rev())
+            .take(most)
+            .take_while(|(a, b)| same(a, b))
+            .count();
         let mut states = Vec::new();
         for _ in head..text.len() - tail {
             text.remove(text.len() - tail - 1);
@@ -81,7 +88,9 @@ pub struct Seen {
 }
 
 pub async fn connect(url: &str) -> Result<Socket> {
-    let (mut socket, _) = connect_async(url).await.with_context(|| format!("cannot connect to {url}"))?;
+    let (mut socket, _) = connect_async(url)
+        .await
+        .with_context(|| format!("cannot connect to {url}"))?;
     match socket.next().await {
         Some(Ok(Message::Text(text))) if text.contains("hello") => Ok(socket),
         other => bail!("no hello but {other:?}"),

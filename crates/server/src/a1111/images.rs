@@ -6,7 +6,7 @@ use crate::app::App;
 use crate::body;
 use crate::jobs::{self, Painted, Watch, random_seed};
 use crate::openai::now;
-use crate::pictures::{Format, QUALITY, decode, encode, from_base64, off_the_loop, to_base64};
+use crate::pictures::{Format, QUALITY, encode, from_base64, initial, off_the_loop, to_base64};
 use crate::refusal::{Refusal, short};
 use axum::Json;
 use axum::extract::{Request as HttpRequest, State};
@@ -56,13 +56,19 @@ pub(super) async fn img2img(State(app): State<App>, request: HttpRequest) -> Res
     let (given, fields) = fields(&app, request).await?;
     let images = fields.init_images.as_deref().unwrap_or(&[]);
     let [image] = images else {
-        let message = format!("img2img starts from one image in init_images, and there are {}", images.len());
+        let message = format!(
+            "img2img starts from one image in init_images, and there are {}",
+            images.len()
+        );
         return Err(Refusal::field("init_images", message));
     };
     if fields.mask.is_some() {
-        return Err(Refusal::field("mask", "a mask is not supported: prima repaints the whole picture"));
+        return Err(Refusal::field(
+            "mask",
+            "a mask is not supported: prima repaints the whole picture",
+        ));
     }
-    let picture = decode(&app, from_base64("init_images", image)?, None).await?;
+    let picture = initial(&app, from_base64("init_images", image)?, fields.width, fields.height).await?;
     paint(&app, given, fields, Some(picture)).await
 }
 
@@ -70,7 +76,10 @@ pub(super) async fn img2img(State(app): State<App>, request: HttpRequest) -> Res
 async fn fields(app: &App, request: HttpRequest) -> Result<(Map<String, Value>, Fields), Refusal> {
     let value: Value = body::json(app, request).await?;
     let wrong = |e: String| Refusal::bad(format!("the request body is not what this route takes: {e}"));
-    let mut given = value.as_object().cloned().ok_or_else(|| wrong("an object is expected".to_owned()))?;
+    let mut given = value
+        .as_object()
+        .cloned()
+        .ok_or_else(|| wrong("an object is expected".to_owned()))?;
     let fields: Fields = serde_json::from_value(value).map_err(|e| wrong(e.to_string()))?;
     if !fields.include_init_images.unwrap_or(false) {
         given.remove("init_images");
@@ -89,13 +98,26 @@ fn refuse_unsupported(app: &App, fields: &Fields) -> Result<(), Refusal> {
         ("tiling", set(fields.tiling)),
         ("subseed_strength", fields.subseed_strength.unwrap_or(0.0) != 0.0),
         ("styles", fields.styles.as_ref().is_some_and(|s| !s.is_empty())),
-        ("script_name", fields.script_name.as_deref().is_some_and(|s| !s.is_empty() && s != "None")),
-        ("alwayson_scripts", fields.alwayson_scripts.as_ref().is_some_and(|s| !s.is_empty())),
+        (
+            "script_name",
+            fields
+                .script_name
+                .as_deref()
+                .is_some_and(|s| !s.is_empty() && s != "None"),
+        ),
+        (
+            "alwayson_scripts",
+            fields.alwayson_scripts.as_ref().is_some_and(|s| !s.is_empty()),
+        ),
     ];
     if let Some((name, _)) = wanted.iter().find(|(_, wanted)| *wanted) {
         return Err(Refusal::field(name, format!("{name} is not supported: leave it out")));
     }
-    let model = fields.override_settings.as_ref().and_then(|s| s.get("sd_model_checkpoint")).and_then(Value::as_str);
+    let model = fields
+        .override_settings
+        .as_ref()
+        .and_then(|s| s.get("sd_model_checkpoint"))
+        .and_then(Value::as_str);
     let here = app.pipeline()?.name();
     match model {
         Some(model) if !model.is_empty() && model.split(" [").next() != Some(here) => Err(Refusal::field(
@@ -116,7 +138,10 @@ fn to_request(fields: &Fields, seed: u64, picture: Option<&Picture>) -> Result<R
     if let Some(name) = named(&fields.scheduler) {
         spacing = TimestepSpacing::from_a1111(&name).map_err(Error::Schedule)?.or(spacing);
     }
-    let takes_eta = matches!(scheduler, Some(SchedulerKind::Ddim | SchedulerKind::Tcd | SchedulerKind::EulerAncestral));
+    let takes_eta = matches!(
+        scheduler,
+        Some(SchedulerKind::Ddim | SchedulerKind::Tcd | SchedulerKind::EulerAncestral)
+    );
     Ok(Request {
         prompt: fields.prompt.clone().unwrap_or_default(),
         negative_prompt: fields.negative_prompt.clone().filter(|text| !text.trim().is_empty()),
@@ -139,14 +164,25 @@ fn to_request(fields: &Fields, seed: u64, picture: Option<&Picture>) -> Result<R
     })
 }
 
-async fn paint(app: &App, given: Map<String, Value>, fields: Fields, picture: Option<Picture>) -> Result<Json<Value>, Refusal> {
-    let count = fields.batch_size.unwrap_or(1).saturating_mul(fields.n_iter.unwrap_or(1));
+async fn paint(
+    app: &App,
+    given: Map<String, Value>,
+    fields: Fields,
+    picture: Option<Picture>,
+) -> Result<Json<Value>, Refusal> {
+    let count = fields
+        .batch_size
+        .unwrap_or(1)
+        .saturating_mul(fields.n_iter.unwrap_or(1));
     let most = app.limits().variants;
     if !(1..=most).contains(&count) {
         let message = format!("batch_size times n_iter is {count}: use 1 to {most}");
         return Err(Refusal::field("batch_size", message));
     }
-    let seed = fields.seed.and_then(|s| u64::try_from(s).ok()).unwrap_or_else(random_seed);
+    let seed = fields
+        .seed
+        .and_then(|s| u64::try_from(s).ok())
+        .unwrap_or_else(random_seed);
     // The web UI's batches count their seeds up.
     let seeds: Vec<u64> = (0..count as u64).map(|i| seed.wrapping_add(i)).collect();
     let requests: Vec<Request> = seeds

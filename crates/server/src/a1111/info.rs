@@ -26,7 +26,9 @@ pub(super) async fn png_info(State(app): State<App>, request: Request) -> Result
     fields.insert("Prompt".into(), json!(parameters.prompt));
     fields.insert("Negative prompt".into(), json!(parameters.negative_prompt));
     let text = parameters.to_text();
-    Ok(Json(json!({"info": text, "items": {"parameters": text}, "parameters": fields})))
+    Ok(Json(
+        json!({"info": text, "items": {"parameters": text}, "parameters": fields}),
+    ))
 }
 
 #[derive(Deserialize)]
@@ -57,10 +59,13 @@ impl Default for Extra {
 pub(super) async fn extra_single_image(State(app): State<App>, request: Request) -> Result<Json<Value>, Refusal> {
     let wanted: Extra = body::json(&app, request).await?;
     if !["None", "Lanczos", "Nearest"].contains(&wanted.upscaler_1.as_str()) {
-        let message = format!("there is no upscaler {:?} here: use None, Lanczos or Nearest", short(&wanted.upscaler_1, 60));
+        let message = format!(
+            "there is no upscaler {:?} here: use None, Lanczos or Nearest",
+            short(&wanted.upscaler_1, 60)
+        );
         return Err(Refusal::field("upscaler_1", message));
     }
-    let picture = decode(&app, from_base64("image", &wanted.image)?, None).await?;
+    let picture = decode(&app, from_base64("image", &wanted.image)?).await?;
     let (width, height) = if wanted.resize_mode == 1 {
         (wanted.upscaling_resize_w, wanted.upscaling_resize_h)
     } else {
@@ -74,7 +79,11 @@ pub(super) async fn extra_single_image(State(app): State<App>, request: Request)
     }
     let nearest = wanted.upscaler_1 == "Nearest";
     let encoded = off_the_loop(move || {
-        let larger = if nearest { nearest_at(&picture, width, height) } else { picture.resized(width, height) };
+        let larger = if nearest {
+            nearest_at(&picture, width, height)
+        } else {
+            picture.resized(width, height)
+        };
         Ok(to_base64(&encode(&larger, Format::Png, QUALITY, None)?))
     })
     .await?;

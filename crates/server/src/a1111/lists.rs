@@ -26,9 +26,7 @@ pub(super) async fn samplers() -> Json<Value> {
 }
 
 pub(super) async fn schedulers() -> Json<Value> {
-    let entry = |name: &str, label: &str| {
-        json!({"name": name, "label": label, "aliases": [], "default_rho": -1.0, "need_inner_model": false})
-    };
+    let entry = |name: &str, label: &str| json!({"name": name, "label": label, "aliases": [], "default_rho": -1.0, "need_inner_model": false});
     let mut all = vec![entry("automatic", "Automatic"), entry("uniform", "Uniform")];
     all.extend(TimestepSpacing::ALL.iter().map(|spacing| {
         let label = match spacing {
@@ -42,11 +40,14 @@ pub(super) async fn schedulers() -> Json<Value> {
 
 fn capitalized(name: &str) -> String {
     let mut chars = name.chars();
-    chars.next().map_or_else(String::new, |c| c.to_uppercase().chain(chars).collect())
+    chars
+        .next()
+        .map_or_else(String::new, |c| c.to_uppercase().chain(chars).collect())
 }
 
 pub(super) async fn upscalers() -> Json<Value> {
-    let entry = |name: &str| json!({"name": name, "model_name": null, "model_path": null, "model_url": null, "scale": 4});
+    let entry =
+        |name: &str| json!({"name": name, "model_name": null, "model_path": null, "model_url": null, "scale": 4});
     Json(json!(["None", "Lanczos", "Nearest"].map(entry)))
 }
 
@@ -95,7 +96,10 @@ pub(super) async fn set_options(State(app): State<App>, request: Request) -> Res
     let wanted: Map<String, Value> = body::json(&app, request).await?;
     let Json(have) = options(State(app)).await?;
     match wanted.iter().find(|(key, value)| have.get(key.as_str()) != Some(value)) {
-        Some((key, _)) => Err(Refusal::bad(format!("the option {:?} cannot be changed here", short(key, 60)))),
+        Some((key, _)) => Err(Refusal::bad(format!(
+            "the option {:?} cannot be changed here",
+            short(key, 60)
+        ))),
         None => Ok(Json(json!({}))),
     }
 }

@@ -23,7 +23,10 @@ impl Registered {
         let mut tasks = app.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         tasks.push(watch.clone());
         drop(tasks);
-        Self { app: app.clone(), watch }
+        Self {
+            app: app.clone(),
+            watch,
+        }
     }
 
     pub fn watch(&self) -> &Arc<Watch> {
@@ -58,14 +61,23 @@ fn find(app: &App, id: Option<&str>) -> Option<Arc<Watch>> {
     match id {
         Some(id) => tasks.iter().find(|task| task.id == id).cloned(),
         // What is being painted, else what waits first.
-        None => tasks.iter().find(|task| task.snapshot().begun).or(tasks.first()).cloned(),
+        None => tasks
+            .iter()
+            .find(|task| task.snapshot().begun)
+            .or(tasks.first())
+            .cloned(),
     }
 }
 
 pub(super) async fn progress(State(app): State<App>, asked: Asked) -> Result<Json<Value>, Refusal> {
     let which = which(asked)?;
     let Some(task) = find(&app, which.task_id.as_deref()) else {
-        return Ok(Json(answer(0.0, 0.0, &json!({"job": "", "job_count": 0, "job_no": 0}), None)));
+        return Ok(Json(answer(
+            0.0,
+            0.0,
+            &json!({"job": "", "job_count": 0, "job_no": 0}),
+            None,
+        )));
     };
     let snapshot = task.snapshot();
     if !which.skip_current_image {
@@ -73,7 +85,11 @@ pub(super) async fn progress(State(app): State<App>, asked: Asked) -> Result<Jso
     }
     let progress = task.progress();
     let elapsed = task.began.elapsed().as_secs_f64();
-    let eta = if progress > 0.0 { elapsed / progress - elapsed } else { 0.0 };
+    let eta = if progress > 0.0 {
+        elapsed / progress - elapsed
+    } else {
+        0.0
+    };
     let state = json!({
         "job": task.id,
         "job_count": task.units,
@@ -85,7 +101,9 @@ pub(super) async fn progress(State(app): State<App>, asked: Asked) -> Result<Jso
     });
     let picture = snapshot.preview.filter(|_| !which.skip_current_image);
     let image = match picture {
-        Some(picture) => Some(off_the_loop(move || Ok(to_base64(&encode(&picture, Format::Png, QUALITY, None)?))).await?),
+        Some(picture) => {
+            Some(off_the_loop(move || Ok(to_base64(&encode(&picture, Format::Png, QUALITY, None)?))).await?)
+        }
         None => None,
     };
     Ok(Json(answer(progress, eta, &state, image)))

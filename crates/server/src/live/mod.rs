@@ -12,8 +12,8 @@ use axum::extract::State;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
-use futures_util::stream::{SplitSink, SplitStream, StreamExt};
 use futures_util::SinkExt;
+use futures_util::stream::{SplitSink, SplitStream, StreamExt};
 use messages::{ClientMessage, Hello};
 use outbox::{Next, Outbox};
 use prima_pipeline::Picture;
@@ -34,6 +34,10 @@ const TOO_BIG: u16 = 1009;
 const GOING_AWAY: u16 = 1001;
 const FAILED: u16 = 1011;
 const TRY_LATER: u16 = 1013;
+
+/// Whoever is not heard of for this long, not even answering pings, is gone.
+const SILENCE: Duration = Duration::from_secs(90);
+const PING_EVERY: Duration = Duration::from_secs(30);
 
 impl Goodbye {
     fn new(code: u16, reason: impl Into<String>) -> Self {
@@ -123,13 +127,22 @@ async fn serve(app: App, socket: WebSocket, permit: OwnedSemaphorePermit) {
 }
 
 fn count_revisions(app: &App, seen: &mut Counts, now: Counts) {
-    app.metrics.revisions_dropped.inc_by(now.dropped.saturating_sub(seen.dropped));
-    app.metrics.revisions_cancelled.inc_by(now.cancelled.saturating_sub(seen.cancelled));
+    app.metrics
+        .revisions_dropped
+        .inc_by(now.dropped.saturating_sub(seen.dropped));
+    app.metrics
+        .revisions_cancelled
+        .inc_by(now.cancelled.saturating_sub(seen.cancelled));
     *seen = now;
 }
 
 /// Reads until the client leaves (`None`) or has to.
-async fn read(app: &App, mut stream: SplitStream<WebSocket>, session: &Session, outbox: &Arc<Outbox>) -> Option<Goodbye> {
+async fn read(
+    app: &App,
+    mut stream: SplitStream<WebSocket>,
+    session: &Session,
+    outbox: &Arc<Outbox>,
+) -> Option<Goodbye> {
     if let Err(goodbye) = greet(app, outbox).await {
         return Some(goodbye);
     }
@@ -139,7 +152,10 @@ async fn read(app: &App, mut stream: SplitStream<WebSocket>, session: &Session, 
         // A client that does not take what it asked for may not ask for more.
         outbox.until_it_moves().await;
         let message = tokio::select! {
-            message = stream.next() => message?,
+            message = timeout(SILENCE, stream.next()) => match message {
+                Ok(message) => message?,
+                Err(_) => return Some(Goodbye::new(POLICY, format!("nothing was heard for {} s", SILENCE.as_secs()))),
+            },
             _ = closing.wait_for(|&closing| closing) => return Some(Goodbye::new(GOING_AWAY, "the server is shutting down")),
         };
         let message = match message {
@@ -163,7 +179,9 @@ async fn read(app: &App, mut stream: SplitStream<WebSocket>, session: &Session, 
 }
 
 fn too_big(app: &App, error: &axum::Error) -> Option<Goodbye> {
-    let source = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+    let source = std::error::Error::source(error)
+        .map(ToString::to_string)
+        .unwrap_or_default();
     let capacity = source.contains("too long") || source.contains("too big") || error.to_string().contains("too long");
     let most = app.limits().image_bytes + app.limits().message_bytes;
     capacity.then(|| Goodbye::new(TOO_BIG, format!("a message has more than the {most} bytes allowed")))
@@ -175,7 +193,9 @@ async fn greet(app: &App, outbox: &Outbox) -> Result<(), Goodbye> {
     let pipeline = loop {
         match (app.engine.pipeline(), app.engine.stage()) {
             (Some(pipeline), _) => break pipeline,
-            (None, Stage::Failed(reason)) => return Err(Goodbye::new(FAILED, format!("the model cannot be used: {reason}"))),
+            (None, Stage::Failed(reason)) => {
+                return Err(Goodbye::new(FAILED, format!("the model cannot be used: {reason}")));
+            }
             _ => {}
         }
         tokio::select! {
@@ -191,7 +211,12 @@ async fn greet(app: &App, outbox: &Outbox) -> Result<(), Goodbye> {
 type Refused = (Option<u64>, Refusal);
 
 /// A message with a picture to start from.
-async fn take_binary(app: &App, session: &Session, outbox: &Arc<Outbox>, bytes: axum::body::Bytes) -> Result<(), Refused> {
+async fn take_binary(
+    app: &App,
+    session: &Session,
+    outbox: &Arc<Outbox>,
+    bytes: axum::body::Bytes,
+) -> Result<(), Refused> {
     let wrong = |what: &str| (None, Refusal::bad(format!("the binary message {what}")));
     let length = bytes.get(..4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
     let Some(length) = length else {
@@ -240,14 +265,22 @@ async fn take(
     let units = task.units(app, picture, outbox).map_err(failed)?;
     // The engine's revisions begin after 0.
     if !session.replace(rev.saturating_add(1), units) {
-        return Err(failed(Refusal::bad(format!("revision {rev} is not newer than the one before it"))));
+        return Err(failed(Refusal::bad(format!(
+            "revision {rev} is not newer than the one before it"
+        ))));
     }
     Ok(())
 }
 
-async fn initial_picture(app: &App, task: &tasks::Task, bytes: Option<axum::body::Bytes>) -> Result<Option<Arc<Picture>>, Refusal> {
+async fn initial_picture(
+    app: &App,
+    task: &tasks::Task,
+    bytes: Option<axum::body::Bytes>,
+) -> Result<Option<Arc<Picture>>, Refusal> {
     match bytes {
-        Some(bytes) => Ok(Some(Arc::new(pictures::decode(app, bytes, task.size()).await?))),
+        Some(bytes) => Ok(Some(Arc::new(
+            pictures::initial(app, bytes, task.size().0, task.size().1).await?,
+        ))),
         None => Ok(None),
     }
 }
@@ -262,7 +295,17 @@ async fn write(
     seen: &mut Counts,
 ) -> Option<Goodbye> {
     loop {
-        let message = match outbox.next().await {
+        let Ok(next) = timeout(PING_EVERY, outbox.next()).await else {
+            // A client that is there answers, and is heard.
+            if !matches!(
+                timeout(app.limits().stall, sink.send(Message::Ping("?".into()))).await,
+                Ok(Ok(()))
+            ) {
+                return None;
+            }
+            continue;
+        };
+        let message = match next {
             Next::Text(text) => Message::Text(text.into()),
             Next::Frame(frame) => {
                 let counts = counter();

@@ -231,7 +231,12 @@ mod tests {
 
     #[test]
     fn a_message_is_length_header_picture() {
-        let bytes = frame(7, 0, 0).to_message(Counts { dropped: 3, cancelled: 1 }).unwrap();
+        let bytes = frame(7, 0, 0)
+            .to_message(Counts {
+                dropped: 3,
+                cancelled: 1,
+            })
+            .unwrap();
         let length = u32::from_le_bytes(bytes[..4].try_into().unwrap()) as usize;
         let header: Value = serde_json::from_slice(&bytes[4..4 + length]).unwrap();
         assert_eq!(header["type"], "frame");

@@ -29,16 +29,16 @@ pub(super) struct Task {
 
 enum Kind {
     Paint,
-    Variants {
-        seeds: Vec<u64>,
-        prompts: Vec<String>,
-    },
+    Variants { seeds: Vec<u64>, prompts: Vec<String> },
     Sensitivity,
 }
 
 impl Task {
     pub fn paint(paint: Paint) -> Self {
-        Self { paint, kind: Kind::Paint }
+        Self {
+            paint,
+            kind: Kind::Paint,
+        }
     }
 
     pub fn variants(variants: Variants) -> Self {
@@ -58,10 +58,8 @@ impl Task {
     }
 
     /// The size to paint, where the message says it.
-    pub fn size(&self) -> Option<(usize, usize)> {
-        // A size that will be refused is not worth resizing to.
-        let side = |s: usize| (1..=1 << 13).contains(&s).then_some(s);
-        Some((side(self.paint.width?)?, side(self.paint.height?)?))
+    pub fn size(&self) -> (Option<usize>, Option<usize>) {
+        (self.paint.width, self.paint.height)
     }
 
     /// The work, or why it cannot be done.
@@ -172,7 +170,9 @@ impl Make<'_> {
 
     /// A quick picture, and after a pause the one that was asked for.
     fn tiers(&self, request: Request) -> Vec<Unit> {
-        let preview = self.preview_steps(&request).filter(|_| self.paint.preview.unwrap_or(true));
+        let preview = self
+            .preview_steps(&request)
+            .filter(|_| self.paint.preview.unwrap_or(true));
         let Some(steps) = preview else {
             return vec![Unit {
                 request,
@@ -238,7 +238,10 @@ impl Make<'_> {
         let prompt = &request.prompt;
         let found: Vec<_> = words(prompt).into_iter().take(WORDS).collect();
         if found.is_empty() {
-            return Err(Refusal::field("prompt", "the prompt has no words whose absence could be tried"));
+            return Err(Refusal::field(
+                "prompt",
+                "the prompt has no words whose absence could be tried",
+            ));
         }
         let mut base = request.clone();
         if let Some(steps) = self.preview_steps(request) {
@@ -293,7 +296,9 @@ fn shows(place: Place, outbox: Arc<Outbox>, metrics: Arc<Metrics>) -> OnEvent {
                         .paint_seconds
                         .with_label_values(&["live"])
                         .observe(response.timings.total.as_secs_f64());
-                    let parameters = place.last.then(|| Parameters::of(request, &response, pipeline.name(), 0));
+                    let parameters = place
+                        .last
+                        .then(|| Parameters::of(request, &response, pipeline.name(), 0));
                     if let Some(frame) = frame(place, response, parameters, queued, cold) {
                         outbox.frame(frame);
                     }
@@ -392,7 +397,11 @@ mod tests {
         assert_eq!(preview_steps(4, None), Some(1));
         assert_eq!(preview_steps(1, None), None);
         assert_eq!(preview_steps(4, Some(0.5)), Some(2));
-        assert_eq!(preview_steps(4, Some(0.3)), None, "4 steps of which one is left are those asked for");
+        assert_eq!(
+            preview_steps(4, Some(0.3)),
+            None,
+            "4 steps of which one is left are those asked for"
+        );
         assert_eq!(preview_steps(30, None), None, "one step of a slow model shows nothing");
     }
 }

@@ -59,7 +59,10 @@ mod tests {
         let red = &words(prompt)[1];
         assert!(without(prompt, red).starts_with("a (:1.3) cat"));
         let last = words(prompt).pop().unwrap();
-        assert_eq!(characters(prompt, &last), (prompt.chars().count() - 1, prompt.chars().count()));
+        assert_eq!(
+            characters(prompt, &last),
+            (prompt.chars().count() - 1, prompt.chars().count())
+        );
     }
 
     #[test]

@@ -131,7 +131,10 @@ impl Live {
     }
 
     pub async fn send_binary(&mut self, header: &Value, payload: &[u8]) {
-        self.socket.send(Message::binary(packed(header, payload))).await.unwrap();
+        self.socket
+            .send(Message::binary(packed(header, payload)))
+            .await
+            .unwrap();
     }
 
     pub async fn next(&mut self) -> Got {
@@ -253,7 +256,11 @@ fn crc(bytes: &[u8]) -> u32 {
     for byte in bytes {
         crc ^= u32::from(*byte);
         for _ in 0..8 {
-            crc = if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 };
+            crc = if crc & 1 == 1 {
+                (crc >> 1) ^ 0xedb8_8320
+            } else {
+                crc >> 1
+            };
         }
     }
     !crc
