@@ -101,6 +101,8 @@ pub struct LatentsStage {
     pub unnamed_style: Option<String>,
     /// ... which is left out of this share of the captions that end with it.
     pub unnamed_share: f32,
+    /// Share of captions with words around them that no picture shows ([`crate::loose_captions`]).
+    pub reworded_share: f32,
 }
 
 impl Default for LatentsStage {
@@ -114,6 +116,7 @@ impl Default for LatentsStage {
             only_style: None,
             unnamed_style: None,
             unnamed_share: 0.7,
+            reworded_share: 0.0,
         }
     }
 }

@@ -11,6 +11,7 @@ mod error;
 pub mod export;
 pub mod fold_statistics;
 pub mod latent_cache;
+pub mod loose_captions;
 pub mod networks;
 pub mod noise_schedule;
 pub mod objectives;

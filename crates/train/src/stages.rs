@@ -215,6 +215,7 @@ fn text_latents(config: &TrainConfig, length: usize, seed: u64) -> Result<(TextL
     if let Some(style) = &config.latents.unnamed_style {
         leave_unnamed(&mut cache.captions, style, config.latents.unnamed_share);
     }
+    crate::loose_captions::reword(&mut cache.captions, config.latents.reworded_share);
     let tokens = tokenizer.encode_all(&cache.captions, length)?;
     let ids = tokenizer.encode_all(&config.sample_prompts, length)?.ids;
     let prompts = SamplePrompts {
