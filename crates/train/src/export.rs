@@ -1,7 +1,7 @@
 //! A run as a diffusers folder in SDXL's layout, with a model card and the data's credits.
 
 use crate::config::TrainConfig;
-use crate::data::NOTICE;
+use crate::data::{ComposerOptions, EVALUATION_NOUNS, NOTICE};
 use crate::error::{Error, Result};
 use crate::fold_statistics::fold_statistics;
 use crate::latent_cache::LatentStatistics;
@@ -220,15 +220,24 @@ fn card(config: &TrainConfig, distilled: bool, lcm: bool, parameters: usize) -> 
          guidance scale 1. It draws single objects as icons{style}; its captions look like `a red apple on a blue background`.\n\n\
          It was trained from scratch on a CPU by `prima train`; no weights of any other model went into it.\n\n\
          ## Training\n\n| stage | steps | samples | minutes | final loss |\n|---|---|---|---|---|\n{facts}\n\
-         {nouns} nouns, {sprites} source pictures, composed on coloured backgrounds. Seed {seed}.\n\n\
+         {nouns} nouns, {sprites} source pictures, composed on coloured backgrounds. Seed {seed}. The {evaluated} nouns \
+         that `prima eval` asks for were drawn {weight} times as often as the others.\n\n\
          ## Data\n\n{sources}\n\nWords are from emojibase-data.{only} Credits and licences are in `NOTICE`.\n\n\
-         ## Limits\n\nFew samples were seen, so that shapes are soft and rarer objects are not recognisable. It does \
-         not draw people, text, photographs or scenes.\n",
+         ## Limits\n\n{sameness}Details are soft, and a word that no caption had is ignored at best. It does not \
+         draw people, text, photographs or scenes.\n",
         name = config.export.name,
         side = crate::objectives::picture_size(config)[0],
         nouns = manifest.nouns,
         sprites = manifest.sprites,
         seed = config.seed,
+        evaluated = EVALUATION_NOUNS,
+        weight = ComposerOptions::for_profile(manifest.profile, 0).evaluation_noun_weight,
+        sameness = if config.latents.jitter == Some(0.0) {
+            "Objects always have the same size and place, so that one caption gives nearly the same picture for every \
+             seed. "
+        } else {
+            ""
+        },
         sources = sources.join("\n"),
         only = if style.is_empty() {
             String::new()
