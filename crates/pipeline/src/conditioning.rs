@@ -192,11 +192,15 @@ fn emphasized(hidden: Tensor, prompt: &WeightedPrompt, starts: &[usize]) -> Tens
     let before = mean(&values);
     for (row, &start) in values.chunks_mut(width).skip(1).zip(starts) {
         let weight = prompt.at(start);
-        row.iter_mut().for_each(|v| *v *= weight);
+        for v in row {
+            *v *= weight;
+        }
     }
     let ratio = before / mean(&values);
     if (0.5..=2.0).contains(&ratio) {
-        values.iter_mut().for_each(|v| *v *= ratio as f32);
+        for v in &mut values {
+            *v *= ratio as f32;
+        }
     }
     Tensor::from_vec(values, &shape)
 }

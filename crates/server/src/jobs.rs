@@ -19,6 +19,7 @@ pub(crate) struct Painted {
 }
 
 /// What a running job tells its handler.
+#[expect(clippy::large_enum_variant, reason = "made once a unit")]
 pub(crate) enum JobEvent {
     /// How a unit looks after a step.
     Preview(Vec<Picture>),

@@ -51,6 +51,7 @@ pub struct Unit {
 pub type OnEvent = Box<dyn FnMut(Event<'_>) -> ControlFlow<()> + Send>;
 
 /// What happens to a unit, in this order.
+#[expect(clippy::large_enum_variant, reason = "made once a unit")]
 pub enum Event<'a> {
     /// Begun, after waiting for `queued`.
     Begun { queued: Duration },
@@ -148,7 +149,7 @@ impl Engine {
         };
         let shared = engine.shared.clone();
         spawn("prima-engine", move || {
-            if let Err(error) = shared.load(&source, &options) {
+            if let Err(error) = shared.load(&source, options) {
                 shared.set_stage(Stage::Failed(error.to_string()));
                 return;
             }
@@ -264,8 +265,8 @@ impl Drop for Lane {
 }
 
 impl Shared {
-    fn load(&self, source: &ModelSource, options: &LoadOptions) -> Result<(), Error> {
-        let parts = Parts::load_telling(source, options, &mut |part| self.set_stage(Stage::Loading(part)))?;
+    fn load(&self, source: &ModelSource, options: LoadOptions) -> Result<(), Error> {
+        let parts = Parts::load_telling(source, &options, &mut |part| self.set_stage(Stage::Loading(part)))?;
         let pipeline = Pipeline::new(parts)?;
         self.set_stage(Stage::WarmingUp);
         let request = Request {

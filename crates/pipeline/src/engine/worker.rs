@@ -33,7 +33,7 @@ impl Shared {
             if state.grant_parked(now) {
                 self.changed.notify_all();
             }
-            let until = state.next_due(now).unwrap_or(Duration::from_secs(60));
+            let until = state.next_due(now).unwrap_or(Duration::from_mins(1));
             let waited = self.changed.wait_timeout(state, until);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -99,7 +99,7 @@ impl Shared {
                     _ => ControlFlow::Continue(()),
                 };
             }
-            let until = state.next_due(now).unwrap_or(Duration::from_secs(60));
+            let until = state.next_due(now).unwrap_or(Duration::from_mins(1));
             let waited = self.changed.wait_timeout(state, until);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }

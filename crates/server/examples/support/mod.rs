@@ -116,7 +116,7 @@ pub async fn typist(url: &str, keys: &[Key], seed: u64) -> Result<Seen> {
     loop {
         let deadline = match coming {
             Some(_) => next_key,
-            None => *give_up.get_or_insert_with(|| Instant::now() + Duration::from_secs(60)),
+            None => *give_up.get_or_insert_with(|| Instant::now() + Duration::from_mins(1)),
         };
         tokio::select! {
             () = tokio::time::sleep_until(deadline.into()) => {

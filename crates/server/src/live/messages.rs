@@ -145,6 +145,7 @@ pub(super) struct FrameHeader<'a> {
 }
 
 /// In milliseconds.
+#[expect(clippy::struct_field_names, reason = "the protocol's names carry their unit")]
 #[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct FrameTimings {
     pub queue_ms: f64,

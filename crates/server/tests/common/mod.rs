@@ -20,7 +20,7 @@ pub fn model_folder() -> PathBuf {
 }
 
 pub fn model() -> ModelSource {
-    ModelSource::open(&model_folder()).unwrap()
+    ModelSource::open(model_folder()).unwrap()
 }
 
 pub struct Server {
