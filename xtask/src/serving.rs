@@ -22,10 +22,9 @@ pub fn bench_studio(root: &Path, args: &[String]) -> Result<()> {
     cargo(root, &line)
 }
 
-/// Bad clients beside an honest one, against the real binary.
+/// Bad clients beside an honest one, against the same server in a process of its own.
 pub fn soak(root: &Path, minutes: f64) -> Result<()> {
-    cargo(root, &["build", "--release", "-p", "prima-cli"])?;
-    let (binary, minutes) = (binary(root).display().to_string(), minutes.to_string());
+    let minutes = minutes.to_string();
     cargo(
         root,
         &[
@@ -36,8 +35,6 @@ pub fn soak(root: &Path, minutes: f64) -> Result<()> {
             "--example",
             "soak",
             "--",
-            "--server",
-            &binary,
             "--minutes",
             &minutes,
         ],

@@ -9,15 +9,18 @@ mod support;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use futures_util::{SinkExt, StreamExt};
+use prima_pipeline::engine::Engine;
+use prima_pipeline::{LoadOptions, ModelSource};
+use prima_server::ServerOptions;
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use support::{SCRIPT, connect, keys, percentile, typist};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
 use tokio::time::sleep;
@@ -25,9 +28,12 @@ use tokio_tungstenite::tungstenite::Message;
 
 #[derive(Parser)]
 struct Args {
-    /// The binary to run
-    #[arg(long, default_value = "target/release/prima")]
-    server: PathBuf,
+    /// The `prima` to run; without it, the same server inside this example, in a process of its own
+    #[arg(long)]
+    server: Option<PathBuf>,
+    /// Be that server
+    #[arg(long, hide = true)]
+    serve: bool,
     #[arg(long, default_value_t = 10.0)]
     minutes: f64,
 }
@@ -40,6 +46,8 @@ struct Deeds {
     vanished: AtomicU64,
     garbage: AtomicU64,
     refused: AtomicU64,
+    /// Last revisions of the honest typist that were never painted.
+    missing: AtomicU64,
 }
 
 const QUIET: Duration = Duration::from_secs(20);
@@ -50,17 +58,44 @@ fn main() -> Result<()> {
         .worker_threads(2)
         .enable_all()
         .build()?;
-    runtime.block_on(soak(args))
+    runtime.block_on(async {
+        if args.serve {
+            serve_mini().await
+        } else {
+            soak(args).await
+        }
+    })
+}
+
+/// What `prima serve --port 0` does, with the model of assets/.
+async fn serve_mini() -> Result<()> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/prima-mini");
+    let options = ServerOptions::default();
+    let engine = Engine::start(ModelSource::open(folder)?, LoadOptions::default(), options.max_jobs);
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    println!("http://{}/", listener.local_addr()?);
+    Ok(prima_server::serve(listener, engine, options, std::future::pending()).await?)
 }
 
 async fn soak(args: Args) -> Result<()> {
-    let mut server = Command::new(&args.server)
-        .args(["serve", "--port", "0"])
+    let mut command = match &args.server {
+        Some(binary) => {
+            let mut command = Command::new(binary);
+            command.args(["serve", "--port", "0"]);
+            command
+        }
+        None => {
+            let mut command = Command::new(std::env::current_exe()?);
+            command.arg("--serve");
+            command
+        }
+    };
+    let mut server = command
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
-        .with_context(|| format!("cannot start {}", args.server.display()))?;
+        .context("cannot start the server")?;
     let mut lines = BufReader::new(server.stdout.take().context("no stdout")?).lines();
     let url = lines.next_line().await?.context("the server said nothing")?;
     let host = url.trim_start_matches("http://").trim_end_matches('/').to_owned();
@@ -69,13 +104,13 @@ async fn soak(args: Args) -> Result<()> {
 
     let live = format!("ws://{host}/live");
     let waits: Arc<Mutex<Vec<f64>>> = Arc::default();
-    tokio::spawn(honest(live.clone(), waits.clone()));
+    let deeds = Arc::new(Deeds::default());
+    tokio::spawn(honest(live.clone(), waits.clone(), deeds.clone()));
     sleep(QUIET).await;
     let quiet = percentile(&std::mem::take(&mut *waits.lock().await), 0.95);
     let at_rest = resident_mb(&server)?;
     println!("the honest typist alone: p95 {quiet:.0} ms; the server has {at_rest:.0} MB");
 
-    let deeds = Arc::new(Deeds::default());
     tokio::spawn(flood(live.clone(), deeds.clone()));
     tokio::spawn(stall(live.clone(), deeds.clone()));
     tokio::spawn(vanish(live.clone(), deeds.clone()));
@@ -130,6 +165,10 @@ async fn soak(args: Args) -> Result<()> {
     );
     println!("memory: {at_rest:.0} MB at rest, at most {early:.0} MB in the first third, {late:.0} MB in the last");
     ensure!(panics.load(Ordering::Relaxed) == 0, "the server panicked");
+    ensure!(
+        deeds.missing.load(Ordering::Relaxed) == 0,
+        "a last revision of the honest typist was never painted"
+    );
     ensure!(!all.is_empty(), "the honest typist was never answered");
     ensure!(late < 1.2 * early + 16.0, "memory grows");
     ensure!(p95 < 4.0 * quiet + 400.0, "the honest typist suffers");
@@ -162,10 +201,15 @@ fn resident_mb(server: &Child) -> Result<f64> {
 }
 
 /// Types on and on.
-async fn honest(url: String, waits: Arc<Mutex<Vec<f64>>>) {
+async fn honest(url: String, waits: Arc<Mutex<Vec<f64>>>, deeds: Arc<Deeds>) {
     for round in 0.. {
         match typist(&url, &keys(SCRIPT, round, 8.0), 1).await {
-            Ok(seen) => waits.lock().await.extend(seen.latencies_ms),
+            Ok(seen) => {
+                deeds
+                    .missing
+                    .fetch_add(u64::from(!seen.last_painted), Ordering::Relaxed);
+                waits.lock().await.extend(seen.latencies_ms);
+            }
             Err(error) => {
                 eprintln!("the honest typist: {error:#}");
                 sleep(Duration::from_millis(200)).await;

@@ -22,7 +22,7 @@ use std::path::Path;
 #[include = "*.woff2"]
 #[exclude = "node_modules/*"]
 #[exclude = "package*.json"]
-#[exclude = "tsconfig.json"]
+#[exclude = "*sconfig.json"]
 struct Embedded;
 
 /// `GET /` and everything that no other route takes.

@@ -224,6 +224,7 @@ impl State {
 
     fn hand_over(&mut self, run: RunId, next: Candidate, now: Instant) {
         self.baton = Some(run);
+        // An orphan's is minus infinity, which changes nothing.
         self.floor = self.floor.max(next.used);
         if next.rank == Rank::Promoted {
             self.last_promotion = now;
@@ -323,6 +324,20 @@ impl State {
 
     /// The lane whose turn it is, other than that of `but`.
     fn choose(&self, now: Instant, but: Option<RunId>) -> Option<Candidate> {
+        // A unit whose client is gone while it stands still has to be woken once, to end: nothing
+        // else gives its worker back.
+        let orphan = self
+            .runs
+            .iter()
+            .find(|(id, run)| Some(**id) != but && !self.lanes.contains_key(&run.lane));
+        if let Some((&id, run)) = orphan {
+            return Some(Candidate {
+                lane: run.lane,
+                run: Some(id),
+                rank: Rank::Preview,
+                used: f64::NEG_INFINITY,
+            });
+        }
         let work_begun = self.runs.values().filter(|r| r.class == Class::Work).count();
         let free = self.workers.saturating_sub(self.runs.len());
         let promotes = now.saturating_duration_since(self.last_promotion) >= PROMOTE_AFTER;
@@ -330,7 +345,7 @@ impl State {
             let (class, since) = if let Some(run) = lane.running {
                 let record = self.runs.get(&run).filter(|_| Some(run) != but)?;
                 // What is stale has to notice: newer work of its lane waits for it.
-                let class = if self.is_stale(record) {
+                let class = if record.cancelled || self.is_stale(record) {
                     Class::Preview
                 } else {
                     record.class

@@ -236,6 +236,34 @@ fn a_lane_that_is_gone_ends_its_work() {
 }
 
 #[test]
+fn a_unit_that_stands_still_when_its_client_vanishes_gives_its_worker_back() {
+    let mut t = Table::new();
+    let jobs: Vec<LaneId> = (0..2).map(|_| t.lane(false)).collect();
+    let mut parked = Vec::new();
+    for &job in &jobs {
+        t.replace(job, 0, vec![unit("job", Class::Work)]);
+        let typist = t.lane(true);
+        let (run, _) = t.begin();
+        t.replace(typist, 1, preview("typist"));
+        assert_eq!(t.tick(run, 1), Tick::Park);
+        assert_eq!(t.serve(10), "typist");
+        t.state.remove(typist);
+        parked.push(run);
+    }
+    for &job in &jobs {
+        t.state.remove(job);
+    }
+    for _ in 0..2 {
+        assert!(t.state.grant_parked(t.now), "nobody wakes what is left behind");
+        let run = t.state.baton.unwrap();
+        assert!(parked.contains(&run));
+        assert_eq!(t.tick(run, 0), Tick::Stop);
+        t.state.finish(run, false, t.now);
+    }
+    assert_eq!(t.state.load(), Load::default());
+}
+
+#[test]
 fn cancel_ends_what_is_old_enough_only() {
     let mut t = Table::new();
     let lane = t.lane(true);
