@@ -1,5 +1,6 @@
 //! `prima serve` and bare `prima`: the address on stdout, the page behind it, a clean end.
 
+#[allow(dead_code, reason = "each test file uses its part")]
 mod common;
 
 use common::{folder, golden, prima, stderr};
