@@ -396,7 +396,8 @@ function start() {
     },
   );
   setInterval(() => {
-    if (view === "sketch") html("fps").textContent = `${meter.fps().toFixed(1)} a second`;
+    html("fps").hidden = view !== "sketch";
+    html("fps").textContent = `${meter.fps().toFixed(1)} a second`;
   }, 500);
   live.connect();
   // On a phone the keyboard would cover the picture that the visitor has not seen yet.

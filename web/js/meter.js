@@ -28,6 +28,7 @@ export class Meter {
   /** Keys whose revision, or a later one, has not been painted yet: [rev, pressed at]. */
   /** @type {[number, number][]} */
   #open = [];
+  #latest = 0;
 
   /**
    * A message left that answers a key.
@@ -52,7 +53,9 @@ export class Meter {
     this.#open = this.#open.filter(([rev]) => rev > header.rev);
     for (const [, key_ms] of answered) this.latencies.push(painted_ms - key_ms);
     this.latencies.splice(0, this.latencies.length - KEPT);
-    if (answered.length || this.latencies.length === 0) this.#show(measured);
+    // The first picture of a revision is what the eye waits for; later ones refine it.
+    if (header.rev > this.#latest) this.#show(measured);
+    this.#latest = header.rev;
     html("meter-dropped").textContent = String(header.dropped);
     html("meter-cancelled").textContent = String(header.cancelled);
   }
@@ -70,7 +73,7 @@ export class Meter {
       ["wait to send", sent_ms - (key_ms ?? sent_ms)],
       ["queue", timings.queue_ms],
       ["words", timings.text_ms],
-      ...timings.steps_ms.map((ms, i) => /** @type {[string, number]} */ ([`step ${i + 1}`, ms])),
+      ...stepRows(timings.steps_ms),
       ["decode", timings.decode_ms],
       ["encode", timings.encode_ms],
       ["network", Math.max(0, arrived_ms - sent_ms - serverTotal(timings))],
@@ -138,4 +141,15 @@ export function quantile(values, share) {
   if (values.length === 0) return null;
   const sorted = [...values].sort((a, b) => a - b);
   return sorted[Math.max(0, Math.ceil(share * sorted.length) - 1)] ?? null;
+}
+
+/**
+ * Each step by itself, as long as they fit.
+ * @param {number[]} steps_ms
+ * @returns {[string, number][]}
+ */
+function stepRows(steps_ms) {
+  if (steps_ms.length <= 4) return steps_ms.map((ms, i) => [`step ${i + 1}`, ms]);
+  const rest = steps_ms.slice(3);
+  return [...stepRows(steps_ms.slice(0, 3)), [`steps 4–${steps_ms.length}`, rest.reduce((sum, ms) => sum + ms, 0)]];
 }

@@ -160,8 +160,11 @@ export class Rail {
   #place(chip) {
     const at = chip.getBoundingClientRect();
     const box = this.#popover.getBoundingClientRect();
-    const left = Math.min(Math.max(at.left + at.width / 2 - box.width / 2, 16), innerWidth - box.width - 16);
-    const above = at.top - box.height - 10;
+    // Beside the picture if there is room, so that it is seen while it changes; else at the word.
+    const picture = html("picture-frame").getBoundingClientRect();
+    const beside = picture.left - box.width - 20;
+    const left = beside > 12 ? beside : Math.min(Math.max(at.left + at.width / 2 - box.width / 2, 16), innerWidth - box.width - 16);
+    const above = beside > 12 ? Math.max(picture.bottom - box.height, 12) : at.top - box.height - 10;
     this.#popover.style.left = `${left + scrollX}px`;
     this.#popover.style.top = `${(above > 8 ? above : at.bottom + 10) + scrollY}px`;
   }
