@@ -41,6 +41,8 @@ let finished = null;
 let key_ms = null;
 /** @type {(() => void) | null} what waits for the next finished picture */
 let whenFinished = null;
+/** The server's last warning, so that it is said once. */
+let warned = "";
 /** @type {number | undefined} */
 let outage;
 /** @type {number | undefined} */
@@ -182,6 +184,9 @@ function received(frame, job, settings) {
   whenFinished = null;
   if (replay.playing || (view === "sketch" && sketch.moving)) return;
   past.finished(settings, frame.blob);
+  const warnings = frame.header.warnings?.join(" ") ?? "";
+  if (warnings && warnings !== warned) note(warnings);
+  warned = warnings;
   say(`Painted: ${settings.prompt || "no words"}`);
   clearTimeout(addressTimer);
   addressTimer = setTimeout(() => history.replaceState(null, "", `${location.search}#${toLink(store.now)}`), ADDRESS_MS);

@@ -73,6 +73,7 @@ export class Meter {
       ["wait to send", sent_ms - (key_ms ?? sent_ms)],
       ["queue", timings.queue_ms],
       ["words", timings.text_ms],
+      ...(timings.init_image_ms ? [/** @type {[string, number]} */ (["sketch", timings.init_image_ms])] : []),
       ...stepRows(timings.steps_ms),
       ["decode", timings.decode_ms],
       ["encode", timings.encode_ms],

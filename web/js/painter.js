@@ -116,6 +116,7 @@ export class Painter {
    * @returns {boolean} whether the newest revision is the one at fault
    */
   fail(error) {
+    if (error.rev === null) return true;
     this.#jobs.get(error.rev)?.failed?.(error);
     return error.rev >= this.rev;
   }
@@ -129,5 +130,5 @@ export class Painter {
 /** @param {Timings} timings */
 export function serverTotal(timings) {
   const steps = timings.steps_ms.reduce((sum, ms) => sum + ms, 0);
-  return timings.queue_ms + timings.text_ms + steps + timings.decode_ms + timings.encode_ms;
+  return timings.queue_ms + timings.text_ms + (timings.init_image_ms ?? 0) + steps + timings.decode_ms + timings.encode_ms;
 }

@@ -57,7 +57,7 @@ export class SensitivityView {
     });
     this.#field.highlight(marks.sort((a, b) => a.start - b.start));
     const order = [...message.words].sort((a, b) => b.change - a.change);
-    const list = order.slice(0, 4).map((word) => `${word.word} ${percent(word.change)}`);
+    const list = order.slice(0, 3).map((word) => `${word.word} ${percent(word.change)}`);
     this.#say(list.length ? `Without the word, the picture changes by: ${list.join(", ")}` : "There is no word to leave out.");
     say(this.#text.textContent ?? "");
   }
@@ -70,7 +70,7 @@ export class SensitivityView {
 }
 
 /** @param {number} change */
-const percent = (change) => `${(change * 100).toFixed(1)} %`;
+const percent = (change) => `${(change * 100).toFixed(1)}\u00a0%`;
 
 /**
  * The server counts characters, a textarea counts UTF-16 units.

@@ -38,7 +38,7 @@
 
 /** @typedef {{type: "hello", protocol: number, version: string, model: ModelInfo, limits: Limits}} Hello */
 
-/** @typedef {{queue_ms: number, text_ms: number, steps_ms: number[], decode_ms: number, encode_ms: number}} Timings */
+/** @typedef {{queue_ms: number, text_ms: number, init_image_ms?: number, steps_ms: number[], decode_ms: number, encode_ms: number}} Timings */
 
 /**
  * @typedef {object} FrameHeader
@@ -60,6 +60,7 @@
  * @property {number} dropped
  * @property {number} cancelled
  * @property {string} [parameters]
+ * @property {string[]} [warnings] what was asked for in vain
  */
 
 /** A frame as it arrived: its header, its picture file, and when (`performance.now()`). */
@@ -67,7 +68,7 @@
 
 /** @typedef {{word: string, start: number, end: number, change: number}} WordChange */
 /** @typedef {{type: "sensitivity", rev: number, words: WordChange[]}} Sensitivity */
-/** @typedef {{type: "error", rev: number, message: string, hint?: string}} ServerError */
+/** @typedef {{type: "error", rev: number | null, message: string, hint?: string}} ServerError */
 
 /**
  * A message to the server, without its revision.
