@@ -1,6 +1,7 @@
 //! The project's chores: `cargo xtask check | test | bench ops | bench studio | soak | clients | goldens`.
 
 mod arrows;
+mod browser;
 mod not_run;
 mod serving;
 
@@ -76,6 +77,8 @@ fn perform(task: Task) -> Result<()> {
         Task::Check => check(&root),
         Task::Test => {
             check(&root)?;
+            browser::check_types(&root)?;
+            browser::install();
             cargo(&root, &["test", "--release", "--workspace"])?;
             let missing = serving::clients(&root, None)?;
             not_run::report(&root, missing.as_slice())
