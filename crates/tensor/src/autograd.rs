@@ -105,7 +105,9 @@ impl Gradients {
                 }
             }
             if scale < 1.0 {
-                sum.iter_mut().for_each(|s| *s *= scale);
+                for s in &mut sum {
+                    *s *= scale;
+                }
             }
             Some((id, Tensor::from_vec(sum, &shape)))
         };

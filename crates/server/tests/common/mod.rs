@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+mod browser;
+pub use browser::Browser;
 use futures_util::{SinkExt, StreamExt};
 use prima_pipeline::engine::Engine;
 use prima_pipeline::{LoadOptions, ModelSource, Picture, Pipeline, Request};
@@ -17,6 +19,11 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 pub fn model_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../goldens/tiny-sdxl")
+}
+
+/// The model inside the binary.
+pub fn shipped_model() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/prima-mini")
 }
 
 pub fn model() -> ModelSource {
@@ -36,10 +43,19 @@ impl Server {
         Self::with(|_| {}).await
     }
 
+    /// A server of the model in another folder.
+    pub async fn of(model: PathBuf) -> Self {
+        Self::started(ModelSource::open(model).unwrap(), |_| {}).await
+    }
+
     pub async fn with(change: impl FnOnce(&mut ServerOptions)) -> Self {
+        Self::started(model(), change).await
+    }
+
+    async fn started(model: ModelSource, change: impl FnOnce(&mut ServerOptions)) -> Self {
         let mut options = ServerOptions::default();
         change(&mut options);
-        let engine = Engine::start(model(), LoadOptions::default(), options.max_jobs);
+        let engine = Engine::start(model, LoadOptions::default(), options.max_jobs);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
