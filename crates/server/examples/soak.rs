@@ -78,18 +78,14 @@ async fn serve_mini() -> Result<()> {
 }
 
 async fn soak(args: Args) -> Result<()> {
-    let mut command = match &args.server {
-        Some(binary) => {
-            let mut command = Command::new(binary);
-            command.args(["serve", "--port", "0"]);
-            command
-        }
-        None => {
-            let mut command = Command::new(std::env::current_exe()?);
-            command.arg("--serve");
-            command
-        }
-    };
+    let mut command;
+    if let Some(binary) = &args.server {
+        command = Command::new(binary);
+        command.args(["serve", "--port", "0"]);
+    } else {
+        command = Command::new(std::env::current_exe()?);
+        command.arg("--serve");
+    }
     let mut server = command
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -14,7 +14,7 @@ use tokio::process::{Child, Command};
 /// Between two keys: eight a second.
 const KEY: Duration = Duration::from_millis(125);
 /// Long enough for a machine that does other things too; nothing is measured here.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 pub struct Browser {
     client: Client,
@@ -103,7 +103,7 @@ impl Browser {
     async fn keys(&self, actions: impl IntoIterator<Item = KeyAction>) {
         let keys = actions
             .into_iter()
-            .fold(KeyActions::new("keyboard".to_owned()), |keys, action| keys.then(action));
+            .fold(KeyActions::new("keyboard".to_owned()), InputSource::then);
         self.client.perform_actions(keys).await.unwrap();
     }
 

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 mod browser;
+#[allow(unused_imports, reason = "only the studio test has a browser")]
 pub use browser::Browser;
 use futures_util::{SinkExt, StreamExt};
 use prima_pipeline::engine::Engine;
