@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::trainer::LoopConfig;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -212,6 +213,9 @@ pub struct ExportStage {
     /// What `prima` samples with unless told otherwise.
     #[serde(default = "default_steps")]
     pub num_inference_steps: usize,
+    /// Explicit timesteps by step count, for `prima.json`.
+    #[serde(default)]
+    pub timesteps: BTreeMap<usize, Vec<f64>>,
     pub name: String,
 }
 

@@ -154,6 +154,7 @@ fn settings(config: &TrainConfig, lcm: bool) -> Value {
         "width": width as usize,
         "height": height as usize,
         "guidance_free": true,
+        "timesteps": config.export.timesteps,
     })
 }
 
