@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 #[derive(clap::Args)]
 pub struct Args {
     /// The address to listen on; one that other machines can reach needs --token
-    #[arg(long, value_name = "HOST", default_value = "127.0.0.1")]
+    #[arg(long, value_name = "HOST", default_value = HOST)]
     host: String,
     /// The port; 0 takes a free one [default: 7860, or the next that is free]
     #[arg(long, value_name = "PORT")]
@@ -23,13 +23,13 @@ pub struct Args {
     #[arg(long, value_name = "embedded|DIR|FILE")]
     model: Option<String>,
     /// Live sessions at once
-    #[arg(long, value_name = "N", default_value_t = 64)]
+    #[arg(long, value_name = "N", default_value_t = ServerOptions::default().max_sessions)]
     max_sessions: usize,
     /// API requests that may wait or be painted at once
-    #[arg(long, value_name = "N", default_value_t = 16)]
+    #[arg(long, value_name = "N", default_value_t = ServerOptions::default().max_jobs)]
     max_jobs: usize,
     /// Longest side of a picture in pixels
-    #[arg(long, value_name = "PX", default_value_t = 1024)]
+    #[arg(long, value_name = "PX", default_value_t = Limits::default().max_side_px)]
     max_side: usize,
     /// Wanted from every client, as `Authorization: Bearer TOKEN` or `?token=TOKEN`
     #[arg(long, value_name = "TOKEN", env = "PRIMA_TOKEN", hide_env_values = true)]
@@ -48,13 +48,14 @@ pub struct Args {
 impl Args {
     /// What bare `prima` does.
     pub fn bare() -> Self {
+        let defaults = ServerOptions::default();
         Self {
-            host: "127.0.0.1".to_owned(),
+            host: HOST.to_owned(),
             port: None,
             model: None,
-            max_sessions: 64,
-            max_jobs: 16,
-            max_side: 1024,
+            max_sessions: defaults.max_sessions,
+            max_jobs: defaults.max_jobs,
+            max_side: defaults.limits.max_side_px,
             token: None,
             cors: Vec::new(),
             open: true,
@@ -63,6 +64,7 @@ impl Args {
     }
 }
 
+const HOST: &str = "127.0.0.1";
 const PORT: u16 = 7860;
 /// Ports tried after the first.
 const NEXT_PORTS: u16 = 20;

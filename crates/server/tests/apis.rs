@@ -94,13 +94,7 @@ async fn image_to_image_through_openai_and_a1111() {
             "image",
             reqwest::multipart::Part::bytes(png(64, 48)).file_name("sketch.png"),
         );
-    let response = server
-        .http
-        .post(server.url("/v1/images/edits"))
-        .multipart(form)
-        .send()
-        .await
-        .unwrap();
+    let response = server.post_form("/v1/images/edits", form).await;
     let answer: Value = response.json().await.unwrap();
     same(
         &from_base64(answer["data"][0]["b64_json"].as_str().unwrap()),

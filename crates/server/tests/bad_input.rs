@@ -246,13 +246,7 @@ async fn edits_refuse_what_they_cannot_use() {
         ),
     ];
     for (form, said) in cases {
-        let response = server
-            .http
-            .post(server.url("/v1/images/edits"))
-            .multipart(form)
-            .send()
-            .await
-            .unwrap();
+        let response = server.post_form("/v1/images/edits", form).await;
         assert_eq!(response.status(), 400, "{said}");
         let text = sentence("/v1/images/edits", &response.json().await.unwrap());
         assert!(text.contains(said), "{said:?} is not in: {text}");

@@ -89,6 +89,10 @@ impl Server {
         self.http.post(self.url(path)).json(body).send().await.unwrap()
     }
 
+    pub async fn post_form(&self, path: &str, form: reqwest::multipart::Form) -> reqwest::Response {
+        self.http.post(self.url(path)).multipart(form).send().await.unwrap()
+    }
+
     /// The answer to a request that has to succeed.
     pub async fn post_ok(&self, path: &str, body: &Value) -> Value {
         let response = self.post(path, body).await;
