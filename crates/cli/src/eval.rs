@@ -1,4 +1,4 @@
-//! `prima eval`: writes an evaluation suite from a data set, and measures a model with it.
+//! `prima eval`: writes an evaluation suite from a data set, and measures a model, or what it learnt from, with it.
 
 use crate::{Usage, source};
 use anyhow::{Context, Result};
@@ -11,6 +11,7 @@ use prima_eval::{Class, FeatureNet, Suite};
 use prima_pipeline::{LoadOptions, Picture, Pipeline, Request};
 use prima_schedulers::ScheduleOptions;
 use prima_train::data::{Composer, caption};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +21,8 @@ pub enum Command {
     Suite(SuiteArgs),
     /// Measure a model: class and colour accuracy at each number of steps
     Quality(QualityArgs),
+    /// Measure the drawings that a model learnt from, as they are and after its autoencoder: the ceiling for `quality`
+    Ceiling(CeilingArgs),
 }
 
 #[derive(ClapArgs)]
@@ -63,10 +66,30 @@ pub struct QualityArgs {
     json: bool,
 }
 
+#[derive(ClapArgs)]
+pub struct CeilingArgs {
+    /// Suite made by `prima eval suite`
+    #[arg(long)]
+    suite: PathBuf,
+    /// EfficientNet-lite0 weights made by scripts/eval/convert_efficientnet.py
+    #[arg(long)]
+    features: PathBuf,
+    /// The data set the suite was made from
+    #[arg(long)]
+    data: PathBuf,
+    /// `embedded`, a folder or a file
+    #[arg(long)]
+    model: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
 pub fn run(command: Command) -> Result<()> {
     match command {
         Command::Suite(args) => write_suite(&args),
         Command::Quality(args) => quality(&args),
+        Command::Ceiling(args) => ceiling(&args),
     }
 }
 
@@ -171,6 +194,54 @@ fn quality(args: &QualityArgs) -> Result<()> {
             "results": rows,
         });
         println!("{}", serde_json::to_string_pretty(&report)?);
+    }
+    Ok(())
+}
+
+/// By drawing style: the drawings of the suite's nouns, and what the model's autoencoder makes of them.
+fn ceiling(args: &CeilingArgs) -> Result<()> {
+    let suite = Suite::open(&args.suite)?;
+    let net = FeatureNet::open(&args.features)?;
+    let pipeline = Pipeline::load(&source::open(args.model.as_deref())?, &LoadOptions::default())?;
+    let composer = Composer::open(&args.data, 0)?;
+    let means = ClassMeans::of_suite(&suite, &net)?;
+    let mut styles: BTreeMap<String, [Vec<(usize, Picture)>; 2]> = BTreeMap::new();
+    let bar = bar(suite.classes.len(), "nouns");
+    for noun in composer.evaluation_nouns() {
+        let prompt = composer.prompt(noun);
+        let class = suite.classes.iter().position(|c| c.prompt == prompt);
+        let class = class.with_context(|| format!("the suite has no class {prompt:?}: make it from this data set"))?;
+        for (style, rgb) in composer.drawings(noun)? {
+            let drawing = Picture {
+                width: 128,
+                height: 128,
+                rgb,
+            };
+            let reconstruction = pipeline.parts().vae.reconstruct(&drawing)?;
+            let [drawings, reconstructions] = styles.entry(style.to_owned()).or_default();
+            drawings.push((class, drawing));
+            reconstructions.push((class, reconstruction));
+        }
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    let mut rows = Vec::new();
+    for (style, [drawings, reconstructions]) in &styles {
+        let (drawn, decoded) = (means.accuracy(&net, drawings), means.accuracy(&net, reconstructions));
+        if !args.json {
+            println!(
+                "{style}: {} drawings, top-1 {:.1} %, top-5 {:.1} %; after the autoencoder {:.1} %, {:.1} %",
+                drawn.pictures,
+                100.0 * drawn.top1,
+                100.0 * drawn.top5,
+                100.0 * decoded.top1,
+                100.0 * decoded.top5
+            );
+        }
+        rows.push(serde_json::json!({ "style": style, "drawings": drawn, "autoencoder": decoded }));
+    }
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&rows)?);
     }
     Ok(())
 }

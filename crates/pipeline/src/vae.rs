@@ -4,7 +4,7 @@ use crate::noise::{NoiseSource, Purpose};
 use crate::{Error, Picture};
 use prima_checkpoint::ParamSource;
 use prima_models::{AutoencoderKl, AutoencoderKlConfig, AutoencoderTiny, AutoencoderTinyConfig};
-use prima_tensor::Tensor;
+use prima_tensor::{Tensor, no_grad};
 
 /// The autoencoders of the SDXL family.
 #[expect(clippy::large_enum_variant, reason = "a model has one")]
@@ -58,6 +58,16 @@ impl Vae {
             }
             Self::Tiny(vae) => Ok(vae.scale_latents(&vae.encode(&image, keep_going)?)),
         }
+    }
+
+    /// A picture through the latents' mean and back: the best that any painter of these latents can hope for.
+    pub fn reconstruct(&self, picture: &Picture) -> Result<Picture, Error> {
+        let image = picture.to_tensor();
+        let decoded = no_grad(|| match self {
+            Self::Kl(vae) => vae.decode(&vae.encode(&image, &mut || true)?.mean, &mut || true),
+            Self::Tiny(vae) => vae.decode(&vae.encode(&image, &mut || true)?, &mut || true),
+        })?;
+        Ok(Picture::from_tensor(&decoded).swap_remove(0))
     }
 
     /// Scaled latents `[B, h, w, C]` to pictures.

@@ -1,6 +1,7 @@
 //! The file that describes a whole run: data, networks, and one section a stage.
 
 use crate::error::{Error, Result};
+use crate::noise_schedule::NUM_TRAIN_TIMESTEPS;
 use crate::trainer::LoopConfig;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -18,6 +19,8 @@ pub struct TrainConfig {
     pub networks: NetworkConfigs,
     #[serde(default)]
     pub autoencoder: AutoencoderStage,
+    #[serde(default)]
+    pub decoder: DecoderStage,
     #[serde(default)]
     pub latents: LatentsStage,
     #[serde(default)]
@@ -56,13 +59,7 @@ pub struct AutoencoderStage {
     pub latent_noise: f32,
     /// Weight of the mean squared latent (the KL's pull to 0).
     pub kl_weight: f32,
-    pub mse_weight: f32,
-    /// Weight of the L1 distance between differences of neighbouring pixels.
-    pub edge_weight: f32,
-    /// Weight of the L1 distance between 8x8 means: colours.
-    pub colour_weight: f32,
-    /// Train the decoder only (the latents and what was trained on them stay valid).
-    pub decoder_only: bool,
+    pub weights: PictureWeights,
 }
 
 impl Default for AutoencoderStage {
@@ -75,10 +72,61 @@ impl Default for AutoencoderStage {
             whole_batch_size: 4,
             latent_noise: 0.05,
             kl_weight: 1e-4,
-            mse_weight: 0.5,
-            edge_weight: 0.5,
-            colour_weight: 0.5,
-            decoder_only: false,
+            weights: PictureWeights::default(),
+        }
+    }
+}
+
+/// Weights of the distances between pictures beside their L1, whose weight is 1.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PictureWeights {
+    pub mse: f32,
+    /// L1 between differences of neighbouring pixels.
+    pub edges: f32,
+    /// L1 between 8x8 means.
+    pub colours: f32,
+}
+
+impl Default for PictureWeights {
+    fn default() -> Self {
+        Self {
+            mse: 0.5,
+            edges: 0.5,
+            colours: 0.5,
+        }
+    }
+}
+
+/// The decoder's further training, on whole pictures: the latents, and what was trained on them, stay valid.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DecoderStage {
+    #[serde(rename = "loop")]
+    pub training: LoopConfig,
+    pub batch_size: usize,
+    /// Standard deviation of the noise added to latents.
+    pub latent_noise: f32,
+    pub weights: PictureWeights,
+    /// Share of pictures in `latents.only_style`, where that is set: what the decoder is shipped for.
+    pub style_share: f32,
+    /// Of those, the share whose latents are what the network of `export.stage` paints for their caption, so that the
+    /// decoder learns to make a good picture of its errors too. Needs that stage trained where it is not 0.
+    pub painter_share: f32,
+    /// The timesteps of each way it paints, taken in turn batch by batch.
+    pub painter_timesteps: Vec<Vec<usize>>,
+}
+
+impl Default for DecoderStage {
+    fn default() -> Self {
+        Self {
+            training: LoopConfig::default(),
+            batch_size: 4,
+            latent_noise: 0.05,
+            weights: PictureWeights::default(),
+            style_share: 0.8,
+            painter_share: 0.0,
+            painter_timesteps: vec![vec![NUM_TRAIN_TIMESTEPS - 1]],
         }
     }
 }
@@ -180,6 +228,8 @@ pub struct DistillStage {
     /// Number of segments of the noise schedule (50 in the LCM paper; fewer converge sooner).
     pub ddim_steps: usize,
     pub max_noise_share: f32,
+    /// Decay of the average of the student that answers for the target (0.95 in the LCM paper).
+    pub target_decay: f32,
     /// Constant of the pseudo-Huber loss.
     pub huber_c: f32,
     pub sample_steps: usize,
@@ -193,6 +243,7 @@ impl Default for DistillStage {
             guidance_scale: 2.0,
             ddim_steps: 10,
             max_noise_share: 0.5,
+            target_decay: 0.95,
             huber_c: 0.1,
             sample_steps: 1,
         }
@@ -232,6 +283,31 @@ impl TrainConfig {
     pub fn open(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
         serde_json::from_str(&text).map_err(|e| Error::file(path, e))
+    }
+
+    /// Is the network to ship the distilled one, or the teacher?
+    pub fn ships_student(&self) -> Result<bool> {
+        match self.export.stage.as_str() {
+            "distill" => Ok(true),
+            "teacher" => Ok(false),
+            other => {
+                let message = format!("export.stage is {other:?}, expected \"distill\" or \"teacher\"");
+                Err(Error::Config(message))
+            }
+        }
+    }
+
+    /// Does it sample as the LCM scheduler does (what suits a student), or as Euler?
+    pub fn samples_as_lcm(&self) -> Result<bool> {
+        match self.export.scheduler.as_deref() {
+            None => self.ships_student(),
+            Some("lcm") => Ok(true),
+            Some("euler") => Ok(false),
+            Some(other) => {
+                let message = format!("export.scheduler is {other:?}, expected \"lcm\" or \"euler\"");
+                Err(Error::Config(message))
+            }
+        }
     }
 
     pub fn stage_dir(&self, stage: &str) -> PathBuf {

@@ -6,8 +6,7 @@ use crate::error::{Error, Result};
 use crate::fold_statistics::fold_statistics;
 use crate::latent_cache::LatentStatistics;
 use crate::noise_schedule::{BETA_END, BETA_START, NUM_TRAIN_TIMESTEPS};
-use crate::stages::{needed_state, trained_teacher, trained_vae};
-use crate::state::load_weights;
+use crate::stages::{trained_painter, trained_vae};
 use crate::trainer::Summary;
 use prima_checkpoint::export as write_component;
 use prima_checkpoint::export::{write_bytes, write_json};
@@ -32,30 +31,8 @@ const COMPONENTS: [(&str, &str); 4] = [
 /// Writes the folder `config.export.folder` from the averaged weights, in f16.
 pub fn export(config: &TrainConfig) -> Result<Exported> {
     let folder = &config.export.folder;
-    let distilled = match config.export.stage.as_str() {
-        "distill" => true,
-        "teacher" => false,
-        other => {
-            return Err(Error::Config(format!(
-                "export.stage is {other:?}, expected \"distill\" or \"teacher\""
-            )));
-        }
-    };
-    let lcm = match config.export.scheduler.as_deref() {
-        None => distilled,
-        Some("lcm") => true,
-        Some("euler") => false,
-        Some(other) => {
-            return Err(Error::Config(format!(
-                "export.scheduler is {other:?}, expected \"lcm\" or \"euler\""
-            )));
-        }
-    };
-    let (unet, text) = trained_teacher(config)?;
-    if distilled {
-        let params = crate::networks::prefixed("unet", &unet.params);
-        load_weights(&needed_state(config, "distill")?, "ema", &params)?;
-    }
+    let (distilled, lcm) = (config.ships_student()?, config.samples_as_lcm()?);
+    let (unet, text) = trained_painter(config)?;
     let vae = trained_vae(config)?;
     let (vae_config, vae_params) = match (&vae.network.config().latents_mean, &vae.network.config().latents_std) {
         (Some(mean), Some(std)) => {

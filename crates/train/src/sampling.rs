@@ -85,21 +85,20 @@ pub enum Sampler {
     Lcm,
 }
 
-/// Latents `[B, h, w, c]` from noise, over trailing timesteps.
+/// From noise `[B, h, w, c]` to latents, over descending `timesteps`.
 pub fn sample(
     unet: &Unet2dCondition,
     cond: &UnetCond,
-    shape: &[usize],
-    steps: usize,
+    noise_at_start: Tensor,
+    timesteps: &[usize],
     guidance_scale: f32,
     sampler: Sampler,
     seed: u64,
 ) -> Result<Tensor> {
     let schedule = NoiseSchedule::default();
-    let n = shape[0];
-    let timesteps = NoiseSchedule::trailing(steps);
+    let mut x = noise_at_start;
+    let n = x.shape()[0];
     no_grad(|| {
-        let mut x = noise(seed, purpose::SAMPLE, 0, shape);
         for (i, &t) in timesteps.iter().enumerate() {
             let v = guided(unet, &x, &vec![t; n], cond, guidance_scale)?;
             let (x0, eps) = split_v(&schedule, &vec![t; n], &x, &v);
@@ -108,7 +107,7 @@ pub fn sample(
             };
             let eps = match sampler {
                 Sampler::Ddim => eps,
-                Sampler::Lcm => noise(seed, purpose::RENOISE, i as u64, shape),
+                Sampler::Lcm => noise(seed, purpose::RENOISE, i as u64, x.shape()),
             };
             let (alpha, sigma) = schedule.coefficients(&vec![next; n]);
             x = combine_per_sample(&alpha, &x0, &sigma, &eps);

@@ -2,14 +2,16 @@
 //! [`export`](crate::export::export)). Each reads what the earlier ones left in the run folder.
 
 use crate::config::TrainConfig;
-use crate::data::{Composer, ComposerOptions, Dataset};
+use crate::data::{Composer, ComposerOptions, DataError, Dataset};
 use crate::error::{Error, Result};
 use crate::latent_cache::LatentCache;
 use crate::networks::{self, Component, TextEncoders, encode};
 use crate::objectives::{
-    Autoencoder, ConsistencyDistillation, SamplePrompts, Teacher, TextLatents, linear_start, picture_size,
+    Autoencoder, ConsistencyDistillation, Decoder, Painter, SamplePrompts, Teacher, TextLatents, linear_start,
+    picture_size,
 };
 use crate::sample_grid::to_signed;
+use crate::sampling::Sampler;
 use crate::state::load_weights;
 use crate::tokens::CaptionTokenizer;
 use crate::trainer::{Budget, Summary, run, state_path};
@@ -17,6 +19,7 @@ use prima_models::{AutoencoderKl, Unet2dCondition};
 use prima_tensor::{Tensor, no_grad};
 use rayon::prelude::*;
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::time::Instant;
 
 /// Trains the autoencoder.
@@ -36,15 +39,50 @@ pub fn autoencoder(config: &TrainConfig, budget: Budget, resume: bool) -> Result
 /// Trains the decoder further, with the latents as they are. Its state is of its own; the first
 /// time it starts from the autoencoder's average.
 pub fn decoder(config: &TrainConfig, budget: Budget, resume: bool) -> Result<Summary> {
-    let component = trained_vae(config)?;
-    let mut stage = config.autoencoder.clone();
-    stage.decoder_only = true;
+    let stage = config.decoder.clone();
+    let style = config.latents.only_style.clone();
+    let painter = match &style {
+        Some(style) if stage.painter_share > 0.0 => Some(painter(config, style.clone())?),
+        None if stage.painter_share > 0.0 => {
+            let message = "decoder.painter_share needs latents.only_style: the style that is painted";
+            return Err(Error::Config(message.into()));
+        }
+        _ => None,
+    };
+    let dataset = dataset(config)?;
+    let mut options = composer_options(config, &dataset);
+    options.favoured_style = style.map(|style| (style, stage.style_share));
     let training = stage.training.clone();
-    let dir = config.stage_dir("decoder");
-    let mut objective = Autoencoder::new(component, composer(config)?, stage, config.seed + 1)?;
-    let summary = run(&mut objective, &training, budget, &dir, resume)?;
+    let mut objective = Decoder::new(
+        trained_vae(config)?,
+        Composer::new(dataset, options).map_err(data_error)?,
+        painter,
+        stage,
+        config.seed + 1,
+    );
+    let summary = run(&mut objective, &training, budget, &config.stage_dir("decoder"), resume)?;
     write_summary(config, "decoder", &summary)?;
     Ok(summary)
+}
+
+fn painter(config: &TrainConfig, style: String) -> Result<Painter> {
+    let (unet, text) = trained_painter(config)?;
+    Ok(Painter {
+        unet: unet.network,
+        text,
+        tokenizer: Mutex::new(CaptionTokenizer::open(&config.data_dir.join("tokenizer"))?),
+        sampler: if config.samples_as_lcm()? {
+            Sampler::Lcm
+        } else {
+            Sampler::Ddim
+        },
+        unnamed_share: match &config.latents.unnamed_style {
+            Some(unnamed) if *unnamed == style => config.latents.unnamed_share,
+            _ => 0.0,
+        },
+        style,
+        size_px: picture_size(config),
+    })
 }
 
 /// Composes and encodes pictures until there are enough of them or the budget is spent.
@@ -121,10 +159,10 @@ pub fn teacher(config: &TrainConfig, budget: Budget, resume: bool) -> Result<Sum
 /// Distils the teacher into a student for one to four steps.
 pub fn distill(config: &TrainConfig, budget: Budget, resume: bool) -> Result<Summary> {
     let (teacher, text) = trained_teacher(config)?;
-    let student = trained_teacher(config)?.0;
+    let (student, target) = (trained_teacher(config)?.0, trained_teacher(config)?.0);
     let (data, prompts) = text_latents(config, text.max_length(), config.seed + 5)?;
     let stage = config.distill.clone();
-    let mut objective = ConsistencyDistillation::new(student, teacher.network, text, data, prompts, stage);
+    let mut objective = ConsistencyDistillation::new(student, target, teacher.network, text, data, prompts, stage);
     let summary = run(
         &mut objective,
         &config.distill.training,
@@ -146,8 +184,20 @@ fn is_wanted(config: &TrainConfig, caption: &str) -> bool {
 }
 
 fn composer(config: &TrainConfig) -> Result<Composer> {
-    let data = |e: crate::data::DataError| Error::Data(e.to_string());
-    let dataset = Dataset::open(&config.data_dir).map_err(data)?;
+    let dataset = dataset(config)?;
+    let options = composer_options(config, &dataset);
+    Composer::new(dataset, options).map_err(data_error)
+}
+
+fn dataset(config: &TrainConfig) -> Result<Dataset> {
+    Dataset::open(&config.data_dir).map_err(data_error)
+}
+
+fn data_error(e: DataError) -> Error {
+    Error::Data(e.to_string())
+}
+
+fn composer_options(config: &TrainConfig, dataset: &Dataset) -> ComposerOptions {
     let mut options = ComposerOptions::for_profile(dataset.manifest.profile, config.seed);
     // Captions are dropped while training, row by row; the cache keeps them all.
     options.empty_caption = 0.0;
@@ -160,7 +210,7 @@ fn composer(config: &TrainConfig) -> Result<Composer> {
     if let Some(jitter) = config.latents.jitter {
         options.jitter = jitter;
     }
-    Composer::new(dataset, options).map_err(data)
+    options
 }
 
 /// The autoencoder with its averaged weights, the decoder's refined where there are any, and the
@@ -200,7 +250,17 @@ pub fn trained_teacher(config: &TrainConfig) -> Result<(Component<Unet2dConditio
     Ok((unet, text))
 }
 
-pub(crate) fn needed_state(config: &TrainConfig, stage: &str) -> Result<PathBuf> {
+/// The networks to ship: the teacher's, or its student's.
+pub fn trained_painter(config: &TrainConfig) -> Result<(Component<Unet2dCondition>, TextEncoders)> {
+    let (unet, text) = trained_teacher(config)?;
+    if config.ships_student()? {
+        let params = networks::prefixed("unet", &unet.params);
+        load_weights(&needed_state(config, "distill")?, "ema", &params)?;
+    }
+    Ok((unet, text))
+}
+
+fn needed_state(config: &TrainConfig, stage: &str) -> Result<PathBuf> {
     let path = state_path(&config.stage_dir(stage));
     if path.exists() {
         Ok(path)

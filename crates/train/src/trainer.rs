@@ -35,6 +35,9 @@ pub trait Objective: Sync {
     /// `progress` is the fraction of the budget that is spent.
     fn loss(&self, batch: u64, progress: f32) -> Result<Loss>;
 
+    /// Called after each update of the parameters.
+    fn updated(&mut self) {}
+
     /// A grid of samples from the current weights (the averaged ones, when the trainer calls).
     fn samples(&self) -> Result<Option<RgbImage>>;
 }
@@ -224,6 +227,7 @@ impl<'a> Trainer<'a> {
                 self.step
             );
         }
+        self.objective.updated();
         self.ema.update(self.step);
         self.step += 1;
         self.log.push(loss, &batches, norm);

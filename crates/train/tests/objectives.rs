@@ -2,17 +2,22 @@
 
 use prima_models::{ClipTextConfig, Unet2dConditionConfig};
 use prima_tensor::Philox;
-use prima_train::config::{AutoencoderStage, DistillStage, NetworkConfigs, TeacherStage};
+use prima_train::config::{AutoencoderStage, DecoderStage, DistillStage, NetworkConfigs, TeacherStage};
 use prima_train::data::dataset::{FORMAT, Kind, Manifest, NounRecord, SpriteRecord, write_jsonl};
-use prima_train::data::{Composer, ComposerOptions, Dataset, Profile, SIZE_PX};
+use prima_train::data::{Composer, ComposerOptions, Dataset, Profile, SIZE_PX, bpe};
 use prima_train::latent_cache::LatentCache;
 use prima_train::networks::{self, TextEncoders};
-use prima_train::objectives::{Autoencoder, ConsistencyDistillation, SamplePrompts, Teacher, TextLatents};
+use prima_train::objectives::{
+    Autoencoder, ConsistencyDistillation, Decoder, Painter, SamplePrompts, Teacher, TextLatents,
+};
 use prima_train::optimizer::{AdamW, AdamWConfig, LrScheduler};
-use prima_train::tokens::Tokens;
+use prima_train::sampling::Sampler;
+use prima_train::tokens::{CaptionTokenizer, Tokens};
 use prima_train::trainer::{Budget, LoopConfig, Objective, run, state_path};
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 fn configs() -> NetworkConfigs {
     NetworkConfigs {
@@ -128,7 +133,7 @@ fn the_student_approaches_its_consistency_target() {
     let mut trained = teacher();
     before_and_after(&mut trained, 60);
     let make = || networks::unet(&configs(), 3).unwrap();
-    let (student, frozen) = (make(), make().network);
+    let (student, target, frozen) = (make(), make(), make().network);
     let stage = DistillStage {
         batch_size: 8,
         ddim_steps: 4,
@@ -145,7 +150,7 @@ fn the_student_approaches_its_consistency_target() {
             });
         }
     }
-    let mut objective = ConsistencyDistillation::new(student, frozen, text, data(), prompts(), stage);
+    let mut objective = ConsistencyDistillation::new(student, target, frozen, text, data(), prompts(), stage);
     let (before, after) = before_and_after(&mut objective, 60);
     assert!(after < 0.7 * before, "{before} -> {after}");
 }
@@ -165,6 +170,53 @@ fn the_autoencoder_learns() {
     let (before, after) = before_and_after(&mut objective, 30);
     std::fs::remove_dir_all(&folder).unwrap();
     assert!(after < 0.7 * before, "{before} -> {after}");
+}
+
+#[test]
+fn the_decoder_learns_from_the_encoder_and_from_the_painter_and_leaves_the_encoder_alone() {
+    let folder = scratch("decoder");
+    write_dataset(&folder);
+    let options = ComposerOptions {
+        style: 1.0,
+        ..ComposerOptions::for_profile(Profile::Core, 0)
+    };
+    let composer = Composer::new(Dataset::open(&folder).unwrap(), options).unwrap();
+    let words = BTreeMap::from([("disc</w>".to_owned(), 1)]);
+    let mut byte_vocabulary = configs();
+    for text in [&mut byte_vocabulary.text_encoder, &mut byte_vocabulary.text_encoder_2] {
+        text["vocab_size"] = json!(514);
+        text["bos_token_id"] = json!(512);
+        text["eos_token_id"] = json!(513);
+    }
+    let painter = Painter {
+        unet: networks::unet(&configs(), 3).unwrap().network,
+        text: TextEncoders::new(&byte_vocabulary, 2).unwrap(),
+        tokenizer: Mutex::new(CaptionTokenizer::from_bpe(&bpe::train(&words, 514)).unwrap()),
+        style: "noto".into(),
+        unnamed_share: 0.5,
+        size_px: [8.0; 2],
+        sampler: Sampler::Ddim,
+    };
+    let vae = networks::vae(&configs(), 0).unwrap();
+    let encoder = vae
+        .params
+        .iter()
+        .find(|(key, _)| key.starts_with("encoder.conv_in"))
+        .unwrap()
+        .1
+        .clone();
+    let before_training = encoder.tensor().data().to_vec();
+    let stage = DecoderStage {
+        batch_size: 2,
+        painter_share: 0.5,
+        painter_timesteps: vec![vec![999], vec![999, 500]],
+        ..DecoderStage::default()
+    };
+    let mut objective = Decoder::new(vae, composer, Some(painter), stage, 0);
+    let (before, after) = before_and_after(&mut objective, 12);
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert!(after < 0.8 * before, "{before} -> {after}");
+    assert_eq!(encoder.tensor().data(), before_training);
 }
 
 #[test]

@@ -53,6 +53,8 @@ pub struct ComposerOptions {
     pub style: f32,
     /// How much more often each of the evaluation nouns is seen than another noun.
     pub evaluation_noun_weight: f32,
+    /// A drawing style, and the share of objects shown in it where the noun has it.
+    pub favoured_style: Option<(String, f32)>,
 }
 
 /// Nouns at the head of the core list, over which recognisability is measured.
@@ -77,6 +79,7 @@ impl ComposerOptions {
             tag: if core { 0.0 } else { 0.1 },
             style: 0.25,
             evaluation_noun_weight: if core { 2.0 } else { 3.0 },
+            favoured_style: None,
         }
     }
 }
@@ -215,8 +218,14 @@ impl Composer {
             .shares
             .partition_point(|(_, end)| *end <= at)
             .min(self.shares.len() - 1);
-        let noun = self.shares[place].0;
-        random.pick(&self.by_noun[noun].train).copied().unwrap_or_default()
+        let sprites = &self.by_noun[self.shares[place].0].train;
+        if let Some((style, share)) = &self.options.favoured_style
+            && random.chance(*share)
+            && let Some(id) = sprites.iter().find(|id| self.dataset.sprites[**id].style == *style)
+        {
+            return *id;
+        }
+        random.pick(sprites).copied().unwrap_or_default()
     }
 
     /// One object, captioned.
@@ -350,6 +359,19 @@ impl Composer {
     pub fn reference(&self, noun: usize, k: usize) -> Result<Vec<u8>, DataError> {
         let random = Random::new(&[self.options.seed, REFERENCE, noun as u64, k as u64]);
         self.plain(&self.by_noun[noun].train, k, random)
+    }
+
+    /// The drawings [128, 128, 3] of a noun that training may see, each once, centred on white, with their styles.
+    pub fn drawings(&self, noun: usize) -> Result<Vec<(&str, Vec<u8>)>, DataError> {
+        let mut ids = self.by_noun[noun].train.clone();
+        ids.dedup();
+        ids.into_iter()
+            .map(|id| {
+                let mut canvas = canvas([255; 3]);
+                draw(&mut canvas, &self.dataset.pixels(id)?, &Place::CENTRED, false);
+                Ok((self.dataset.sprites[id].style.as_str(), canvas))
+            })
+            .collect()
     }
 
     fn plain(&self, sprites: &[usize], k: usize, mut random: Random) -> Result<Vec<u8>, DataError> {

@@ -1,7 +1,7 @@
-//! The autoencoder: picture -> latents -> picture. L1 with a little MSE, differences of
-//! neighbouring pixels (edges) and 8x8 means (colours), and a faint pull of the latents to 0.
+//! The autoencoder: picture -> latents -> picture, with a faint pull of the latents to 0.
 //! Random crops for speed and variety; whole pictures towards the end.
 
+use super::picture_loss::PictureLoss;
 use crate::config::AutoencoderStage;
 use crate::data::{Composer, SIZE_PX};
 use crate::error::{Error, Result};
@@ -11,9 +11,7 @@ use crate::sampling::{noise, purpose, uniform};
 use crate::trainer::{Loss, Objective};
 use image::RgbImage;
 use prima_models::AutoencoderKl;
-use prima_tensor::{
-    Activation, Conv2d, Param, Tensor, add, affine, conv2d, mean_absolute_error, no_grad, stack_batch, weighted_mse,
-};
+use prima_tensor::{Param, Tensor, add, affine, no_grad, stack_batch, weighted_mse};
 use rayon::prelude::*;
 
 /// Pictures of the sample grid: indices that training does not reach.
@@ -26,8 +24,7 @@ pub struct Autoencoder {
     composer: Composer,
     config: AutoencoderStage,
     seed: u64,
-    edges: Param,
-    means: Param,
+    picture_loss: PictureLoss,
 }
 
 impl Autoencoder {
@@ -46,19 +43,13 @@ impl Autoencoder {
             );
             return Err(Error::Config(message));
         }
-        let mut params = component.params;
-        if config.decoder_only {
-            params.retain(|(key, _)| key.starts_with("decoder.") || key.starts_with("post_quant_conv."));
-        }
-        let (edges, means) = (edge_filter(), mean_filter());
         Ok(Self {
             vae: component.network,
-            params,
+            params: component.params,
             composer,
+            picture_loss: PictureLoss::new(config.weights.clone()),
             config,
             seed,
-            edges,
-            means,
         })
     }
 
@@ -87,12 +78,6 @@ impl Autoencoder {
     }
 }
 
-/// L1 of `filter` over both pictures.
-fn filtered_l1(filter: &Param, geometry: Conv2d, picture: &Tensor, target: &Tensor) -> Tensor {
-    let apply = |x: &Tensor| conv2d(x, filter, None, geometry, Activation::None, None);
-    mean_absolute_error(&apply(picture), &no_grad(|| apply(target)))
-}
-
 impl Objective for Autoencoder {
     fn name(&self) -> &'static str {
         "autoencoder"
@@ -115,69 +100,54 @@ impl Objective for Autoencoder {
             (config.batch_size, config.crop_px)
         };
         let pictures = self.batch(step, size, side)?;
+        let posterior = encode(&self.vae, &pictures)?;
         let ones = vec![1.0; size];
-        let (z, regulariser) = if config.decoder_only {
-            let z = no_grad(|| encode(&self.vae, &pictures))?.mean;
-            (z, None)
-        } else {
-            let posterior = encode(&self.vae, &pictures)?;
-            let pull = weighted_mse(&posterior.mean, &Tensor::zeros(posterior.mean.shape()), &ones);
-            // The variance is fixed, and the file says so.
-            let log_variance = Tensor::full(2.0 * config.latent_noise.max(1e-6).ln(), posterior.logvar.shape());
-            let honest = weighted_mse(&posterior.logvar, &log_variance, &ones);
-            (
-                posterior.mean,
-                Some(add(&affine(&pull, config.kl_weight, 0.0), &affine(&honest, 1e-4, 0.0))),
-            )
-        };
+        let pull = weighted_mse(&posterior.mean, &Tensor::zeros(posterior.mean.shape()), &ones);
+        // The variance is fixed, and the file says so.
+        let log_variance = Tensor::full(2.0 * config.latent_noise.max(1e-6).ln(), posterior.logvar.shape());
+        let honest = weighted_mse(&posterior.logvar, &log_variance, &ones);
+        let z = posterior.mean;
         let jitter = affine(
             &noise(self.seed, purpose::LATENT, step, z.shape()),
             config.latent_noise,
             0.0,
         );
-        let decoded = decode(&self.vae, &add(&z, &jitter))?;
-        let l1 = mean_absolute_error(&decoded, &pictures);
-        let mse = weighted_mse(&decoded, &pictures, &ones);
-        let edges = filtered_l1(&self.edges, Conv2d::padded(0), &decoded, &pictures);
-        let colours = filtered_l1(&self.means, Conv2d::strided(8, 0), &decoded, &pictures);
-        let metrics = vec![
-            ("l1", l1.item()),
-            // Peak to peak is 2.
-            ("psnr", 10.0 * (4.0 / mse.item().max(1e-9)).log10()),
-            ("edges", edges.item()),
-            ("colours", colours.item()),
-            ("latent_std", std(&z)),
-        ];
-        let mut total = add(&l1, &affine(&mse, config.mse_weight, 0.0));
-        total = add(&total, &affine(&edges, config.edge_weight, 0.0));
-        total = add(&total, &affine(&colours, config.colour_weight, 0.0));
-        if let Some(regulariser) = regulariser {
-            total = add(&total, &regulariser);
-        }
-        Ok(Loss { total, metrics })
+        let mut loss = self
+            .picture_loss
+            .between(&decode(&self.vae, &add(&z, &jitter))?, &pictures);
+        loss.metrics.push(("latent_std", std(&z)));
+        loss.total = add(&loss.total, &affine(&pull, config.kl_weight, 0.0));
+        loss.total = add(&loss.total, &affine(&honest, 1e-4, 0.0));
+        Ok(loss)
     }
 
-    /// Rows of pictures above their reconstructions.
     fn samples(&self) -> Result<Option<RgbImage>> {
-        let half = GRID_COUNT / 2;
-        let mut rows = Vec::new();
-        for start in [0, half] {
-            let pictures: Vec<f32> = (start..start + half)
-                .map(|i| {
-                    self.composer
-                        .sample(GRID_START + i as u64)
-                        .map_err(|e| Error::Data(e.to_string()))
-                })
-                .collect::<Result<Vec<_>>>()?
-                .iter()
-                .flat_map(|s| s.rgb.iter().map(|&b| to_signed(b)))
-                .collect();
-            let pictures = Tensor::from_vec(pictures, &[half, SIZE_PX as usize, SIZE_PX as usize, 3]);
-            let decoded = no_grad(|| decode(&self.vae, &encode(&self.vae, &pictures)?.mean))?;
-            rows.extend([pictures, decoded]);
-        }
-        Ok(Some(grid(&stack_batch(&rows.iter().collect::<Vec<_>>()), half)))
+        reconstructions(&self.vae, &self.composer).map(Some)
     }
+}
+
+/// Rows of pictures above their reconstructions.
+pub(super) fn reconstructions(vae: &AutoencoderKl, composer: &Composer) -> Result<RgbImage> {
+    let half = GRID_COUNT / 2;
+    let mut rows = Vec::new();
+    for start in [0, half] {
+        let samples = (start..start + half)
+            .map(|i| composer.sample(GRID_START + i as u64))
+            .collect::<std::result::Result<Vec<_>, _>>()
+            .map_err(|e| Error::Data(e.to_string()))?;
+        let pictures = pictures(samples.iter().map(|s| s.rgb.as_slice()));
+        let decoded = no_grad(|| decode(vae, &encode(vae, &pictures)?.mean))?;
+        rows.extend([pictures, decoded]);
+    }
+    Ok(grid(&stack_batch(&rows.iter().collect::<Vec<_>>()), half))
+}
+
+/// RGB bytes to `[B, SIZE_PX, SIZE_PX, 3]` in [-1, 1].
+pub(super) fn pictures<'a>(rgb: impl Iterator<Item = &'a [u8]>) -> Tensor {
+    let values: Vec<f32> = rgb.flatten().map(|&b| to_signed(b)).collect();
+    let side = SIZE_PX as usize;
+    let count = values.len() / (side * side * 3);
+    Tensor::from_vec(values, &[count, side, side, 3])
 }
 
 /// A square of `side` pixels from RGB bytes `[SIZE_PX, SIZE_PX, 3]`.
@@ -189,28 +159,6 @@ fn crop(rgb: &[u8], left: usize, top: usize, side: usize) -> Vec<f32> {
     (0..side).flat_map(row).collect()
 }
 
-/// Per colour: right minus here, below minus here. `[6, 3, 2, 2]`.
-fn edge_filter() -> Param {
-    let mut weight = vec![0.0; 6 * 3 * 4];
-    for colour in 0..3 {
-        for (direction, neighbour) in [(0, 1), (1, 2)] {
-            let filter = &mut weight[((2 * colour + direction) * 3 + colour) * 4..][..4];
-            filter[0] = -1.0;
-            filter[neighbour] = 1.0;
-        }
-    }
-    Param::new(Tensor::from_vec(weight, &[6, 3, 2, 2]))
-}
-
-/// Per colour: the mean of 8x8 pixels. `[3, 3, 8, 8]`.
-fn mean_filter() -> Param {
-    let mut weight = vec![0.0; 3 * 3 * 64];
-    for colour in 0..3 {
-        weight[(colour * 3 + colour) * 64..][..64].fill(1.0 / 64.0);
-    }
-    Param::new(Tensor::from_vec(weight, &[3, 3, 8, 8]))
-}
-
 fn std(x: &Tensor) -> f32 {
     let n = x.numel() as f32;
     let mean = x.data().iter().sum::<f32>() / n;
@@ -220,19 +168,6 @@ fn std(x: &Tensor) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn edge_filter_gives_differences_and_mean_filter_means() {
-        let ramp: Vec<f32> = (0..8 * 8).flat_map(|i| [(i % 8) as f32, (i / 8) as f32, 1.0]).collect();
-        let x = Tensor::from_vec(ramp, &[1, 8, 8, 3]);
-        let edges = conv2d(&x, &edge_filter(), None, Conv2d::padded(0), Activation::None, None);
-        assert_eq!(edges.shape(), [1, 7, 7, 6]);
-        assert_eq!(edges.data()[..6], [1.0, 0.0, 0.0, 1.0, 0.0, 0.0]);
-        let means = conv2d(&x, &mean_filter(), None, Conv2d::strided(8, 0), Activation::None, None);
-        for (got, want) in means.data().iter().zip([3.5, 3.5, 1.0]) {
-            assert!((got - want).abs() < 1e-5);
-        }
-    }
 
     #[test]
     fn a_crop_takes_the_square_at_its_corner() {

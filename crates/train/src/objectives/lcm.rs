@@ -1,5 +1,5 @@
 //! Latent consistency distillation (Luo et al. 2023): the student's answer at a noise level
-//! equals its answer one DDIM step of the guided teacher further down. A constant guidance scale
+//! equals its average's answer one DDIM step of the guided teacher further down. A constant guidance scale
 //! (Chen et al. 2024 found it better than an embedding), few segments, and half of the samples
 //! at pure noise, where one-step sampling starts (Chen et al. 2025, SANA-Sprint).
 
@@ -11,11 +11,13 @@ use crate::noise_schedule::NoiseSchedule;
 use crate::sampling::{Sampler, guided, noise, purpose, split_v, uniform};
 use crate::trainer::{Loss, Objective};
 use image::RgbImage;
-use prima_models::Unet2dCondition;
+use prima_models::{Unet2dCondition, UnetCond};
 use prima_tensor::{Param, Tensor, combine_per_sample, no_grad, weighted_pseudo_huber};
 
 pub struct ConsistencyDistillation {
     student: Component<Unet2dCondition>,
+    /// A slow average of the student, which answers for the target.
+    target: Component<Unet2dCondition>,
     teacher: Unet2dCondition,
     text: TextEncoders,
     params: NamedParams,
@@ -28,9 +30,10 @@ pub struct ConsistencyDistillation {
 }
 
 impl ConsistencyDistillation {
-    /// `student` starts as a copy of `teacher`; the text encoders stay frozen.
+    /// `student` and `target` start as copies of `teacher`; the text encoders stay frozen.
     pub fn new(
         student: Component<Unet2dCondition>,
+        target: Component<Unet2dCondition>,
         teacher: Unet2dCondition,
         text: TextEncoders,
         data: TextLatents,
@@ -41,6 +44,7 @@ impl ConsistencyDistillation {
         let ladder = NoiseSchedule::trailing(config.ddim_steps);
         Self {
             student,
+            target,
             teacher,
             text,
             params,
@@ -68,9 +72,9 @@ impl ConsistencyDistillation {
             .collect()
     }
 
-    /// The consistency target: the student's x0 one teacher step down the ladder, or the
+    /// The consistency target: the average's x0 one teacher step down the ladder, or the
     /// teacher's own x0 from the lowest rung.
-    fn target(&self, x: &Tensor, rungs: &[usize], cond: &prima_models::UnetCond) -> Result<Tensor> {
+    fn target(&self, x: &Tensor, rungs: &[usize], cond: &UnetCond) -> Result<Tensor> {
         let timesteps: Vec<usize> = rungs.iter().map(|&r| self.ladder[r]).collect();
         let v = guided(&self.teacher, x, &timesteps, cond, self.config.guidance_scale)?;
         let (x0, eps) = split_v(&self.schedule, &timesteps, x, &v);
@@ -81,15 +85,15 @@ impl ConsistencyDistillation {
             .collect();
         let (alpha, sigma) = self.schedule.coefficients(&next);
         let lower = combine_per_sample(&alpha, &x0, &sigma, &eps);
-        let student = self.answer(&lower, &next, cond)?;
+        let answer = self.answer(&self.target.network, &lower, &next, cond)?;
         let is_last: Vec<f32> = next.iter().map(|&t| f32::from(t == 0)).collect();
         let is_not: Vec<f32> = is_last.iter().map(|l| 1.0 - l).collect();
-        Ok(combine_per_sample(&is_last, &x0, &is_not, &student))
+        Ok(combine_per_sample(&is_last, &x0, &is_not, &answer))
     }
 
-    /// The student's x0.
-    fn answer(&self, x: &Tensor, timesteps: &[usize], cond: &prima_models::UnetCond) -> Result<Tensor> {
-        let v = denoise(&self.student.network, x, timesteps, cond)?;
+    /// The x0 of one network.
+    fn answer(&self, unet: &Unet2dCondition, x: &Tensor, timesteps: &[usize], cond: &UnetCond) -> Result<Tensor> {
+        let v = denoise(unet, x, timesteps, cond)?;
         Ok(split_v(&self.schedule, timesteps, x, &v).0)
     }
 }
@@ -118,12 +122,25 @@ impl Objective for ConsistencyDistillation {
         let (alpha, sigma) = self.schedule.coefficients(&timesteps);
         let x = combine_per_sample(&alpha, &x0, &sigma, &noise(data.seed, purpose::NOISE, step, x0.shape()));
         let target = no_grad(|| self.target(&x, &rungs, &cond))?;
-        let answer = self.answer(&x, &timesteps, &cond)?;
+        let answer = self.answer(&self.student.network, &x, &timesteps, &cond)?;
         let total = weighted_pseudo_huber(&answer, &target, &vec![1.0; n], self.config.huber_c);
         Ok(Loss {
             total,
             metrics: Vec::new(),
         })
+    }
+
+    /// Moves the target network towards the student.
+    fn updated(&mut self) {
+        let decay = self.config.target_decay;
+        for ((_, slow), (_, fast)) in self.target.params.iter().zip(&self.student.params) {
+            let fast = fast.tensor();
+            slow.update(|values| {
+                for (s, f) in values.iter_mut().zip(fast.data()) {
+                    *s += (1.0 - decay) * (f - *s);
+                }
+            });
+        }
     }
 
     fn samples(&self) -> Result<Option<RgbImage>> {

@@ -1,11 +1,14 @@
 //! What is optimised, one file an objective.
 
 mod autoencoder;
+mod decoder;
 mod lcm;
 mod linear_start;
+mod picture_loss;
 mod teacher;
 
 pub use autoencoder::Autoencoder;
+pub use decoder::{Decoder, Painter};
 pub use lcm::ConsistencyDistillation;
 pub use linear_start::linear_start;
 pub use teacher::{Teacher, network_params};
@@ -14,8 +17,9 @@ use crate::config::TrainConfig;
 use crate::error::Result;
 use crate::latent_cache::LatentCache;
 use crate::networks::{TextEncoders, decode};
+use crate::noise_schedule::NoiseSchedule;
 use crate::sample_grid::grid;
-use crate::sampling::{Sampler, purpose, sample, uniform};
+use crate::sampling::{Sampler, noise, purpose, sample, uniform};
 use crate::tokens::Tokens;
 use image::RgbImage;
 use prima_models::{AutoencoderKl, Unet2dCondition, UnetCond};
@@ -71,8 +75,8 @@ impl SamplePrompts {
         let latents = sample(
             unet,
             &cond,
-            &[self.count, h, w, c],
-            steps,
+            noise(self.seed, purpose::SAMPLE, 0, &[self.count, h, w, c]),
+            &NoiseSchedule::trailing(steps),
             guidance_scale,
             sampler,
             self.seed,
