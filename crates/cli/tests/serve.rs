@@ -4,9 +4,11 @@
 mod common;
 
 use common::{folder, golden, prima, stderr};
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 struct Serving {
     process: Child,
@@ -15,10 +17,14 @@ struct Serving {
 
 impl Serving {
     fn start(args: &[&str]) -> Self {
+        Self::start_with_browser(args, OsStr::new("true"))
+    }
+
+    /// `browser` is what bare `prima` opens its page with.
+    fn start_with_browser(args: &[&str], browser: &OsStr) -> Self {
         let mut process = Command::new(env!("CARGO_BIN_EXE_prima"))
             .args(args)
-            // What bare `prima` opens instead of a browser.
-            .env("BROWSER", "true")
+            .env("BROWSER", browser)
             .env_remove("PRIMA_TOKEN")
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -84,6 +90,25 @@ fn bare_prima_serves_on_this_machine_only_and_takes_the_next_free_port() {
         assert!(serving.get("/healthz").starts_with("HTTP/1.1 200"));
     }
     assert_ne!(first.url, second.url);
+}
+
+#[test]
+#[cfg(unix)]
+fn bare_prima_opens_its_own_address_in_the_browser() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = folder("serve-browser");
+    let (browser, opened) = (folder.join("browser"), folder.join("opened"));
+    // Renamed into place, so that a reader sees all of it or nothing.
+    let script = "#!/bin/sh\nprintf %s \"$1\" > \"$0.tmp\" && mv \"$0.tmp\" \"$(dirname \"$0\")/opened\"\n";
+    std::fs::write(&browser, script).unwrap();
+    std::fs::set_permissions(&browser, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let serving = Serving::start_with_browser(&[], browser.as_os_str());
+    let started = Instant::now();
+    while !opened.exists() {
+        assert!(started.elapsed() < Duration::from_secs(60), "no browser was opened");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(std::fs::read_to_string(&opened).unwrap(), serving.url);
 }
 
 #[test]

@@ -144,7 +144,7 @@ pub struct LatentsStage {
     /// Share of objects moved off the centre; the data set's own where absent. With 0 a caption has
     /// one placement, so that the mean over all its pictures, which is what one step paints, is sharp.
     pub jitter: Option<f32>,
-    /// Keep only pictures whose caption names this style.
+    /// Show every object in this style, where its noun has it.
     pub only_style: Option<String>,
     /// The style that a caption without a style means ...
     pub unnamed_style: Option<String>,

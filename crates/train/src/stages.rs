@@ -88,12 +88,15 @@ fn painter(config: &TrainConfig, style: String) -> Result<Painter> {
 /// Composes and encodes pictures until there are enough of them or the budget is spent.
 pub fn latents(config: &TrainConfig, budget: Budget) -> Result<Summary> {
     let started = Instant::now();
-    let composer = composer(config)?;
+    let dataset = dataset(config)?;
+    let mut options = composer_options(config, &dataset);
+    options.favoured_style = config.latents.only_style.clone().map(|style| (style, 1.0));
+    let composer = Composer::new(dataset, options).map_err(data_error)?;
     let vae = trained_vae(config)?.network;
     let side = picture_size(config)[0] as usize;
     let factor = vae.config().scale_factor();
     let shape = [side / factor, side / factor, vae.config().latent_channels];
-    let (mut values, mut captions, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut values, mut captions) = (Vec::new(), Vec::new());
     let mut index = 0u64;
     let in_time = || budget.deadline.is_none_or(|d| Instant::now() < d);
     while captions.len() < config.latents.count && in_time() {
@@ -101,13 +104,8 @@ pub fn latents(config: &TrainConfig, budget: Budget) -> Result<Summary> {
         index = range.end;
         let samples = range
             .into_par_iter()
-            .map(|i| composer.sample(i).map_err(|e| Error::Data(e.to_string())))
+            .map(|i| composer.sample(i).map_err(data_error))
             .collect::<Result<Vec<_>>>()?;
-        waiting.extend(samples.into_iter().filter(|s| is_wanted(config, &s.caption)));
-        if waiting.len() < config.latents.batch_size {
-            continue;
-        }
-        let samples = std::mem::take(&mut waiting);
         let pixels: Vec<f32> = samples
             .iter()
             .flat_map(|s| s.rgb.iter().map(|&b| to_signed(b)))
@@ -172,15 +170,6 @@ pub fn distill(config: &TrainConfig, budget: Budget, resume: bool) -> Result<Sum
     )?;
     write_summary(config, "distill", &summary)?;
     Ok(summary)
-}
-
-/// Does this caption name the only style asked for, if any?
-fn is_wanted(config: &TrainConfig, caption: &str) -> bool {
-    config
-        .latents
-        .only_style
-        .as_ref()
-        .is_none_or(|style| caption.ends_with(style.as_str()))
 }
 
 fn composer(config: &TrainConfig) -> Result<Composer> {

@@ -268,9 +268,8 @@ impl Composer {
         let caption = if random.chance(self.options.english) {
             None
         } else {
-            random
-                .pick(&LANGUAGES[1..])
-                .and_then(|code| languages::in_language(noun, code, said))
+            let code = random.pick(&LANGUAGES[1..]);
+            code.and_then(|code| languages::in_language(noun, code, said, random))
         };
         let caption = caption.unwrap_or_else(|| caption::english(&noun.phrase, said, random));
         Ok(Sample {

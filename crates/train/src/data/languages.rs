@@ -3,10 +3,13 @@
 use super::caption::Said;
 use super::colour::Colour;
 use super::dataset::NounRecord;
+use super::random::Random;
 
 /// One language: how it joins a name, a colour and a background. `{}` is the colour.
 struct Language {
     code: &'static str,
+    /// What may stand before a name; which of them is right is not known here.
+    articles: &'static [&'static str],
     separator: &'static str,
     colour: &'static str,
     background: &'static str,
@@ -36,6 +39,7 @@ const COLOUR_ORDER: [Colour; 15] = [
 const OTHERS: [Language; 7] = [
     Language {
         code: "de",
+        articles: &["ein", "eine", "einen", "der", "die", "das"],
         separator: ", ",
         colour: "{}",
         background: "Hintergrund {}",
@@ -59,6 +63,7 @@ const OTHERS: [Language; 7] = [
     },
     Language {
         code: "es",
+        articles: &["un", "una", "el", "la"],
         separator: ", ",
         colour: "color {}",
         background: "fondo {}",
@@ -82,6 +87,7 @@ const OTHERS: [Language; 7] = [
     },
     Language {
         code: "fr",
+        articles: &["un", "une", "le", "la"],
         separator: ", ",
         colour: "couleur {}",
         background: "fond {}",
@@ -105,6 +111,7 @@ const OTHERS: [Language; 7] = [
     },
     Language {
         code: "it",
+        articles: &["un", "una", "uno", "il", "la"],
         separator: ", ",
         colour: "colore {}",
         background: "sfondo {}",
@@ -128,6 +135,7 @@ const OTHERS: [Language; 7] = [
     },
     Language {
         code: "pt",
+        articles: &["um", "uma", "o", "a"],
         separator: ", ",
         colour: "na cor {}",
         background: "fundo {}",
@@ -151,6 +159,7 @@ const OTHERS: [Language; 7] = [
     },
     Language {
         code: "ja",
+        articles: &[],
         separator: "、",
         colour: "{}",
         background: "{}の背景",
@@ -174,6 +183,7 @@ const OTHERS: [Language; 7] = [
     },
     Language {
         code: "zh",
+        articles: &["一个", "一只"],
         separator: "，",
         colour: "{}",
         background: "{}背景",
@@ -197,10 +207,19 @@ const OTHERS: [Language; 7] = [
     },
 ];
 
-/// The same caption in another language: `{name}[, {colour}][, {background}]`. `None` if the noun has no name there.
-pub fn in_language(noun: &NounRecord, code: &str, said: Said) -> Option<String> {
+/// The same caption in another language: `[{article} ]{name}[, {colour}][, {background}]`. `None` if the noun has no
+/// name there. The article is any of the language's, in half of the captions: a prompt has one, and the model need only
+/// learn to read past it.
+pub fn in_language(noun: &NounRecord, code: &str, said: Said, random: &mut Random) -> Option<String> {
     let language = OTHERS.iter().find(|l| l.code == code)?;
-    let mut caption = noun.names.get(code)?.clone();
+    let name = noun.names.get(code)?;
+    let article = random.pick(language.articles).filter(|_| random.chance(0.5));
+    let mut caption = match article {
+        // Chinese joins its words.
+        Some(article) if article.is_ascii() => format!("{article} {name}"),
+        Some(article) => format!("{article}{name}"),
+        None => name.clone(),
+    };
     let word = |colour: Colour| {
         COLOUR_ORDER
             .iter()
@@ -224,6 +243,7 @@ pub fn words() -> Vec<String> {
             words.push(language.colour.replace("{}", colour));
             words.push(language.background.replace("{}", colour));
         }
+        words.extend(language.articles.iter().map(|&article| article.to_owned()));
         words.push(language.separator.to_owned());
     }
     words

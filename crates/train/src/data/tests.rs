@@ -3,12 +3,14 @@
 use super::bpe::{self, Bpe, END_OF_TEXT, START_OF_TEXT, WordCounts, WordSplitter};
 use super::caption::{self, Said};
 use super::colour::{self, Colour, Palette};
+use super::dataset::NounRecord;
+use super::languages;
 use super::packages::slug;
 use super::random::Random;
 use super::render::SPRITE_BYTES;
 use super::*;
 use flate2::{Compression, write::GzEncoder};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::OnceLock;
 use tokenizers::Model;
@@ -168,6 +170,54 @@ fn training_never_sees_a_held_back_sprite() {
     let mut random = Random::new(&[1]);
     assert!((0..5000).all(|_| !composer.dataset().sprites[composer.draw_sprite(&mut random)].held_back));
     assert!((0..composer.dataset().nouns.len()).all(|noun| composer.held_back_len(noun) == 1));
+}
+
+#[test]
+fn a_favoured_style_is_shown_where_the_noun_has_it() {
+    let (folder, _) = built();
+    let dataset = Dataset::open(&folder.path().join("out")).unwrap();
+    let options = ComposerOptions {
+        favoured_style: Some(("flat".to_owned(), 1.0)),
+        ..ComposerOptions::for_profile(Profile::Core, 5)
+    };
+    let composer = Composer::new(dataset, options).unwrap();
+    let sprites = &composer.dataset().sprites;
+    let mut random = Random::new(&[1]);
+    for _ in 0..2000 {
+        let shown = &sprites[composer.draw_sprite(&mut random)];
+        let has_it = |s: &SpriteRecord| s.noun == shown.noun && s.style == "flat" && !s.held_back;
+        assert!(shown.style == "flat" || !sprites.iter().any(has_it));
+    }
+}
+
+#[test]
+fn captions_of_other_languages_may_have_an_article() {
+    let noun = NounRecord {
+        phrase: "a dog".to_owned(),
+        core_rank: None,
+        tags: vec![],
+        names: [("de", "Hund"), ("zh", "狗")]
+            .map(|(l, n)| (l.to_owned(), n.to_owned()))
+            .into(),
+    };
+    let mut random = Random::new(&[2]);
+    let mut captions = |code| -> BTreeSet<String> {
+        (0..200)
+            .filter_map(|_| languages::in_language(&noun, code, Said::default(), &mut random))
+            .collect()
+    };
+    let german = [
+        "Hund",
+        "das Hund",
+        "der Hund",
+        "die Hund",
+        "ein Hund",
+        "eine Hund",
+        "einen Hund",
+    ];
+    assert!(captions("de").iter().eq(german));
+    assert!(captions("zh").iter().eq(["一个狗", "一只狗", "狗"]));
+    assert_eq!(captions("fr").len(), 0);
 }
 
 #[test]
