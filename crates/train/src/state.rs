@@ -14,6 +14,8 @@ use std::path::Path;
 pub struct Position {
     /// Steps done.
     pub step: u64,
+    /// Samples seen, whatever the batch size was.
+    pub samples: u64,
     /// Seconds of training so far, over all sessions.
     pub elapsed_s: f64,
 }
@@ -30,7 +32,12 @@ pub fn save(path: &Path, optimizer: &AdamW, ema: &Ema, position: Position) -> Re
         entries.push((format!("exp_avg.{key}"), copy(&optimizer.moments[i].exp_avg)));
         entries.push((format!("exp_avg_sq.{key}"), copy(&optimizer.moments[i].exp_avg_sq)));
     }
-    for (key, count) in [("step", position.step), ("optimizer_step", optimizer.step)] {
+    let counts = [
+        ("step", position.step),
+        ("samples", position.samples),
+        ("optimizer_step", optimizer.step),
+    ];
+    for (key, count) in counts {
         entries.push((key.into(), Param::new(counter(count))));
     }
     entries.push((
@@ -66,6 +73,7 @@ pub fn load(path: &Path, optimizer: &mut AdamW, ema: &mut Ema) -> Result<Positio
     optimizer.step = count(&read("optimizer_step", &[2])?);
     Ok(Position {
         step: count(&read("step", &[2])?),
+        samples: count(&read("samples", &[2])?),
         elapsed_s: f64::from(read("elapsed_s", &[1])?.item()),
     })
 }

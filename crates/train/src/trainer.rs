@@ -130,6 +130,7 @@ struct Trainer<'a> {
     /// One for each batch of a step; empty where there is one batch, which has all threads.
     pools: Vec<ThreadPool>,
     step: u64,
+    samples: u64,
     elapsed_before_s: f64,
     started: Instant,
     log: Log,
@@ -175,6 +176,7 @@ impl<'a> Trainer<'a> {
             ema,
             pools: single_threads(config.batches_per_step)?,
             step: position.step,
+            samples: position.samples,
             elapsed_before_s: position.elapsed_s,
             started: Instant::now(),
         })
@@ -200,7 +202,7 @@ impl<'a> Trainer<'a> {
         }
         Ok(Summary {
             steps: self.step,
-            samples: self.step * self.samples_per_step() as u64,
+            samples: self.samples,
             seconds: self.elapsed_s(),
             loss: self.log.recent_loss(),
         })
@@ -230,6 +232,7 @@ impl<'a> Trainer<'a> {
         self.objective.updated();
         self.ema.update(self.step);
         self.step += 1;
+        self.samples += self.samples_per_step() as u64;
         self.log.push(loss, &batches, norm);
         if self.step.is_multiple_of(self.config.log_every.max(1)) {
             self.log
@@ -286,6 +289,7 @@ impl<'a> Trainer<'a> {
     fn save(&self) -> Result<()> {
         let position = Position {
             step: self.step,
+            samples: self.samples,
             elapsed_s: self.elapsed_s(),
         };
         state::save(&state_path(self.dir), &self.optimizer, &self.ema, position)
