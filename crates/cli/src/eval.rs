@@ -39,6 +39,9 @@ pub struct SuiteArgs {
     /// Only sprites that training never saw (one drawing style a class: a harder, narrower mean)
     #[arg(long)]
     held_back_only: bool,
+    /// Language of the class prompts: en, or one that the data set has names in (de, es, fr, it, ja, pt, zh)
+    #[arg(long, default_value = "en")]
+    language: String,
 }
 
 #[derive(ClapArgs)]
@@ -118,10 +121,13 @@ fn write_suite(args: &SuiteArgs) -> Result<()> {
             image::save_buffer(&path, &rgb, 128, 128, image::ColorType::Rgb8)?;
             pictures.push(name);
         }
-        let prompt = composer.prompt(noun).to_owned();
+        let prompt = composer.prompt(noun);
         classes.push(Class {
-            name: caption::without_article(&prompt).to_owned(),
-            prompt,
+            name: caption::without_article(prompt).to_owned(),
+            prompt: match args.language.as_str() {
+                "en" => prompt.to_owned(),
+                code => name_in(&composer, noun, code)?,
+            },
             pictures,
         });
         bar.inc(1);
@@ -138,6 +144,19 @@ fn write_suite(args: &SuiteArgs) -> Result<()> {
     std::fs::write(&path, serde_json::to_vec_pretty(&suite)?).with_context(|| path.display().to_string())?;
     println!("{}", path.display());
     Ok(())
+}
+
+fn name_in(composer: &Composer, noun: usize, code: &str) -> Result<String> {
+    let names = &composer.dataset().nouns[noun].names;
+    let name = names.get(code).ok_or_else(|| {
+        let known: Vec<&str> = names.keys().map(String::as_str).collect();
+        Usage(format!(
+            "--language {code}: {:?} has names in {} only",
+            composer.prompt(noun),
+            known.join(", ")
+        ))
+    });
+    Ok(name?.clone())
 }
 
 /// Every hue for the common nouns most of whose sprites can be repainted.
@@ -209,7 +228,8 @@ fn ceiling(args: &CeilingArgs) -> Result<()> {
     let bar = bar(suite.classes.len(), "nouns");
     for noun in composer.evaluation_nouns() {
         let prompt = composer.prompt(noun);
-        let class = suite.classes.iter().position(|c| c.prompt == prompt);
+        let name = caption::without_article(prompt);
+        let class = suite.classes.iter().position(|c| c.name == name);
         let class = class.with_context(|| format!("the suite has no class {prompt:?}: make it from this data set"))?;
         for (style, rgb) in composer.drawings(noun)? {
             let drawing = Picture {
