@@ -11,6 +11,8 @@
 mod allocator;
 mod autograd;
 mod cpu;
+pub mod cuda;
+pub mod device;
 mod dtype;
 pub mod ops;
 mod param;
@@ -20,6 +22,8 @@ mod tensor;
 pub use allocator::keep_large_buffers;
 pub use autograd::{Gradients, is_recording, no_grad};
 pub use cpu::peak::peak_gflops;
+pub use cuda::DeviceError;
+pub use device::{Device, DeviceChoice};
 pub use dtype::DType;
 pub use ops::*;
 pub use param::Param;
