@@ -42,10 +42,15 @@ impl Node {
 
 /// Runs `f` without recording, as inference does.
 pub fn no_grad<T>(f: impl FnOnce() -> T) -> T {
-    let before = RECORDING.replace(false);
-    let out = f();
-    RECORDING.set(before);
-    out
+    /// Puts the state of before back, also when `f` unwinds (a device that fails does).
+    struct Back(bool);
+    impl Drop for Back {
+        fn drop(&mut self) {
+            RECORDING.set(self.0);
+        }
+    }
+    let _back = Back(RECORDING.replace(false));
+    f()
 }
 
 /// Would an op on these inputs be recorded?

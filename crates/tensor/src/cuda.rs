@@ -32,6 +32,7 @@ pub use error::DeviceError;
 #[cfg(test)]
 pub(crate) use error::fail;
 pub(crate) use gpu::{Form, Gpu};
+pub use libraries::look_in;
 pub(crate) use memory::Array;
 pub(crate) use norm::Statistics;
 pub(crate) use reduce::Loss;

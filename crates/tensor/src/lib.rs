@@ -34,3 +34,20 @@ pub use tensor::Tensor;
 pub fn kernel_name() -> &'static str {
     cpu::gemm::kernel().name
 }
+
+/// The features of this processor that kernels are chosen by.
+pub fn cpu_features() -> Vec<&'static str> {
+    #[cfg(target_arch = "x86_64")]
+    let features = [
+        ("avx2", is_x86_feature_detected!("avx2")),
+        ("fma", is_x86_feature_detected!("fma")),
+        ("avx512f", is_x86_feature_detected!("avx512f")),
+        ("avx512bf16", is_x86_feature_detected!("avx512bf16")),
+    ];
+    #[cfg(not(target_arch = "x86_64"))]
+    let features = [("neon", cfg!(target_feature = "neon"))];
+    features
+        .into_iter()
+        .filter_map(|(name, has)| has.then_some(name))
+        .collect()
+}

@@ -1,7 +1,7 @@
 //! Every kernel compiles for the GPUs that prima is meant for. NVRTC needs no GPU and no driver; `cargo xtask test` puts its
 //! Python wheel below `target/nvrtc`. Where NVRTC cannot be had, this says that it did not run.
 
-use prima_tensor::cuda::{Compiler, KERNEL_FILES};
+use prima_tensor::cuda::{Compiler, KERNEL_FILES, look_in};
 use prima_tensor::{DType, DeviceError};
 use std::path::{Path, PathBuf};
 
@@ -13,10 +13,7 @@ fn compiler(cache: Option<PathBuf>) -> Option<Compiler> {
     // Where xtask puts it: the target folder is two above cargo's folder for test files.
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent()?;
     let wheel = target.join("nvrtc/nvidia/cu13/lib");
-    if std::env::var_os("PRIMA_CUDA_LIBRARIES").is_none() {
-        // SAFETY: the tests of this file all set the same value, before any library is looked for.
-        unsafe { std::env::set_var("PRIMA_CUDA_LIBRARIES", wheel) };
-    }
+    look_in(&wheel);
     match Compiler::new(cache) {
         Ok(compiler) => Some(compiler),
         Err(error) => {

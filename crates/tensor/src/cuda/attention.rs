@@ -101,7 +101,7 @@ impl Gpu {
             self.dtype(),
             grid,
             ATTENTION_THREADS,
-            &mut args,
+            &args,
         );
         (Tensor::from_array(out, q.shape()), log_sums)
     }
@@ -125,9 +125,9 @@ impl Gpu {
         let [dq, dk, dv] = [q, k, v].map(|tensor| self.empty(tensor.numel(), dtype));
         let inputs = args![&from_q, &from_k, &from_v, &grad, log_sums, &delta].to_vec();
         let run = |name: &'static str, length: usize, outputs: &[Arg]| {
-            let mut args = [&inputs[..], outputs, &s.args()].concat();
+            let args = [&inputs[..], outputs, &s.args()].concat();
             let grid = s.grid(length, BACKWARD_ROWS);
-            self.launch("attention", name, dtype, grid, ATTENTION_THREADS, &mut args);
+            self.launch("attention", name, dtype, grid, ATTENTION_THREADS, &args);
         };
         run(s.kernels()[1], s.queries, args![&dq]);
         run(s.kernels()[2], s.keys, args![&dk, &dv]);

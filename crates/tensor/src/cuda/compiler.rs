@@ -112,7 +112,9 @@ impl Compiler {
         }
         let (major, minor) = self.version;
         hash.update(format!("{file}\n{source}\n{dtype:?} {arch} {major}.{minor}"));
-        hash.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+        let hash = hash.finalize();
+        let start = hash.first_chunk().copied().map_or(0, u128::from_be_bytes);
+        format!("{start:032x}")
     }
 }
 

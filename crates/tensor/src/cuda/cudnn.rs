@@ -65,7 +65,7 @@ impl Cudnn {
     }
 
     /// cuDNN pads both sides alike.
-    pub fn takes(&self, sizes: &ConvolutionSizes) -> bool {
+    pub fn takes(sizes: &ConvolutionSizes) -> bool {
         let [top, bottom, left, right] = sizes.padding;
         top == bottom && left == right
     }

@@ -63,7 +63,7 @@ impl From<f32> for Arg {
 
 /// The parameters of a launch.
 macro_rules! args {
-    ($($arg:expr),* $(,)?) => { &mut [$($crate::cuda::gpu::Arg::from($arg)),*] };
+    ($($arg:expr),* $(,)?) => { &[$($crate::cuda::gpu::Arg::from($arg)),*] };
 }
 pub(super) use args;
 
@@ -196,7 +196,7 @@ impl Gpu {
     }
 
     /// Launches a kernel that loops over `n` elements.
-    pub(super) fn each(&self, file: &'static str, name: &'static str, dtype: DType, n: usize, args: &mut [Arg]) {
+    pub(super) fn each(&self, file: &'static str, name: &'static str, dtype: DType, n: usize, args: &[Arg]) {
         self.launch(file, name, dtype, [self.blocks(n), 1, 1], THREADS, args);
     }
 
@@ -208,7 +208,7 @@ impl Gpu {
         dtype: DType,
         grid: [usize; 3],
         threads: usize,
-        args: &mut [Arg],
+        args: &[Arg],
     ) {
         if grid.contains(&0) {
             return;
@@ -218,6 +218,7 @@ impl Gpu {
             x < 1 << 31 && y < 1 << 16 && z < 1 << 16,
             "{name}: a grid of {grid:?} blocks is more than a GPU takes"
         );
+        let mut args = args.to_vec();
         let mut pointers: Vec<*mut c_void> = args.iter_mut().map(|arg| (&raw mut arg.0).cast()).collect();
         let kernel = Kernel { file, name, dtype };
         // SAFETY: each launcher passes what its kernel's parameters say (the emulation test runs every one of them), and

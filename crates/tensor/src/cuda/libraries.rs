@@ -77,11 +77,20 @@ pub(super) fn open(which: Library) -> Option<&'static Opened> {
     })
 }
 
+static MORE_FOLDERS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// Libraries that were not looked for yet are also looked for in `folder`.
+pub fn look_in(folder: &Path) {
+    let mut folders = MORE_FOLDERS.lock().unwrap_or_else(PoisonError::into_inner);
+    folders.push(folder.to_path_buf());
+}
+
 /// Folders in which to look, the user's own choice first.
 fn folders() -> Vec<PathBuf> {
     let mut folders: Vec<PathBuf> = std::env::var_os("PRIMA_CUDA_LIBRARIES")
         .map(|list| std::env::split_paths(&list).collect())
         .unwrap_or_default();
+    folders.extend_from_slice(&MORE_FOLDERS.lock().unwrap_or_else(PoisonError::into_inner));
     for variable in ["CUDA_HOME", "CUDA_PATH"] {
         folders.extend(std::env::var_os(variable).map(|root| Path::new(&root).join("lib64")));
     }

@@ -223,7 +223,7 @@ impl Gpu {
             let Epilogue { bias, act, residual } = &epilogue;
             let mut args = args![&x, &weight, &out, bias.as_ref(), *act as usize, residual.as_ref()].to_vec();
             args.extend(s.args());
-            self.launch("conv", "conv_forward", dtype, tiles(m, s.outputs), THREADS, &mut args);
+            self.launch("conv", "conv_forward", dtype, tiles(m, s.outputs), THREADS, &args);
         }
         Tensor::from_array(out, &shape)
     }
@@ -242,7 +242,7 @@ impl Gpu {
             let mut args = args![&grad, &weight, &dx].to_vec();
             args.extend(s.args());
             let grid = tiles(m, s.inputs);
-            self.launch("conv", "conv_grad_input", self.dtype(), grid, THREADS, &mut args);
+            self.launch("conv", "conv_grad_input", self.dtype(), grid, THREADS, &args);
         }
         Tensor::from_array(dx, &shape)
     }
@@ -264,7 +264,7 @@ impl Gpu {
             let mut args = args![&grad, &x, &dw].to_vec();
             args.extend(s.args());
             let grid = tiles(s.outputs, s.window());
-            self.launch("conv", "conv_grad_weight", self.dtype(), grid, THREADS, &mut args);
+            self.launch("conv", "conv_grad_weight", self.dtype(), grid, THREADS, &args);
             Arc::new(dw)
         };
         let dw = self.transpose(&channels_last, s.outputs, s.kh * s.kw, s.inputs);
@@ -286,7 +286,7 @@ impl Gpu {
         let out = self.empty(n, self.dtype());
         let mut args = args![&x, &weight, bias.as_ref(), act as usize, &out, n].to_vec();
         args.extend(s.args());
-        self.each("conv", "depthwise", self.dtype(), n, &mut args);
+        self.each("conv", "depthwise", self.dtype(), n, &args);
         Tensor::from_array(out, &[s.batch, s.out_height, s.out_width, s.outputs])
     }
 }
