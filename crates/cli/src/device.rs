@@ -1,5 +1,6 @@
 //! `--device` and `--dtype`: where a command computes, and in what.
 
+use crate::Usage;
 use anyhow::Result;
 use prima_tensor::{DType, Device, DeviceChoice};
 
@@ -31,6 +32,17 @@ impl Args {
         }
         device.make_default();
         Ok(())
+    }
+}
+
+impl Args {
+    /// The same where weights are trained: they are f32 in any case, so bf16 is for a GPU's activations only.
+    pub fn choose_for_training(&self) -> Result<()> {
+        if self.dtype != DType::F32 && self.device == DeviceChoice::Cpu {
+            let message = "--dtype bf16 is not possible in training on the CPU: use f32, or --device cuda";
+            return Err(Usage(message.to_owned()).into());
+        }
+        self.choose()
     }
 }
 
