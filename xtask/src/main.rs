@@ -1,8 +1,9 @@
-//! The project's chores: `cargo xtask check | test | bench ops | bench studio | soak | clients | goldens`.
+//! The project's chores: `cargo xtask check | test | test-gpu | bench ops | bench studio | soak | clients | goldens`.
 
 mod arrows;
 mod browser;
 mod not_run;
+mod nvrtc;
 mod serving;
 
 use anyhow::{Context, Result, bail};
@@ -23,6 +24,8 @@ enum Task {
     Check,
     /// `check`, then every test of the workspace
     Test,
+    /// The checks that need an NVIDIA GPU: every op, pictures and training losses against the CPU's
+    TestGpu,
     /// Side-by-side measurements on this machine
     Bench {
         #[command(subcommand)]
@@ -79,10 +82,13 @@ fn perform(task: Task) -> Result<()> {
             check(&root)?;
             browser::check_types(&root)?;
             browser::install();
+            let mut missing = Vec::from_iter(nvrtc::install(&target(&root)));
+            missing.extend(not_run::no_cpp_compiler());
             cargo(&root, &["test", "--release", "--workspace"])?;
-            let missing = serving::clients(&root, None)?;
-            not_run::report(&root, missing.as_slice())
+            missing.extend(serving::clients(&root, None)?);
+            not_run::report(&root, &missing)
         }
+        Task::TestGpu => test_gpu(&root),
         Task::Bench { bench: Bench::Ops } => cargo(
             &root,
             &["run", "--release", "-p", "prima-tensor", "--example", "bench_ops"],
@@ -105,6 +111,11 @@ fn workspace_root() -> Result<PathBuf> {
     Ok(here.parent().context("xtask lies in the workspace root")?.to_path_buf())
 }
 
+/// Where cargo puts what it builds.
+fn target(root: &Path) -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from)
+}
+
 fn check(root: &Path) -> Result<()> {
     arrows::check(root)?;
     cargo(root, &["fmt", "--all", "--check"])?;
@@ -120,6 +131,19 @@ fn check(root: &Path) -> Result<()> {
             "warnings",
         ],
     )
+}
+
+/// Builds the GPU checks as one program, says how to carry it to a machine without cargo, and runs it here.
+fn test_gpu(root: &Path) -> Result<()> {
+    let example = ["-p", "prima-pipeline", "--example", "test_gpu"];
+    cargo(root, &[&["build", "--release"], &example[..]].concat())?;
+    let program = target(root).join("release/examples/test_gpu");
+    println!(
+        "The checks are one program, {}; on a machine without cargo, run it beside a copy of goldens/tiny-sdxl:\n  test_gpu \
+         [--device cuda:N] [--model tiny-sdxl]",
+        program.display()
+    );
+    run(Command::new(program).arg("--model").arg(root.join("goldens/tiny-sdxl")))
 }
 
 /// Runs cargo in the workspace root; its output goes to the terminal.

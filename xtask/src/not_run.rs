@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use std::path::Path;
+use std::process::Command;
 
 /// Prints each ignored test of the workspace with its reason, after what else was `missing`.
 pub fn report(root: &Path, missing: &[String]) -> Result<()> {
@@ -10,7 +11,7 @@ pub fn report(root: &Path, missing: &[String]) -> Result<()> {
         walk(&root.join(folder), &mut found)?;
     }
     println!("\nNot run here:");
-    println!("  GPU checks: none exist yet, the engine has CPU kernels only.");
+    println!("  GPU checks: they are a task of their own, `cargo xtask test-gpu`.");
     for what in missing {
         println!("  {what}");
     }
@@ -24,6 +25,14 @@ pub fn report(root: &Path, missing: &[String]) -> Result<()> {
         println!("  Hub files: no test asks for any. Everything else ran.");
     }
     Ok(())
+}
+
+/// Without a C++ compiler the CUDA kernels are not emulated (crates/tensor/tests/common/emulator.rs).
+pub fn no_cpp_compiler() -> Option<String> {
+    let name = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
+    let there = Command::new(&name).arg("--version").output();
+    let missing = !there.is_ok_and(|output| output.status.success());
+    missing.then(|| format!("CUDA kernels by emulation: there is no C++ compiler `{name}`."))
 }
 
 fn walk(folder: &Path, found: &mut Vec<(String, String, String)>) -> Result<()> {

@@ -69,8 +69,7 @@ pub fn clients(root: &Path, python: Option<PathBuf>) -> Result<Option<String>> {
 }
 
 fn binary(root: &Path) -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    target
+    crate::target(root)
         .join("release")
         .join(format!("prima{}", std::env::consts::EXE_SUFFIX))
 }

@@ -1,6 +1,8 @@
 //! `prima`: paints a picture from words in one to four network steps.
 
 mod data;
+mod device;
+mod doctor;
 mod embedded;
 mod eval;
 mod models;
@@ -44,6 +46,8 @@ enum Command {
         #[command(subcommand)]
         command: data::Command,
     },
+    /// Say what prima finds on this machine: processor, GPUs, libraries
+    Doctor(doctor::Args),
     /// Measure how good a model is
     Eval {
         #[command(subcommand)]
@@ -81,6 +85,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Some(Command::Paint(args)) => paint::run(&args),
         Some(Command::Models { command }) => models::run(command),
         Some(Command::Data { command }) => data::run(command),
+        Some(Command::Doctor(args)) => doctor::run(&args),
         Some(Command::Eval { command }) => eval::run(command),
         Some(Command::Train { command }) => train::run(command),
     }
@@ -103,6 +108,9 @@ fn sentence(error: &anyhow::Error) -> String {
 
 fn is_usage(error: &anyhow::Error) -> bool {
     error.is::<Usage>()
+        || error
+            .downcast_ref::<prima_tensor::DeviceError>()
+            .is_some_and(prima_tensor::DeviceError::is_usage)
         || error
             .downcast_ref::<prima_pipeline::Error>()
             .is_some_and(prima_pipeline::Error::is_usage)

@@ -1,10 +1,10 @@
 //! `prima paint`: a prompt to PNG files.
 
-use crate::{Usage, output, source};
+use crate::{Usage, device, output, source};
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use prima_pipeline::{
-    DType, InitImage, LoadOptions, Parameters, Picture, Pipeline, Progress, Request, Response, Rng, ScheduleOptions,
+    InitImage, LoadOptions, Parameters, Picture, Pipeline, Progress, Request, Response, Rng, ScheduleOptions,
     SchedulerKind, TimestepSpacing, png_metadata,
 };
 use serde_json::{Value, json};
@@ -68,9 +68,8 @@ pub struct Args {
     /// How much of that picture is painted anew, 0 to 1 [default: the model's]
     #[arg(long, value_name = "X", requires = "image")]
     strength: Option<f64>,
-    /// Storage of the weights: f32 or bf16
-    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = dtype)]
-    dtype: DType,
+    #[command(flatten)]
+    device: device::Args,
     /// Print one JSON object: timings, timesteps, sigmas, seed, files, warnings
     #[arg(long)]
     json: bool,
@@ -85,21 +84,16 @@ fn parse<T: std::str::FromStr>(name: &str) -> Result<T, T::Err> {
     name.parse()
 }
 
-fn dtype(name: &str) -> Result<DType, String> {
-    match name {
-        "f32" => Ok(DType::F32),
-        "bf16" => Ok(DType::BF16),
-        _ => Err("use f32 or bf16".to_owned()),
-    }
-}
-
 pub fn run(args: &Args) -> Result<()> {
     let start = Instant::now();
     let request = request(args)?;
     let files = output_files(args, &request)?;
     let bar = Bar::new();
     bar.say("loading");
-    let options = LoadOptions { dtype: args.dtype };
+    args.device.choose()?;
+    let options = LoadOptions {
+        dtype: args.device.dtype,
+    };
     let pipeline = Pipeline::load(&source::open(args.model.as_deref())?, &options)?;
     let load = start.elapsed();
     let response = pipeline.paint(&request, &mut |progress| {

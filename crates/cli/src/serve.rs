@@ -1,6 +1,6 @@
 //! `prima serve`, and bare `prima`: the studio and the APIs.
 
-use crate::{Usage, source};
+use crate::{Usage, device, source};
 use anyhow::{Context, Result};
 use prima_pipeline::LoadOptions;
 use prima_pipeline::engine::{Engine, Stage};
@@ -22,6 +22,8 @@ pub struct Args {
     /// `embedded`, a diffusers folder, or a single-file SDXL checkpoint [default: embedded]
     #[arg(long, value_name = "embedded|DIR|FILE")]
     model: Option<String>,
+    #[command(flatten)]
+    device: device::Args,
     /// Live sessions at once
     #[arg(long, value_name = "N", default_value_t = ServerOptions::default().max_sessions)]
     max_sessions: usize,
@@ -53,6 +55,7 @@ impl Args {
             host: HOST.to_owned(),
             port: None,
             model: None,
+            device: device::Args::default(),
             max_sessions: defaults.max_sessions,
             max_jobs: defaults.max_jobs,
             max_side: defaults.limits.max_side_px,
@@ -86,6 +89,7 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 async fn serve(args: Args) -> Result<()> {
+    args.device.choose()?;
     let model = source::open(args.model.as_deref())?;
     let listener = listen(&args.host, args.port).await?;
     let address = listener.local_addr()?;
@@ -101,7 +105,10 @@ async fn serve(args: Args) -> Result<()> {
         web_dir: args.web_dir.clone(),
     };
     options.check(address).map_err(|e| Usage(e.to_string()))?;
-    let engine = Engine::start(model, LoadOptions::default(), args.max_jobs);
+    let load = LoadOptions {
+        dtype: args.device.dtype,
+    };
+    let engine = Engine::start(model, load, args.max_jobs);
     let url = url(&args, address);
     println!("{url}");
     eprintln!("the studio is at {url} (Ctrl-C ends it)");

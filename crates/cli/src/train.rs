@@ -1,6 +1,8 @@
 //! `prima train`: the stages from data to a model folder, in order.
 
+use crate::device;
 use anyhow::Result;
+use prima_tensor::device::catch;
 use prima_train::{Budget, Summary, TrainConfig, export, stages};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -29,6 +31,8 @@ pub enum Command {
 pub struct Run {
     /// The run's configuration (JSON)
     config: PathBuf,
+    #[command(flatten)]
+    device: device::Args,
     /// Stop after N optimizer steps
     #[arg(long, value_name = "N")]
     steps: Option<u64>,
@@ -47,7 +51,9 @@ pub struct Resumable {
 }
 
 impl Run {
-    fn config(&self) -> Result<TrainConfig> {
+    /// The configuration; from here on the run computes where it was told to.
+    fn open(&self) -> Result<TrainConfig> {
+        self.device.choose_for_training()?;
         Ok(TrainConfig::open(&self.config)?)
     }
 
@@ -70,14 +76,18 @@ type Stage = fn(&TrainConfig, Budget, bool) -> prima_train::Result<Summary>;
 pub fn run(command: Command) -> Result<()> {
     crate::log_to_stderr();
     let resumable = |stage: Stage, args: Resumable| -> Result<()> {
-        report(&stage(&args.run.config()?, args.run.budget(), args.resume)?)
+        let config = args.run.open()?;
+        report(&catch(|| stage(&config, args.run.budget(), args.resume))??)
     };
     match command {
         Command::Autoencoder(args) => resumable(stages::autoencoder, args),
         Command::Decoder(args) => resumable(stages::decoder, args),
         Command::Teacher(args) => resumable(stages::teacher, args),
         Command::Distill(args) => resumable(stages::distill, args),
-        Command::Latents(run) => report(&stages::latents(&run.config()?, run.budget())?),
+        Command::Latents(run) => {
+            let config = run.open()?;
+            report(&catch(|| stages::latents(&config, run.budget()))??)
+        }
         Command::Export { config } => {
             let config = TrainConfig::open(&config)?;
             let exported = export::export(&config)?;

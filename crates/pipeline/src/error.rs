@@ -28,6 +28,9 @@ pub enum Error {
     NotAPicture { name: String, reason: String },
     #[error("PNG: {message}")]
     Png { message: String },
+    /// The GPU cannot do it; what the request had allocated there is free again.
+    #[error(transparent)]
+    Device(#[from] prima_tensor::DeviceError),
     #[error("cancelled")]
     Cancelled,
     /// A defect of prima, caught so that it ends one request only.

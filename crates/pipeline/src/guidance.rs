@@ -1,10 +1,9 @@
 //! What the network is told beside the latents, and how two answers become one.
 
 use crate::settings::Settings;
-use crate::text_to_image::weighted_sum;
 use crate::{Conditioning, Error, Pipeline, Request};
 use prima_models::{Unet2dCondition, UnetCond, guidance_scale_embedding};
-use prima_tensor::{Tensor, stack_batch, take_batch};
+use prima_tensor::{Tensor, stack_batch, take_batch, weighted_sum};
 use std::sync::Arc;
 
 /// Conditioning of one request, for any number of images.

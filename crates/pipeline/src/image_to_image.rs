@@ -2,10 +2,9 @@
 //! `prepare_latents`); the rest is text-to-image with fewer steps.
 
 use crate::noise::{NoiseSource, Purpose};
-use crate::text_to_image::weighted_sum;
 use crate::{Error, Picture, Vae};
 use prima_schedulers::Schedule;
-use prima_tensor::{Tensor, stack_batch};
+use prima_tensor::{Tensor, stack_batch, weighted_sum};
 
 /// The picture's latents at the noise level of the schedule's first step, `shape` =
 /// `[images, h, w, C]`. The picture is encoded once: all images share its draw and differ in noise.

@@ -69,14 +69,13 @@ impl NoiseSource {
         let nchw = match self {
             Self::TorchCpu(rng) => rng.randn(&[n, c, h, w]),
             Self::Philox { seed } => {
-                let one = |image| Philox {
+                let first = Philox {
                     seed: *seed,
-                    image,
+                    image: 0,
                     purpose: purpose as u32,
                     step: step as u32,
                 };
-                let values = (0..n as u32).flat_map(|image| one(image).normal(c * h * w)).collect();
-                Tensor::from_vec(values, &[n, c, h, w])
+                first.normal_batch(&[n, c, h, w])
             }
         };
         nchw_to_nhwc(&nchw)

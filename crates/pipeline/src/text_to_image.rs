@@ -5,7 +5,7 @@ use crate::noise::{NoiseSource, Purpose};
 use crate::settings::Settings;
 use crate::{Error, Pipeline, Progress, Request, Response, Timings, image_to_image};
 use prima_schedulers::Schedule;
-use prima_tensor::{Tensor, affine, no_grad, take_batch};
+use prima_tensor::{Tensor, affine, device, no_grad, take_batch, weighted_sum};
 use std::ops::ControlFlow;
 use std::time::Instant;
 
@@ -16,7 +16,7 @@ impl Pipeline {
     /// Paints what `request` asks for. `on_progress` ends the work with [`Error::Cancelled`] by
     /// returning `Break`.
     pub fn paint(&self, request: &Request, on_progress: OnProgress) -> Result<Response, Error> {
-        no_grad(|| self.paint_off_the_tape(request, on_progress))
+        device::catch(|| no_grad(|| self.paint_off_the_tape(request, on_progress)))?
     }
 
     fn paint_off_the_tape(&self, request: &Request, on_progress: OnProgress) -> Result<Response, Error> {
@@ -66,7 +66,7 @@ impl Pipeline {
 
     /// What a picture looks like on its way: the `denoised` of [`Progress::Step`], decoded.
     pub fn preview(&self, denoised: &Tensor) -> Result<Vec<crate::Picture>, Error> {
-        no_grad(|| self.parts.vae.decode(denoised, &mut || true))
+        device::catch(|| no_grad(|| self.parts.vae.decode(denoised, &mut || true)))?
     }
 
     /// Where sampling starts: noise, or a noised picture. `[images, h, w, C]`.
@@ -148,19 +148,6 @@ fn denoise(
         latents = next;
     }
     Ok(latents)
-}
-
-/// `sum of weight * tensor`, all of one shape.
-pub(crate) fn weighted_sum(terms: &[(f64, &Tensor)]) -> Tensor {
-    let shape = terms[0].1.shape();
-    let mut out = vec![0.0_f32; terms[0].1.numel()];
-    for (weight, tensor) in terms.iter().filter(|(weight, _)| *weight != 0.0) {
-        assert_eq!(tensor.shape(), shape, "the terms of a step have one shape");
-        for (sum, value) in out.iter_mut().zip(tensor.data()) {
-            *sum += *weight as f32 * value;
-        }
-    }
-    Tensor::from_vec(out, shape)
 }
 
 fn stops(on_progress: OnProgress, progress: Progress) -> bool {

@@ -2,6 +2,8 @@
 //! the inputs' nodes and a closure from the output's gradient to the inputs' gradients.
 
 use crate::cpu::parallel::for_chunks;
+use crate::cuda::Binary;
+use crate::device::gpu;
 use crate::{Param, Tensor};
 use rayon::prelude::*;
 use std::cell::Cell;
@@ -40,10 +42,15 @@ impl Node {
 
 /// Runs `f` without recording, as inference does.
 pub fn no_grad<T>(f: impl FnOnce() -> T) -> T {
-    let before = RECORDING.replace(false);
-    let out = f();
-    RECORDING.set(before);
-    out
+    /// Puts the state of before back, also when `f` unwinds (a device that fails does).
+    struct Back(bool);
+    impl Drop for Back {
+        fn drop(&mut self) {
+            RECORDING.set(self.0);
+        }
+    }
+    let _back = Back(RECORDING.replace(false));
+    f()
 }
 
 /// Would an op on these inputs be recorded?
@@ -88,7 +95,10 @@ impl Gradients {
 
 impl Gradients {
     /// The mean over several batches. A leaf that a batch did not reach counts 0 there.
-    pub fn mean(batches: Vec<Self>) -> Self {
+    pub fn mean(mut batches: Vec<Self>) -> Self {
+        if batches.len() == 1 {
+            return batches.swap_remove(0);
+        }
         let scale = 1.0 / batches.len().max(1) as f32;
         let mut by_leaf: HashMap<u64, Vec<Tensor>> = HashMap::new();
         for (id, gradient) in batches.into_iter().flat_map(|b| b.by_node) {
@@ -146,7 +156,11 @@ pub(crate) fn backward(loss: &Tensor) -> Gradients {
     let Some(root) = &loss.node else {
         return Gradients { by_node };
     };
-    by_node.insert(root.id, Tensor::full(1.0, loss.shape()));
+    let one = match gpu() {
+        Some(gpu) => gpu.full(1.0, loss.shape()),
+        None => Tensor::full(1.0, loss.shape()),
+    };
+    by_node.insert(root.id, one);
     let mut queued = std::collections::HashSet::from([root.id]);
     let mut queue = BinaryHeap::from([ById(root.clone())]);
     no_grad(|| {
@@ -173,6 +187,9 @@ pub(crate) fn backward(loss: &Tensor) -> Gradients {
 
 fn accumulate(into: Tensor, from: &Tensor) -> Tensor {
     assert_eq!(into.shape(), from.shape(), "gradients of one tensor differ in shape");
+    if let Some(gpu) = gpu() {
+        return gpu.binary(Binary::Add, &into, from);
+    }
     let shape = into.shape().to_vec();
     let mut sum = into.into_vec();
     for_chunks(&mut sum, |at, part| {

@@ -11,6 +11,8 @@
 mod allocator;
 mod autograd;
 mod cpu;
+pub mod cuda;
+pub mod device;
 mod dtype;
 pub mod ops;
 mod param;
@@ -20,6 +22,8 @@ mod tensor;
 pub use allocator::keep_large_buffers;
 pub use autograd::{Gradients, is_recording, no_grad};
 pub use cpu::peak::peak_gflops;
+pub use cuda::DeviceError;
+pub use device::{Device, DeviceChoice};
 pub use dtype::DType;
 pub use ops::*;
 pub use param::Param;
@@ -29,4 +33,21 @@ pub use tensor::Tensor;
 /// Name of the matrix kernel chosen for this machine.
 pub fn kernel_name() -> &'static str {
     cpu::gemm::kernel().name
+}
+
+/// The features of this processor that kernels are chosen by.
+pub fn cpu_features() -> Vec<&'static str> {
+    #[cfg(target_arch = "x86_64")]
+    let features = [
+        ("avx2", is_x86_feature_detected!("avx2")),
+        ("fma", is_x86_feature_detected!("fma")),
+        ("avx512f", is_x86_feature_detected!("avx512f")),
+        ("avx512bf16", is_x86_feature_detected!("avx512bf16")),
+    ];
+    #[cfg(not(target_arch = "x86_64"))]
+    let features = [("neon", cfg!(target_feature = "neon"))];
+    features
+        .into_iter()
+        .filter_map(|(name, has)| has.then_some(name))
+        .collect()
 }

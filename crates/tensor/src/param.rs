@@ -1,5 +1,6 @@
 use crate::autograd::Node;
 use crate::cpu::gemm::Packed;
+use crate::cuda::{Array, Form};
 use crate::{DType, Tensor};
 use half::bf16;
 use std::sync::{Arc, RwLock};
@@ -17,12 +18,20 @@ struct State {
     narrow: Option<(Vec<bf16>, Vec<usize>)>,
     /// `Packed` weights by use ("forward", "backward"), dropped when the value changes.
     packed: Vec<(u8, Arc<Packed>)>,
+    /// The value on devices, by device and form; dropped when the value changes.
+    on_device: Vec<(u64, Form, Arc<Array>)>,
     node: Option<Arc<Node>>,
 }
 
 impl State {
     fn shape(&self) -> &[usize] {
         self.narrow.as_ref().map_or(self.tensor.shape(), |(_, shape)| shape)
+    }
+
+    /// The value changed: forms made of the one before are of no use.
+    fn forget_copies(&mut self) {
+        self.packed.clear();
+        self.on_device.clear();
     }
 
     /// The value in f32, off the tape.
@@ -41,6 +50,7 @@ impl Param {
                 tensor: tensor.detach(),
                 narrow: None,
                 packed: Vec::new(),
+                on_device: Vec::new(),
                 node: None,
             })),
         }
@@ -95,7 +105,7 @@ impl Param {
         let values = state.tensor.data().iter().map(|x| bf16::from_f32(*x)).collect();
         state.narrow = Some((values, state.tensor.shape().to_vec()));
         state.tensor = Tensor::scalar(0.0);
-        state.packed.clear();
+        state.forget_copies();
     }
 
     /// Replaces the value (same shape); packed forms are rebuilt at the next use.
@@ -104,13 +114,13 @@ impl Param {
         assert_eq!(state.shape(), tensor.shape(), "a parameter keeps its shape");
         state.tensor = tensor.detach();
         state.narrow = None;
-        state.packed.clear();
+        state.forget_copies();
     }
 
     /// Changes the values in place: what optimizers and EMA use.
     pub fn update(&self, f: impl FnOnce(&mut [f32])) {
         let mut state = self.write();
-        state.packed.clear();
+        state.forget_copies();
         if state.narrow.is_some() {
             state.tensor = state.wide();
             state.narrow = None;
@@ -150,6 +160,26 @@ impl Param {
         let packed = Arc::new(pack(&state.wide(), dtype));
         state.packed.push((usage, packed.clone()));
         packed
+    }
+}
+
+impl Param {
+    /// The value on device `device` in `form`, moved there once per value.
+    pub(crate) fn on_device(&self, device: u64, form: Form, upload: impl FnOnce(&Tensor) -> Arc<Array>) -> Arc<Array> {
+        let find = |state: &State| {
+            let mut copies = state.on_device.iter();
+            copies.find(|(d, f, _)| (*d, *f) == (device, form)).map(|c| c.2.clone())
+        };
+        if let Some(found) = find(&self.read()) {
+            return found;
+        }
+        let mut state = self.write();
+        if let Some(found) = find(&state) {
+            return found;
+        }
+        let array = upload(&state.wide());
+        state.on_device.push((device, form, array.clone()));
+        array
     }
 }
 

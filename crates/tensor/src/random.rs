@@ -2,6 +2,7 @@
 //! the thread count or the device; `TorchCpuRng` reproduces torch's CPU generator.
 
 use crate::Tensor;
+use crate::device::gpu;
 use rayon::prelude::*;
 
 /// Counter-based generator Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as
@@ -12,9 +13,11 @@ use rayon::prelude::*;
 /// - counter of block `i` = `[i, image, purpose, step]`, `i` a `u32`
 /// - block `i` gives the four outputs `u[0..4]`: values `4 i .. 4 i + 4`
 /// - uniform: `(u >> 8) · 2^-24`, in `[0, 1)`
-/// - normal, Box-Muller over the pairs `(u[0], u[1])` and `(u[2], u[3])`, in f32:
+/// - normal, Box-Muller over the pairs `(u[0], u[1])` and `(u[2], u[3])`:
 ///   `a = ((u[0] >> 8) + 1) · 2^-24` in `(0, 1]`, `b = (u[1] >> 8) · 2^-24`,
-///   `r = sqrt(-2 ln a)`, `t = b · 6.2831855`; the two values are `r cos t` and `r sin t`.
+///   `r = sqrt(-2 ln a)`; the two values are `r cos(2 π b)` and `r sin(2 π b)`, in f64 by the series
+///   below, rounded to f32 at the end. Series of plain additions, products and divisions, because
+///   those are all that every machine rounds alike: libraries' logarithms and sines are not.
 ///
 /// The first values do not depend on how many are drawn.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +39,20 @@ impl Philox {
             let (c, d) = box_muller(u[2], u[3]);
             [a, b, c, d]
         })
+    }
+
+    /// Standard normal values for `shape[0]` images: `self.image` and those after it, each drawn by its own key.
+    pub fn normal_batch(&self, shape: &[usize]) -> Tensor {
+        let images = shape[0];
+        let len = shape[1..].iter().product();
+        if let Some(gpu) = gpu() {
+            return gpu.philox_normal(*self, images, len, shape);
+        }
+        let one = |image| Self { image, ..*self }.normal(len);
+        let values = (0..images as u32)
+            .flat_map(|i| one(self.image.wrapping_add(i)))
+            .collect();
+        Tensor::from_vec(values, shape)
     }
 
     /// Uniform values in `[0, 1)`.
@@ -68,11 +85,47 @@ impl Philox {
 }
 
 fn box_muller(u: u32, v: u32) -> (f32, f32) {
-    let a = ((u >> 8) + 1) as f32 * UNIT;
-    let b = (v >> 8) as f32 * UNIT;
-    let radius = (-2.0 * a.ln()).sqrt();
-    let (sin, cos) = (b * std::f32::consts::TAU).sin_cos();
-    (radius * cos, radius * sin)
+    let radius = (-2.0 * log_of_units((u >> 8) + 1)).sqrt();
+    let (sin, cos) = sin_cos_of_units(v >> 8);
+    ((radius * cos) as f32, (radius * sin) as f32)
+}
+
+/// `ln(k / 2^24)` for k in `1 ..= 2^24`: the exponent, and the series of artanh. cuda/noise.cu does the same, step by step.
+fn log_of_units(k: u32) -> f64 {
+    let mut exponent = k.ilog2() as i32;
+    let mut m = f64::from(k) / f64::from(1u32 << exponent);
+    if m > std::f64::consts::SQRT_2 {
+        m *= 0.5;
+        exponent += 1;
+    }
+    let s = (m - 1.0) / (m + 1.0);
+    let z = s * s;
+    let mut p = 1.0 / 19.0;
+    for i in (0..9).rev() {
+        p = p * z + 1.0 / f64::from(2 * i + 1);
+    }
+    f64::from(exponent - 24) * std::f64::consts::LN_2 + 2.0 * s * p
+}
+
+/// Sine and cosine of `2 π j / 2^24`: the nearest quarter turn, then their series within an eighth.
+fn sin_cos_of_units(j: u32) -> (f64, f64) {
+    /// `2 π / 2^24`
+    const TURN: f64 = std::f64::consts::TAU / 16_777_216.0;
+    let quarter = ((j + (1 << 21)) >> 22) as i32;
+    let t = f64::from(j as i32 - (quarter << 22)) * TURN;
+    let z = t * t;
+    let (mut s, mut c) = (1.0, 1.0);
+    for i in (1..=8).rev() {
+        s = 1.0 - s * (z / f64::from(2 * i * (2 * i + 1)));
+        c = 1.0 - c * (z / f64::from(2 * i * (2 * i - 1)));
+    }
+    s *= t;
+    match quarter & 3 {
+        0 => (s, c),
+        1 => (c, -s),
+        2 => (-s, -c),
+        _ => (-c, s),
+    }
 }
 
 fn philox_4x32_10(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
@@ -221,6 +274,19 @@ mod tests {
             [0xa409_3822, 0x299f_31d0],
         );
         assert_eq!(pi, [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1]);
+    }
+
+    #[test]
+    fn the_series_of_box_muller_are_as_good_as_f64() {
+        for k in (1..=1u32 << 24).step_by(997).chain([1, 2, 3, (1 << 24) - 1, 1 << 24]) {
+            let want = (f64::from(k) / f64::from(1u32 << 24)).ln();
+            assert!((log_of_units(k) - want).abs() <= 1e-15 * want.abs().max(1e-3), "{k}");
+        }
+        for j in (0..1u32 << 24).step_by(991).chain([0, 1 << 22, 1 << 23, (1 << 24) - 1]) {
+            let (sin, cos) = (std::f64::consts::TAU * f64::from(j) / f64::from(1u32 << 24)).sin_cos();
+            let (s, c) = sin_cos_of_units(j);
+            assert!((s - sin).abs() < 1e-15 && (c - cos).abs() < 1e-15, "{j}");
+        }
     }
 
     #[test]

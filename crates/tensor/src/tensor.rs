@@ -1,12 +1,20 @@
 use crate::autograd::{self, Node};
+use crate::cuda::Array;
 use std::sync::Arc;
 
-/// An immutable, contiguous, row-major array of `f32`. Cloning and reshaping share storage.
+/// An immutable, contiguous, row-major array of `f32`. Cloning and reshaping share storage. On a GPU it may be stored as bf16;
+/// [`data`](Self::data) and its like then read it back in f32.
 #[derive(Clone)]
 pub struct Tensor {
     shape: Vec<usize>,
-    data: Arc<Vec<f32>>,
+    storage: Storage,
     pub(crate) node: Option<Arc<Node>>,
+}
+
+#[derive(Clone)]
+enum Storage {
+    Host(Arc<Vec<f32>>),
+    Device(Arc<Array>),
 }
 
 impl Tensor {
@@ -20,8 +28,34 @@ impl Tensor {
         );
         Self {
             shape: shape.to_vec(),
-            data: Arc::new(data),
+            storage: Storage::Host(Arc::new(data)),
             node: None,
+        }
+    }
+
+    /// A tensor that lies on a device.
+    pub(crate) fn from_array(array: Array, shape: &[usize]) -> Self {
+        Self::from_shared(Arc::new(array), shape)
+    }
+
+    pub(crate) fn from_shared(array: Arc<Array>, shape: &[usize]) -> Self {
+        assert_eq!(
+            array.len(),
+            shape.iter().product::<usize>(),
+            "values for shape {shape:?}"
+        );
+        Self {
+            shape: shape.to_vec(),
+            storage: Storage::Device(array),
+            node: None,
+        }
+    }
+
+    /// Where the values lie on a device, if they do.
+    pub(crate) fn array(&self) -> Option<&Arc<Array>> {
+        match &self.storage {
+            Storage::Host(_) => None,
+            Storage::Device(array) => Some(array),
         }
     }
 
@@ -48,22 +82,35 @@ impl Tensor {
     }
 
     pub fn numel(&self) -> usize {
-        self.data.len()
+        match &self.storage {
+            Storage::Host(values) => values.len(),
+            Storage::Device(array) => array.len(),
+        }
     }
 
+    /// The values. The first time that they are asked for on a device, this waits for it.
     pub fn data(&self) -> &[f32] {
-        &self.data
+        match &self.storage {
+            Storage::Host(values) => values,
+            Storage::Device(array) => array.host(),
+        }
     }
 
     /// The values, without a copy when this is the only owner.
     pub fn into_vec(self) -> Vec<f32> {
-        Arc::try_unwrap(self.data).unwrap_or_else(|shared| shared.as_ref().clone())
+        match self.storage {
+            Storage::Host(values) => Arc::try_unwrap(values).unwrap_or_else(|shared| shared.as_ref().clone()),
+            Storage::Device(array) => match Arc::try_unwrap(array) {
+                Ok(array) => array.into_host(),
+                Err(shared) => shared.host().to_vec(),
+            },
+        }
     }
 
     /// The single value of a scalar tensor.
     pub fn item(&self) -> f32 {
         assert_eq!(self.numel(), 1, "item() wants one value, shape is {:?}", self.shape);
-        self.data[0]
+        self.data()[0]
     }
 
     /// The same values under another shape (shared storage, differentiable).
@@ -76,7 +123,7 @@ impl Tensor {
         );
         let out = Self {
             shape: shape.to_vec(),
-            data: self.data.clone(),
+            storage: self.storage.clone(),
             node: None,
         };
         let from = self.shape.clone();
@@ -87,7 +134,7 @@ impl Tensor {
     pub fn detach(&self) -> Self {
         Self {
             shape: self.shape.clone(),
-            data: self.data.clone(),
+            storage: self.storage.clone(),
             node: None,
         }
     }
@@ -107,7 +154,7 @@ impl Tensor {
 
 impl std::fmt::Debug for Tensor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let head: Vec<f32> = self.data.iter().take(8).copied().collect();
+        let head: Vec<f32> = self.data().iter().take(8).copied().collect();
         write!(f, "Tensor{:?} {head:?}", self.shape)
     }
 }

@@ -4,6 +4,7 @@
 use crate::Tensor;
 use crate::cpu::gemm::{Scratch, View, gemm_serial};
 use crate::cpu::math::{dispatch, exp, exp_slice};
+use crate::cuda::AttentionSizes;
 use rayon::prelude::*;
 
 const QUERY_BLOCK: usize = 96;
@@ -40,6 +41,18 @@ impl Shape {
             heads,
             dim: width / heads,
             causal,
+        }
+    }
+
+    /// The same for the other device.
+    pub fn sizes(&self) -> AttentionSizes {
+        AttentionSizes {
+            batch: self.batch,
+            queries: self.queries,
+            keys: self.keys,
+            heads: self.heads,
+            dim: self.dim,
+            causal: self.causal,
         }
     }
 

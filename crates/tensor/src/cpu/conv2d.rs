@@ -3,6 +3,7 @@
 
 use crate::cpu::gemm::{self, Epilogue, Left, Packed, interleave};
 use crate::cpu::parallel::zeros;
+use crate::cuda::ConvolutionSizes;
 use crate::{Activation, Conv2d, Param, Tensor};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -54,6 +55,23 @@ impl Shape {
             stride: geometry.stride,
             top,
             left,
+        }
+    }
+
+    /// The same for the other device.
+    pub fn sizes(&self, padding: [usize; 4]) -> ConvolutionSizes {
+        ConvolutionSizes {
+            batch: self.batch,
+            height: self.height,
+            width: self.width,
+            inputs: self.inputs,
+            outputs: self.outputs,
+            kh: self.kh,
+            kw: self.kw,
+            out_height: self.out_height,
+            out_width: self.out_width,
+            stride: self.stride,
+            padding,
         }
     }
 

@@ -1,6 +1,7 @@
 use crate::Tensor;
 use crate::autograd::{is_recording, record};
 use crate::cpu::{activation as kernel, parallel};
+use crate::device::gpu;
 
 /// Pointwise non-linearities. `Gelu` is the exact (erf) one; `QuickGelu` is `x·sigmoid(1.702x)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,9 +32,13 @@ pub fn activation(x: &Tensor, kind: Activation) -> Tensor {
     if kind == Activation::None {
         return x.clone();
     }
-    let mut out = x.data().to_vec();
-    parallel::for_chunks(&mut out, |_, part| kind.apply_slice(part));
-    let out = Tensor::from_vec(out, x.shape());
+    let out = if let Some(gpu) = gpu() {
+        gpu.activation(x, kind)
+    } else {
+        let mut out = x.data().to_vec();
+        parallel::for_chunks(&mut out, |_, part| kind.apply_slice(part));
+        Tensor::from_vec(out, x.shape())
+    };
     if !is_recording(&[x]) {
         return out;
     }
@@ -45,6 +50,9 @@ pub fn activation(x: &Tensor, kind: Activation) -> Tensor {
 
 /// `grad · act'(x)`.
 pub(crate) fn activation_backward(x: &Tensor, kind: Activation, grad: &Tensor) -> Tensor {
+    if let Some(gpu) = gpu() {
+        return gpu.activation_backward(x, kind, grad);
+    }
     let mut dx = grad.data().to_vec();
     parallel::for_chunks(&mut dx, |at, part| {
         kind.backward_slice(&x.data()[at..at + part.len()], part);
@@ -61,16 +69,23 @@ pub fn geglu(x: &Tensor) -> Tensor {
     if let Some(last) = shape.last_mut() {
         *last = half;
     }
-    let mut out = vec![0.0; x.numel() / 2];
-    parallel::for_rows(&mut out, half, |at, part| {
-        kernel::geglu(&x.data()[2 * at..2 * (at + part.len())], part, half);
-    });
-    let out = Tensor::from_vec(out, &shape);
+    let out = if let Some(gpu) = gpu() {
+        gpu.geglu(x, &shape)
+    } else {
+        let mut out = vec![0.0; x.numel() / 2];
+        parallel::for_rows(&mut out, half, |at, part| {
+            kernel::geglu(&x.data()[2 * at..2 * (at + part.len())], part, half);
+        });
+        Tensor::from_vec(out, &shape)
+    };
     if !is_recording(&[x]) {
         return out;
     }
     let saved = x.detach();
     record(out, &[x], move |grad| {
+        if let Some(gpu) = gpu() {
+            return vec![Some(gpu.geglu_backward(&saved, grad))];
+        }
         let mut dx = vec![0.0; saved.numel()];
         parallel::for_rows(&mut dx, 2 * half, |at, part| {
             let (x, grad) = (

@@ -1,6 +1,8 @@
 use crate::Tensor;
 use crate::autograd::{is_recording, record};
 use crate::cpu::attention::{self, Shape};
+use crate::cuda::{AttentionSizes, LogSums};
+use crate::device::gpu;
 
 /// `softmax(q kᵀ / sqrt(D)) v` per head; the scores are never materialised.
 /// `q` is `[B, Lq, heads·D]`, `k` and `v` `[B, Lk, heads·D]`; the result is shaped like `q`.
@@ -8,6 +10,11 @@ use crate::cpu::attention::{self, Shape};
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool) -> Tensor {
     let shape = Shape::new(q.shape(), k.shape(), v.shape(), heads, causal);
     let inputs = [q, k, v];
+    if let Some(gpu) = gpu() {
+        let sizes = shape.sizes();
+        let (out, log_sums) = gpu.attention(sizes, q, k, v);
+        return record_on_gpu(sizes, out, log_sums, inputs);
+    }
     if !is_recording(&inputs) {
         return attention::forward(&shape, q, k, v).0;
     }
@@ -16,5 +23,19 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool)
     record(out, &inputs, move |g| {
         let [dq, dk, dv] = attention::backward(&shape, &q_saved, &k_saved, &v_saved, &out_saved, &log_sums, g);
         vec![Some(dq), Some(dk), Some(dv)]
+    })
+}
+
+fn record_on_gpu(sizes: AttentionSizes, out: Tensor, log_sums: LogSums, inputs: [&Tensor; 3]) -> Tensor {
+    if !is_recording(&inputs) {
+        return out;
+    }
+    let (saved, out_saved) = (inputs.map(Tensor::detach), out.detach());
+    record(out, &inputs, move |g| {
+        let gpu = gpu().unwrap_or_else(|| panic!("attention ran on a GPU, so must its backward pass"));
+        let [q, k, v] = &saved;
+        gpu.attention_backward(sizes, [q, k, v], &out_saved, &log_sums, g)
+            .map(Some)
+            .into()
     })
 }

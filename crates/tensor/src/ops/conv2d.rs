@@ -1,5 +1,6 @@
 use crate::autograd::{is_recording, record};
 use crate::cpu::conv2d::{self, Shape};
+use crate::device::gpu;
 use crate::ops::linear::sum_rows;
 use crate::{Activation, Param, Tensor, activation, add};
 
@@ -42,15 +43,30 @@ pub fn conv2d(
     let b = bias.map(Param::tensor);
     let mut inputs = vec![x, &w];
     inputs.extend(&b);
+    let run = |act: Activation, residual: Option<&Tensor>| match gpu() {
+        Some(gpu) => gpu.conv2d(&shape.sizes(geometry.padding), x, weight, bias, act, residual),
+        None => conv2d::forward(&shape, x, weight, b.as_ref(), act, residual),
+    };
     if !is_recording(&inputs) && !residual.is_some_and(|r| is_recording(&[r])) {
-        return conv2d::forward(&shape, x, weight, b.as_ref(), act, residual);
+        return run(act, residual);
     }
     let (x_saved, weight_saved) = (x.detach(), weight.clone());
     let wants = [x.node.is_some(), w.node.is_some()];
-    let out = conv2d::forward(&shape, x, weight, b.as_ref(), Activation::None, None);
+    let out = run(Activation::None, None);
     let out = record(out, &inputs, move |g| {
-        let dx = wants[0].then(|| conv2d::grad_input(&shape, g, &weight_saved));
-        let dw = wants[1].then(|| conv2d::grad_weight(&shape, g, &x_saved));
+        let (dx, dw) = match gpu() {
+            Some(gpu) => {
+                let sizes = shape.sizes(geometry.padding);
+                (
+                    wants[0].then(|| gpu.conv2d_grad_input(&sizes, g, &weight_saved)),
+                    wants[1].then(|| gpu.conv2d_grad_weight(&sizes, g, &x_saved)),
+                )
+            }
+            None => (
+                wants[0].then(|| conv2d::grad_input(&shape, g, &weight_saved)),
+                wants[1].then(|| conv2d::grad_weight(&shape, g, &x_saved)),
+            ),
+        };
         vec![dx, dw, Some(sum_rows(g))]
     });
     let out = activation(&out, act);

@@ -1,6 +1,8 @@
 use crate::autograd::is_recording;
 use crate::cpu::depthwise::{self as kernel, Shape};
 use crate::cpu::gemm::Packed;
+use crate::cuda::ConvolutionSizes;
+use crate::device::gpu;
 use crate::{Activation, Conv2d, Param, Tensor};
 
 /// Which packed form of the weight this op keeps.
@@ -12,6 +14,7 @@ const FORWARD: u8 = 0;
 /// Inference only: the networks trained here have none, so it has no backward, and asserts
 /// that none is asked for.
 pub fn depthwise_conv2d(x: &Tensor, weight: &Param, bias: Option<&Param>, geometry: Conv2d, act: Activation) -> Tensor {
+    let bias_param = bias;
     let bias = bias.map(Param::tensor);
     assert!(
         !is_recording(&[x, &weight.on_tape()]),
@@ -56,6 +59,22 @@ pub fn depthwise_conv2d(x: &Tensor, weight: &Param, bias: Option<&Param>, geomet
         top,
         left,
     };
+    if let Some(gpu) = gpu() {
+        let sizes = ConvolutionSizes {
+            batch,
+            height,
+            width,
+            inputs: channels,
+            outputs: channels,
+            kh,
+            kw,
+            out_height: s.out_height,
+            out_width: s.out_width,
+            stride: s.stride,
+            padding: geometry.padding,
+        };
+        return gpu.depthwise(&sizes, x, weight, bias_param, act);
+    }
     let packed = weight.packed(FORWARD, |w, _| Packed::F32(kernel::pack(w.data(), channels)));
     let Packed::F32(packed) = &*packed else {
         unreachable!("packed as f32 one line above")

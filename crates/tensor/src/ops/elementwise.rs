@@ -1,6 +1,8 @@
 use crate::Tensor;
 use crate::autograd::{is_recording, record};
 use crate::cpu::{elementwise as kernel, parallel};
+use crate::cuda::Binary;
+use crate::device::gpu;
 
 fn assert_same_shape(op: &str, a: &Tensor, b: &Tensor) {
     assert_eq!(a.shape(), b.shape(), "{op}: the two shapes differ");
@@ -11,17 +13,30 @@ pub(crate) fn on_tape(x: &Tensor) -> bool {
     x.node.is_some()
 }
 
+fn binary(op: Binary, a: &Tensor, b: &Tensor) -> Tensor {
+    if let Some(gpu) = gpu() {
+        return gpu.binary(op, a, b);
+    }
+    let (x, y) = (a.data(), b.data());
+    let out = match op {
+        Binary::Add => kernel::binary(x, y, |a, b| a + b),
+        Binary::Sub => kernel::binary(x, y, |a, b| a - b),
+        Binary::Mul => kernel::binary(x, y, |a, b| a * b),
+    };
+    Tensor::from_vec(out, a.shape())
+}
+
 /// `a + b`, equal shapes. Backward: `grad` to both.
 pub fn add(a: &Tensor, b: &Tensor) -> Tensor {
     assert_same_shape("add", a, b);
-    let out = Tensor::from_vec(kernel::binary(a.data(), b.data(), |a, b| a + b), a.shape());
+    let out = binary(Binary::Add, a, b);
     record(out, &[a, b], |grad| vec![Some(grad.clone()), Some(grad.clone())])
 }
 
 /// `a - b`, equal shapes. Backward: `grad` to `a`, `-grad` to `b`.
 pub fn sub(a: &Tensor, b: &Tensor) -> Tensor {
     assert_same_shape("sub", a, b);
-    let out = Tensor::from_vec(kernel::binary(a.data(), b.data(), |a, b| a - b), a.shape());
+    let out = binary(Binary::Sub, a, b);
     let needs_b = on_tape(b);
     record(out, &[a, b], move |grad| {
         vec![Some(grad.clone()), needs_b.then(|| affine(grad, -1.0, 0.0))]
@@ -31,7 +46,7 @@ pub fn sub(a: &Tensor, b: &Tensor) -> Tensor {
 /// `a * b`, equal shapes. Backward: `grad · b` to `a`, `grad · a` to `b`.
 pub fn mul(a: &Tensor, b: &Tensor) -> Tensor {
     assert_same_shape("mul", a, b);
-    let out = Tensor::from_vec(kernel::binary(a.data(), b.data(), |a, b| a * b), a.shape());
+    let out = binary(Binary::Mul, a, b);
     if !is_recording(&[a, b]) {
         return out;
     }
@@ -47,7 +62,10 @@ pub fn mul(a: &Tensor, b: &Tensor) -> Tensor {
 
 /// `scale * x + shift`. Backward: `scale · grad`.
 pub fn affine(x: &Tensor, scale: f32, shift: f32) -> Tensor {
-    let out = Tensor::from_vec(kernel::unary(x.data(), |v| scale * v + shift), x.shape());
+    let out = match gpu() {
+        Some(gpu) => gpu.affine(x, scale, shift),
+        None => Tensor::from_vec(kernel::unary(x.data(), |v| scale * v + shift), x.shape()),
+    };
     record(out, &[x], move |grad| vec![Some(affine(grad, scale, 0.0))])
 }
 
@@ -58,14 +76,17 @@ pub fn combine_per_sample(a: &[f32], x: &Tensor, c: &[f32], y: &Tensor) -> Tenso
     let batch = x.dim(0);
     assert_eq!(a.len(), batch, "combine_per_sample wants one factor of x per sample");
     assert_eq!(c.len(), batch, "combine_per_sample wants one factor of y per sample");
-    let sample = x.numel() / batch.max(1);
-    let mut out = x.data().to_vec();
-    for_samples(&mut out, sample, |b, at, part| {
-        for (o, &y) in part.iter_mut().zip(&y.data()[at..]) {
-            *o = a[b] * *o + c[b] * y;
-        }
-    });
-    let out = Tensor::from_vec(out, x.shape());
+    let out = if let Some(gpu) = gpu() {
+        gpu.combine_per_sample(a, x, Some((c, y)))
+    } else {
+        let mut out = x.data().to_vec();
+        for_samples(&mut out, x.numel() / batch.max(1), |b, at, part| {
+            for (o, &y) in part.iter_mut().zip(&y.data()[at..]) {
+                *o = a[b] * *o + c[b] * y;
+            }
+        });
+        Tensor::from_vec(out, x.shape())
+    };
     if !is_recording(&[x, y]) {
         return out;
     }
@@ -78,8 +99,36 @@ pub fn combine_per_sample(a: &[f32], x: &Tensor, c: &[f32], y: &Tensor) -> Tenso
     })
 }
 
+/// `sum of weight · tensor` over up to four terms of one shape: a sampler's step. Not recorded: samplers are not trained through.
+pub fn weighted_sum(terms: &[(f64, &Tensor)]) -> Tensor {
+    assert!(
+        (1..=4).contains(&terms.len()),
+        "weighted_sum takes one to four terms, not {}",
+        terms.len()
+    );
+    let shape = terms[0].1.shape();
+    for (_, tensor) in terms {
+        assert_eq!(tensor.shape(), shape, "weighted_sum: the shapes differ");
+    }
+    let used = terms.iter().filter(|(weight, _)| *weight != 0.0);
+    let used: Vec<(f32, &Tensor)> = used.map(|(weight, tensor)| (*weight as f32, *tensor)).collect();
+    if let Some(gpu) = gpu().filter(|_| !used.is_empty()) {
+        return gpu.weighted_sum(&used);
+    }
+    let mut out = vec![0.0_f32; terms[0].1.numel()];
+    for (weight, tensor) in used {
+        for (sum, value) in out.iter_mut().zip(tensor.data()) {
+            *sum += weight * value;
+        }
+    }
+    Tensor::from_vec(out, shape)
+}
+
 /// `factor[b] · x[b]`.
 pub(crate) fn scale_samples(x: &Tensor, factor: &[f32]) -> Tensor {
+    if let Some(gpu) = gpu() {
+        return gpu.combine_per_sample(factor, x, None);
+    }
     let mut out = x.data().to_vec();
     let sample = out.len() / factor.len().max(1);
     for_samples(&mut out, sample, |b, _, part| {
@@ -111,18 +160,25 @@ pub fn add_per_sample_channel(x: &Tensor, v: &Tensor) -> Tensor {
         x.shape()
     );
     let sample = x.numel() / batch.max(1);
-    let mut out = x.data().to_vec();
-    for (values, v) in out.chunks_exact_mut(sample.max(1)).zip(v.data().chunks_exact(channels)) {
-        parallel::for_rows(values, channels, |_, part| {
-            for row in part.chunks_exact_mut(channels) {
-                row.iter_mut().zip(v).for_each(|(o, v)| *o += v);
-            }
-        });
-    }
-    let out = Tensor::from_vec(out, x.shape());
+    let out = if let Some(gpu) = gpu() {
+        gpu.add_per_sample_channel(x, v)
+    } else {
+        let mut out = x.data().to_vec();
+        for (values, v) in out.chunks_exact_mut(sample.max(1)).zip(v.data().chunks_exact(channels)) {
+            parallel::for_rows(values, channels, |_, part| {
+                for row in part.chunks_exact_mut(channels) {
+                    row.iter_mut().zip(v).for_each(|(o, v)| *o += v);
+                }
+            });
+        }
+        Tensor::from_vec(out, x.shape())
+    };
     let needs_v = on_tape(v);
     record(out, &[x, v], move |grad| {
         let dv = needs_v.then(|| {
+            if let Some(gpu) = gpu() {
+                return gpu.sum_samples(grad, 1.0);
+            }
             let sums = grad
                 .data()
                 .chunks_exact(sample)

@@ -1,11 +1,13 @@
 use crate::autograd::{is_recording, record};
 use crate::cpu::parallel;
+use crate::device::gpu;
 use crate::ops::elementwise::on_tape;
 use crate::{Param, Tensor};
 
 /// Rows of `table` `[V, D]` by id; the result is `[B, L, D]` where `ids.len() == B * L`.
 /// Backward: each row's gradient is added to its row of the table.
 pub fn embedding(table: &Param, ids: &[u32], batch: usize) -> Tensor {
+    let param = table;
     let table = table.tensor();
     let (rows, width) = (table.dim(0), table.dim(1));
     assert!(
@@ -13,18 +15,31 @@ pub fn embedding(table: &Param, ids: &[u32], batch: usize) -> Tensor {
         "{} ids do not fill {batch} samples",
         ids.len()
     );
-    let mut out = Vec::with_capacity(ids.len() * width);
     for &id in ids {
-        let row = id as usize;
-        assert!(row < rows, "embedding: id {id} is outside of a table of {rows} rows");
-        out.extend_from_slice(&table.data()[row * width..(row + 1) * width]);
+        assert!(
+            (id as usize) < rows,
+            "embedding: id {id} is outside of a table of {rows} rows"
+        );
     }
-    let out = Tensor::from_vec(out, &[batch, ids.len() / batch, width]);
+    let shape = [batch, ids.len() / batch, width];
+    let out = if let Some(gpu) = gpu() {
+        gpu.embedding(param, ids, &shape)
+    } else {
+        let mut out = Vec::with_capacity(ids.len() * width);
+        for &id in ids {
+            let row = id as usize;
+            out.extend_from_slice(&table.data()[row * width..(row + 1) * width]);
+        }
+        Tensor::from_vec(out, &shape)
+    };
     if !is_recording(&[&table]) {
         return out;
     }
     let ids = ids.to_vec();
     record(out, &[&table], move |grad| {
+        if let Some(gpu) = gpu() {
+            return vec![Some(gpu.scatter_rows(grad, &ids, rows))];
+        }
         let mut d_table = vec![0.0; rows * width];
         for (&id, grad) in ids.iter().zip(grad.data().chunks_exact(width)) {
             let row = &mut d_table[id as usize * width..(id as usize + 1) * width];
@@ -37,6 +52,7 @@ pub fn embedding(table: &Param, ids: &[u32], batch: usize) -> Tensor {
 /// `x[b, l, :] + table[l, :]`: `x` `[B, L, D]`, `table` `[>= L, D]`.
 /// Backward: `grad` to `x`, its sum over the samples to the first `L` rows of the table.
 pub fn add_positions(x: &Tensor, table: &Param) -> Tensor {
+    let param = table;
     let table = table.tensor();
     let (length, width) = (x.dim(1), x.dim(2));
     let rows = table.dim(0);
@@ -51,16 +67,23 @@ pub fn add_positions(x: &Tensor, table: &Param) -> Tensor {
         "add_positions: {length} tokens, but the table has {rows} rows"
     );
     let sample = length * width;
-    let mut out = x.data().to_vec();
-    for values in out.chunks_exact_mut(sample.max(1)) {
-        parallel::for_chunks(values, |at, part| {
-            part.iter_mut().zip(&table.data()[at..]).for_each(|(o, t)| *o += t);
-        });
-    }
-    let out = Tensor::from_vec(out, x.shape());
+    let out = if let Some(gpu) = gpu() {
+        gpu.add_positions(x, param)
+    } else {
+        let mut out = x.data().to_vec();
+        for values in out.chunks_exact_mut(sample.max(1)) {
+            parallel::for_chunks(values, |at, part| {
+                part.iter_mut().zip(&table.data()[at..]).for_each(|(o, t)| *o += t);
+            });
+        }
+        Tensor::from_vec(out, x.shape())
+    };
     let needs_table = on_tape(&table);
     record(out, &[x, &table], move |grad| {
         let d_table = needs_table.then(|| {
+            if let Some(gpu) = gpu() {
+                return gpu.sum_batch(grad, rows);
+            }
             let mut sum = vec![0.0; rows * width];
             for grad in grad.data().chunks_exact(sample) {
                 sum.iter_mut().zip(grad).for_each(|(d, g)| *d += g);
@@ -76,22 +99,31 @@ pub fn add_positions(x: &Tensor, table: &Param) -> Tensor {
 pub fn gather_rows(x: &Tensor, rows: &[usize]) -> Tensor {
     let (batch, length, width) = (x.dim(0), x.dim(1), x.dim(2));
     assert_eq!(rows.len(), batch, "gather_rows wants one row per sample");
-    let mut out = Vec::with_capacity(batch * width);
-    for (b, &row) in rows.iter().enumerate() {
+    for &row in rows {
         assert!(row < length, "gather_rows: row {row} of a sample of {length} rows");
-        let at = (b * length + row) * width;
-        out.extend_from_slice(&x.data()[at..at + width]);
     }
-    let out = Tensor::from_vec(out, &[batch, width]);
+    // Rows of the whole batch.
+    let ids: Vec<u32> = (0..).zip(rows).map(|(b, row)| (b * length + row) as u32).collect();
+    let out = if let Some(gpu) = gpu() {
+        gpu.gather_rows(x, &ids, &[batch, width])
+    } else {
+        let mut out = Vec::with_capacity(batch * width);
+        for &id in &ids {
+            out.extend_from_slice(&x.data()[id as usize * width..][..width]);
+        }
+        Tensor::from_vec(out, &[batch, width])
+    };
     if !is_recording(&[x]) {
         return out;
     }
-    let rows = rows.to_vec();
     record(out, &[x], move |grad| {
+        if let Some(gpu) = gpu() {
+            let dx = gpu.scatter_rows(grad, &ids, batch * length);
+            return vec![Some(dx.reshape(&[batch, length, width]))];
+        }
         let mut dx = vec![0.0; batch * length * width];
-        for (b, (&row, grad)) in rows.iter().zip(grad.data().chunks_exact(width)).enumerate() {
-            let at = (b * length + row) * width;
-            dx[at..at + width].copy_from_slice(grad);
+        for (&id, grad) in ids.iter().zip(grad.data().chunks_exact(width)) {
+            dx[id as usize * width..][..width].copy_from_slice(grad);
         }
         vec![Some(Tensor::from_vec(dx, &[batch, length, width]))]
     })

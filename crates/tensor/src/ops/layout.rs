@@ -1,6 +1,7 @@
 use crate::Tensor;
 use crate::autograd::record;
 use crate::cpu::parallel;
+use crate::device::gpu;
 use crate::ops::elementwise::on_tape;
 
 /// Concatenates blocks: the tensors are seen as `[outer, inner_i]` and joined along the second axis.
@@ -8,35 +9,42 @@ use crate::ops::elementwise::on_tape;
 fn concat_inner(parts: &[&Tensor], outer: usize, shape: &[usize]) -> Tensor {
     let widths: Vec<usize> = parts.iter().map(|p| p.numel() / outer.max(1)).collect();
     let total: usize = widths.iter().sum();
-    let mut out = vec![0.0; outer * total];
-    if total > 0 {
-        parallel::for_rows(&mut out, total, |at, rows| {
-            for (i, row) in rows.chunks_exact_mut(total).enumerate() {
-                let mut to = 0;
-                for (part, &width) in parts.iter().zip(&widths) {
-                    let from = (at / total + i) * width;
-                    row[to..to + width].copy_from_slice(&part.data()[from..from + width]);
-                    to += width;
+    let out = if let Some(gpu) = gpu() {
+        gpu.concat(parts, outer, shape)
+    } else {
+        let mut out = vec![0.0; outer * total];
+        if total > 0 {
+            parallel::for_rows(&mut out, total, |at, rows| {
+                for (i, row) in rows.chunks_exact_mut(total).enumerate() {
+                    let mut to = 0;
+                    for (part, &width) in parts.iter().zip(&widths) {
+                        let from = (at / total + i) * width;
+                        row[to..to + width].copy_from_slice(&part.data()[from..from + width]);
+                        to += width;
+                    }
                 }
-            }
-        });
-    }
+            });
+        }
+        Tensor::from_vec(out, shape)
+    };
     let slots: Vec<_> = parts.iter().map(|p| on_tape(p).then(|| p.shape().to_vec())).collect();
-    record(Tensor::from_vec(out, shape), parts, move |grad| {
+    record(out, parts, move |grad| {
         let mut start = 0;
         let slice = |(shape, &width): (&Option<Vec<usize>>, &usize)| {
             let at = start;
             start += width;
-            shape
-                .as_ref()
-                .map(|shape| Tensor::from_vec(take_inner(grad.data(), total, at, width), shape))
+            shape.as_ref().map(|shape| take_inner(grad, total, at, width, shape))
         };
         slots.iter().zip(&widths).map(slice).collect()
     })
 }
 
 /// Values `start .. start + len` of each row of `total` values.
-fn take_inner(x: &[f32], total: usize, start: usize, len: usize) -> Vec<f32> {
+fn take_inner(x: &Tensor, total: usize, start: usize, len: usize, shape: &[usize]) -> Tensor {
+    if let Some(gpu) = gpu() {
+        return gpu.narrow(x, total, start, len, shape);
+    }
+    let x = x.data();
     let mut out = vec![0.0; x.len().checked_div(total).map_or(0, |rows| rows * len)];
     if len > 0 {
         parallel::for_rows(&mut out, len, |at, rows| {
@@ -46,14 +54,17 @@ fn take_inner(x: &[f32], total: usize, start: usize, len: usize) -> Vec<f32> {
             }
         });
     }
-    out
+    Tensor::from_vec(out, shape)
 }
 
 /// [`take_inner`] as an op. Backward: the gradient padded with zeros.
 fn narrow_inner(x: &Tensor, total: usize, start: usize, len: usize, shape: &[usize]) -> Tensor {
-    let out = Tensor::from_vec(take_inner(x.data(), total, start, len), shape);
+    let out = take_inner(x, total, start, len, shape);
     let from = x.shape().to_vec();
     record(out, &[x], move |grad| {
+        if let Some(gpu) = gpu() {
+            return vec![Some(gpu.widen(grad, total, start, len, &from))];
+        }
         let mut dx = vec![0.0; from.iter().product()];
         if len > 0 {
             for (row, grad) in dx.chunks_exact_mut(total).zip(grad.data().chunks_exact(len)) {
@@ -137,7 +148,14 @@ pub fn take_batch(x: &Tensor, start: usize, len: usize) -> Tensor {
 }
 
 /// Swaps the two last axes of `[batch, rows, columns]`.
-fn transpose(x: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+fn transpose(x: &Tensor, rows: usize, columns: usize, shape: &[usize]) -> Tensor {
+    match gpu() {
+        Some(gpu) => gpu.transposed(x, rows, columns, shape),
+        None => Tensor::from_vec(transpose_slice(x.data(), rows, columns), shape),
+    }
+}
+
+fn transpose_slice(x: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     let sample = rows * columns;
     let mut out = vec![0.0; x.len()];
     if sample == 0 {
@@ -165,7 +183,7 @@ pub fn nchw_to_nhwc(x: &Tensor) -> Tensor {
     let &[b, c, h, w] = x.shape() else {
         panic!("nchw_to_nhwc wants [B, C, H, W], shape is {:?}", x.shape())
     };
-    let out = Tensor::from_vec(transpose(x.data(), c, h * w), &[b, h, w, c]);
+    let out = transpose(x, c, h * w, &[b, h, w, c]);
     record(out, &[x], |grad| vec![Some(nhwc_to_nchw(grad))])
 }
 
@@ -174,6 +192,6 @@ pub fn nhwc_to_nchw(x: &Tensor) -> Tensor {
     let &[b, h, w, c] = x.shape() else {
         panic!("nhwc_to_nchw wants [B, H, W, C], shape is {:?}", x.shape())
     };
-    let out = Tensor::from_vec(transpose(x.data(), h * w, c), &[b, c, h, w]);
+    let out = transpose(x, h * w, c, &[b, c, h, w]);
     record(out, &[x], |grad| vec![Some(nchw_to_nhwc(grad))])
 }

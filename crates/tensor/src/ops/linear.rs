@@ -1,5 +1,6 @@
 use crate::autograd::{is_recording, record};
 use crate::cpu::gemm::{self, Columns, Epilogue, Packed, Rows};
+use crate::device::gpu;
 use crate::{Activation, Param, Tensor, activation, add};
 use rayon::prelude::*;
 
@@ -15,21 +16,29 @@ pub fn linear(x: &Tensor, weight: &Param, bias: Option<&Param>, act: Activation,
     let mut inputs = vec![x, &w];
     inputs.extend(&b);
     if !is_recording(&inputs) && !residual.is_some_and(|r| is_recording(&[r])) {
-        return forward(x, weight, b.as_ref(), act, residual);
+        return forward(x, weight, bias, b.as_ref(), act, residual);
     }
     let (x_saved, weight_saved) = (x.detach(), weight.clone());
     let wants = [x.node.is_some(), w.node.is_some()];
-    let out = forward(x, weight, b.as_ref(), Activation::None, None);
+    let out = forward(x, weight, bias, b.as_ref(), Activation::None, None);
     let out = record(out, &inputs, move |g| {
         let dx = wants[0].then(|| grad_input(g, &weight_saved, x_saved.shape()));
-        let dw = wants[1].then(|| grad_weight(g, &x_saved));
+        let dw = wants[1].then(|| grad_weight(g, &x_saved, &weight_saved.shape()));
         vec![dx, dw, Some(sum_rows(g))]
     });
     let out = activation(&out, act);
     residual.map_or(out.clone(), |r| add(&out, r))
 }
 
-fn forward(x: &Tensor, weight: &Param, bias: Option<&Tensor>, act: Activation, residual: Option<&Tensor>) -> Tensor {
+/// `bias` is the value of `bias_param`.
+fn forward(
+    x: &Tensor,
+    weight: &Param,
+    bias_param: Option<&Param>,
+    bias: Option<&Tensor>,
+    act: Activation,
+    residual: Option<&Tensor>,
+) -> Tensor {
     let shape = weight.shape();
     let (n, k) = (shape[0], shape[1]);
     assert_eq!(x.dim(-1), k, "linear: x {:?} does not fit weight {shape:?}", x.shape());
@@ -40,6 +49,9 @@ fn forward(x: &Tensor, weight: &Param, bias: Option<&Tensor>, act: Activation, r
         residual.is_none_or(|r| r.shape() == out_shape),
         "linear: residual shape"
     );
+    if let Some(gpu) = gpu() {
+        return gpu.linear(x, weight, bias_param, act, residual, &out_shape);
+    }
     let packed = weight.packed(FORWARD, |w, dtype| {
         Packed::new(gemm::pack_right_transposed(w.data(), n, k), k, dtype)
     });
@@ -53,6 +65,9 @@ fn forward(x: &Tensor, weight: &Param, bias: Option<&Tensor>, act: Activation, r
 }
 
 fn grad_input(g: &Tensor, weight: &Param, x_shape: &[usize]) -> Tensor {
+    if let Some(gpu) = gpu() {
+        return gpu.linear_grad_input(g, weight, x_shape);
+    }
     let shape = weight.shape();
     let (n, k) = (shape[0], shape[1]);
     let m = g.numel() / n;
@@ -61,7 +76,10 @@ fn grad_input(g: &Tensor, weight: &Param, x_shape: &[usize]) -> Tensor {
     Tensor::from_vec(gemm::gemm(m, k, n, &left, &packed, &Epilogue::NONE), x_shape)
 }
 
-fn grad_weight(g: &Tensor, x: &Tensor) -> Tensor {
+fn grad_weight(g: &Tensor, x: &Tensor, weight_shape: &[usize]) -> Tensor {
+    if let Some(gpu) = gpu() {
+        return gpu.linear_grad_weight(g, x, weight_shape);
+    }
     let (n, k) = (g.dim(-1), x.dim(-1));
     let m = g.numel() / n;
     let packed = Packed::F32(gemm::pack_right_rows(x.data(), k, m));
@@ -71,6 +89,9 @@ fn grad_weight(g: &Tensor, x: &Tensor) -> Tensor {
 
 /// Sum over all axes but the last: a bias' gradient.
 pub(crate) fn sum_rows(g: &Tensor) -> Tensor {
+    if let Some(gpu) = gpu() {
+        return gpu.sum_rows(g);
+    }
     let n = g.dim(-1);
     let rows_per_task = (g.numel() / n).div_ceil(rayon::current_num_threads()).max(64);
     let sums = g

@@ -1,10 +1,13 @@
 use crate::Tensor;
 use crate::autograd::{is_recording, record};
 use crate::cpu::{elementwise as kernel, parallel};
+use crate::cuda::Loss;
+use crate::device::gpu;
 
 /// `mean_b weight[b] · mean_i value(x - target)`; backward multiplies by `slope(x - target)`.
 fn weighted_loss(
     op: &str,
+    kind: Loss,
     x: &Tensor,
     target: &Tensor,
     weight: &[f32],
@@ -15,20 +18,27 @@ fn weighted_loss(
     assert!(x.numel() > 0, "{op} of no values");
     assert_eq!(weight.len(), x.dim(0), "{op} wants one weight per sample");
     let sample = x.numel() / weight.len();
-    let mut total = 0.0;
-    for (b, &weight) in weight.iter().enumerate() {
-        let (x, target) = (
-            &x.data()[b * sample..(b + 1) * sample],
-            &target.data()[b * sample..(b + 1) * sample],
-        );
-        total += f64::from(weight) * kernel::sum(sample, |i| f64::from(value(x[i] - target[i])));
-    }
-    let out = Tensor::scalar((total / x.numel() as f64) as f32);
+    let out = if let Some(gpu) = gpu() {
+        gpu.loss(kind, x, target, weight)
+    } else {
+        let mut total = 0.0;
+        for (b, &weight) in weight.iter().enumerate() {
+            let (x, target) = (
+                &x.data()[b * sample..(b + 1) * sample],
+                &target.data()[b * sample..(b + 1) * sample],
+            );
+            total += f64::from(weight) * kernel::sum(sample, |i| f64::from(value(x[i] - target[i])));
+        }
+        Tensor::scalar((total / x.numel() as f64) as f32)
+    };
     if !is_recording(&[x]) {
         return out;
     }
     let (x_saved, target, weight) = (x.detach(), target.detach(), weight.to_vec());
     record(out, &[x], move |grad| {
+        if let Some(gpu) = gpu() {
+            return vec![Some(gpu.loss_backward(kind, &x_saved, &target, &weight, grad))];
+        }
         let scale = grad.item() / x_saved.numel() as f32;
         let mut dx = x_saved.data().to_vec();
         for (b, values) in dx.chunks_exact_mut(sample).enumerate() {
@@ -45,7 +55,8 @@ fn weighted_loss(
 
 /// `mean_b weight[b] · mean((x - target)²)`; `target` gets no gradient.
 pub fn weighted_mse(x: &Tensor, target: &Tensor, weight: &[f32]) -> Tensor {
-    weighted_loss("weighted_mse", x, target, weight, |d| d * d, |d| 2.0 * d)
+    let (value, slope) = (|d| d * d, |d| 2.0 * d);
+    weighted_loss("weighted_mse", Loss::Squared, x, target, weight, value, slope)
 }
 
 /// `mean_b weight[b] · mean(sqrt((x - target)² + c²) - c)`; `target` gets no gradient.
@@ -59,11 +70,21 @@ pub fn weighted_pseudo_huber(x: &Tensor, target: &Tensor, weight: &[f32], c: f32
         let root = (d * d + c * c).sqrt();
         if root > 0.0 { d / root } else { 0.0 }
     };
-    weighted_loss("weighted_pseudo_huber", x, target, weight, value, slope)
+    let kind = Loss::PseudoHuber { c };
+    weighted_loss("weighted_pseudo_huber", kind, x, target, weight, value, slope)
 }
 
 /// `mean |x - target|`; `target` gets no gradient (and `x` none where they are equal).
 pub fn mean_absolute_error(x: &Tensor, target: &Tensor) -> Tensor {
     let slope = |d: f32| if d == 0.0 { 0.0 } else { d.signum() };
-    weighted_loss("mean_absolute_error", x, target, &vec![1.0; x.dim(0)], f32::abs, slope)
+    let weight = vec![1.0; x.dim(0)];
+    weighted_loss(
+        "mean_absolute_error",
+        Loss::Absolute,
+        x,
+        target,
+        &weight,
+        f32::abs,
+        slope,
+    )
 }

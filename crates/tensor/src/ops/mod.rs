@@ -16,7 +16,7 @@ pub use activation::{Activation, activation, geglu};
 pub use attention::attention;
 pub use conv2d::{Conv2d, conv2d};
 pub use depthwise::depthwise_conv2d;
-pub use elementwise::{add, add_per_sample_channel, affine, combine_per_sample, mul, sub};
+pub use elementwise::{add, add_per_sample_channel, affine, combine_per_sample, mul, sub, weighted_sum};
 pub use embedding::{add_positions, embedding, gather_rows};
 pub use layout::{
     concat_channels, concat_tokens, narrow_channels, nchw_to_nhwc, nhwc_to_nchw, stack_batch, take_batch,

@@ -1,6 +1,8 @@
 use crate::autograd::{is_recording, record};
 use crate::cpu::norm::{self as kernel, Geometry, NormGradients};
 use crate::cpu::parallel;
+use crate::cuda::Statistics;
+use crate::device::gpu;
 use crate::ops::elementwise::on_tape;
 use crate::{Param, Tensor};
 
@@ -32,6 +34,7 @@ fn gradients(d: NormGradients, shape: &[usize], needs: [bool; 2]) -> Vec<Option<
 /// GroupNorm over `[B, ..., C]` with `groups` groups of channels, then SiLU if `silu`.
 /// `gamma` and `beta` are `[C]`. Variance is the biased one. Gradients reach `x`, `gamma`, `beta`.
 pub fn group_norm(x: &Tensor, gamma: &Param, beta: &Param, groups: usize, eps: f32, silu: bool) -> Tensor {
+    let params = [gamma, beta];
     let (gamma, beta) = (gamma.tensor(), beta.tensor());
     assert_channels("group_norm", x, &gamma, &beta);
     let (batch, channels) = (x.dim(0), x.dim(-1));
@@ -39,6 +42,10 @@ pub fn group_norm(x: &Tensor, gamma: &Param, beta: &Param, groups: usize, eps: f
         groups > 0 && channels.is_multiple_of(groups),
         "{channels} channels do not split into {groups} groups"
     );
+    if let Some(gpu) = gpu() {
+        let (out, statistics) = gpu.group_norm(x, params[0], params[1], groups, eps, silu);
+        return record_on_gpu(Some((groups, silu)), out, statistics, x, params);
+    }
     let g = Geometry {
         batch,
         rows: x.numel() / batch / channels,
@@ -63,8 +70,13 @@ pub fn group_norm(x: &Tensor, gamma: &Param, beta: &Param, groups: usize, eps: f
 
 /// LayerNorm over the last axis. `gamma` and `beta` are `[C]`; gradients reach `x`, `gamma`, `beta`.
 pub fn layer_norm(x: &Tensor, gamma: &Param, beta: &Param, eps: f32) -> Tensor {
+    let params = [gamma, beta];
     let (gamma, beta) = (gamma.tensor(), beta.tensor());
     assert_channels("layer_norm", x, &gamma, &beta);
+    if let Some(gpu) = gpu() {
+        let (out, statistics) = gpu.layer_norm(x, params[0], params[1], eps);
+        return record_on_gpu(None, out, statistics, x, params);
+    }
     let mut out = vec![0.0; x.numel()];
     parallel::for_rows(&mut out, x.dim(-1), |at, part| {
         kernel::layer_norm(&x.data()[at..at + part.len()], part, gamma.data(), beta.data(), eps);
@@ -81,5 +93,32 @@ pub fn layer_norm(x: &Tensor, gamma: &Param, beta: &Param, eps: f32) -> Tensor {
             saved.shape(),
             needs,
         )
+    })
+}
+
+/// The tape of both norms on a GPU; `grouped` is GroupNorm's number of groups and whether SiLU follows.
+fn record_on_gpu(
+    grouped: Option<(usize, bool)>,
+    out: Tensor,
+    statistics: Statistics,
+    x: &Tensor,
+    [gamma, beta]: [&Param; 2],
+) -> Tensor {
+    let (gamma_place, beta_place) = (gamma.on_tape(), beta.on_tape());
+    let inputs = [x, &gamma_place, &beta_place];
+    if !is_recording(&inputs) {
+        return out;
+    }
+    let needs = inputs.map(on_tape);
+    let (saved, gamma, beta) = (x.detach(), gamma.clone(), beta.clone());
+    record(out, &inputs, move |grad| {
+        let gpu = gpu().unwrap_or_else(|| panic!("a norm ran on a GPU, so must its backward pass"));
+        let d = match grouped {
+            Some((groups, silu)) => {
+                gpu.group_norm_backward(&saved, grad, &statistics, &gamma, &beta, groups, silu, needs[0])
+            }
+            None => gpu.layer_norm_backward(&saved, grad, &statistics, &gamma),
+        };
+        vec![d.dx, needs[1].then_some(d.gamma), needs[2].then_some(d.beta)]
     })
 }

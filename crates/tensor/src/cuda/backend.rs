@@ -1,0 +1,128 @@
+//! What the engine asks of a device. Two things answer: a GPU ([`super::driver`]) and, for the tests, the kernels compiled for
+//! the CPU ([`super::emulator`]).
+
+use super::error::DeviceError;
+use crate::DType;
+use std::ffi::c_void;
+
+/// One kernel: its file, its name there, and how activations are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Kernel {
+    pub file: &'static str,
+    pub name: &'static str,
+    pub dtype: DType,
+}
+
+/// Free and all memory, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Capacity {
+    pub free: usize,
+    pub total: usize,
+}
+
+/// The three products of a linear layer with weight `[n, k]` on `m` rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Direction {
+    /// `out [m, n] = x [m, k] · w [n, k]ᵀ`
+    Forward,
+    /// `dx [m, k] = grad [m, n] · w [n, k]`
+    GradInput,
+    /// `dw [n, k] = grad [m, n]ᵀ · x [m, k]`, in f32
+    GradWeight,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Product {
+    pub direction: Direction,
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+    pub dtype: DType,
+}
+
+/// Sizes of a convolution. `x [batch, height, width, inputs]`, weight `[outputs, kh, kw, inputs]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ConvolutionSizes {
+    pub batch: usize,
+    pub height: usize,
+    pub width: usize,
+    pub inputs: usize,
+    pub outputs: usize,
+    pub kh: usize,
+    pub kw: usize,
+    pub out_height: usize,
+    pub out_width: usize,
+    pub stride: usize,
+    /// Top, bottom, left, right.
+    pub padding: [usize; 4],
+}
+
+/// Addresses are device memory of this backend; all work is done in the order in which it is asked for.
+pub(crate) trait Backend: Send + Sync {
+    /// How many blocks run at once, roughly: the number of multiprocessors.
+    fn multiprocessors(&self) -> usize;
+
+    fn capacity(&self) -> Result<Capacity, DeviceError>;
+
+    /// `None`: no room.
+    fn allocate(&self, bytes: usize) -> Result<Option<u64>, DeviceError>;
+
+    /// # Safety
+    /// `address` came from [`allocate`](Self::allocate), with the same size, and is not used again.
+    unsafe fn release(&self, address: u64, bytes: usize);
+
+    /// Called for each piece of memory, new or used, before it is handed out.
+    ///
+    /// # Safety
+    /// `bytes` bytes at `address` belong to the caller.
+    unsafe fn hand_out(&self, _address: u64, _bytes: usize) {}
+
+    /// # Safety
+    /// As many bytes at `address` belong to the caller.
+    unsafe fn upload(&self, bytes: &[u8], address: u64) -> Result<(), DeviceError>;
+
+    /// Waits for all work before it.
+    ///
+    /// # Safety
+    /// As many bytes at `address` belong to the caller.
+    unsafe fn download(&self, address: u64, bytes: &mut [u8]) -> Result<(), DeviceError>;
+
+    /// # Safety
+    /// `bytes` bytes at `address` belong to the caller.
+    unsafe fn zero(&self, address: u64, bytes: usize) -> Result<(), DeviceError>;
+
+    /// # Safety
+    /// `args` are what the kernel's parameters are, and the memory that they name belongs to the caller.
+    unsafe fn launch(
+        &self,
+        kernel: Kernel,
+        grid: [u32; 3],
+        threads: u32,
+        args: &mut [*mut c_void],
+    ) -> Result<(), DeviceError>;
+
+    /// Whether a library did it; otherwise a kernel of our own has to.
+    ///
+    /// # Safety
+    /// `a`, `b` and `out` have the sizes of `product`: (x, w), (grad, w) or (grad, x), by its direction.
+    unsafe fn product(&self, product: Product, a: u64, b: u64, out: u64) -> Result<bool, DeviceError>;
+
+    /// The same for a convolution; the gradient of the weight is of type `dtype` like all the rest. `workspace` gives
+    /// memory that stays until the call has returned.
+    ///
+    /// # Safety
+    /// `a`, `b` and `out` have the sizes of `sizes`: (x, w), (grad, w) or (grad, x), by `direction`.
+    unsafe fn convolution(
+        &self,
+        direction: Direction,
+        sizes: &ConvolutionSizes,
+        dtype: DType,
+        a: u64,
+        b: u64,
+        out: u64,
+        workspace: &mut dyn FnMut(usize) -> u64,
+    ) -> Result<bool, DeviceError>;
+
+    /// Whether [`convolution`](Self::convolution) will do this one.
+    fn has_convolution(&self, sizes: &ConvolutionSizes) -> bool;
+}

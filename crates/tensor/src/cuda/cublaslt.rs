@@ -1,0 +1,179 @@
+//! Matrix products by cuBLASLt. Its matrices are column-major: seen so, our row-major `out [m, n]` is `[n, m]`, and the factors
+//! change places.
+
+use super::backend::{Direction, Product};
+use super::error::DeviceError;
+use super::libraries::{Library, open};
+use crate::DType;
+use cudarc::cublaslt::{result, sys};
+use cudarc::driver;
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::sync::{Mutex, PoisonError};
+
+/// Scratch memory that the algorithms may use: what NVIDIA advises for its newer GPUs.
+const WORKSPACE_BYTES: usize = 32 << 20;
+
+/// All that one shape needs; kept for the life of the process.
+#[derive(Clone, Copy)]
+struct Plan {
+    description: sys::cublasLtMatmulDesc_t,
+    left: sys::cublasLtMatrixLayout_t,
+    right: sys::cublasLtMatrixLayout_t,
+    out: sys::cublasLtMatrixLayout_t,
+    /// `None`: the library knows no way, and our own kernel does it.
+    algorithm: Option<sys::cublasLtMatmulAlgo_t>,
+}
+
+pub(super) struct CublasLt {
+    handle: sys::cublasLtHandle_t,
+    stream: driver::sys::CUstream,
+    workspace: u64,
+    plans: Mutex<HashMap<Product, Plan>>,
+}
+
+fn failed(call: &'static str) -> impl Fn(result::CublasError) -> DeviceError {
+    move |error| DeviceError::call(call, error)
+}
+
+impl CublasLt {
+    /// `None` where the library is missing. The context of `stream` is current.
+    pub fn open(stream: driver::sys::CUstream) -> Result<Option<Self>, DeviceError> {
+        // SAFETY: only asks whether the library can be opened.
+        if open(Library::CublasLt).is_none() || !unsafe { sys::is_culib_present() } {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            handle: result::create_handle().map_err(failed("cublasLtCreate"))?,
+            stream,
+            // SAFETY: the size is not zero; the memory is kept for the life of the process.
+            workspace: unsafe { driver::result::malloc_sync(WORKSPACE_BYTES) }
+                .map_err(super::driver::failed("cuMemAlloc"))?,
+            plans: Mutex::default(),
+        }))
+    }
+
+    /// False where the library has no algorithm for these sizes.
+    ///
+    /// # Safety
+    /// The addresses have the sizes of `product`, and the context is current.
+    pub unsafe fn multiply(&self, product: Product, a: u64, b: u64, out: u64) -> Result<bool, DeviceError> {
+        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        let plan = if let Some(plan) = plans.get(&product) {
+            *plan
+        } else {
+            let plan = self.plan(product)?;
+            plans.insert(product, plan);
+            plan
+        };
+        let Some(algorithm) = plan.algorithm else {
+            return Ok(false);
+        };
+        // Column-major, the right factor of ours is the left one.
+        let (left, right) = (b, a);
+        let (one, zero) = (1.0f32, 0.0f32);
+        // SAFETY: the plan's handles live for ever, the addresses are the caller's promise, and the lock keeps the workspace
+        // to one product at a time (later ones are later in the stream).
+        unsafe {
+            result::matmul(
+                self.handle,
+                plan.description,
+                (&raw const one).cast(),
+                (&raw const zero).cast(),
+                left as *const c_void,
+                plan.left,
+                right as *const c_void,
+                plan.right,
+                out as *const c_void,
+                plan.out,
+                out as *mut c_void,
+                plan.out,
+                &raw const algorithm,
+                self.workspace as *mut c_void,
+                WORKSPACE_BYTES,
+                self.stream.cast(),
+            )
+        }
+        .map_err(failed("cublasLtMatmul"))?;
+        Ok(true)
+    }
+
+    fn plan(&self, product: Product) -> Result<Plan, DeviceError> {
+        let (m, n, k) = (product.m as u64, product.n as u64, product.k as u64);
+        let storage = match product.dtype {
+            DType::F32 => sys::cudaDataType_t::CUDA_R_32F,
+            _ => sys::cudaDataType_t::CUDA_R_16BF,
+        };
+        let wide = sys::cudaDataType_t::CUDA_R_32F;
+        let layout = |kind, rows: u64, columns: u64| {
+            result::create_matrix_layout(kind, rows, columns, rows as i64).map_err(failed("cublasLtMatrixLayoutCreate"))
+        };
+        // Each row-major [lines, columns] is a column-major [columns, lines].
+        let (left, right, out, transposed) = match product.direction {
+            Direction::Forward => (
+                layout(storage, k, n)?,
+                layout(storage, k, m)?,
+                layout(storage, n, m)?,
+                [true, false],
+            ),
+            Direction::GradInput => (
+                layout(storage, k, n)?,
+                layout(storage, n, m)?,
+                layout(storage, k, m)?,
+                [false, false],
+            ),
+            Direction::GradWeight => (
+                layout(storage, k, m)?,
+                layout(storage, n, m)?,
+                layout(wide, k, n)?,
+                [false, true],
+            ),
+        };
+        let description = result::create_matmul_desc(sys::cublasComputeType_t::CUBLAS_COMPUTE_32F, wide)
+            .map_err(failed("cublasLtMatmulDescCreate"))?;
+        let sides = [
+            sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_TRANSA,
+            sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_TRANSB,
+        ];
+        for (attribute, transposed) in sides.into_iter().zip(transposed) {
+            // cublasOperation_t: 0 as it is, 1 transposed.
+            let operation = i32::from(transposed);
+            // SAFETY: the description lives, and the value is read before the call returns.
+            unsafe { result::set_matmul_desc_attribute(description, attribute, (&raw const operation).cast(), 4) }
+                .map_err(failed("cublasLtMatmulDescSetAttribute"))?;
+        }
+        let algorithm = self.algorithm(description, [left, right, out])?;
+        Ok(Plan {
+            description,
+            left,
+            right,
+            out,
+            algorithm,
+        })
+    }
+
+    fn algorithm(
+        &self,
+        description: sys::cublasLtMatmulDesc_t,
+        [left, right, out]: [sys::cublasLtMatrixLayout_t; 3],
+    ) -> Result<Option<sys::cublasLtMatmulAlgo_t>, DeviceError> {
+        let preference = result::create_matmul_pref().map_err(failed("cublasLtMatmulPreferenceCreate"))?;
+        let bytes = WORKSPACE_BYTES;
+        let largest = sys::cublasLtMatmulPreferenceAttributes_t::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
+        // SAFETY: all handles live; the preference is destroyed once, after its last use.
+        let found = unsafe {
+            let set =
+                result::set_matmul_pref_attribute(preference, largest, (&raw const bytes).cast(), size_of::<usize>());
+            let found = set.and_then(|()| {
+                result::get_matmul_algo_heuristic(self.handle, description, left, right, out, out, preference)
+            });
+            let _ = result::destroy_matmul_pref(preference);
+            found
+        };
+        match found {
+            Ok(found) => Ok(Some(found.algo)),
+            Err(result::CublasError(sys::cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED)) => Ok(None),
+            Err(error) => Err(DeviceError::call("cublasLtMatmulAlgoGetHeuristic", error)),
+        }
+    }
+}

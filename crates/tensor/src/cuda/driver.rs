@@ -1,0 +1,255 @@
+//! A GPU through NVIDIA's driver: one context, one stream, so that work happens in the order in which it is asked for.
+
+use super::backend::{Backend, Capacity, ConvolutionSizes, Direction, Kernel, Product};
+use super::compiler::Compiler;
+use super::cublaslt::CublasLt;
+use super::cudnn::Cudnn;
+use super::error::DeviceError;
+use super::libraries::{Library, open};
+use crate::DType;
+use cudarc::driver::{DriverError, result, sys};
+use std::collections::HashMap;
+use std::ffi::{CString, c_void};
+use std::sync::{Mutex, PoisonError};
+
+/// What libraries of CUDA 13 need of the driver, as cuDriverGetVersion says it.
+const NEEDED_DRIVER: i32 = 13000;
+
+pub(super) fn version_text(version: i32) -> String {
+    format!("{}.{}", version / 1000, version % 1000 / 10)
+}
+
+pub(super) fn failed(call: &'static str) -> impl Fn(DriverError) -> DeviceError {
+    move |error| DeviceError::call(call, error)
+}
+
+/// Starts the driver. How many GPUs there are, and the CUDA version of the driver.
+pub(super) fn start() -> Result<(usize, i32), DeviceError> {
+    open(Library::Driver).ok_or(DeviceError::NoDriver)?;
+    // SAFETY: only asks whether the library can be opened.
+    if !unsafe { sys::is_culib_present() } {
+        return Err(DeviceError::NoDriver);
+    }
+    match result::init() {
+        Err(DriverError(sys::CUresult::CUDA_ERROR_NO_DEVICE)) => return Err(DeviceError::NoGpu),
+        other => other.map_err(failed("cuInit"))?,
+    }
+    let mut version = 0;
+    // SAFETY: the pointer is valid for the call.
+    let got = unsafe { sys::cuDriverGetVersion(&raw mut version) };
+    got.result().map_err(failed("cuDriverGetVersion"))?;
+    if version < NEEDED_DRIVER {
+        return Err(DeviceError::DriverTooOld {
+            found: version_text(version),
+            needed: version_text(NEEDED_DRIVER),
+        });
+    }
+    let count = result::device::get_count().map_err(failed("cuDeviceGetCount"))?;
+    if count == 0 {
+        return Err(DeviceError::NoGpu);
+    }
+    Ok((count as usize, version))
+}
+
+/// A number that the driver knows of a GPU.
+pub(super) fn attribute(device: sys::CUdevice, which: sys::CUdevice_attribute) -> Result<i32, DeviceError> {
+    // SAFETY: the device came from the driver.
+    unsafe { result::device::get_attribute(device, which) }.map_err(failed("cuDeviceGetAttribute"))
+}
+
+/// Major and minor number.
+pub(super) fn compute_capability(device: sys::CUdevice) -> Result<(i32, i32), DeviceError> {
+    use sys::CUdevice_attribute::{
+        CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
+    };
+    Ok((
+        attribute(device, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+        attribute(device, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+    ))
+}
+
+pub(crate) struct Cuda {
+    context: sys::CUcontext,
+    stream: sys::CUstream,
+    multiprocessors: usize,
+    /// Such as `sm_90`.
+    arch: String,
+    compiler: Compiler,
+    modules: Mutex<HashMap<(&'static str, DType), sys::CUmodule>>,
+    functions: Mutex<HashMap<Kernel, sys::CUfunction>>,
+    products: Option<CublasLt>,
+    convolutions: Option<Cudnn>,
+}
+
+// SAFETY: the driver's handles may be used from any thread once the context is current there, which every method sees to;
+// tables are behind locks, and so are the libraries' handles.
+unsafe impl Send for Cuda {}
+// SAFETY: as above.
+unsafe impl Sync for Cuda {}
+
+impl Cuda {
+    /// GPU `index`, with whatever libraries there are. NVRTC has to be.
+    pub fn open(index: usize) -> Result<Self, DeviceError> {
+        let (count, _) = start()?;
+        if index >= count {
+            return Err(DeviceError::NoSuchGpu { index, count });
+        }
+        let compiler = Compiler::new(Compiler::default_cache())?;
+        let device = result::device::get(index as i32).map_err(failed("cuDeviceGet"))?;
+        let (major, minor) = compute_capability(device)?;
+        if major < 8 {
+            return Err(DeviceError::GpuTooOld {
+                name: result::device::get_name(device).map_err(failed("cuDeviceGetName"))?,
+                found: format!("{major}.{minor}"),
+            });
+        }
+        let multiprocessors = attribute(
+            device,
+            sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT,
+        )?;
+        // SAFETY: the device came from the driver. The context is kept for the life of the process.
+        let context = unsafe { result::primary_ctx::retain(device) }.map_err(failed("cuDevicePrimaryCtxRetain"))?;
+        // SAFETY: the context was just retained.
+        unsafe { result::ctx::set_current(context) }.map_err(failed("cuCtxSetCurrent"))?;
+        let stream =
+            result::stream::create(result::stream::StreamKind::NonBlocking).map_err(failed("cuStreamCreate"))?;
+        Ok(Self {
+            context,
+            stream,
+            multiprocessors: multiprocessors as usize,
+            arch: format!("sm_{major}{minor}"),
+            compiler,
+            modules: Mutex::default(),
+            functions: Mutex::default(),
+            products: CublasLt::open(stream)?,
+            convolutions: Cudnn::open(stream)?,
+        })
+    }
+
+    /// Makes the context this thread's own.
+    fn enter(&self) -> Result<(), DeviceError> {
+        // SAFETY: the context lives as long as the process.
+        unsafe { result::ctx::set_current(self.context) }.map_err(failed("cuCtxSetCurrent"))
+    }
+
+    fn function(&self, kernel: Kernel) -> Result<sys::CUfunction, DeviceError> {
+        let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(function) = functions.get(&kernel) {
+            return Ok(*function);
+        }
+        let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
+        let module = if let Some(module) = modules.get(&(kernel.file, kernel.dtype)) {
+            *module
+        } else {
+            let code = self.compiler.compile(kernel.file, kernel.dtype, &self.arch)?;
+            // SAFETY: `code` is machine code that NVRTC made for this GPU; the driver copies it.
+            let module =
+                unsafe { result::module::load_data(code.as_ptr().cast()) }.map_err(failed("cuModuleLoadData"))?;
+            modules.insert((kernel.file, kernel.dtype), module);
+            module
+        };
+        let name = CString::new(kernel.name).map_err(|e| DeviceError::call(kernel.name, e))?;
+        // SAFETY: modules are never unloaded.
+        let function =
+            unsafe { result::module::get_function(module, name) }.map_err(|e| DeviceError::call(kernel.name, e))?;
+        functions.insert(kernel, function);
+        Ok(function)
+    }
+}
+
+impl Backend for Cuda {
+    fn multiprocessors(&self) -> usize {
+        self.multiprocessors
+    }
+
+    fn capacity(&self) -> Result<Capacity, DeviceError> {
+        self.enter()?;
+        let (free, total) = result::mem_get_info().map_err(failed("cuMemGetInfo"))?;
+        Ok(Capacity { free, total })
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<Option<u64>, DeviceError> {
+        self.enter()?;
+        // SAFETY: the size is not zero; what comes back is given to one owner.
+        match unsafe { result::malloc_sync(bytes) } {
+            Ok(address) => Ok(Some(address)),
+            Err(DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => Ok(None),
+            Err(error) => Err(DeviceError::call("cuMemAlloc", error)),
+        }
+    }
+
+    unsafe fn release(&self, address: u64, _bytes: usize) {
+        // An error here belongs to work that was reported elsewhere: a context that is lost gives its memory back itself.
+        if self.enter().is_ok() {
+            // SAFETY: the caller's promise. cuMemFree waits for work that uses the memory.
+            let _ = unsafe { result::free_sync(address) };
+        }
+    }
+
+    unsafe fn upload(&self, bytes: &[u8], address: u64) -> Result<(), DeviceError> {
+        self.enter()?;
+        // SAFETY: the caller's promise. Pageable memory is copied before the call returns.
+        unsafe { result::memcpy_htod_async(address, bytes, self.stream) }.map_err(failed("cuMemcpyHtoD"))
+    }
+
+    unsafe fn download(&self, address: u64, bytes: &mut [u8]) -> Result<(), DeviceError> {
+        self.enter()?;
+        // SAFETY: the caller's promise; `bytes` is borrowed until the stream has done the copy.
+        unsafe {
+            result::memcpy_dtoh_async(bytes, address, self.stream).map_err(failed("cuMemcpyDtoH"))?;
+            result::stream::synchronize(self.stream).map_err(failed("cuStreamSynchronize"))
+        }
+    }
+
+    unsafe fn zero(&self, address: u64, bytes: usize) -> Result<(), DeviceError> {
+        self.enter()?;
+        // SAFETY: the caller's promise.
+        unsafe { result::memset_d8_async(address, 0, bytes, self.stream) }.map_err(failed("cuMemsetD8"))
+    }
+
+    unsafe fn launch(
+        &self,
+        kernel: Kernel,
+        [x, y, z]: [u32; 3],
+        threads: u32,
+        args: &mut [*mut c_void],
+    ) -> Result<(), DeviceError> {
+        self.enter()?;
+        let function = self.function(kernel)?;
+        // SAFETY: the caller's promise; the driver reads the arguments before it returns.
+        unsafe { result::launch_kernel(function, (x, y, z), (threads, 1, 1), 0, self.stream, args) }
+            .map_err(|e| DeviceError::call(kernel.name, e))
+    }
+
+    unsafe fn product(&self, product: Product, a: u64, b: u64, out: u64) -> Result<bool, DeviceError> {
+        let Some(library) = &self.products else {
+            return Ok(false);
+        };
+        self.enter()?;
+        // SAFETY: the caller's promise.
+        unsafe { library.multiply(product, a, b, out) }
+    }
+
+    unsafe fn convolution(
+        &self,
+        direction: Direction,
+        sizes: &ConvolutionSizes,
+        dtype: DType,
+        a: u64,
+        b: u64,
+        out: u64,
+        workspace: &mut dyn FnMut(usize) -> u64,
+    ) -> Result<bool, DeviceError> {
+        let Some(library) = self.convolutions.as_ref().filter(|_| Cudnn::takes(sizes)) else {
+            return Ok(false);
+        };
+        self.enter()?;
+        // SAFETY: the caller's promise.
+        unsafe { library.convolve(direction, sizes, dtype, a, b, out, workspace) }?;
+        Ok(true)
+    }
+
+    fn has_convolution(&self, sizes: &ConvolutionSizes) -> bool {
+        self.convolutions.is_some() && Cudnn::takes(sizes)
+    }
+}

@@ -1,0 +1,292 @@
+//! Linear layers and convolutions: by cuBLASLt and cuDNN where they are, else by gemm.cu and conv.cu.
+
+use super::backend::{ConvolutionSizes, Direction, Product};
+use super::error::fail;
+use super::gpu::{Arg, Form, Gpu, THREADS, args};
+use super::memory::Array;
+use crate::{Activation, DType, Param, Tensor};
+use std::sync::Arc;
+
+/// Side of a tile of gemm.cuh.
+const TILE: usize = 64;
+
+/// Blocks of a product of `m` rows and `n` columns.
+fn tiles(m: usize, n: usize) -> [usize; 3] {
+    [m.div_ceil(TILE), n.div_ceil(TILE), 1]
+}
+
+impl ConvolutionSizes {
+    fn args(&self) -> [Arg; 12] {
+        [
+            self.batch,
+            self.height,
+            self.width,
+            self.inputs,
+            self.outputs,
+            self.kh,
+            self.kw,
+            self.out_height,
+            self.out_width,
+            self.stride,
+            self.padding[0],
+            self.padding[2],
+        ]
+        .map(Arg::from)
+    }
+
+    fn window(&self) -> usize {
+        self.kh * self.kw * self.inputs
+    }
+
+    fn out_pixels(&self) -> usize {
+        self.batch * self.out_height * self.out_width
+    }
+
+    /// Each pixel once: a linear layer.
+    fn is_pointwise(&self) -> bool {
+        self.kh * self.kw == 1 && self.stride == 1 && self.padding == [0; 4]
+    }
+}
+
+/// What follows a product.
+struct Epilogue {
+    bias: Option<Arc<Array>>,
+    act: Activation,
+    residual: Option<Arc<Array>>,
+}
+
+impl Gpu {
+    fn prepare(&self, bias: Option<&Param>, act: Activation, residual: Option<&Tensor>) -> Epilogue {
+        Epilogue {
+            bias: bias.map(|bias| self.param(bias, Form::Wide)),
+            act,
+            residual: residual.map(|residual| self.stored(residual)),
+        }
+    }
+
+    /// The epilogue after a library's product, in place.
+    fn finish(&self, y: &Array, epilogue: &Epilogue, width: usize) {
+        let Epilogue { bias, act, residual } = epilogue;
+        if bias.is_some() || *act != Activation::None || residual.is_some() {
+            let n = y.len();
+            let args = args![y, bias.as_ref(), *act as usize, residual.as_ref(), n, width];
+            self.each("elementwise", "epilogue", y.dtype(), n, args);
+        }
+    }
+
+    /// A product by the library; false if our own kernel has to.
+    fn library_product(&self, product: Product, a: &Array, b: &Array, out: &Array) -> bool {
+        if product.m == 0 || product.n == 0 || product.k == 0 {
+            return false;
+        }
+        // SAFETY: the callers below made the arrays with the sizes of the product.
+        unsafe { self.backend().product(product, a.address(), b.address(), out.address()) }
+            .unwrap_or_else(|error| fail(error))
+    }
+
+    /// `act(x · weightᵀ + bias) + residual`, `out_shape` ending in the number of outputs.
+    pub fn linear(
+        &self,
+        x: &Tensor,
+        weight: &Param,
+        bias: Option<&Param>,
+        act: Activation,
+        residual: Option<&Tensor>,
+        out_shape: &[usize],
+    ) -> Tensor {
+        let (n, k) = (out_shape[out_shape.len() - 1], x.dim(-1));
+        let (m, dtype) = (x.numel() / k, self.dtype());
+        let (x, weight) = (self.stored(x), self.param(weight, Form::Stored));
+        let epilogue = self.prepare(bias, act, residual);
+        let out = self.empty(m * n, dtype);
+        let direction = Direction::Forward;
+        if self.library_product(
+            Product {
+                direction,
+                m,
+                n,
+                k,
+                dtype,
+            },
+            &x,
+            &weight,
+            &out,
+        ) {
+            self.finish(&out, &epilogue, n);
+        } else {
+            let Epilogue { bias, act, residual } = &epilogue;
+            let args = args![
+                &x,
+                &weight,
+                &out,
+                bias.as_ref(),
+                *act as usize,
+                residual.as_ref(),
+                m,
+                n,
+                k
+            ];
+            self.launch("gemm", "linear_forward", dtype, tiles(m, n), THREADS, args);
+        }
+        Tensor::from_array(out, out_shape)
+    }
+
+    pub fn linear_grad_input(&self, grad: &Tensor, weight: &Param, x_shape: &[usize]) -> Tensor {
+        let (n, k) = (grad.dim(-1), x_shape[x_shape.len() - 1]);
+        let (m, dtype) = (grad.numel() / n, self.dtype());
+        let (grad, weight) = (self.stored(grad), self.param(weight, Form::Stored));
+        let dx = self.empty(m * k, dtype);
+        let direction = Direction::GradInput;
+        if !self.library_product(
+            Product {
+                direction,
+                m,
+                n,
+                k,
+                dtype,
+            },
+            &grad,
+            &weight,
+            &dx,
+        ) {
+            let args = args![&grad, &weight, &dx, m, n, k];
+            self.launch("gemm", "linear_grad_input", dtype, tiles(m, k), THREADS, args);
+        }
+        Tensor::from_array(dx, x_shape)
+    }
+
+    /// f32, of the weight's shape.
+    pub fn linear_grad_weight(&self, grad: &Tensor, x: &Tensor, weight_shape: &[usize]) -> Tensor {
+        let (n, k, dtype) = (grad.dim(-1), x.dim(-1), self.dtype());
+        let m = x.numel() / k;
+        let (grad, x) = (self.stored(grad), self.stored(x));
+        let dw = self.empty(n * k, DType::F32);
+        let direction = Direction::GradWeight;
+        if !self.library_product(
+            Product {
+                direction,
+                m,
+                n,
+                k,
+                dtype,
+            },
+            &grad,
+            &x,
+            &dw,
+        ) {
+            let args = args![&grad, &x, &dw, m, n, k];
+            self.launch("gemm", "linear_grad_weight", dtype, tiles(n, k), THREADS, args);
+        }
+        Tensor::from_array(dw, weight_shape)
+    }
+
+    /// A convolution by the library, which takes this one.
+    fn library_convolution(&self, direction: Direction, s: &ConvolutionSizes, a: &Array, b: &Array, out: &Array) {
+        let mut scratch = None;
+        let mut workspace = |bytes: usize| {
+            let array = self.empty(bytes.div_ceil(4), DType::F32);
+            let address = array.address();
+            scratch = Some(array);
+            address
+        };
+        let (a, b, out) = (a.address(), b.address(), out.address());
+        // SAFETY: the callers below made the arrays with the sizes of the convolution; the workspace lives until after the call.
+        let done = unsafe {
+            self.backend()
+                .convolution(direction, s, self.dtype(), a, b, out, &mut workspace)
+        };
+        done.unwrap_or_else(|error| fail(error));
+    }
+
+    /// `act(conv(x, weight) + bias) + residual`.
+    pub fn conv2d(
+        &self,
+        s: &ConvolutionSizes,
+        x: &Tensor,
+        weight: &Param,
+        bias: Option<&Param>,
+        act: Activation,
+        residual: Option<&Tensor>,
+    ) -> Tensor {
+        let shape = [s.batch, s.out_height, s.out_width, s.outputs];
+        if s.is_pointwise() {
+            return self.linear(x, weight, bias, act, residual, &shape);
+        }
+        let (m, dtype) = (s.out_pixels(), self.dtype());
+        let (x, weight) = (self.stored(x), self.param(weight, Form::ChannelsLast));
+        let epilogue = self.prepare(bias, act, residual);
+        let out = self.empty(m * s.outputs, dtype);
+        if self.backend().has_convolution(s) {
+            self.library_convolution(Direction::Forward, s, &x, &weight, &out);
+            self.finish(&out, &epilogue, s.outputs);
+        } else {
+            let Epilogue { bias, act, residual } = &epilogue;
+            let mut args = args![&x, &weight, &out, bias.as_ref(), *act as usize, residual.as_ref()].to_vec();
+            args.extend(s.args());
+            self.launch("conv", "conv_forward", dtype, tiles(m, s.outputs), THREADS, &args);
+        }
+        Tensor::from_array(out, &shape)
+    }
+
+    pub fn conv2d_grad_input(&self, s: &ConvolutionSizes, grad: &Tensor, weight: &Param) -> Tensor {
+        let shape = [s.batch, s.height, s.width, s.inputs];
+        if s.is_pointwise() {
+            return self.linear_grad_input(grad, weight, &shape);
+        }
+        let (grad, weight) = (self.stored(grad), self.param(weight, Form::ChannelsLast));
+        let m = s.batch * s.height * s.width;
+        let dx = self.empty(m * s.inputs, self.dtype());
+        if self.backend().has_convolution(s) {
+            self.library_convolution(Direction::GradInput, s, &grad, &weight, &dx);
+        } else {
+            let mut args = args![&grad, &weight, &dx].to_vec();
+            args.extend(s.args());
+            let grid = tiles(m, s.inputs);
+            self.launch("conv", "conv_grad_input", self.dtype(), grid, THREADS, &args);
+        }
+        Tensor::from_array(dx, &shape)
+    }
+
+    /// f32, of the weight's shape `[out, in, kh, kw]`.
+    pub fn conv2d_grad_weight(&self, s: &ConvolutionSizes, grad: &Tensor, x: &Tensor) -> Tensor {
+        let shape = [s.outputs, s.inputs, s.kh, s.kw];
+        if s.is_pointwise() {
+            return self.linear_grad_weight(grad, x, &shape);
+        }
+        let (grad, x) = (self.stored(grad), self.stored(x));
+        let len = s.outputs * s.window();
+        let channels_last = if self.backend().has_convolution(s) {
+            let dw = Arc::new(self.empty(len, self.dtype()));
+            self.library_convolution(Direction::GradWeight, s, &grad, &x, &dw);
+            self.cast(&dw, DType::F32)
+        } else {
+            let dw = self.empty(len, DType::F32);
+            let mut args = args![&grad, &x, &dw].to_vec();
+            args.extend(s.args());
+            let grid = tiles(s.outputs, s.window());
+            self.launch("conv", "conv_grad_weight", self.dtype(), grid, THREADS, &args);
+            Arc::new(dw)
+        };
+        let dw = self.transpose(&channels_last, s.outputs, s.kh * s.kw, s.inputs);
+        Tensor::from_array(dw, &shape)
+    }
+
+    /// One filter a channel; `s.inputs` and `s.outputs` are both the channels.
+    pub fn depthwise(
+        &self,
+        s: &ConvolutionSizes,
+        x: &Tensor,
+        weight: &Param,
+        bias: Option<&Param>,
+        act: Activation,
+    ) -> Tensor {
+        let n = s.out_pixels() * s.outputs;
+        let (x, weight) = (self.stored(x), self.param(weight, Form::Wide));
+        let bias = bias.map(|bias| self.param(bias, Form::Wide));
+        let out = self.empty(n, self.dtype());
+        let mut args = args![&x, &weight, bias.as_ref(), act as usize, &out, n].to_vec();
+        args.extend(s.args());
+        self.each("conv", "depthwise", self.dtype(), n, &args);
+        Tensor::from_array(out, &[s.batch, s.out_height, s.out_width, s.outputs])
+    }
+}

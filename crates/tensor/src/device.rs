@@ -1,0 +1,168 @@
+//! Where ops run: on the CPU, or on a GPU whose kernels and arrays `cuda/` looks after.
+//!
+//! A device is chosen for the process ([`Device::make_default`], what `--device` does) or for a closure ([`Device::run`], what
+//! tests do). Ops then compute there; a tensor that is elsewhere is moved when an op needs it, and
+//! [`Tensor::data`](crate::Tensor::data) reads one back.
+
+use crate::cuda::{Cuda, DeviceError, Emulator, Gpu};
+use crate::{DType, Tensor};
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::str::FromStr;
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// What a user may ask for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// A GPU if there is one, else the CPU.
+    Auto,
+    #[default]
+    Cpu,
+    /// GPU number N.
+    Cuda(usize),
+}
+
+impl FromStr for DeviceChoice {
+    type Err = DeviceError;
+
+    /// `auto`, `cpu`, `cuda` (the first GPU) or `cuda:N`.
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        match name {
+            "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda(0)),
+            _ => name
+                .strip_prefix("cuda:")
+                .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))
+                .and_then(|digits| digits.parse().ok())
+                .map(Self::Cuda)
+                .ok_or_else(|| DeviceError::UnknownDevice { given: name.to_owned() }),
+        }
+    }
+}
+
+/// A place to compute. Cloning shares it.
+#[derive(Clone, Default)]
+pub struct Device {
+    /// `None`: the CPU.
+    gpu: Option<Arc<Gpu>>,
+}
+
+static DEFAULT: RwLock<Option<Arc<Gpu>>> = RwLock::new(None);
+
+thread_local! {
+    /// The device of the closure that this thread is in, if any.
+    static SCOPED: RefCell<Option<Device>> = const { RefCell::new(None) };
+}
+
+impl Device {
+    pub fn cpu() -> Self {
+        Self::default()
+    }
+
+    /// Opens what was asked for. On a GPU activations are stored as `dtype`, f32 or bf16; on the CPU they are always f32.
+    /// [`DeviceChoice::Auto`] falls back to the CPU and says why.
+    pub fn open(choice: DeviceChoice, dtype: DType) -> Result<(Self, Option<DeviceError>), DeviceError> {
+        match choice {
+            DeviceChoice::Cpu => Ok((Self::cpu(), None)),
+            DeviceChoice::Cuda(index) => Ok((Self::with(Cuda::open(index)?, dtype), None)),
+            DeviceChoice::Auto => Ok(match Cuda::open(0) {
+                Ok(cuda) => (Self::with(cuda, dtype), None),
+                Err(why) => (Self::cpu(), Some(why)),
+            }),
+        }
+    }
+
+    /// The kernels on the CPU, for tests: see [`Emulator`].
+    pub fn emulated(emulator: Emulator, dtype: DType) -> Self {
+        Self::with(emulator, dtype)
+    }
+
+    fn with(backend: impl crate::cuda::Backend + 'static, dtype: DType) -> Self {
+        let dtype = if dtype == DType::F32 { dtype } else { DType::BF16 };
+        Self {
+            gpu: Some(Arc::new(Gpu::new(Box::new(backend), dtype))),
+        }
+    }
+
+    pub fn is_gpu(&self) -> bool {
+        self.gpu.is_some()
+    }
+
+    /// Ops of every thread compute here from now on.
+    pub fn make_default(&self) {
+        (*DEFAULT.write().unwrap_or_else(PoisonError::into_inner)).clone_from(&self.gpu);
+    }
+
+    /// Ops of this thread compute here while `f` runs.
+    pub fn run<T>(&self, f: impl FnOnce() -> T) -> T {
+        /// Puts the device of before back, also when `f` unwinds.
+        struct Back(Option<Device>);
+        impl Drop for Back {
+            fn drop(&mut self) {
+                SCOPED.set(self.0.take());
+            }
+        }
+        let _back = Back(SCOPED.replace(Some(self.clone())));
+        f()
+    }
+
+    /// The tensor's values here.
+    pub fn copy(&self, tensor: &Tensor) -> Tensor {
+        match &self.gpu {
+            Some(gpu) => gpu.copy(tensor),
+            None => Tensor::from_vec(tensor.data().to_vec(), tensor.shape()),
+        }
+    }
+}
+
+/// The GPU that ops compute on; `None` is the CPU.
+pub(crate) fn gpu() -> Option<Arc<Gpu>> {
+    match SCOPED.with_borrow(Clone::clone) {
+        Some(device) => device.gpu,
+        None => DEFAULT.read().unwrap_or_else(PoisonError::into_inner).clone(),
+    }
+}
+
+/// Runs `f`, ending it early if the device fails: out of memory, most likely. What it had allocated is free again then.
+pub fn catch<T>(f: impl FnOnce() -> T) -> Result<T, DeviceError> {
+    catch_unwind(AssertUnwindSafe(f)).map_err(|panic| match panic.downcast::<DeviceError>() {
+        Ok(error) => *error,
+        Err(other) => resume_unwind(other),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_named_as_users_write_them() {
+        let parsed = |name: &str| name.parse::<DeviceChoice>().ok();
+        assert_eq!(parsed("auto"), Some(DeviceChoice::Auto));
+        assert_eq!(parsed("cpu"), Some(DeviceChoice::Cpu));
+        assert_eq!(parsed("cuda"), Some(DeviceChoice::Cuda(0)));
+        assert_eq!(parsed("cuda:3"), Some(DeviceChoice::Cuda(3)));
+        for wrong in [
+            "",
+            "gpu",
+            "cuda:",
+            "cuda:-1",
+            "cuda:+1",
+            "cuda:x",
+            "CUDA",
+            "cuda:99999999999999999999999",
+        ] {
+            let error = wrong.parse::<DeviceChoice>().unwrap_err().to_string();
+            assert!(error.contains("auto, cpu, cuda or cuda:N"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_failing_device_is_an_error_and_a_panic_stays_one() {
+        let failed = catch(|| -> () { crate::cuda::fail(DeviceError::NoGpu) });
+        assert!(matches!(failed, Err(DeviceError::NoGpu)));
+        assert!(std::panic::catch_unwind(|| catch(|| std::panic::resume_unwind(Box::new("other")))).is_err());
+        assert_eq!(catch(|| 3).unwrap(), 3);
+    }
+}

@@ -1,0 +1,112 @@
+//! The kernels compiled for the CPU by the system's C++ compiler. Where there is none, the tests say that they did not run.
+
+use prima_tensor::cuda::{Emulator, KERNEL_FILES};
+use prima_tensor::{DType, Device};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, OnceLock};
+use std::time::SystemTime;
+
+const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tensor/src/cuda");
+
+/// A device that runs the kernels here, with activations of `dtype`; `None` without a C++ compiler.
+pub fn device(dtype: DType) -> Option<Device> {
+    device_with(dtype, 4 << 30)
+}
+
+/// The same with that much memory.
+pub fn device_with(dtype: DType, limit_bytes: usize) -> Option<Device> {
+    static LIBRARY: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let library = LIBRARY.get_or_init(|| {
+        let library = library();
+        if library.is_none() {
+            println!("not run: the kernels by emulation (there is no C++ compiler c++ here)");
+        }
+        library
+    });
+    let emulator = Emulator::open(library.as_ref()?, limit_bytes).unwrap();
+    Some(Device::emulated(emulator, dtype))
+}
+
+fn compiler() -> Option<String> {
+    let name = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
+    let runs = Command::new(&name).arg("--version").output();
+    runs.is_ok_and(|output| output.status.success()).then_some(name)
+}
+
+/// Compiles what changed since the last time.
+fn library() -> Option<PathBuf> {
+    let compiler = compiler()?;
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("emulated-kernels");
+    std::fs::create_dir_all(&folder).unwrap();
+    let jobs: Vec<(String, PathBuf, bool)> = KERNEL_FILES
+        .iter()
+        .flat_map(|(name, _)| [(name, false), (name, true)])
+        .map(|(name, narrow)| {
+            let object = format!("{name}_{}.o", if narrow { "bf16" } else { "f32" });
+            (format!("{name}.cu"), folder.join(object), narrow)
+        })
+        .collect();
+    let left = Mutex::new(jobs.iter());
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    let Some((file, object, narrow)) = left.lock().unwrap().next() else {
+                        break;
+                    };
+                    compile(&compiler, file, object, *narrow);
+                }
+            });
+        }
+    });
+    let library = folder.join(format!("kernels-{}.so", std::process::id()));
+    let objects = jobs.iter().map(|(_, object, _)| object);
+    let linked = Command::new(&compiler)
+        .arg("-shared")
+        .args(objects)
+        .arg("-o")
+        .arg(&library)
+        .output()
+        .unwrap();
+    assert!(linked.status.success(), "{}", String::from_utf8_lossy(&linked.stderr));
+    Some(library)
+}
+
+fn compile(compiler: &str, file: &str, object: &Path, narrow: bool) {
+    let source = Path::new(SOURCES).join(file);
+    let headers = ["common.cuh", "gemm.cuh", "emulate.h"].map(|name| Path::new(SOURCES).join(name));
+    let modified = |path: &Path| {
+        path.metadata()
+            .and_then(|m| m.modified())
+            .unwrap_or(SystemTime::UNIX_EPOCH)
+    };
+    let newest = headers
+        .iter()
+        .map(|path| modified(path))
+        .max()
+        .unwrap()
+        .max(modified(&source));
+    if modified(object) > newest {
+        return;
+    }
+    // Written beside its place: several test binaries may do this at once.
+    let temporary = object.with_extension(format!("{}.tmp", std::process::id()));
+    let mut command = Command::new(compiler);
+    command.args([
+        "-std=c++17",
+        "-O2",
+        "-fPIC",
+        "-ffp-contract=off",
+        "-DPRIMA_EMULATE",
+        "-x",
+        "c++",
+        "-c",
+    ]);
+    if narrow {
+        command.arg("-DPRIMA_BF16");
+    }
+    let output = command.arg(&source).arg("-o").arg(&temporary).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    std::fs::rename(&temporary, object).unwrap();
+}
