@@ -58,12 +58,13 @@ fn library() -> Option<PathBuf> {
     Some(link(&compiler, &objects(&compiler), &[], "libkernels.so"))
 }
 
-/// A folder with a `libcuda.so.1` that stands in for NVIDIA's driver: one GPU, emulated. `None` without a C++ compiler.
+/// A folder with a `libcuda.so` that stands in for NVIDIA's driver: one GPU, emulated. `None` without a C++ compiler. Not
+/// `libcuda.so.1`: NVRTC would find that one and ask it for things that the mock does not know.
 pub fn mock_driver() -> Option<PathBuf> {
     let compiler = compiler()?;
     let source = Path::new(SOURCES).join("../../tests/common/mock_driver.cpp");
     let source = source.to_string_lossy();
-    let library = link(&compiler, &objects(&compiler), &[&source, "-ldl"], "libcuda.so.1");
+    let library = link(&compiler, &objects(&compiler), &[&source, "-ldl"], "libcuda.so");
     Some(library.parent().unwrap().to_path_buf())
 }
 

@@ -1,5 +1,5 @@
 // A stand-in for NVIDIA's driver with one GPU, for tests of what talks to it: memory is the host's, and a launch runs the
-// emulated kernel of that name. Linked with the emulated kernels into a libcuda.so.1.
+// emulated kernel of that name. Linked with the emulated kernels into a libcuda.so.
 #include <cstdlib>
 #include <cstring>
 #include <dlfcn.h>
