@@ -116,8 +116,8 @@ fn sin_cos_of_units(j: u32) -> (f64, f64) {
     let z = t * t;
     let (mut s, mut c) = (1.0, 1.0);
     for i in (1..=8).rev() {
-        s = 1.0 - s * (z / f64::from(2 * i * (2 * i + 1)));
-        c = 1.0 - c * (z / f64::from(2 * i * (2 * i - 1)));
+        s = 1.0 - s * (z * (1.0 / f64::from(2 * i * (2 * i + 1))));
+        c = 1.0 - c * (z * (1.0 / f64::from(2 * i * (2 * i - 1))));
     }
     s *= t;
     match quarter & 3 {

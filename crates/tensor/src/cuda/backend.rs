@@ -13,6 +13,14 @@ pub(crate) struct Kernel {
     pub dtype: DType,
 }
 
+impl Kernel {
+    /// What the compiled code calls it.
+    pub fn symbol(self) -> String {
+        let suffix = if self.dtype == DType::F32 { "f32" } else { "bf16" };
+        format!("{}_{suffix}", self.name)
+    }
+}
+
 /// Free and all memory, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Capacity {
@@ -122,7 +130,4 @@ pub(crate) trait Backend: Send + Sync {
         out: u64,
         workspace: &mut dyn FnMut(usize) -> u64,
     ) -> Result<bool, DeviceError>;
-
-    /// Whether [`convolution`](Self::convolution) will do this one.
-    fn has_convolution(&self, sizes: &ConvolutionSizes) -> bool;
 }

@@ -4,10 +4,19 @@
 // The same text is compiled by NVRTC for a GPU and, with PRIMA_EMULATE, by a C++ compiler for the tests (emulate.h).
 #pragma once
 
+#ifdef PRIMA_BF16
+#define SUFFIX _bf16
+#else
+#define SUFFIX _f32
+#endif
+#define JOIN_NAMES(a, b) a##b
+#define JOINED(a, b) JOIN_NAMES(a, b)
+
+// A kernel's symbol is its name and T's.
 #ifdef PRIMA_EMULATE
 #include "emulate.h"
 #else
-#define KERNEL(name, ...) extern "C" __global__ void name(__VA_ARGS__)
+#define KERNEL(name, ...) extern "C" __global__ void JOINED(name, SUFFIX)(__VA_ARGS__)
 #endif
 
 #define DEVICE static __device__ __forceinline__

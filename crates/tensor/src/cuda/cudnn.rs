@@ -30,8 +30,8 @@ struct Plan {
     weight: sys::cudnnFilterDescriptor_t,
     out: sys::cudnnTensorDescriptor_t,
     convolution: sys::cudnnConvolutionDescriptor_t,
-    algorithm: Algorithm,
-    workspace_bytes: usize,
+    /// And its scratch memory in bytes. `None`: the library knows no way, and our own kernel does it.
+    algorithm: Option<(Algorithm, usize)>,
 }
 
 type Plans = HashMap<(Direction, ConvolutionSizes, DType), Plan>;
@@ -64,12 +64,8 @@ impl Cudnn {
         }))
     }
 
-    /// cuDNN pads both sides alike.
-    pub fn takes(sizes: &ConvolutionSizes) -> bool {
-        let [top, bottom, left, right] = sizes.padding;
-        top == bottom && left == right
-    }
-
+    /// False where cuDNN has no way to do it: it pads both sides alike, and an algorithm has to exist.
+    ///
     /// # Safety
     /// The addresses have the sizes of `sizes` by `direction`, and the context is current.
     pub unsafe fn convolve(
@@ -81,7 +77,11 @@ impl Cudnn {
         b: u64,
         out: u64,
         workspace: &mut dyn FnMut(usize) -> u64,
-    ) -> Result<(), DeviceError> {
+    ) -> Result<bool, DeviceError> {
+        let [top, bottom, left, right] = sizes.padding;
+        if top != bottom || left != right {
+            return Ok(false);
+        }
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (direction, *sizes, dtype);
         let plan = if let Some(plan) = plans.get(&key) {
@@ -91,7 +91,9 @@ impl Cudnn {
             plans.insert(key, plan);
             plan
         };
-        let bytes = plan.workspace_bytes;
+        let Some((algorithm, bytes)) = plan.algorithm else {
+            return Ok(false);
+        };
         let scratch = if bytes == 0 { 0 } else { workspace(bytes) } as *mut c_void;
         let (one, zero) = (1.0f32, 0.0f32);
         let (one, zero) = ((&raw const one).cast(), (&raw const zero).cast());
@@ -99,7 +101,7 @@ impl Cudnn {
         let (handle, conv) = (self.handle, plan.convolution);
         // SAFETY: the plan's handles live for ever; the addresses are the caller's promise, the workspace is as large as asked.
         unsafe {
-            match plan.algorithm {
+            match algorithm {
                 Algorithm::Forward(algorithm) => result::convolution_forward(
                     handle,
                     one,
@@ -147,7 +149,8 @@ impl Cudnn {
                 ),
             }
         }
-        .map_err(failed("cudnnConvolution"))
+        .map_err(failed("cudnnConvolution"))?;
+        Ok(true)
     }
 
     fn plan(&self, direction: Direction, s: &ConvolutionSizes, dtype: DType) -> Result<Plan, DeviceError> {
@@ -188,14 +191,13 @@ impl Cudnn {
                 .map_err(failed("cudnnSetConvolution2dDescriptor"))?;
             result::set_convolution_math_type(convolution, math).map_err(failed("cudnnSetConvolutionMathType"))?;
         }
-        let (algorithm, workspace_bytes) = self.algorithm(direction, x, weight, convolution, out)?;
+        let algorithm = self.algorithm(direction, x, weight, convolution, out)?;
         Ok(Plan {
             x,
             weight,
             out,
             convolution,
             algorithm,
-            workspace_bytes,
         })
     }
 
@@ -207,7 +209,7 @@ impl Cudnn {
         weight: sys::cudnnFilterDescriptor_t,
         convolution: sys::cudnnConvolutionDescriptor_t,
         out: sys::cudnnTensorDescriptor_t,
-    ) -> Result<(Algorithm, usize), DeviceError> {
+    ) -> Result<Option<(Algorithm, usize)>, DeviceError> {
         /// Asks for proposals and takes the first sound one.
         macro_rules! first {
             ($variant:ident, $proposal:ty, $ask:path, $a:expr, $b:expr, $c:expr) => {{
@@ -216,7 +218,7 @@ impl Cudnn {
                 let mut proposals: [$proposal; PROPOSALS] = unsafe { std::mem::zeroed() };
                 let wanted = PROPOSALS as i32;
                 // SAFETY: all handles live, and there is room for the proposals.
-                unsafe {
+                let asked = unsafe {
                     $ask(
                         self.handle,
                         $a,
@@ -227,8 +229,11 @@ impl Cudnn {
                         &raw mut count,
                         proposals.as_mut_ptr(),
                     )
+                };
+                match asked {
+                    Err(result::CudnnError(sys::cudnnStatus_t::CUDNN_STATUS_NOT_SUPPORTED)) => return Ok(None),
+                    other => other.map_err(failed(stringify!($ask)))?,
                 }
-                .map_err(failed(stringify!($ask)))?;
                 proposals[..(count as usize).min(PROPOSALS)]
                     .iter()
                     .find(|p| {
@@ -237,7 +242,7 @@ impl Cudnn {
                     .map(|p| (Algorithm::$variant(p.algo), p.memory))
             }};
         }
-        let found = match direction {
+        Ok(match direction {
             Direction::Forward => first!(
                 Forward,
                 sys::cudnnConvolutionFwdAlgoPerf_t,
@@ -262,7 +267,6 @@ impl Cudnn {
                 out,
                 weight
             ),
-        };
-        found.ok_or_else(|| DeviceError::call("cuDNN", "no algorithm for this convolution"))
+        })
     }
 }

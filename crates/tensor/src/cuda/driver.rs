@@ -148,7 +148,7 @@ impl Cuda {
             modules.insert((kernel.file, kernel.dtype), module);
             module
         };
-        let name = CString::new(kernel.name).map_err(|e| DeviceError::call(kernel.name, e))?;
+        let name = CString::new(kernel.symbol()).map_err(|e| DeviceError::call(kernel.name, e))?;
         // SAFETY: modules are never unloaded.
         let function =
             unsafe { result::module::get_function(module, name) }.map_err(|e| DeviceError::call(kernel.name, e))?;
@@ -240,16 +240,11 @@ impl Backend for Cuda {
         out: u64,
         workspace: &mut dyn FnMut(usize) -> u64,
     ) -> Result<bool, DeviceError> {
-        let Some(library) = self.convolutions.as_ref().filter(|_| Cudnn::takes(sizes)) else {
+        let Some(library) = &self.convolutions else {
             return Ok(false);
         };
         self.enter()?;
         // SAFETY: the caller's promise.
-        unsafe { library.convolve(direction, sizes, dtype, a, b, out, workspace) }?;
-        Ok(true)
-    }
-
-    fn has_convolution(&self, sizes: &ConvolutionSizes) -> bool {
-        self.convolutions.is_some() && Cudnn::takes(sizes)
+        unsafe { library.convolve(direction, sizes, dtype, a, b, out, workspace) }
     }
 }

@@ -1,6 +1,6 @@
 // CUDA's words for a C++ compiler, so that the tests run the kernels of the .cu files on the CPU, one block after the
 // other. The threads of a block are fibres that change places at each barrier and shuffle. What this checks is indexing,
-// reductions and barriers (a barrier that not all threads reach is an error); not memory order, and not speed.
+// reductions and barriers (one that not all threads reach is an error, a missing one gives wrong results); not speed.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -42,6 +42,9 @@ struct Block {
     dim3 grid, block, index;
     unsigned thread = 0;
     int threads = 0;
+    // Threads take turns in rising order in one block and in falling order in the next: where a barrier is missing, one of the
+    // two has a thread run ahead of what it reads, or over what others still have to read.
+    bool backwards = false;
     long progress = 0;
     Barrier all, warps[MAX_THREADS / 32];
     unsigned slots[MAX_THREADS];
@@ -109,12 +112,14 @@ inline int run(void (*body)(void**), dim3 grid, dim3 block, void** args) {
     for (s.index.z = 0; s.index.z < grid.z; s.index.z++)
         for (s.index.y = 0; s.index.y < grid.y; s.index.y++)
             for (s.index.x = 0; s.index.x < grid.x; s.index.x++) {
+                s.backwards = !s.backwards;
                 s.all = Barrier();
                 for (Barrier& warp : s.warps) warp = Barrier();
                 for (int t = 0; t < s.threads; t++) s.fibres[t].done = false;
                 for (int left = s.threads; left > 0;) {
                     long before = s.progress;
-                    for (int t = 0; t < s.threads; t++) {
+                    for (int i = 0; i < s.threads; i++) {
+                        int t = s.backwards ? s.threads - 1 - i : i;
                         if (s.fibres[t].done) continue;
                         resume(t);
                         if (s.fibres[t].done) left--, s.progress++;
@@ -137,13 +142,6 @@ template <class... A> void call(void (*f)(A...), void** args) { unpack(f, args, 
 #define blockDim (emulator::state().block)
 #define gridDim (emulator::state().grid)
 
-#ifdef PRIMA_BF16
-#define SUFFIX _bf16
-#else
-#define SUFFIX _f32
-#endif
-#define JOIN_NAMES(a, b) a##b
-#define JOINED(a, b) JOIN_NAMES(a, b)
 // `name` becomes a function that runs its threads, under the name that the tests look up.
 #define KERNEL(name, ...)                                                                                              \
     static void name(__VA_ARGS__);                                                                                     \

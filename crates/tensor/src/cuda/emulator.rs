@@ -132,8 +132,7 @@ impl Backend for Emulator {
         threads: u32,
         args: &mut [*mut c_void],
     ) -> Result<(), DeviceError> {
-        let suffix = if kernel.dtype == DType::F32 { "f32" } else { "bf16" };
-        let symbol = format!("{}_{suffix}", kernel.name);
+        let symbol = kernel.symbol();
         let _one_at_a_time = LAUNCH.lock().unwrap_or_else(PoisonError::into_inner);
         let block = Dim3 { x: threads, y: 1, z: 1 };
         // SAFETY: emulate.h gives every kernel this signature; the arguments are the caller's promise.
@@ -168,9 +167,5 @@ impl Backend for Emulator {
         _: &mut dyn FnMut(usize) -> u64,
     ) -> Result<bool, DeviceError> {
         Ok(false)
-    }
-
-    fn has_convolution(&self, _: &ConvolutionSizes) -> bool {
-        false
     }
 }

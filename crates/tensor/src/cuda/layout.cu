@@ -7,21 +7,21 @@ KERNEL(copy_columns, const T* from, T* to, i64 n, i64 width, i64 from_stride, i6
     FOR_EACH(i, n) to[i / width * to_stride + to_start + i % width] = from[i / width * from_stride + from_start + i % width];
 }
 
-// Swaps the two last axes of [batch, rows, columns] in tiles of 32 x 32. Grid (tiles of columns, tiles of rows, batch), 256
-// threads.
+// Swaps the two last axes of [batch, rows, columns] in tiles of 32 x 32. Grid (tiles, 1, batch), 256 threads.
 KERNEL(transpose, const T* x, T* out, int rows, int columns) {
     __shared__ T tile[32][33];
-    int lane = threadIdx.x % 32, line = threadIdx.x / 32;
+    int lane = threadIdx.x % 32, line = threadIdx.x / 32, across = (columns + 31) / 32;
+    int row0 = blockIdx.x / across * 32, column0 = blockIdx.x % across * 32;
     i64 start = (i64)blockIdx.z * rows * columns;
-    int column = blockIdx.x * 32 + lane;
+    int column = column0 + lane;
     for (int i = line; i < 32; i += 8) {
-        int row = blockIdx.y * 32 + i;
+        int row = row0 + i;
         if (row < rows && column < columns) tile[i][lane] = x[start + (i64)row * columns + column];
     }
     __syncthreads();
-    int row = blockIdx.y * 32 + lane;
+    int row = row0 + lane;
     for (int i = line; i < 32; i += 8) {
-        int to = blockIdx.x * 32 + i;
+        int to = column0 + i;
         if (row < rows && to < columns) out[start + (i64)to * rows + row] = tile[lane][i];
     }
 }

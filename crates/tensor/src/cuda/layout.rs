@@ -57,7 +57,7 @@ impl Gpu {
     pub(super) fn transpose(&self, x: &Array, batch: usize, rows: usize, columns: usize) -> Array {
         let out = self.empty(x.len(), x.dtype());
         let args = args![x, &out, rows, columns];
-        let grid = [columns.div_ceil(32), rows.div_ceil(32), batch];
+        let grid = [columns.div_ceil(32) * rows.div_ceil(32), 1, batch];
         self.launch("layout", "transpose", x.dtype(), grid, THREADS, args);
         out
     }

@@ -44,8 +44,8 @@ DEVICE void sin_cos_of_units(unsigned j, double* sine, double* cosine) {
     double t = times((double)((int)j - (quarter << 22)), 3.7450702829239286e-7), z = times(t, t);
     double s = 1.0, c = 1.0;
     for (int i = 8; i >= 1; i--) {
-        s = plus(1.0, -times(s, z / (double)(2 * i * (2 * i + 1))));
-        c = plus(1.0, -times(c, z / (double)(2 * i * (2 * i - 1))));
+        s = plus(1.0, -times(s, times(z, 1.0 / (double)(2 * i * (2 * i + 1)))));
+        c = plus(1.0, -times(c, times(z, 1.0 / (double)(2 * i * (2 * i - 1)))));
     }
     s = times(s, t);
     switch (quarter & 3) {

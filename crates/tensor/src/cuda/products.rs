@@ -180,8 +180,18 @@ impl Gpu {
         Tensor::from_array(dw, weight_shape)
     }
 
-    /// A convolution by the library, which takes this one.
-    fn library_convolution(&self, direction: Direction, s: &ConvolutionSizes, a: &Array, b: &Array, out: &Array) {
+    /// A convolution by the library; false if our own kernel has to.
+    fn library_convolution(
+        &self,
+        direction: Direction,
+        s: &ConvolutionSizes,
+        a: &Array,
+        b: &Array,
+        out: &Array,
+    ) -> bool {
+        if s.out_pixels() * s.outputs == 0 {
+            return false;
+        }
         let mut scratch = None;
         let mut workspace = |bytes: usize| {
             let array = self.empty(bytes.div_ceil(4), DType::F32);
@@ -195,7 +205,7 @@ impl Gpu {
             self.backend()
                 .convolution(direction, s, self.dtype(), a, b, out, &mut workspace)
         };
-        done.unwrap_or_else(|error| fail(error));
+        done.unwrap_or_else(|error| fail(error))
     }
 
     /// `act(conv(x, weight) + bias) + residual`.
@@ -216,8 +226,7 @@ impl Gpu {
         let (x, weight) = (self.stored(x), self.param(weight, Form::ChannelsLast));
         let epilogue = self.prepare(bias, act, residual);
         let out = self.empty(m * s.outputs, dtype);
-        if self.backend().has_convolution(s) {
-            self.library_convolution(Direction::Forward, s, &x, &weight, &out);
+        if self.library_convolution(Direction::Forward, s, &x, &weight, &out) {
             self.finish(&out, &epilogue, s.outputs);
         } else {
             let Epilogue { bias, act, residual } = &epilogue;
@@ -236,9 +245,7 @@ impl Gpu {
         let (grad, weight) = (self.stored(grad), self.param(weight, Form::ChannelsLast));
         let m = s.batch * s.height * s.width;
         let dx = self.empty(m * s.inputs, self.dtype());
-        if self.backend().has_convolution(s) {
-            self.library_convolution(Direction::GradInput, s, &grad, &weight, &dx);
-        } else {
+        if !self.library_convolution(Direction::GradInput, s, &grad, &weight, &dx) {
             let mut args = args![&grad, &weight, &dx].to_vec();
             args.extend(s.args());
             let grid = tiles(m, s.inputs);
@@ -255,10 +262,9 @@ impl Gpu {
         }
         let (grad, x) = (self.stored(grad), self.stored(x));
         let len = s.outputs * s.window();
-        let channels_last = if self.backend().has_convolution(s) {
-            let dw = Arc::new(self.empty(len, self.dtype()));
-            self.library_convolution(Direction::GradWeight, s, &grad, &x, &dw);
-            self.cast(&dw, DType::F32)
+        let narrow = Arc::new(self.empty(len, self.dtype()));
+        let channels_last = if self.library_convolution(Direction::GradWeight, s, &grad, &x, &narrow) {
+            self.cast(&narrow, DType::F32)
         } else {
             let dw = self.empty(len, DType::F32);
             let mut args = args![&grad, &x, &dw].to_vec();

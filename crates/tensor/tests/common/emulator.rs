@@ -1,4 +1,5 @@
 //! The kernels compiled for the CPU by the system's C++ compiler. Where there is none, the tests say that they did not run.
+#![allow(dead_code)] // each test file uses its own part
 
 use prima_tensor::cuda::{Emulator, KERNEL_FILES};
 use prima_tensor::{DType, Device};
@@ -34,10 +35,46 @@ fn compiler() -> Option<String> {
     runs.is_ok_and(|output| output.status.success()).then_some(name)
 }
 
-/// Compiles what changed since the last time.
+/// Links what was compiled, with more sources, into `name` of this process's own folder.
+fn link(compiler: &str, objects: &[PathBuf], more: &[&str], name: &str) -> PathBuf {
+    let folder = folder().join(std::process::id().to_string());
+    std::fs::create_dir_all(&folder).unwrap();
+    let library = folder.join(name);
+    let mut command = Command::new(compiler);
+    command.args(["-shared", "-fPIC", "-O2", &format!("-Wl,-soname,{name}")]);
+    let output = command
+        .args(more)
+        .args(objects)
+        .arg("-o")
+        .arg(&library)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    library
+}
+
 fn library() -> Option<PathBuf> {
     let compiler = compiler()?;
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("emulated-kernels");
+    Some(link(&compiler, &objects(&compiler), &[], "libkernels.so"))
+}
+
+/// A folder with a `libcuda.so` that stands in for NVIDIA's driver: one GPU, emulated. `None` without a C++ compiler. Not
+/// `libcuda.so.1`: NVRTC would find that one and ask it for things that the mock does not know.
+pub fn mock_driver() -> Option<PathBuf> {
+    let compiler = compiler()?;
+    let source = Path::new(SOURCES).join("../../tests/common/mock_driver.cpp");
+    let source = source.to_string_lossy();
+    let library = link(&compiler, &objects(&compiler), &[&source, "-ldl"], "libcuda.so");
+    Some(library.parent().unwrap().to_path_buf())
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("emulated-kernels")
+}
+
+/// Compiles what changed since the last time.
+fn objects(compiler: &str) -> Vec<PathBuf> {
+    let folder = folder();
     std::fs::create_dir_all(&folder).unwrap();
     let jobs: Vec<(String, PathBuf, bool)> = KERNEL_FILES
         .iter()
@@ -55,22 +92,12 @@ fn library() -> Option<PathBuf> {
                     let Some((file, object, narrow)) = left.lock().unwrap().next() else {
                         break;
                     };
-                    compile(&compiler, file, object, *narrow);
+                    compile(compiler, file, object, *narrow);
                 }
             });
         }
     });
-    let library = folder.join(format!("kernels-{}.so", std::process::id()));
-    let objects = jobs.iter().map(|(_, object, _)| object);
-    let linked = Command::new(&compiler)
-        .arg("-shared")
-        .args(objects)
-        .arg("-o")
-        .arg(&library)
-        .output()
-        .unwrap();
-    assert!(linked.status.success(), "{}", String::from_utf8_lossy(&linked.stderr));
-    Some(library)
+    jobs.into_iter().map(|(_, object, _)| object).collect()
 }
 
 fn compile(compiler: &str, file: &str, object: &Path, narrow: bool) {
