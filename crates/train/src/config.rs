@@ -264,6 +264,9 @@ pub struct ExportStage {
     /// What `prima` samples with unless told otherwise.
     #[serde(default = "default_steps")]
     pub num_inference_steps: usize,
+    /// Classifier-free guidance that the network is sampled with; none where absent.
+    #[serde(default)]
+    pub guidance_scale: Option<f64>,
     /// Explicit timesteps by step count, for `prima.json`.
     #[serde(default)]
     pub timesteps: BTreeMap<usize, Vec<f64>>,

@@ -127,10 +127,14 @@ fn settings(config: &TrainConfig, lcm: bool) -> Value {
     json!({
         "name": config.export.name,
         "num_inference_steps": config.export.num_inference_steps,
-        "guidance_scale": if lcm { 1.0 } else { 0.0 },
+        "guidance_scale": match config.export.guidance_scale {
+            Some(scale) => scale,
+            None if lcm => 1.0,
+            None => 0.0,
+        },
         "width": width as usize,
         "height": height as usize,
-        "guidance_free": true,
+        "guidance_free": config.export.guidance_scale.is_none_or(|scale| scale <= 1.0),
         "timesteps": config.export.timesteps,
     })
 }
@@ -195,11 +199,11 @@ fn card(config: &TrainConfig, distilled: bool, lcm: bool, parameters: usize) -> 
     };
     Ok(format!(
         "# {name}\n\nA small text-to-image model: {parameters} parameters, pictures of {side} x {side} pixels, {steps}, \
-         guidance scale 1. It draws single objects as icons{style}; its captions look like `a red apple on a blue background`.\n\n\
+         guidance scale {guidance}. It draws single objects as icons{style}; its captions look like `a red apple on a blue background`.\n\n\
          It was trained from scratch on a CPU by `prima train`; no weights of any other model went into it.\n\n\
          ## Training\n\n| stage | steps | samples | minutes | final loss |\n|---|---|---|---|---|\n{facts}\n\
          {nouns} nouns, {sprites} source pictures, composed on coloured backgrounds. Seed {seed}. The {evaluated} nouns \
-         that `prima eval` asks for were drawn {weight} times as often as the others.\n\n\
+         that `prima eval` asks for were drawn {weight} times as often as the others.{languages}\n\n\
          ## Data\n\n{sources}\n\nWords are from emojibase-data.{only} Credits and licences are in `NOTICE`.\n\n\
          ## Limits\n\n{sameness}Details are soft, and a word that no caption had is ignored at best. It does not \
          draw people, text, photographs or scenes.\n",
@@ -210,6 +214,14 @@ fn card(config: &TrainConfig, distilled: bool, lcm: bool, parameters: usize) -> 
         seed = config.seed,
         evaluated = EVALUATION_NOUNS,
         weight = ComposerOptions::for_profile(manifest.profile, 0).evaluation_noun_weight,
+        guidance = config.export.guidance_scale.unwrap_or(1.0),
+        languages = match config.latents.english {
+            Some(english) if english < 1.0 => format!(
+                " {:.0} % of the captions were in German, Spanish, French, Italian, Portuguese, Japanese or Chinese.",
+                100.0 * (1.0 - english)
+            ),
+            _ => String::new(),
+        },
         sameness = if config.latents.jitter == Some(0.0) {
             "Objects always have the same size and place, so that one caption gives nearly the same picture for every \
              seed. "
