@@ -5,7 +5,7 @@ use prima_tensor::cuda::{Emulator, KERNEL_FILES};
 use prima_tensor::{DType, Device};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tensor/src/cuda");
@@ -61,11 +61,15 @@ fn library() -> Option<PathBuf> {
 /// A folder with a `libcuda.so` that stands in for NVIDIA's driver: one GPU, emulated. `None` without a C++ compiler. Not
 /// `libcuda.so.1`: NVRTC would find that one and ask it for things that the mock does not know.
 pub fn mock_driver() -> Option<PathBuf> {
-    let compiler = compiler()?;
-    let source = Path::new(SOURCES).join("../../tests/common/mock_driver.cpp");
-    let source = source.to_string_lossy();
-    let library = link(&compiler, &objects(&compiler), &[&source, "-ldl"], "libcuda.so");
-    Some(library.parent().unwrap().to_path_buf())
+    static FOLDER: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let build = || {
+        let compiler = compiler()?;
+        let source = Path::new(SOURCES).join("../../tests/common/mock_driver.cpp");
+        let source = source.to_string_lossy();
+        let library = link(&compiler, &objects(&compiler), &[&source, "-ldl"], "libcuda.so");
+        Some(library.parent().unwrap().to_path_buf())
+    };
+    FOLDER.get_or_init(build).clone()
 }
 
 fn folder() -> PathBuf {
@@ -74,6 +78,9 @@ fn folder() -> PathBuf {
 
 /// Compiles what changed since the last time.
 fn objects(compiler: &str) -> Vec<PathBuf> {
+    // The tests of one program run side by side and would write the same files.
+    static BUILDING: Mutex<()> = Mutex::new(());
+    let _building = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = folder();
     std::fs::create_dir_all(&folder).unwrap();
     let jobs: Vec<(String, PathBuf, bool)> = KERNEL_FILES
