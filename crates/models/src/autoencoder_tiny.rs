@@ -263,10 +263,13 @@ impl AutoencoderTiny {
     }
 }
 
-fn run(layers: &[Layer], mut x: Tensor, keep_going: &mut dyn FnMut() -> bool) -> Result<Tensor, Cancelled> {
-    for layer in layers {
+fn run(mut layers: &[Layer], mut x: Tensor, keep_going: &mut dyn FnMut() -> bool) -> Result<Tensor, Cancelled> {
+    while let [layer, rest @ ..] = layers {
         check(keep_going)?;
-        x = layer.forward(&x);
+        (x, layers) = match (layer, rest) {
+            (Layer::Upsample, [Layer::Conv(conv), rest @ ..]) => (conv.of_doubled(&x), rest),
+            _ => (layer.forward(&x), rest),
+        };
     }
     Ok(x)
 }

@@ -124,6 +124,12 @@ impl Conv {
         self.apply(x, Activation::None, Some(residual))
     }
 
+    /// Of the picture doubled by repeating its pixels; for a 3x3 kernel that keeps the size.
+    pub fn of_doubled(&self, x: &Tensor) -> Tensor {
+        debug_assert_eq!(self.geometry, Conv2d::padded(1));
+        prima_tensor::upsample_conv2d(x, &self.weight, self.bias.as_ref())
+    }
+
     fn apply(&self, x: &Tensor, activation: Activation, residual: Option<&Tensor>) -> Tensor {
         prima_tensor::conv2d(x, &self.weight, self.bias.as_ref(), self.geometry, activation, residual)
     }

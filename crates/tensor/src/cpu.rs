@@ -4,6 +4,7 @@ pub mod attention;
 pub mod bf16;
 pub mod conv2d;
 pub mod depthwise;
+pub mod direct;
 pub mod elementwise;
 pub mod gemm;
 pub mod math;

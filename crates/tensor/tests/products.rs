@@ -3,7 +3,9 @@
 
 mod common;
 use common::{assert_close, check_gradients, random_tensor};
-use prima_tensor::{Activation, Conv2d, Param, Tensor, attention, conv2d, linear, mul};
+use prima_tensor::{
+    Activation, Conv2d, Param, Tensor, attention, conv2d, linear, mul, upsample_conv2d, upsample_nearest_2x,
+};
 
 /// `[rows, inner] x [cols, inner]` in f64.
 fn plain_linear(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Vec<f32> {
@@ -199,6 +201,15 @@ fn conv_cases() -> Vec<([usize; 4], [usize; 4], Conv2d)> {
         ([1, 1, 1, 1], [1, 1, 3, 3], Conv2d::padded(1)),
         ([2, 3, 3, 50], [20, 50, 3, 3], Conv2d::padded(1)),
         ([1, 5, 5, 2], [3, 2, 1, 1], Conv2d::strided(2, 0)),
+        ([2, 4, 7, 3], [18, 3, 5, 5], Conv2d::padded(2)),
+        (
+            [1, 4, 9, 5],
+            [7, 5, 1, 3],
+            Conv2d {
+                stride: 1,
+                padding: [0, 0, 1, 1],
+            },
+        ),
     ]
 }
 
@@ -208,6 +219,50 @@ fn conv2d_matches_plain_loops_on_awkward_shapes() {
         let (x, w) = (random_tensor(8, &xs), random_tensor(9, &ws));
         let got = conv2d(&x, &Param::new(w.clone()), None, geometry, Activation::None, None);
         assert_close(&got, &plain_conv(&x, &w, geometry), 1e-5);
+    }
+}
+
+#[test]
+fn a_convolution_in_several_bands_ends_with_bias_activation_and_residual() {
+    let (x, w) = (random_tensor(12, &[2, 25, 60, 40]), random_tensor(13, &[18, 40, 3, 3]));
+    let (bias, residual) = (random_tensor(14, &[18]), random_tensor(15, &[2, 25, 60, 18]));
+    let geometry = Conv2d::padded(1);
+    let got = conv2d(
+        &x,
+        &Param::new(w.clone()),
+        Some(&Param::new(bias.clone())),
+        geometry,
+        Activation::Relu,
+        Some(&residual),
+    );
+    let plain = plain_conv(&x, &w, geometry);
+    let values = plain.data().iter().zip(residual.data()).enumerate();
+    let expected = values.map(|(i, (y, r))| (y + bias.data()[i % 18]).max(0.0) + r);
+    assert_close(&got, &Tensor::from_vec(expected.collect(), got.shape()), 1e-5);
+}
+
+#[test]
+fn a_convolution_of_a_doubled_picture_is_that_of_its_copy() {
+    for [batch, height, width, inputs, outputs] in
+        [[2, 3, 5, 7, 9], [1, 1, 1, 1, 1], [1, 19, 24, 60, 18], [1, 2, 7, 3, 40]]
+    {
+        let x = random_tensor(16, &[batch, height, width, inputs]);
+        let (w, bias) = (
+            random_tensor(17, &[outputs, inputs, 3, 3]),
+            random_tensor(18, &[outputs]),
+        );
+        let got = upsample_conv2d(&x, &Param::new(w.clone()), Some(&Param::new(bias.clone())));
+        let plain = plain_conv(&upsample_nearest_2x(&x), &w, Conv2d::padded(1));
+        let expected = plain
+            .data()
+            .iter()
+            .enumerate()
+            .map(|(i, y)| y + bias.data()[i % outputs]);
+        assert_close(&got, &Tensor::from_vec(expected.collect(), plain.shape()), 1e-5);
+        if batch == 2 {
+            let frozen = Param::new(w);
+            check_gradients(&[x], |t| upsample_conv2d(&t[0], &frozen, None), 2e-3);
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The file that describes a whole run: data, networks, and one section a stage.
 
 use crate::error::{Error, Result};
-use crate::noise_schedule::NUM_TRAIN_TIMESTEPS;
+use crate::noise_schedule::{NUM_TRAIN_TIMESTEPS, NoiseSchedule};
 use crate::trainer::LoopConfig;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -227,6 +227,8 @@ pub struct DistillStage {
     pub guidance_scale: f32,
     /// Number of segments of the noise schedule (50 in the LCM paper; fewer converge sooner).
     pub ddim_steps: usize,
+    /// The timesteps that bound the segments instead, from the noisiest down: those that the teacher is sampled with.
+    pub timesteps: Option<Vec<usize>>,
     pub max_noise_share: f32,
     /// Decay of the average of the student that answers for the target (0.95 in the LCM paper).
     pub target_decay: f32,
@@ -242,6 +244,7 @@ impl Default for DistillStage {
             batch_size: 48,
             guidance_scale: 2.0,
             ddim_steps: 10,
+            timesteps: None,
             max_noise_share: 0.5,
             target_decay: 0.95,
             huber_c: 0.1,
@@ -298,6 +301,21 @@ impl TrainConfig {
                 Err(Error::Config(message))
             }
         }
+    }
+
+    /// The timesteps of the consistency targets, from the noisiest down.
+    pub fn distill_timesteps(&self) -> Result<Vec<usize>> {
+        let stage = &self.distill;
+        let timesteps = stage
+            .timesteps
+            .clone()
+            .unwrap_or_else(|| NoiseSchedule::trailing(stage.ddim_steps));
+        let falling = timesteps.windows(2).all(|pair| pair[0] > pair[1]);
+        if falling && timesteps.last().is_some_and(|&t| t > 0) && timesteps[0] < NUM_TRAIN_TIMESTEPS {
+            return Ok(timesteps);
+        }
+        let message = format!("distill.timesteps is {timesteps:?}, expected falling ones between 1 and 999");
+        Err(Error::Config(message))
     }
 
     /// Does it sample as the LCM scheduler does (what suits a student), or as Euler?

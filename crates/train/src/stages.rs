@@ -160,7 +160,9 @@ pub fn distill(config: &TrainConfig, budget: Budget, resume: bool) -> Result<Sum
     let (student, target) = (trained_teacher(config)?.0, trained_teacher(config)?.0);
     let (data, prompts) = text_latents(config, text.max_length(), config.seed + 5)?;
     let stage = config.distill.clone();
-    let mut objective = ConsistencyDistillation::new(student, target, teacher.network, text, data, prompts, stage);
+    let ladder = config.distill_timesteps()?;
+    let mut objective =
+        ConsistencyDistillation::new(student, target, teacher.network, text, data, prompts, stage, ladder);
     let summary = run(
         &mut objective,
         &config.distill.training,

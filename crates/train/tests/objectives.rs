@@ -136,7 +136,6 @@ fn the_student_approaches_its_consistency_target() {
     let (student, target, frozen) = (make(), make(), make().network);
     let stage = DistillStage {
         batch_size: 8,
-        ddim_steps: 4,
         ..DistillStage::default()
     };
     let text = TextEncoders::new(&configs(), 2).unwrap();
@@ -150,7 +149,16 @@ fn the_student_approaches_its_consistency_target() {
             });
         }
     }
-    let mut objective = ConsistencyDistillation::new(student, target, frozen, text, data(), prompts(), stage);
+    let mut objective = ConsistencyDistillation::new(
+        student,
+        target,
+        frozen,
+        text,
+        data(),
+        prompts(),
+        stage,
+        vec![999, 749, 499, 249],
+    );
     let (before, after) = before_and_after(&mut objective, 60);
     assert!(after < 0.7 * before, "{before} -> {after}");
 }

@@ -1,6 +1,7 @@
 //! Convolution as an implicit GEMM: the rows of the left matrix are gathered from the
 //! channels-last picture while they are packed, tap by tap, so im2col is never stored.
 
+use crate::cpu::direct;
 use crate::cpu::gemm::{self, Epilogue, Left, Packed, interleave};
 use crate::cpu::parallel::zeros;
 use crate::cuda::ConvolutionSizes;
@@ -10,6 +11,13 @@ use std::ops::Range;
 
 const FORWARD: u8 = 0;
 const BACKWARD: u8 = 1;
+/// [`BACKWARD`] with the taps in reverse: the gradient is then a convolution like any other.
+const BACKWARD_DIRECT: u8 = 2;
+/// The four kernels for a doubled picture.
+const DOUBLED: u8 = 3;
+
+/// Up to so many output channels the direct way is faster than the one that packs.
+const DIRECT_OUTPUTS: usize = 128;
 
 /// All sizes of one convolution.
 #[derive(Clone, Copy, Debug)]
@@ -86,6 +94,22 @@ impl Shape {
     /// A 1x1 convolution that touches each pixel once is a plain matrix product.
     fn is_pointwise(&self) -> bool {
         self.taps() == 1 && self.stride == 1 && (self.out_height, self.out_width) == (self.height, self.width)
+    }
+
+    /// As the direct way wants it, `channels` to `outputs`, if it is faster.
+    fn direct(&self, channels: usize, outputs: usize) -> Option<direct::Shape> {
+        let centred = (self.top, self.left) == (self.kh / 2, self.kw / 2) && self.kh % 2 == 1 && self.kw % 2 == 1;
+        let same_size = (self.out_height, self.out_width) == (self.height, self.width);
+        let fits = self.stride == 1 && centred && same_size && self.taps() > 1;
+        let some = self.out_pixels() * channels * outputs > 0;
+        (fits && some && outputs <= DIRECT_OUTPUTS).then_some(direct::Shape {
+            batch: self.batch,
+            height: self.height,
+            width: self.width,
+            channels,
+            outputs,
+            kernel: direct::Kernel::Centred(self.kh, self.kw),
+        })
     }
 
     /// The windows of output pixels `range`: where each begins to read the picture.
@@ -258,40 +282,97 @@ pub(crate) fn forward(
         act,
         residual: residual.map(Tensor::data),
     };
-    let out = gather_product(
-        s,
-        [m, n, k],
-        x,
-        |rows| s.windows(rows),
-        |window, ky, kx| s.source(window, ky, kx),
-        &packed,
-        &epilogue,
-    );
+    let out = match (s.direct(s.inputs, s.outputs), &*packed) {
+        (Some(shape), Packed::F32(panels)) => direct::convolve(&shape, x.data(), panels, &epilogue),
+        _ => gather_product(
+            s,
+            [m, n, k],
+            x,
+            |rows| s.windows(rows),
+            |window, ky, kx| s.source(window, ky, kx),
+            &packed,
+            &epilogue,
+        ),
+    };
     Tensor::from_vec(out, &out_shape)
+}
+
+/// A 3x3 convolution in f32, one pixel of padding, of the picture doubled by repetition.
+pub(crate) fn forward_doubled(x: &Tensor, weight: &Param, bias: Option<&Tensor>) -> Tensor {
+    let (&[batch, height, width, channels], &[outputs, inputs, 3, 3]) = (x.shape(), &weight.shape()[..]) else {
+        panic!("a doubled convolution wants x [B,H,W,C] and weight [O,C,3,3]");
+    };
+    assert_eq!(channels, inputs, "a doubled convolution: x {:?}", x.shape());
+    let packed = weight.packed(DOUBLED, |w, _| Packed::F32(doubled_panels(w.data(), inputs, outputs)));
+    let Packed::F32(panels) = &*packed else {
+        unreachable!("packed in f32 above")
+    };
+    let shape = direct::Shape {
+        batch,
+        height,
+        width,
+        channels,
+        outputs,
+        kernel: direct::Kernel::Doubled,
+    };
+    let epilogue = Epilogue {
+        bias: bias.map(Tensor::data),
+        ..Epilogue::NONE
+    };
+    let out = direct::convolve(&shape, x.data(), panels, &epilogue);
+    Tensor::from_vec(out, &[batch, 2 * height, 2 * width, outputs])
+}
+
+/// `weight` `[outputs, inputs, 3, 3]` as [`direct::convolve`] wants it for a doubled picture.
+fn doubled_panels(weight: &[f32], inputs: usize, outputs: usize) -> Vec<f32> {
+    let part = |down: usize, right: usize| {
+        gemm::pack_right(outputs, 4 * inputs, |cols, nr, panel| {
+            for (tap, values) in panel.chunks_exact_mut(inputs * nr).enumerate() {
+                let taps = (
+                    direct::doubled_taps(down, tap / 2),
+                    direct::doubled_taps(right, tap % 2),
+                );
+                for (i, values) in values.chunks_exact_mut(nr).enumerate() {
+                    for (value, o) in values.iter_mut().zip(cols.clone()) {
+                        let kernel = &weight[(o * inputs + i) * 9..][..9];
+                        let rows = taps.0.clone().map(|ky| &kernel[3 * ky..][taps.1.clone()]);
+                        *value = rows.flatten().sum();
+                    }
+                }
+            }
+        })
+    };
+    [part(0, 0), part(0, 1), part(1, 0), part(1, 1)].concat()
 }
 
 pub(crate) fn grad_input(s: &Shape, g: &Tensor, weight: &Param) -> Tensor {
     let (m, n, k) = (s.batch * s.height * s.width, s.inputs, s.taps() * s.outputs);
-    let packed = weight.packed(BACKWARD, |w, _| {
+    let direct = s.direct(s.outputs, s.inputs);
+    let usage = if direct.is_some() { BACKWARD_DIRECT } else { BACKWARD };
+    let packed = weight.packed(usage, |w, _| {
         Packed::F32(gemm::pack_right(n, k, |cols, nr, panel| {
             for o in 0..s.outputs {
                 for t in 0..s.taps() {
+                    let tap = if direct.is_some() { s.taps() - 1 - t } else { t };
                     for (value, i) in panel[(t * s.outputs + o) * nr..].iter_mut().zip(cols.clone()) {
-                        *value = w.data()[(o * s.inputs + i) * s.taps() + t];
+                        *value = w.data()[(o * s.inputs + i) * s.taps() + tap];
                     }
                 }
             }
         }))
     });
-    let out = gather_product(
-        s,
-        [m, n, k],
-        g,
-        |rows| s.readers(rows),
-        |window, ky, kx| s.reader(window, ky, kx),
-        &packed,
-        &Epilogue::NONE,
-    );
+    let out = match (direct, &*packed) {
+        (Some(shape), Packed::F32(panels)) => direct::convolve(&shape, g.data(), panels, &Epilogue::NONE),
+        _ => gather_product(
+            s,
+            [m, n, k],
+            g,
+            |rows| s.readers(rows),
+            |window, ky, kx| s.reader(window, ky, kx),
+            &packed,
+            &Epilogue::NONE,
+        ),
+    };
     Tensor::from_vec(out, &[s.batch, s.height, s.width, s.inputs])
 }
 

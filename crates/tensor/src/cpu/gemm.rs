@@ -16,6 +16,19 @@ type MicroKernel = unsafe fn(k: usize, a: *const f32, b: *const f32, tile: *mut 
 /// The same on bf16, two values of `k` in each word: `tile[mr × nr] = a[pairs × mr]ᵀ · b[pairs × nr]`, summed in f32.
 type PairKernel = unsafe fn(pairs: usize, a: *const u32, b: *const u32, tile: *mut f32);
 
+/// A left matrix that is not packed: row r begins at `r · row_stride` and consists of `segments` runs of `length` values,
+/// `segment_stride` apart.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Windows {
+    pub segments: usize,
+    pub length: usize,
+    pub segment_stride: usize,
+    pub row_stride: usize,
+}
+
+/// [`MicroKernel`] with the left matrix where it lies.
+type WindowKernel = unsafe fn(windows: &Windows, a: *const f32, b: *const f32, tile: *mut f32);
+
 /// The micro-kernels of a machine and their register block.
 pub(crate) struct Kernel {
     pub name: &'static str,
@@ -23,10 +36,21 @@ pub(crate) struct Kernel {
     pub nr: usize,
     run: MicroKernel,
     run_bf16: PairKernel,
+    run_windows: WindowKernel,
+}
+
+impl Kernel {
+    /// `tile[mr × nr] = a · b`: the windows at the start of `a`, and a packed panel.
+    pub fn windows(&self, windows: &Windows, a: &[f32], b: &[f32], tile: &mut [f32; MAX_TILE]) {
+        let last = (self.mr - 1) * windows.row_stride + (windows.segments - 1) * windows.segment_stride;
+        assert!(a.len() >= last + windows.length && b.len() >= windows.segments * windows.length * self.nr);
+        // SAFETY: what the kernel reads of a and b was checked to be there; a tile holds mr x nr values.
+        unsafe { (self.run_windows)(windows, a.as_ptr(), b.as_ptr(), tile.as_mut_ptr()) };
+    }
 }
 
 /// Largest register block of any kernel.
-const MAX_TILE: usize = 12 * 32;
+pub(crate) const MAX_TILE: usize = 12 * 32;
 /// Widest register block of any kernel, in rows or columns.
 const MAX_WIDTH: usize = 32;
 /// Depth of a block: `KC × nr` of the right matrix stays in L1.
@@ -52,6 +76,7 @@ pub(crate) fn kernel() -> &'static Kernel {
                     } else {
                         bf16::avx512_12x32
                     },
+                    run_windows: x86::avx512_12x32_windows,
                 };
             }
             if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
@@ -61,6 +86,7 @@ pub(crate) fn kernel() -> &'static Kernel {
                     nr: 16,
                     run: x86::avx2_6x16,
                     run_bf16: bf16::avx2_6x16,
+                    run_windows: x86::avx2_6x16_windows,
                 };
             }
         }
@@ -70,6 +96,7 @@ pub(crate) fn kernel() -> &'static Kernel {
             nr: 8,
             run: portable_6x8,
             run_bf16: bf16::portable_6x8,
+            run_windows: portable_6x8_windows,
         }
     })
 }
@@ -77,9 +104,10 @@ pub(crate) fn kernel() -> &'static Kernel {
 #[cfg(target_arch = "x86_64")]
 #[allow(clippy::wildcard_imports)] // intrinsics, by the dozen
 mod x86 {
+    use super::Windows;
     use std::arch::x86_64::*;
 
-    // SAFETY of both: the caller passes k·mr and k·nr readable values, mr·nr writable ones, and
+    // SAFETY of all: the caller passes k·mr and k·nr readable values, mr·nr writable ones, and
     // runs them only where the target features were detected.
     #[target_feature(enable = "avx2,fma")]
     pub unsafe fn avx2_6x16(k: usize, mut a: *const f32, mut b: *const f32, tile: *mut f32) {
@@ -124,6 +152,62 @@ mod x86 {
             }
         }
     }
+
+    #[target_feature(enable = "avx2,fma")]
+    pub unsafe fn avx2_6x16_windows(windows: &Windows, a: *const f32, mut b: *const f32, tile: *mut f32) {
+        unsafe {
+            let mut acc = [[_mm256_setzero_ps(); 2]; 6];
+            for segment in 0..windows.segments {
+                let mut top = a.add(segment * windows.segment_stride);
+                let mut bottom = top.add(3 * windows.row_stride);
+                for _ in 0..windows.length {
+                    let b0 = _mm256_loadu_ps(b);
+                    let b1 = _mm256_loadu_ps(b.add(8));
+                    for (half, rows) in [top, bottom].into_iter().zip(acc.chunks_exact_mut(3)) {
+                        for (r, row) in rows.iter_mut().enumerate() {
+                            let x = _mm256_broadcast_ss(&*half.add(r * windows.row_stride));
+                            row[0] = _mm256_fmadd_ps(x, b0, row[0]);
+                            row[1] = _mm256_fmadd_ps(x, b1, row[1]);
+                        }
+                    }
+                    (top, bottom) = (top.add(1), bottom.add(1));
+                    b = b.add(16);
+                }
+            }
+            for (r, row) in acc.iter().enumerate() {
+                _mm256_storeu_ps(tile.add(r * 16), row[0]);
+                _mm256_storeu_ps(tile.add(r * 16 + 8), row[1]);
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx512f")]
+    pub unsafe fn avx512_12x32_windows(windows: &Windows, a: *const f32, mut b: *const f32, tile: *mut f32) {
+        unsafe {
+            let mut acc = [[_mm512_setzero_ps(); 2]; 12];
+            for segment in 0..windows.segments {
+                let start = a.add(segment * windows.segment_stride);
+                let mut quarters = [0, 3, 6, 9].map(|r| start.add(r * windows.row_stride));
+                for _ in 0..windows.length {
+                    let b0 = _mm512_loadu_ps(b);
+                    let b1 = _mm512_loadu_ps(b.add(16));
+                    for (quarter, rows) in quarters.iter_mut().zip(acc.chunks_exact_mut(3)) {
+                        for (r, row) in rows.iter_mut().enumerate() {
+                            let x = _mm512_set1_ps(*quarter.add(r * windows.row_stride));
+                            row[0] = _mm512_fmadd_ps(x, b0, row[0]);
+                            row[1] = _mm512_fmadd_ps(x, b1, row[1]);
+                        }
+                        *quarter = quarter.add(1);
+                    }
+                    b = b.add(32);
+                }
+            }
+            for (r, row) in acc.iter().enumerate() {
+                _mm512_storeu_ps(tile.add(r * 32), row[0]);
+                _mm512_storeu_ps(tile.add(r * 32 + 16), row[1]);
+            }
+        }
+    }
 }
 
 // SAFETY: the caller passes 6·k and 8·k readable values and 48 writable ones.
@@ -139,16 +223,40 @@ unsafe fn portable_6x8(k: usize, a: *const f32, b: *const f32, tile: *mut f32) {
     for (a, b) in a.chunks_exact(6).zip(b.chunks_exact(8)) {
         for (row, &x) in acc.iter_mut().zip(a) {
             for (sum, &y) in row.iter_mut().zip(b) {
-                *sum = if cfg!(target_arch = "aarch64") {
-                    x.mul_add(y, *sum)
-                } else {
-                    x * y + *sum
-                };
+                *sum = multiply_add(x, y, *sum);
             }
         }
     }
     for (out, row) in tile.chunks_exact_mut(8).zip(&acc) {
         out.copy_from_slice(row);
+    }
+}
+
+// SAFETY: the caller passes the windows of 6 rows, 8 values of b for each of their values, and 48 writable ones.
+unsafe fn portable_6x8_windows(windows: &Windows, a: *const f32, b: *const f32, tile: *mut f32) {
+    let mut acc = [[0.0f32; 8]; 6];
+    for segment in 0..windows.segments {
+        for k in 0..windows.length {
+            let at = segment * windows.segment_stride + k;
+            let b = unsafe { std::slice::from_raw_parts(b.add((segment * windows.length + k) * 8), 8) };
+            for (r, row) in acc.iter_mut().enumerate() {
+                let x = unsafe { *a.add(at + r * windows.row_stride) };
+                for (sum, &y) in row.iter_mut().zip(b) {
+                    *sum = multiply_add(x, y, *sum);
+                }
+            }
+        }
+    }
+    let tile = unsafe { std::slice::from_raw_parts_mut(tile, 48) };
+    tile.copy_from_slice(acc.as_flattened());
+}
+
+/// `x·y + sum`, fused where that is the machine's baseline.
+fn multiply_add(x: f32, y: f32, sum: f32) -> f32 {
+    if cfg!(target_arch = "aarch64") {
+        x.mul_add(y, sum)
+    } else {
+        x * y + sum
     }
 }
 
@@ -173,9 +281,25 @@ impl Epilogue<'_> {
                 *x += b;
             }
         }
-        self.act.apply_slice(row);
+        self.finish(row, offset);
+    }
+
+    /// The same for whole rows of `n` columns.
+    pub fn apply_rows(&self, rows: &mut [f32], n: usize, offset: usize) {
+        if let Some(bias) = self.bias {
+            for row in rows.chunks_exact_mut(n) {
+                for (x, b) in row.iter_mut().zip(bias) {
+                    *x += b;
+                }
+            }
+        }
+        self.finish(rows, offset);
+    }
+
+    fn finish(&self, values: &mut [f32], offset: usize) {
+        self.act.apply_slice(values);
         if let Some(residual) = self.residual {
-            for (x, r) in row.iter_mut().zip(&residual[offset..]) {
+            for (x, r) in values.iter_mut().zip(&residual[offset..]) {
                 *x += r;
             }
         }

@@ -14,7 +14,7 @@ mod resample;
 
 pub use activation::{Activation, activation, geglu};
 pub use attention::attention;
-pub use conv2d::{Conv2d, conv2d};
+pub use conv2d::{Conv2d, conv2d, upsample_conv2d};
 pub use depthwise::depthwise_conv2d;
 pub use elementwise::{add, add_per_sample_channel, affine, combine_per_sample, mul, sub, weighted_sum};
 pub use embedding::{add_positions, embedding, gather_rows};

@@ -25,11 +25,12 @@ pub struct ConsistencyDistillation {
     prompts: SamplePrompts,
     config: DistillStage,
     schedule: NoiseSchedule,
-    /// Descending, 999 first.
+    /// Descending.
     ladder: Vec<usize>,
 }
 
 impl ConsistencyDistillation {
+    /// `ladder`: the timesteps of [`TrainConfig::distill_timesteps`](crate::TrainConfig::distill_timesteps).
     /// `student` and `target` start as copies of `teacher`; the text encoders stay frozen.
     pub fn new(
         student: Component<Unet2dCondition>,
@@ -39,9 +40,9 @@ impl ConsistencyDistillation {
         data: TextLatents,
         prompts: SamplePrompts,
         config: DistillStage,
+        ladder: Vec<usize>,
     ) -> Self {
         let params = crate::networks::prefixed("unet", &student.params);
-        let ladder = NoiseSchedule::trailing(config.ddim_steps);
         Self {
             student,
             target,
@@ -56,7 +57,7 @@ impl ConsistencyDistillation {
         }
     }
 
-    /// Rungs of the ladder: 0 (pure noise) for `max_noise_share`, uniform for the rest.
+    /// Rungs of the ladder: 0 (the noisiest) for `max_noise_share`, uniform for the rest.
     fn rungs(&self, step: u64, n: usize) -> Vec<usize> {
         let draws = uniform(self.data.seed, purpose::TIMESTEP, step, 2 * n);
         draws
