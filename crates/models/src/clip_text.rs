@@ -4,7 +4,7 @@
 use crate::config::{Neutral, Plain, invalid};
 use crate::layers::{LayerNorm, Linear, Start};
 use prima_checkpoint::{Error, Init, ParamSource};
-use prima_tensor::{Activation, Param, Tensor, add_positions, attention, embedding, gather_rows};
+use prima_tensor::{Activation, Param, Tensor, add_positions, attention_in, embedding, gather_rows};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -193,7 +193,8 @@ impl EncoderLayer {
             self.k.forward(&normed),
             self.v.forward(&normed),
         );
-        let x = self.out.plus(&attention(&q, &k, &v, self.heads, true), x);
+        let mixed = attention_in(self.q.dtype(), &q, &k, &v, self.heads, true);
+        let x = self.out.plus(&mixed, x);
         let hidden = self.fc1.activated(&self.layer_norm2.forward(&x), self.activation);
         self.fc2.plus(&hidden, &x)
     }

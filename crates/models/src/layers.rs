@@ -1,7 +1,7 @@
 //! The parametrised layers that every network is made of.
 
 use prima_checkpoint::{Error, Init, ParamSource};
-use prima_tensor::{Activation, Conv2d, Param, Tensor};
+use prima_tensor::{Activation, Conv2d, DType, Param, Tensor};
 
 /// How a layer's weight starts when it is trained from scratch.
 #[derive(Clone, Copy)]
@@ -51,6 +51,11 @@ impl Linear {
             .then(|| source.param(&format!("{name}.bias"), &[outputs], start.bias(inputs)))
             .transpose()?;
         Ok(Self { weight, bias })
+    }
+
+    /// What the weight is kept in.
+    pub fn dtype(&self) -> DType {
+        self.weight.dtype()
     }
 
     pub fn forward(&self, x: &Tensor) -> Tensor {

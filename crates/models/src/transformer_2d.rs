@@ -5,7 +5,7 @@ use crate::config::invalid;
 use crate::layers::{Conv, GroupNorm, LayerNorm, Linear, Start};
 use crate::{Cancelled, check};
 use prima_checkpoint::{Error, ParamSource};
-use prima_tensor::{Tensor, attention, geglu};
+use prima_tensor::{Tensor, attention_in, geglu};
 
 const GROUP_NORM_EPS: f32 = 1e-6;
 const LAYER_NORM_EPS: f32 = 1e-5;
@@ -65,7 +65,8 @@ impl Attention {
             self.to_k.forward(context),
             self.to_v.forward(context),
         );
-        self.to_out.plus(&attention(&q, &k, &v, self.heads, false), residual)
+        let mixed = attention_in(self.to_q.dtype(), &q, &k, &v, self.heads, false);
+        self.to_out.plus(&mixed, residual)
     }
 }
 

@@ -32,7 +32,7 @@ pub use tensor::Tensor;
 
 /// Name of the matrix kernel chosen for this machine.
 pub fn kernel_name() -> &'static str {
-    cpu::gemm::kernel().name
+    cpu::kernel::kernel().name
 }
 
 /// The features of this processor that kernels are chosen by.

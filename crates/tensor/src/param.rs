@@ -1,5 +1,5 @@
 use crate::autograd::Node;
-use crate::cpu::gemm::Packed;
+use crate::cpu::pack::Packed;
 use crate::cuda::{Array, Form};
 use crate::{DType, Tensor};
 use half::bf16;

@@ -2,8 +2,9 @@
 //! only one block of scores exists at a time.
 
 use crate::Tensor;
-use crate::cpu::gemm::{Scratch, View, gemm_serial};
+use crate::cpu::gemm::{Scratch, gemm_serial};
 use crate::cpu::math::{dispatch, exp, exp_slice};
+use crate::cpu::pack::View;
 use crate::cuda::AttentionSizes;
 use rayon::prelude::*;
 
@@ -12,12 +13,12 @@ const KEY_BLOCK: usize = 256;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shape {
-    batch: usize,
-    queries: usize,
-    keys: usize,
-    heads: usize,
-    dim: usize,
-    causal: bool,
+    pub batch: usize,
+    pub queries: usize,
+    pub keys: usize,
+    pub heads: usize,
+    pub dim: usize,
+    pub causal: bool,
 }
 
 impl Shape {
@@ -56,11 +57,11 @@ impl Shape {
         }
     }
 
-    fn width(&self) -> usize {
+    pub fn width(&self) -> usize {
         self.heads * self.dim
     }
 
-    fn scale(&self) -> f32 {
+    pub fn scale(&self) -> f32 {
         1.0 / (self.dim as f32).sqrt()
     }
 
@@ -74,8 +75,13 @@ impl Shape {
         }
     }
 
+    /// One row of that: `D` values.
+    pub fn row<'a>(&self, data: &'a [f32], length: usize, b: usize, h: usize, row: usize) -> &'a [f32] {
+        &self.view(data, length, b, h, row).data[..self.dim]
+    }
+
     /// How many of the keys `first..first + len` query `row` sees.
-    fn visible(&self, row: usize, first: usize, len: usize) -> usize {
+    pub fn visible(&self, row: usize, first: usize, len: usize) -> usize {
         if self.causal {
             (row + 1).saturating_sub(first).min(len)
         } else {

@@ -1,23 +1,72 @@
 //! bf16 products: weights and activations rounded to bf16, sums in f32. With AVX-512-bf16 a pair of products is one
 //! instruction; elsewhere the pairs are widened in registers, which saves memory and its traffic, not arithmetic.
 
-/// Appends a panel `[k][width]` as pairs `[k / 2][width]`: the even `k` in the low half of each word, zero after an
-/// odd end.
-pub(crate) fn append_pairs(panel: &[f32], width: usize, out: &mut Vec<u32>) {
-    for two in panel.chunks(2 * width) {
+use crate::cpu::kernel::MAX_WIDTH;
+use crate::cpu::math::dispatch;
+use crate::cpu::pack::interleave;
+
+/// Two values, rounded, in the halves of a word.
+#[inline(always)]
+fn pair(even: f32, odd: f32) -> u32 {
+    rounded(even) >> 16 | rounded(odd) & 0xffff_0000
+}
+
+/// The bf16 nearest to `x`, ties to even, in the high half; below it is what was cut off. Without a branch for NaN, of
+/// which some become infinite.
+#[inline(always)]
+pub(crate) fn rounded(x: f32) -> u32 {
+    let bits = x.to_bits();
+    bits.wrapping_add(0x7fff + (bits >> 16 & 1))
+}
+
+#[inline(always)]
+fn pair_depths_body<const FMA: bool>(panel: &[f32], width: usize, out: &mut [u32]) {
+    for (two, out) in panel.chunks(2 * width).zip(out.chunks_exact_mut(width)) {
         let (even, odd) = two.split_at(width);
         if odd.is_empty() {
-            out.extend(even.iter().map(|x| round(*x)));
+            for (word, x) in out.iter_mut().zip(even) {
+                *word = pair(*x, 0.0);
+            }
         } else {
-            out.extend(even.iter().zip(odd).map(|(x, y)| round(*x) | round(*y) << 16));
+            for ((word, x), y) in out.iter_mut().zip(even).zip(odd) {
+                *word = pair(*x, *y);
+            }
         }
     }
 }
 
-/// The bf16 nearest to `x`, ties to even, in the low half. Without a branch for NaN, of which some become infinite.
-fn round(x: f32) -> u32 {
-    let bits = x.to_bits();
-    bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16
+dispatch! {
+    /// A panel `[k][width]` as pairs `[k / 2][width]`: the even `k` in the low half of each word, zero after an odd end.
+    pub(crate) fn pair_depths(panel: &[f32], width: usize, out: &mut [u32]) = pair_depths_body
+}
+
+#[inline(always)]
+fn pair_row_body<const FMA: bool>(row: &[f32], out: &mut [u32]) {
+    let (twos, rest) = row.as_chunks::<2>();
+    for (word, [x, y]) in out.iter_mut().zip(twos) {
+        *word = pair(*x, *y);
+    }
+    if let [last] = rest {
+        out[twos.len()] = pair(*last, 0.0);
+    }
+}
+
+dispatch! {
+    /// A row's values, two and two.
+    fn pair_row(row: &[f32], out: &mut [u32]) = pair_row_body
+}
+
+/// Up to `width` strips of equal length as one panel of pairs, `out[k / 2 · width + r]`; see [`interleave`].
+/// `space` is scratch.
+pub(crate) fn interleave_pairs(strips: &[&[f32]], width: usize, out: &mut [u32], space: &mut Vec<f32>) {
+    let half = strips.first().map_or(0, |strip| strip.len().div_ceil(2));
+    space.resize(strips.len() * half, 0.0);
+    for (strip, out) in strips.iter().zip(space.chunks_exact_mut(half.max(1))) {
+        pair_row(strip, bytemuck::cast_slice_mut(out));
+    }
+    // Words are moved as they are, whatever their type.
+    let rows: [&[f32]; MAX_WIDTH] = std::array::from_fn(|r| space.get(r * half..(r + 1) * half).unwrap_or(&[]));
+    interleave(&rows[..strips.len()], width, bytemuck::cast_slice_mut(out));
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -140,8 +189,8 @@ mod tests {
     fn pairs_are_rounded_to_nearest_even_and_padded_with_zero() {
         // 1 + 2^-8 lies between two bf16 values, the even one is 1; 1 + 3 2^-8 goes up to 1 + 2^-6.
         let panel = [1.0, 1.0 + 2.0f32.powi(-8), -3.0, 1.0 + 3.0 * 2.0f32.powi(-8), 0.5, 1e-3];
-        let mut out = Vec::new();
-        append_pairs(&panel, 2, &mut out);
+        let mut out = [0; 4];
+        pair_depths(&panel, 2, &mut out);
         let bits = |x: f32| u32::from(half::bf16::from_f32(x).to_bits());
         let word = |even: f32, odd: f32| bits(even) | bits(odd) << 16;
         assert_eq!(
@@ -153,5 +202,22 @@ mod tests {
                 word(1e-3, 0.0)
             ]
         );
+    }
+    #[test]
+    fn strips_become_the_same_panel_as_their_transpose() {
+        for (count, len) in [(1, 1), (12, 7), (5, 64), (12, 34)] {
+            let strips: Vec<Vec<f32>> = (0..count)
+                .map(|r| (0..len).map(|k| (r * 37 + k) as f32 * 0.317 - 5.0).collect())
+                .collect();
+            let panel: Vec<f32> = (0..len * 12)
+                .map(|i| strips.get(i % 12).map_or(0.0, |strip| strip[i / 12]))
+                .collect();
+            let words = len.div_ceil(2) * 12;
+            let (mut want, mut got) = (vec![0; words], vec![1; words]);
+            pair_depths(&panel, 12, &mut want);
+            let strips: Vec<&[f32]> = strips.iter().map(Vec::as_slice).collect();
+            interleave_pairs(&strips, 12, &mut got, &mut Vec::new());
+            assert_eq!(got, want, "{count} strips of {len}");
+        }
     }
 }

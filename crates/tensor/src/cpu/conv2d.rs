@@ -1,8 +1,11 @@
 //! Convolution as an implicit GEMM: the rows of the left matrix are gathered from the
 //! channels-last picture while they are packed, tap by tap, so im2col is never stored.
 
+use crate::cpu::bf16::interleave_pairs;
 use crate::cpu::direct;
-use crate::cpu::gemm::{self, Epilogue, Left, Packed, interleave};
+use crate::cpu::gemm::{self, Epilogue, Left, pairs_of_values};
+use crate::cpu::kernel::kernel;
+use crate::cpu::pack::{Packed, interleave, pack_right, pack_right_rows};
 use crate::cpu::parallel::zeros;
 use crate::cuda::ConvolutionSizes;
 use crate::{Activation, Conv2d, Param, Tensor};
@@ -196,13 +199,20 @@ struct Gather<'a, W, F> {
     at: F,
 }
 
-impl<W, F> Left for Gather<'_, W, F>
+impl<W, F> Gather<'_, W, F>
 where
     W: Fn(Range<usize>) -> Vec<Window> + Sync,
     F: Fn(Window, usize, usize) -> Option<usize> + Sync,
 {
-    fn pack(&self, rows: Range<usize>, ks: Range<usize>, mr: usize, out: &mut [f32]) {
-        let depth = ks.len();
+    /// `put(panel, depths, strips)` for each panel of `mr` rows and each run of channels of one tap in the depths `ks`,
+    /// counted from their first.
+    fn runs(
+        &self,
+        rows: Range<usize>,
+        ks: Range<usize>,
+        mr: usize,
+        mut put: impl FnMut(usize, Range<usize>, &[&[f32]]),
+    ) {
         let windows = (self.windows)(rows);
         let mut strips: Vec<&[f32]> = Vec::with_capacity(mr);
         let mut k = ks.start;
@@ -210,7 +220,7 @@ where
             let (tap, channel) = (k / self.channels, k % self.channels);
             let len = (self.channels - channel).min(ks.end - k);
             let (ky, kx) = (tap / self.kw, tap % self.kw);
-            for (windows, panel) in windows.chunks(mr).zip(out.chunks_exact_mut(mr * depth)) {
+            for (panel, windows) in windows.chunks(mr).enumerate() {
                 strips.clear();
                 for window in windows {
                     let strip = match (self.at)(*window, ky, kx) {
@@ -219,9 +229,37 @@ where
                     };
                     strips.push(strip);
                 }
-                interleave(&strips, mr, &mut panel[(k - ks.start) * mr..][..len * mr]);
+                let first = k - ks.start;
+                put(panel, first..first + len, &strips);
             }
             k += len;
+        }
+    }
+}
+
+impl<W, F> Left for Gather<'_, W, F>
+where
+    W: Fn(Range<usize>) -> Vec<Window> + Sync,
+    F: Fn(Window, usize, usize) -> Option<usize> + Sync,
+{
+    fn pack(&self, rows: Range<usize>, ks: Range<usize>, mr: usize, out: &mut [f32]) {
+        let depth = ks.len();
+        self.runs(rows, ks, mr, |panel, run, strips| {
+            let out = &mut out[panel * mr * depth..][..mr * depth];
+            interleave(strips, mr, &mut out[run.start * mr..run.end * mr]);
+        });
+    }
+
+    fn pack_pairs(&self, rows: Range<usize>, ks: Range<usize>, mr: usize, out: &mut [u32], space: &mut Vec<f32>) {
+        let half = ks.len().div_ceil(2);
+        if self.channels.is_multiple_of(2) {
+            // Every run then begins and ends between pairs.
+            self.runs(rows, ks, mr, |panel, run, strips| {
+                let out = &mut out[panel * mr * half..][..mr * half];
+                interleave_pairs(strips, mr, &mut out[run.start / 2 * mr..run.end / 2 * mr], space);
+            });
+        } else {
+            pairs_of_values(self, rows, ks, mr, out, space);
         }
     }
 }
@@ -261,7 +299,7 @@ pub(crate) fn forward(
 ) -> Tensor {
     let (m, n, k) = (s.out_pixels(), s.outputs, s.taps() * s.inputs);
     let packed = weight.packed(FORWARD, |w, dtype| {
-        let values = gemm::pack_right(n, k, |cols, nr, panel| {
+        let values = pack_right(n, k, |cols, nr, panel| {
             for i in 0..s.inputs {
                 for t in 0..s.taps() {
                     for (value, o) in panel[(t * s.inputs + i) * nr..].iter_mut().zip(cols.clone()) {
@@ -303,7 +341,7 @@ pub(crate) fn forward_doubled(x: &Tensor, weight: &Param, bias: Option<&Tensor>)
         panic!("a doubled convolution wants x [B,H,W,C] and weight [O,C,3,3]");
     };
     assert_eq!(channels, inputs, "a doubled convolution: x {:?}", x.shape());
-    let packed = weight.packed(DOUBLED, |w, _| Packed::F32(doubled_panels(w.data(), inputs, outputs)));
+    let packed = weight.packed(DOUBLED, |w, _| doubled_panels(w.data(), inputs, outputs));
     let Packed::F32(panels) = &*packed else {
         unreachable!("packed in f32 above")
     };
@@ -324,25 +362,22 @@ pub(crate) fn forward_doubled(x: &Tensor, weight: &Param, bias: Option<&Tensor>)
 }
 
 /// `weight` `[outputs, inputs, 3, 3]` as [`direct::convolve`] wants it for a doubled picture.
-fn doubled_panels(weight: &[f32], inputs: usize, outputs: usize) -> Vec<f32> {
-    let part = |down: usize, right: usize| {
-        gemm::pack_right(outputs, 4 * inputs, |cols, nr, panel| {
-            for (tap, values) in panel.chunks_exact_mut(inputs * nr).enumerate() {
-                let taps = (
-                    direct::doubled_taps(down, tap / 2),
-                    direct::doubled_taps(right, tap % 2),
-                );
-                for (i, values) in values.chunks_exact_mut(nr).enumerate() {
-                    for (value, o) in values.iter_mut().zip(cols.clone()) {
-                        let kernel = &weight[(o * inputs + i) * 9..][..9];
-                        let rows = taps.0.clone().map(|ky| &kernel[3 * ky..][taps.1.clone()]);
-                        *value = rows.flatten().sum();
-                    }
+fn doubled_panels(weight: &[f32], inputs: usize, outputs: usize) -> Packed {
+    let padded = outputs.next_multiple_of(kernel().nr);
+    Packed::F32(pack_right(4 * padded, 4 * inputs, |cols, nr, panel| {
+        let (part, first) = (cols.start / padded, cols.start % padded);
+        for (tap, values) in panel.chunks_exact_mut(inputs * nr).enumerate() {
+            let rows = direct::doubled_taps(part / 2, tap / 2);
+            let columns = direct::doubled_taps(part % 2, tap % 2);
+            for (i, values) in values.chunks_exact_mut(nr).enumerate() {
+                for (value, o) in values.iter_mut().zip(first..outputs) {
+                    let kernel = &weight[(o * inputs + i) * 9..][..9];
+                    let sums = rows.clone().map(|ky| &kernel[3 * ky..][columns.clone()]);
+                    *value = sums.flatten().sum();
                 }
             }
-        })
-    };
-    [part(0, 0), part(0, 1), part(1, 0), part(1, 1)].concat()
+        }
+    }))
 }
 
 pub(crate) fn grad_input(s: &Shape, g: &Tensor, weight: &Param) -> Tensor {
@@ -350,7 +385,7 @@ pub(crate) fn grad_input(s: &Shape, g: &Tensor, weight: &Param) -> Tensor {
     let direct = s.direct(s.outputs, s.inputs);
     let usage = if direct.is_some() { BACKWARD_DIRECT } else { BACKWARD };
     let packed = weight.packed(usage, |w, _| {
-        Packed::F32(gemm::pack_right(n, k, |cols, nr, panel| {
+        Packed::F32(pack_right(n, k, |cols, nr, panel| {
             for o in 0..s.outputs {
                 for t in 0..s.taps() {
                     let tap = if direct.is_some() { s.taps() - 1 - t } else { t };
@@ -385,30 +420,66 @@ struct GatherTransposed<'a> {
 impl Left for GatherTransposed<'_> {
     fn pack(&self, rows: Range<usize>, ks: Range<usize>, mr: usize, out: &mut [f32]) {
         let s = self.shape;
-        let windows = s.windows(ks.clone());
-        for (p, panel) in out.chunks_exact_mut(mr * ks.len()).enumerate() {
-            panel.fill(0.0);
-            let mut row = rows.start + p * mr;
-            let end = rows.end.min(row + mr);
-            let mut column = 0;
-            // A panel may straddle taps: each part of it is a run of channels of one tap.
-            while row < end {
-                let (tap, channel) = (row / s.inputs, row % s.inputs);
-                let len = (s.inputs - channel).min(end - row);
-                let (ky, kx) = (tap / s.kw, tap % s.kw);
-                for (window, o) in windows.iter().zip(panel.chunks_exact_mut(mr)) {
-                    if let Some(offset) = s.source(*window, ky, kx) {
-                        // Not copy_from_slice: a call for so few values costs more than the copy.
-                        for (o, x) in o[column..column + len]
-                            .iter_mut()
-                            .zip(&self.data[offset + channel..][..len])
-                        {
-                            *o = *x;
-                        }
+        let panel = mr * ks.len();
+        let windows = s.windows(ks);
+        out.fill(0.0);
+        let mut row = rows.start;
+        while row < rows.end {
+            let (tap, channel) = (row / s.inputs, row % s.inputs);
+            let len = (s.inputs - channel).min(rows.end - row);
+            let (ky, kx) = (tap / s.kw, tap % s.kw);
+            let parts = parts(row - rows.start, len, mr);
+            for (k, window) in windows.iter().enumerate() {
+                if let Some(offset) = s.source(*window, ky, kx) {
+                    let values = &self.data[offset + channel..][..len];
+                    for part in &parts {
+                        let to = part.panel * panel + k * mr + part.column;
+                        copy_few(&values[part.first..][..part.len], &mut out[to..][..part.len]);
                     }
                 }
-                row += len;
-                column += len;
+            }
+            row += len;
+        }
+    }
+}
+
+/// What of a run of rows lies in one panel of `mr`.
+struct Part {
+    panel: usize,
+    column: usize,
+    first: usize,
+    len: usize,
+}
+
+/// The parts of `len` rows from `start` on.
+fn parts(start: usize, len: usize, mr: usize) -> Vec<Part> {
+    let mut parts = Vec::with_capacity(len / mr + 2);
+    let mut first = 0;
+    while first < len {
+        let (panel, column) = ((start + first) / mr, (start + first) % mr);
+        let part = Part {
+            panel,
+            column,
+            first,
+            len: (mr - column).min(len - first),
+        };
+        first += part.len;
+        parts.push(part);
+    }
+    parts
+}
+
+/// Copies up to a register row of values. A call of memcpy for so few costs more than the copy.
+#[inline(always)]
+fn copy_few(from: &[f32], to: &mut [f32]) {
+    match from.len() {
+        12 => to[..12].copy_from_slice(&from[..12]),
+        8 => to[..8].copy_from_slice(&from[..8]),
+        6 => to[..6].copy_from_slice(&from[..6]),
+        4 => to[..4].copy_from_slice(&from[..4]),
+        _ => {
+            for (to, from) in to.iter_mut().zip(from) {
+                *to = *from;
             }
         }
     }
@@ -416,7 +487,7 @@ impl Left for GatherTransposed<'_> {
 
 pub(crate) fn grad_weight(s: &Shape, g: &Tensor, x: &Tensor) -> Tensor {
     let (m, n, k) = (s.taps() * s.inputs, s.outputs, s.out_pixels());
-    let packed = Packed::F32(gemm::pack_right_rows(g.data(), n, k));
+    let packed = Packed::F32(pack_right_rows(g.data(), n, k));
     let left = GatherTransposed {
         shape: s,
         data: x.data(),

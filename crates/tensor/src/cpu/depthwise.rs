@@ -1,6 +1,7 @@
 //! Depthwise convolution over channels-last pictures.
 
 use super::math::{dispatch, mul_add};
+use super::pack::Aligned;
 use super::parallel;
 use crate::Activation;
 
@@ -68,11 +69,13 @@ dispatch! {
 }
 
 /// `[C, taps] -> [taps, C]`.
-pub(crate) fn pack(weight: &[f32], channels: usize) -> Vec<f32> {
+pub(crate) fn pack(weight: &[f32], channels: usize) -> Aligned<f32> {
     let taps = weight.len() / channels;
-    (0..weight.len())
-        .map(|i| weight[i % channels * taps + i / channels])
-        .collect()
+    let mut packed = Aligned::zeros(weight.len());
+    for (i, w) in packed.iter_mut().enumerate() {
+        *w = weight[i % channels * taps + i / channels];
+    }
+    packed
 }
 
 /// `act(x * weight + bias)`, `weight` packed as `[kh, kw, C]`.

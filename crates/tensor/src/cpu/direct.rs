@@ -7,7 +7,8 @@
 //! A 3x3 convolution of a picture that was doubled by repeating its pixels reads each of them more than once: it is four 2x2
 //! convolutions of the picture before, one for each place in a block of 2x2 results, with sums of the weights.
 
-use crate::cpu::gemm::{self, Epilogue, MAX_TILE, Windows};
+use crate::cpu::gemm::Epilogue;
+use crate::cpu::kernel::{Tile, Windows, kernel};
 use crate::cpu::parallel::zeros;
 use rayon::prelude::*;
 use std::cell::RefCell;
@@ -105,7 +106,7 @@ impl Shape {
             padded.resize(end, 0.0);
         }
         // The windows of the last tile may begin behind the last pixel.
-        padded.resize(padded.len() + gemm::kernel().mr * self.channels, 0.0);
+        padded.resize(padded.len() + kernel().mr * self.channels, 0.0);
     }
 
     /// The results of a padded band, before the epilogue.
@@ -119,7 +120,7 @@ impl Shape {
 
     /// The results at `(scale · y + down, scale · x + right)`.
     fn part(&self, padded: &[f32], panels: &[f32], [down, right]: [usize; 2], out: &mut [f32]) {
-        let kernel = gemm::kernel();
+        let kernel = kernel();
         let (mr, nr) = (kernel.mr, kernel.nr);
         let ([kh, kw], scale, stretch) = (self.kernel.size(), self.kernel.scale(), self.stretch());
         let windows = Windows {
@@ -131,13 +132,13 @@ impl Shape {
         // Without what follows the last pixel.
         let places = out.len() / self.results() * stretch - (stretch - self.width);
         let padded = &padded[(down * stretch + right) * self.channels..];
-        let mut tile = [0.0; MAX_TILE];
+        let mut tile = Tile::ZERO;
         for (panel, weights) in panels.chunks_exact(kh * kw * self.channels * nr).enumerate() {
             let cols = panel * nr..self.outputs.min((panel + 1) * nr);
             let (mut y, mut x) = (0, 0);
             for first in (0..places).step_by(mr) {
                 kernel.windows(&windows, &padded[first * self.channels..], weights, &mut tile);
-                for values in tile.chunks_exact(nr).take(mr.min(places - first)) {
+                for values in tile.0.chunks_exact(nr).take(mr.min(places - first)) {
                     if x < self.width {
                         let pixel = (scale * y + down) * scale * self.width + scale * x + right;
                         let at = pixel * self.outputs;

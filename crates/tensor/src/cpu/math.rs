@@ -1,11 +1,12 @@
 //! Elementary functions as plain arithmetic, so that loops over them vectorise.
 //!
-//! Each takes `const FMA: bool`: `true` only inside functions compiled for AVX2 and FMA
+//! Each takes `const FMA: bool`: `true` only inside functions compiled for AVX2 and FMA or AVX-512
 //! (a fused multiply-add outside of them is a slow library call). The polynomials were
 //! fitted for this file (reweighted least squares in f64).
 
-/// Defines `fn name(args)` that runs `body::<true>` compiled for AVX2 and FMA on processors
-/// that have them and `body::<false>` elsewhere. `body` must be `#[inline(always)]`.
+/// Defines `fn name(args)` that runs `body::<true>` compiled for AVX-512 or for AVX2 and FMA on processors that have
+/// them and `body::<false>` elsewhere. `body` must be `#[inline(always)]`. The wider vectors change no result: a body
+/// says in which order it sums.
 macro_rules! dispatch {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:ident) => {
         $(#[$meta])*
@@ -15,6 +16,14 @@ macro_rules! dispatch {
                 #[target_feature(enable = "avx2,fma")]
                 fn wide($($arg: $ty),*) $(-> $ret)? {
                     $body::<true>($($arg),*)
+                }
+                #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw")]
+                fn widest($($arg: $ty),*) $(-> $ret)? {
+                    $body::<true>($($arg),*)
+                }
+                if $crate::cpu::math::has_avx512() {
+                    // SAFETY: the processor has the features that `widest` is compiled for.
+                    return unsafe { widest($($arg),*) };
                 }
                 if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
                     // SAFETY: the processor has the features that `wide` is compiled for.
@@ -26,6 +35,16 @@ macro_rules! dispatch {
     };
 }
 pub(crate) use dispatch;
+
+/// Whether the processor has what `dispatch!` compiles its widest form for.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+pub(crate) fn has_avx512() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512bw")
+}
 
 /// `a * b + c`.
 #[inline(always)]

@@ -1,13 +1,21 @@
-use crate::Tensor;
 use crate::autograd::{is_recording, record};
 use crate::cpu::attention::{self, Shape};
+use crate::cpu::attention_bf16;
+use crate::cpu::kernel::kernel;
 use crate::cuda::{AttentionSizes, LogSums};
 use crate::device::gpu;
+use crate::{DType, Tensor};
 
 /// `softmax(q kᵀ / sqrt(D)) v` per head; the scores are never materialised.
 /// `q` is `[B, Lq, heads·D]`, `k` and `v` `[B, Lk, heads·D]`; the result is shaped like `q`.
 /// `causal`: query i sees keys 0..=i.
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool) -> Tensor {
+    attention_in(DType::F32, q, k, v, heads, causal)
+}
+
+/// [`attention`] of a network whose weights are kept in `dtype`. In bf16 its products may round their factors to bf16, as
+/// the layers around it do: they do so where the processor multiplies bf16 faster than f32 and no tape is recorded.
+pub fn attention_in(dtype: DType, q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool) -> Tensor {
     let shape = Shape::new(q.shape(), k.shape(), v.shape(), heads, causal);
     let inputs = [q, k, v];
     if let Some(gpu) = gpu() {
@@ -16,7 +24,11 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool)
         return record_on_gpu(sizes, out, log_sums, inputs);
     }
     if !is_recording(&inputs) {
-        return attention::forward(&shape, q, k, v).0;
+        return if dtype == DType::BF16 && kernel().multiplies_bf16 {
+            attention_bf16::forward(&shape, q, k, v)
+        } else {
+            attention::forward(&shape, q, k, v).0
+        };
     }
     let (out, log_sums) = attention::forward(&shape, q, k, v);
     let (q_saved, k_saved, v_saved, out_saved) = (q.detach(), k.detach(), v.detach(), out.detach());

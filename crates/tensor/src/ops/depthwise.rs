@@ -1,6 +1,6 @@
 use crate::autograd::is_recording;
 use crate::cpu::depthwise::{self as kernel, Shape};
-use crate::cpu::gemm::Packed;
+use crate::cpu::pack::Packed;
 use crate::cuda::ConvolutionSizes;
 use crate::device::gpu;
 use crate::{Activation, Conv2d, Param, Tensor};

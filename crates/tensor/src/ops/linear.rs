@@ -1,5 +1,6 @@
 use crate::autograd::{is_recording, record};
-use crate::cpu::gemm::{self, Columns, Epilogue, Packed, Rows};
+use crate::cpu::gemm::{self, Columns, Epilogue, Rows};
+use crate::cpu::pack::{Packed, pack_right_rows, pack_right_transposed};
 use crate::device::gpu;
 use crate::{Activation, Param, Tensor, activation, add};
 use rayon::prelude::*;
@@ -53,7 +54,7 @@ fn forward(
         return gpu.linear(x, weight, bias_param, act, residual, &out_shape);
     }
     let packed = weight.packed(FORWARD, |w, dtype| {
-        Packed::new(gemm::pack_right_transposed(w.data(), n, k), k, dtype)
+        Packed::new(pack_right_transposed(w.data(), n, k), k, dtype)
     });
     let epilogue = Epilogue {
         bias: bias.map(Tensor::data),
@@ -71,7 +72,7 @@ fn grad_input(g: &Tensor, weight: &Param, x_shape: &[usize]) -> Tensor {
     let shape = weight.shape();
     let (n, k) = (shape[0], shape[1]);
     let m = g.numel() / n;
-    let packed = weight.packed(BACKWARD, |w, _| Packed::F32(gemm::pack_right_rows(w.data(), k, n)));
+    let packed = weight.packed(BACKWARD, |w, _| Packed::F32(pack_right_rows(w.data(), k, n)));
     let left = Rows { data: g.data(), k: n };
     Tensor::from_vec(gemm::gemm(m, k, n, &left, &packed, &Epilogue::NONE), x_shape)
 }
@@ -82,7 +83,7 @@ fn grad_weight(g: &Tensor, x: &Tensor, weight_shape: &[usize]) -> Tensor {
     }
     let (n, k) = (g.dim(-1), x.dim(-1));
     let m = g.numel() / n;
-    let packed = Packed::F32(gemm::pack_right_rows(x.data(), k, m));
+    let packed = Packed::F32(pack_right_rows(x.data(), k, m));
     let left = Columns { data: g.data(), m: n };
     Tensor::from_vec(gemm::gemm(n, k, m, &left, &packed, &Epilogue::NONE), &[n, k])
 }

@@ -13,7 +13,7 @@ mod norm;
 mod resample;
 
 pub use activation::{Activation, activation, geglu};
-pub use attention::attention;
+pub use attention::{attention, attention_in};
 pub use conv2d::{Conv2d, conv2d, upsample_conv2d};
 pub use depthwise::depthwise_conv2d;
 pub use elementwise::{add, add_per_sample_channel, affine, combine_per_sample, mul, sub, weighted_sum};
