@@ -32,6 +32,7 @@ impl Start {
 }
 
 /// `y = x Wᵀ + b` over the last axis.
+#[derive(Clone)]
 pub(crate) struct Linear {
     weight: Param,
     bias: Option<Param>,
@@ -71,6 +72,7 @@ impl Linear {
 }
 
 /// A convolution over `[B, H, W, C]`.
+#[derive(Clone)]
 pub(crate) struct Conv {
     weight: Param,
     bias: Option<Param>,
@@ -130,6 +132,7 @@ impl Conv {
 }
 
 /// GroupNorm over channels-last activations.
+#[derive(Clone)]
 pub(crate) struct GroupNorm {
     gamma: Param,
     beta: Param,
@@ -170,6 +173,7 @@ impl GroupNorm {
 }
 
 /// LayerNorm over the last axis.
+#[derive(Clone)]
 pub(crate) struct LayerNorm {
     gamma: Param,
     beta: Param,
