@@ -4,10 +4,9 @@ mod common;
 #[path = "../../tensor/tests/common/emulator.rs"]
 mod emulator;
 
-use common::{autoencoder, configs, decoder, distillation, saved, scratch, teacher, training, write_dataset};
+use common::{autoencoder, decoder, distillation, saved, scratch, teacher, training, write_dataset};
 use prima_tensor::{DType, Device, Tensor};
 use prima_train::ema::Ema;
-use prima_train::networks;
 use prima_train::optimizer::{AdamW, AdamWConfig};
 use prima_train::trainer::{Budget, LoopConfig, Objective, Session, run};
 use std::collections::BTreeMap;
@@ -157,10 +156,9 @@ fn every_objective_makes_the_cpus_step() {
     };
     let folder = scratch("emulated-objectives");
     write_dataset(&folder);
-    let vae = || networks::vae(&configs(), 0).unwrap();
     let objectives: [(&str, &dyn Fn() -> Box<dyn Objective>); 4] = [
         ("autoencoder", &|| Box::new(autoencoder(&folder))),
-        ("decoder", &|| Box::new(decoder(&folder, vae()))),
+        ("decoder", &|| Box::new(decoder(&folder, 1).0)),
         ("teacher", &|| Box::new(teacher())),
         ("distill", &|| Box::new(distillation())),
     ];

@@ -4,8 +4,6 @@ mod common;
 
 use common::{autoencoder, configs, decoder, distillation, saved, scratch, teacher, training, write_dataset};
 use prima_models::{ClipTextConfig, Unet2dConditionConfig};
-use prima_tensor::Param;
-use prima_train::networks;
 use prima_train::optimizer::AdamW;
 use prima_train::trainer::{Budget, Objective, Session, run};
 
@@ -59,11 +57,8 @@ fn the_autoencoder_learns() {
 fn the_decoder_learns_from_the_encoder_and_from_the_painter_and_leaves_the_encoder_alone() {
     let folder = scratch("decoder");
     write_dataset(&folder);
-    let vae = networks::vae(&configs(), 0).unwrap();
-    let is_first = |(key, _): &&(String, Param)| key.starts_with("encoder.conv_in");
-    let encoder = vae.params.iter().find(is_first).unwrap().1.clone();
+    let (mut objective, encoder) = decoder(&folder, 2);
     let before_training = encoder.tensor().data().to_vec();
-    let mut objective = decoder(&folder, vae);
     let (before, after) = before_and_after(&mut objective, 12);
     std::fs::remove_dir_all(&folder).unwrap();
     assert!(after < 0.8 * before, "{before} -> {after}");

@@ -1,13 +1,12 @@
 //! A tiny configuration of every network, and data for it.
 #![allow(dead_code)] // each test file uses its own part
 
-use prima_models::AutoencoderKl;
-use prima_tensor::Philox;
+use prima_tensor::{Param, Philox};
 use prima_train::config::{AutoencoderStage, DecoderStage, DistillStage, NetworkConfigs, TeacherStage};
 use prima_train::data::dataset::{FORMAT, Kind, Manifest, NounRecord, SpriteRecord, write_jsonl};
 use prima_train::data::{Composer, ComposerOptions, Dataset, Profile, SIZE_PX, bpe};
 use prima_train::latent_cache::LatentCache;
-use prima_train::networks::{self, Component, TextEncoders};
+use prima_train::networks::{self, TextEncoders};
 use prima_train::objectives::{
     Autoencoder, ConsistencyDistillation, Decoder, Painter, SamplePrompts, Teacher, TextLatents,
 };
@@ -118,8 +117,11 @@ pub fn autoencoder(folder: &Path) -> Autoencoder {
     Autoencoder::new(networks::vae(&configs(), 0).unwrap(), composer, stage, 0).unwrap()
 }
 
-/// The decoder of `vae`, half of whose latents a painter makes.
-pub fn decoder(folder: &Path, vae: Component<AutoencoderKl>) -> Decoder {
+/// The decoder, half of whose latents a painter makes, and the first weight of its encoder, which is not trained.
+pub fn decoder(folder: &Path, batch_size: usize) -> (Decoder, Param) {
+    let vae = networks::vae(&configs(), 0).unwrap();
+    let is_first = |(key, _): &&(String, Param)| key.starts_with("encoder.conv_in");
+    let encoder = vae.params.iter().find(is_first).unwrap().1.clone();
     let options = ComposerOptions {
         style: 1.0,
         ..ComposerOptions::for_profile(Profile::Core, 0)
@@ -142,12 +144,12 @@ pub fn decoder(folder: &Path, vae: Component<AutoencoderKl>) -> Decoder {
         sampler: Sampler::Ddim,
     };
     let stage = DecoderStage {
-        batch_size: 2,
+        batch_size,
         painter_share: 0.5,
         painter_timesteps: vec![vec![999], vec![999, 500]],
         ..DecoderStage::default()
     };
-    Decoder::new(vae, composer, Some(painter), stage, 0)
+    (Decoder::new(vae, composer, Some(painter), stage, 0), encoder)
 }
 
 /// A student that starts elsewhere than its teacher, so that it has something to learn.
