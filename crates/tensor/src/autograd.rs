@@ -10,12 +10,15 @@ use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// From the gradient of an output to those of the inputs.
+type ToParents = Box<dyn Fn(&Tensor) -> Vec<Option<Tensor>> + Send + Sync>;
+
 /// How a node passes its gradient on.
 enum Backward {
     /// Not at all: it is what gradients are asked of.
     Leaf,
     /// From its gradient to one for each parent.
-    Gradients(Box<dyn Fn(&Tensor) -> Vec<Option<Tensor>> + Send + Sync>),
+    Gradients(ToParents),
     /// The forward pass again, whose nodes then do it.
     Again(Box<dyn Fn() -> Tensor + Send + Sync>),
 }

@@ -72,7 +72,7 @@ fn ten_steps_of_the_trainer_are_the_cpus() {
     train(&Device::cpu(), &on_cpu, 10, false);
     let (want, want_losses) = (saved(&on_cpu), losses(&on_cpu));
     assert_eq!(want_losses.len(), 10);
-    for (dtype, of_losses, of_states) in [(DType::F32, 1e-5, 1e-4), (DType::BF16, 2e-2, 0.2)] {
+    for (dtype, of_losses, of_states) in [(DType::F32, 1e-6, 1e-5), (DType::BF16, 5e-3, 0.1)] {
         let Some(device) = emulator::device(dtype) else { return };
         let dir = scratch(&format!("emulated-{dtype:?}"));
         train(&device, &dir, 10, false);
@@ -109,7 +109,7 @@ fn a_state_goes_from_device_to_device() {
         train(second, &dir, 6, false);
         let parts = differences(&saved(&dir), &want);
         println!("{name}: {parts:?}");
-        assert!(parts.values().all(|difference| *difference < 1e-4), "{name}: {parts:?}");
+        assert!(parts.values().all(|difference| *difference < 1e-5), "{name}: {parts:?}");
         std::fs::remove_dir_all(&dir).unwrap();
     }
     std::fs::remove_dir_all(&whole).unwrap();
@@ -156,13 +156,16 @@ fn every_objective_makes_the_cpus_step() {
     };
     let folder = scratch("emulated-objectives");
     write_dataset(&folder);
-    let objectives: [(&str, &dyn Fn() -> Box<dyn Objective>); 4] = [
-        ("autoencoder", &|| Box::new(autoencoder(&folder))),
-        ("decoder", &|| Box::new(decoder(&folder, 1).0)),
-        ("teacher", &|| Box::new(teacher())),
-        ("distill", &|| Box::new(distillation())),
-    ];
-    for (name, make) in objectives {
+    let fresh = |name: &str| -> Box<dyn Objective> {
+        match name {
+            "autoencoder" => Box::new(autoencoder(&folder)),
+            "decoder" => Box::new(decoder(&folder, 1).0),
+            "teacher" => Box::new(teacher()),
+            _ => Box::new(distillation()),
+        }
+    };
+    for name in ["autoencoder", "decoder", "teacher", "distill"] {
+        let make = || fresh(name);
         let start: Vec<Tensor> = make().params().iter().map(|(_, p)| p.tensor().detach()).collect();
         let (want_loss, want) = one_step(&Device::cpu(), &mut *make());
         let (loss, got) = one_step(&device, &mut *make());

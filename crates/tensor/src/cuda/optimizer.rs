@@ -53,6 +53,6 @@ impl Gpu {
         let [from, value] = [&*average, value].map(|t| self.array(t, DType::F32));
         let out = self.empty(n, DType::F32);
         self.each("optimizer", "ema", DType::F32, n, args![&from, &value, &out, n, decay]);
-        *average = Tensor::from_array(out, &average.shape().to_vec());
+        *average = Tensor::from_array(out, average.shape());
     }
 }

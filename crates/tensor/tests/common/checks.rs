@@ -402,7 +402,7 @@ pub fn optimizer_steps(open: Open) {
     }
 }
 
-/// Means over batches and buckets of gradients, to the bit.
+/// Means of gradients over batches, and buckets of them.
 pub fn gradient_sums(open: Open) {
     let shapes: [&[usize]; 4] = [&[5, 3], &[1], &[70], &[2, 2, 3]];
     let run = |device: &Device| {
