@@ -2,7 +2,8 @@
 
 use crate::Usage;
 use anyhow::Result;
-use prima_tensor::{DType, Device, DeviceChoice};
+use prima_tensor::{DType, Device, DeviceChoice, DeviceError};
+use prima_train::Place;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -26,7 +27,11 @@ impl Default for Args {
 impl Args {
     /// Opens the device for all that this process computes.
     pub fn choose(&self) -> Result<()> {
-        let (device, why_not) = Device::open(self.device, self.dtype)?;
+        self.open(self.device)
+    }
+
+    fn open(&self, choice: DeviceChoice) -> Result<()> {
+        let (device, why_not) = Device::open(choice, self.dtype)?;
         if let Some(why_not) = why_not {
             eprintln!("computing on the CPU: {why_not}");
         }
@@ -36,13 +41,27 @@ impl Args {
 }
 
 impl Args {
-    /// The same where weights are trained: they are f32 in any case, so bf16 is for a GPU's activations only.
-    pub fn choose_for_training(&self) -> Result<()> {
+    /// The same where weights are trained: they are f32 in any case, so bf16 is for a GPU's activations only. Of several
+    /// processes on a machine each takes the GPU of its local rank.
+    pub fn choose_for_training(&self, place: &Place) -> Result<()> {
         if self.dtype != DType::F32 && self.device == DeviceChoice::Cpu {
             let message = "--dtype bf16 is not possible in training on the CPU: use f32, or --device cuda";
             return Err(Usage(message.to_owned()).into());
         }
-        self.choose()
+        if place.world > 1 && self.device == DeviceChoice::Auto {
+            let message = "--device auto is not possible with several processes: use cpu or cuda";
+            return Err(Usage(message.to_owned()).into());
+        }
+        if place.world == 1 || self.device != DeviceChoice::Cuda(0) {
+            return self.choose();
+        }
+        match self.open(DeviceChoice::Cuda(place.local_rank)) {
+            // Some launchers show each process its own GPU only.
+            Err(error) if matches!(error.downcast_ref(), Some(DeviceError::NoSuchGpu { count: 1, .. })) => {
+                self.choose()
+            }
+            other => other,
+        }
     }
 }
 

@@ -1,9 +1,9 @@
 //! `prima train`: the stages from data to a model folder, in order.
 
-use crate::device;
+use crate::{Usage, device};
 use anyhow::Result;
 use prima_tensor::device::catch;
-use prima_train::{Budget, Summary, TrainConfig, export, stages};
+use prima_train::{Budget, Group, Place, Session, Summary, TrainConfig, export, stages};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -51,9 +51,9 @@ pub struct Resumable {
 }
 
 impl Run {
-    /// The configuration; from here on the run computes where it was told to.
-    fn open(&self) -> Result<TrainConfig> {
-        self.device.choose_for_training()?;
+    /// The configuration; from here on the run computes where it was told to, as one process of `place.world`.
+    fn open(&self, place: &Place) -> Result<TrainConfig> {
+        self.device.choose_for_training(place)?;
         Ok(TrainConfig::open(&self.config)?)
     }
 
@@ -71,13 +71,38 @@ fn minutes(text: &str) -> Result<Duration, String> {
 }
 
 /// The common shape of the stages that can go on where they stopped.
-type Stage = fn(&TrainConfig, Budget, bool) -> prima_train::Result<Summary>;
+type Stage = fn(&TrainConfig, &mut Session) -> prima_train::Result<Summary>;
 
 pub fn run(command: Command) -> Result<()> {
-    crate::log_to_stderr();
+    let place = Place::from_env()?;
+    if place.is_first() {
+        crate::log_to_stderr();
+    }
     let resumable = |stage: Stage, args: Resumable| -> Result<()> {
-        let config = args.run.open()?;
-        report(&catch(|| stage(&config, args.run.budget(), args.resume))??)
+        let config = args.run.open(&place)?;
+        let train = || {
+            let mut session = Session {
+                budget: args.run.budget(),
+                resume: args.resume,
+                group: Group::join(place.clone())?,
+            };
+            stage(&config, &mut session)
+        };
+        let summary = catch(train)??;
+        if place.is_first() {
+            report(&summary)?;
+        }
+        Ok(())
+    };
+    let alone = |what: &str| -> Result<()> {
+        if place.world == 1 {
+            return Ok(());
+        }
+        let message = format!(
+            "prima train {what} runs in one process, but the launcher started {}",
+            place.world
+        );
+        Err(Usage(message).into())
     };
     match command {
         Command::Autoencoder(args) => resumable(stages::autoencoder, args),
@@ -85,10 +110,12 @@ pub fn run(command: Command) -> Result<()> {
         Command::Teacher(args) => resumable(stages::teacher, args),
         Command::Distill(args) => resumable(stages::distill, args),
         Command::Latents(run) => {
-            let config = run.open()?;
+            alone("latents")?;
+            let config = run.open(&place)?;
             report(&catch(|| stages::latents(&config, run.budget()))??)
         }
         Command::Export { config } => {
+            alone("export")?;
             let config = TrainConfig::open(&config)?;
             let exported = export::export(&config)?;
             eprintln!("{} parameters, {} bytes", exported.parameters, exported.bytes);

@@ -32,6 +32,7 @@ impl Start {
 }
 
 /// `y = x Wᵀ + b` over the last axis.
+#[derive(Clone)]
 pub(crate) struct Linear {
     weight: Param,
     bias: Option<Param>,
@@ -76,6 +77,7 @@ impl Linear {
 }
 
 /// A convolution over `[B, H, W, C]`.
+#[derive(Clone)]
 pub(crate) struct Conv {
     weight: Param,
     bias: Option<Param>,
@@ -141,6 +143,7 @@ impl Conv {
 }
 
 /// GroupNorm over channels-last activations.
+#[derive(Clone)]
 pub(crate) struct GroupNorm {
     gamma: Param,
     beta: Param,
@@ -181,6 +184,7 @@ impl GroupNorm {
 }
 
 /// LayerNorm over the last axis.
+#[derive(Clone)]
 pub(crate) struct LayerNorm {
     gamma: Param,
     beta: Param,

@@ -3,7 +3,9 @@
 
 use crate::layers::{Conv, GroupNorm, Linear, Start};
 use prima_checkpoint::{Error, ParamSource};
-use prima_tensor::{Conv2d, Tensor, add_per_sample_channel, narrow_channels, upsample_nearest_2x};
+use prima_tensor::{
+    Conv2d, Tensor, add_per_sample_channel, is_recomputing, narrow_channels, recompute, upsample_nearest_2x,
+};
 
 /// What all residual blocks of a network share.
 #[derive(Clone, Copy)]
@@ -15,6 +17,7 @@ pub(crate) struct ResnetShape {
 }
 
 /// GroupNorm, SiLU, convolution, twice, with the time embedding added between them.
+#[derive(Clone)]
 pub(crate) struct ResnetBlock2D {
     norm1: GroupNorm,
     conv1: Conv,
@@ -70,6 +73,14 @@ impl ResnetBlock2D {
     /// `x` `[B, H, W, inputs]`; `temb_silu` `[B, temb_channels]`, the time embedding after
     /// SiLU (computed once for all blocks).
     pub fn forward(&self, x: &Tensor, temb_silu: Option<&Tensor>) -> Tensor {
+        if !is_recomputing() {
+            return self.run(x, temb_silu);
+        }
+        let (block, x, temb_silu) = (self.clone(), x.clone(), temb_silu.cloned());
+        recompute(move || block.run(&x, temb_silu.as_ref()))
+    }
+
+    fn run(&self, x: &Tensor, temb_silu: Option<&Tensor>) -> Tensor {
         let mut hidden = self.conv1.forward(&self.norm1.silu(x));
         if let (Some(proj), Some(temb)) = (&self.time_emb_proj, temb_silu) {
             hidden = add_per_sample_channel(&hidden, &proj.forward(temb));

@@ -5,7 +5,7 @@ use crate::config::invalid;
 use crate::layers::{Conv, GroupNorm, LayerNorm, Linear, Start};
 use crate::{Cancelled, check};
 use prima_checkpoint::{Error, ParamSource};
-use prima_tensor::{Tensor, attention_in, geglu};
+use prima_tensor::{Tensor, attention_in, geglu, is_recomputing, recompute};
 
 const GROUP_NORM_EPS: f32 = 1e-6;
 const LAYER_NORM_EPS: f32 = 1e-5;
@@ -23,6 +23,7 @@ pub(crate) struct TransformerShape {
 
 /// Multi-head attention; keys and values come from `context`, which is `x` itself in
 /// self-attention.
+#[derive(Clone)]
 struct Attention {
     to_q: Linear,
     to_k: Linear,
@@ -72,6 +73,7 @@ impl Attention {
 
 /// Self-attention, cross-attention and a GEGLU feed-forward of four times the width, each
 /// after a LayerNorm and with a residual.
+#[derive(Clone)]
 struct BasicTransformerBlock {
     norm1: LayerNorm,
     attn1: Attention,
@@ -116,6 +118,14 @@ impl BasicTransformerBlock {
     }
 
     fn forward(&self, x: &Tensor, context: &Tensor) -> Tensor {
+        if !is_recomputing() {
+            return self.run(x, context);
+        }
+        let (block, x, context) = (self.clone(), x.clone(), context.clone());
+        recompute(move || block.run(&x, &context))
+    }
+
+    fn run(&self, x: &Tensor, context: &Tensor) -> Tensor {
         let normed = self.norm1.forward(x);
         let x = self.attn1.forward(&normed, &normed, x);
         let x = self.attn2.forward(&self.norm2.forward(&x), context, &x);

@@ -24,7 +24,7 @@ const LEAST_DB: [(DType, f64); 2] = [(DType::F32, 50.0), (DType::BF16, 40.0)];
 type Check = fn(checks::Open);
 
 /// All of them, by name.
-const ALL: [(&str, Check); 10] = [
+const ALL: [(&str, Check); 12] = [
     ("pointwise ops", checks::pointwise),
     ("losses", checks::losses),
     ("norms", checks::norms),
@@ -34,6 +34,8 @@ const ALL: [(&str, Check); 10] = [
     ("fused and inference-only ops", checks::fused_and_inference_only),
     ("attention", checks::attentions),
     ("noise", checks::noise),
+    ("optimizer steps", checks::optimizer_steps),
+    ("sums of gradients", checks::gradient_sums),
     ("ten training losses", checks::training),
 ];
 

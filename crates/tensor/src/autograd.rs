@@ -4,26 +4,37 @@
 use crate::cpu::parallel::for_chunks;
 use crate::cuda::Binary;
 use crate::device::gpu;
-use crate::{Param, Tensor};
-use rayon::prelude::*;
+use crate::{Param, Tensor, concat_channels, narrow_channels};
 use std::cell::Cell;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-type Backward = Box<dyn Fn(&Tensor) -> Vec<Option<Tensor>> + Send + Sync>;
+/// From the gradient of an output to those of the inputs.
+type ToParents = Box<dyn Fn(&Tensor) -> Vec<Option<Tensor>> + Send + Sync>;
+
+/// How a node passes its gradient on.
+enum Backward {
+    /// Not at all: it is what gradients are asked of.
+    Leaf,
+    /// From its gradient to one for each parent.
+    Gradients(ToParents),
+    /// The forward pass again, whose nodes then do it.
+    Again(Box<dyn Fn() -> Tensor + Send + Sync>),
+}
 
 pub struct Node {
     /// Grows with time, so that descending order is a reverse topological order.
     id: u64,
     parents: Vec<Option<Arc<Node>>>,
-    backward: Option<Backward>,
+    backward: Backward,
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
     static RECORDING: Cell<bool> = const { Cell::new(true) };
+    static RECOMPUTING: Cell<bool> = const { Cell::new(false) };
 }
 
 impl Node {
@@ -31,7 +42,7 @@ impl Node {
         Arc::new(Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             parents: Vec::new(),
-            backward: None,
+            backward: Backward::Leaf,
         })
     }
 
@@ -42,6 +53,10 @@ impl Node {
 
 /// Runs `f` without recording, as inference does.
 pub fn no_grad<T>(f: impl FnOnce() -> T) -> T {
+    while_recording(false, f)
+}
+
+fn while_recording<T>(recording: bool, f: impl FnOnce() -> T) -> T {
     /// Puts the state of before back, also when `f` unwinds (a device that fails does).
     struct Back(bool);
     impl Drop for Back {
@@ -49,8 +64,41 @@ pub fn no_grad<T>(f: impl FnOnce() -> T) -> T {
             RECORDING.set(self.0);
         }
     }
-    let _back = Back(RECORDING.replace(false));
+    let _back = Back(RECORDING.replace(recording));
     f()
+}
+
+/// Runs `f`, in which [`recompute`] saves memory at the price of time, or not.
+pub fn recomputing<T>(on: bool, f: impl FnOnce() -> T) -> T {
+    struct Back(bool);
+    impl Drop for Back {
+        fn drop(&mut self) {
+            RECOMPUTING.set(self.0);
+        }
+    }
+    let _back = Back(RECOMPUTING.replace(on));
+    f()
+}
+
+/// Is it worth calling [`recompute`] here?
+pub fn is_recomputing() -> bool {
+    RECOMPUTING.get() && RECORDING.get()
+}
+
+/// `f()`, whose intermediate values are not kept: the backward pass runs `f` again, which has to give the same each time
+/// (Chen et al. 2016, "Training deep nets with sublinear memory cost"). Gradients are the same to the bit.
+pub fn recompute(f: impl Fn() -> Tensor + Send + Sync + 'static) -> Tensor {
+    // Recorded although it is thrown away: ops that are not recorded may be fused, and then round otherwise.
+    let recorded = f();
+    let mut out = recorded.detach();
+    if recorded.node.is_some() {
+        out.node = Some(Arc::new(Node {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            parents: Vec::new(),
+            backward: Backward::Again(Box::new(f)),
+        }));
+    }
+    out
 }
 
 /// Would an op on these inputs be recorded?
@@ -69,7 +117,7 @@ pub(crate) fn record(
         out.node = Some(Arc::new(Node {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             parents: inputs.iter().map(|t| t.node.clone()).collect(),
-            backward: Some(Box::new(backward)),
+            backward: Backward::Gradients(Box::new(backward)),
         }));
     }
     out
@@ -94,37 +142,68 @@ impl Gradients {
 }
 
 impl Gradients {
-    /// The mean over several batches. A leaf that a batch did not reach counts 0 there.
-    pub fn mean(mut batches: Vec<Self>) -> Self {
-        if batches.len() == 1 {
-            return batches.swap_remove(0);
-        }
-        let scale = 1.0 / batches.len().max(1) as f32;
-        let mut by_leaf: HashMap<u64, Vec<Tensor>> = HashMap::new();
-        for (id, gradient) in batches.into_iter().flat_map(|b| b.by_node) {
-            by_leaf.entry(id).or_default().push(gradient);
-        }
-        let mean = |(id, all): (u64, Vec<Tensor>)| {
-            let mut all = all.into_iter();
-            let first = all.next()?;
-            let shape = first.shape().to_vec();
-            let mut sum = first.into_vec();
-            for other in all {
-                for (s, g) in sum.iter_mut().zip(other.data()) {
-                    *s += g;
-                }
-            }
-            if scale < 1.0 {
-                for s in &mut sum {
-                    *s *= scale;
-                }
-            }
-            Some((id, Tensor::from_vec(sum, &shape)))
-        };
-        Self {
-            by_node: by_leaf.into_par_iter().filter_map(mean).collect(),
+    /// Adds those of another batch. A leaf that a batch did not reach counts 0 there.
+    pub fn add(&mut self, other: Self) {
+        for (id, gradient) in other.by_node {
+            let sum = match self.by_node.remove(&id) {
+                Some(before) => accumulate(before, &gradient),
+                None => gradient,
+            };
+            self.by_node.insert(id, sum);
         }
     }
+
+    /// Multiplies all of them: a sum over batches becomes their mean.
+    pub fn scale(&mut self, factor: f32) {
+        if factor == 1.0 {
+            return;
+        }
+        for gradient in self.by_node.values_mut() {
+            match gpu() {
+                Some(gpu) => *gradient = gpu.affine(gradient, factor, 0.0),
+                None => gradient.edit(|values| {
+                    for_chunks(values, |_, part| part.iter_mut().for_each(|v| *v *= factor));
+                }),
+            }
+        }
+    }
+
+    /// Replaces the gradients of `params` by what `f` makes of them, laid end to end in pieces `[n]` of about `bucket` values.
+    /// Parameters without a gradient are left out.
+    pub fn in_buckets<E>(
+        &mut self,
+        params: &[&Param],
+        bucket: usize,
+        mut f: impl FnMut(Tensor) -> Result<Tensor, E>,
+    ) -> Result<(), E> {
+        let ids: Vec<u64> = params.iter().filter_map(|p| p.node_id()).collect();
+        let reached: Vec<u64> = ids.into_iter().filter(|id| self.by_node.contains_key(id)).collect();
+        let mut rest = reached.as_slice();
+        while !rest.is_empty() {
+            let mut values = 0;
+            let fits = |id: &&u64| {
+                values += self.by_node[id].numel();
+                values <= bucket
+            };
+            let (these, others) = rest.split_at(rest.iter().take_while(fits).count().max(1));
+            rest = others;
+            let flat: Vec<Tensor> = these.iter().map(|id| flat(&self.by_node[id])).collect();
+            let joined = f(concat_channels(&flat.iter().collect::<Vec<_>>()))?;
+            let mut start = 0;
+            for id in these {
+                let shape = self.by_node[id].shape().to_vec();
+                let len = shape.iter().product();
+                let part = narrow_channels(&joined, start, len).reshape(&shape);
+                self.by_node.insert(*id, part);
+                start += len;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn flat(tensor: &Tensor) -> Tensor {
+    tensor.reshape(&[tensor.numel()])
 }
 
 struct ById(Arc<Node>);
@@ -145,6 +224,56 @@ impl Ord for ById {
     }
 }
 
+/// The gradients known so far, and the nodes that have to pass theirs on, the latest first.
+#[derive(Default)]
+struct Pass {
+    by_node: HashMap<u64, Tensor>,
+    queued: HashSet<u64>,
+    queue: BinaryHeap<ById>,
+}
+
+impl Pass {
+    /// Adds to the gradient of `node`.
+    fn give(&mut self, node: &Arc<Node>, grad: Tensor) {
+        let sum = match self.by_node.remove(&node.id) {
+            Some(before) => accumulate(before, &grad),
+            None => grad,
+        };
+        self.by_node.insert(node.id, sum);
+        if self.queued.insert(node.id) {
+            self.queue.push(ById(node.clone()));
+        }
+    }
+
+    fn run(&mut self) {
+        while let Some(ById(node)) = self.queue.pop() {
+            if matches!(node.backward, Backward::Leaf) {
+                continue;
+            }
+            let Some(grad) = self.by_node.remove(&node.id) else {
+                continue;
+            };
+            match &node.backward {
+                Backward::Leaf => {}
+                Backward::Gradients(backward) => {
+                    for (parent, grad) in node.parents.iter().zip(backward(&grad)) {
+                        if let (Some(parent), Some(grad)) = (parent, grad) {
+                            self.give(parent, grad);
+                        }
+                    }
+                }
+                // The new nodes are later than any that wait: they come next, in the order in which those of the first time
+                // would have come, and hand on the same sums.
+                Backward::Again(forward) => {
+                    if let Some(node) = while_recording(true, forward).node {
+                        self.give(&node, grad);
+                    }
+                }
+            }
+        }
+    }
+}
+
 pub(crate) fn backward(loss: &Tensor) -> Gradients {
     assert_eq!(
         loss.numel(),
@@ -152,37 +281,16 @@ pub(crate) fn backward(loss: &Tensor) -> Gradients {
         "backward() starts at a scalar, shape is {:?}",
         loss.shape()
     );
-    let mut by_node = HashMap::new();
-    let Some(root) = &loss.node else {
-        return Gradients { by_node };
-    };
-    let one = match gpu() {
-        Some(gpu) => gpu.full(1.0, loss.shape()),
-        None => Tensor::full(1.0, loss.shape()),
-    };
-    by_node.insert(root.id, one);
-    let mut queued = std::collections::HashSet::from([root.id]);
-    let mut queue = BinaryHeap::from([ById(root.clone())]);
-    no_grad(|| {
-        while let Some(ById(node)) = queue.pop() {
-            let Some(backward) = &node.backward else { continue };
-            let Some(grad) = by_node.remove(&node.id) else { continue };
-            for (parent, grad) in node.parents.iter().zip(backward(&grad)) {
-                let (Some(parent), Some(grad)) = (parent, grad) else {
-                    continue;
-                };
-                let sum = match by_node.remove(&parent.id) {
-                    Some(before) => accumulate(before, &grad),
-                    None => grad,
-                };
-                by_node.insert(parent.id, sum);
-                if queued.insert(parent.id) {
-                    queue.push(ById(parent.clone()));
-                }
-            }
-        }
-    });
-    Gradients { by_node }
+    let mut pass = Pass::default();
+    if let Some(root) = &loss.node {
+        let one = match gpu() {
+            Some(gpu) => gpu.full(1.0, loss.shape()),
+            None => Tensor::full(1.0, loss.shape()),
+        };
+        pass.give(root, one);
+        no_grad(|| pass.run());
+    }
+    Gradients { by_node: pass.by_node }
 }
 
 fn accumulate(into: Tensor, from: &Tensor) -> Tensor {

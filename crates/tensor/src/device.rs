@@ -6,6 +6,7 @@
 
 use crate::cuda::{Cuda, DeviceError, Emulator, Gpu};
 use crate::{DType, Tensor};
+use rayon::prelude::*;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::str::FromStr;
@@ -85,6 +86,11 @@ impl Device {
         }
     }
 
+    /// Where ops of this thread compute.
+    pub fn current() -> Self {
+        Self { gpu: gpu() }
+    }
+
     pub fn is_gpu(&self) -> bool {
         self.gpu.is_some()
     }
@@ -121,6 +127,16 @@ pub(crate) fn gpu() -> Option<Arc<Gpu>> {
     match SCOPED.with_borrow(Clone::clone) {
         Some(device) => device.gpu,
         None => DEFAULT.read().unwrap_or_else(PoisonError::into_inner).clone(),
+    }
+}
+
+/// `f` for each item: side by side on the CPU, one after the other on a GPU, which takes work in order anyway.
+pub fn for_each<T: Send>(items: impl IntoIterator<Item = T>, f: impl Fn(T) + Send + Sync) {
+    let items = items.into_iter();
+    if gpu().is_some() {
+        items.for_each(f);
+    } else {
+        items.collect::<Vec<T>>().into_par_iter().for_each(f);
     }
 }
 

@@ -20,7 +20,7 @@ mod random;
 mod tensor;
 
 pub use allocator::keep_large_buffers;
-pub use autograd::{Gradients, is_recording, no_grad};
+pub use autograd::{Gradients, is_recomputing, is_recording, no_grad, recompute, recomputing};
 pub use cpu::peak::peak_gflops;
 pub use cuda::DeviceError;
 pub use device::{Device, DeviceChoice};

@@ -117,8 +117,13 @@ impl Param {
         state.forget_copies();
     }
 
-    /// Changes the values in place: what optimizers and EMA use.
+    /// Changes the values on the host, in place.
     pub fn update(&self, f: impl FnOnce(&mut [f32])) {
+        self.change(|tensor| tensor.edit(f));
+    }
+
+    /// Changes the value, whose shape stays, wherever it lies: what optimizers and averages use.
+    pub fn change(&self, f: impl FnOnce(&mut Tensor)) {
         let mut state = self.write();
         state.forget_copies();
         if state.narrow.is_some() {
@@ -126,9 +131,8 @@ impl Param {
             state.narrow = None;
         }
         let shape = state.tensor.shape().to_vec();
-        let mut data = std::mem::replace(&mut state.tensor, Tensor::scalar(0.0)).into_vec();
-        f(&mut data);
-        state.tensor = Tensor::from_vec(data, &shape);
+        f(&mut state.tensor);
+        assert_eq!(state.tensor.shape(), shape, "a parameter keeps its shape");
     }
 
     pub fn set_trainable(&self, trainable: bool) {

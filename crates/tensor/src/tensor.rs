@@ -107,6 +107,14 @@ impl Tensor {
         }
     }
 
+    /// Changes the values on the host, in place where this is the only owner. Leaves the tape.
+    pub(crate) fn edit(&mut self, f: impl FnOnce(&mut [f32])) {
+        let shape = self.shape.clone();
+        let mut data = std::mem::replace(self, Self::scalar(0.0)).into_vec();
+        f(&mut data);
+        *self = Self::from_vec(data, &shape);
+    }
+
     /// The single value of a scalar tensor.
     pub fn item(&self) -> f32 {
         assert_eq!(self.numel(), 1, "item() wants one value, shape is {:?}", self.shape);

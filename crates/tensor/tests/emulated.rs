@@ -55,6 +55,16 @@ fn noise_is_the_cpus_to_the_bit() {
 }
 
 #[test]
+fn optimizer_steps_are_the_cpus() {
+    checks::optimizer_steps(&emulator::device);
+}
+
+#[test]
+fn gradients_of_several_batches_are_summed_and_put_into_buckets() {
+    checks::gradient_sums(&emulator::device);
+}
+
+#[test]
 fn ten_training_losses_follow_the_cpus() {
     checks::training(&emulator::device);
 }

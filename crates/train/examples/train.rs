@@ -1,7 +1,7 @@
 //! `train CONFIG STAGE [--steps N] [--minutes M] [--until HH:MM] [--resume]`
 //! STAGE: autoencoder | latents | teacher | distill | decoder | export. Times are UTC.
 
-use prima_train::{Budget, TrainConfig, export, stages};
+use prima_train::{Budget, Session, TrainConfig, export, stages};
 use std::error::Error;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -28,12 +28,13 @@ fn main() -> Result<(), Box<dyn Error>> {
             other => return Err(format!("unknown option {other}").into()),
         }
     }
+    let session = &mut Session::alone(budget, resume);
     let summary = match stage.as_str() {
-        "autoencoder" => stages::autoencoder(&config, budget, resume)?,
-        "decoder" => stages::decoder(&config, budget, resume)?,
+        "autoencoder" => stages::autoencoder(&config, session)?,
+        "decoder" => stages::decoder(&config, session)?,
         "latents" => stages::latents(&config, budget)?,
-        "teacher" => stages::teacher(&config, budget, resume)?,
-        "distill" => stages::distill(&config, budget, resume)?,
+        "teacher" => stages::teacher(&config, session)?,
+        "distill" => stages::distill(&config, session)?,
         "export" => {
             let exported = export::export(&config)?;
             println!("{} parameters, {} bytes", exported.parameters, exported.bytes);

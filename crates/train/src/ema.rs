@@ -1,17 +1,17 @@
 //! Exponential moving average of parameters: the weights that are sampled from and exported.
 
-use prima_tensor::{Param, Tensor};
-use rayon::prelude::*;
+use prima_tensor::device::for_each;
+use prima_tensor::{Param, Tensor, ema_update};
 
 pub struct Ema {
     params: Vec<(String, Param)>,
-    pub(crate) shadow: Vec<Vec<f32>>,
+    pub(crate) shadow: Vec<Tensor>,
     decay: f32,
 }
 
 impl Ema {
     pub fn new(params: &[(String, Param)], decay: f32) -> Self {
-        let shadow = params.iter().map(|(_, p)| p.tensor().data().to_vec()).collect();
+        let shadow = params.iter().map(|(_, p)| p.tensor().detach()).collect();
         Self {
             params: params.to_vec(),
             shadow,
@@ -23,14 +23,9 @@ impl Ema {
     /// `(1 + step) / (10 + step)` (diffusers' EMAModel) so that the start is forgotten.
     pub fn update(&mut self, step: u64) {
         let decay = self.decay.min((1 + step) as f32 / (10 + step) as f32);
-        self.params
-            .par_iter()
-            .zip(self.shadow.par_iter_mut())
-            .for_each(|((_, param), shadow)| {
-                for (s, p) in shadow.iter_mut().zip(param.tensor().data()) {
-                    *s += (1.0 - decay) * (p - *s);
-                }
-            });
+        for_each(self.params.iter().zip(&mut self.shadow), |((_, param), shadow)| {
+            ema_update(shadow, &param.tensor(), decay);
+        });
     }
 
     /// Runs `f` with the averaged weights in place of the trained ones.
@@ -47,7 +42,7 @@ impl Ema {
     /// Overwrites the trained weights with the average (the end of training).
     pub fn copy_to_params(&self) {
         for ((_, param), shadow) in self.params.iter().zip(&self.shadow) {
-            param.set(&Tensor::from_vec(shadow.clone(), &param.shape()));
+            param.set(shadow);
         }
     }
 }

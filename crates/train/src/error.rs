@@ -17,6 +17,15 @@ pub enum Error {
         "the loss of {objective} is {loss} at step {step}; lower the learning rate or resume from an earlier state"
     )]
     Diverged { objective: String, step: u64, loss: f32 },
+    #[error("several processes: {0}")]
+    Launch(String),
+    #[error(
+        "rank {rank} is gone ({source}), so training stops here too: start all processes again with --resume to go on from \
+         the last saved state"
+    )]
+    PeerLost { rank: usize, source: std::io::Error },
+    #[error(transparent)]
+    Device(#[from] prima_tensor::DeviceError),
 }
 
 impl Error {

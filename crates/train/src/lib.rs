@@ -10,7 +10,9 @@ pub mod ema;
 mod error;
 pub mod export;
 pub mod fold_statistics;
+pub mod group;
 pub mod latent_cache;
+mod log;
 pub mod loose_captions;
 pub mod networks;
 pub mod noise_schedule;
@@ -26,4 +28,5 @@ pub mod trainer;
 
 pub use config::TrainConfig;
 pub use error::{Error, Result};
-pub use trainer::{Budget, Summary};
+pub use group::{Group, Place};
+pub use trainer::{Budget, Session, Summary};

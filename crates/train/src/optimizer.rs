@@ -1,8 +1,8 @@
 //! AdamW (Loshchilov and Hutter 2019, as `torch.optim.AdamW` computes it) with clipping of the
 //! global gradient norm, and the learning-rate schedule.
 
-use prima_tensor::{Gradients, Param};
-use rayon::prelude::*;
+use prima_tensor::device::for_each;
+use prima_tensor::{AdamWStep, Gradients, Moments, Param, Tensor, adamw_update, global_norm};
 use serde::{Deserialize, Serialize};
 
 /// Hyper-parameters, named as torch names them.
@@ -63,13 +63,6 @@ impl AdamWConfig {
     }
 }
 
-/// First and second moments of one parameter.
-#[derive(Clone, Debug)]
-pub struct Moments {
-    pub exp_avg: Vec<f32>,
-    pub exp_avg_sq: Vec<f32>,
-}
-
 pub struct AdamW {
     pub config: AdamWConfig,
     params: Vec<(String, Param)>,
@@ -80,13 +73,7 @@ pub struct AdamW {
 
 impl AdamW {
     pub fn new(config: AdamWConfig, params: &[(String, Param)]) -> Self {
-        let moments = params
-            .iter()
-            .map(|(_, p)| Moments {
-                exp_avg: vec![0.0; p.numel()],
-                exp_avg_sq: vec![0.0; p.numel()],
-            })
-            .collect();
+        let moments = params.iter().map(|(_, p)| Moments::zeros(&p.shape())).collect();
         Self {
             config,
             params: params.to_vec(),
@@ -102,77 +89,44 @@ impl AdamW {
     /// One update at `learning_rate`. Returns the gradient's global norm before clipping; when it
     /// is not finite nothing is changed.
     pub fn update(&mut self, gradients: &Gradients, learning_rate: f32) -> f32 {
-        let norm = global_norm(&self.params, gradients);
+        let reached: Vec<&Tensor> = self.params.iter().filter_map(|(_, p)| gradients.param(p)).collect();
+        let norm = global_norm(&reached);
         if !norm.is_finite() {
             return norm;
         }
         let max = self.config.max_grad_norm;
-        let scale = if max > 0.0 && norm > max { max / norm } else { 1.0 };
         self.step += 1;
         let step = i32::try_from(self.step).unwrap_or(i32::MAX);
         let correction1 = 1.0 - f64::from(self.config.beta1).powi(step);
         let correction2 = 1.0 - f64::from(self.config.beta2).powi(step);
-        let kernel = Kernel {
+        let without_decay = AdamWStep {
             beta1: self.config.beta1,
             beta2: self.config.beta2,
             epsilon: self.config.epsilon,
-            grad_scale: scale,
+            grad_scale: if max > 0.0 && norm > max { max / norm } else { 1.0 },
             step_size: (f64::from(learning_rate) / correction1) as f32,
             inv_sqrt_correction2: (1.0 / correction2.sqrt()) as f32,
+            keep: 1.0,
         };
-        let decay = learning_rate * self.config.weight_decay;
-        self.params
-            .par_iter()
-            .zip(self.moments.par_iter_mut())
-            .for_each(|((_, param), moments)| {
-                let Some(grad) = gradients.param(param) else { return };
-                let keep = if param.shape().len() >= 2 { 1.0 - decay } else { 1.0 };
-                param.update(|values| kernel.run(values, grad.data(), moments, keep));
-            });
+        let with_decay = AdamWStep {
+            keep: 1.0 - learning_rate * self.config.weight_decay,
+            ..without_decay
+        };
+        for_each(self.params.iter().zip(&mut self.moments), |((_, param), moments)| {
+            if let Some(grad) = gradients.param(param) {
+                let is_matrix = param.shape().len() >= 2;
+                let step = if is_matrix { &with_decay } else { &without_decay };
+                adamw_update(param, grad, moments, step);
+            }
+        });
         norm
     }
-}
-
-/// The scalars of one update.
-struct Kernel {
-    beta1: f32,
-    beta2: f32,
-    epsilon: f32,
-    grad_scale: f32,
-    step_size: f32,
-    inv_sqrt_correction2: f32,
-}
-
-impl Kernel {
-    fn run(&self, values: &mut [f32], grad: &[f32], moments: &mut Moments, keep: f32) {
-        let averages = moments.exp_avg.iter_mut().zip(moments.exp_avg_sq.iter_mut());
-        for ((p, g), (m, v)) in values.iter_mut().zip(grad).zip(averages) {
-            let g = g * self.grad_scale;
-            *m = self.beta1 * *m + (1.0 - self.beta1) * g;
-            *v = self.beta2 * *v + (1.0 - self.beta2) * g * g;
-            let denominator = v.sqrt() * self.inv_sqrt_correction2 + self.epsilon;
-            *p = *p * keep - self.step_size * *m / denominator;
-        }
-    }
-}
-
-/// Square root of the sum of all squared gradient values; parameters without a gradient count 0.
-pub fn global_norm(params: &[(String, Param)], gradients: &Gradients) -> f32 {
-    let squares: f64 = params
-        .par_iter()
-        .map(|(_, p)| {
-            gradients
-                .param(p)
-                .map_or(0.0, |g| g.data().iter().map(|&x| f64::from(x) * f64::from(x)).sum())
-        })
-        .sum();
-    squares.sqrt() as f32
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use prima_tensor::{Tensor, weighted_mse};
+    use prima_tensor::weighted_mse;
 
     fn config() -> AdamWConfig {
         AdamWConfig {
@@ -234,7 +188,7 @@ mod tests {
         );
         let norm = adam.update(&quadratic(&param), 0.0);
         assert!((norm - 50.0).abs() < 1e-3);
-        let m = &adam.moments[0].exp_avg;
+        let m = adam.moments[0].exp_avg.data();
         assert!((m[0] - 0.06).abs() < 1e-6 && (m[1] + 0.08).abs() < 1e-6, "{m:?}");
     }
 

@@ -14,7 +14,7 @@ use crate::sample_grid::to_signed;
 use crate::sampling::Sampler;
 use crate::state::load_weights;
 use crate::tokens::CaptionTokenizer;
-use crate::trainer::{Budget, Summary, run, state_path};
+use crate::trainer::{Budget, Session, Summary, run, state_path};
 use prima_models::{AutoencoderKl, Unet2dCondition};
 use prima_tensor::{Tensor, no_grad};
 use rayon::prelude::*;
@@ -23,7 +23,7 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 /// Trains the autoencoder.
-pub fn autoencoder(config: &TrainConfig, budget: Budget, resume: bool) -> Result<Summary> {
+pub fn autoencoder(config: &TrainConfig, session: &mut Session) -> Result<Summary> {
     let component = networks::vae(&config.networks, config.seed)?;
     let log_variance = 2.0 * config.autoencoder.latent_noise.max(1e-6).ln();
     if !linear_start(&component.params, component.network.config(), log_variance) {
@@ -31,14 +31,16 @@ pub fn autoencoder(config: &TrainConfig, budget: Budget, resume: bool) -> Result
     }
     let dir = config.stage_dir("autoencoder");
     let mut objective = Autoencoder::new(component, composer(config)?, config.autoencoder.clone(), config.seed)?;
-    let summary = run(&mut objective, &config.autoencoder.training, budget, &dir, resume)?;
-    write_summary(config, "autoencoder", &summary)?;
+    let summary = run(&mut objective, &config.autoencoder.training, &dir, session)?;
+    if session.group.is_first() {
+        write_summary(config, "autoencoder", &summary)?;
+    }
     Ok(summary)
 }
 
 /// Trains the decoder further, with the latents as they are. Its state is of its own; the first
 /// time it starts from the autoencoder's average.
-pub fn decoder(config: &TrainConfig, budget: Budget, resume: bool) -> Result<Summary> {
+pub fn decoder(config: &TrainConfig, session: &mut Session) -> Result<Summary> {
     let stage = config.decoder.clone();
     let style = config.latents.only_style.clone();
     let painter = match &style {
@@ -60,8 +62,10 @@ pub fn decoder(config: &TrainConfig, budget: Budget, resume: bool) -> Result<Sum
         stage,
         config.seed + 1,
     );
-    let summary = run(&mut objective, &training, budget, &config.stage_dir("decoder"), resume)?;
-    write_summary(config, "decoder", &summary)?;
+    let summary = run(&mut objective, &training, &config.stage_dir("decoder"), session)?;
+    if session.group.is_first() {
+        write_summary(config, "decoder", &summary)?;
+    }
     Ok(summary)
 }
 
@@ -138,7 +142,7 @@ pub fn latents(config: &TrainConfig, budget: Budget) -> Result<Summary> {
 }
 
 /// Trains the diffusion teacher and its text encoders on the cached latents.
-pub fn teacher(config: &TrainConfig, budget: Budget, resume: bool) -> Result<Summary> {
+pub fn teacher(config: &TrainConfig, session: &mut Session) -> Result<Summary> {
     let text = TextEncoders::new(&config.networks, config.seed + 2)?;
     let unet = networks::unet(&config.networks, config.seed + 3)?;
     let (data, prompts) = text_latents(config, text.max_length(), config.seed + 4)?;
@@ -146,16 +150,17 @@ pub fn teacher(config: &TrainConfig, budget: Budget, resume: bool) -> Result<Sum
     let summary = run(
         &mut objective,
         &config.teacher.training,
-        budget,
         &config.stage_dir("teacher"),
-        resume,
+        session,
     )?;
-    write_summary(config, "teacher", &summary)?;
+    if session.group.is_first() {
+        write_summary(config, "teacher", &summary)?;
+    }
     Ok(summary)
 }
 
 /// Distils the teacher into a student for one to four steps.
-pub fn distill(config: &TrainConfig, budget: Budget, resume: bool) -> Result<Summary> {
+pub fn distill(config: &TrainConfig, session: &mut Session) -> Result<Summary> {
     let (teacher, text) = trained_teacher(config)?;
     let (student, target) = (trained_teacher(config)?.0, trained_teacher(config)?.0);
     let (data, prompts) = text_latents(config, text.max_length(), config.seed + 5)?;
@@ -166,11 +171,12 @@ pub fn distill(config: &TrainConfig, budget: Budget, resume: bool) -> Result<Sum
     let summary = run(
         &mut objective,
         &config.distill.training,
-        budget,
         &config.stage_dir("distill"),
-        resume,
+        session,
     )?;
-    write_summary(config, "distill", &summary)?;
+    if session.group.is_first() {
+        write_summary(config, "distill", &summary)?;
+    }
     Ok(summary)
 }
 

@@ -25,12 +25,16 @@ pub fn save(path: &Path, optimizer: &AdamW, ema: &Ema, position: Position) -> Re
     let mut entries: Vec<(String, Param)> = Vec::new();
     let params = optimizer.params();
     for (i, (key, param)) in params.iter().enumerate() {
-        let shape = param.shape();
-        let copy = |values: &[f32]| Param::new(Tensor::from_vec(values.to_vec(), &shape));
+        let moments = &optimizer.moments[i];
+        let parts = [
+            ("ema", &ema.shadow[i]),
+            ("exp_avg", &moments.exp_avg),
+            ("exp_avg_sq", &moments.exp_avg_sq),
+        ];
         entries.push((format!("param.{key}"), param.clone()));
-        entries.push((format!("ema.{key}"), copy(&ema.shadow[i])));
-        entries.push((format!("exp_avg.{key}"), copy(&optimizer.moments[i].exp_avg)));
-        entries.push((format!("exp_avg_sq.{key}"), copy(&optimizer.moments[i].exp_avg_sq)));
+        for (part, tensor) in parts {
+            entries.push((format!("{part}.{key}"), Param::new(tensor.clone())));
+        }
     }
     let counts = [
         ("step", position.step),
@@ -66,9 +70,9 @@ pub fn load(path: &Path, optimizer: &mut AdamW, ema: &mut Ema) -> Result<Positio
     for (i, (key, param)) in params.iter().enumerate() {
         let shape = param.shape();
         param.set(&read(&format!("param.{key}"), &shape)?);
-        ema.shadow[i] = read(&format!("ema.{key}"), &shape)?.into_vec();
-        optimizer.moments[i].exp_avg = read(&format!("exp_avg.{key}"), &shape)?.into_vec();
-        optimizer.moments[i].exp_avg_sq = read(&format!("exp_avg_sq.{key}"), &shape)?.into_vec();
+        ema.shadow[i] = read(&format!("ema.{key}"), &shape)?;
+        optimizer.moments[i].exp_avg = read(&format!("exp_avg.{key}"), &shape)?;
+        optimizer.moments[i].exp_avg_sq = read(&format!("exp_avg_sq.{key}"), &shape)?;
     }
     optimizer.step = count(&read("optimizer_step", &[2])?);
     Ok(Position {

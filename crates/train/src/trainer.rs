@@ -3,16 +3,14 @@
 
 use crate::ema::Ema;
 use crate::error::{Error, Result};
+use crate::group::Group;
+use crate::log::Log;
 use crate::optimizer::{AdamW, AdamWConfig};
-use crate::sample_grid::png_bytes;
 use crate::state::{self, Position};
-use crate::tensorboard::EventWriter;
 use image::RgbImage;
-use indicatif::{ProgressBar, ProgressStyle};
-use prima_tensor::{Gradients, Param, Tensor};
+use prima_tensor::{Device, Gradients, Param, Tensor, recomputing};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use serde::{Deserialize, Serialize};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -71,9 +69,13 @@ impl Budget {
 #[serde(default, deny_unknown_fields)]
 pub struct LoopConfig {
     pub optimizer: AdamWConfig,
-    /// Batches of one update, whose gradients are averaged. They are computed side by side, one thread each: for
-    /// small networks that uses the cores better than splitting every operation.
+    /// Batches of one update (of each process), whose gradients are averaged. On a CPU they are computed side by side, one
+    /// thread each: for small networks that uses the cores better than splitting every operation. On a GPU one after the
+    /// other, which makes a large batch of several that fit.
     pub batches_per_step: usize,
+    /// Keep the inputs of the residual and transformer blocks only, and compute the rest again in the backward pass: about a
+    /// third more time for much less memory.
+    pub recompute: bool,
     pub ema_decay: f32,
     pub log_every: u64,
     pub sample_every: u64,
@@ -85,6 +87,7 @@ impl Default for LoopConfig {
         Self {
             optimizer: AdamWConfig::default(),
             batches_per_step: 1,
+            recompute: false,
             ema_decay: 0.999,
             log_every: 20,
             sample_every: 250,
@@ -108,41 +111,58 @@ pub fn state_path(dir: &Path) -> PathBuf {
     dir.join("state.safetensors")
 }
 
+/// How a run is started.
+pub struct Session {
+    pub budget: Budget,
+    /// Go on from the saved state, if there is one.
+    pub resume: bool,
+    /// The processes that train together.
+    pub group: Group,
+}
+
+impl Session {
+    /// In this process alone.
+    pub fn alone(budget: Budget, resume: bool) -> Self {
+        Self {
+            budget,
+            resume,
+            group: Group::alone(),
+        }
+    }
+}
+
 /// Trains until the budget is spent; the parameters end as their averages. A state in `dir` is
-/// resumed when `resume` is set, and ignored otherwise.
-pub fn run(
-    objective: &mut dyn Objective,
-    config: &LoopConfig,
-    budget: Budget,
-    dir: &Path,
-    resume: bool,
-) -> Result<Summary> {
-    Trainer::new(objective, config, budget, dir, resume)?.run()
+/// resumed when the session says so, and ignored otherwise.
+pub fn run(objective: &mut dyn Objective, config: &LoopConfig, dir: &Path, session: &mut Session) -> Result<Summary> {
+    Trainer::new(objective, config, dir, session)?.run()
 }
 
 struct Trainer<'a> {
     objective: &'a mut dyn Objective,
     config: &'a LoopConfig,
-    budget: Budget,
     dir: &'a Path,
+    budget: Budget,
+    group: &'a mut Group,
     optimizer: AdamW,
     ema: Ema,
-    /// One for each batch of a step; empty where there is one batch, which has all threads.
+    /// One for each batch of a step; empty where they are computed one after the other.
     pools: Vec<ThreadPool>,
     step: u64,
     samples: u64,
     elapsed_before_s: f64,
     started: Instant,
-    log: Log,
+    /// Of each step.
+    losses: Vec<f32>,
+    /// Rank 0 has one.
+    log: Option<Log>,
 }
 
 impl<'a> Trainer<'a> {
     fn new(
         objective: &'a mut dyn Objective,
         config: &'a LoopConfig,
-        budget: Budget,
         dir: &'a Path,
-        resume: bool,
+        session: &'a mut Session,
     ) -> Result<Self> {
         std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
         let params = objective.params().to_vec();
@@ -152,26 +172,31 @@ impl<'a> Trainer<'a> {
         let mut optimizer = AdamW::new(config.optimizer.clone(), &params);
         let mut ema = Ema::new(&params, config.ema_decay);
         let path = state_path(dir);
-        let position = if resume && path.exists() {
+        let position = if session.resume && path.exists() {
             let position = state::load(&path, &mut optimizer, &mut ema)?;
             tracing::info!("{}: resuming at step {}", objective.name(), position.step);
             position
         } else {
             Position::default()
         };
+        let group = &mut session.group;
+        check_same_start(group, objective, config, &params, position.step)?;
         let count: usize = params.iter().map(|(_, p)| p.numel()).sum();
         tracing::info!(
             "{}: {count} parameters, {} x {} samples a step",
             objective.name(),
-            config.batches_per_step.max(1),
+            config.batches_per_step.max(1) * group.world(),
             objective.batch_size()
         );
+        let is_first = group.is_first();
+        let log = is_first.then(|| Log::new(objective.name(), dir, position.step));
         Ok(Self {
-            log: Log::new(objective.name(), dir, position.step)?,
+            log: log.transpose()?,
             objective,
             config,
-            budget,
             dir,
+            budget: session.budget,
+            group,
             optimizer,
             ema,
             pools: single_threads(config.batches_per_step)?,
@@ -179,13 +204,14 @@ impl<'a> Trainer<'a> {
             samples: position.samples,
             elapsed_before_s: position.elapsed_s,
             started: Instant::now(),
+            losses: Vec::new(),
         })
     }
 
     fn run(mut self) -> Result<Summary> {
         let mut saved = Instant::now();
-        while !self.finished() {
-            self.train_step()?;
+        while let Some(progress) = self.next_step()? {
+            self.train_step(progress)?;
             if self.step.is_multiple_of(self.config.sample_every.max(1)) {
                 self.draw_samples()?;
             }
@@ -194,24 +220,38 @@ impl<'a> Trainer<'a> {
                 saved = Instant::now();
             }
         }
+        // No process goes while another may still read from its memory.
+        self.group.sum(0.0)?;
         self.save()?;
         self.draw_samples()?;
         self.ema.copy_to_params();
         for (_, param) in self.optimizer.params() {
             param.set_trainable(false);
         }
+        let recent = &self.losses[self.losses.len().saturating_sub(200)..];
         Ok(Summary {
             steps: self.step,
             samples: self.samples,
             seconds: self.elapsed_s(),
-            loss: self.log.recent_loss(),
+            loss: recent.iter().sum::<f32>() / recent.len().max(1) as f32,
         })
     }
 
-    fn train_step(&mut self) -> Result<()> {
-        let progress = self.progress();
-        let mut batches = self.batches(progress)?;
-        let loss = batches.iter().map(|b| b.loss).sum::<f32>() / batches.len() as f32;
+    /// The fraction of the budget that is spent; `None` at its end. All processes go by rank 0's clock.
+    fn next_step(&mut self) -> Result<Option<f32>> {
+        let mine = [u64::from(self.progress().to_bits()), u64::from(self.finished())];
+        let [progress, finished] = self.group.follow_first(mine)?;
+        Ok((finished == 0).then_some(f32::from_bits(progress as u32)))
+    }
+
+    fn train_step(&mut self, progress: f32) -> Result<()> {
+        let Batch {
+            loss,
+            metrics,
+            mut gradients,
+        } = self.batches(progress)?;
+        let batches = self.config.batches_per_step.max(1) * self.group.world();
+        let loss = self.group.sum(loss)? / batches as f32;
         if !loss.is_finite() {
             return Err(Error::Diverged {
                 objective: self.objective.name().into(),
@@ -219,7 +259,8 @@ impl<'a> Trainer<'a> {
                 loss,
             });
         }
-        let gradients = Gradients::mean(batches.iter_mut().map(|b| std::mem::take(&mut b.gradients)).collect());
+        self.group.sum_gradients(&mut gradients, self.optimizer.params())?;
+        gradients.scale(1.0 / batches as f32);
         let learning_rate = self.config.optimizer.learning_rate_at(self.step, progress);
         let norm = self.optimizer.update(&gradients, learning_rate);
         if !norm.is_finite() {
@@ -232,36 +273,46 @@ impl<'a> Trainer<'a> {
         self.objective.updated();
         self.ema.update(self.step);
         self.step += 1;
-        self.samples += self.samples_per_step() as u64;
-        self.log.push(loss, &batches, norm);
-        if self.step.is_multiple_of(self.config.log_every.max(1)) {
-            self.log
-                .write(self.step, self.samples_per_step(), learning_rate, progress)?;
+        let samples = self.objective.batch_size() * batches;
+        self.samples += samples as u64;
+        self.losses.push(loss);
+        if let Some(log) = &mut self.log {
+            log.push(loss, &metrics, self.config.batches_per_step.max(1), norm);
+            if self.step.is_multiple_of(self.config.log_every.max(1)) {
+                log.write(self.step, samples, learning_rate, progress)?;
+            }
         }
         Ok(())
     }
 
-    fn samples_per_step(&self) -> usize {
-        self.objective.batch_size() * self.config.batches_per_step.max(1)
-    }
-
-    /// Loss and gradients of this step's batches.
-    fn batches(&self, progress: f32) -> Result<Vec<Batch>> {
+    /// The sum of this process's batches of this step.
+    fn batches(&self, progress: f32) -> Result<Batch> {
         let objective: &dyn Objective = &*self.objective;
+        let recompute = self.config.recompute;
+        let count = self.config.batches_per_step.max(1) as u64;
+        let first = (self.step * self.group.world() as u64 + self.group.rank() as u64) * count;
+        let compute = move |number| Batch::compute(objective, number, progress, recompute);
+        let mut sum = Batch::default();
         if self.pools.is_empty() {
-            return Ok(vec![Batch::compute(objective, self.step, progress)?]);
+            for number in first..first + count {
+                sum.add(compute(number)?);
+            }
+            return Ok(sum);
         }
-        let first = self.step * self.pools.len() as u64;
-        std::thread::scope(|scope| {
+        let batches: Vec<Result<Batch>> = std::thread::scope(|scope| {
             let running: Vec<_> = (first..)
                 .zip(&self.pools)
-                .map(|(number, pool)| scope.spawn(move || pool.install(|| Batch::compute(objective, number, progress))))
+                .map(|(number, pool)| scope.spawn(move || pool.install(|| compute(number))))
                 .collect();
             running
                 .into_iter()
                 .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
                 .collect()
-        })
+        });
+        for batch in batches {
+            sum.add(batch?);
+        }
+        Ok(sum)
     }
 
     fn elapsed_s(&self) -> f64 {
@@ -287,6 +338,9 @@ impl<'a> Trainer<'a> {
     }
 
     fn save(&self) -> Result<()> {
+        if !self.group.is_first() {
+            return Ok(());
+        }
         let position = Position {
             step: self.step,
             samples: self.samples,
@@ -296,19 +350,51 @@ impl<'a> Trainer<'a> {
     }
 
     fn draw_samples(&mut self) -> Result<()> {
-        let Some(grid) = self.ema.with_average(|| self.objective.samples())? else {
-            return Ok(());
-        };
-        let png = png_bytes(&grid)?;
-        let path = self.dir.join(format!("samples-{:06}.png", self.step));
-        std::fs::write(&path, &png).map_err(Error::io(&path))?;
-        self.log
-            .events
-            .image("samples", self.step, grid.width(), grid.height(), &png)
+        let Some(log) = &mut self.log else { return Ok(()) };
+        match self.ema.with_average(|| self.objective.samples())? {
+            Some(grid) => log.samples(self.step, &grid),
+            None => Ok(()),
+        }
     }
 }
 
-/// One batch, done.
+/// Processes that start apart would drift on unnoticed.
+fn check_same_start(
+    group: &mut Group,
+    objective: &dyn Objective,
+    config: &LoopConfig,
+    params: &[(String, Param)],
+    step: u64,
+) -> Result<()> {
+    if group.world() == 1 {
+        return Ok(());
+    }
+    let mix = |hash: u64, value: u64| (hash ^ value).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23);
+    let mut hash = mix(0, objective.batch_size() as u64);
+    hash = format!("{config:?}")
+        .bytes()
+        .fold(hash, |h, byte| mix(h, u64::from(byte)));
+    for (_, param) in params {
+        let bits = param
+            .tensor()
+            .data()
+            .iter()
+            .fold(hash, |h, v| mix(h, u64::from(v.to_bits())));
+        hash = bits;
+    }
+    let [first_step, first_hash] = group.follow_first([step, hash])?;
+    if (first_step, first_hash) == (step, hash) {
+        return Ok(());
+    }
+    let message = format!(
+        "rank {} is not where rank 0 is (step {step} and {first_step}): all need the same configuration and the same run folder",
+        group.rank()
+    );
+    Err(Error::Launch(message))
+}
+
+/// Batches, done: sums of their losses and gradients.
+#[derive(Default)]
 struct Batch {
     loss: f32,
     metrics: Vec<(&'static str, f32)>,
@@ -316,117 +402,32 @@ struct Batch {
 }
 
 impl Batch {
-    fn compute(objective: &dyn Objective, number: u64, progress: f32) -> Result<Self> {
-        let Loss { total, metrics } = objective.loss(number, progress)?;
-        // The tape, which shares the weights' storage, ends here: the optimizer can work in place.
+    fn compute(objective: &dyn Objective, number: u64, progress: f32, recompute: bool) -> Result<Self> {
+        let Loss { total, metrics } = recomputing(recompute, || objective.loss(number, progress))?;
+        let gradients = total.backward();
+        // The tape, which shares the weights' storage, ends here: the optimizer can work in place. The loss is read last, so
+        // that a device has all its work by then.
         Ok(Self {
             loss: total.item(),
             metrics,
-            gradients: total.backward(),
+            gradients,
         })
+    }
+
+    fn add(&mut self, other: Self) {
+        self.loss += other.loss;
+        self.metrics.extend(other.metrics);
+        self.gradients.add(other.gradients);
     }
 }
 
-/// A pool of one thread for each of several batches.
+/// A pool of one thread for each of several batches, where they are computed side by side.
 fn single_threads(batches: usize) -> Result<Vec<ThreadPool>> {
-    if batches < 2 {
+    if batches < 2 || Device::current().is_gpu() {
         return Ok(Vec::new());
     }
     (0..batches)
         .map(|_| ThreadPoolBuilder::new().num_threads(1).build())
         .collect::<std::result::Result<_, _>>()
         .map_err(|e| Error::Config(format!("cannot start a thread for each of {batches} batches: {e}")))
-}
-
-/// Running means to the terminal, to `metrics.jsonl` and to TensorBoard.
-struct Log {
-    name: &'static str,
-    events: EventWriter,
-    jsonl: std::fs::File,
-    bar: ProgressBar,
-    losses: Vec<f32>,
-    metrics: Vec<(&'static str, f32)>,
-    norms: f32,
-    pending: u64,
-    since: Instant,
-}
-
-impl Log {
-    fn new(name: &'static str, dir: &Path, step: u64) -> Result<Self> {
-        let path = dir.join("metrics.jsonl");
-        let jsonl = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .map_err(Error::io(&path))?;
-        let style = ProgressStyle::with_template("{prefix} {bar:30} {msg} {elapsed_precise}");
-        let bar = ProgressBar::new(1000)
-            .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-            .with_prefix(name)
-            .with_position(step);
-        Ok(Self {
-            name,
-            events: EventWriter::create(dir)?,
-            jsonl,
-            bar,
-            losses: Vec::new(),
-            metrics: Vec::new(),
-            norms: 0.0,
-            pending: 0,
-            since: Instant::now(),
-        })
-    }
-
-    fn push(&mut self, loss: f32, batches: &[Batch], norm: f32) {
-        self.losses.push(loss);
-        self.norms += norm;
-        self.pending += 1;
-        for (name, value) in batches.iter().flat_map(|b| &b.metrics) {
-            let value = value / batches.len() as f32;
-            match self.metrics.iter_mut().find(|(known, _)| known == name) {
-                Some((_, sum)) => *sum += value,
-                None => self.metrics.push((name, value)),
-            }
-        }
-    }
-
-    fn write(&mut self, step: u64, samples_per_step: usize, learning_rate: f32, progress: f32) -> Result<()> {
-        let n = self.pending.max(1) as f32;
-        let recent = &self.losses[self.losses.len().saturating_sub(self.pending as usize)..];
-        let loss = recent.iter().sum::<f32>() / n;
-        let per_second =
-            (self.pending as f64 * samples_per_step as f64 / self.since.elapsed().as_secs_f64().max(1e-6)) as f32;
-        let mut numbers = vec![("loss", loss), ("lr", learning_rate), ("grad_norm", self.norms / n)];
-        numbers.push(("samples_per_s", per_second));
-        numbers.extend(self.metrics.drain(..).map(|(name, sum)| (name, sum / n)));
-        for (tag, value) in &numbers {
-            self.events.scalar(tag, step, *value)?;
-        }
-        let mut line = serde_json::json!({ "stage": self.name, "step": step, "progress": progress });
-        for (tag, value) in &numbers {
-            line[*tag] = serde_json::json!(value);
-        }
-        writeln!(self.jsonl, "{line}").map_err(Error::io("metrics.jsonl"))?;
-        self.bar.set_position((progress * 1000.0) as u64);
-        self.bar
-            .set_message(format!("step {step} loss {loss:.4} {per_second:.1}/s"));
-        if self.bar.is_hidden() {
-            let text: Vec<String> = numbers.iter().map(|(tag, value)| format!("{tag} {value:.4}")).collect();
-            tracing::info!(
-                "{} step {step} ({:.0} %): {}",
-                self.name,
-                progress * 100.0,
-                text.join(", ")
-            );
-        }
-        self.norms = 0.0;
-        self.pending = 0;
-        self.since = Instant::now();
-        Ok(())
-    }
-
-    fn recent_loss(&self) -> f32 {
-        let recent = &self.losses[self.losses.len().saturating_sub(200)..];
-        recent.iter().sum::<f32>() / recent.len().max(1) as f32
-    }
 }

@@ -1,105 +1,11 @@
 //! Each objective learns on a tiny configuration, and a resumed run repeats an uninterrupted one.
 
+mod common;
+
+use common::{autoencoder, configs, decoder, distillation, saved, scratch, teacher, training, write_dataset};
 use prima_models::{ClipTextConfig, Unet2dConditionConfig};
-use prima_tensor::Philox;
-use prima_train::config::{AutoencoderStage, DecoderStage, DistillStage, NetworkConfigs, TeacherStage};
-use prima_train::data::dataset::{FORMAT, Kind, Manifest, NounRecord, SpriteRecord, write_jsonl};
-use prima_train::data::{Composer, ComposerOptions, Dataset, Profile, SIZE_PX, bpe};
-use prima_train::latent_cache::LatentCache;
-use prima_train::networks::{self, TextEncoders};
-use prima_train::objectives::{
-    Autoencoder, ConsistencyDistillation, Decoder, Painter, SamplePrompts, Teacher, TextLatents,
-};
-use prima_train::optimizer::{AdamW, AdamWConfig, LrScheduler};
-use prima_train::sampling::Sampler;
-use prima_train::tokens::{CaptionTokenizer, Tokens};
-use prima_train::trainer::{Budget, LoopConfig, Objective, run, state_path};
-use serde_json::json;
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-
-fn configs() -> NetworkConfigs {
-    NetworkConfigs {
-        vae: json!({ "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D"],
-            "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D"], "block_out_channels": [8, 16],
-            "latent_channels": 4, "norm_num_groups": 4, "sample_size": 8, "mid_block_add_attention": false,
-            "use_quant_conv": false, "use_post_quant_conv": false }),
-        unet: json!({ "in_channels": 4, "out_channels": 4, "sample_size": 4,
-            "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
-            "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"], "block_out_channels": [8, 16],
-            "layers_per_block": 1, "norm_num_groups": 4, "cross_attention_dim": 16, "attention_head_dim": 2,
-            "use_linear_projection": true, "addition_embed_type": "text_time", "addition_time_embed_dim": 4,
-            "projection_class_embeddings_input_dim": 32 }),
-        text_encoder: text_config("CLIPTextModel"),
-        text_encoder_2: text_config("CLIPTextModelWithProjection"),
-    }
-}
-
-fn text_config(architecture: &str) -> serde_json::Value {
-    json!({ "architectures": [architecture], "vocab_size": 16, "hidden_size": 8, "intermediate_size": 16,
-        "projection_dim": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 4,
-        "bos_token_id": 14, "eos_token_id": 15 })
-}
-
-/// Eight captions, each with its own picture.
-fn data() -> TextLatents {
-    let noise = Philox {
-        seed: 5,
-        image: 0,
-        purpose: 99,
-        step: 0,
-    }
-    .normal(8 * 4 * 4 * 4);
-    let captions = (0..8).map(|i| format!("thing {i}")).collect();
-    let ids = (0..8).flat_map(|i| [14, i, 15, 15]).collect();
-    TextLatents {
-        cache: LatentCache::new([4, 4, 4], noise, captions),
-        tokens: Tokens { ids, length: 4 },
-        seed: 1,
-    }
-}
-
-fn prompts() -> SamplePrompts {
-    let vae = networks::vae(&configs(), 0).unwrap().network;
-    SamplePrompts {
-        vae,
-        ids: vec![14, 1, 15, 15],
-        count: 1,
-        size_px: [8.0; 2],
-        latent_shape: [4, 4, 4],
-        seed: 0,
-    }
-}
-
-fn teacher() -> Teacher {
-    let stage = TeacherStage {
-        batch_size: 8,
-        ..TeacherStage::default()
-    };
-    let (unet, text) = (
-        networks::unet(&configs(), 3).unwrap(),
-        TextEncoders::new(&configs(), 2).unwrap(),
-    );
-    Teacher::new(unet, text, data(), prompts(), stage)
-}
-
-fn training() -> LoopConfig {
-    let optimizer = AdamWConfig {
-        learning_rate: 3e-3,
-        lr_warmup_steps: 1,
-        lr_scheduler: LrScheduler::Constant,
-        ..AdamWConfig::default()
-    };
-    LoopConfig {
-        optimizer,
-        batches_per_step: 2,
-        ema_decay: 0.9,
-        log_every: 10,
-        sample_every: 1000,
-        save_every_s: 1000,
-    }
-}
+use prima_train::optimizer::AdamW;
+use prima_train::trainer::{Budget, Objective, Session, run};
 
 /// Mean loss over the first batches, before and after `steps` updates.
 fn before_and_after(objective: &mut dyn Objective, steps: u64) -> (f32, f32) {
@@ -132,33 +38,7 @@ fn the_teacher_learns() {
 fn the_student_approaches_its_consistency_target() {
     let mut trained = teacher();
     before_and_after(&mut trained, 60);
-    let make = || networks::unet(&configs(), 3).unwrap();
-    let (student, target, frozen) = (make(), make(), make().network);
-    let stage = DistillStage {
-        batch_size: 8,
-        ..DistillStage::default()
-    };
-    let text = TextEncoders::new(&configs(), 2).unwrap();
-    // A student that starts elsewhere than the teacher has something to learn.
-    for (key, param) in &student.params {
-        if key.starts_with("conv_out") {
-            param.update(|v| {
-                for (i, x) in v.iter_mut().enumerate() {
-                    *x += 0.3 * ((i % 7) as f32 - 3.0);
-                }
-            });
-        }
-    }
-    let mut objective = ConsistencyDistillation::new(
-        student,
-        target,
-        frozen,
-        text,
-        data(),
-        prompts(),
-        stage,
-        vec![999, 749, 499, 249],
-    );
+    let mut objective = distillation();
     let (before, after) = before_and_after(&mut objective, 60);
     assert!(after < 0.7 * before, "{before} -> {after}");
 }
@@ -167,14 +47,7 @@ fn the_student_approaches_its_consistency_target() {
 fn the_autoencoder_learns() {
     let folder = scratch("autoencoder");
     write_dataset(&folder);
-    let dataset = Dataset::open(&folder).unwrap();
-    let composer = Composer::new(dataset, ComposerOptions::for_profile(Profile::Core, 0)).unwrap();
-    let stage = AutoencoderStage {
-        batch_size: 2,
-        crop_px: 32,
-        ..AutoencoderStage::default()
-    };
-    let mut objective = Autoencoder::new(networks::vae(&configs(), 0).unwrap(), composer, stage, 0).unwrap();
+    let mut objective = autoencoder(&folder);
     let (before, after) = before_and_after(&mut objective, 30);
     std::fs::remove_dir_all(&folder).unwrap();
     assert!(after < 0.7 * before, "{before} -> {after}");
@@ -184,43 +57,8 @@ fn the_autoencoder_learns() {
 fn the_decoder_learns_from_the_encoder_and_from_the_painter_and_leaves_the_encoder_alone() {
     let folder = scratch("decoder");
     write_dataset(&folder);
-    let options = ComposerOptions {
-        style: 1.0,
-        ..ComposerOptions::for_profile(Profile::Core, 0)
-    };
-    let composer = Composer::new(Dataset::open(&folder).unwrap(), options).unwrap();
-    let words = BTreeMap::from([("disc</w>".to_owned(), 1)]);
-    let mut byte_vocabulary = configs();
-    for text in [&mut byte_vocabulary.text_encoder, &mut byte_vocabulary.text_encoder_2] {
-        text["vocab_size"] = json!(514);
-        text["bos_token_id"] = json!(512);
-        text["eos_token_id"] = json!(513);
-    }
-    let painter = Painter {
-        unet: networks::unet(&configs(), 3).unwrap().network,
-        text: TextEncoders::new(&byte_vocabulary, 2).unwrap(),
-        tokenizer: Mutex::new(CaptionTokenizer::from_bpe(&bpe::train(&words, 514)).unwrap()),
-        style: "noto".into(),
-        unnamed_share: 0.5,
-        size_px: [8.0; 2],
-        sampler: Sampler::Ddim,
-    };
-    let vae = networks::vae(&configs(), 0).unwrap();
-    let encoder = vae
-        .params
-        .iter()
-        .find(|(key, _)| key.starts_with("encoder.conv_in"))
-        .unwrap()
-        .1
-        .clone();
+    let (mut objective, encoder) = decoder(&folder, 2);
     let before_training = encoder.tensor().data().to_vec();
-    let stage = DecoderStage {
-        batch_size: 2,
-        painter_share: 0.5,
-        painter_timesteps: vec![vec![999], vec![999, 500]],
-        ..DecoderStage::default()
-    };
-    let mut objective = Decoder::new(vae, composer, Some(painter), stage, 0);
     let (before, after) = before_and_after(&mut objective, 12);
     std::fs::remove_dir_all(&folder).unwrap();
     assert!(after < 0.8 * before, "{before} -> {after}");
@@ -230,17 +68,14 @@ fn the_decoder_learns_from_the_encoder_and_from_the_painter_and_leaves_the_encod
 #[test]
 fn a_resumed_run_repeats_an_uninterrupted_one_exactly() {
     let (whole, parts) = (scratch("whole"), scratch("parts"));
-    run(&mut teacher(), &training(), Budget::steps(6), &whole, false).unwrap();
-    run(&mut teacher(), &training(), Budget::steps(2), &parts, true).unwrap();
-    run(&mut teacher(), &training(), Budget::steps(6), &parts, true).unwrap();
-    let read = |dir: &Path| {
-        let file = prima_checkpoint::TensorFile::open(&state_path(dir)).unwrap();
-        let keys: Vec<String> = file.tensors().keys().filter(|k| *k != "elapsed_s").cloned().collect();
-        keys.into_iter()
-            .map(|k| (file.read(&k).unwrap().into_vec(), k))
-            .collect::<Vec<_>>()
+    let train = |dir, steps, resume| {
+        let mut session = Session::alone(Budget::steps(steps), resume);
+        run(&mut teacher(), &training(), dir, &mut session).unwrap();
     };
-    let same = read(&whole) == read(&parts);
+    train(&whole, 6, false);
+    train(&parts, 2, true);
+    train(&parts, 6, true);
+    let same = saved(&whole) == saved(&parts);
     std::fs::remove_dir_all(&whole).unwrap();
     std::fs::remove_dir_all(&parts).unwrap();
     assert!(same, "states differ");
@@ -255,57 +90,4 @@ fn tiny_configurations_are_what_the_models_read() {
             .eos_token_id
             == 15
     );
-}
-
-fn scratch(name: &str) -> PathBuf {
-    std::env::temp_dir().join(format!("prima-train-{name}-{}", std::process::id()))
-}
-
-/// One noun with one sprite: a red disc.
-fn write_dataset(folder: &Path) {
-    std::fs::create_dir_all(folder).unwrap();
-    let side = SIZE_PX as i32;
-    let disc = (0..side * side).flat_map(|i| {
-        let (x, y) = (i % side - side / 2, i / side - side / 2);
-        if x * x + y * y < 2500 {
-            [220, 30, 40, 255]
-        } else {
-            [0; 4]
-        }
-    });
-    std::fs::write(folder.join("sprites.rgba"), disc.collect::<Vec<u8>>()).unwrap();
-    let sprite = SpriteRecord {
-        noun: 0,
-        set: "noto".into(),
-        style: "noto".into(),
-        kind: Kind::Object,
-        hue_shiftable: false,
-        hue: 0.0,
-        luma: 0.4,
-        main_colour: Some("red".into()),
-        mean_rgb: [220, 30, 40],
-        held_back: false,
-    };
-    write_jsonl(&folder.join("sprites.jsonl"), &[sprite]).unwrap();
-    let noun = NounRecord {
-        phrase: "a disc".into(),
-        core_rank: Some(0),
-        tags: vec![],
-        names: [("en".to_owned(), "disc".to_owned())].into(),
-    };
-    write_jsonl(&folder.join("nouns.jsonl"), &[noun]).unwrap();
-    let manifest = Manifest {
-        format: FORMAT,
-        profile: Profile::Core,
-        size_px: SIZE_PX,
-        sprites: 1,
-        held_back_sprites: 0,
-        nouns: 1,
-        core_nouns: 1,
-        tokenizer_entries: 0,
-        seed: 0,
-        sources: vec![],
-        sha256: String::new(),
-    };
-    std::fs::write(folder.join("manifest.json"), serde_json::to_string(&manifest).unwrap()).unwrap();
 }

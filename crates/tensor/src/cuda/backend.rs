@@ -65,12 +65,26 @@ pub(crate) struct ConvolutionSizes {
     pub padding: [usize; 4],
 }
 
+/// The GPUs of several processes, this one's among them.
+pub(crate) trait Peers: Send {
+    /// The sum of `len` f32 values over all of them, in the order of this GPU's other work.
+    ///
+    /// # Safety
+    /// As many values at `from` and at `to` belong to the caller, and all processes call this with the same `len`.
+    unsafe fn sum(&self, from: u64, to: u64, len: usize) -> Result<(), DeviceError>;
+}
+
 /// Addresses are device memory of this backend; all work is done in the order in which it is asked for.
 pub(crate) trait Backend: Send + Sync {
     /// How many blocks run at once, roughly: the number of multiprocessors.
     fn multiprocessors(&self) -> usize;
 
     fn capacity(&self) -> Result<Capacity, DeviceError>;
+
+    /// Joins other processes' GPUs, as `rank` of `world`; `id` names the group.
+    fn join(&self, _id: [u8; 128], _rank: usize, _world: usize) -> Result<Box<dyn Peers>, DeviceError> {
+        Err(DeviceError::NoNccl)
+    }
 
     /// `None`: no room.
     fn allocate(&self, bytes: usize) -> Result<Option<u64>, DeviceError>;

@@ -17,6 +17,7 @@ pub const KERNEL_FILES: &[(&str, &str)] = &[
     ("layout", include_str!("layout.cu")),
     ("noise", include_str!("noise.cu")),
     ("norm", include_str!("norm.cu")),
+    ("optimizer", include_str!("optimizer.cu")),
     ("reduce", include_str!("reduce.cu")),
 ];
 

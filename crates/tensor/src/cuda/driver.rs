@@ -1,11 +1,12 @@
 //! A GPU through NVIDIA's driver: one context, one stream, so that work happens in the order in which it is asked for.
 
-use super::backend::{Backend, Capacity, ConvolutionSizes, Direction, Kernel, Product};
+use super::backend::{Backend, Capacity, ConvolutionSizes, Direction, Kernel, Peers, Product};
 use super::compiler::Compiler;
 use super::cublaslt::CublasLt;
 use super::cudnn::Cudnn;
 use super::error::DeviceError;
 use super::libraries::{Library, open};
+use super::nccl::Nccl;
 use crate::DType;
 use cudarc::driver::{DriverError, result, sys};
 use std::collections::HashMap;
@@ -166,6 +167,11 @@ impl Backend for Cuda {
         self.enter()?;
         let (free, total) = result::mem_get_info().map_err(failed("cuMemGetInfo"))?;
         Ok(Capacity { free, total })
+    }
+
+    fn join(&self, id: [u8; 128], rank: usize, world: usize) -> Result<Box<dyn Peers>, DeviceError> {
+        self.enter()?;
+        Ok(Box::new(Nccl::join(self.context, self.stream, id, rank, world)?))
     }
 
     fn allocate(&self, bytes: usize) -> Result<Option<u64>, DeviceError> {

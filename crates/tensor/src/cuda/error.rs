@@ -32,6 +32,12 @@ pub enum DeviceError {
         free_mib: usize,
         total_mib: usize,
     },
+    #[error(
+        "NCCL was not found ({names}), and several GPUs need it: install it, for example the Python package \
+         nvidia-nccl-cu13, and name its folder in PRIMA_CUDA_LIBRARIES if it lies in an unusual place",
+        names = Library::Nccl.names()
+    )]
+    NoNccl,
     #[error("the kernels of {file} do not compile for {arch}: {log}")]
     Compile { file: String, arch: String, log: String },
     #[error("{call} failed: {message}")]

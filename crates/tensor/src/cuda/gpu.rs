@@ -167,7 +167,7 @@ impl Gpu {
     /// The parameter in `form`; moved and changed once per value.
     pub(super) fn param(&self, param: &Param, form: Form) -> Arc<Array> {
         param.on_device(self.id, form, |tensor| {
-            let wide = Arc::new(self.upload(tensor.data()));
+            let wide = self.array(tensor, DType::F32);
             match form {
                 Form::Wide => wide,
                 Form::Stored => self.cast(&wide, self.dtype),

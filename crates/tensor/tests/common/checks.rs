@@ -3,11 +3,11 @@
 
 use crate::common::random_tensor;
 use prima_tensor::{
-    Activation, Conv2d, DType, Device, Param, Philox, Tensor, activation, add, add_per_sample_channel, add_positions,
-    affine, attention, avg_pool_global, combine_per_sample, concat_channels, concat_tokens, conv2d, depthwise_conv2d,
-    embedding, gather_rows, geglu, group_norm, layer_norm, linear, mean_absolute_error, mul, narrow_channels,
-    nchw_to_nhwc, nhwc_to_nchw, no_grad, stack_batch, sub, take_batch, upsample_nearest_2x, weighted_mse,
-    weighted_pseudo_huber, weighted_sum,
+    Activation, AdamWStep, Conv2d, DType, Device, Moments, Param, Philox, Tensor, activation, adamw_update, add,
+    add_per_sample_channel, add_positions, affine, attention, avg_pool_global, combine_per_sample, concat_channels,
+    concat_tokens, conv2d, depthwise_conv2d, ema_update, embedding, gather_rows, geglu, global_norm, group_norm,
+    layer_norm, linear, mean_absolute_error, mul, narrow_channels, nchw_to_nhwc, nhwc_to_nchw, no_grad, stack_batch,
+    sub, take_batch, upsample_nearest_2x, weighted_mse, weighted_pseudo_huber, weighted_sum,
 };
 
 /// Largest error of f32 and of bf16, relative to the largest value.
@@ -359,6 +359,97 @@ fn ten_losses() -> Vec<f32> {
         loss.item()
     };
     (0..10).map(step).collect()
+}
+
+/// AdamW, averages, the global norm, and sums of gradients.
+pub fn optimizer_steps(open: Open) {
+    let shape = [7, 331];
+    let run = |device: &Device| {
+        device.run(|| {
+            let param = Param::new(random_tensor(1, &shape));
+            let mut moments = Moments::zeros(&shape);
+            let mut average = param.tensor();
+            let mut norms = vec![];
+            for t in 1..4 {
+                let gradients = [10 * t, 10 * t + 1].map(|seed| affine(&random_tensor(seed, &shape), 0.01, 0.0));
+                let step = AdamWStep {
+                    beta1: 0.9,
+                    beta2: 0.99,
+                    epsilon: 1e-8,
+                    grad_scale: 0.5,
+                    step_size: 0.02,
+                    inv_sqrt_correction2: 1.5,
+                    keep: 0.99,
+                };
+                norms.push(global_norm(&gradients.each_ref()));
+                adamw_update(&param, &gradients[0], &mut moments, &step);
+                ema_update(&mut average, &param.tensor(), 0.7);
+            }
+            norms.push(global_norm(&[]));
+            let values = [param.tensor(), moments.exp_avg, moments.exp_avg_sq, average];
+            let mut parts: Vec<Vec<f32>> = values.iter().map(|t| t.data().to_vec()).collect();
+            parts.push(norms);
+            parts
+        })
+    };
+    let want = run(&Device::cpu());
+    // The same in f32 and in bf16: what is trained is f32 in either case.
+    for dtype in [DType::F32, DType::BF16] {
+        let Some(device) = open(dtype) else { return };
+        for (part, (got, want)) in run(&device).iter().zip(&want).enumerate() {
+            assert_near(&format!("optimizer in {dtype:?}, part {part}"), got, want, 1e-6);
+        }
+    }
+}
+
+/// Means of gradients over batches, and buckets of them.
+pub fn gradient_sums(open: Open) {
+    let shapes: [&[usize]; 4] = [&[5, 3], &[1], &[70], &[2, 2, 3]];
+    let run = |device: &Device| {
+        device.run(|| {
+            let params: Vec<Param> = shapes.iter().map(|shape| trainable(1, shape)).collect();
+            let unreached = trainable(2, &[4]);
+            let batch = |seed: u64| {
+                let loss = |(i, param): (usize, &Param)| {
+                    let x = param.tensor().reshape(&[1, param.numel()]);
+                    weighted_mse(&x, &random_tensor(seed + i as u64, &[1, param.numel()]), &[1.0])
+                };
+                let losses: Vec<Tensor> = params.iter().enumerate().map(loss).collect();
+                losses[1..]
+                    .iter()
+                    .fold(losses[0].clone(), |sum, loss| add(&sum, loss))
+                    .backward()
+            };
+            let mut sum = batch(10);
+            sum.add(batch(20));
+            sum.add(batch(30));
+            sum.scale(1.0 / 3.0);
+            let mut all: Vec<&Param> = params.iter().collect();
+            all.insert(2, &unreached);
+            let mut lengths = vec![];
+            let doubled = sum.in_buckets(&all, 20, |bucket| {
+                lengths.push(bucket.numel());
+                Ok::<_, ()>(add(&bucket, &bucket))
+            });
+            doubled.unwrap();
+            // 15 and 1 fit into 20, 70 does not, and is a bucket of its own.
+            assert_eq!(lengths, [16, 70, 12]);
+            assert!(sum.param(&unreached).is_none());
+            let gradients = params.iter().map(|param| sum.param(param).unwrap());
+            gradients
+                .map(|gradient| (gradient.shape().to_vec(), gradient.data().to_vec()))
+                .collect::<Vec<_>>()
+        })
+    };
+    let want = run(&Device::cpu());
+    assert!(want.iter().map(|(shape, _)| shape.as_slice()).eq(shapes));
+    for dtype in [DType::F32, DType::BF16] {
+        let Some(device) = open(dtype) else { return };
+        for ((_, got), (_, want)) in run(&device).iter().zip(&want) {
+            let tolerance = if dtype == DType::F32 { 1e-6 } else { 4e-2 };
+            assert_near(&format!("gradients in {dtype:?}"), got, want, tolerance);
+        }
+    }
 }
 
 /// Ten training losses follow the cpus.

@@ -12,7 +12,7 @@ use crate::sampling::{Sampler, guided, noise, purpose, split_v, uniform};
 use crate::trainer::{Loss, Objective};
 use image::RgbImage;
 use prima_models::{Unet2dCondition, UnetCond};
-use prima_tensor::{Param, Tensor, combine_per_sample, no_grad, weighted_pseudo_huber};
+use prima_tensor::{Param, Tensor, combine_per_sample, ema_update, no_grad, weighted_pseudo_huber};
 
 pub struct ConsistencyDistillation {
     student: Component<Unet2dCondition>,
@@ -136,11 +136,7 @@ impl Objective for ConsistencyDistillation {
         let decay = self.config.target_decay;
         for ((_, slow), (_, fast)) in self.target.params.iter().zip(&self.student.params) {
             let fast = fast.tensor();
-            slow.update(|values| {
-                for (s, f) in values.iter_mut().zip(fast.data()) {
-                    *s += (1.0 - decay) * (f - *s);
-                }
-            });
+            slow.change(|slow| ema_update(slow, &fast, decay));
         }
     }
 

@@ -1,0 +1,86 @@
+//! What an optimizer does to parameters. Nothing is recorded; values that lie on a device stay there.
+
+use crate::device::gpu;
+use crate::{Param, Tensor};
+use rayon::prelude::*;
+
+/// The averages that AdamW keeps of one parameter's gradients: f32, of its shape.
+#[derive(Clone, Debug)]
+pub struct Moments {
+    pub exp_avg: Tensor,
+    pub exp_avg_sq: Tensor,
+}
+
+impl Moments {
+    pub fn zeros(shape: &[usize]) -> Self {
+        Self {
+            exp_avg: Tensor::zeros(shape),
+            exp_avg_sq: Tensor::zeros(shape),
+        }
+    }
+}
+
+/// The scalars of one update by AdamW (Loshchilov and Hutter 2019), named as torch names them.
+#[derive(Clone, Copy, Debug)]
+pub struct AdamWStep {
+    pub beta1: f32,
+    pub beta2: f32,
+    pub epsilon: f32,
+    /// Multiplies the gradient: clipping.
+    pub grad_scale: f32,
+    /// Learning rate over `1 - beta1^t`.
+    pub step_size: f32,
+    /// One over the root of `1 - beta2^t`.
+    pub inv_sqrt_correction2: f32,
+    /// `1 - learning rate · weight decay`.
+    pub keep: f32,
+}
+
+/// With `g = grad_scale · grad`: moves the moments towards `g` and `g²`, and sets the parameter to
+/// `keep · value - step_size · exp_avg / (sqrt(exp_avg_sq) · inv_sqrt_correction2 + epsilon)`.
+pub fn adamw_update(param: &Param, grad: &Tensor, moments: &mut Moments, step: &AdamWStep) {
+    param.change(|value| {
+        assert_eq!(value.shape(), grad.shape(), "a gradient has its parameter's shape");
+        match gpu() {
+            Some(gpu) => gpu.adamw(value, grad, moments, step),
+            None => value.edit(|values| {
+                let Moments { exp_avg, exp_avg_sq } = moments;
+                exp_avg.edit(|m| exp_avg_sq.edit(|v| adamw(values, grad.data(), m, v, step)));
+            }),
+        }
+    });
+}
+
+fn adamw(values: &mut [f32], grad: &[f32], exp_avg: &mut [f32], exp_avg_sq: &mut [f32], step: &AdamWStep) {
+    let averages = exp_avg.iter_mut().zip(exp_avg_sq);
+    for ((p, g), (m, v)) in values.iter_mut().zip(grad).zip(averages) {
+        let g = g * step.grad_scale;
+        *m = step.beta1 * *m + (1.0 - step.beta1) * g;
+        *v = step.beta2 * *v + (1.0 - step.beta2) * g * g;
+        let denominator = v.sqrt() * step.inv_sqrt_correction2 + step.epsilon;
+        *p = *p * step.keep - step.step_size * *m / denominator;
+    }
+}
+
+/// `average += (1 - decay) · (value - average)`.
+pub fn ema_update(average: &mut Tensor, value: &Tensor, decay: f32) {
+    assert_eq!(average.shape(), value.shape(), "an average has its parameter's shape");
+    if let Some(gpu) = gpu() {
+        return gpu.ema(average, value, decay);
+    }
+    average.edit(|average| {
+        for (a, v) in average.iter_mut().zip(value.data()) {
+            *a += (1.0 - decay) * (v - *a);
+        }
+    });
+}
+
+/// Square root of the sum of all squared values, in a fixed order: the global norm of gradients.
+pub fn global_norm(tensors: &[&Tensor]) -> f32 {
+    if let Some(gpu) = gpu() {
+        return gpu.sum_squares(tensors).sqrt();
+    }
+    let squares = |t: &&Tensor| t.data().iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>();
+    let each: Vec<f64> = tensors.par_iter().map(squares).collect();
+    each.iter().sum::<f64>().sqrt() as f32
+}
