@@ -12,6 +12,9 @@ pub struct Args {
     /// Storage of the weights, and on a GPU of the activations: f32 or bf16
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = dtype)]
     pub dtype: DType,
+    /// On a GPU, let products of f32 values round them to TF32 first: faster, and less exact
+    #[arg(long)]
+    tf32: bool,
 }
 
 impl Default for Args {
@@ -19,6 +22,7 @@ impl Default for Args {
         Self {
             device: DeviceChoice::Cpu,
             dtype: DType::F32,
+            tf32: false,
         }
     }
 }
@@ -26,7 +30,11 @@ impl Default for Args {
 impl Args {
     /// Opens the device for all that this process computes.
     pub fn choose(&self) -> Result<()> {
-        let (device, why_not) = Device::open(self.device, self.dtype)?;
+        if self.tf32 && (self.dtype != DType::F32 || self.device == DeviceChoice::Cpu) {
+            let message = "--tf32 is for --dtype f32 on a GPU: leave it away, or use --device cuda --dtype f32";
+            return Err(Usage(message.to_owned()).into());
+        }
+        let (device, why_not) = Device::open_with(self.device, self.dtype, self.tf32)?;
         if let Some(why_not) = why_not {
             eprintln!("computing on the CPU: {why_not}");
         }

@@ -53,6 +53,11 @@ pub fn no_grad<T>(f: impl FnOnce() -> T) -> T {
     f()
 }
 
+/// Whether ops are recorded at all: not inside [`no_grad`].
+pub(crate) fn is_on() -> bool {
+    RECORDING.get()
+}
+
 /// Would an op on these inputs be recorded?
 pub fn is_recording(inputs: &[&Tensor]) -> bool {
     RECORDING.get() && inputs.iter().any(|t| t.node.is_some())

@@ -10,6 +10,7 @@ mod layout;
 mod linear;
 mod loss;
 mod norm;
+mod picture;
 mod resample;
 
 pub use activation::{Activation, activation, geglu};
@@ -24,4 +25,5 @@ pub use layout::{
 pub use linear::linear;
 pub use loss::{mean_absolute_error, weighted_mse, weighted_pseudo_huber};
 pub use norm::{group_norm, layer_norm};
+pub use picture::picture_bytes;
 pub use resample::{avg_pool_global, upsample_nearest_2x};
