@@ -24,7 +24,7 @@ const LEAST_DB: [(DType, f64); 2] = [(DType::F32, 50.0), (DType::BF16, 40.0)];
 type Check = fn(checks::Open);
 
 /// All of them, by name.
-const ALL: [(&str, Check); 10] = [
+const ALL: [(&str, Check); 13] = [
     ("pointwise ops", checks::pointwise),
     ("losses", checks::losses),
     ("norms", checks::norms),
@@ -33,6 +33,9 @@ const ALL: [(&str, Check); 10] = [
     ("convolutions", checks::convolutions),
     ("fused and inference-only ops", checks::fused_and_inference_only),
     ("attention", checks::attentions),
+    ("attention on tensor cores", checks::attention_on_tensor_cores),
+    ("epilogues of products", checks::epilogues),
+    ("bytes of pictures", checks::picture_bytes),
     ("noise", checks::noise),
     ("ten training losses", checks::training),
 ];

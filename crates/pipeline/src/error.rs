@@ -32,21 +32,8 @@ pub enum Error {
     #[error(transparent)]
     Device(#[from] prima_tensor::DeviceError),
     /// Found out before anything was loaded.
-    #[error(
-        "{model} takes about {needs} on the GPU for a picture of {width}x{height} in {dtype} ({weights} of it weights), and \
-         {free} of {total} are free: {fix}"
-    )]
-    NoRoom {
-        model: String,
-        needs: String,
-        weights: String,
-        width: usize,
-        height: usize,
-        dtype: &'static str,
-        free: String,
-        total: String,
-        fix: String,
-    },
+    #[error("{model} takes about {needs}: {fix}")]
+    NoRoom { model: String, needs: String, fix: String },
     #[error("cancelled")]
     Cancelled,
     /// A defect of prima, caught so that it ends one request only.

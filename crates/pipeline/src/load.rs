@@ -47,21 +47,21 @@ impl Parts {
         options: &LoadOptions,
         on_component: &mut dyn FnMut(&'static str),
     ) -> Result<Self, Error> {
-        Self::make(source, options, Weights::Read, on_component)
+        Self::make(source, options.dtype, Weights::Read, on_component)
     }
 
     /// The networks of a model without their weights: to find out what they need.
-    pub(crate) fn outline(source: &ModelSource, options: &LoadOptions) -> Result<Self, Error> {
-        Self::make(source, options, Weights::Absent, &mut |_| {})
+    pub(crate) fn outline(source: &ModelSource, dtype: DType) -> Result<Self, Error> {
+        Self::make(source, dtype, Weights::Absent, &mut |_| {})
     }
 
     fn make(
         source: &ModelSource,
-        options: &LoadOptions,
+        dtype: DType,
         weights: Weights,
         on_component: &mut dyn FnMut(&'static str),
     ) -> Result<Self, Error> {
-        if options.dtype == DType::F16 {
+        if dtype == DType::F16 {
             return Err(Error::request("dtype", "f16", "use f32 or bf16".to_owned()));
         }
         let index = source.json("", "model_index.json")?;
@@ -79,9 +79,9 @@ impl Parts {
             ModelCard::default()
         };
         on_component("text encoders");
-        let text_encoders = text_encoders(source, options.dtype, weights)?;
+        let text_encoders = text_encoders(source, dtype, weights)?;
         on_component("unet");
-        let unet = unet(source, options.dtype, weights)?;
+        let unet = unet(source, dtype, weights)?;
         on_component("vae");
         let vae = vae(source, weights)?;
         Ok(Self {

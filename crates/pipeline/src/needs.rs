@@ -1,7 +1,7 @@
 //! Whether a GPU has room for a model, found out before the model is loaded: the same code paints the same request on a device
 //! that computes nothing and counts what is allocated.
 
-use crate::{Error, LoadOptions, ModelSource, Parts, Pipeline, Request};
+use crate::{Error, ModelSource, Parts, Pipeline, Request};
 use prima_tensor::{DType, Device};
 use std::ops::ControlFlow;
 
@@ -23,7 +23,7 @@ impl Needs {
     pub fn of(source: &ModelSource, dtype: DType, request: &Request, device: &Device) -> Result<Self, Error> {
         let dry = device.dry_run(dtype);
         dry.run(|| {
-            let pipeline = Pipeline::new(Parts::outline(source, &LoadOptions { dtype })?)?;
+            let pipeline = Pipeline::new(Parts::outline(source, dtype)?)?;
             pipeline.paint(request, &mut |_| ControlFlow::Continue(()))?;
             let peak = dry.usage().peak;
             pipeline.parts().text_encoders.forget_prompts();
@@ -73,15 +73,16 @@ pub fn check_room(source: &ModelSource, dtype: DType, request: &Request) -> Resu
             }
         }
     }
+    let dtype = if dtype == DType::F32 { "f32" } else { "bf16" };
     Err(Error::NoRoom {
         model: source.name(),
-        needs: amount(needs.peak),
-        weights: amount(needs.weights),
-        width,
-        height,
-        dtype: if dtype == DType::F32 { "f32" } else { "bf16" },
-        free: amount(free),
-        total: amount(total),
+        needs: format!(
+            "{} on the GPU for a picture of {width}x{height} in {dtype} ({} of it weights), and {} of {} are free",
+            amount(needs.peak),
+            amount(needs.weights),
+            amount(free),
+            amount(total)
+        ),
         fix: if ways.is_empty() {
             "neither smaller pictures nor bf16 would fit, use --device cpu".to_owned()
         } else {
@@ -92,7 +93,7 @@ pub fn check_room(source: &ModelSource, dtype: DType, request: &Request) -> Resu
 
 /// The picture's size in pixels, which the request may leave to the model.
 fn size(source: &ModelSource, dtype: DType, request: &Request) -> Result<(usize, usize), Error> {
-    let pipeline = Pipeline::new(Parts::outline(source, &LoadOptions { dtype })?)?;
+    let pipeline = Pipeline::new(Parts::outline(source, dtype)?)?;
     let settings = crate::settings::Settings::new(&pipeline, request)?;
     Ok((settings.width, settings.height))
 }
