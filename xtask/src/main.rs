@@ -1,4 +1,4 @@
-//! The project's chores: `cargo xtask check | test | test-gpu | bench ops | bench studio | soak | clients | goldens`.
+//! The project's chores: `cargo xtask check | test | test-gpu | bench ops | bench studio | bench gpu | soak | clients | goldens`.
 
 mod arrows;
 mod browser;
@@ -56,6 +56,15 @@ enum Task {
 enum Bench {
     /// GFLOP/s of each op of the engine beside the machine's measured peak
     Ops,
+    /// SDXL and training on an NVIDIA GPU beside PyTorch
+    Gpu {
+        /// A Python that has torch, diffusers and transformers [default: $PRIMA_PYTHON or python3]
+        #[arg(long)]
+        python: Option<PathBuf>,
+        /// For the bench: --device cuda:1 --dtype f32 --only train --json FILE; --device cpu --tiny tries it without a GPU
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// From keystroke to picture in the studio, with 1, 4 and 16 typists
     Studio {
         /// For the bench: --typists 1,4 --speed 8 --script FILE --json
@@ -93,6 +102,9 @@ fn perform(task: Task) -> Result<()> {
             &root,
             &["run", "--release", "-p", "prima-tensor", "--example", "bench_ops"],
         ),
+        Task::Bench {
+            bench: Bench::Gpu { python, args },
+        } => bench_gpu(&root, python, &args),
         Task::Bench {
             bench: Bench::Studio { args },
         } => serving::bench_studio(&root, &args),
@@ -144,6 +156,32 @@ fn test_gpu(root: &Path) -> Result<()> {
         program.display()
     );
     run(Command::new(program).arg("--model").arg(root.join("goldens/tiny-sdxl")))
+}
+
+/// Builds prima's side of the bench as one program, says how to carry it to a machine without cargo, and runs both sides here.
+fn bench_gpu(root: &Path, python: Option<PathBuf>, args: &[String]) -> Result<()> {
+    cargo(
+        root,
+        &["build", "--release", "-p", "prima-cli", "--example", "bench_gpu"],
+    )?;
+    let program = target(root).join("release/examples/bench_gpu");
+    let script = root.join("bench/gpu/bench.py");
+    println!(
+        "The bench is one program, {}, and one script, {}; on a machine without cargo:\n  python3 bench.py --prima ./bench_gpu",
+        program.display(),
+        script.display()
+    );
+    let python = python.or_else(|| std::env::var_os("PRIMA_PYTHON").map(PathBuf::from));
+    let mut command = Command::new(python.unwrap_or_else(|| "python3".into()));
+    command.arg(script).arg("--prima").arg(program).args(args);
+    let line = describe(&command);
+    let status = command.status().with_context(|| format!("cannot start `{line}`"))?;
+    match status.code() {
+        Some(0) => Ok(()),
+        // 3: something is missing here, and the script said what.
+        Some(code) => std::process::exit(code),
+        None => bail!("`{line}` was ended"),
+    }
 }
 
 /// Runs cargo in the workspace root; its output goes to the terminal.

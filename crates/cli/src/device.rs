@@ -13,6 +13,9 @@ pub struct Args {
     /// Storage of the weights, and on a GPU of the activations: f32 or bf16
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = dtype)]
     pub dtype: DType,
+    /// On a GPU, let products of f32 values round them to TF32 first: faster, and less exact
+    #[arg(long)]
+    tf32: bool,
 }
 
 impl Default for Args {
@@ -20,6 +23,7 @@ impl Default for Args {
         Self {
             device: DeviceChoice::Cpu,
             dtype: DType::F32,
+            tf32: false,
         }
     }
 }
@@ -27,11 +31,15 @@ impl Default for Args {
 impl Args {
     /// Opens the device for all that this process computes.
     pub fn choose(&self) -> Result<()> {
+        if self.tf32 && (self.dtype != DType::F32 || self.device == DeviceChoice::Cpu) {
+            let message = "--tf32 is for --dtype f32 on a GPU: leave it away, or use --device cuda --dtype f32";
+            return Err(Usage(message.to_owned()).into());
+        }
         self.open(self.device)
     }
 
     fn open(&self, choice: DeviceChoice) -> Result<()> {
-        let (device, why_not) = Device::open(choice, self.dtype)?;
+        let (device, why_not) = Device::open_with(choice, self.dtype, self.tf32)?;
         if let Some(why_not) = why_not {
             eprintln!("computing on the CPU: {why_not}");
         }

@@ -94,7 +94,9 @@ pub fn run(args: &Args) -> Result<()> {
     let options = LoadOptions {
         dtype: args.device.dtype,
     };
-    let pipeline = Pipeline::load(&source::open(args.model.as_deref())?, &options)?;
+    let source = source::open(args.model.as_deref())?;
+    prima_pipeline::check_room(&source, options.dtype, &request)?;
+    let pipeline = Pipeline::load(&source, &options)?;
     let load = start.elapsed();
     let response = pipeline.paint(&request, &mut |progress| {
         bar.show(progress);

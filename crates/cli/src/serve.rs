@@ -2,8 +2,8 @@
 
 use crate::{Usage, device, source};
 use anyhow::{Context, Result};
-use prima_pipeline::LoadOptions;
 use prima_pipeline::engine::{Engine, Stage};
+use prima_pipeline::{LoadOptions, Request};
 use prima_server::{Limits, ServerOptions};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -108,6 +108,7 @@ async fn serve(args: Args) -> Result<()> {
     let load = LoadOptions {
         dtype: args.device.dtype,
     };
+    prima_pipeline::check_room(&model, load.dtype, &Request::default())?;
     let engine = Engine::start(model, load, args.max_jobs);
     let url = url(&args, address);
     println!("{url}");

@@ -121,7 +121,7 @@ impl MockMachine {
     fn paint(&self, settings: &[(&str, &str)], args: &[&str]) -> Output {
         let model = golden("tiny-sdxl").display().to_string();
         let start = ["paint", "a cat", "--model", &model, "-o", "out.png", "--seed", "1"];
-        let size = ["--steps", "1", "--width", "24", "--height", "16"];
+        let size = ["--width", "24", "--height", "16"];
         self.run(settings, &[&start[..], &size, args].concat())
     }
 }
@@ -179,11 +179,12 @@ fn the_binary_paints_through_the_driver_what_it_paints_on_the_cpu() {
     let Some(machine) = MockMachine::new("mock-picture") else {
         return;
     };
-    let on_cpu = machine.paint(&[], &[]);
+    // Of four steps the second is captured in a graph, and launched from there on.
+    let on_cpu = machine.paint(&[], &["--steps", "4"]);
     assert!(on_cpu.status.success(), "{}", stderr(&on_cpu));
     let want = image::open(machine.folder.join("out.png")).unwrap().to_rgb8();
     std::fs::remove_file(machine.folder.join("out.png")).unwrap();
-    let on_gpu = machine.paint(&[], &["--device", "cuda"]);
+    let on_gpu = machine.paint(&[], &["--steps", "4", "--device", "cuda"]);
     let said = stderr(&on_gpu);
     if said.contains("NVRTC was not found") {
         println!("not run: a picture through the mock driver ({said})");
@@ -198,4 +199,12 @@ fn the_binary_paints_through_the_driver_what_it_paints_on_the_cpu() {
         .map(|(a, b)| a.abs_diff(*b))
         .max();
     assert!(farthest.unwrap() <= 1, "a byte differs by {farthest:?}");
+    // A card without room for it says so before anything is loaded.
+    std::fs::remove_file(machine.folder.join("out.png")).unwrap();
+    let model = golden("tiny-sdxl").display().to_string();
+    let args = ["paint", "a cat", "--model", &model, "-o", "out.png", "--device", "cuda"];
+    let size = ["--width", "1024", "--height", "1024"];
+    let output = machine.run(&[("MOCK_CUDA_FREE_MIB", "300")], &[&args[..], &size].concat());
+    let words = ["takes about", "300 MiB of 8.0 GiB are free", "what fits is"];
+    refused(&machine.folder, &output, 1, &words);
 }

@@ -8,7 +8,7 @@ use crate::transformer_2d::TransformerShape;
 use crate::unet_2d_blocks::{BlockContext, BlockShape, DownBlock, MidBlock, UpBlock};
 use crate::{Cancelled, check};
 use prima_checkpoint::{Error, ParamSource};
-use prima_tensor::{Activation, Tensor, activation, add, concat_channels};
+use prima_tensor::{Activation, Repeatable, Tensor, activation, add, concat_channels};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -275,6 +275,7 @@ pub struct Unet2dCondition {
     up_blocks: Vec<UpBlock>,
     conv_norm_out: GroupNorm,
     conv_out: Conv,
+    steps: Repeatable,
 }
 
 impl Unet2dCondition {
@@ -315,6 +316,7 @@ impl Unet2dCondition {
                 config.norm_eps as f32,
             )?,
             conv_out: Conv::same(source, "conv_out", out_shape, Start::Zero)?,
+            steps: Repeatable::default(),
             config,
         })
     }
@@ -336,20 +338,23 @@ impl Unet2dCondition {
         cond: &UnetCond,
         keep_going: &mut dyn FnMut() -> bool,
     ) -> Result<Tensor, Cancelled> {
-        let temb = activation(&self.time_embed(timesteps, cond), Activation::Silu);
-        let mut context = BlockContext {
-            temb_silu: &temb,
-            encoder_hidden_states: &cond.encoder_hidden_states,
-            keep_going,
-        };
-        let mut skips = Vec::new();
-        let features = self.down_and_mid(sample, &mut context, &mut skips)?;
-        let mut x = features.mid;
-        for block in &self.up_blocks {
-            x = block.forward(&x, &mut context, &mut skips)?;
-        }
-        check(context.keep_going)?;
-        Ok(self.conv_out.forward(&self.conv_norm_out.silu(&x)))
+        self.pass(&self.inputs(sample, timesteps, cond), keep_going)
+    }
+
+    /// [`forward`](Self::forward), which a GPU may replay instead of launching it anew: for the steps of a sampler, off the
+    /// tape. A replay cannot be interrupted: `keep_going` is asked before it.
+    pub fn step(
+        &self,
+        sample: &Tensor,
+        timesteps: &[f32],
+        cond: &UnetCond,
+        keep_going: &mut dyn FnMut() -> bool,
+    ) -> Result<Tensor, Cancelled> {
+        check(keep_going)?;
+        let inputs = self.inputs(sample, timesteps, cond);
+        self.steps.run(&inputs.iter().collect::<Vec<_>>(), |inputs| {
+            self.pass(inputs, keep_going)
+        })
     }
 
     /// The first half of a forward pass only (arguments as in [`Self::forward`]): what a
@@ -361,13 +366,60 @@ impl Unet2dCondition {
         cond: &UnetCond,
         keep_going: &mut dyn FnMut() -> bool,
     ) -> Result<UnetFeatures, Cancelled> {
-        let temb = activation(&self.time_embed(timesteps, cond), Activation::Silu);
+        let inputs = self.inputs(sample, timesteps, cond);
+        let temb = activation(&self.time_embed(&inputs), Activation::Silu);
         let mut context = BlockContext {
             temb_silu: &temb,
-            encoder_hidden_states: &cond.encoder_hidden_states,
+            encoder_hidden_states: &inputs[1],
             keep_going,
         };
-        self.down_and_mid(sample, &mut context, &mut Vec::new())
+        self.down_and_mid(&inputs[0], &mut context, &mut Vec::new())
+    }
+
+    /// All that a pass reads beside the parameters: the sample, the text's hidden states, the timesteps' sinusoids; then, where
+    /// the config asks for it, the pooled text and the sinusoids of `time_ids`; last the `timestep_cond` if there is one.
+    fn inputs(&self, sample: &Tensor, timesteps: &[f32], cond: &UnetCond) -> Vec<Tensor> {
+        let config = &self.config;
+        let (flip, shift) = (config.flip_sin_to_cos, config.freq_shift as f32);
+        let time = sinusoids(timesteps, config.block_out_channels[0], flip, shift);
+        let mut inputs = vec![sample.clone(), cond.encoder_hidden_states.clone(), time];
+        if let Some(dim) = self.added_time_dim() {
+            let Some(text_embeds) = &cond.text_embeds else {
+                panic!("addition_embed_type = text_time needs text_embeds");
+            };
+            assert_eq!(
+                cond.time_ids.len(),
+                timesteps.len(),
+                "time_ids and timesteps are per sample"
+            );
+            let ids = sinusoids(cond.time_ids.as_flattened(), dim, flip, shift);
+            inputs.extend([text_embeds.clone(), ids.reshape(&[timesteps.len(), 6 * dim])]);
+        }
+        inputs.extend(cond.timestep_cond.clone());
+        inputs
+    }
+
+    /// Width of the sinusoids of each time id, where they are added.
+    fn added_time_dim(&self) -> Option<usize> {
+        self.add_embedding.as_ref()?;
+        self.config.addition_time_embed_dim
+    }
+
+    fn pass(&self, inputs: &[Tensor], keep_going: &mut dyn FnMut() -> bool) -> Result<Tensor, Cancelled> {
+        let temb = activation(&self.time_embed(inputs), Activation::Silu);
+        let mut context = BlockContext {
+            temb_silu: &temb,
+            encoder_hidden_states: &inputs[1],
+            keep_going,
+        };
+        let mut skips = Vec::new();
+        let features = self.down_and_mid(&inputs[0], &mut context, &mut skips)?;
+        let mut x = features.mid;
+        for block in &self.up_blocks {
+            x = block.forward(&x, &mut context, &mut skips)?;
+        }
+        check(context.keep_going)?;
+        Ok(self.conv_out.forward(&self.conv_norm_out.silu(&x)))
     }
 
     fn down_and_mid(
@@ -389,27 +441,17 @@ impl Unet2dCondition {
         Ok(UnetFeatures { down, mid: x })
     }
 
-    /// The sum of the timestep's and the added embeddings, `[B, time_embed_dim]`.
-    fn time_embed(&self, timesteps: &[f32], cond: &UnetCond) -> Tensor {
-        let config = &self.config;
-        let (flip, shift) = (config.flip_sin_to_cos, config.freq_shift as f32);
-        let time = sinusoids(timesteps, config.block_out_channels[0], flip, shift);
-        let embedded = self.time_embedding.forward(&time, cond.timestep_cond.as_ref());
-        let (Some(add_embedding), Some(dim)) = (&self.add_embedding, config.addition_time_embed_dim) else {
+    /// The sum of the timestep's and the added embeddings, `[B, time_embed_dim]`, from [`inputs`](Self::inputs).
+    fn time_embed(&self, inputs: &[Tensor]) -> Tensor {
+        let added = self.added_time_dim().and(self.add_embedding.as_ref());
+        let timestep_cond = inputs.get(if added.is_some() { 5 } else { 3 });
+        let embedded = self.time_embedding.forward(&inputs[2], timestep_cond);
+        let Some(add_embedding) = added else {
             return embedded;
         };
-        let Some(text_embeds) = &cond.text_embeds else {
-            panic!("addition_embed_type = text_time needs text_embeds");
-        };
-        assert_eq!(
-            cond.time_ids.len(),
-            timesteps.len(),
-            "time_ids and timesteps are per sample"
-        );
-        let ids = sinusoids(cond.time_ids.as_flattened(), dim, flip, shift).reshape(&[timesteps.len(), 6 * dim]);
         add(
             &embedded,
-            &add_embedding.forward(&concat_channels(&[text_embeds, &ids]), None),
+            &add_embedding.forward(&concat_channels(&[&inputs[3], &inputs[4]]), None),
         )
     }
 }

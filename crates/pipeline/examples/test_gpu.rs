@@ -24,7 +24,7 @@ const LEAST_DB: [(DType, f64); 2] = [(DType::F32, 50.0), (DType::BF16, 40.0)];
 type Check = fn(checks::Open);
 
 /// All of them, by name.
-const ALL: [(&str, Check); 12] = [
+const ALL: [(&str, Check); 15] = [
     ("pointwise ops", checks::pointwise),
     ("losses", checks::losses),
     ("norms", checks::norms),
@@ -33,6 +33,9 @@ const ALL: [(&str, Check); 12] = [
     ("convolutions", checks::convolutions),
     ("fused and inference-only ops", checks::fused_and_inference_only),
     ("attention", checks::attentions),
+    ("attention on tensor cores", checks::attention_on_tensor_cores),
+    ("epilogues of products", checks::epilogues),
+    ("bytes of pictures", checks::picture_bytes),
     ("noise", checks::noise),
     ("optimizer steps", checks::optimizer_steps),
     ("sums of gradients", checks::gradient_sums),

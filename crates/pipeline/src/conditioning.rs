@@ -3,7 +3,7 @@
 use crate::Error;
 use crate::prompt_weights::WeightedPrompt;
 use prima_models::{ClipTextModel, Tokenizer};
-use prima_tensor::{Tensor, concat_channels};
+use prima_tensor::{Device, Tensor, concat_channels};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -22,7 +22,8 @@ pub struct Conditioning {
 impl Conditioning {
     /// Zeros of the same shapes: an absent negative prompt under `force_zeros_for_empty_prompt`.
     pub(crate) fn zeros_like(&self) -> Self {
-        let zeros = |t: &Tensor| Tensor::zeros(t.shape());
+        // Where they are needed in every step.
+        let zeros = |t: &Tensor| Device::current().hold(Tensor::zeros(t.shape()));
         Self {
             prompt_embeds: zeros(&self.prompt_embeds),
             pooled_prompt_embeds: self.pooled_prompt_embeds.as_ref().map(zeros),

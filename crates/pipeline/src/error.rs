@@ -31,6 +31,9 @@ pub enum Error {
     /// The GPU cannot do it; what the request had allocated there is free again.
     #[error(transparent)]
     Device(#[from] prima_tensor::DeviceError),
+    /// Found out before anything was loaded.
+    #[error("{model} takes about {needs}: {fix}")]
+    NoRoom { model: String, needs: String, fix: String },
     #[error("cancelled")]
     Cancelled,
     /// A defect of prima, caught so that it ends one request only.

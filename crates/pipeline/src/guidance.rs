@@ -88,13 +88,11 @@ impl<'a> Guidance<'a> {
         let images = input.dim(0);
         let Some(uncond) = &self.uncond else {
             let cond = self.unet_cond(&[&self.cond], images);
-            return Ok(self.unet.forward(input, &vec![timestep; images], &cond, keep_going)?);
+            return Ok(self.unet.step(input, &vec![timestep; images], &cond, keep_going)?);
         };
         let both = stack_batch(&[input, input]);
         let cond = self.unet_cond(&[uncond, &self.cond], images);
-        let output = self
-            .unet
-            .forward(&both, &vec![timestep; 2 * images], &cond, keep_going)?;
+        let output = self.unet.step(&both, &vec![timestep; 2 * images], &cond, keep_going)?;
         let (uncond, text) = (take_batch(&output, 0, images), take_batch(&output, images, images));
         let g = self.scale;
         let guided = weighted_sum(&[(1.0 - g, &uncond), (g, &text)]);

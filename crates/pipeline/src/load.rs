@@ -47,7 +47,21 @@ impl Parts {
         options: &LoadOptions,
         on_component: &mut dyn FnMut(&'static str),
     ) -> Result<Self, Error> {
-        if options.dtype == DType::F16 {
+        Self::make(source, options.dtype, Weights::Read, on_component)
+    }
+
+    /// The networks of a model without their weights: to find out what they need.
+    pub(crate) fn outline(source: &ModelSource, dtype: DType) -> Result<Self, Error> {
+        Self::make(source, dtype, Weights::Absent, &mut |_| {})
+    }
+
+    fn make(
+        source: &ModelSource,
+        dtype: DType,
+        weights: Weights,
+        on_component: &mut dyn FnMut(&'static str),
+    ) -> Result<Self, Error> {
+        if dtype == DType::F16 {
             return Err(Error::request("dtype", "f16", "use f32 or bf16".to_owned()));
         }
         let index = source.json("", "model_index.json")?;
@@ -65,11 +79,11 @@ impl Parts {
             ModelCard::default()
         };
         on_component("text encoders");
-        let text_encoders = text_encoders(source, options.dtype)?;
+        let text_encoders = text_encoders(source, dtype, weights)?;
         on_component("unet");
-        let unet = unet(source, options.dtype)?;
+        let unet = unet(source, dtype, weights)?;
         on_component("vae");
-        let vae = vae(source)?;
+        let vae = vae(source, weights)?;
         Ok(Self {
             name: card.name.clone().unwrap_or_else(|| short_name(source)),
             text_encoders,
@@ -156,7 +170,42 @@ fn check_fit(parts: &Parts) -> Result<(), String> {
     Ok(())
 }
 
-fn text_encoders(source: &ModelSource, dtype: DType) -> Result<TextEncoders, Error> {
+/// Whether a model's weights are wanted.
+#[derive(Clone, Copy)]
+enum Weights {
+    Read,
+    Absent,
+}
+
+impl Weights {
+    /// What `make` makes of the parameters of `component`, each of which it has to ask for once.
+    fn of<T, E: Into<Error>>(
+        self,
+        source: &ModelSource,
+        component: &str,
+        make: impl FnOnce(&mut dyn ParamSource) -> Result<T, E>,
+    ) -> Result<T, Error> {
+        match self {
+            Self::Absent => make(&mut AbsentParams).map_err(Into::into),
+            Self::Read => {
+                let mut reader = source.component_reader(component)?;
+                let made = make(&mut reader).map_err(Into::into)?;
+                reader.finish()?;
+                Ok(made)
+            }
+        }
+    }
+}
+
+struct AbsentParams;
+
+impl ParamSource for AbsentParams {
+    fn param(&mut self, _: &str, shape: &[usize], _: Init) -> Result<Param, prima_checkpoint::Error> {
+        Ok(Param::absent(shape))
+    }
+}
+
+fn text_encoders(source: &ModelSource, dtype: DType, weights: Weights) -> Result<TextEncoders, Error> {
     let mut encoders = Vec::new();
     for (tokenizer, component) in [("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2")] {
         // A refiner or a small model may have the second one alone.
@@ -166,16 +215,9 @@ fn text_encoders(source: &ModelSource, dtype: DType) -> Result<TextEncoders, Err
         let (json, file) = config(source, component)?;
         let config = ClipTextConfig::from_json(&json, &file)?;
         let length = config.max_position_embeddings;
-        let mut reader = source.component_reader(component)?;
-        let model = ClipTextModel::new(
-            config,
-            &mut Stored {
-                source: &mut reader,
-                dtype,
-            },
-        )
-        .map_err(named(&file))?;
-        reader.finish()?;
+        let model = weights.of(source, component, |source| {
+            ClipTextModel::new(config, &mut Stored { source, dtype }).map_err(named(&file))
+        })?;
         encoders.push(TextEncoder {
             tokenizer: Tokenizer::load(source, tokenizer, length)?,
             model,
@@ -213,31 +255,22 @@ fn named(file: &str) -> impl FnOnce(prima_checkpoint::Error) -> prima_checkpoint
     }
 }
 
-fn unet(source: &ModelSource, dtype: DType) -> Result<Unet2dCondition, Error> {
+fn unet(source: &ModelSource, dtype: DType, weights: Weights) -> Result<Unet2dCondition, Error> {
     let (json, file) = config(source, "unet")?;
-    let mut reader = source.component_reader("unet")?;
     let config = Unet2dConditionConfig::from_json(&json, &file)?;
-    let unet = Unet2dCondition::new(
-        config,
-        &mut Stored {
-            source: &mut reader,
-            dtype,
-        },
-    )
-    .map_err(named(&file))?;
-    reader.finish()?;
-    Ok(unet)
+    weights.of(source, "unet", |source| {
+        Unet2dCondition::new(config, &mut Stored { source, dtype }).map_err(named(&file))
+    })
 }
 
-fn vae(source: &ModelSource) -> Result<Vae, Error> {
+fn vae(source: &ModelSource, weights: Weights) -> Result<Vae, Error> {
     let (json, file) = config(source, "vae")?;
-    let mut reader = source.component_reader("vae")?;
-    let vae = Vae::new(&json, &file, &mut reader).map_err(|error| match error {
-        Error::Checkpoint(error) => named(&file)(error).into(),
-        other => other,
-    })?;
-    reader.finish()?;
-    Ok(vae)
+    weights.of(source, "vae", |source| {
+        Vae::new(&json, &file, source).map_err(|error| match error {
+            Error::Checkpoint(error) => named(&file)(error).into(),
+            other => other,
+        })
+    })
 }
 
 fn scheduler_config(source: &ModelSource) -> Result<SchedulerConfig, Error> {

@@ -2,7 +2,7 @@
 
 use crate::Error;
 use image::{DynamicImage, ImageDecoder, ImageReader};
-use prima_tensor::Tensor;
+use prima_tensor::{Tensor, picture_bytes};
 use std::io::Cursor;
 
 /// An 8-bit RGB picture, row by row from the top.
@@ -80,17 +80,15 @@ impl Picture {
         Tensor::from_vec(values, &[1, self.height, self.width, 3])
     }
 
-    /// Pictures from `[B, H, W, 3]` in `-1..=1`, rounded as diffusers does
-    /// (`image_processor.py`: `denormalize`, then `(255 * x).round()`, halves to even).
+    /// Pictures from `[B, H, W, 3]` in `-1..=1`.
     pub(crate) fn from_tensor(x: &Tensor) -> Vec<Self> {
         let (height, width) = (x.dim(1), x.dim(2));
-        let byte = |v: &f32| ((v * 0.5 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8;
-        x.data()
+        picture_bytes(x)
             .chunks((height * width * 3).max(1))
-            .map(|values| Self {
+            .map(|bytes| Self {
                 width,
                 height,
-                rgb: values.iter().map(byte).collect(),
+                rgb: bytes.to_vec(),
             })
             .collect()
     }

@@ -101,6 +101,11 @@ pub fn recompute(f: impl Fn() -> Tensor + Send + Sync + 'static) -> Tensor {
     out
 }
 
+/// Whether ops are recorded at all: not inside [`no_grad`].
+pub(crate) fn is_on() -> bool {
+    RECORDING.get()
+}
+
 /// Would an op on these inputs be recorded?
 pub fn is_recording(inputs: &[&Tensor]) -> bool {
     RECORDING.get() && inputs.iter().any(|t| t.node.is_some())

@@ -4,7 +4,7 @@
 //! tests do). Ops then compute there; a tensor that is elsewhere is moved when an op needs it, and
 //! [`Tensor::data`](crate::Tensor::data) reads one back.
 
-use crate::cuda::{Cuda, DeviceError, Emulator, Gpu};
+use crate::cuda::{Cuda, DeviceError, DryRun, Emulator, Gpu, RecordingCounts, Usage};
 use crate::{DType, Tensor};
 use rayon::prelude::*;
 use std::cell::RefCell;
@@ -64,11 +64,20 @@ impl Device {
     /// Opens what was asked for. On a GPU activations are stored as `dtype`, f32 or bf16; on the CPU they are always f32.
     /// [`DeviceChoice::Auto`] falls back to the CPU and says why.
     pub fn open(choice: DeviceChoice, dtype: DType) -> Result<(Self, Option<DeviceError>), DeviceError> {
+        Self::open_with(choice, dtype, false)
+    }
+
+    /// The same; with `tf32`, a GPU may round the f32 factors of products to TF32 (10 bits of mantissa) for its tensor cores.
+    pub fn open_with(
+        choice: DeviceChoice,
+        dtype: DType,
+        tf32: bool,
+    ) -> Result<(Self, Option<DeviceError>), DeviceError> {
         match choice {
             DeviceChoice::Cpu => Ok((Self::cpu(), None)),
-            DeviceChoice::Cuda(index) => Ok((Self::with(Cuda::open(index)?, dtype), None)),
+            DeviceChoice::Cuda(index) => Ok((Self::with(Cuda::open(index)?, dtype, tf32), None)),
             DeviceChoice::Auto => Ok(match Cuda::open(0) {
-                Ok(cuda) => (Self::with(cuda, dtype), None),
+                Ok(cuda) => (Self::with(cuda, dtype, tf32), None),
                 Err(why) => (Self::cpu(), Some(why)),
             }),
         }
@@ -76,19 +85,63 @@ impl Device {
 
     /// The kernels on the CPU, for tests: see [`Emulator`].
     pub fn emulated(emulator: Emulator, dtype: DType) -> Self {
-        Self::with(emulator, dtype)
+        Self::with(emulator, dtype, false)
     }
 
-    fn with(backend: impl crate::cuda::Backend + 'static, dtype: DType) -> Self {
+    /// A device that computes nothing and counts what the same work would allocate with activations of `dtype` on this one.
+    pub fn dry_run(&self, dtype: DType) -> Self {
+        let multiprocessors = self.gpu.as_ref().map_or(1, |gpu| gpu.multiprocessors());
+        Self::with(DryRun::new(multiprocessors), dtype, false)
+    }
+
+    fn with(backend: impl crate::cuda::Backend + 'static, dtype: DType, tf32: bool) -> Self {
         let dtype = if dtype == DType::F32 { dtype } else { DType::BF16 };
         Self {
-            gpu: Some(Arc::new(Gpu::new(Box::new(backend), dtype))),
+            gpu: Some(Arc::new(Gpu::new(Box::new(backend), dtype, tf32))),
         }
     }
 
     /// Where ops of this thread compute.
     pub fn current() -> Self {
         Self { gpu: gpu() }
+    }
+
+    /// How activations are stored: f32 on the CPU.
+    pub fn dtype(&self) -> DType {
+        self.gpu.as_ref().map_or(DType::F32, |gpu| gpu.dtype())
+    }
+
+    /// Waits for all work that was asked for.
+    pub fn synchronize(&self) -> Result<(), DeviceError> {
+        self.gpu.as_ref().map_or(Ok(()), |gpu| catch(|| gpu.synchronize()))
+    }
+
+    /// Memory and copies; zeros on the CPU.
+    pub fn usage(&self) -> Usage {
+        self.gpu.as_ref().map(|gpu| gpu.usage()).unwrap_or_default()
+    }
+
+    /// Counts peaks and copies anew, and gives memory that is kept for later back.
+    pub fn reset_usage(&self) {
+        if let Some(gpu) = &self.gpu {
+            gpu.reset_usage();
+        }
+    }
+
+    /// Free and all memory of the GPU in bytes; `None` on the CPU.
+    pub fn memory(&self) -> Result<Option<(usize, usize)>, DeviceError> {
+        self.gpu.as_ref().map(|gpu| gpu.memory()).transpose()
+    }
+
+    /// Drops recorded work, whose memory is then free.
+    pub fn forget_recordings(&self) {
+        if let Some(gpu) = &self.gpu {
+            gpu.forget_recordings();
+        }
+    }
+
+    pub fn recordings(&self) -> RecordingCounts {
+        self.gpu.as_ref().map(|gpu| gpu.recording_counts()).unwrap_or_default()
     }
 
     pub fn is_gpu(&self) -> bool {
@@ -111,6 +164,14 @@ impl Device {
         }
         let _back = Back(SCOPED.replace(Some(self.clone())));
         f()
+    }
+
+    /// The tensor here, without a copy if it is.
+    pub fn hold(&self, tensor: Tensor) -> Tensor {
+        match &self.gpu {
+            Some(gpu) => gpu.copy(&tensor),
+            None => tensor,
+        }
     }
 
     /// The tensor's values here.

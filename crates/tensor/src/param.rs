@@ -12,10 +12,20 @@ pub struct Param {
     inner: Arc<RwLock<State>>,
 }
 
+/// A parameter's value as it is kept.
+pub(crate) enum Stored<'a> {
+    Wide(&'a Tensor),
+    Narrow(&'a [bf16]),
+    /// That many values of that type, of which nothing is known: [`Param::absent`].
+    Absent(usize, DType),
+}
+
 struct State {
     tensor: Tensor,
     /// The value where it is kept in bf16; `tensor` is then a scalar.
     narrow: Option<(Vec<bf16>, Vec<usize>)>,
+    /// Shape and type of a value that is not there; `tensor` is then a scalar.
+    absent: Option<(Vec<usize>, DType)>,
     /// `Packed` weights by use ("forward", "backward"), dropped when the value changes.
     packed: Vec<(u8, Arc<Packed>)>,
     /// The value on devices, by device and form; dropped when the value changes.
@@ -25,7 +35,9 @@ struct State {
 
 impl State {
     fn shape(&self) -> &[usize] {
-        self.narrow.as_ref().map_or(self.tensor.shape(), |(_, shape)| shape)
+        let narrow = self.narrow.as_ref().map(|(_, shape)| shape);
+        let elsewhere = narrow.or(self.absent.as_ref().map(|(shape, _)| shape));
+        elsewhere.map_or(self.tensor.shape(), Vec::as_slice)
     }
 
     /// The value changed: forms made of the one before are of no use.
@@ -34,8 +46,19 @@ impl State {
         self.on_device.clear();
     }
 
+    fn stored(&self) -> Stored<'_> {
+        match (&self.absent, &self.narrow) {
+            (Some((shape, dtype)), _) => Stored::Absent(shape.iter().product(), *dtype),
+            (None, Some((values, _))) => Stored::Narrow(values),
+            (None, None) => Stored::Wide(&self.tensor),
+        }
+    }
+
     /// The value in f32, off the tape.
     fn wide(&self) -> Tensor {
+        if let Some((shape, _)) = &self.absent {
+            return Tensor::zeros(shape);
+        }
         match &self.narrow {
             None => self.tensor.clone(),
             Some((values, shape)) => Tensor::from_vec(values.iter().map(|x| x.to_f32()).collect(), shape),
@@ -49,11 +72,19 @@ impl Param {
             inner: Arc::new(RwLock::new(State {
                 tensor: tensor.detach(),
                 narrow: None,
+                absent: None,
                 packed: Vec::new(),
                 on_device: Vec::new(),
                 node: None,
             })),
         }
+    }
+
+    /// A parameter of that shape without a value (zeros where one is asked for): to find out what a network needs.
+    pub fn absent(shape: &[usize]) -> Self {
+        let param = Self::new(Tensor::scalar(0.0));
+        param.write().absent = Some((shape.to_vec(), DType::F32));
+        param
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, State> {
@@ -88,10 +119,10 @@ impl Param {
     }
 
     pub fn dtype(&self) -> DType {
-        if self.read().narrow.is_some() {
-            DType::BF16
-        } else {
-            DType::F32
+        match self.read().stored() {
+            Stored::Narrow(_) => DType::BF16,
+            Stored::Absent(_, dtype) => dtype,
+            Stored::Wide(_) => DType::F32,
         }
     }
 
@@ -100,6 +131,10 @@ impl Param {
     pub fn narrow_to_bf16(&self) {
         let mut state = self.write();
         if state.node.is_some() || state.narrow.is_some() {
+            return;
+        }
+        if let Some((_, dtype)) = &mut state.absent {
+            *dtype = DType::BF16;
             return;
         }
         let values = state.tensor.data().iter().map(|x| bf16::from_f32(*x)).collect();
@@ -114,6 +149,7 @@ impl Param {
         assert_eq!(state.shape(), tensor.shape(), "a parameter keeps its shape");
         state.tensor = tensor.detach();
         state.narrow = None;
+        state.absent = None;
         state.forget_copies();
     }
 
@@ -126,9 +162,10 @@ impl Param {
     pub fn change(&self, f: impl FnOnce(&mut Tensor)) {
         let mut state = self.write();
         state.forget_copies();
-        if state.narrow.is_some() {
+        if state.narrow.is_some() || state.absent.is_some() {
             state.tensor = state.wide();
             state.narrow = None;
+            state.absent = None;
         }
         let shape = state.tensor.shape().to_vec();
         f(&mut state.tensor);
@@ -168,8 +205,13 @@ impl Param {
 }
 
 impl Param {
-    /// The value on device `device` in `form`, moved there once per value.
-    pub(crate) fn on_device(&self, device: u64, form: Form, upload: impl FnOnce(&Tensor) -> Arc<Array>) -> Arc<Array> {
+    /// The value on device `device` in `form`, moved there once per value; `upload` is given the value and its shape.
+    pub(crate) fn on_device(
+        &self,
+        device: u64,
+        form: Form,
+        upload: impl FnOnce(Stored, &[usize]) -> Arc<Array>,
+    ) -> Arc<Array> {
         let find = |state: &State| {
             let mut copies = state.on_device.iter();
             copies.find(|(d, f, _)| (*d, *f) == (device, form)).map(|c| c.2.clone())
@@ -181,7 +223,7 @@ impl Param {
         if let Some(found) = find(&state) {
             return found;
         }
-        let array = upload(&state.wide());
+        let array = upload(state.stored(), state.shape());
         state.on_device.push((device, form, array.clone()));
         array
     }

@@ -50,6 +50,23 @@ fn attention_and_its_gradients() {
 }
 
 #[test]
+fn attention_on_tensor_cores_is_as_exact_as_bf16() {
+    checks::attention_on_tensor_cores(&emulator::device);
+}
+
+#[test]
+fn pictures_bytes_are_the_cpus() {
+    checks::picture_bytes(&emulator::device);
+}
+
+#[test]
+fn epilogues_in_the_librarys_products_and_after_our_own() {
+    checks::epilogues(&emulator::device);
+    checks::epilogues(&emulator::device_with_library);
+    checks::linear_layers(&emulator::device_with_library);
+}
+
+#[test]
 fn noise_is_the_cpus_to_the_bit() {
     checks::noise(&emulator::device);
 }

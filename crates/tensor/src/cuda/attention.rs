@@ -1,4 +1,4 @@
-//! Launchers of attention.cu.
+//! Launchers of attention.cu and attention_mma.cu.
 
 use super::gpu::{Arg, Gpu, THREADS, args};
 use super::memory::Array;
@@ -58,7 +58,26 @@ const KERNELS: [(usize, [&str; 3]); 4] = [
     ),
 ];
 
+/// Kernels for tensor cores: the widest head, the kernel, the queries of a block.
+const TENSOR_CORE_KERNELS: [(usize, &str, usize); 6] = [
+    (32, "attention_mma_32", 64),
+    (64, "attention_mma_64", 64),
+    (96, "attention_mma_96", 64),
+    (128, "attention_mma_128", 64),
+    (160, "attention_mma_160", 64),
+    (512, "attention_mma_512", 16),
+];
+
 impl AttentionSizes {
+    /// File, kernel and queries of a block of the forward pass.
+    fn forward_kernel(self, dtype: DType) -> (&'static str, &'static str, usize) {
+        let mut fitting = TENSOR_CORE_KERNELS.iter().filter(|(largest, ..)| self.dim <= *largest);
+        match fitting.next() {
+            Some((_, kernel, rows)) if dtype == DType::BF16 => ("attention_mma", kernel, *rows),
+            _ => ("attention", self.kernels()[0], FORWARD_ROWS),
+        }
+    }
+
     fn kernels(self) -> [&'static str; 3] {
         KERNELS
             .iter()
@@ -94,15 +113,9 @@ impl Gpu {
         let log_sums = Arc::new(self.empty(s.batch * s.queries * s.heads, DType::F32));
         let mut args = args![&from_q, &k, &v, &out, &log_sums].to_vec();
         args.extend(s.args());
-        let grid = s.grid(s.queries, FORWARD_ROWS);
-        self.launch(
-            "attention",
-            s.kernels()[0],
-            self.dtype(),
-            grid,
-            ATTENTION_THREADS,
-            &args,
-        );
+        let (file, kernel, rows) = s.forward_kernel(self.dtype());
+        let grid = s.grid(s.queries, rows);
+        self.launch(file, kernel, self.dtype(), grid, ATTENTION_THREADS, &args);
         (Tensor::from_array(out, q.shape()), log_sums)
     }
 

@@ -46,6 +46,20 @@ pub(crate) struct Product {
     pub n: usize,
     pub k: usize,
     pub dtype: DType,
+    /// Whether f32 factors may be rounded to TF32.
+    pub tf32: bool,
+    /// What the same call does to the sums; forward only.
+    pub then: Then,
+}
+
+/// `relu(product + bias)`, or `product + bias + residual`: what a library's product can do beside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Then {
+    /// `[n]`, of the product's type.
+    pub bias: bool,
+    pub relu: bool,
+    /// `[m, n]`.
+    pub residual: bool,
 }
 
 /// Sizes of a convolution. `x [batch, height, width, inputs]`, weight `[outputs, kh, kw, inputs]`.
@@ -113,8 +127,34 @@ pub(crate) trait Backend: Send + Sync {
     /// `bytes` bytes at `address` belong to the caller.
     unsafe fn zero(&self, address: u64, bytes: usize) -> Result<(), DeviceError>;
 
+    /// From one place on the device to another.
+    ///
     /// # Safety
-    /// `args` are what the kernel's parameters are, and the memory that they name belongs to the caller.
+    /// `bytes` bytes at both addresses belong to the caller, and they do not overlap.
+    unsafe fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<(), DeviceError>;
+
+    /// Waits for all work before it.
+    fn synchronize(&self) -> Result<(), DeviceError>;
+
+    /// Work that this thread asks for from now on is noted, not done; that of other threads goes on. False: this device
+    /// cannot, or is at it already.
+    fn begin_recording(&self) -> Result<bool, DeviceError>;
+
+    /// Ends it; what was noted, to be named by this number.
+    fn end_recording(&self) -> Result<u64, DeviceError>;
+
+    /// Does what was noted, with the same arguments at the same addresses.
+    ///
+    /// # Safety
+    /// The memory that the work reads and writes is still as large and nobody else's.
+    unsafe fn replay(&self, recording: u64) -> Result<(), DeviceError>;
+
+    /// The recording is not needed any more, and not replayed again.
+    fn forget(&self, recording: u64);
+
+    /// # Safety
+    /// `args` are what the kernel's parameters are, each in the low bytes of eight; the memory that they name belongs to the
+    /// caller.
     unsafe fn launch(
         &self,
         kernel: Kernel,
@@ -126,8 +166,16 @@ pub(crate) trait Backend: Send + Sync {
     /// Whether a library did it; otherwise a kernel of our own has to.
     ///
     /// # Safety
-    /// `a`, `b` and `out` have the sizes of `product`: (x, w), (grad, w) or (grad, x), by its direction.
-    unsafe fn product(&self, product: Product, a: u64, b: u64, out: u64) -> Result<bool, DeviceError>;
+    /// `a`, `b` and `out` have the sizes of `product`: (x, w), (grad, w) or (grad, x), by its direction; bias and residual
+    /// have theirs where `product.then` names them.
+    unsafe fn product(
+        &self,
+        product: &Product,
+        a: u64,
+        b: u64,
+        out: u64,
+        bias_and_residual: [u64; 2],
+    ) -> Result<bool, DeviceError>;
 
     /// The same for a convolution; the gradient of the weight is of type `dtype` like all the rest. `workspace` gives
     /// memory that stays until the call has returned.
@@ -139,6 +187,7 @@ pub(crate) trait Backend: Send + Sync {
         direction: Direction,
         sizes: &ConvolutionSizes,
         dtype: DType,
+        tf32: bool,
         a: u64,
         b: u64,
         out: u64,

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 /// Every file of kernels: name and text.
 pub const KERNEL_FILES: &[(&str, &str)] = &[
     ("attention", include_str!("attention.cu")),
+    ("attention_mma", include_str!("attention_mma.cu")),
     ("conv", include_str!("conv.cu")),
     ("elementwise", include_str!("elementwise.cu")),
     ("gemm", include_str!("gemm.cu")),
@@ -25,6 +26,7 @@ pub const KERNEL_FILES: &[(&str, &str)] = &[
 const HEADERS: &[(&CStr, &str)] = &[
     (c"common.cuh", include_str!("common.cuh")),
     (c"gemm.cuh", include_str!("gemm.cuh")),
+    (c"mma.cuh", include_str!("mma.cuh")),
 ];
 
 /// Length of the checksum that a cache file begins with.

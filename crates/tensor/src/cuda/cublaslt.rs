@@ -1,7 +1,7 @@
 //! Matrix products by cuBLASLt. Its matrices are column-major: seen so, our row-major `out [m, n]` is `[n, m]`, and the factors
 //! change places.
 
-use super::backend::{Direction, Product};
+use super::backend::{Direction, Product, Then};
 use super::error::DeviceError;
 use super::libraries::{Library, open};
 use crate::DType;
@@ -27,7 +27,6 @@ struct Plan {
 
 pub(super) struct CublasLt {
     handle: sys::cublasLtHandle_t,
-    stream: driver::sys::CUstream,
     workspace: u64,
     plans: Mutex<HashMap<Product, Plan>>,
 }
@@ -36,16 +35,49 @@ fn failed(call: &'static str) -> impl Fn(result::CublasError) -> DeviceError {
     move |error| DeviceError::call(call, error)
 }
 
+/// Sets an attribute of a product to the bytes of `value`.
+fn set<V: Copy>(
+    description: sys::cublasLtMatmulDesc_t,
+    attribute: sys::cublasLtMatmulDescAttributes_t,
+    value: &V,
+) -> Result<(), DeviceError> {
+    // SAFETY: the description lives, and the value is read before the call returns.
+    unsafe { result::set_matmul_desc_attribute(description, attribute, (&raw const *value).cast(), size_of::<V>()) }
+        .map_err(failed("cublasLtMatmulDescSetAttribute"))
+}
+
+/// Bias and ReLU. (The library's GELU is the one by tanh, CLIP's and diffusers' is exact: a kernel of our own does it.)
+fn set_epilogue(
+    description: sys::cublasLtMatmulDesc_t,
+    then: Then,
+    storage: sys::cudaDataType_t,
+) -> Result<(), DeviceError> {
+    use sys::cublasLtEpilogue_t::{
+        CUBLASLT_EPILOGUE_BIAS, CUBLASLT_EPILOGUE_DEFAULT, CUBLASLT_EPILOGUE_RELU, CUBLASLT_EPILOGUE_RELU_BIAS,
+    };
+    use sys::cublasLtMatmulDescAttributes_t::{CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, CUBLASLT_MATMUL_DESC_EPILOGUE};
+    let epilogue = match (then.bias, then.relu) {
+        (false, false) => CUBLASLT_EPILOGUE_DEFAULT,
+        (true, false) => CUBLASLT_EPILOGUE_BIAS,
+        (false, true) => CUBLASLT_EPILOGUE_RELU,
+        (true, true) => CUBLASLT_EPILOGUE_RELU_BIAS,
+    };
+    set(description, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue)?;
+    if then.bias {
+        set(description, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &storage)?;
+    }
+    Ok(())
+}
+
 impl CublasLt {
-    /// `None` where the library is missing. The context of `stream` is current.
-    pub fn open(stream: driver::sys::CUstream) -> Result<Option<Self>, DeviceError> {
+    /// `None` where the library is missing. The GPU's context is current.
+    pub fn open() -> Result<Option<Self>, DeviceError> {
         // SAFETY: only asks whether the library can be opened.
         if open(Library::CublasLt).is_none() || !unsafe { sys::is_culib_present() } {
             return Ok(None);
         }
         Ok(Some(Self {
             handle: result::create_handle().map_err(failed("cublasLtCreate"))?,
-            stream,
             // SAFETY: the size is not zero; the memory is kept for the life of the process.
             workspace: unsafe { driver::result::malloc_sync(WORKSPACE_BYTES) }
                 .map_err(super::driver::failed("cuMemAlloc"))?,
@@ -57,13 +89,21 @@ impl CublasLt {
     ///
     /// # Safety
     /// The addresses have the sizes of `product`, and the context is current.
-    pub unsafe fn multiply(&self, product: Product, a: u64, b: u64, out: u64) -> Result<bool, DeviceError> {
+    pub unsafe fn multiply(
+        &self,
+        product: &Product,
+        a: u64,
+        b: u64,
+        out: u64,
+        [bias, residual]: [u64; 2],
+        stream: driver::sys::CUstream,
+    ) -> Result<bool, DeviceError> {
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
-        let plan = if let Some(plan) = plans.get(&product) {
+        let plan = if let Some(plan) = plans.get(product) {
             *plan
         } else {
             let plan = self.plan(product)?;
-            plans.insert(product, plan);
+            plans.insert(*product, plan);
             plan
         };
         let Some(algorithm) = plan.algorithm else {
@@ -71,7 +111,20 @@ impl CublasLt {
         };
         // Column-major, the right factor of ours is the left one.
         let (left, right) = (b, a);
-        let (one, zero) = (1.0f32, 0.0f32);
+        if product.then.bias {
+            set(
+                plan.description,
+                sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_BIAS_POINTER,
+                &bias,
+            )?;
+        }
+        // The residual is the C of `D = A B + C`; where there is none, C is D and counts nothing.
+        let (added, beta) = if product.then.residual {
+            (residual, 1.0f32)
+        } else {
+            (out, 0.0)
+        };
+        let one = 1.0f32;
         // SAFETY: the plan's handles live for ever, the addresses are the caller's promise, and the lock keeps the workspace
         // to one product at a time (later ones are later in the stream).
         unsafe {
@@ -79,26 +132,26 @@ impl CublasLt {
                 self.handle,
                 plan.description,
                 (&raw const one).cast(),
-                (&raw const zero).cast(),
+                (&raw const beta).cast(),
                 left as *const c_void,
                 plan.left,
                 right as *const c_void,
                 plan.right,
-                out as *const c_void,
+                added as *const c_void,
                 plan.out,
                 out as *mut c_void,
                 plan.out,
                 &raw const algorithm,
                 self.workspace as *mut c_void,
                 WORKSPACE_BYTES,
-                self.stream.cast(),
+                stream.cast(),
             )
         }
         .map_err(failed("cublasLtMatmul"))?;
         Ok(true)
     }
 
-    fn plan(&self, product: Product) -> Result<Plan, DeviceError> {
+    fn plan(&self, product: &Product) -> Result<Plan, DeviceError> {
         let (m, n, k) = (product.m as u64, product.n as u64, product.k as u64);
         let storage = match product.dtype {
             DType::F32 => sys::cudaDataType_t::CUDA_R_32F,
@@ -129,19 +182,21 @@ impl CublasLt {
                 [false, true],
             ),
         };
-        let description = result::create_matmul_desc(sys::cublasComputeType_t::CUBLAS_COMPUTE_32F, wide)
-            .map_err(failed("cublasLtMatmulDescCreate"))?;
+        let compute = if product.tf32 && product.dtype == DType::F32 {
+            sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32
+        } else {
+            sys::cublasComputeType_t::CUBLAS_COMPUTE_32F
+        };
+        let description = result::create_matmul_desc(compute, wide).map_err(failed("cublasLtMatmulDescCreate"))?;
         let sides = [
             sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_TRANSA,
             sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_TRANSB,
         ];
         for (attribute, transposed) in sides.into_iter().zip(transposed) {
             // cublasOperation_t: 0 as it is, 1 transposed.
-            let operation = i32::from(transposed);
-            // SAFETY: the description lives, and the value is read before the call returns.
-            unsafe { result::set_matmul_desc_attribute(description, attribute, (&raw const operation).cast(), 4) }
-                .map_err(failed("cublasLtMatmulDescSetAttribute"))?;
+            set(description, attribute, &i32::from(transposed))?;
         }
+        set_epilogue(description, product.then, storage)?;
         let algorithm = self.algorithm(description, [left, right, out])?;
         Ok(Plan {
             description,

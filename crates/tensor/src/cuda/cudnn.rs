@@ -34,12 +34,19 @@ struct Plan {
     algorithm: Option<(Algorithm, usize)>,
 }
 
-type Plans = HashMap<(Direction, ConvolutionSizes, DType), Plan>;
+/// The type of the values, and whether f32 ones may be rounded to TF32.
+type Arithmetic = (DType, bool);
+
+struct State {
+    plans: HashMap<(Direction, ConvolutionSizes, Arithmetic), Plan>,
+    /// Where the handle's work goes.
+    stream: driver::sys::CUstream,
+}
 
 pub(super) struct Cudnn {
     handle: sys::cudnnHandle_t,
     /// Also the lock on the handle, which is one thread's at a time.
-    plans: Mutex<Plans>,
+    state: Mutex<State>,
 }
 
 fn failed(call: &'static str) -> impl Fn(result::CudnnError) -> DeviceError {
@@ -60,7 +67,10 @@ impl Cudnn {
         unsafe { result::set_stream(handle, stream.cast()) }.map_err(failed("cudnnSetStream"))?;
         Ok(Some(Self {
             handle,
-            plans: Mutex::default(),
+            state: Mutex::new(State {
+                plans: HashMap::new(),
+                stream,
+            }),
         }))
     }
 
@@ -72,25 +82,31 @@ impl Cudnn {
         &self,
         direction: Direction,
         sizes: &ConvolutionSizes,
-        dtype: DType,
+        arithmetic: Arithmetic,
         a: u64,
         b: u64,
         out: u64,
         workspace: &mut dyn FnMut(usize) -> u64,
+        stream: driver::sys::CUstream,
     ) -> Result<bool, DeviceError> {
         let [top, bottom, left, right] = sizes.padding;
         if top != bottom || left != right {
             return Ok(false);
         }
-        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (direction, *sizes, dtype);
-        let plan = if let Some(plan) = plans.get(&key) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (direction, *sizes, arithmetic);
+        let plan = if let Some(plan) = state.plans.get(&key) {
             *plan
         } else {
-            let plan = self.plan(direction, sizes, dtype)?;
-            plans.insert(key, plan);
+            let plan = self.plan(direction, sizes, arithmetic)?;
+            state.plans.insert(key, plan);
             plan
         };
+        if state.stream != stream {
+            // SAFETY: handle and stream live.
+            unsafe { result::set_stream(self.handle, stream.cast()) }.map_err(failed("cudnnSetStream"))?;
+            state.stream = stream;
+        }
         let Some((algorithm, bytes)) = plan.algorithm else {
             return Ok(false);
         };
@@ -153,7 +169,7 @@ impl Cudnn {
         Ok(true)
     }
 
-    fn plan(&self, direction: Direction, s: &ConvolutionSizes, dtype: DType) -> Result<Plan, DeviceError> {
+    fn plan(&self, direction: Direction, s: &ConvolutionSizes, (dtype, tf32): Arithmetic) -> Result<Plan, DeviceError> {
         let storage = match dtype {
             DType::F32 => sys::cudnnDataType_t::CUDNN_DATA_FLOAT,
             _ => sys::cudnnDataType_t::CUDNN_DATA_BFLOAT16,
@@ -182,7 +198,7 @@ impl Cudnn {
         let compute = sys::cudnnDataType_t::CUDNN_DATA_FLOAT;
         // Plain f32 where f32 was asked for: no TF32.
         let math = match dtype {
-            DType::F32 => sys::cudnnMathType_t::CUDNN_FMA_MATH,
+            DType::F32 if !tf32 => sys::cudnnMathType_t::CUDNN_FMA_MATH,
             _ => sys::cudnnMathType_t::CUDNN_TENSOR_OP_MATH,
         };
         // SAFETY: the descriptor was just made.

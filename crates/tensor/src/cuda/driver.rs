@@ -11,10 +11,16 @@ use crate::DType;
 use cudarc::driver::{DriverError, result, sys};
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::ThreadId;
 
 /// What libraries of CUDA 13 need of the driver, as cuDriverGetVersion says it.
 const NEEDED_DRIVER: i32 = 13000;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 pub(super) fn version_text(version: i32) -> String {
     format!("{}.{}", version / 1000, version % 1000 / 10)
@@ -71,7 +77,13 @@ pub(super) fn compute_capability(device: sys::CUdevice) -> Result<(i32, i32), De
 
 pub(crate) struct Cuda {
     context: sys::CUcontext,
+    /// All work, in the order in which it is asked for.
     stream: sys::CUstream,
+    /// Where the work of a thread that records goes; nothing is ever done there.
+    notes: sys::CUstream,
+    recording: Mutex<Option<ThreadId>>,
+    graphs: Mutex<HashMap<u64, sys::CUgraphExec>>,
+    next_graph: AtomicU64,
     multiprocessors: usize,
     /// Such as `sm_90`.
     arch: String,
@@ -113,16 +125,21 @@ impl Cuda {
         // SAFETY: the context was just retained.
         unsafe { result::ctx::set_current(context) }.map_err(failed("cuCtxSetCurrent"))?;
         let stream =
-            result::stream::create(result::stream::StreamKind::NonBlocking).map_err(failed("cuStreamCreate"))?;
+            || result::stream::create(result::stream::StreamKind::NonBlocking).map_err(failed("cuStreamCreate"));
+        let (stream, notes) = (stream()?, stream()?);
         Ok(Self {
             context,
             stream,
+            notes,
+            recording: Mutex::default(),
+            graphs: Mutex::default(),
+            next_graph: AtomicU64::new(0),
             multiprocessors: multiprocessors as usize,
             arch: format!("sm_{major}{minor}"),
             compiler,
             modules: Mutex::default(),
             functions: Mutex::default(),
-            products: CublasLt::open(stream)?,
+            products: CublasLt::open()?,
             convolutions: Cudnn::open(stream)?,
         })
     }
@@ -133,12 +150,21 @@ impl Cuda {
         unsafe { result::ctx::set_current(self.context) }.map_err(failed("cuCtxSetCurrent"))
     }
 
+    /// Where this thread's work goes.
+    fn stream(&self) -> sys::CUstream {
+        if *lock(&self.recording) == Some(std::thread::current().id()) {
+            self.notes
+        } else {
+            self.stream
+        }
+    }
+
     fn function(&self, kernel: Kernel) -> Result<sys::CUfunction, DeviceError> {
-        let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut functions = lock(&self.functions);
         if let Some(function) = functions.get(&kernel) {
             return Ok(*function);
         }
-        let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut modules = lock(&self.modules);
         let module = if let Some(module) = modules.get(&(kernel.file, kernel.dtype)) {
             *module
         } else {
@@ -210,7 +236,66 @@ impl Backend for Cuda {
     unsafe fn zero(&self, address: u64, bytes: usize) -> Result<(), DeviceError> {
         self.enter()?;
         // SAFETY: the caller's promise.
-        unsafe { result::memset_d8_async(address, 0, bytes, self.stream) }.map_err(failed("cuMemsetD8"))
+        unsafe { result::memset_d8_async(address, 0, bytes, self.stream()) }.map_err(failed("cuMemsetD8"))
+    }
+
+    unsafe fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<(), DeviceError> {
+        self.enter()?;
+        // SAFETY: the caller's promise.
+        unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream()) }.map_err(failed("cuMemcpyDtoD"))
+    }
+
+    fn synchronize(&self) -> Result<(), DeviceError> {
+        self.enter()?;
+        // SAFETY: the stream lives as long as the process.
+        unsafe { result::stream::synchronize(self.stream) }.map_err(failed("cuStreamSynchronize"))
+    }
+
+    fn begin_recording(&self) -> Result<bool, DeviceError> {
+        let mut recording = lock(&self.recording);
+        if recording.is_some() {
+            return Ok(false);
+        }
+        self.enter()?;
+        // Other threads go on allocating and waiting, which the stricter modes forbid.
+        let relaxed = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
+        // SAFETY: the stream lives as long as the process.
+        unsafe { result::stream::begin_capture(self.notes, relaxed) }.map_err(failed("cuStreamBeginCapture"))?;
+        *recording = Some(std::thread::current().id());
+        Ok(true)
+    }
+
+    fn end_recording(&self) -> Result<u64, DeviceError> {
+        *lock(&self.recording) = None;
+        self.enter()?;
+        // SAFETY: this thread began the capture; the graph is destroyed once, after its last use.
+        let graph = unsafe {
+            let noted = result::stream::end_capture(self.notes).map_err(failed("cuStreamEndCapture"))?;
+            let graph = result::graph::instantiate(noted, sys::CUgraphInstantiate_flags(0));
+            let _ = result::graph::destroy(noted);
+            graph.map_err(failed("cuGraphInstantiate"))?
+        };
+        let number = self.next_graph.fetch_add(1, Ordering::Relaxed);
+        lock(&self.graphs).insert(number, graph);
+        Ok(number)
+    }
+
+    unsafe fn replay(&self, recording: u64) -> Result<(), DeviceError> {
+        self.enter()?;
+        let graph = lock(&self.graphs).get(&recording).copied();
+        let graph = graph.ok_or_else(|| DeviceError::call("cuGraphLaunch", "no such recording"))?;
+        // SAFETY: the graph is destroyed by `forget` only; its memory is the caller's promise.
+        unsafe { result::graph::launch(graph, self.stream) }.map_err(failed("cuGraphLaunch"))
+    }
+
+    fn forget(&self, recording: u64) {
+        let graph = lock(&self.graphs).remove(&recording);
+        if let Some(graph) = graph
+            && self.enter().is_ok()
+        {
+            // SAFETY: the graph was taken out of the table: this is its end. One that still runs ends first.
+            let _ = unsafe { result::graph::exec_destroy(graph) };
+        }
     }
 
     unsafe fn launch(
@@ -223,17 +308,24 @@ impl Backend for Cuda {
         self.enter()?;
         let function = self.function(kernel)?;
         // SAFETY: the caller's promise; the driver reads the arguments before it returns.
-        unsafe { result::launch_kernel(function, (x, y, z), (threads, 1, 1), 0, self.stream, args) }
+        unsafe { result::launch_kernel(function, (x, y, z), (threads, 1, 1), 0, self.stream(), args) }
             .map_err(|e| DeviceError::call(kernel.name, e))
     }
 
-    unsafe fn product(&self, product: Product, a: u64, b: u64, out: u64) -> Result<bool, DeviceError> {
+    unsafe fn product(
+        &self,
+        product: &Product,
+        a: u64,
+        b: u64,
+        out: u64,
+        bias_and_residual: [u64; 2],
+    ) -> Result<bool, DeviceError> {
         let Some(library) = &self.products else {
             return Ok(false);
         };
         self.enter()?;
         // SAFETY: the caller's promise.
-        unsafe { library.multiply(product, a, b, out) }
+        unsafe { library.multiply(product, a, b, out, bias_and_residual, self.stream()) }
     }
 
     unsafe fn convolution(
@@ -241,6 +333,7 @@ impl Backend for Cuda {
         direction: Direction,
         sizes: &ConvolutionSizes,
         dtype: DType,
+        tf32: bool,
         a: u64,
         b: u64,
         out: u64,
@@ -251,6 +344,6 @@ impl Backend for Cuda {
         };
         self.enter()?;
         // SAFETY: the caller's promise.
-        unsafe { library.convolve(direction, sizes, dtype, a, b, out, workspace) }
+        unsafe { library.convolve(direction, sizes, (dtype, tf32), a, b, out, workspace, self.stream()) }
     }
 }

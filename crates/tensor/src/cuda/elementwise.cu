@@ -95,3 +95,11 @@ KERNEL(to_f32, const T* x, float* out, i64 n) {
 KERNEL(from_f32, const float* x, T* out, i64 n) {
     FOR_EACH(i, n) store(out + i, x[i]);
 }
+
+// Values of -1..1 as bytes, halves to even.
+KERNEL(picture_bytes, const T* x, unsigned char* out, i64 n) {
+    FOR_EACH(i, n) {
+        float value = load(x + i) * 0.5f + 0.5f;
+        out[i] = (unsigned char)rintf(fminf(fmaxf(value, 0.0f), 1.0f) * 255.0f);
+    }
+}

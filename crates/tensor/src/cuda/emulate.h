@@ -48,6 +48,9 @@ struct Block {
     long progress = 0;
     Barrier all, warps[MAX_THREADS / 32];
     unsigned slots[MAX_THREADS];
+    // What the lanes of a warp bring to a product of matrices.
+    unsigned factors[MAX_THREADS][6];
+    const unsigned short* rows[MAX_THREADS];
     Fibre fibres[MAX_THREADS];
     jmp_buf scheduler;
     ucontext_t entry, back;
@@ -134,6 +137,8 @@ template <class... A, size_t... I> void unpack(void (*f)(A...), void** args, std
     f(*static_cast<A*>(args[I])...);
 }
 
+template <class... A> constexpr int count(void (*)(A...)) { return sizeof...(A); }
+
 template <class... A> void call(void (*f)(A...), void** args) { unpack(f, args, std::index_sequence_for<A...>()); }
 } // namespace emulator
 
@@ -142,9 +147,10 @@ template <class... A> void call(void (*f)(A...), void** args) { unpack(f, args, 
 #define blockDim (emulator::state().block)
 #define gridDim (emulator::state().grid)
 
-// `name` becomes a function that runs its threads, under the name that the tests look up.
+// `name` becomes a function that runs its threads, under the name that the tests look up, and one that counts its arguments.
 #define KERNEL(name, ...)                                                                                              \
     static void name(__VA_ARGS__);                                                                                     \
+    extern "C" int JOINED(JOINED(name, SUFFIX), _arguments)() { return emulator::count(name); }                        \
     extern "C" int JOINED(name, SUFFIX)(dim3 grid, dim3 block, void** args) {                                          \
         return emulator::run([](void** args) { emulator::call(name, args); }, grid, block, args);                      \
     }                                                                                                                  \
@@ -181,6 +187,48 @@ static inline float __int_as_float(int bits) { return __uint_as_float((unsigned)
 static inline double __dmul_rn(double a, double b) { return a * b; }
 
 static inline double __dadd_rn(double a, double b) { return a + b; }
+
+// mma.m16n8k16: the lanes bring their fragments together, and each computes its four values of the result (layouts: mma.cuh).
+static inline void emulate_mma(float* d, const unsigned* a, const unsigned* b) {
+    emulator::Block& s = emulator::state();
+    unsigned me = s.thread, first = me / 32 * 32;
+    emulator::Barrier& warp = s.warps[me / 32];
+    std::memcpy(s.factors[me], a, 16);
+    std::memcpy(s.factors[me] + 4, b, 8);
+    emulator::wait(warp, 32);
+    auto value = [&](int lane, int word, int half) {
+        unsigned bits = s.factors[first + lane][word] >> (16 * half) << 16;
+        float value;
+        std::memcpy(&value, &bits, 4);
+        return value;
+    };
+    int group = (int)(me % 32) / 4, pair = me % 4;
+    for (int c = 0; c < 4; c++) {
+        int row = group + 8 * (c / 2), column = 2 * pair + c % 2;
+        for (int k = 0; k < 16; k++) {
+            float left = value(row % 8 * 4 + k % 8 / 2, row / 8 + 2 * (k / 8), k % 2);
+            float right = value(column * 4 + k % 8 / 2, 4 + k / 8, k % 2);
+            d[c] += left * right;
+        }
+    }
+    emulator::wait(warp, 32);
+}
+
+// ldmatrix.x4, plain or transposed.
+static inline void emulate_ldmatrix(unsigned* out, const void* row, bool transposed) {
+    emulator::Block& s = emulator::state();
+    unsigned me = s.thread, first = me / 32 * 32, lane = me % 32;
+    emulator::Barrier& warp = s.warps[me / 32];
+    s.rows[me] = static_cast<const unsigned short*>(row);
+    emulator::wait(warp, 32);
+    for (unsigned m = 0; m < 4; m++) {
+        const unsigned short** rows = s.rows + first + 8 * m;
+        unsigned r = lane / 4, c = lane % 4 * 2;
+        unsigned low = transposed ? rows[c][r] : rows[r][c], high = transposed ? rows[c + 1][r] : rows[r][c + 1];
+        out[m] = low | high << 16;
+    }
+    emulator::wait(warp, 32);
+}
 
 // Round to nearest, ties to even, as cvt.rn does.
 static inline unsigned short emulate_round_to_bf16(float value) {

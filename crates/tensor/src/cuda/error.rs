@@ -40,6 +40,8 @@ pub enum DeviceError {
     NoNccl,
     #[error("the kernels of {file} do not compile for {arch}: {log}")]
     Compile { file: String, arch: String, log: String },
+    #[error("{what} is not possible in work that is recorded for replay")]
+    NotRecordable { what: &'static str },
     #[error("{call} failed: {message}")]
     Call { call: String, message: String },
 }

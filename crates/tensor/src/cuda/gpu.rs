@@ -1,8 +1,10 @@
 //! A device at work: where arrays are made, moved and handed to kernels. The ops' launchers are in the files named as the ops'.
 
 use super::backend::{Backend, Kernel};
-use super::error::fail;
-use super::memory::{Array, Pool};
+use super::error::{DeviceError, fail};
+use super::memory::{Array, Pool, Usage};
+use super::recording::{RecordingCounts, Recordings};
+use crate::param::Stored;
 use crate::{DType, Param, Tensor};
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -17,6 +19,9 @@ pub(crate) struct Gpu {
     pool: Arc<Pool>,
     /// How activations are stored.
     dtype: DType,
+    /// Whether products of f32 values may round them to TF32.
+    tf32: bool,
+    recordings: Arc<Recordings>,
     /// Tells devices apart, for what parameters keep by device.
     id: u64,
 }
@@ -79,17 +84,69 @@ pub(crate) enum Form {
 }
 
 impl Gpu {
-    pub fn new(backend: Box<dyn Backend>, dtype: DType) -> Self {
+    pub fn new(backend: Box<dyn Backend>, dtype: DType, tf32: bool) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
+        let pool = Pool::new(backend);
+        let recordings = Arc::new(Recordings::default());
+        let spare = Arc::downgrade(&recordings);
+        pool.when_short(Arc::new(move || {
+            if let Some(recordings) = spare.upgrade() {
+                recordings.clear();
+            }
+        }));
         Self {
-            pool: Pool::new(backend),
+            pool,
             dtype,
+            tf32,
+            recordings,
             id: NEXT.fetch_add(1, Ordering::Relaxed),
         }
     }
 
     pub(super) fn backend(&self) -> &dyn Backend {
         self.pool.backend()
+    }
+
+    pub(super) fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    pub(super) fn recordings(&self) -> &Recordings {
+        &self.recordings
+    }
+
+    pub(super) fn tf32(&self) -> bool {
+        self.tf32 && self.dtype == DType::F32
+    }
+
+    pub fn multiprocessors(&self) -> usize {
+        self.backend().multiprocessors()
+    }
+
+    pub fn usage(&self) -> Usage {
+        self.pool.usage()
+    }
+
+    pub fn reset_usage(&self) {
+        self.pool.give_back();
+        self.pool.reset_usage();
+    }
+
+    pub fn memory(&self) -> Result<(usize, usize), DeviceError> {
+        let capacity = self.backend().capacity()?;
+        Ok((capacity.free, capacity.total))
+    }
+
+    pub fn forget_recordings(&self) {
+        self.recordings.clear();
+    }
+
+    pub fn recording_counts(&self) -> RecordingCounts {
+        self.recordings.counts()
+    }
+
+    pub fn synchronize(&self) {
+        self.backend().synchronize().unwrap_or_else(|error| fail(error));
     }
 
     pub(super) fn empty(&self, len: usize, dtype: DType) -> Array {
@@ -108,7 +165,7 @@ impl Gpu {
         let bytes: &[u8] = bytemuck::cast_slice(values);
         let array = self.empty(bytes.len().div_ceil(4), DType::F32);
         // SAFETY: the array has at least this many bytes, and is not shared yet.
-        unsafe { self.backend().upload(bytes, array.address()) }.unwrap_or_else(|error| fail(error));
+        unsafe { self.pool.upload(bytes, array.address()) }.unwrap_or_else(|error| fail(error));
         array
     }
 
@@ -160,28 +217,56 @@ impl Gpu {
         self.array(tensor, self.dtype)
     }
 
-    pub(super) fn dtype(&self) -> DType {
+    pub fn dtype(&self) -> DType {
         self.dtype
     }
 
     /// The parameter in `form`; moved and changed once per value.
     pub(super) fn param(&self, param: &Param, form: Form) -> Arc<Array> {
-        param.on_device(self.id, form, |tensor| {
-            let wide = self.array(tensor, DType::F32);
+        let recording = self.pool.recording();
+        let array = param.on_device(self.id, form, |value, shape| {
+            // What a recording makes is not there before its replay.
+            self.pool
+                .not_while_recording("moving a parameter to the device")
+                .unwrap_or_else(|error| fail(error));
+            let moved = self.moved(value);
             match form {
-                Form::Wide => wide,
-                Form::Stored => self.cast(&wide, self.dtype),
+                Form::Wide => self.cast(&moved, DType::F32),
+                Form::Stored => self.cast(&moved, self.dtype),
                 Form::ChannelsLast => {
-                    let &[outputs, inputs, kh, kw] = tensor.shape() else {
-                        panic!(
-                            "a convolution's weight is [out, in, kh, kw], shape is {:?}",
-                            tensor.shape()
-                        );
+                    let &[outputs, inputs, kh, kw] = shape else {
+                        panic!("a convolution's weight is [out, in, kh, kw], shape is {shape:?}");
                     };
-                    self.cast(&Arc::new(self.transpose(&wide, outputs, inputs, kh * kw)), self.dtype)
+                    self.cast(&Arc::new(self.transpose(&moved, outputs, inputs, kh * kw)), self.dtype)
                 }
             }
-        })
+        });
+        if let Some(recording) = recording {
+            recording.reads(&array);
+        }
+        array
+    }
+
+    /// A parameter's value as it is kept, without a detour over f32 where it is kept in bf16.
+    fn moved(&self, value: Stored) -> Arc<Array> {
+        match value {
+            Stored::Wide(tensor) => self.array(tensor, DType::F32),
+            Stored::Narrow(values) if self.dtype == DType::BF16 => {
+                let array = self.empty(values.len(), DType::BF16);
+                // SAFETY: the array has this many bytes, and is not shared yet.
+                unsafe { self.pool.upload(bytemuck::cast_slice(values), array.address()) }
+                    .unwrap_or_else(|error| fail(error));
+                Arc::new(array)
+            }
+            Stored::Narrow(values) => {
+                let wide: Vec<f32> = values.iter().map(|value| value.to_f32()).collect();
+                Arc::new(self.upload(&wide))
+            }
+            // Only where nothing is computed.
+            Stored::Absent(len, dtype) => {
+                Arc::new(self.empty(len, if dtype == self.dtype { dtype } else { DType::F32 }))
+            }
+        }
     }
 
     /// Blocks for a loop over `n` elements by 256 threads each.

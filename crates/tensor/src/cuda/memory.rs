@@ -4,14 +4,53 @@ use super::backend::Backend;
 use super::error::{DeviceError, fail};
 use crate::DType;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::thread::ThreadId;
+
+/// What has been asked of a device's memory and of the bus to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes that arrays and recordings have now, and the most they had at once.
+    pub in_use: usize,
+    pub peak: usize,
+    /// Bytes taken from the driver: what is in use and what is kept for the next array.
+    pub reserved: usize,
+    pub most_reserved: usize,
+    /// Copies from the host to the device and back, and their bytes.
+    pub uploads: usize,
+    pub uploaded: usize,
+    pub downloads: usize,
+    pub downloaded: usize,
+}
+
+impl Usage {
+    fn take(&mut self, bytes: usize) {
+        self.in_use += bytes;
+        self.peak = self.peak.max(self.in_use);
+    }
+}
+
+/// Freed pieces by size.
+type Kept = HashMap<usize, Vec<u64>>;
 
 /// Freed memory is kept for the next array of the same size: asking the driver each time would wait for the device. All work is
 /// in one stream, so memory may be handed out again as soon as its last user was launched.
 pub(super) struct Pool {
     backend: Box<dyn Backend>,
-    free: Mutex<HashMap<usize, Vec<u64>>>,
+    state: Mutex<State>,
 }
+
+#[derive(Default)]
+struct State {
+    kept: Kept,
+    usage: Usage,
+    /// The thread whose work is being recorded: what it allocates belongs to the recording.
+    recording: Option<(ThreadId, Arc<Reserve>)>,
+    /// Gives back memory that can be done without, when there is no other.
+    spare: Option<Spare>,
+}
+
+type Spare = Arc<dyn Fn() + Send + Sync>;
 
 /// Sizes are rounded up, so that few different ones are kept.
 fn rounded(bytes: usize) -> usize {
@@ -19,11 +58,15 @@ fn rounded(bytes: usize) -> usize {
     bytes.max(1).next_multiple_of(step)
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Pool {
     pub fn new(backend: Box<dyn Backend>) -> Arc<Self> {
         Arc::new(Self {
             backend,
-            free: Mutex::default(),
+            state: Mutex::default(),
         })
     }
 
@@ -33,28 +76,50 @@ impl Pool {
 
     pub fn allocate(self: &Arc<Self>, bytes: usize) -> Result<Memory, DeviceError> {
         let bytes = rounded(bytes);
-        let kept = self.lock().get_mut(&bytes).and_then(Vec::pop);
-        let address = match kept {
+        let reserve = self.recording();
+        let address = match reserve.as_ref().and_then(|reserve| reserve.reuse(bytes)) {
             Some(address) => address,
-            None => self.fresh(bytes)?,
+            None => self.piece(bytes)?,
         };
         // SAFETY: the memory was just taken from the pool or the device, and is this caller's.
         unsafe { self.backend.hand_out(address, bytes) };
         Ok(Memory {
-            pool: self.clone(),
+            home: reserve.map_or_else(|| Home::Pool(self.clone()), Home::Recording),
             address,
             bytes,
         })
     }
 
-    /// From the device; where it has no room, after giving back what is kept.
+    /// A piece that was kept, or one from the device.
+    fn piece(&self, bytes: usize) -> Result<u64, DeviceError> {
+        let kept = lock(&self.state).kept.get_mut(&bytes).and_then(Vec::pop);
+        let address = match kept {
+            Some(address) => address,
+            None => self.fresh(bytes)?,
+        };
+        lock(&self.state).usage.take(bytes);
+        Ok(address)
+    }
+
+    /// From the device; where it has no room, after giving back what is kept, and then what can be done without.
     fn fresh(&self, bytes: usize) -> Result<u64, DeviceError> {
-        if let Some(address) = self.backend.allocate(bytes)? {
-            return Ok(address);
-        }
-        self.give_back();
-        if let Some(address) = self.backend.allocate(bytes)? {
-            return Ok(address);
+        for attempt in 0..3 {
+            match attempt {
+                0 => {}
+                1 => self.give_back(),
+                _ => {
+                    let spare = lock(&self.state).spare.clone();
+                    let Some(spare) = spare else { break };
+                    spare();
+                    self.give_back();
+                }
+            }
+            if let Some(address) = self.backend.allocate(bytes)? {
+                let usage = &mut lock(&self.state).usage;
+                usage.reserved += bytes;
+                usage.most_reserved = usage.most_reserved.max(usage.reserved);
+                return Ok(address);
+            }
         }
         let capacity = self.backend.capacity()?;
         let mib = |bytes: usize| bytes.div_ceil(1 << 20);
@@ -67,7 +132,14 @@ impl Pool {
 
     /// Gives kept memory back to the device.
     pub fn give_back(&self) {
-        for (bytes, addresses) in self.lock().drain() {
+        let kept = {
+            let mut state = lock(&self.state);
+            let kept = std::mem::take(&mut state.kept);
+            let bytes: usize = kept.iter().map(|(bytes, pieces)| bytes * pieces.len()).sum();
+            state.usage.reserved -= bytes;
+            kept
+        };
+        for (bytes, addresses) in kept {
             for address in addresses {
                 // SAFETY: kept memory came from the device with this size, and nobody has it.
                 unsafe { self.backend.release(address, bytes) };
@@ -75,8 +147,97 @@ impl Pool {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<usize, Vec<u64>>> {
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What to call when memory is short and all that is kept was given back.
+    pub fn when_short(&self, spare: Spare) {
+        lock(&self.state).spare = Some(spare);
+    }
+
+    pub fn usage(&self) -> Usage {
+        lock(&self.state).usage
+    }
+
+    /// Starts counting anew: peaks from what is in use now, copies from none.
+    pub fn reset_usage(&self) {
+        let usage = &mut lock(&self.state).usage;
+        *usage = Usage {
+            in_use: usage.in_use,
+            peak: usage.in_use,
+            reserved: usage.reserved,
+            most_reserved: usage.reserved,
+            ..Usage::default()
+        };
+    }
+
+    /// Bytes to a place on the device.
+    ///
+    /// # Safety
+    /// As many bytes at `address` belong to the caller.
+    pub unsafe fn upload(&self, bytes: &[u8], address: u64) -> Result<(), DeviceError> {
+        self.not_while_recording("a copy to the device")?;
+        {
+            let usage = &mut lock(&self.state).usage;
+            usage.uploads += 1;
+            usage.uploaded += bytes.len();
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.backend.upload(bytes, address) }
+    }
+
+    /// Bytes from the device, once all work before is done.
+    ///
+    /// # Safety
+    /// As many bytes at `address` belong to the caller.
+    pub unsafe fn download(&self, address: u64, bytes: &mut [u8]) -> Result<(), DeviceError> {
+        self.not_while_recording("a copy from the device")?;
+        {
+            let usage = &mut lock(&self.state).usage;
+            usage.downloads += 1;
+            usage.downloaded += bytes.len();
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.backend.download(address, bytes) }
+    }
+
+    /// A recording has no values yet, and would go on reading the host's memory after the caller is done with it.
+    pub fn not_while_recording(&self, what: &'static str) -> Result<(), DeviceError> {
+        match self.recording() {
+            Some(_) => Err(DeviceError::NotRecordable { what }),
+            None => Ok(()),
+        }
+    }
+
+    /// The recording that this thread is in.
+    pub fn recording(&self) -> Option<Arc<Reserve>> {
+        let state = lock(&self.state);
+        let (thread, reserve) = state.recording.as_ref()?;
+        (*thread == std::thread::current().id()).then(|| reserve.clone())
+    }
+
+    /// What this thread allocates from now on belongs to the recording; `None` if there is one already.
+    pub fn begin_recording(self: &Arc<Self>) -> Option<Arc<Reserve>> {
+        let mut state = lock(&self.state);
+        if state.recording.is_some() {
+            return None;
+        }
+        let reserve = Arc::new(Reserve {
+            pool: self.clone(),
+            free: Mutex::default(),
+            weights: Mutex::default(),
+        });
+        state.recording = Some((std::thread::current().id(), reserve.clone()));
+        Some(reserve)
+    }
+
+    pub fn end_recording(&self) {
+        let ended = lock(&self.state).recording.take();
+        // Its memory comes back to this pool, whose lock has to be free.
+        drop(ended);
+    }
+
+    fn keep(&self, bytes: usize, address: u64) {
+        let mut state = lock(&self.state);
+        state.usage.in_use -= bytes;
+        state.kept.entry(bytes).or_default().push(address);
     }
 }
 
@@ -86,16 +247,67 @@ impl Drop for Pool {
     }
 }
 
+/// The memory of a recording: work that is replayed finds its arrays where they were, so nobody else may have them meanwhile.
+pub(super) struct Reserve {
+    pool: Arc<Pool>,
+    free: Mutex<Kept>,
+    /// The parameters that the recorded work reads.
+    weights: Mutex<Vec<Weak<Array>>>,
+}
+
+impl Reserve {
+    fn reuse(&self, bytes: usize) -> Option<u64> {
+        lock(&self.free).get_mut(&bytes).and_then(Vec::pop)
+    }
+
+    pub fn reads(&self, weight: &Arc<Array>) {
+        lock(&self.weights).push(Arc::downgrade(weight));
+    }
+
+    /// All parameters that the recorded work reads; `None` once one of them was replaced.
+    pub fn weights(&self) -> Option<Vec<Arc<Array>>> {
+        lock(&self.weights).iter().map(Weak::upgrade).collect()
+    }
+}
+
+impl Drop for Reserve {
+    fn drop(&mut self) {
+        for (bytes, addresses) in lock(&self.free).drain() {
+            for address in addresses {
+                self.pool.keep(bytes, address);
+            }
+        }
+    }
+}
+
+/// Where a piece goes when its owner is done.
+enum Home {
+    Pool(Arc<Pool>),
+    Recording(Arc<Reserve>),
+}
+
 /// A piece of device memory with one owner.
 pub(super) struct Memory {
-    pool: Arc<Pool>,
+    home: Home,
     pub address: u64,
     bytes: usize,
 }
 
+impl Memory {
+    fn pool(&self) -> &Arc<Pool> {
+        match &self.home {
+            Home::Pool(pool) => pool,
+            Home::Recording(reserve) => &reserve.pool,
+        }
+    }
+}
+
 impl Drop for Memory {
     fn drop(&mut self) {
-        self.pool.lock().entry(self.bytes).or_default().push(self.address);
+        match &self.home {
+            Home::Pool(pool) => pool.keep(self.bytes, self.address),
+            Home::Recording(reserve) => lock(&reserve.free).entry(self.bytes).or_default().push(self.address),
+        }
     }
 }
 
@@ -134,7 +346,7 @@ impl Array {
 
     /// Whether the array lies on the device of `pool`.
     pub(super) fn is_in(&self, pool: &Arc<Pool>) -> bool {
-        Arc::ptr_eq(&self.memory.pool, pool)
+        Arc::ptr_eq(self.memory.pool(), pool)
     }
 
     /// The values in f32: waits for the device the first time.
@@ -153,18 +365,20 @@ impl Array {
     }
 
     fn read(&self) -> Vec<f32> {
-        let backend = self.memory.pool.backend();
-        let download = |bytes: &mut [u8]| {
-            // SAFETY: the array has this many bytes.
-            unsafe { backend.download(self.address(), bytes) }.unwrap_or_else(|error| fail(error));
-        };
         if self.dtype == DType::F32 {
             let mut values = vec![0.0f32; self.len];
-            download(bytemuck::cast_slice_mut(&mut values));
+            self.read_bytes(bytemuck::cast_slice_mut(&mut values));
             return values;
         }
         let mut narrow = vec![half::bf16::ZERO; self.len];
-        download(bytemuck::cast_slice_mut(&mut narrow));
+        self.read_bytes(bytemuck::cast_slice_mut(&mut narrow));
         narrow.iter().map(|value| value.to_f32()).collect()
+    }
+
+    /// The first bytes as they lie there.
+    pub(super) fn read_bytes(&self, bytes: &mut [u8]) {
+        assert!(bytes.len() <= self.memory.bytes, "an array of fewer bytes");
+        // SAFETY: the array has this many bytes.
+        unsafe { self.memory.pool().download(self.address(), bytes) }.unwrap_or_else(|error| fail(error));
     }
 }

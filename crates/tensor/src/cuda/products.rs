@@ -1,6 +1,6 @@
 //! Linear layers and convolutions: by cuBLASLt and cuDNN where they are, else by gemm.cu and conv.cu.
 
-use super::backend::{ConvolutionSizes, Direction, Product};
+use super::backend::{ConvolutionSizes, Direction, Product, Then};
 use super::error::fail;
 use super::gpu::{Arg, Form, Gpu, THREADS, args};
 use super::memory::Array;
@@ -75,13 +75,39 @@ impl Gpu {
     }
 
     /// A product by the library; false if our own kernel has to.
-    fn library_product(&self, product: Product, a: &Array, b: &Array, out: &Array) -> bool {
-        if product.m == 0 || product.n == 0 || product.k == 0 {
+    fn library_product(&self, direction: Direction, [m, n, k]: [usize; 3], a: &Array, b: &Array, out: &Array) -> bool {
+        self.library_product_then(direction, [m, n, k], a, b, out, Then::default(), [None, None])
+    }
+
+    fn library_product_then(
+        &self,
+        direction: Direction,
+        [m, n, k]: [usize; 3],
+        a: &Array,
+        b: &Array,
+        out: &Array,
+        then: Then,
+        extra: [Option<&Arc<Array>>; 2],
+    ) -> bool {
+        if m == 0 || n == 0 || k == 0 {
             return false;
         }
-        // SAFETY: the callers below made the arrays with the sizes of the product.
-        unsafe { self.backend().product(product, a.address(), b.address(), out.address()) }
-            .unwrap_or_else(|error| fail(error))
+        let product = Product {
+            direction,
+            m,
+            n,
+            k,
+            dtype: self.dtype(),
+            tf32: self.tf32(),
+            then,
+        };
+        let extra = extra.map(|array| array.map_or(0, |array| array.address()));
+        // SAFETY: the callers below made the arrays with the sizes of the product, bias and residual of its type.
+        unsafe {
+            self.backend()
+                .product(&product, a.address(), b.address(), out.address(), extra)
+        }
+        .unwrap_or_else(|error| fail(error))
     }
 
     /// `act(x · weightᵀ + bias) + residual`, `out_shape` ending in the number of outputs.
@@ -97,38 +123,59 @@ impl Gpu {
         let (n, k) = (out_shape[out_shape.len() - 1], x.dim(-1));
         let (m, dtype) = (x.numel() / k, self.dtype());
         let (x, weight) = (self.stored(x), self.param(weight, Form::Stored));
-        let epilogue = self.prepare(bias, act, residual);
         let out = self.empty(m * n, dtype);
-        let direction = Direction::Forward;
-        if self.library_product(
-            Product {
-                direction,
-                m,
-                n,
-                k,
-                dtype,
-            },
+        if self.library_linear([m, n, k], [&x, &weight], bias, act, residual, &out) {
+            return Tensor::from_array(out, out_shape);
+        }
+        let Epilogue { bias, act, residual } = self.prepare(bias, act, residual);
+        let args = args![
             &x,
             &weight,
             &out,
-        ) {
-            self.finish(&out, &epilogue, n);
-        } else {
-            let Epilogue { bias, act, residual } = &epilogue;
-            let args = args![
-                &x,
-                &weight,
-                &out,
-                bias.as_ref(),
-                *act as usize,
-                residual.as_ref(),
-                m,
-                n,
-                k
-            ];
-            self.launch("gemm", "linear_forward", dtype, tiles(m, n), THREADS, args);
-        }
+            bias.as_ref(),
+            act as usize,
+            residual.as_ref(),
+            m,
+            n,
+            k
+        ];
+        self.launch("gemm", "linear_forward", dtype, tiles(m, n), THREADS, args);
         Tensor::from_array(out, out_shape)
+    }
+
+    /// The same by the library, which adds bias and residual itself where it can; false if our own kernel has to.
+    fn library_linear(
+        &self,
+        sizes: [usize; 3],
+        [x, weight]: [&Arc<Array>; 2],
+        bias: Option<&Param>,
+        act: Activation,
+        residual: Option<&Tensor>,
+        out: &Array,
+    ) -> bool {
+        let relu = act == Activation::Relu;
+        // The library adds before it activates, the op adds the residual after.
+        if act == Activation::None || (relu && residual.is_none()) {
+            let then = Then {
+                bias: bias.is_some(),
+                relu,
+                residual: residual.is_some(),
+            };
+            let form = if self.dtype() == DType::F32 {
+                Form::Wide
+            } else {
+                Form::Stored
+            };
+            let bias = bias.map(|bias| self.param(bias, form));
+            let residual = residual.map(|residual| self.stored(residual));
+            let extra = [bias.as_ref(), residual.as_ref()];
+            return self.library_product_then(Direction::Forward, sizes, x, weight, out, then, extra);
+        }
+        let done = self.library_product(Direction::Forward, sizes, x, weight, out);
+        if done {
+            self.finish(out, &self.prepare(bias, act, residual), sizes[1]);
+        }
+        done
     }
 
     pub fn linear_grad_input(&self, grad: &Tensor, weight: &Param, x_shape: &[usize]) -> Tensor {
@@ -136,19 +183,7 @@ impl Gpu {
         let (m, dtype) = (grad.numel() / n, self.dtype());
         let (grad, weight) = (self.stored(grad), self.param(weight, Form::Stored));
         let dx = self.empty(m * k, dtype);
-        let direction = Direction::GradInput;
-        if !self.library_product(
-            Product {
-                direction,
-                m,
-                n,
-                k,
-                dtype,
-            },
-            &grad,
-            &weight,
-            &dx,
-        ) {
+        if !self.library_product(Direction::GradInput, [m, n, k], &grad, &weight, &dx) {
             let args = args![&grad, &weight, &dx, m, n, k];
             self.launch("gemm", "linear_grad_input", dtype, tiles(m, k), THREADS, args);
         }
@@ -161,19 +196,7 @@ impl Gpu {
         let m = x.numel() / k;
         let (grad, x) = (self.stored(grad), self.stored(x));
         let dw = self.empty(n * k, DType::F32);
-        let direction = Direction::GradWeight;
-        if !self.library_product(
-            Product {
-                direction,
-                m,
-                n,
-                k,
-                dtype,
-            },
-            &grad,
-            &x,
-            &dw,
-        ) {
+        if !self.library_product(Direction::GradWeight, [m, n, k], &grad, &x, &dw) {
             let args = args![&grad, &x, &dw, m, n, k];
             self.launch("gemm", "linear_grad_weight", dtype, tiles(n, k), THREADS, args);
         }
@@ -203,7 +226,7 @@ impl Gpu {
         // SAFETY: the callers below made the arrays with the sizes of the convolution; the workspace lives until after the call.
         let done = unsafe {
             self.backend()
-                .convolution(direction, s, self.dtype(), a, b, out, &mut workspace)
+                .convolution(direction, s, self.dtype(), self.tf32(), a, b, out, &mut workspace)
         };
         done.unwrap_or_else(|error| fail(error))
     }

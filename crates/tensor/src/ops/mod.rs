@@ -11,6 +11,7 @@ mod linear;
 mod loss;
 mod norm;
 mod optimizer;
+mod picture;
 mod resample;
 
 pub use activation::{Activation, activation, geglu};
@@ -26,4 +27,5 @@ pub use linear::linear;
 pub use loss::{mean_absolute_error, weighted_mse, weighted_pseudo_huber};
 pub use norm::{group_norm, layer_norm};
 pub use optimizer::{AdamWStep, Moments, adamw_update, ema_update, global_norm};
+pub use picture::picture_bytes;
 pub use resample::{avg_pool_global, upsample_nearest_2x};

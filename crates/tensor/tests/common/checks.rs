@@ -227,6 +227,32 @@ pub fn linear_layers(open: Open) {
     }
 }
 
+/// Products with each epilogue that a library may fuse, and each that it may not.
+pub fn epilogues(open: Open) {
+    let x = rounded(&random_tensor(1, &[1, 21, 13]));
+    let residual = rounded(&random_tensor(2, &[1, 21, 10]));
+    let (weight, bias) = (
+        Param::new(rounded(&random_tensor(3, &[10, 13]))),
+        Param::new(rounded(&random_tensor(4, &[10]))),
+    );
+    for act in [Activation::None, Activation::Relu, Activation::Gelu, Activation::Silu] {
+        for (bias, residual) in [
+            (None, None),
+            (Some(&bias), None),
+            (None, Some(&residual)),
+            (Some(&bias), Some(&residual)),
+        ] {
+            let run = || no_grad(|| linear(&x, &weight, bias, act, residual).data().to_vec());
+            let want = run();
+            for (dtype, tolerance) in TOLERANCES {
+                let Some(device) = open(dtype) else { return };
+                let name = format!("{act:?} bias {} residual {}", bias.is_some(), residual.is_some());
+                assert_near(&format!("{name} in {dtype:?}"), &device.run(run), &want, tolerance);
+            }
+        }
+    }
+}
+
 /// Convolutions and their gradients.
 pub fn convolutions(open: Open) {
     let cases = [
@@ -310,6 +336,81 @@ pub fn attentions(open: Open) {
             &[],
             &|x| attention(&x[0], &x[1], &x[2], heads, causal),
         );
+    }
+}
+
+/// `softmax(q kᵀ / sqrt(dim)) v` in f64; shapes as in `attention`.
+fn attention_f64(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool) -> Vec<f32> {
+    let (batch, queries, keys, width) = (q.dim(0), q.dim(1), k.dim(1), q.dim(2));
+    let dim = width / heads;
+    let at = |t: &Tensor, b: usize, row: usize, head: usize, d: usize| {
+        f64::from(t.data()[(b * t.dim(1) + row) * width + head * dim + d])
+    };
+    let mut out = vec![0.0; q.numel()];
+    for (b, head) in (0..batch).flat_map(|b| (0..heads).map(move |head| (b, head))) {
+        for i in 0..queries {
+            let seen = if causal { keys.min(i + 1) } else { keys };
+            let scores: Vec<f64> = (0..seen)
+                .map(|j| {
+                    (0..dim)
+                        .map(|d| at(q, b, i, head, d) * at(k, b, j, head, d))
+                        .sum::<f64>()
+                        / (dim as f64).sqrt()
+                })
+                .collect();
+            let top = scores.iter().copied().fold(f64::MIN, f64::max);
+            let weights: Vec<f64> = scores.iter().map(|score| (score - top).exp()).collect();
+            let total: f64 = weights.iter().sum();
+            for d in 0..dim {
+                let sum: f64 = weights.iter().enumerate().map(|(j, w)| w * at(v, b, j, head, d)).sum();
+                out[(b * queries + i) * width + head * dim + d] = (sum / total) as f32;
+            }
+        }
+    }
+    out
+}
+
+/// Attention in bf16, which tensor cores compute, against f64 on shapes that fill no tile: the error is that of rounding the
+/// probabilities and the result.
+pub fn attention_on_tensor_cores(open: Open) {
+    let Some(device) = open(DType::BF16) else { return };
+    // Queries, keys, heads, values of a head, causal.
+    let cases = [
+        (1, 1, 1, 8, false),
+        (65, 77, 2, 64, false),
+        (130, 200, 1, 64, false),
+        (130, 130, 1, 64, true),
+        (33, 65, 2, 24, false),
+        (17, 129, 3, 40, false),
+        (20, 33, 2, 37, false),
+        (70, 70, 1, 96, true),
+        (19, 90, 1, 128, false),
+        (70, 70, 1, 160, true),
+        (21, 37, 2, 200, true),
+        (37, 50, 1, 512, false),
+    ];
+    for (queries, keys, heads, dim, causal) in cases {
+        let q = rounded(&affine(&random_tensor(1, &[2, queries, heads * dim]), 2.0, 0.0));
+        let [k, v] = [2, 3].map(|seed| rounded(&random_tensor(seed, &[2, keys, heads * dim])));
+        let want = attention_f64(&q, &k, &v, heads, causal);
+        let got = device.run(|| {
+            let [q, k, v] = [&q, &k, &v].map(|t| device.copy(t));
+            no_grad(|| attention(&q, &k, &v, heads, causal).data().to_vec())
+        });
+        let name = format!("attention in bf16 {queries} {keys} {heads} {dim} {causal}");
+        let error = assert_near(&name, &got, &want, 6e-3);
+        println!("  {name}: {error:.1e}");
+    }
+}
+
+/// Pictures' bytes are the CPU's.
+pub fn picture_bytes(open: Open) {
+    let x = affine(&random_tensor(1, &[1, 7, 5, 3]), 0.8, 0.0);
+    for (dtype, _) in TOLERANCES {
+        let Some(device) = open(dtype) else { return };
+        // Stored in f32 in either case: halves of a byte would round to other sides.
+        let got = device.run(|| prima_tensor::picture_bytes(&device.copy(&x)));
+        assert_eq!(got, prima_tensor::picture_bytes(&x), "{dtype:?}");
     }
 }
 

@@ -17,6 +17,15 @@ pub fn device(dtype: DType) -> Option<Device> {
 
 /// The same with that much memory.
 pub fn device_with(dtype: DType, limit_bytes: usize) -> Option<Device> {
+    Some(Device::emulated(emulator(limit_bytes)?, dtype))
+}
+
+/// The same, as if NVIDIA's library of products were there.
+pub fn device_with_library(dtype: DType) -> Option<Device> {
+    Some(Device::emulated(emulator(4 << 30)?.with_library_products(), dtype))
+}
+
+fn emulator(limit_bytes: usize) -> Option<Emulator> {
     static LIBRARY: OnceLock<Option<PathBuf>> = OnceLock::new();
     let library = LIBRARY.get_or_init(|| {
         let library = library();
@@ -25,8 +34,7 @@ pub fn device_with(dtype: DType, limit_bytes: usize) -> Option<Device> {
         }
         library
     });
-    let emulator = Emulator::open(library.as_ref()?, limit_bytes).unwrap();
-    Some(Device::emulated(emulator, dtype))
+    Some(Emulator::open(library.as_ref()?, limit_bytes).unwrap())
 }
 
 fn compiler() -> Option<String> {
@@ -109,7 +117,7 @@ fn objects(compiler: &str) -> Vec<PathBuf> {
 
 fn compile(compiler: &str, file: &str, object: &Path, narrow: bool) {
     let source = Path::new(SOURCES).join(file);
-    let headers = ["common.cuh", "gemm.cuh", "emulate.h"].map(|name| Path::new(SOURCES).join(name));
+    let headers = ["common.cuh", "gemm.cuh", "mma.cuh", "emulate.h"].map(|name| Path::new(SOURCES).join(name));
     let modified = |path: &Path| {
         path.metadata()
             .and_then(|m| m.modified())
@@ -132,6 +140,8 @@ fn compile(compiler: &str, file: &str, object: &Path, narrow: bool) {
         "-O2",
         "-fPIC",
         "-ffp-contract=off",
+        // A GPU's loads and stores of several values at once are casts of pointers.
+        "-fno-strict-aliasing",
         "-DPRIMA_EMULATE",
         "-x",
         "c++",

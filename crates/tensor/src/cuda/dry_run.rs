@@ -1,0 +1,99 @@
+//! A device that does nothing but count: what it is asked to allocate says how much memory the same work takes on a GPU.
+
+use super::backend::{Backend, Capacity, ConvolutionSizes, Direction, Kernel, Product};
+use super::error::DeviceError;
+use crate::DType;
+use std::ffi::c_void;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Addresses are numbers, values that are read back are zeros. Memory has no end.
+pub(crate) struct DryRun {
+    multiprocessors: usize,
+    next: AtomicU64,
+}
+
+impl DryRun {
+    /// In place of a GPU with so many multiprocessors, which scratch memory depends on.
+    pub fn new(multiprocessors: usize) -> Self {
+        Self {
+            multiprocessors,
+            next: AtomicU64::new(1 << 12),
+        }
+    }
+}
+
+impl Backend for DryRun {
+    fn multiprocessors(&self) -> usize {
+        self.multiprocessors
+    }
+
+    fn capacity(&self) -> Result<Capacity, DeviceError> {
+        Ok(Capacity {
+            free: usize::MAX,
+            total: usize::MAX,
+        })
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<Option<u64>, DeviceError> {
+        Ok(Some(self.next.fetch_add(bytes as u64, Ordering::Relaxed)))
+    }
+
+    unsafe fn release(&self, _: u64, _: usize) {}
+
+    unsafe fn upload(&self, _: &[u8], _: u64) -> Result<(), DeviceError> {
+        Ok(())
+    }
+
+    unsafe fn download(&self, _: u64, bytes: &mut [u8]) -> Result<(), DeviceError> {
+        bytes.fill(0);
+        Ok(())
+    }
+
+    unsafe fn zero(&self, _: u64, _: usize) -> Result<(), DeviceError> {
+        Ok(())
+    }
+
+    unsafe fn copy(&self, _: u64, _: u64, _: usize) -> Result<(), DeviceError> {
+        Ok(())
+    }
+
+    fn synchronize(&self) -> Result<(), DeviceError> {
+        Ok(())
+    }
+
+    fn begin_recording(&self) -> Result<bool, DeviceError> {
+        Ok(false)
+    }
+
+    fn end_recording(&self) -> Result<u64, DeviceError> {
+        Ok(0)
+    }
+
+    unsafe fn replay(&self, _: u64) -> Result<(), DeviceError> {
+        Ok(())
+    }
+
+    fn forget(&self, _: u64) {}
+
+    unsafe fn launch(&self, _: Kernel, _: [u32; 3], _: u32, _: &mut [*mut c_void]) -> Result<(), DeviceError> {
+        Ok(())
+    }
+
+    unsafe fn product(&self, _: &Product, _: u64, _: u64, _: u64, _: [u64; 2]) -> Result<bool, DeviceError> {
+        Ok(false)
+    }
+
+    unsafe fn convolution(
+        &self,
+        _: Direction,
+        _: &ConvolutionSizes,
+        _: DType,
+        _: bool,
+        _: u64,
+        _: u64,
+        _: u64,
+        _: &mut dyn FnMut(usize) -> u64,
+    ) -> Result<bool, DeviceError> {
+        Ok(false)
+    }
+}
