@@ -22,14 +22,19 @@ impl Settings {
     pub fn new(pipeline: &Pipeline, request: &Request) -> Result<Self, Error> {
         request.validate()?;
         let defaults = pipeline.defaults();
-        let options = schedule_options(defaults, &request.schedule);
-        let mut schedule = Schedule::new(&pipeline.parts.scheduler_config, &options).map_err(Error::Schedule)?;
-        let num_inference_steps = schedule.len();
+        let config = &pipeline.parts.scheduler_config;
         let strength = request
             .init_image
             .as_ref()
             .map(|image| image.strength.unwrap_or(defaults.strength));
-        if let Some(strength) = strength {
+        let only_step = strength.and_then(|s| only_step(defaults, &request.schedule, s, config.num_train_timesteps()));
+        let options = match &only_step {
+            Some(options) => options.clone(),
+            None => schedule_options(defaults, &request.schedule, strength.is_some()),
+        };
+        let mut schedule = Schedule::new(config, &options).map_err(Error::Schedule)?;
+        let num_inference_steps = schedule.len();
+        if let (Some(strength), None) = (strength, only_step) {
             schedule = schedule.truncate(strength).map_err(Error::Schedule)?;
         }
         let (width, height) = size(pipeline, request)?;
@@ -89,17 +94,37 @@ impl Pipeline {
 }
 
 /// The request's choices over the model's: explicit timesteps of the model's card stand only where
-/// the request leaves scheduler and spacing alone.
-fn schedule_options(defaults: &Defaults, request: &ScheduleOptions) -> ScheduleOptions {
+/// the request leaves scheduler and spacing alone, and starts from noise: they may all lie where little of an initial
+/// picture is left.
+fn schedule_options(defaults: &Defaults, request: &ScheduleOptions, init_image: bool) -> ScheduleOptions {
     let mut options = request.clone();
     if options.timesteps.is_none() {
         let steps = options.num_inference_steps.unwrap_or(defaults.num_inference_steps);
         options.num_inference_steps = Some(steps);
-        if options.scheduler.is_none() && options.spacing.is_none() {
+        if options.scheduler.is_none() && options.spacing.is_none() && !init_image {
             options.timesteps = defaults.timesteps.get(&steps).cloned();
         }
     }
     options
+}
+
+/// For a model that by itself takes fewer than `1 / strength` steps, where the request leaves the schedule to it: one step from
+/// just as much noise as `strength` says. diffusers would take none; a step from pure noise would lose the picture.
+fn only_step(
+    defaults: &Defaults,
+    request: &ScheduleOptions,
+    strength: f64,
+    train_timesteps: usize,
+) -> Option<ScheduleOptions> {
+    let untouched = *request == ScheduleOptions::default();
+    if !untouched || defaults.num_inference_steps as f64 * strength >= 1.0 {
+        return None;
+    }
+    Some(ScheduleOptions {
+        num_inference_steps: Some(1),
+        timesteps: Some(vec![(train_timesteps as f64 * strength - 1.0).round().max(0.0)]),
+        ..ScheduleOptions::default()
+    })
 }
 
 /// Width and height in pixels: the request's, else the initial picture's, else the model's.
@@ -156,9 +181,7 @@ mod tests {
         assert_eq!(of(3, 9000), (8, 4096));
     }
 
-    #[test]
-    fn the_cards_timesteps_yield_to_the_request() {
-        let card = crate::ModelCard::parse(r#"{"timesteps": {"1": [399], "4": [999, 749, 499, 249]}}"#, "p").unwrap();
+    fn defaults(card: &str) -> Defaults {
         let traits = crate::model_card::Traits {
             scheduler: prima_schedulers::SchedulerKind::Lcm,
             spacing: None,
@@ -166,13 +189,22 @@ mod tests {
             guidance_embedding: false,
             native_px: 64,
         };
-        let defaults = Defaults::new(&card, traits);
-        let of = |options| schedule_options(&defaults, &options);
+        Defaults::new(&crate::ModelCard::parse(card, "p").unwrap(), traits)
+    }
+
+    #[test]
+    fn the_cards_timesteps_yield_to_the_request() {
+        let defaults = defaults(r#"{"timesteps": {"1": [399], "4": [999, 749, 499, 249]}}"#);
+        let of = |options| schedule_options(&defaults, &options, false);
         assert_eq!(
             of(ScheduleOptions::default()).timesteps,
             Some(vec![999.0, 749.0, 499.0, 249.0])
         );
         assert_eq!(of(ScheduleOptions::steps(1)).timesteps, Some(vec![399.0]));
+        assert_eq!(
+            schedule_options(&defaults, &ScheduleOptions::steps(1), true).timesteps,
+            None
+        );
         assert_eq!(of(ScheduleOptions::steps(2)).timesteps, None);
         let lcm = Some(prima_schedulers::TimestepSpacing::Lcm);
         assert_eq!(
@@ -192,5 +224,16 @@ mod tests {
             .timesteps,
             own
         );
+    }
+
+    #[test]
+    fn a_picture_painted_over_in_one_step_keeps_as_much_as_strength_says() {
+        let defaults = defaults(r#"{"num_inference_steps": 2}"#);
+        let of = |options: ScheduleOptions, strength| only_step(&defaults, &options, strength, 1000);
+        let untouched = ScheduleOptions::default;
+        assert_eq!(of(untouched(), 0.3).and_then(|o| o.timesteps), Some(vec![299.0]));
+        assert_eq!(of(untouched(), 0.0).and_then(|o| o.timesteps), Some(vec![0.0]));
+        assert!(of(untouched(), 0.5).is_none(), "diffusers' rule leaves a step");
+        assert!(of(ScheduleOptions::steps(1), 0.3).is_none(), "the steps were asked for");
     }
 }
