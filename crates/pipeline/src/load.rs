@@ -167,14 +167,9 @@ fn text_encoders(source: &ModelSource, dtype: DType) -> Result<TextEncoders, Err
         let config = ClipTextConfig::from_json(&json, &file)?;
         let length = config.max_position_embeddings;
         let mut reader = source.component_reader(component)?;
-        let model = ClipTextModel::new(
-            config,
-            &mut Stored {
-                source: &mut reader,
-                dtype,
-            },
-        )
-        .map_err(named(&file))?;
+        let mut stored = Stored::new(&mut reader, dtype);
+        let model = ClipTextModel::new(config, &mut stored).map_err(named(&file))?;
+        stored.pack();
         reader.finish()?;
         encoders.push(TextEncoder {
             tokenizer: Tokenizer::load(source, tokenizer, length)?,
@@ -188,13 +183,33 @@ fn text_encoders(source: &ModelSource, dtype: DType) -> Result<TextEncoders, Err
 struct Stored<'a> {
     source: &'a mut dyn ParamSource,
     dtype: DType,
+    /// The weights that something is multiplied with.
+    weights: Vec<Param>,
+}
+
+impl<'a> Stored<'a> {
+    fn new(source: &'a mut dyn ParamSource, dtype: DType) -> Self {
+        Self {
+            source,
+            dtype,
+            weights: Vec::new(),
+        }
+    }
+
+    /// Packs every weight, so that the first picture does not wait for it.
+    fn pack(self) {
+        self.weights.iter().for_each(Param::pack);
+    }
 }
 
 impl ParamSource for Stored<'_> {
     fn param(&mut self, key: &str, shape: &[usize], init: Init) -> Result<Param, prima_checkpoint::Error> {
         let param = self.source.param(key, shape, init)?;
-        if self.dtype == DType::BF16 && shape.len() >= 2 && !key.contains("embeddings.") {
-            param.narrow_to_bf16();
+        if shape.len() >= 2 && !key.contains("embeddings.") {
+            if self.dtype == DType::BF16 {
+                param.narrow_to_bf16();
+            }
+            self.weights.push(param.clone());
         }
         Ok(param)
     }
@@ -217,14 +232,9 @@ fn unet(source: &ModelSource, dtype: DType) -> Result<Unet2dCondition, Error> {
     let (json, file) = config(source, "unet")?;
     let mut reader = source.component_reader("unet")?;
     let config = Unet2dConditionConfig::from_json(&json, &file)?;
-    let unet = Unet2dCondition::new(
-        config,
-        &mut Stored {
-            source: &mut reader,
-            dtype,
-        },
-    )
-    .map_err(named(&file))?;
+    let mut stored = Stored::new(&mut reader, dtype);
+    let unet = Unet2dCondition::new(config, &mut stored).map_err(named(&file))?;
+    stored.pack();
     reader.finish()?;
     Ok(unet)
 }
