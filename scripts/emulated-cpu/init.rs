@@ -9,6 +9,14 @@ unsafe extern "C" {
     fn reboot(what: c_int) -> c_int;
 }
 
+/// One test a time, with what it prints. The one left out sums series in f64 for minutes and runs no vector code.
+const ARGUMENTS: [&str; 4] = [
+    "--test-threads=1",
+    "--show-output",
+    "--skip",
+    "tanh_and_the_normal_distribution_are_accurate",
+];
+
 const POWER_OFF: c_int = 0x4321_fedc;
 
 fn main() {
@@ -21,12 +29,14 @@ fn main() {
     let mut failed = 0;
     for program in &programs {
         println!("==== {}", program.display());
-        let status = Command::new(program).args(["--test-threads=1", "--show-output"]).status();
+        let status = Command::new(program).args(ARGUMENTS).status();
         let passed = status.as_ref().is_ok_and(|status| status.success());
         failed += usize::from(!passed);
         println!("==== {}: {}", program.display(), if passed { "passed" } else { "FAILED" });
     }
     println!("==== {} programs, {failed} failed", programs.len());
+    // The serial port is slower than this program.
+    std::thread::sleep(std::time::Duration::from_secs(3));
     // SAFETY: nothing is mounted that could lose data.
     unsafe { reboot(POWER_OFF) };
 }

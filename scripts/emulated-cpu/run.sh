@@ -6,7 +6,7 @@
 # BOCHS   Bochs 3 (its program; built with --enable-cpu-level=6 --enable-x86-64 --enable-avx --enable-evex --with-nogui).
 #         BXSHARE is its folder of BIOS images, if it is not installed.
 # KERNEL  a Linux kernel (vmlinuz) for x86-64; a distribution's will do.
-# MODEL   one of Bochs' processors: sapphire_rapids (avx512-bf16), corei7_icelake_u (avx512), corei7_haswell_4770 (avx2),
+# MODEL   one of Bochs' processors: corei7_skylake_x (avx512), corei7_haswell_4770 (avx2),
 #         core2_penryn_t9600 (portable).
 # TEST    lib, or files of crates/tensor/tests; by default those that run kernels of the processor.
 #
@@ -57,16 +57,17 @@ default prima
 label prima
   kernel vmlinuz
   initrd initrd.gz
-  append console=ttyS0 quiet panic=-1 random.trust_cpu=on tsc=reliable
+  append console=ttyS0 quiet panic=-1 random.trust_cpu=on tsc=reliable mitigations=off cryptomgr.notests apparmor=0 audit=0 nokaslr
 END
 xorriso -as mkisofs -quiet -o "$out/disk.iso" -b isolinux.bin -c boot.cat -no-emul-boot -boot-load-size 4 \
     -boot-info-table "$out/disk"
 
 share=${BXSHARE:-$(dirname "$bochs")/../share/bochs}
 cat >"$out/bochsrc" <<END
-display_library: nogui
-memory: guest=1024, host=1024
-cpu: model=$model, count=1, ips=100000000, reset_on_triple_fault=0
+display_library: ${BOCHS_DISPLAY:-nogui}
+memory: guest=512, host=512
+# Few instructions a second: what waits, waits for less of them.
+cpu: model=$model, count=1, ips=5000000, reset_on_triple_fault=0
 romimage: file=$share/BIOS-bochs-latest
 vgaromimage: file=$(find "$share" -name VGABIOS-lgpl-latest.bin | head -n 1)
 ata0-master: type=cdrom, path=$out/disk.iso, status=inserted

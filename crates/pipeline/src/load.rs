@@ -216,7 +216,10 @@ fn text_encoders(source: &ModelSource, dtype: DType, weights: Weights) -> Result
         let config = ClipTextConfig::from_json(&json, &file)?;
         let length = config.max_position_embeddings;
         let model = weights.of(source, component, |source| {
-            ClipTextModel::new(config, &mut Stored { source, dtype }).map_err(named(&file))
+            let mut stored = Stored::new(source, dtype);
+            let model = ClipTextModel::new(config, &mut stored).map_err(named(&file))?;
+            stored.pack();
+            Ok(model)
         })?;
         encoders.push(TextEncoder {
             tokenizer: Tokenizer::load(source, tokenizer, length)?,
@@ -230,13 +233,36 @@ fn text_encoders(source: &ModelSource, dtype: DType, weights: Weights) -> Result
 struct Stored<'a> {
     source: &'a mut dyn ParamSource,
     dtype: DType,
+    /// The weights that something is multiplied with.
+    weights: Vec<Param>,
+}
+
+impl<'a> Stored<'a> {
+    fn new(source: &'a mut dyn ParamSource, dtype: DType) -> Self {
+        Self {
+            source,
+            dtype,
+            weights: Vec::new(),
+        }
+    }
+
+    /// Packs every weight, so that the first picture does not wait for it.
+    fn pack(self) {
+        self.weights.iter().for_each(Param::pack);
+    }
 }
 
 impl ParamSource for Stored<'_> {
     fn param(&mut self, key: &str, shape: &[usize], init: Init) -> Result<Param, prima_checkpoint::Error> {
         let param = self.source.param(key, shape, init)?;
-        if self.dtype == DType::BF16 && shape.len() >= 2 && !key.contains("embeddings.") {
-            param.narrow_to_bf16();
+        if shape.len() >= 2 && !key.contains("embeddings.") {
+            if self.dtype == DType::BF16 {
+                param.narrow_to_bf16();
+            }
+            // Those of convolutions that follow a doubling have a packed form of their own.
+            if !key.contains("upsamplers.") {
+                self.weights.push(param.clone());
+            }
         }
         Ok(param)
     }
@@ -259,7 +285,10 @@ fn unet(source: &ModelSource, dtype: DType, weights: Weights) -> Result<Unet2dCo
     let (json, file) = config(source, "unet")?;
     let config = Unet2dConditionConfig::from_json(&json, &file)?;
     weights.of(source, "unet", |source| {
-        Unet2dCondition::new(config, &mut Stored { source, dtype }).map_err(named(&file))
+        let mut stored = Stored::new(source, dtype);
+        let unet = Unet2dCondition::new(config, &mut stored).map_err(named(&file))?;
+        stored.pack();
+        Ok(unet)
     })
 }
 

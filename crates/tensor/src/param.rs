@@ -1,6 +1,9 @@
 use crate::autograd::Node;
+use crate::cpu::conv2d;
 use crate::cpu::pack::Packed;
 use crate::cuda::{Array, Form};
+use crate::device::gpu;
+use crate::ops::linear;
 use crate::{DType, Tensor};
 use half::bf16;
 use std::sync::{Arc, RwLock};
@@ -182,6 +185,20 @@ impl Param {
 
     pub(crate) fn node_id(&self) -> Option<u64> {
         self.read().node.as_ref().map(|n| n.id())
+    }
+
+    /// Packs the weight of a linear layer or convolution for its products now, not at its first use. Does nothing to other
+    /// shapes, to one without a value, nor where the products run on a GPU.
+    pub fn pack(&self) {
+        if gpu().is_some() || self.read().absent.is_some() {
+            return;
+        }
+        match self.shape()[..] {
+            [n, k] => drop(linear::packed_weight(self, n, k)),
+            // One input channel may be a depthwise filter, which is packed otherwise.
+            [outputs, inputs, kh, kw] if inputs > 1 => drop(conv2d::packed_weight(self, outputs, inputs, kh * kw)),
+            _ => {}
+        }
     }
 
     /// The packed form for `usage`, built once per value.

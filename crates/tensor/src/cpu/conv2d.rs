@@ -11,6 +11,7 @@ use crate::cuda::ConvolutionSizes;
 use crate::{Activation, Conv2d, Param, Tensor};
 use rayon::prelude::*;
 use std::ops::Range;
+use std::sync::Arc;
 
 const FORWARD: u8 = 0;
 const BACKWARD: u8 = 1;
@@ -298,18 +299,7 @@ pub(crate) fn forward(
     residual: Option<&Tensor>,
 ) -> Tensor {
     let (m, n, k) = (s.out_pixels(), s.outputs, s.taps() * s.inputs);
-    let packed = weight.packed(FORWARD, |w, dtype| {
-        let values = pack_right(n, k, |cols, nr, panel| {
-            for i in 0..s.inputs {
-                for t in 0..s.taps() {
-                    for (value, o) in panel[(t * s.inputs + i) * nr..].iter_mut().zip(cols.clone()) {
-                        *value = w.data()[(o * s.inputs + i) * s.taps() + t];
-                    }
-                }
-            }
-        });
-        Packed::new(values, k, dtype)
-    });
+    let packed = packed_weight(weight, s.outputs, s.inputs, s.taps());
     let out_shape = [s.batch, s.out_height, s.out_width, s.outputs];
     assert!(
         residual.is_none_or(|r| r.shape() == out_shape),
@@ -378,6 +368,23 @@ fn doubled_panels(weight: &[f32], inputs: usize, outputs: usize) -> Packed {
             }
         }
     }))
+}
+
+/// What the forward pass multiplies with, made of a weight `[outputs, inputs, taps]`: `[taps, inputs, outputs]`.
+pub(crate) fn packed_weight(weight: &Param, outputs: usize, inputs: usize, taps: usize) -> Arc<Packed> {
+    let k = taps * inputs;
+    weight.packed(FORWARD, |w, dtype| {
+        let values = pack_right(outputs, k, |cols, nr, panel| {
+            for i in 0..inputs {
+                for t in 0..taps {
+                    for (value, o) in panel[(t * inputs + i) * nr..].iter_mut().zip(cols.clone()) {
+                        *value = w.data()[(o * inputs + i) * taps + t];
+                    }
+                }
+            }
+        });
+        Packed::new(values, k, dtype)
+    })
 }
 
 pub(crate) fn grad_input(s: &Shape, g: &Tensor, weight: &Param) -> Tensor {

@@ -4,6 +4,7 @@ use crate::cpu::pack::{Packed, pack_right_rows, pack_right_transposed};
 use crate::device::gpu;
 use crate::{Activation, Param, Tensor, activation, add};
 use rayon::prelude::*;
+use std::sync::Arc;
 
 /// Packed forms a weight can have.
 const FORWARD: u8 = 0;
@@ -53,9 +54,7 @@ fn forward(
     if let Some(gpu) = gpu() {
         return gpu.linear(x, weight, bias_param, act, residual, &out_shape);
     }
-    let packed = weight.packed(FORWARD, |w, dtype| {
-        Packed::new(pack_right_transposed(w.data(), n, k), k, dtype)
-    });
+    let packed = packed_weight(weight, n, k);
     let epilogue = Epilogue {
         bias: bias.map(Tensor::data),
         act,
@@ -63,6 +62,13 @@ fn forward(
     };
     let out = gemm::gemm(m, n, k, &Rows { data: x.data(), k }, &packed, &epilogue);
     Tensor::from_vec(out, &out_shape)
+}
+
+/// What the forward pass multiplies with, made of a weight `[n, k]`.
+pub(crate) fn packed_weight(weight: &Param, n: usize, k: usize) -> Arc<Packed> {
+    weight.packed(FORWARD, |w, dtype| {
+        Packed::new(pack_right_transposed(w.data(), n, k), k, dtype)
+    })
 }
 
 fn grad_input(g: &Tensor, weight: &Param, x_shape: &[usize]) -> Tensor {

@@ -7,7 +7,7 @@ mod depthwise;
 mod elementwise;
 mod embedding;
 mod layout;
-mod linear;
+pub(crate) mod linear;
 mod loss;
 mod norm;
 mod optimizer;
