@@ -1,5 +1,6 @@
 // A stand-in for NVIDIA's driver with one GPU, for tests of what talks to it: memory is the host's, and a launch runs the
 // emulated kernel of that name. Linked with the emulated kernels into a libcuda.so.
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <dlfcn.h>
@@ -15,7 +16,7 @@ struct dim3 {
     unsigned x, y, z;
 };
 
-// What the tests change: MOCK_CUDA_VERSION, MOCK_CUDA_DEVICES, MOCK_CUDA_CAPABILITY (major), MOCK_CUDA_FREE_MIB.
+// What the tests change: MOCK_CUDA_VERSION, MOCK_CUDA_DEVICES, MOCK_CUDA_CAPABILITY (major), MOCK_CUDA_FREE_MIB, MOCK_CUDA_REPORT.
 static int setting(const char* name, int otherwise) {
     const char* text = std::getenv(name);
     return text ? std::atoi(text) : otherwise;
@@ -77,7 +78,17 @@ EXPORT cuStreamEndCapture(void* given, void** out) {
 EXPORT cuGraphInstantiateWithFlags(void** out, void* graph, unsigned long long) {
     return *out = new Graph(*(Graph*)graph), SUCCESS;
 }
+
+// With MOCK_CUDA_REPORT, says at the end what was launched from graphs.
+static struct Report {
+    int graphs = 0;
+    ~Report() {
+        if (setting("MOCK_CUDA_REPORT", 0)) std::fprintf(stderr, "%d graph launches\n", graphs);
+    }
+} report;
+
 EXPORT cuGraphLaunch(void* graph, void* given) {
+    report.graphs++;
     return ask(given, [graph] { return run(*(Graph*)graph); });
 }
 EXPORT cuGraphDestroy(void* graph) { return delete (Graph*)graph, SUCCESS; }
