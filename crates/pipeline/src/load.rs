@@ -219,7 +219,7 @@ fn text_encoders(source: &ModelSource, dtype: DType, weights: Weights) -> Result
             let mut stored = Stored::new(source, dtype);
             let model = ClipTextModel::new(config, &mut stored).map_err(named(&file))?;
             stored.pack();
-            Ok(model)
+            Ok::<_, Error>(model)
         })?;
         encoders.push(TextEncoder {
             tokenizer: Tokenizer::load(source, tokenizer, length)?,
@@ -288,7 +288,7 @@ fn unet(source: &ModelSource, dtype: DType, weights: Weights) -> Result<Unet2dCo
         let mut stored = Stored::new(source, dtype);
         let unet = Unet2dCondition::new(config, &mut stored).map_err(named(&file))?;
         stored.pack();
-        Ok(unet)
+        Ok::<_, Error>(unet)
     })
 }
 
