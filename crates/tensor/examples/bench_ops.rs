@@ -3,7 +3,7 @@
 
 use prima_tensor::{
     Activation, Conv2d, DType, Param, Tensor, add, attention, attention_in, conv2d, group_norm, kernel_name, linear,
-    no_grad, peak_gflops, weighted_mse,
+    no_grad, peak_gflops, upsample_conv2d, weighted_mse,
 };
 use std::time::Instant;
 
@@ -65,6 +65,16 @@ fn bench_conv(channels: usize, size: usize, peak: f64) {
                 no_grad(|| conv2d(&x, w, None, Conv2d::padded(1), Activation::None, None));
             },
         );
+    });
+}
+
+/// GFLOP/s as if the doubled picture were convolved.
+fn bench_upsample_conv(channels: usize, size: usize, peak: f64) {
+    let (x, w) = (random(&[1, size, size, channels]), param(&[channels, channels, 3, 3]));
+    let flops = 2.0 * (4 * size * size * channels * channels * 9) as f64;
+    let name = format!("doubling + conv 3x3 {channels}ch {size}x{size} f32");
+    report(&name, flops, peak, || {
+        no_grad(|| upsample_conv2d(&x, &w, None));
     });
 }
 
@@ -142,6 +152,8 @@ fn main() {
     bench_conv(1280, 16, peak);
     bench_conv(128, 256, peak);
     bench_conv(32, 128, peak);
+    bench_conv(16, 128, peak);
+    bench_upsample_conv(32, 64, peak);
     bench_conv(96, 16, peak);
     bench_attention(10, 4096, 64, peak);
     bench_attention(4, 256, 32, peak);
