@@ -82,10 +82,12 @@ impl Shape {
         self.width + 2 * self.kernel.border()[1]
     }
 
-    /// Rows that a task takes. Depends on the shape alone.
+    /// Rows that a task takes: of a small picture a quarter, so that there is work for several threads. Depends on the shape
+    /// alone.
     fn band_rows(&self) -> usize {
         let rows = BAND / (self.stretch() * self.channels);
-        rows.saturating_sub(2 * self.kernel.border()[0]).clamp(1, self.height)
+        rows.saturating_sub(2 * self.kernel.border()[0])
+            .clamp(1, self.height.div_ceil(4))
     }
 
     /// Values that one row of the picture becomes.
