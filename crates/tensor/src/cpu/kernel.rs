@@ -19,6 +19,18 @@ pub(crate) struct Windows {
     pub row_stride: usize,
 }
 
+impl Windows {
+    /// The rows of a packed panel: side by side, their values a panel's width apart.
+    fn packed(k: usize) -> Self {
+        Self {
+            segments: 1,
+            length: k,
+            segment_stride: 0,
+            row_stride: 1,
+        }
+    }
+}
+
 /// [`MicroKernel`] with the left matrix where it lies.
 type WindowKernel = unsafe fn(windows: &Windows, a: *const f32, b: *const f32, tile: *mut f32);
 
@@ -129,70 +141,48 @@ mod x86 {
     use super::Windows;
     use std::arch::x86_64::*;
 
-    // SAFETY of all: the caller passes k·mr and k·nr readable values, mr·nr writable ones, and
-    // runs them only where the target features were detected.
+    // SAFETY of all: the caller passes k·mr or windows of mr rows and k·nr readable values, mr·nr writable ones, and runs
+    // them only where the target features were detected. The bodies are compiled into functions that have these.
     #[target_feature(enable = "avx2,fma")]
-    pub unsafe fn avx2_6x16(k: usize, mut a: *const f32, mut b: *const f32, tile: *mut f32) {
-        unsafe {
-            let mut acc = [[_mm256_setzero_ps(); 2]; 6];
-            for _ in 0..k {
-                let b0 = _mm256_loadu_ps(b);
-                let b1 = _mm256_loadu_ps(b.add(8));
-                for (r, row) in acc.iter_mut().enumerate() {
-                    let x = _mm256_broadcast_ss(&*a.add(r));
-                    row[0] = _mm256_fmadd_ps(x, b0, row[0]);
-                    row[1] = _mm256_fmadd_ps(x, b1, row[1]);
-                }
-                a = a.add(6);
-                b = b.add(16);
-            }
-            for (r, row) in acc.iter().enumerate() {
-                _mm256_storeu_ps(tile.add(r * 16), row[0]);
-                _mm256_storeu_ps(tile.add(r * 16 + 8), row[1]);
-            }
-        }
+    pub unsafe fn avx2_6x16(k: usize, a: *const f32, b: *const f32, tile: *mut f32) {
+        unsafe { avx2_body(&Windows::packed(k), 6, a, b, tile) };
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    pub unsafe fn avx2_6x16_windows(windows: &Windows, a: *const f32, b: *const f32, tile: *mut f32) {
+        unsafe { avx2_body(windows, 1, a, b, tile) };
     }
 
     #[target_feature(enable = "avx512f")]
-    pub unsafe fn avx512_12x32(k: usize, mut a: *const f32, mut b: *const f32, tile: *mut f32) {
-        unsafe {
-            let mut acc = [[_mm512_setzero_ps(); 2]; 12];
-            for _ in 0..k {
-                let b0 = _mm512_loadu_ps(b);
-                let b1 = _mm512_loadu_ps(b.add(16));
-                for (r, row) in acc.iter_mut().enumerate() {
-                    let x = _mm512_set1_ps(*a.add(r));
-                    row[0] = _mm512_fmadd_ps(x, b0, row[0]);
-                    row[1] = _mm512_fmadd_ps(x, b1, row[1]);
-                }
-                a = a.add(12);
-                b = b.add(32);
-            }
-            for (r, row) in acc.iter().enumerate() {
-                _mm512_storeu_ps(tile.add(r * 32), row[0]);
-                _mm512_storeu_ps(tile.add(r * 32 + 16), row[1]);
-            }
-        }
+    pub unsafe fn avx512_12x32(k: usize, a: *const f32, b: *const f32, tile: *mut f32) {
+        unsafe { avx512_body(&Windows::packed(k), 12, a, b, tile) };
     }
 
-    #[target_feature(enable = "avx2,fma")]
-    pub unsafe fn avx2_6x16_windows(windows: &Windows, a: *const f32, mut b: *const f32, tile: *mut f32) {
+    #[target_feature(enable = "avx512f")]
+    pub unsafe fn avx512_12x32_windows(windows: &Windows, a: *const f32, b: *const f32, tile: *mut f32) {
+        unsafe { avx512_body(windows, 1, a, b, tile) };
+    }
+
+    /// `step`: from one value of a row to the next. Rows are reached from every third, since an address is a pointer and one
+    /// or two strides.
+    #[inline(always)]
+    unsafe fn avx2_body(windows: &Windows, step: usize, a: *const f32, mut b: *const f32, tile: *mut f32) {
         unsafe {
             let mut acc = [[_mm256_setzero_ps(); 2]; 6];
             for segment in 0..windows.segments {
-                let mut top = a.add(segment * windows.segment_stride);
-                let mut bottom = top.add(3 * windows.row_stride);
+                let start = a.add(segment * windows.segment_stride);
+                let mut thirds = [0, 3].map(|r| start.add(r * windows.row_stride));
                 for _ in 0..windows.length {
                     let b0 = _mm256_loadu_ps(b);
                     let b1 = _mm256_loadu_ps(b.add(8));
-                    for (half, rows) in [top, bottom].into_iter().zip(acc.chunks_exact_mut(3)) {
+                    for (third, rows) in thirds.iter_mut().zip(acc.chunks_exact_mut(3)) {
                         for (r, row) in rows.iter_mut().enumerate() {
-                            let x = _mm256_broadcast_ss(&*half.add(r * windows.row_stride));
+                            let x = _mm256_broadcast_ss(&*third.add(r * windows.row_stride));
                             row[0] = _mm256_fmadd_ps(x, b0, row[0]);
                             row[1] = _mm256_fmadd_ps(x, b1, row[1]);
                         }
+                        *third = third.add(step);
                     }
-                    (top, bottom) = (top.add(1), bottom.add(1));
                     b = b.add(16);
                 }
             }
@@ -203,23 +193,23 @@ mod x86 {
         }
     }
 
-    #[target_feature(enable = "avx512f")]
-    pub unsafe fn avx512_12x32_windows(windows: &Windows, a: *const f32, mut b: *const f32, tile: *mut f32) {
+    #[inline(always)]
+    unsafe fn avx512_body(windows: &Windows, step: usize, a: *const f32, mut b: *const f32, tile: *mut f32) {
         unsafe {
             let mut acc = [[_mm512_setzero_ps(); 2]; 12];
             for segment in 0..windows.segments {
                 let start = a.add(segment * windows.segment_stride);
-                let mut quarters = [0, 3, 6, 9].map(|r| start.add(r * windows.row_stride));
+                let mut thirds = [0, 3, 6, 9].map(|r| start.add(r * windows.row_stride));
                 for _ in 0..windows.length {
                     let b0 = _mm512_loadu_ps(b);
                     let b1 = _mm512_loadu_ps(b.add(16));
-                    for (quarter, rows) in quarters.iter_mut().zip(acc.chunks_exact_mut(3)) {
+                    for (third, rows) in thirds.iter_mut().zip(acc.chunks_exact_mut(3)) {
                         for (r, row) in rows.iter_mut().enumerate() {
-                            let x = _mm512_set1_ps(*quarter.add(r * windows.row_stride));
+                            let x = _mm512_set1_ps(*third.add(r * windows.row_stride));
                             row[0] = _mm512_fmadd_ps(x, b0, row[0]);
                             row[1] = _mm512_fmadd_ps(x, b1, row[1]);
                         }
-                        *quarter = quarter.add(1);
+                        *third = third.add(step);
                     }
                     b = b.add(32);
                 }
@@ -234,32 +224,20 @@ mod x86 {
 
 // SAFETY: the caller passes 6·k and 8·k readable values and 48 writable ones.
 unsafe fn portable_6x8(k: usize, a: *const f32, b: *const f32, tile: *mut f32) {
-    let (a, b) = unsafe {
-        (
-            std::slice::from_raw_parts(a, k * 6),
-            std::slice::from_raw_parts(b, k * 8),
-        )
-    };
-    let tile = unsafe { std::slice::from_raw_parts_mut(tile, 48) };
-    let mut acc = [[0.0f32; 8]; 6];
-    for (a, b) in a.chunks_exact(6).zip(b.chunks_exact(8)) {
-        for (row, &x) in acc.iter_mut().zip(a) {
-            for (sum, &y) in row.iter_mut().zip(b) {
-                *sum = multiply_add(x, y, *sum);
-            }
-        }
-    }
-    for (out, row) in tile.chunks_exact_mut(8).zip(&acc) {
-        out.copy_from_slice(row);
-    }
+    unsafe { portable_body(&Windows::packed(k), 6, a, b, tile) };
 }
 
 // SAFETY: the caller passes the windows of 6 rows, 8 values of b for each of their values, and 48 writable ones.
 unsafe fn portable_6x8_windows(windows: &Windows, a: *const f32, b: *const f32, tile: *mut f32) {
+    unsafe { portable_body(windows, 1, a, b, tile) };
+}
+
+#[inline(always)]
+unsafe fn portable_body(windows: &Windows, step: usize, a: *const f32, b: *const f32, tile: *mut f32) {
     let mut acc = [[0.0f32; 8]; 6];
     for segment in 0..windows.segments {
         for k in 0..windows.length {
-            let at = segment * windows.segment_stride + k;
+            let at = segment * windows.segment_stride + k * step;
             let b = unsafe { std::slice::from_raw_parts(b.add((segment * windows.length + k) * 8), 8) };
             for (r, row) in acc.iter_mut().enumerate() {
                 let x = unsafe { *a.add(at + r * windows.row_stride) };
