@@ -171,8 +171,7 @@ fn bench_gpu(root: &Path, python: Option<PathBuf>, args: &[String]) -> Result<()
         program.display(),
         script.display()
     );
-    let python = python.or_else(|| std::env::var_os("PRIMA_PYTHON").map(PathBuf::from));
-    let mut command = Command::new(python.unwrap_or_else(|| "python3".into()));
+    let mut command = Command::new(python_or_default(python));
     command.arg(script).arg("--prima").arg(program).args(args);
     let line = describe(&command);
     let status = command.status().with_context(|| format!("cannot start `{line}`"))?;
@@ -182,6 +181,12 @@ fn bench_gpu(root: &Path, python: Option<PathBuf>, args: &[String]) -> Result<()
         Some(code) => std::process::exit(code),
         None => bail!("`{line}` was ended"),
     }
+}
+
+/// The Python that was given, or `$PRIMA_PYTHON`, or python3.
+fn python_or_default(given: Option<PathBuf>) -> PathBuf {
+    let from_env = || std::env::var_os("PRIMA_PYTHON").map(PathBuf::from);
+    given.or_else(from_env).unwrap_or_else(|| "python3".into())
 }
 
 /// Runs cargo in the workspace root; its output goes to the terminal.

@@ -1,5 +1,6 @@
 //! NVRTC for `crates/tensor/tests/kernels_compile.rs`: NVIDIA's Python wheel, unpacked below the target folder.
 
+use crate::python_or_default;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -13,8 +14,7 @@ pub fn install(target: &Path) -> Option<String> {
     if folder.join("nvidia/cu13/lib/libnvrtc.so.13").exists() {
         return None;
     }
-    let python = std::env::var_os("PRIMA_PYTHON").unwrap_or_else(|| "python3".into());
-    let status = Command::new(python)
+    let status = Command::new(python_or_default(None))
         .args(["-m", "pip", "install", "--quiet", "--no-deps", "--target"])
         .arg(&folder)
         .arg(WHEEL)

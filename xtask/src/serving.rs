@@ -1,6 +1,6 @@
 //! Checks and measurements of `prima serve`: the studio's bench, the soak, other programs' clients.
 
-use crate::{cargo, run};
+use crate::{cargo, python_or_default, run};
 use anyhow::{Context, Result, bail};
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
@@ -44,8 +44,7 @@ pub fn soak(root: &Path, minutes: f64) -> Result<()> {
 /// The clients of scripts/clients against a running server; says why not where Python or the
 /// packages are missing.
 pub fn clients(root: &Path, python: Option<PathBuf>) -> Result<Option<String>> {
-    let python = python.or_else(|| std::env::var_os("PRIMA_PYTHON").map(PathBuf::from));
-    let python = python.unwrap_or_else(|| "python3".into());
+    let python = python_or_default(python);
     let there = Command::new(&python)
         .args(["-c", "import openai, webuiapi"])
         .stdout(Stdio::null())

@@ -31,14 +31,14 @@ impl Default for Args {
 impl Args {
     /// Opens the device for all that this process computes.
     pub fn choose(&self) -> Result<()> {
-        if self.tf32 && (self.dtype != DType::F32 || self.device == DeviceChoice::Cpu) {
-            let message = "--tf32 is for --dtype f32 on a GPU: leave it away, or use --device cuda --dtype f32";
-            return Err(Usage(message.to_owned()).into());
-        }
         self.open(self.device)
     }
 
     fn open(&self, choice: DeviceChoice) -> Result<()> {
+        if self.tf32 && (self.dtype != DType::F32 || self.device == DeviceChoice::Cpu) {
+            let message = "--tf32 is for --dtype f32 on a GPU: leave it away, or use --device cuda --dtype f32";
+            return Err(Usage(message.to_owned()).into());
+        }
         let (device, why_not) = Device::open_with(choice, self.dtype, self.tf32)?;
         if let Some(why_not) = why_not {
             eprintln!("computing on the CPU: {why_not}");

@@ -9,6 +9,7 @@ use std::cell::Cell;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::LocalKey;
 
 /// From the gradient of an output to those of the inputs.
 type ToParents = Box<dyn Fn(&Tensor) -> Vec<Option<Tensor>> + Send + Sync>;
@@ -57,27 +58,25 @@ pub fn no_grad<T>(f: impl FnOnce() -> T) -> T {
 }
 
 fn while_recording<T>(recording: bool, f: impl FnOnce() -> T) -> T {
+    with_flag(&RECORDING, recording, f)
+}
+
+/// Runs `f` while this thread's `flag` is `value`.
+fn with_flag<T>(flag: &'static LocalKey<Cell<bool>>, value: bool, f: impl FnOnce() -> T) -> T {
     /// Puts the state of before back, also when `f` unwinds (a device that fails does).
-    struct Back(bool);
+    struct Back(&'static LocalKey<Cell<bool>>, bool);
     impl Drop for Back {
         fn drop(&mut self) {
-            RECORDING.set(self.0);
+            self.0.set(self.1);
         }
     }
-    let _back = Back(RECORDING.replace(recording));
+    let _back = Back(flag, flag.replace(value));
     f()
 }
 
 /// Runs `f`, in which [`recompute`] saves memory at the price of time, or not.
 pub fn recomputing<T>(on: bool, f: impl FnOnce() -> T) -> T {
-    struct Back(bool);
-    impl Drop for Back {
-        fn drop(&mut self) {
-            RECOMPUTING.set(self.0);
-        }
-    }
-    let _back = Back(RECOMPUTING.replace(on));
-    f()
+    with_flag(&RECOMPUTING, on, f)
 }
 
 /// Is it worth calling [`recompute`] here?
@@ -150,11 +149,7 @@ impl Gradients {
     /// Adds those of another batch. A leaf that a batch did not reach counts 0 there.
     pub fn add(&mut self, other: Self) {
         for (id, gradient) in other.by_node {
-            let sum = match self.by_node.remove(&id) {
-                Some(before) => accumulate(before, &gradient),
-                None => gradient,
-            };
-            self.by_node.insert(id, sum);
+            add_to(&mut self.by_node, id, gradient);
         }
     }
 
@@ -240,11 +235,7 @@ struct Pass {
 impl Pass {
     /// Adds to the gradient of `node`.
     fn give(&mut self, node: &Arc<Node>, grad: Tensor) {
-        let sum = match self.by_node.remove(&node.id) {
-            Some(before) => accumulate(before, &grad),
-            None => grad,
-        };
-        self.by_node.insert(node.id, sum);
+        add_to(&mut self.by_node, node.id, grad);
         if self.queued.insert(node.id) {
             self.queue.push(ById(node.clone()));
         }
@@ -296,6 +287,15 @@ pub(crate) fn backward(loss: &Tensor) -> Gradients {
         no_grad(|| pass.run());
     }
     Gradients { by_node: pass.by_node }
+}
+
+/// Adds to the gradient of node `id`, which may have none yet.
+fn add_to(by_node: &mut HashMap<u64, Tensor>, id: u64, grad: Tensor) {
+    let sum = match by_node.remove(&id) {
+        Some(before) => accumulate(before, &grad),
+        None => grad,
+    };
+    by_node.insert(id, sum);
 }
 
 fn accumulate(into: Tensor, from: &Tensor) -> Tensor {

@@ -26,7 +26,7 @@ mod recording;
 mod reduce;
 mod report;
 
-pub(crate) use attention::{AttentionSizes, LogSums};
+pub(crate) use attention::LogSums;
 pub(crate) use backend::{Backend, ConvolutionSizes};
 pub use compiler::{Compiler, KERNEL_FILES};
 pub(crate) use driver::Cuda;

@@ -14,7 +14,7 @@ use crate::sample_grid::to_signed;
 use crate::sampling::Sampler;
 use crate::state::load_weights;
 use crate::tokens::CaptionTokenizer;
-use crate::trainer::{Budget, Session, Summary, run, state_path};
+use crate::trainer::{Budget, LoopConfig, Objective, Session, Summary, run, state_path};
 use prima_models::{AutoencoderKl, Unet2dCondition};
 use prima_tensor::{Tensor, no_grad};
 use rayon::prelude::*;
@@ -29,13 +29,8 @@ pub fn autoencoder(config: &TrainConfig, session: &mut Session) -> Result<Summar
     if !linear_start(&component.params, component.network.config(), log_variance) {
         tracing::warn!("autoencoder: this configuration starts at random, colours will take long");
     }
-    let dir = config.stage_dir("autoencoder");
     let mut objective = Autoencoder::new(component, composer(config)?, config.autoencoder.clone(), config.seed)?;
-    let summary = run(&mut objective, &config.autoencoder.training, &dir, session)?;
-    if session.group.is_first() {
-        write_summary(config, "autoencoder", &summary)?;
-    }
-    Ok(summary)
+    train(config, &mut objective, &config.autoencoder.training, session)
 }
 
 /// Trains the decoder further, with the latents as they are. Its state is of its own; the first
@@ -54,7 +49,6 @@ pub fn decoder(config: &TrainConfig, session: &mut Session) -> Result<Summary> {
     let dataset = dataset(config)?;
     let mut options = composer_options(config, &dataset);
     options.favoured_style = style.map(|style| (style, stage.style_share));
-    let training = stage.training.clone();
     let mut objective = Decoder::new(
         trained_vae(config)?,
         Composer::new(dataset, options).map_err(data_error)?,
@@ -62,11 +56,7 @@ pub fn decoder(config: &TrainConfig, session: &mut Session) -> Result<Summary> {
         stage,
         config.seed + 1,
     );
-    let summary = run(&mut objective, &training, &config.stage_dir("decoder"), session)?;
-    if session.group.is_first() {
-        write_summary(config, "decoder", &summary)?;
-    }
-    Ok(summary)
+    train(config, &mut objective, &config.decoder.training, session)
 }
 
 fn painter(config: &TrainConfig, style: String) -> Result<Painter> {
@@ -147,16 +137,7 @@ pub fn teacher(config: &TrainConfig, session: &mut Session) -> Result<Summary> {
     let unet = networks::unet(&config.networks, config.seed + 3)?;
     let (data, prompts) = text_latents(config, text.max_length(), config.seed + 4)?;
     let mut objective = Teacher::new(unet, text, data, prompts, config.teacher.clone());
-    let summary = run(
-        &mut objective,
-        &config.teacher.training,
-        &config.stage_dir("teacher"),
-        session,
-    )?;
-    if session.group.is_first() {
-        write_summary(config, "teacher", &summary)?;
-    }
-    Ok(summary)
+    train(config, &mut objective, &config.teacher.training, session)
 }
 
 /// Distils the teacher into a student for one to four steps.
@@ -168,14 +149,20 @@ pub fn distill(config: &TrainConfig, session: &mut Session) -> Result<Summary> {
     let ladder = config.distill_timesteps()?;
     let mut objective =
         ConsistencyDistillation::new(student, target, teacher.network, text, data, prompts, stage, ladder);
-    let summary = run(
-        &mut objective,
-        &config.distill.training,
-        &config.stage_dir("distill"),
-        session,
-    )?;
+    train(config, &mut objective, &config.distill.training, session)
+}
+
+/// Runs the stage that the objective is named after, in its folder.
+fn train(
+    config: &TrainConfig,
+    objective: &mut dyn Objective,
+    settings: &LoopConfig,
+    session: &mut Session,
+) -> Result<Summary> {
+    let stage = objective.name();
+    let summary = run(objective, settings, &config.stage_dir(stage), session)?;
     if session.group.is_first() {
-        write_summary(config, "distill", &summary)?;
+        write_summary(config, stage, &summary)?;
     }
     Ok(summary)
 }

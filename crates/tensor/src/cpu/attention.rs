@@ -5,12 +5,12 @@ use crate::Tensor;
 use crate::cpu::gemm::{Scratch, gemm_serial};
 use crate::cpu::math::{dispatch, exp, exp_slice};
 use crate::cpu::pack::View;
-use crate::cuda::AttentionSizes;
 use rayon::prelude::*;
 
 const QUERY_BLOCK: usize = 96;
 const KEY_BLOCK: usize = 256;
 
+/// Sizes of one attention.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shape {
     pub batch: usize,
@@ -42,18 +42,6 @@ impl Shape {
             heads,
             dim: width / heads,
             causal,
-        }
-    }
-
-    /// The same for the other device.
-    pub fn sizes(&self) -> AttentionSizes {
-        AttentionSizes {
-            batch: self.batch,
-            queries: self.queries,
-            keys: self.keys,
-            heads: self.heads,
-            dim: self.dim,
-            causal: self.causal,
         }
     }
 

@@ -5,30 +5,10 @@
 // 128 threads. A warp owns ROWS rows, which stay in shared memory; its lanes are the 32 columns of a tile. Heads are read
 // in CHUNKS of 64 values, so that one tile of 32 x 64 is all that is loaded at once. There are no atomics: the backward
 // pass walks once by queries (dq) and once by keys (dk, dv).
-#include "common.cuh"
+#include "attention.cuh"
 
 #define WARPS 4
 #define CHUNK 64
-
-struct Heads {
-    int queries, keys, heads, dim, causal;
-    float scale;
-};
-
-// A matrix of one head: rows of `stride` values apart, `count` of them.
-struct Head {
-    const T* data;
-    int count, stride;
-};
-
-DEVICE i64 head_start(Heads s, int length) {
-    return (i64)blockIdx.z * length * s.heads * s.dim + blockIdx.y * s.dim;
-}
-
-DEVICE Head head_of(const T* data, Heads s, int length) {
-    Head head = {data + head_start(s, length), length, s.heads * s.dim};
-    return head;
-}
 
 // Rows first .. first + WARPS * ROWS, whole; zeros past the end.
 template <int CHUNKS, int ROWS>

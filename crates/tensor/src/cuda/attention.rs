@@ -2,19 +2,9 @@
 
 use super::gpu::{Arg, Gpu, THREADS, args};
 use super::memory::Array;
+use crate::cpu::attention::Shape;
 use crate::{DType, Tensor};
 use std::sync::Arc;
-
-/// Sizes of one attention.
-#[derive(Clone, Copy)]
-pub(crate) struct AttentionSizes {
-    pub batch: usize,
-    pub queries: usize,
-    pub keys: usize,
-    pub heads: usize,
-    pub dim: usize,
-    pub causal: bool,
-}
 
 /// Threads of a block: 4 warps.
 const ATTENTION_THREADS: usize = 128;
@@ -68,7 +58,7 @@ const TENSOR_CORE_KERNELS: [(usize, &str, usize); 6] = [
     (512, "attention_mma_512", 16),
 ];
 
-impl AttentionSizes {
+impl Shape {
     /// File, kernel and queries of a block of the forward pass.
     fn forward_kernel(self, dtype: DType) -> (&'static str, &'static str, usize) {
         let mut fitting = TENSOR_CORE_KERNELS.iter().filter(|(largest, ..)| self.dim <= *largest);
@@ -106,7 +96,7 @@ impl AttentionSizes {
 pub(crate) type LogSums = Arc<Array>;
 
 impl Gpu {
-    pub fn attention(&self, s: AttentionSizes, q: &Tensor, k: &Tensor, v: &Tensor) -> (Tensor, LogSums) {
+    pub fn attention(&self, s: Shape, q: &Tensor, k: &Tensor, v: &Tensor) -> (Tensor, LogSums) {
         assert!(s.keys > 0, "attention over no keys");
         let (from_q, k, v) = (self.stored(q), self.stored(k), self.stored(v));
         let out = self.empty(q.numel(), self.dtype());
@@ -122,7 +112,7 @@ impl Gpu {
     /// Gradients of q, k and v.
     pub fn attention_backward(
         &self,
-        s: AttentionSizes,
+        s: Shape,
         [q, k, v]: [&Tensor; 3],
         out: &Tensor,
         log_sums: &LogSums,

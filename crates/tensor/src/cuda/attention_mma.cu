@@ -4,32 +4,13 @@
 //
 // 128 threads. A warp owns 16 queries, whose fragments stay in registers. Heads that are too wide for a warp's registers are
 // SPLIT: so many warps share 16 queries, each computes all scores and its own part of the output.
+#include "attention.cuh"
 #include "mma.cuh"
 
 #ifdef PRIMA_BF16
 
 #define WARPS 4
 #define ROWS 16
-
-struct Heads {
-    int queries, keys, heads, dim, causal;
-    float scale;
-};
-
-// A matrix of one head: rows of `stride` values apart, `count` of them.
-struct Head {
-    const bf16* data;
-    int count, stride;
-};
-
-DEVICE i64 head_start(Heads s, int length) {
-    return (i64)blockIdx.z * length * s.heads * s.dim + blockIdx.y * s.dim;
-}
-
-DEVICE Head head_of(const bf16* data, Heads s, int length) {
-    Head head = {data + head_start(s, length), length, s.heads * s.dim};
-    return head;
-}
 
 // Values d and d + 1 of a row; zeros past the ends.
 DEVICE unsigned two_values(Head head, int row, int d, int dim) {

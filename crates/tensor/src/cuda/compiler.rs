@@ -24,6 +24,7 @@ pub const KERNEL_FILES: &[(&str, &str)] = &[
 
 /// What they include.
 const HEADERS: &[(&CStr, &str)] = &[
+    (c"attention.cuh", include_str!("attention.cuh")),
     (c"common.cuh", include_str!("common.cuh")),
     (c"gemm.cuh", include_str!("gemm.cuh")),
     (c"mma.cuh", include_str!("mma.cuh")),

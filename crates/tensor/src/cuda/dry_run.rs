@@ -1,8 +1,7 @@
 //! A device that does nothing but count: what it is asked to allocate says how much memory the same work takes on a GPU.
 
-use super::backend::{Backend, Capacity, ConvolutionSizes, Direction, Kernel, Product};
+use super::backend::{Backend, Capacity, Kernel};
 use super::error::DeviceError;
-use crate::DType;
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -77,23 +76,5 @@ impl Backend for DryRun {
 
     unsafe fn launch(&self, _: Kernel, _: [u32; 3], _: u32, _: &mut [*mut c_void]) -> Result<(), DeviceError> {
         Ok(())
-    }
-
-    unsafe fn product(&self, _: &Product, _: u64, _: u64, _: u64, _: [u64; 2]) -> Result<bool, DeviceError> {
-        Ok(false)
-    }
-
-    unsafe fn convolution(
-        &self,
-        _: Direction,
-        _: &ConvolutionSizes,
-        _: DType,
-        _: bool,
-        _: u64,
-        _: u64,
-        _: u64,
-        _: &mut dyn FnMut(usize) -> u64,
-    ) -> Result<bool, DeviceError> {
-        Ok(false)
     }
 }

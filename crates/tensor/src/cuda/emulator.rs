@@ -1,7 +1,7 @@
 //! The kernels on the CPU: the `.cu` files compiled by a C++ compiler with `emulate.h`. Only tests make one; it shows that
 //! indices, reductions, barriers, launches and the dispatch of the ops are right, not that a GPU runs them.
 
-use super::backend::{Backend, Capacity, ConvolutionSizes, Direction, Kernel, Product};
+use super::backend::{Backend, Capacity, Direction, Kernel, Product};
 use super::error::DeviceError;
 use crate::DType;
 use std::alloc::Layout;
@@ -300,20 +300,6 @@ impl Backend for Emulator {
         let (product, places) = (*product, [a, b, out, bias, residual]);
         self.ask(Command::Product { product, places })?;
         Ok(true)
-    }
-
-    unsafe fn convolution(
-        &self,
-        _: Direction,
-        _: &ConvolutionSizes,
-        _: DType,
-        _: bool,
-        _: u64,
-        _: u64,
-        _: u64,
-        _: &mut dyn FnMut(usize) -> u64,
-    ) -> Result<bool, DeviceError> {
-        Ok(false)
     }
 }
 

@@ -2,7 +2,7 @@ use crate::autograd::{is_recording, record};
 use crate::cpu::attention::{self, Shape};
 use crate::cpu::attention_bf16;
 use crate::cpu::kernel::kernel;
-use crate::cuda::{AttentionSizes, LogSums};
+use crate::cuda::LogSums;
 use crate::device::gpu;
 use crate::{DType, Tensor};
 
@@ -19,9 +19,8 @@ pub fn attention_in(dtype: DType, q: &Tensor, k: &Tensor, v: &Tensor, heads: usi
     let shape = Shape::new(q.shape(), k.shape(), v.shape(), heads, causal);
     let inputs = [q, k, v];
     if let Some(gpu) = gpu() {
-        let sizes = shape.sizes();
-        let (out, log_sums) = gpu.attention(sizes, q, k, v);
-        return record_on_gpu(sizes, out, log_sums, inputs);
+        let (out, log_sums) = gpu.attention(shape, q, k, v);
+        return record_on_gpu(shape, out, log_sums, inputs);
     }
     if !is_recording(&inputs) {
         return if dtype == DType::BF16 && kernel().multiplies_bf16 {
@@ -38,7 +37,7 @@ pub fn attention_in(dtype: DType, q: &Tensor, k: &Tensor, v: &Tensor, heads: usi
     })
 }
 
-fn record_on_gpu(sizes: AttentionSizes, out: Tensor, log_sums: LogSums, inputs: [&Tensor; 3]) -> Tensor {
+fn record_on_gpu(shape: Shape, out: Tensor, log_sums: LogSums, inputs: [&Tensor; 3]) -> Tensor {
     if !is_recording(&inputs) {
         return out;
     }
@@ -46,7 +45,7 @@ fn record_on_gpu(sizes: AttentionSizes, out: Tensor, log_sums: LogSums, inputs: 
     record(out, &inputs, move |g| {
         let gpu = gpu().unwrap_or_else(|| panic!("attention ran on a GPU, so must its backward pass"));
         let [q, k, v] = &saved;
-        gpu.attention_backward(sizes, [q, k, v], &out_saved, &log_sums, g)
+        gpu.attention_backward(shape, [q, k, v], &out_saved, &log_sums, g)
             .map(Some)
             .into()
     })

@@ -117,7 +117,8 @@ fn objects(compiler: &str) -> Vec<PathBuf> {
 
 fn compile(compiler: &str, file: &str, object: &Path, narrow: bool) {
     let source = Path::new(SOURCES).join(file);
-    let headers = ["common.cuh", "gemm.cuh", "mma.cuh", "emulate.h"].map(|name| Path::new(SOURCES).join(name));
+    let headers =
+        ["attention.cuh", "common.cuh", "gemm.cuh", "mma.cuh", "emulate.h"].map(|name| Path::new(SOURCES).join(name));
     let modified = |path: &Path| {
         path.metadata()
             .and_then(|m| m.modified())

@@ -102,7 +102,7 @@ impl Group {
     /// Rank 0's values in place of this process's own.
     pub(crate) fn follow_first<const N: usize>(&mut self, mut values: [u64; N]) -> Result<[u64; N]> {
         if let Some(star) = &mut self.star {
-            star.broadcast(self.place.rank == 0, bytemuck::cast_slice_mut(&mut values))?;
+            star.broadcast(self.place.is_first(), bytemuck::cast_slice_mut(&mut values))?;
         }
         Ok(values)
     }
@@ -111,7 +111,7 @@ impl Group {
     pub(crate) fn sum(&mut self, value: f32) -> Result<f32> {
         let mut values = [value];
         if let Some(star) = &mut self.star {
-            star.sum(self.place.rank == 0, &mut values)?;
+            star.sum(self.place.is_first(), &mut values)?;
         }
         Ok(values[0])
     }
