@@ -10,11 +10,16 @@ use common::{folder, golden, paint, prima, refused, stderr};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 
-fn doctor() -> Value {
-    let output = prima(&folder("doctor"), &["doctor", "--json"]);
-    assert!(output.status.success(), "{}", stderr(&output));
-    serde_json::from_slice(&output.stdout).unwrap()
+/// Asked once: tests that run side by side would empty each other's folder.
+fn doctor() -> &'static Value {
+    static REPORT: OnceLock<Value> = OnceLock::new();
+    REPORT.get_or_init(|| {
+        let output = prima(&folder("doctor"), &["doctor", "--json"]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        serde_json::from_slice(&output.stdout).unwrap()
+    })
 }
 
 fn problem() -> Option<String> {
