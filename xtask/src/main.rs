@@ -94,6 +94,7 @@ fn perform(task: Task) -> Result<()> {
             let mut missing = Vec::from_iter(nvrtc::install(&target(&root)));
             missing.extend(not_run::no_cpp_compiler());
             cargo(&root, &["test", "--release", "--workspace"])?;
+            test_lesser_processors(&root)?;
             missing.extend(serving::clients(&root, None)?);
             not_run::report(&root, &missing)
         }
@@ -143,6 +144,20 @@ fn check(root: &Path) -> Result<()> {
             "warnings",
         ],
     )
+}
+
+/// The engine's tests as on processors that have less than this one.
+fn test_lesser_processors(root: &Path) -> Result<()> {
+    for level in ["portable", "avx2", "avx512"] {
+        println!("the engine's kernels for {level}, or this processor's if it has less:");
+        let tests = ["depthwise", "norm", "pointwise", "products"].map(|test| ["--test", test]);
+        run(Command::new(env!("CARGO"))
+            .current_dir(root)
+            .env("PRIMA_CPU", level)
+            .args(["test", "--release", "-p", "prima-tensor", "--lib"])
+            .args(tests.as_flattened()))?;
+    }
+    Ok(())
 }
 
 /// Builds the GPU checks as one program, says how to carry it to a machine without cargo, and runs it here.

@@ -78,6 +78,7 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<()> {
+    prima_tensor::check_processor_limit().map_err(Usage)?;
     set_threads(cli.threads)?;
     match cli.command {
         None => serve::run(serve::Args::bare()),

@@ -1,11 +1,11 @@
 use crate::autograd::Node;
 use crate::cpu::conv2d;
-use crate::cpu::pack::Packed;
 use crate::cuda::{Array, Form};
 use crate::device::gpu;
 use crate::ops::linear;
 use crate::{DType, Tensor};
 use half::bf16;
+use std::any::Any;
 use std::sync::{Arc, RwLock};
 
 /// A parameter of a network: a tensor in the file's layout plus, once used, its packed form.
@@ -29,8 +29,8 @@ struct State {
     narrow: Option<(Vec<bf16>, Vec<usize>)>,
     /// Shape and type of a value that is not there; `tensor` is then a scalar.
     absent: Option<(Vec<usize>, DType)>,
-    /// `Packed` weights by use ("forward", "backward"), dropped when the value changes.
-    packed: Vec<(u8, Arc<Packed>)>,
+    /// Packed weights by use ("forward", "backward"), dropped when the value changes.
+    packed: Vec<(u8, Arc<dyn Any + Send + Sync>)>,
     /// The value on devices, by device and form; dropped when the value changes.
     on_device: Vec<(u64, Form, Arc<Array>)>,
     node: Option<Arc<Node>>,
@@ -201,14 +201,19 @@ impl Param {
         }
     }
 
-    /// The packed form for `usage`, built once per value.
-    pub(crate) fn packed(&self, usage: u8, pack: impl FnOnce(&Tensor, DType) -> Packed) -> Arc<Packed> {
-        if let Some((_, packed)) = self.read().packed.iter().find(|(u, _)| *u == usage) {
-            return packed.clone();
+    /// The packed form for `usage`, built once per value. A usage has one type.
+    pub(crate) fn packed<T: Any + Send + Sync>(&self, usage: u8, pack: impl FnOnce(&Tensor, DType) -> T) -> Arc<T> {
+        let find = |state: &State| {
+            let found = state.packed.iter().find(|(u, _)| *u == usage)?;
+            let packed = found.1.clone().downcast();
+            Some(packed.unwrap_or_else(|_| panic!("usage {usage} was packed as another type")))
+        };
+        if let Some(packed) = find(&self.read()) {
+            return packed;
         }
         let mut state = self.write();
-        if let Some((_, packed)) = state.packed.iter().find(|(u, _)| *u == usage) {
-            return packed.clone();
+        if let Some(packed) = find(&state) {
+            return packed;
         }
         let dtype = if state.narrow.is_some() {
             DType::BF16

@@ -86,7 +86,8 @@ fn a_constant_picture_normalises_to_beta() {
     let (gamma, beta) = parameters(6);
     let y = group_norm(&x, &gamma, &beta, 3, 1e-5, false);
     let want = Tensor::from_vec(beta.tensor().data().repeat(16), &[1, 4, 4, 6]);
-    assert_close(&y, &want, 1e-4);
+    // Scaled by 316, the values and what is subtracted are about 1170, which each rounding moves by up to 6e-5.
+    assert_close(&y, &want, 2e-4);
 }
 
 #[test]

@@ -1,9 +1,8 @@
-//! Attention in blocks of queries and keys with a running softmax (FlashAttention, Dao 2022):
-//! only one block of scores exists at a time.
+//! Attention's sizes and its backward pass; see `attention_forward.rs`.
 
 use crate::Tensor;
 use crate::cpu::gemm::{Scratch, gemm_serial};
-use crate::cpu::math::{dispatch, exp, exp_slice};
+use crate::cpu::math::exp_slice;
 use crate::cpu::pack::View;
 use rayon::prelude::*;
 
@@ -86,167 +85,12 @@ fn transposed(view: View) -> View {
     }
 }
 
-/// Independent lanes of a reduction: a single running value would wait for each addition.
-const LANES: usize = 16;
-
-#[inline(always)]
-fn scale_and_max_body<const FMA: bool>(row: &mut [f32], scale: f32) -> f32 {
-    let mut top = [f32::NEG_INFINITY; LANES];
-    let (chunks, rest) = row.as_chunks_mut::<LANES>();
-    for chunk in chunks {
-        for (x, top) in chunk.iter_mut().zip(&mut top) {
-            *x *= scale;
-            *top = if *x > *top { *x } else { *top };
-        }
-    }
-    for (x, top) in rest.iter_mut().zip(&mut top) {
-        *x *= scale;
-        *top = top.max(*x);
-    }
-    top.into_iter().fold(f32::NEG_INFINITY, f32::max)
-}
-dispatch! {
-    /// Scales a row of scores and returns its maximum.
-    fn scale_and_max(row: &mut [f32], scale: f32) -> f32 = scale_and_max_body
-}
-
-#[inline(always)]
-fn exp_and_sum_body<const FMA: bool>(row: &mut [f32], top: f32) -> f32 {
-    let mut sum = [0.0f32; LANES];
-    let (chunks, rest) = row.as_chunks_mut::<LANES>();
-    for chunk in chunks {
-        for (x, sum) in chunk.iter_mut().zip(&mut sum) {
-            *x = exp::<FMA>(*x - top);
-            *sum += *x;
-        }
-    }
-    for (x, sum) in rest.iter_mut().zip(&mut sum) {
-        *x = exp::<FMA>(*x - top);
-        *sum += *x;
-    }
-    sum.iter().sum()
-}
-dispatch! {
-    /// Replaces each score by `exp(score - top)` and returns their sum.
-    fn exp_and_sum(row: &mut [f32], top: f32) -> f32 = exp_and_sum_body
-}
-
-/// The output and, per (sample, query, head), the log of the sum of exponentials.
-pub(crate) fn forward(s: &Shape, q: &Tensor, k: &Tensor, v: &Tensor) -> (Tensor, Vec<f32>) {
-    let blocks = s.queries.div_ceil(QUERY_BLOCK);
-    let results: Vec<(Vec<f32>, Vec<f32>)> = (0..s.batch * s.heads * blocks)
-        .into_par_iter()
-        .map_init(Workspace::default, |work, task| {
-            let (bh, block) = (task / blocks, task % blocks);
-            let first = block * QUERY_BLOCK;
-            forward_block(
-                s,
-                q,
-                k,
-                v,
-                bh / s.heads,
-                bh % s.heads,
-                first,
-                QUERY_BLOCK.min(s.queries - first),
-                work,
-            )
-        })
-        .collect();
-    let mut out = vec![0.0; s.batch * s.queries * s.width()];
-    let mut log_sums = vec![0.0; s.batch * s.queries * s.heads];
-    for (task, (values, sums)) in results.iter().enumerate() {
-        let (bh, first) = (task / blocks, task % blocks * QUERY_BLOCK);
-        let (b, h) = (bh / s.heads, bh % s.heads);
-        for (r, row) in values.chunks_exact(s.dim).enumerate() {
-            let at = b * s.queries + first + r;
-            out[at * s.width() + h * s.dim..][..s.dim].copy_from_slice(row);
-            log_sums[at * s.heads + h] = sums[r];
-        }
-    }
-    (Tensor::from_vec(out, q.shape()), log_sums)
-}
-
 #[derive(Default)]
 struct Workspace {
     scores: Vec<f32>,
     product: Vec<f32>,
     grads: Vec<f32>,
     scratch: Scratch,
-}
-
-fn forward_block(
-    s: &Shape,
-    q: &Tensor,
-    k: &Tensor,
-    v: &Tensor,
-    b: usize,
-    h: usize,
-    first: usize,
-    rows: usize,
-    work: &mut Workspace,
-) -> (Vec<f32>, Vec<f32>) {
-    let query = s.view(q.data(), s.queries, b, h, first);
-    let mut out = vec![0.0f32; rows * s.dim];
-    let mut maxima = vec![f32::NEG_INFINITY; rows];
-    let mut sums = vec![0.0f32; rows];
-    let end = s.visible(first + rows - 1, 0, s.keys);
-    for key0 in (0..end).step_by(KEY_BLOCK) {
-        let len = KEY_BLOCK.min(end - key0);
-        let key = s.view(k.data(), s.keys, b, h, key0);
-        work.scores.resize(rows * len, 0.0);
-        gemm_serial(
-            rows,
-            len,
-            s.dim,
-            query,
-            transposed(key),
-            &mut work.scores,
-            len,
-            false,
-            &mut work.scratch,
-        );
-        for (r, row) in work.scores.chunks_exact_mut(len).enumerate() {
-            let visible = s.visible(first + r, key0, len);
-            row[visible..].fill(0.0);
-            if visible == 0 {
-                continue;
-            }
-            let row = &mut row[..visible];
-            let top = maxima[r].max(scale_and_max(row, s.scale()));
-            let correction = (maxima[r] - top).exp();
-            sums[r] = sums[r] * correction + exp_and_sum(row, top);
-            maxima[r] = top;
-            if key0 > 0 {
-                for x in &mut out[r * s.dim..(r + 1) * s.dim] {
-                    *x *= correction;
-                }
-            }
-        }
-        let value = s.view(v.data(), s.keys, b, h, key0);
-        let scores = View {
-            data: &work.scores,
-            row_stride: len,
-            col_stride: 1,
-        };
-        gemm_serial(
-            rows,
-            s.dim,
-            len,
-            scores,
-            value,
-            &mut out,
-            s.dim,
-            key0 > 0,
-            &mut work.scratch,
-        );
-    }
-    for (row, sum) in out.chunks_exact_mut(s.dim).zip(&sums) {
-        for x in row {
-            *x /= sum;
-        }
-    }
-    let log_sums = maxima.iter().zip(&sums).map(|(m, s)| m + s.ln()).collect();
-    (out, log_sums)
 }
 
 /// Gradients of q, k and v; the probabilities are recomputed block by block from `log_sums`.

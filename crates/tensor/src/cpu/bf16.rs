@@ -1,5 +1,4 @@
-//! bf16 products: weights and activations rounded to bf16, sums in f32. With AVX-512-bf16 a pair of products is one
-//! instruction; elsewhere the pairs are widened in registers, which saves memory and its traffic, not arithmetic.
+//! Rounding to bf16, and packing what was rounded in pairs.
 
 use crate::cpu::kernel::MAX_WIDTH;
 use crate::cpu::math::dispatch;
@@ -53,7 +52,7 @@ fn pair_row_body<const FMA: bool>(row: &[f32], out: &mut [u32]) {
 
 dispatch! {
     /// A row's values, two and two.
-    fn pair_row(row: &[f32], out: &mut [u32]) = pair_row_body
+    pub(crate) fn pair_row(row: &[f32], out: &mut [u32]) = pair_row_body
 }
 
 /// Up to `width` strips of equal length as one panel of pairs, `out[k / 2 · width + r]`; see [`interleave`].
@@ -67,118 +66,6 @@ pub(crate) fn interleave_pairs(strips: &[&[f32]], width: usize, out: &mut [u32],
     // Words are moved as they are, whatever their type.
     let rows: [&[f32]; MAX_WIDTH] = std::array::from_fn(|r| space.get(r * half..(r + 1) * half).unwrap_or(&[]));
     interleave(&rows[..strips.len()], width, bytemuck::cast_slice_mut(out));
-}
-
-#[cfg(target_arch = "x86_64")]
-pub(crate) use x86::{avx2_6x16, avx512_12x32, avx512bf16_12x32};
-
-#[cfg(target_arch = "x86_64")]
-#[allow(clippy::wildcard_imports)] // intrinsics, by the dozen
-mod x86 {
-    use std::arch::x86_64::*;
-
-    // SAFETY of all three: the caller passes mr and nr words for each pair, mr x nr writable values, and runs them
-    // only where the target features were detected.
-    #[target_feature(enable = "avx2,fma")]
-    pub unsafe fn avx2_6x16(pairs: usize, mut a: *const u32, mut b: *const u32, tile: *mut f32) {
-        unsafe {
-            let mut acc = [[_mm256_setzero_ps(); 2]; 6];
-            let high = _mm256_set1_epi32(0xffff_0000_u32 as i32);
-            for _ in 0..pairs {
-                let words = [_mm256_loadu_si256(b.cast()), _mm256_loadu_si256(b.add(8).cast())];
-                let even = words.map(|w| _mm256_castsi256_ps(_mm256_slli_epi32(w, 16)));
-                let odd = words.map(|w| _mm256_castsi256_ps(_mm256_and_si256(w, high)));
-                for (r, row) in acc.iter_mut().enumerate() {
-                    let word = *a.add(r);
-                    let x = _mm256_set1_ps(f32::from_bits(word << 16));
-                    let y = _mm256_set1_ps(f32::from_bits(word & 0xffff_0000));
-                    for (sum, (even, odd)) in row.iter_mut().zip(even.iter().zip(&odd)) {
-                        *sum = _mm256_fmadd_ps(y, *odd, _mm256_fmadd_ps(x, *even, *sum));
-                    }
-                }
-                a = a.add(6);
-                b = b.add(16);
-            }
-            for (r, row) in acc.iter().enumerate() {
-                _mm256_storeu_ps(tile.add(r * 16), row[0]);
-                _mm256_storeu_ps(tile.add(r * 16 + 8), row[1]);
-            }
-        }
-    }
-
-    #[target_feature(enable = "avx512f")]
-    pub unsafe fn avx512_12x32(pairs: usize, mut a: *const u32, mut b: *const u32, tile: *mut f32) {
-        unsafe {
-            let mut acc = [[_mm512_setzero_ps(); 2]; 12];
-            let high = _mm512_set1_epi32(0xffff_0000_u32 as i32);
-            for _ in 0..pairs {
-                let words = [_mm512_loadu_si512(b.cast()), _mm512_loadu_si512(b.add(16).cast())];
-                let even = words.map(|w| _mm512_castsi512_ps(_mm512_slli_epi32(w, 16)));
-                let odd = words.map(|w| _mm512_castsi512_ps(_mm512_and_si512(w, high)));
-                for (r, row) in acc.iter_mut().enumerate() {
-                    let word = *a.add(r);
-                    let x = _mm512_set1_ps(f32::from_bits(word << 16));
-                    let y = _mm512_set1_ps(f32::from_bits(word & 0xffff_0000));
-                    for (sum, (even, odd)) in row.iter_mut().zip(even.iter().zip(&odd)) {
-                        *sum = _mm512_fmadd_ps(y, *odd, _mm512_fmadd_ps(x, *even, *sum));
-                    }
-                }
-                a = a.add(12);
-                b = b.add(32);
-            }
-            for (r, row) in acc.iter().enumerate() {
-                _mm512_storeu_ps(tile.add(r * 32), row[0]);
-                _mm512_storeu_ps(tile.add(r * 32 + 16), row[1]);
-            }
-        }
-    }
-
-    #[target_feature(enable = "avx512f,avx512bf16")]
-    pub unsafe fn avx512bf16_12x32(pairs: usize, mut a: *const u32, mut b: *const u32, tile: *mut f32) {
-        unsafe {
-            let mut acc = [[_mm512_setzero_ps(); 2]; 12];
-            for _ in 0..pairs {
-                let b0: __m512bh = std::mem::transmute(_mm512_loadu_si512(b.cast()));
-                let b1: __m512bh = std::mem::transmute(_mm512_loadu_si512(b.add(16).cast()));
-                for (r, row) in acc.iter_mut().enumerate() {
-                    let x: __m512bh = std::mem::transmute(_mm512_set1_epi32(*a.add(r) as i32));
-                    row[0] = _mm512_dpbf16_ps(row[0], x, b0);
-                    row[1] = _mm512_dpbf16_ps(row[1], x, b1);
-                }
-                a = a.add(12);
-                b = b.add(32);
-            }
-            for (r, row) in acc.iter().enumerate() {
-                _mm512_storeu_ps(tile.add(r * 32), row[0]);
-                _mm512_storeu_ps(tile.add(r * 32 + 16), row[1]);
-            }
-        }
-    }
-}
-
-// SAFETY: the caller passes 6 and 8 words for each pair and 48 writable values.
-pub(crate) unsafe fn portable_6x8(pairs: usize, a: *const u32, b: *const u32, tile: *mut f32) {
-    let (a, b) = unsafe {
-        (
-            std::slice::from_raw_parts(a, pairs * 6),
-            std::slice::from_raw_parts(b, pairs * 8),
-        )
-    };
-    let tile = unsafe { std::slice::from_raw_parts_mut(tile, 48) };
-    let widen = |word: u32| (f32::from_bits(word << 16), f32::from_bits(word & 0xffff_0000));
-    let mut acc = [[0.0f32; 8]; 6];
-    for (a, b) in a.chunks_exact(6).zip(b.chunks_exact(8)) {
-        for (row, &word) in acc.iter_mut().zip(a) {
-            let (x, y) = widen(word);
-            for (sum, &word) in row.iter_mut().zip(b) {
-                let (even, odd) = widen(word);
-                *sum += x * even + y * odd;
-            }
-        }
-    }
-    for (out, row) in tile.chunks_exact_mut(8).zip(&acc) {
-        out.copy_from_slice(row);
-    }
 }
 
 #[cfg(test)]

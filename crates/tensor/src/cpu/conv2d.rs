@@ -4,8 +4,8 @@
 use crate::cpu::bf16::interleave_pairs;
 use crate::cpu::direct;
 use crate::cpu::gemm::{self, Epilogue, Left, pairs_of_values};
-use crate::cpu::kernel::kernel;
-use crate::cpu::pack::{Packed, interleave, pack_right, pack_right_rows};
+use crate::cpu::kernel::{Pair, Word, kernel};
+use crate::cpu::pack::{Packed, Panels, interleave, pack_panels, pack_right, pack_right_rows};
 use crate::cpu::parallel::zeros;
 use crate::cuda::ConvolutionSizes;
 use crate::{Activation, Conv2d, Param, Tensor};
@@ -20,8 +20,8 @@ const BACKWARD_DIRECT: u8 = 2;
 /// The four kernels for a doubled picture.
 const DOUBLED: u8 = 3;
 
-/// Up to so many output channels the direct way is faster than the one that packs.
-const DIRECT_OUTPUTS: usize = 128;
+/// Up to so many words of a panel of weights the direct way is faster than the one that packs: they stay in L2.
+const DIRECT_PANEL: usize = 96 << 10;
 
 /// All sizes of one convolution.
 #[derive(Clone, Copy, Debug)]
@@ -100,13 +100,15 @@ impl Shape {
         self.taps() == 1 && self.stride == 1 && (self.out_height, self.out_width) == (self.height, self.width)
     }
 
-    /// As the direct way wants it, `channels` to `outputs`, if it is faster.
-    fn direct(&self, channels: usize, outputs: usize) -> Option<direct::Shape> {
+    /// As the direct way wants it, `channels` to `outputs` in words of type `W`, if it is faster.
+    fn direct<W: Word>(&self, channels: usize, outputs: usize) -> Option<direct::Shape> {
         let centred = (self.top, self.left) == (self.kh / 2, self.kw / 2) && self.kh % 2 == 1 && self.kw % 2 == 1;
         let same_size = (self.out_height, self.out_width) == (self.height, self.width);
         let fits = self.stride == 1 && centred && same_size && self.taps() > 1;
         let some = self.out_pixels() * channels * outputs > 0;
-        (fits && some && outputs <= DIRECT_OUTPUTS).then_some(direct::Shape {
+        let nr = kernel().for_columns(outputs).nr;
+        let small = self.taps() * channels / W::DEPTHS * nr <= DIRECT_PANEL && channels.is_multiple_of(W::DEPTHS);
+        (fits && some && small).then_some(direct::Shape {
             batch: self.batch,
             height: self.height,
             width: self.width,
@@ -310,18 +312,18 @@ pub(crate) fn forward(
         act,
         residual: residual.map(Tensor::data),
     };
-    let out = match (s.direct(s.inputs, s.outputs), &*packed) {
-        (Some(shape), Packed::F32(panels)) => direct::convolve(&shape, x.data(), panels, &epilogue),
-        _ => gather_product(
-            s,
-            [m, n, k],
-            x,
-            |rows| s.windows(rows),
-            |window, ky, kx| s.source(window, ky, kx),
-            &packed,
-            &epilogue,
-        ),
+    let direct = match &*packed {
+        Packed::F32(panels) => s
+            .direct::<f32>(s.inputs, s.outputs)
+            .map(|shape| direct::convolve(&shape, x.data(), panels, &epilogue)),
+        Packed::Bf16(panels) => s
+            .direct::<Pair>(s.inputs, s.outputs)
+            .map(|shape| direct::convolve(&shape, x.data(), panels, &epilogue)),
     };
+    let out = direct.unwrap_or_else(|| {
+        let (windows, at) = (|rows| s.windows(rows), |window, ky, kx| s.source(window, ky, kx));
+        gather_product(s, [m, n, k], x, windows, at, &packed, &epilogue)
+    });
     Tensor::from_vec(out, &out_shape)
 }
 
@@ -331,10 +333,7 @@ pub(crate) fn forward_doubled(x: &Tensor, weight: &Param, bias: Option<&Tensor>)
         panic!("a doubled convolution wants x [B,H,W,C] and weight [O,C,3,3]");
     };
     assert_eq!(channels, inputs, "a doubled convolution: x {:?}", x.shape());
-    let packed = weight.packed(DOUBLED, |w, _| doubled_panels(w.data(), inputs, outputs));
-    let Packed::F32(panels) = &*packed else {
-        unreachable!("packed in f32 above")
-    };
+    let panels = weight.packed(DOUBLED, |w, _| doubled_panels(w.data(), inputs, outputs));
     let shape = direct::Shape {
         batch,
         height,
@@ -347,14 +346,15 @@ pub(crate) fn forward_doubled(x: &Tensor, weight: &Param, bias: Option<&Tensor>)
         bias: bias.map(Tensor::data),
         ..Epilogue::NONE
     };
-    let out = direct::convolve(&shape, x.data(), panels, &epilogue);
+    let out = direct::convolve(&shape, x.data(), &panels, &epilogue);
     Tensor::from_vec(out, &[batch, 2 * height, 2 * width, outputs])
 }
 
 /// `weight` `[outputs, inputs, 3, 3]` as [`direct::convolve`] wants it for a doubled picture.
-fn doubled_panels(weight: &[f32], inputs: usize, outputs: usize) -> Packed {
-    let padded = outputs.next_multiple_of(kernel().nr);
-    Packed::F32(pack_right(4 * padded, 4 * inputs, |cols, nr, panel| {
+fn doubled_panels(weight: &[f32], inputs: usize, outputs: usize) -> Panels<f32> {
+    let block = kernel().for_columns(outputs);
+    let (nr, padded) = (block.nr, outputs.next_multiple_of(block.nr));
+    let words = pack_panels(4 * padded, 4 * inputs, nr, |cols, panel| {
         let (part, first) = (cols.start / padded, cols.start % padded);
         for (tap, values) in panel.chunks_exact_mut(inputs * nr).enumerate() {
             let rows = direct::doubled_taps(part / 2, tap / 2);
@@ -367,7 +367,8 @@ fn doubled_panels(weight: &[f32], inputs: usize, outputs: usize) -> Packed {
                 }
             }
         }
-    }))
+    });
+    Panels { block, words }
 }
 
 /// What the forward pass multiplies with, made of a weight `[outputs, inputs, taps]`: `[taps, inputs, outputs]`.
@@ -389,7 +390,7 @@ pub(crate) fn packed_weight(weight: &Param, outputs: usize, inputs: usize, taps:
 
 pub(crate) fn grad_input(s: &Shape, g: &Tensor, weight: &Param) -> Tensor {
     let (m, n, k) = (s.batch * s.height * s.width, s.inputs, s.taps() * s.outputs);
-    let direct = s.direct(s.outputs, s.inputs);
+    let direct = s.direct::<f32>(s.outputs, s.inputs);
     let usage = if direct.is_some() { BACKWARD_DIRECT } else { BACKWARD };
     let packed = weight.packed(usage, |w, _| {
         Packed::F32(pack_right(n, k, |cols, nr, panel| {

@@ -8,13 +8,16 @@
 //! convolutions of the picture before, one for each place in a block of 2x2 results, with sums of the weights.
 
 use crate::cpu::gemm::Epilogue;
-use crate::cpu::kernel::{Tile, Windows, kernel};
+use crate::cpu::kernel::{Block, Tile, Windows, Word};
+use crate::cpu::pack::Panels;
 use crate::cpu::parallel::zeros;
 use rayon::prelude::*;
 use std::cell::RefCell;
 
 /// Values of a padded band of rows: it stays in L2 while each panel of weights passes over it.
 const BAND: usize = 1 << 15;
+/// Fewest pixels of a band: with so many a panel of weights is worth reading.
+const PIXELS: usize = 256;
 
 /// A picture `[batch, height, width, channels]`, and a kernel around each pixel.
 #[derive(Clone, Copy, Debug)]
@@ -73,7 +76,7 @@ pub(crate) fn doubled_taps(parity: usize, tap: usize) -> std::ops::Range<usize> 
 }
 
 thread_local! {
-    static PADDED: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    static PADDED: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Shape {
@@ -85,9 +88,8 @@ impl Shape {
     /// Rows that a task takes: of a small picture a quarter, so that there is work for several threads. Depends on the shape
     /// alone.
     fn band_rows(&self) -> usize {
-        let rows = BAND / (self.stretch() * self.channels);
-        rows.saturating_sub(2 * self.kernel.border()[0])
-            .clamp(1, self.height.div_ceil(4))
+        let rows = (BAND / (self.stretch() * self.channels)).saturating_sub(2 * self.kernel.border()[0]);
+        rows.max(PIXELS / self.width).clamp(1, self.height.div_ceil(4))
     }
 
     /// Values that one row of the picture becomes.
@@ -95,51 +97,55 @@ impl Shape {
         self.kernel.scale().pow(2) * self.width * self.outputs
     }
 
-    /// Rows `first..first + rows` of a sample with the rows and columns around them, zero outside the picture.
-    fn pad(&self, picture: &[f32], first: usize, rows: usize, padded: &mut Vec<f32>) {
+    /// Rows `first..first + rows` of a sample with the rows and columns around them, zero outside the picture, and `more`
+    /// pixels, in words of type `W`.
+    fn pad<W: Word>(&self, picture: &[f32], first: usize, rows: usize, more: usize, padded: &mut Vec<u32>) {
         let ([above, before], row) = (self.kernel.border(), self.width * self.channels);
+        let words = |pixels: usize| pixels * self.channels / W::DEPTHS;
         padded.clear();
         for y in first..first + rows + 2 * above {
-            let end = padded.len() + self.stretch() * self.channels;
+            let end = padded.len() + words(self.stretch());
             if (above..above + self.height).contains(&y) {
-                padded.resize(padded.len() + before * self.channels, 0.0);
-                padded.extend_from_slice(&picture[(y - above) * row..][..row]);
+                let start = padded.len() + words(before);
+                padded.resize(start + words(self.width), 0);
+                let values = &picture[(y - above) * row..][..row];
+                W::convert(values, bytemuck::cast_slice_mut(&mut padded[start..]));
             }
-            padded.resize(end, 0.0);
+            padded.resize(end, 0);
         }
-        // The windows of the last tile may begin behind the last pixel.
-        padded.resize(padded.len() + kernel().mr * self.channels, 0.0);
+        padded.resize(padded.len() + words(more), 0);
     }
 
     /// The results of a padded band, before the epilogue.
-    fn band(&self, padded: &[f32], panels: &[f32], out: &mut [f32]) {
+    fn band<W: Word>(&self, padded: &[W], panels: &Panels<W>, out: &mut [f32]) {
         let scale = self.kernel.scale();
-        let each = panels.len() / scale.pow(2);
-        for (part, panels) in panels.chunks_exact(each).enumerate() {
-            self.part(padded, panels, [part / scale, part % scale], out);
+        let each = panels.words.len() / scale.pow(2);
+        for (part, words) in panels.words.chunks_exact(each).enumerate() {
+            self.part(padded, panels.block, words, [part / scale, part % scale], out);
         }
     }
 
     /// The results at `(scale · y + down, scale · x + right)`.
-    fn part(&self, padded: &[f32], panels: &[f32], [down, right]: [usize; 2], out: &mut [f32]) {
-        let kernel = kernel();
-        let (mr, nr) = (kernel.mr, kernel.nr);
+    fn part<W: Word>(&self, padded: &[W], block: &Block, panels: &[W], [down, right]: [usize; 2], out: &mut [f32]) {
+        let (mr, nr) = (block.mr, block.nr);
         let ([kh, kw], scale, stretch) = (self.kernel.size(), self.kernel.scale(), self.stretch());
+        // Words of a pixel.
+        let channels = self.channels / W::DEPTHS;
         let windows = Windows {
             segments: kh,
-            length: kw * self.channels,
-            segment_stride: stretch * self.channels,
-            row_stride: self.channels,
+            length: kw * channels,
+            segment_stride: stretch * channels,
+            row_stride: channels,
         };
         // Without what follows the last pixel.
         let places = out.len() / self.results() * stretch - (stretch - self.width);
-        let padded = &padded[(down * stretch + right) * self.channels..];
+        let padded = &padded[(down * stretch + right) * channels..];
         let mut tile = Tile::ZERO;
-        for (panel, weights) in panels.chunks_exact(kh * kw * self.channels * nr).enumerate() {
+        for (panel, weights) in panels.chunks_exact(kh * kw * channels * nr).enumerate() {
             let cols = panel * nr..self.outputs.min((panel + 1) * nr);
             let (mut y, mut x) = (0, 0);
             for first in (0..places).step_by(mr) {
-                kernel.windows(&windows, &padded[first * self.channels..], weights, &mut tile);
+                block.windows(&windows, &padded[first * channels..], weights, &mut tile);
                 for values in tile.0.chunks_exact(nr).take(mr.min(places - first)) {
                     if x < self.width {
                         let pixel = (scale * y + down) * scale * self.width + scale * x + right;
@@ -159,7 +165,8 @@ impl Shape {
 /// `epilogue(picture * weight)`. `panels` is the weight, packed as the right matrix of a product whose depth is (row of the
 /// kernel, column, channel), the channel innermost; for a doubled picture four of them, by the row and then the column of
 /// the results.
-pub(crate) fn convolve(s: &Shape, picture: &[f32], panels: &[f32], epilogue: &Epilogue) -> Vec<f32> {
+pub(crate) fn convolve<W: Word>(s: &Shape, picture: &[f32], panels: &Panels<W>, epilogue: &Epilogue) -> Vec<f32> {
+    assert!(s.channels.is_multiple_of(W::DEPTHS), "a word holds values of one pixel");
     let (rows, results) = (s.band_rows(), s.results());
     let bands = s.height.div_ceil(rows);
     let sample = s.height * s.width * s.channels;
@@ -173,8 +180,10 @@ pub(crate) fn convolve(s: &Shape, picture: &[f32], panels: &[f32], epilogue: &Ep
     }
     tasks.into_par_iter().for_each(|(b, first, part)| {
         PADDED.with_borrow_mut(|padded| {
-            s.pad(&picture[b * sample..][..sample], first, part.len() / results, padded);
-            s.band(padded, panels, part);
+            let picture = &picture[b * sample..][..sample];
+            // The windows of the last tile may begin behind the last pixel.
+            s.pad::<W>(picture, first, part.len() / results, panels.block.mr, padded);
+            s.band(bytemuck::cast_slice(padded), panels, part);
         });
         epilogue.apply_rows(part, s.outputs, (b * s.height + first) * results);
     });

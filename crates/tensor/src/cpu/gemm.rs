@@ -4,9 +4,9 @@
 
 use crate::Activation;
 use crate::cpu::bf16::{interleave_pairs, pair_depths};
-use crate::cpu::kernel::{Kernel, Tile, kernel};
+use crate::cpu::kernel::{self, Pair, Tile, Word, kernel};
 use crate::cpu::math::dispatch;
-use crate::cpu::pack::{Packed, View, interleave, pack_view};
+use crate::cpu::pack::{Packed, Panels, View, interleave, pack_view};
 use crate::cpu::parallel::zeros;
 use rayon::prelude::*;
 use std::cell::RefCell;
@@ -87,7 +87,9 @@ struct Place {
 #[inline(always)]
 fn put_body<const FMA: bool>(tile: &[f32], nr: usize, place: &Place, add: bool, epilogue: &Epilogue) {
     match nr {
+        48 => put_columns::<48>(tile, place, add, epilogue),
         32 => put_columns::<32>(tile, place, add, epilogue),
+        24 => put_columns::<24>(tile, place, add, epilogue),
         16 => put_columns::<16>(tile, place, add, epilogue),
         _ => put_columns::<8>(tile, place, add, epilogue),
     }
@@ -155,25 +157,55 @@ pub(crate) fn pairs_of_values(
     }
 }
 
-/// A thread's packed block of the left matrix.
+/// Words that a left matrix can be packed in.
+trait LeftWord: Word {
+    fn pack(left: &dyn Left, rows: Range<usize>, ks: Range<usize>, mr: usize, out: &mut [Self], space: &mut Vec<f32>);
+}
+
+impl LeftWord for f32 {
+    fn pack(left: &dyn Left, rows: Range<usize>, ks: Range<usize>, mr: usize, out: &mut [f32], _: &mut Vec<f32>) {
+        left.pack(rows, ks, mr, out);
+    }
+}
+
+impl LeftWord for Pair {
+    fn pack(left: &dyn Left, rows: Range<usize>, ks: Range<usize>, mr: usize, out: &mut [Pair], space: &mut Vec<f32>) {
+        left.pack_pairs(rows, ks, mr, out, space);
+    }
+}
+
+/// A thread's packed part of the left matrix.
 #[derive(Default)]
-struct LeftBlock {
-    values: Vec<f32>,
-    pairs: Vec<u32>,
+struct LeftPart {
+    words: Vec<u32>,
     space: Vec<f32>,
 }
 
 thread_local! {
-    static LEFT_BLOCK: RefCell<LeftBlock> = RefCell::default();
+    static LEFT_PART: RefCell<LeftPart> = RefCell::default();
 }
 
-/// The output, shared between tasks that write disjoint blocks of it.
+/// The output, shared between tasks that write disjoint parts of it.
 struct Output(*mut f32);
 // SAFETY: every task writes rows × columns that no other task touches.
 unsafe impl Sync for Output {}
 
 /// `epilogue(left[m × k] · right[k × n])`, row-major. Where `right` is bf16, so is `left` while it is multiplied.
 pub(crate) fn gemm(m: usize, n: usize, k: usize, left: &dyn Left, right: &Packed, epilogue: &Epilogue) -> Vec<f32> {
+    match right {
+        Packed::F32(right) => gemm_words(m, n, k, left, right, epilogue),
+        Packed::Bf16(right) => gemm_words(m, n, k, left, right, epilogue),
+    }
+}
+
+fn gemm_words<W: LeftWord>(
+    m: usize,
+    n: usize,
+    k: usize,
+    left: &dyn Left,
+    right: &Panels<W>,
+    epilogue: &Epilogue,
+) -> Vec<f32> {
     if m == 0 || n == 0 {
         return Vec::new();
     }
@@ -185,92 +217,77 @@ pub(crate) fn gemm(m: usize, n: usize, k: usize, left: &dyn Left, right: &Packed
         return out;
     }
     let mut out = Vec::with_capacity(m * n);
-    let kernel = kernel();
-    let panels = n.div_ceil(kernel.nr);
-    // Blocks of equal size, so that the last one leaves no thread waiting.
-    let mc = m.div_ceil(m.div_ceil(kernel.mc)).next_multiple_of(kernel.mr);
-    let row_blocks = m.div_ceil(mc);
+    let (mr, nr, mc) = (right.block.mr, right.block.nr, kernel().mc);
+    let panels = n.div_ceil(nr);
+    // Parts of equal size, so that the last one leaves no thread waiting.
+    let mc = m.div_ceil(m.div_ceil(mc)).next_multiple_of(mr);
+    let row_parts = m.div_ceil(mc);
     // Few rows (text, time embeddings): split the columns so that every thread has work.
-    let wanted = (4 * rayon::current_num_threads()).div_ceil(row_blocks);
+    let wanted = (4 * rayon::current_num_threads()).div_ceil(row_parts);
     let panels_per_task = panels.div_ceil(wanted.min(panels)).max(1);
-    let column_blocks = panels.div_ceil(panels_per_task);
+    let column_parts = panels.div_ceil(panels_per_task);
     let output = Output(out.as_mut_ptr());
-    (0..row_blocks * column_blocks).into_par_iter().for_each(|task| {
-        let rows = (task / column_blocks) * mc..m.min((task / column_blocks + 1) * mc);
-        let first = (task % column_blocks) * panels_per_task;
-        let block = Block {
+    (0..row_parts * column_parts).into_par_iter().for_each(|task| {
+        let rows = (task / column_parts) * mc..m.min((task / column_parts + 1) * mc);
+        let first = (task % column_parts) * panels_per_task;
+        let part = Part {
             rows,
             panels: first..panels.min(first + panels_per_task),
             n,
             k,
+            block: right.block,
         };
-        LEFT_BLOCK.with_borrow_mut(|space| block.run(kernel, left, right, epilogue, &output, space));
+        LEFT_PART.with_borrow_mut(|space| part.run(left, right, epilogue, &output, space));
     });
-    // SAFETY: the blocks cover all rows and columns, and each writes its first depth by copying.
+    // SAFETY: the parts cover all rows and columns, and each writes its first depth by copying.
     unsafe { out.set_len(m * n) };
     out
 }
 
-struct Block {
+/// What one task computes: some rows, some panels of columns.
+struct Part {
     rows: Range<usize>,
     panels: Range<usize>,
     n: usize,
     k: usize,
+    block: &'static kernel::Block,
 }
 
-impl Block {
-    fn run(
+impl Part {
+    fn run<W: LeftWord>(
         &self,
-        kernel: &Kernel,
         left: &dyn Left,
-        right: &Packed,
+        right: &Panels<W>,
         epilogue: &Epilogue,
         output: &Output,
-        space: &mut LeftBlock,
+        space: &mut LeftPart,
     ) {
-        let (mr, nr) = (kernel.mr, kernel.nr);
-        let rows = self.rows.len().div_ceil(mr) * mr;
-        let step = match right {
-            Packed::F32(_) => KC,
-            Packed::Bf16(_) => 2 * KC,
-        };
+        let (mr, nr) = (self.block.mr, self.block.nr);
+        let rows = self.rows.len().next_multiple_of(mr);
+        let step = KC * W::DEPTHS;
         for k0 in (0..self.k).step_by(step) {
             let ks = k0..self.k.min(k0 + step);
-            match right {
-                Packed::F32(right) => {
-                    let depth = ks.len();
-                    space.values.resize(rows * depth, 0.0);
-                    left.pack(self.rows.clone(), ks.clone(), mr, &mut space.values);
-                    self.each_tile(kernel, &ks, epilogue, output, |t, panel, tile| {
-                        let a = &space.values[t * mr * depth..];
-                        let b = &right[(panel * self.k + k0) * nr..];
-                        kernel.multiply(depth, a, b, tile);
-                    });
-                }
-                Packed::Bf16(right) => {
-                    let half = ks.len().div_ceil(2);
-                    space.pairs.resize(rows * half, 0);
-                    left.pack_pairs(self.rows.clone(), ks.clone(), mr, &mut space.pairs, &mut space.space);
-                    self.each_tile(kernel, &ks, epilogue, output, |t, panel, tile| {
-                        let a = &space.pairs[t * mr * half..];
-                        let b = &right[(panel * self.k.div_ceil(2) + k0 / 2) * nr..];
-                        kernel.multiply_pairs(half, a, b, tile);
-                    });
-                }
-            }
+            let depth = ks.len().div_ceil(W::DEPTHS);
+            space.words.resize(rows * depth, 0);
+            let words: &mut [W] = bytemuck::cast_slice_mut(&mut space.words);
+            W::pack(left, self.rows.clone(), ks.clone(), mr, words, &mut space.space);
+            self.each_tile(&ks, epilogue, output, |t, panel, tile| {
+                let a = &words[t * mr * depth..];
+                let b = &right.words[(panel * self.k.div_ceil(W::DEPTHS) + k0 / W::DEPTHS) * nr..];
+                self.block.multiply(depth, a, b, tile);
+            });
         }
     }
 
-    /// `multiply(row of tiles, panel of columns, tile)` for each tile of the block over the depths `ks`, put in its place.
+    /// `multiply(row of tiles, panel of columns, tile)` for each tile of the part over the depths `ks`, put in its place.
     fn each_tile(
         &self,
-        kernel: &Kernel,
         ks: &Range<usize>,
         epilogue: &Epilogue,
         output: &Output,
         multiply: impl Fn(usize, usize, &mut [f32]),
     ) {
-        let (mr, nr) = (kernel.mr, kernel.nr);
+        let (mr, nr) = (self.block.mr, self.block.nr);
         let mut tile = Tile::ZERO;
         for panel in self.panels.clone() {
             for (t, first_row) in self.rows.clone().step_by(mr).enumerate() {
@@ -368,8 +385,8 @@ pub(crate) fn gemm_serial(
     accumulate: bool,
     scratch: &mut Scratch,
 ) {
-    let kernel = kernel();
-    let (mr, nr) = (kernel.mr, kernel.nr);
+    let block = kernel().for_columns(n);
+    let (mr, nr) = (block.mr, block.nr);
     pack_view(&a, m, k, mr, &mut scratch.a);
     pack_view(
         &View {
@@ -389,7 +406,7 @@ pub(crate) fn gemm_serial(
     let mut tile = Tile::ZERO;
     for (j, b) in scratch.b.chunks_exact(nr * k).enumerate() {
         for (i, a) in scratch.a.chunks_exact(mr * k).enumerate() {
-            kernel.multiply(k, a, b, &mut tile.0);
+            block.multiply(k, a, b, &mut tile.0);
             let place = Place {
                 start: c[i * mr * ldc + j * nr..].as_mut_ptr(),
                 stride: ldc,

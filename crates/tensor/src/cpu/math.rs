@@ -21,11 +21,12 @@ macro_rules! dispatch {
                 fn widest($($arg: $ty),*) $(-> $ret)? {
                     $body::<true>($($arg),*)
                 }
-                if $crate::cpu::math::has_avx512() {
+                let level = $crate::cpu::level::level();
+                if level >= $crate::cpu::level::Level::Avx512 {
                     // SAFETY: the processor has the features that `widest` is compiled for.
                     return unsafe { widest($($arg),*) };
                 }
-                if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
+                if level == $crate::cpu::level::Level::Avx2 {
                     // SAFETY: the processor has the features that `wide` is compiled for.
                     return unsafe { wide($($arg),*) };
                 }
@@ -35,16 +36,6 @@ macro_rules! dispatch {
     };
 }
 pub(crate) use dispatch;
-
-/// Whether the processor has what `dispatch!` compiles its widest form for.
-#[cfg(target_arch = "x86_64")]
-#[inline]
-pub(crate) fn has_avx512() -> bool {
-    is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512vl")
-        && is_x86_feature_detected!("avx512dq")
-        && is_x86_feature_detected!("avx512bw")
-}
 
 /// `a * b + c`.
 #[inline(always)]
@@ -93,6 +84,39 @@ pub(crate) fn exp<const FMA: bool>(x: f32) -> f32 {
     // The low bits of `shifted` are n: shifted into the exponent they scale p by 2^n.
     let scaled = f32::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 23));
     if x < -87.0 { 0.0 } else { scaled }
+}
+
+/// `2^x` to 2e-7 relative for x from -125 to 127; 2.4e-38 below (also for -inf); NaN stays NaN.
+#[inline(always)]
+pub(crate) fn exp2<const FMA: bool>(x: f32) -> f32 {
+    power_of_two::<FMA, 6>(
+        x,
+        [
+            1.0,
+            6.931_469_8e-1,
+            2.402_224_2e-1,
+            5.550_734e-2,
+            9.671_513e-3,
+            1.326_472_7e-3,
+        ],
+    )
+}
+
+/// The same to 1e-4, for what is rounded to bf16 afterwards.
+#[inline(always)]
+pub(crate) fn exp2_rough<const FMA: bool>(x: f32) -> f32 {
+    power_of_two::<FMA, 4>(x, [0.999_928_1, 6.932_61e-1, 2.426_111_2e-1, 5.517_166e-2])
+}
+
+/// `c` is a polynomial for `2^x` between -1/2 and 1/2.
+#[inline(always)]
+fn power_of_two<const FMA: bool, const N: usize>(x: f32, c: [f32; N]) -> f32 {
+    // Written so that NaN passes through.
+    let x = if x < -125.0 { -125.0 } else { x };
+    let shifted = x + ROUND;
+    let p = polynomial::<FMA, N>(x - (shifted - ROUND), c);
+    // As in `exp`.
+    f32::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 23))
 }
 
 /// `1 / (1 + exp(-x))`.
@@ -206,6 +230,16 @@ mod tests {
                 .zip(&want)
                 .all(|(&a, &b)| (f64::from(a) / b - 1.0).abs() < 3e-7)
         );
+    }
+
+    #[test]
+    fn powers_of_two_are_accurate() {
+        assert!(worst(-125.0, 126.9, exp2::<false>, f64::exp2, true) < 2e-7);
+        assert!(worst(-124.0, 126.9, exp2_rough::<false>, f64::exp2, true) < 1e-4);
+        assert_eq!(exp2::<false>(0.0), 1.0);
+        for f in [exp2::<false>, exp2_rough::<false>] {
+            assert!(f(f32::NEG_INFINITY) < 1e-37 && f(f32::NAN).is_nan());
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::DType;
 use crate::cpu::bf16;
-use crate::cpu::kernel::{MAX_WIDTH, kernel};
+use crate::cpu::kernel::{Block, MAX_WIDTH, Pair, kernel};
 use crate::cpu::parallel::zeros;
 use rayon::prelude::*;
 use std::ops::{Deref, DerefMut, Range};
@@ -35,7 +35,7 @@ impl<T> Aligned<T> {
 }
 
 impl Aligned<f32> {
-    /// `len` zeros, written in parallel when there are many.
+    /// [`zeroed`](Self::zeroed), in parallel when there are many.
     pub fn zeros(len: usize) -> Self {
         let mut aligned = Self::within(zeros(Self::room(len)));
         aligned.words.truncate(aligned.start + len);
@@ -43,10 +43,10 @@ impl Aligned<f32> {
     }
 }
 
-impl Aligned<u32> {
-    /// `len` pairs of zeros.
-    pub fn pairs(len: usize) -> Self {
-        let mut aligned = Self::within(vec![0; Self::room(len)]);
+impl<T: bytemuck::Zeroable + Clone> Aligned<T> {
+    /// `len` zeros.
+    pub fn zeroed(len: usize) -> Self {
+        let mut aligned = Self::within(vec![T::zeroed(); Self::room(len)]);
         aligned.words.truncate(aligned.start + len);
         aligned
     }
@@ -66,47 +66,63 @@ impl<T> DerefMut for Aligned<T> {
     }
 }
 
-/// A right matrix, packed: `[n / nr][k][nr]` values, or `[n / nr][k / 2][nr]` pairs of bf16.
-#[derive(Debug)]
+/// A right matrix in panels of a block's columns: `[n / nr][k][nr]` values, or `[n / nr][k / 2][nr]` pairs of bf16.
+pub(crate) struct Panels<W> {
+    pub block: &'static Block,
+    pub words: Aligned<W>,
+}
+
+/// A packed right matrix of either kind.
 pub(crate) enum Packed {
-    F32(Aligned<f32>),
-    Bf16(Aligned<u32>),
+    F32(Panels<f32>),
+    Bf16(Panels<Pair>),
 }
 
 impl Packed {
-    /// `values` as [`pack_right`] leaves them; anything but f32 becomes bf16.
-    pub fn new(values: Aligned<f32>, k: usize, dtype: DType) -> Self {
+    /// `values`, of depth `k`; anything but f32 becomes bf16.
+    pub fn new(values: Panels<f32>, k: usize, dtype: DType) -> Self {
         if dtype == DType::F32 || k == 0 {
             return Self::F32(values);
         }
-        let nr = kernel().nr;
+        let nr = values.block.nr;
         let half = k.div_ceil(2);
-        let mut pairs = Aligned::pairs(values.len() / k * half);
-        pairs
+        let mut words = Aligned::zeroed(values.words.len() / k * half);
+        words
             .par_chunks_exact_mut(half * nr)
-            .zip(values.par_chunks_exact(k * nr))
+            .zip(values.words.par_chunks_exact(k * nr))
             .for_each(|(out, panel)| bf16::pair_depths(panel, nr, out));
-        Self::Bf16(pairs)
+        Self::Bf16(Panels {
+            block: values.block,
+            words,
+        })
     }
 }
 
-/// The right matrix packed whole: `[n / nr][k][nr]`, columns past the end zero.
-/// `fill(panel's columns, out[k × nr])` writes one zeroed panel.
-pub(crate) fn pack_right(n: usize, k: usize, fill: impl Fn(Range<usize>, usize, &mut [f32]) + Sync) -> Aligned<f32> {
-    let nr = kernel().nr;
-    let mut packed = Aligned::zeros(n.div_ceil(nr) * nr * k);
-    if packed.is_empty() {
-        return packed;
+/// A right matrix `[k, n]` packed whole, columns past the end zero.
+/// `fill(panel's columns, nr, out[k × nr])` writes one zeroed panel.
+pub(crate) fn pack_right(n: usize, k: usize, fill: impl Fn(Range<usize>, usize, &mut [f32]) + Sync) -> Panels<f32> {
+    let block = kernel().for_columns(n);
+    let words = pack_panels(n, k, block.nr, |cols, panel| fill(cols, block.nr, panel));
+    Panels { block, words }
+}
+
+/// The panels of `nr` columns each; `fill(panel's columns, out[k × nr])` writes one of them, which is zeroed.
+pub(crate) fn pack_panels(
+    n: usize,
+    k: usize,
+    nr: usize,
+    fill: impl Fn(Range<usize>, &mut [f32]) + Sync,
+) -> Aligned<f32> {
+    let mut words = Aligned::zeros(n.div_ceil(nr) * nr * k);
+    if !words.is_empty() {
+        let panels = words.par_chunks_mut(k * nr).enumerate();
+        panels.for_each(|(p, panel)| fill(p * nr..n.min((p + 1) * nr), panel));
     }
-    packed
-        .par_chunks_mut(k * nr)
-        .enumerate()
-        .for_each(|(p, panel)| fill(p * nr..n.min((p + 1) * nr), nr, panel));
-    packed
+    words
 }
 
 /// Packs a row-major right matrix `[k, n]`.
-pub(crate) fn pack_right_rows(b: &[f32], n: usize, k: usize) -> Aligned<f32> {
+pub(crate) fn pack_right_rows(b: &[f32], n: usize, k: usize) -> Panels<f32> {
     pack_right(n, k, |cols, nr, panel| {
         for (row, out) in b.chunks_exact(n).zip(panel.chunks_exact_mut(nr)) {
             out[..cols.len()].copy_from_slice(&row[cols.clone()]);
@@ -115,7 +131,7 @@ pub(crate) fn pack_right_rows(b: &[f32], n: usize, k: usize) -> Aligned<f32> {
 }
 
 /// Packs the transpose of a row-major matrix `[n, k]`: linear weights `[out, in]`.
-pub(crate) fn pack_right_transposed(b: &[f32], n: usize, k: usize) -> Aligned<f32> {
+pub(crate) fn pack_right_transposed(b: &[f32], n: usize, k: usize) -> Panels<f32> {
     pack_right(n, k, |cols, nr, panel| {
         let strips: Vec<&[f32]> = cols.map(|col| &b[col * k..(col + 1) * k]).collect();
         interleave(&strips, nr, panel);
@@ -265,7 +281,7 @@ mod tests {
 
     #[test]
     fn strips_of_any_number_and_length_are_interleaved() {
-        for width in [6, 8, 12, 16, 32] {
+        for width in [6, 8, 12, 16, 24, 32, 48] {
             for count in 1..=width {
                 for len in [1, 2, 4, 5, 11, 16] {
                     let rows: Vec<Vec<f32>> = (0..count)
@@ -286,7 +302,7 @@ mod tests {
     #[test]
     fn aligned_words_begin_on_a_cache_line() {
         for len in [0, 1, 15, 16, 1000] {
-            let (values, pairs) = (Aligned::zeros(len), Aligned::pairs(len));
+            let (values, pairs) = (Aligned::zeros(len), Aligned::<Pair>::zeroed(len));
             assert_eq!((values.len(), pairs.len()), (len, len));
             assert!((values.as_ptr() as usize).is_multiple_of(64) && (pairs.as_ptr() as usize).is_multiple_of(64));
         }

@@ -2,6 +2,7 @@
 //! result does not depend on the number of threads.
 
 use rayon::prelude::*;
+use std::marker::PhantomData;
 
 /// Below this many values a loop is not worth waking a thread for.
 const PARALLEL_FROM: usize = 1 << 16;
@@ -70,4 +71,32 @@ pub(crate) fn copied(values: &[f32]) -> Vec<f32> {
     // SAFETY: every one of the first `len` values was just written.
     unsafe { out.set_len(values.len()) };
     out
+}
+
+/// A buffer that tasks write different parts of.
+pub(crate) struct Disjoint<'a> {
+    start: *mut f32,
+    len: usize,
+    buffer: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: whoever calls `write` says that nobody else has that part.
+unsafe impl Sync for Disjoint<'_> {}
+
+impl<'a> Disjoint<'a> {
+    pub fn new(buffer: &'a mut [f32]) -> Self {
+        Self {
+            start: buffer.as_mut_ptr(),
+            len: buffer.len(),
+            buffer: PhantomData,
+        }
+    }
+
+    /// # Safety
+    /// Nothing else uses this part of the buffer meanwhile.
+    pub unsafe fn write(&self, at: usize, values: &[f32]) {
+        assert!(at + values.len() <= self.len, "a part ends past its buffer");
+        // SAFETY: the part lies inside, and the caller has it alone.
+        unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), self.start.add(at), values.len()) };
+    }
 }

@@ -1,5 +1,6 @@
 //! The machine's peak: independent fused multiply-adds in registers, on every thread at once.
 
+use crate::cpu::level::{Level, level};
 use std::time::Instant;
 
 const ACCUMULATORS: usize = 12;
@@ -20,6 +21,22 @@ mod x86 {
             }
         }
         acc.iter().map(|a| _mm256_cvtss_f32(*a)).sum()
+    }
+
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    pub fn avx512_bf16(rounds: usize) -> f32 {
+        // SAFETY: any bits are values.
+        let (pairs, start): (__m512bh, _) = (
+            unsafe { std::mem::transmute::<__m512i, __m512bh>(_mm512_set1_epi32(0x3f00_3f00)) },
+            _mm512_set1_ps(0.25),
+        );
+        let mut acc = [start; ACCUMULATORS];
+        for _ in 0..rounds {
+            for a in &mut acc {
+                *a = _mm512_dpbf16_ps(*a, pairs, pairs);
+            }
+        }
+        acc.iter().map(|a| _mm512_cvtss_f32(*a)).sum()
     }
 
     #[target_feature(enable = "avx512f")]
@@ -45,24 +62,39 @@ fn portable(rounds: usize) -> f32 {
     acc.iter().flatten().sum()
 }
 
-/// Runs `rounds` rounds and returns (lanes per accumulator, a value that keeps the work alive).
+/// Runs `rounds` rounds and returns (multiply-adds per accumulator, a value that keeps the work alive).
 fn run(rounds: usize) -> (usize, f32) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if is_x86_feature_detected!("avx512f") {
-            // SAFETY: the processor has AVX-512F.
-            return (16, unsafe { x86::avx512(rounds) });
-        }
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            // SAFETY: the processor has AVX2 and FMA.
-            return (8, unsafe { x86::avx2(rounds) });
-        }
+    match level() {
+        // SAFETY of both: the processor has the level's features.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 | Level::Avx512Bf16 => (16, unsafe { x86::avx512(rounds) }),
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => (8, unsafe { x86::avx2(rounds) }),
+        _ => (4, portable(rounds)),
     }
-    (4, portable(rounds))
+}
+
+/// The same with products of bf16 where the processor has them.
+fn run_bf16(rounds: usize) -> (usize, f32) {
+    match level() {
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512Bf16 => (32, unsafe { x86::avx512_bf16(rounds) }),
+        _ => run(rounds),
+    }
 }
 
 /// Peak f32 GFLOP/s of the thread pool's threads together: best of five runs.
 pub fn peak_gflops() -> f64 {
+    best(run)
+}
+
+/// Peak GFLOP/s with factors in bf16; that of f32 where the processor does not multiply bf16.
+pub fn bf16_peak_gflops() -> f64 {
+    best(run_bf16)
+}
+
+fn best(run: impl Fn(usize) -> (usize, f32) + Sync) -> f64 {
     let rounds = 4_000_000;
     (0..5)
         .map(|_| {

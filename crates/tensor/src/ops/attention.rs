@@ -1,7 +1,7 @@
 use crate::autograd::{is_recording, record};
 use crate::cpu::attention::{self, Shape};
-use crate::cpu::attention_bf16;
-use crate::cpu::kernel::kernel;
+use crate::cpu::attention_forward::forward;
+use crate::cpu::kernel::{Pair, kernel};
 use crate::cuda::LogSums;
 use crate::device::gpu;
 use crate::{DType, Tensor};
@@ -24,12 +24,12 @@ pub fn attention_in(dtype: DType, q: &Tensor, k: &Tensor, v: &Tensor, heads: usi
     }
     if !is_recording(&inputs) {
         return if dtype == DType::BF16 && kernel().multiplies_bf16 {
-            attention_bf16::forward(&shape, q, k, v)
+            forward::<Pair>(&shape, q, k, v).0
         } else {
-            attention::forward(&shape, q, k, v).0
+            forward::<f32>(&shape, q, k, v).0
         };
     }
-    let (out, log_sums) = attention::forward(&shape, q, k, v);
+    let (out, log_sums) = forward::<f32>(&shape, q, k, v);
     let (q_saved, k_saved, v_saved, out_saved) = (q.detach(), k.detach(), v.detach(), out.detach());
     record(out, &inputs, move |g| {
         let [dq, dk, dv] = attention::backward(&shape, &q_saved, &k_saved, &v_saved, &out_saved, &log_sums, g);

@@ -1,6 +1,5 @@
 use crate::autograd::is_recording;
 use crate::cpu::depthwise::{self as kernel, Shape};
-use crate::cpu::pack::Packed;
 use crate::cuda::ConvolutionSizes;
 use crate::device::gpu;
 use crate::{Activation, Conv2d, Param, Tensor};
@@ -75,12 +74,9 @@ pub fn depthwise_conv2d(x: &Tensor, weight: &Param, bias: Option<&Param>, geomet
         };
         return gpu.depthwise(&sizes, x, weight, bias_param, act);
     }
-    let packed = weight.packed(FORWARD, |w, _| Packed::F32(kernel::pack(w.data(), channels)));
-    let Packed::F32(packed) = &*packed else {
-        unreachable!("packed as f32 one line above")
-    };
+    let packed = weight.packed(FORWARD, |w, _| kernel::pack(w.data(), channels));
     let zeros = vec![0.0; if bias.is_none() { channels } else { 0 }];
     let bias = bias.as_ref().map_or(zeros.as_slice(), Tensor::data);
-    let out = kernel::forward(s, batch, x.data(), packed, bias, act);
+    let out = kernel::forward(s, batch, x.data(), &packed, bias, act);
     Tensor::from_vec(out, &[batch, s.out_height, s.out_width, channels])
 }

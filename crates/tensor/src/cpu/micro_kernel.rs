@@ -1,0 +1,292 @@
+//! The loops in registers under every product of matrices: one for each width of vectors, for what a word of the panels
+//! holds (an f32, or a pair of bf16), and for the shape of the register block.
+
+/// A left matrix in words of 4 bytes: row r begins at `r · row_stride` and consists of `segments` runs of `length` words,
+/// `segment_stride` apart.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Windows {
+    pub segments: usize,
+    pub length: usize,
+    pub segment_stride: usize,
+    pub row_stride: usize,
+}
+
+impl Windows {
+    /// The rows of a packed panel: side by side, their words a panel's width apart.
+    fn packed(depth: usize) -> Self {
+        Self {
+            segments: 1,
+            length: depth,
+            segment_stride: 0,
+            row_stride: 1,
+        }
+    }
+}
+
+/// `tile[mr × nr] = a[depth × mr]ᵀ · b[depth × nr]`, both packed with the depth outermost. Words are f32 or pairs of bf16.
+///
+/// # Safety
+/// The processor has the instructions; `a`, `b` and `tile` have that many words.
+pub(crate) type PackedKernel = unsafe fn(depth: usize, a: *const u32, b: *const u32, tile: *mut f32);
+
+/// The same with the left matrix where it lies.
+///
+/// # Safety
+/// As above, and every window lies in `a`.
+pub(crate) type WindowKernel = unsafe fn(windows: &Windows, a: *const u32, b: *const u32, tile: *mut f32);
+
+/// What a word holds, and so what a multiply-add is.
+pub(crate) trait Product {
+    fn add(sum: f32, a: u32, b: u32) -> f32;
+
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn add_256(sum: __m256, a: *const u32, b: __m256) -> __m256;
+
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn add_512(sum: __m512, a: *const u32, b: __m512) -> __m512;
+}
+
+/// A word is an f32.
+pub(crate) struct Single;
+
+/// A word is a pair of bf16, the first in the low half. They are widened in registers, which saves memory and its traffic,
+/// not arithmetic.
+pub(crate) struct Widened;
+
+impl Product for Single {
+    #[inline(always)]
+    fn add(sum: f32, a: u32, b: u32) -> f32 {
+        multiply_add(f32::from_bits(a), f32::from_bits(b), sum)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn add_256(sum: __m256, a: *const u32, b: __m256) -> __m256 {
+        unsafe { _mm256_fmadd_ps(_mm256_broadcast_ss(&*a.cast()), b, sum) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn add_512(sum: __m512, a: *const u32, b: __m512) -> __m512 {
+        unsafe { _mm512_fmadd_ps(_mm512_set1_ps(*a.cast()), b, sum) }
+    }
+}
+
+const HIGH: u32 = 0xffff_0000;
+
+impl Product for Widened {
+    #[inline(always)]
+    fn add(sum: f32, a: u32, b: u32) -> f32 {
+        let even = f32::from_bits(a << 16) * f32::from_bits(b << 16);
+        sum + (even + f32::from_bits(a & HIGH) * f32::from_bits(b & HIGH))
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn add_256(sum: __m256, a: *const u32, b: __m256) -> __m256 {
+        unsafe {
+            let (x, y) = (f32::from_bits(*a << 16), f32::from_bits(*a & HIGH));
+            let even = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(b), 16));
+            let odd = _mm256_and_ps(b, _mm256_set1_ps(f32::from_bits(HIGH)));
+            _mm256_fmadd_ps(_mm256_set1_ps(y), odd, _mm256_fmadd_ps(_mm256_set1_ps(x), even, sum))
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn add_512(sum: __m512, a: *const u32, b: __m512) -> __m512 {
+        unsafe {
+            let (x, y) = (f32::from_bits(*a << 16), f32::from_bits(*a & HIGH));
+            let words = _mm512_castps_si512(b);
+            let even = _mm512_castsi512_ps(_mm512_slli_epi32(words, 16));
+            let odd = _mm512_castsi512_ps(_mm512_and_si512(words, _mm512_set1_epi32(HIGH as i32)));
+            _mm512_fmadd_ps(_mm512_set1_ps(y), odd, _mm512_fmadd_ps(_mm512_set1_ps(x), even, sum))
+        }
+    }
+}
+
+/// `x·y + sum`, fused where that is the machine's baseline.
+#[inline(always)]
+fn multiply_add(x: f32, y: f32, sum: f32) -> f32 {
+    if cfg!(target_arch = "aarch64") {
+        x.mul_add(y, sum)
+    } else {
+        x * y + sum
+    }
+}
+
+// SAFETY of both: see their types.
+pub(crate) unsafe fn portable_packed<P: Product, const MR: usize, const NR: usize>(
+    depth: usize,
+    a: *const u32,
+    b: *const u32,
+    tile: *mut f32,
+) {
+    unsafe { portable::<P, MR, NR>(&Windows::packed(depth), MR, a, b, tile) };
+}
+
+pub(crate) unsafe fn portable_windows<P: Product, const MR: usize, const NR: usize>(
+    windows: &Windows,
+    a: *const u32,
+    b: *const u32,
+    tile: *mut f32,
+) {
+    unsafe { portable::<P, MR, NR>(windows, 1, a, b, tile) };
+}
+
+/// `step`: from one word of a row to the next.
+#[inline(always)]
+unsafe fn portable<P: Product, const MR: usize, const NR: usize>(
+    windows: &Windows,
+    step: usize,
+    a: *const u32,
+    b: *const u32,
+    tile: *mut f32,
+) {
+    let mut acc = [[0.0f32; NR]; MR];
+    for segment in 0..windows.segments {
+        for k in 0..windows.length {
+            let at = segment * windows.segment_stride + k * step;
+            let b = unsafe { &*b.add((segment * windows.length + k) * NR).cast::<[u32; NR]>() };
+            for (r, row) in acc.iter_mut().enumerate() {
+                let x = unsafe { *a.add(at + r * windows.row_stride) };
+                for (sum, &y) in row.iter_mut().zip(b) {
+                    *sum = P::add(*sum, x, y);
+                }
+            }
+        }
+    }
+    unsafe { tile.cast::<[[f32; NR]; MR]>().write(acc) };
+}
+
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::{
+    __m256, __m512, _mm256_and_ps, _mm256_broadcast_ss, _mm256_castps_si256, _mm256_castsi256_ps, _mm256_fmadd_ps,
+    _mm256_set1_ps, _mm256_slli_epi32, _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_fmadd_ps,
+    _mm512_set1_epi32, _mm512_set1_ps, _mm512_slli_epi32,
+};
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod x86 {
+    use super::{Product, Widened, Windows};
+    use std::arch::x86_64::{
+        __m256, __m512, __m512bh, _mm256_loadu_ps, _mm256_setzero_ps, _mm256_storeu_ps, _mm512_dpbf16_ps,
+        _mm512_loadu_ps, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_storeu_ps,
+    };
+
+    /// A word is a pair of bf16, and the processor multiplies them: one instruction for both.
+    pub struct Pairs;
+
+    impl Product for Pairs {
+        fn add(sum: f32, a: u32, b: u32) -> f32 {
+            Widened::add(sum, a, b)
+        }
+
+        unsafe fn add_256(sum: __m256, a: *const u32, b: __m256) -> __m256 {
+            unsafe { Widened::add_256(sum, a, b) }
+        }
+
+        #[inline(always)]
+        unsafe fn add_512(sum: __m512, a: *const u32, b: __m512) -> __m512 {
+            unsafe {
+                let x: __m512bh = std::mem::transmute(_mm512_set1_epi32(*a as i32));
+                _mm512_dpbf16_ps(sum, x, std::mem::transmute::<__m512, __m512bh>(b))
+            }
+        }
+    }
+
+    /// Defines the two kernels of one body for some features: `V` vectors in each of `MR` rows.
+    macro_rules! kernels {
+        ($features:literal, $body:ident: $packed:ident, $windows:ident) => {
+            // SAFETY of both: see their types.
+            #[target_feature(enable = $features)]
+            pub unsafe fn $packed<P: Product, const MR: usize, const V: usize>(
+                depth: usize,
+                a: *const u32,
+                b: *const u32,
+                tile: *mut f32,
+            ) {
+                unsafe { $body::<P, MR, V>(&Windows::packed(depth), MR, a, b, tile) };
+            }
+
+            #[target_feature(enable = $features)]
+            pub unsafe fn $windows<P: Product, const MR: usize, const V: usize>(
+                windows: &Windows,
+                a: *const u32,
+                b: *const u32,
+                tile: *mut f32,
+            ) {
+                unsafe { $body::<P, MR, V>(windows, 1, a, b, tile) };
+            }
+        };
+    }
+
+    kernels!("avx2,fma", body_256: packed_256, windows_256);
+    kernels!("avx512f", body_512: packed_512, windows_512);
+    kernels!("avx512f,avx512bf16", body_512: packed_512_bf16, windows_512_bf16);
+
+    /// Most rows of a block, in threes.
+    const THIRDS: usize = 4;
+
+    /// Defines one body. `step`: from one word of a row to the next. Rows are reached from every third, since an address is
+    /// a pointer and one or two strides.
+    macro_rules! body {
+        ($name:ident, $add:ident, $zero:ident, $load:ident, $store:ident, $lanes:literal) => {
+            #[inline(always)]
+            unsafe fn $name<P: Product, const MR: usize, const V: usize>(
+                windows: &Windows,
+                step: usize,
+                a: *const u32,
+                mut b: *const u32,
+                tile: *mut f32,
+            ) {
+                unsafe {
+                    let mut acc = [[$zero(); V]; MR];
+                    for segment in 0..windows.segments {
+                        let start = a.add(segment * windows.segment_stride);
+                        let mut thirds = [start; THIRDS];
+                        for (i, third) in thirds.iter_mut().take(MR.div_ceil(3)).enumerate() {
+                            *third = start.add(3 * i * windows.row_stride);
+                        }
+                        for _ in 0..windows.length {
+                            let mut words = [$zero(); V];
+                            for v in 0..V {
+                                words[v] = $load(b.add(v * $lanes).cast());
+                            }
+                            for r in 0..MR {
+                                let x = thirds[r / 3].add(r % 3 * windows.row_stride);
+                                for v in 0..V {
+                                    acc[r][v] = P::$add(acc[r][v], x, words[v]);
+                                }
+                            }
+                            for third in &mut thirds[..MR.div_ceil(3)] {
+                                *third = third.add(step);
+                            }
+                            b = b.add(V * $lanes);
+                        }
+                    }
+                    for (i, sum) in acc.as_flattened().iter().enumerate() {
+                        $store(tile.add(i * $lanes), *sum);
+                    }
+                }
+            }
+        };
+    }
+
+    body!(
+        body_256,
+        add_256,
+        _mm256_setzero_ps,
+        _mm256_loadu_ps,
+        _mm256_storeu_ps,
+        8
+    );
+    body!(
+        body_512,
+        add_512,
+        _mm512_setzero_ps,
+        _mm512_loadu_ps,
+        _mm512_storeu_ps,
+        16
+    );
+}
