@@ -16,3 +16,4 @@ pub mod norm;
 pub mod pack;
 pub mod parallel;
 pub mod peak;
+pub mod tile;

@@ -3,10 +3,11 @@
 
 use crate::cpu::bf16::interleave_pairs;
 use crate::cpu::direct;
-use crate::cpu::gemm::{self, Epilogue, Left, pairs_of_values};
+use crate::cpu::gemm::{self, Left, pairs_of_values};
 use crate::cpu::kernel::{Pair, Word, kernel};
 use crate::cpu::pack::{Packed, Panels, interleave, pack_panels, pack_right, pack_right_rows};
 use crate::cpu::parallel::zeros;
+use crate::cpu::tile::Epilogue;
 use crate::cuda::ConvolutionSizes;
 use crate::{Activation, Conv2d, Param, Tensor};
 use rayon::prelude::*;
@@ -19,9 +20,6 @@ const BACKWARD: u8 = 1;
 const BACKWARD_DIRECT: u8 = 2;
 /// The four kernels for a doubled picture.
 const DOUBLED: u8 = 3;
-
-/// Up to so many words of a panel of weights the direct way is faster than the one that packs: they stay in L2.
-const DIRECT_PANEL: usize = 96 << 10;
 
 /// All sizes of one convolution.
 #[derive(Clone, Copy, Debug)]
@@ -106,9 +104,7 @@ impl Shape {
         let same_size = (self.out_height, self.out_width) == (self.height, self.width);
         let fits = self.stride == 1 && centred && same_size && self.taps() > 1;
         let some = self.out_pixels() * channels * outputs > 0;
-        let nr = kernel().for_columns(outputs).nr;
-        let small = self.taps() * channels / W::DEPTHS * nr <= DIRECT_PANEL && channels.is_multiple_of(W::DEPTHS);
-        (fits && some && small).then_some(direct::Shape {
+        (fits && some && channels.is_multiple_of(W::DEPTHS)).then_some(direct::Shape {
             batch: self.batch,
             height: self.height,
             width: self.width,

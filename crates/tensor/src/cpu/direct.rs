@@ -7,15 +7,16 @@
 //! A 3x3 convolution of a picture that was doubled by repeating its pixels reads each of them more than once: it is four 2x2
 //! convolutions of the picture before, one for each place in a block of 2x2 results, with sums of the weights.
 
-use crate::cpu::gemm::Epilogue;
 use crate::cpu::kernel::{Block, Tile, Windows, Word};
 use crate::cpu::pack::Panels;
-use crate::cpu::parallel::zeros;
+use crate::cpu::tile::{Epilogue, Output, Place, put};
 use rayon::prelude::*;
 use std::cell::RefCell;
 
 /// Values of a padded band of rows: it stays in L2 while each panel of weights passes over it.
 const BAND: usize = 1 << 15;
+/// Most words of a panel of weights that one pass reads, again for every tile of a band: they stay in L2 with it.
+const PANEL: usize = 96 << 10;
 /// Fewest pixels of a band: with so many a panel of weights is worth reading.
 const PIXELS: usize = 256;
 
@@ -116,46 +117,149 @@ impl Shape {
         padded.resize(padded.len() + words(more), 0);
     }
 
-    /// The results of a padded band, before the epilogue.
-    fn band<W: Word>(&self, padded: &[W], panels: &Panels<W>, out: &mut [f32]) {
-        let scale = self.kernel.scale();
-        let each = panels.words.len() / scale.pow(2);
-        for (part, words) in panels.words.chunks_exact(each).enumerate() {
-            self.part(padded, panels.block, words, [part / scale, part % scale], out);
-        }
-    }
-
-    /// The results at `(scale · y + down, scale · x + right)`.
-    fn part<W: Word>(&self, padded: &[W], block: &Block, panels: &[W], [down, right]: [usize; 2], out: &mut [f32]) {
-        let (mr, nr) = (block.mr, block.nr);
-        let ([kh, kw], scale, stretch) = (self.kernel.size(), self.kernel.scale(), self.stretch());
-        // Words of a pixel.
+    /// One pass, or several whose weights stay in L2, in panels of `nr` columns.
+    fn passes<W: Word>(&self, nr: usize) -> Vec<Pass> {
+        let [kh, kw] = self.kernel.size();
         let channels = self.channels / W::DEPTHS;
-        let windows = Windows {
+        let whole = Windows {
             segments: kh,
             length: kw * channels,
-            segment_stride: stretch * channels,
+            segment_stride: self.stretch() * channels,
             row_stride: channels,
         };
+        if kh * whole.length <= PANEL / nr {
+            return vec![Pass {
+                windows: whole,
+                depth: 0,
+                start: 0,
+            }];
+        }
+        let parts = whole.length.div_ceil(PANEL / nr);
+        let length = whole.length.div_ceil(parts);
+        let starts = (0..kh).flat_map(|ky| (0..whole.length).step_by(length).map(move |at| (ky, at)));
+        let pass = |(ky, at)| Pass {
+            windows: Windows {
+                segments: 1,
+                length: length.min(whole.length - at),
+                ..whole
+            },
+            depth: ky * whole.length + at,
+            start: ky * whole.segment_stride + at,
+        };
+        starts.map(pass).collect()
+    }
+
+    /// Writes the results of `rows` padded rows, the first of which is number `first_row` of all samples' rows.
+    fn band<W: Word>(
+        &self,
+        padded: &[W],
+        panels: &Panels<W>,
+        [first_row, rows]: [usize; 2],
+        output: &Output,
+        epilogue: &Epilogue,
+    ) {
+        let scale = self.kernel.scale();
+        let nr = panels.block.nr;
+        let (channels, passes) = (self.channels / W::DEPTHS, self.passes::<W>(nr));
+        let depth = self.kernel.size().iter().product::<usize>() * channels;
+        let panels_of_part = self.outputs.div_ceil(nr);
+        for (panel, weights) in panels.words.chunks_exact(depth * nr).enumerate() {
+            let part = panel / panels_of_part;
+            let (down, right) = (part / scale, part % scale);
+            let padded = &padded[(down * self.stretch() + right) * channels..];
+            let results = Results {
+                shape: self,
+                first: ((first_row * scale + down) * scale * self.width + right) * self.outputs,
+                column: panel % panels_of_part * nr,
+            };
+            for (i, pass) in passes.iter().enumerate() {
+                let epilogue = if i + 1 == passes.len() {
+                    epilogue
+                } else {
+                    &Epilogue::NONE
+                };
+                let (padded, weights) = (&padded[pass.start..], &weights[pass.depth * nr..]);
+                results.pass(
+                    &pass.windows,
+                    panels.block,
+                    padded,
+                    weights,
+                    rows,
+                    output,
+                    i > 0,
+                    epilogue,
+                );
+            }
+        }
+    }
+}
+
+/// Part of the depth of a convolution, in words: where it begins in the weights and, for the first pixel, in the padded
+/// picture.
+struct Pass {
+    windows: Windows,
+    depth: usize,
+    start: usize,
+}
+
+/// Where the results of one panel go.
+struct Results<'a> {
+    shape: &'a Shape,
+    /// Place of the first pixel in the output.
+    first: usize,
+    /// First column of the panel.
+    column: usize,
+}
+
+impl Results<'_> {
+    /// The place of the pixel `(y, x)`, and how far it is from the output's start.
+    fn place(&self, y: usize, x: usize, rows: usize, nr: usize, output: &Output) -> (Place, usize) {
+        let (s, scale) = (self.shape, self.shape.kernel.scale());
+        let offset = self.first + scale * (y * scale * s.width + x) * s.outputs + self.column;
+        let place = Place {
+            // SAFETY: the pixel and the column lie inside the output.
+            start: unsafe { output.0.add(offset) },
+            stride: scale * s.outputs,
+            rows,
+            cols: nr.min(s.outputs - self.column),
+        };
+        (place, offset)
+    }
+
+    /// One panel's product over the windows of all places of the band.
+    fn pass<W: Word>(
+        &self,
+        windows: &Windows,
+        block: &Block,
+        padded: &[W],
+        weights: &[W],
+        rows: usize,
+        output: &Output,
+        add: bool,
+        epilogue: &Epilogue,
+    ) {
+        let (width, stretch) = (self.shape.width, self.shape.stretch());
         // Without what follows the last pixel.
-        let places = out.len() / self.results() * stretch - (stretch - self.width);
-        let padded = &padded[(down * stretch + right) * channels..];
+        let places = rows * stretch - (stretch - width);
         let mut tile = Tile::ZERO;
-        for (panel, weights) in panels.chunks_exact(kh * kw * channels * nr).enumerate() {
-            let cols = panel * nr..self.outputs.min((panel + 1) * nr);
-            let (mut y, mut x) = (0, 0);
-            for first in (0..places).step_by(mr) {
-                block.windows(&windows, &padded[first * channels..], weights, &mut tile);
-                for values in tile.0.chunks_exact(nr).take(mr.min(places - first)) {
-                    if x < self.width {
-                        let pixel = (scale * y + down) * scale * self.width + scale * x + right;
-                        let at = pixel * self.outputs;
-                        out[at + cols.start..at + cols.end].copy_from_slice(&values[..cols.len()]);
-                    }
-                    x += 1;
-                    if x == stretch {
-                        (y, x) = (y + 1, 0);
-                    }
+        let (mut y, mut x) = (0, 0);
+        for first in (0..places).step_by(block.mr) {
+            if x < width {
+                self.place(y, x, block.mr.min(width - x), block.nr, output).0.prefetch();
+            }
+            block.windows(windows, &padded[first * windows.row_stride..], weights, &mut tile);
+            let (mut row, end) = (0, block.mr.min(places - first));
+            while row < end {
+                // A run of pixels, or of places at the end of a row.
+                let run = (if x < width { width - x } else { stretch - x }).min(end - row);
+                if x < width {
+                    let (place, offset) = self.place(y, x, run, block.nr, output);
+                    let epilogue = epilogue.within(self.column, offset);
+                    put(&tile.0[row * block.nr..], block.nr, &place, add, &epilogue);
+                }
+                (row, x) = (row + run, x + run);
+                if x == stretch {
+                    (y, x) = (y + 1, 0);
                 }
             }
         }
@@ -170,22 +274,26 @@ pub(crate) fn convolve<W: Word>(s: &Shape, picture: &[f32], panels: &Panels<W>, 
     let (rows, results) = (s.band_rows(), s.results());
     let bands = s.height.div_ceil(rows);
     let sample = s.height * s.width * s.channels;
-    let mut out = zeros(s.batch * s.height * results);
-    let mut rest = out.as_mut_slice();
-    let mut tasks = Vec::with_capacity(s.batch * bands);
-    for (b, first) in (0..s.batch).flat_map(|b| (0..bands).map(move |band| (b, band * rows))) {
-        let (part, behind) = rest.split_at_mut(rows.min(s.height - first) * results);
-        tasks.push((b, first, part));
-        rest = behind;
-    }
-    tasks.into_par_iter().for_each(|(b, first, part)| {
+    let len = s.batch * s.height * results;
+    let mut out = Vec::with_capacity(len);
+    let output = Output(out.as_mut_ptr());
+    (0..s.batch * bands).into_par_iter().for_each(|task| {
+        let (b, first) = (task / bands, task % bands * rows);
+        let rows = rows.min(s.height - first);
         PADDED.with_borrow_mut(|padded| {
             let picture = &picture[b * sample..][..sample];
             // The windows of the last tile may begin behind the last pixel.
-            s.pad::<W>(picture, first, part.len() / results, panels.block.mr, padded);
-            s.band(bytemuck::cast_slice(padded), panels, part);
+            s.pad::<W>(picture, first, rows, panels.block.mr, padded);
+            s.band(
+                bytemuck::cast_slice(padded),
+                panels,
+                [b * s.height + first, rows],
+                &output,
+                epilogue,
+            );
         });
-        epilogue.apply_rows(part, s.outputs, (b * s.height + first) * results);
     });
+    // SAFETY: the bands cover all rows, and the panels all columns; each is written by copying first.
+    unsafe { out.set_len(len) };
     out
 }

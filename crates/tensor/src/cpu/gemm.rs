@@ -2,132 +2,18 @@
 //! register-blocked micro-kernel, chosen at run time. Convolutions come here too: what
 //! they pack as the left matrix is gathered straight from the picture (implicit GEMM).
 
-use crate::Activation;
 use crate::cpu::bf16::{interleave_pairs, pair_depths};
 use crate::cpu::kernel::{self, Pair, Tile, Word, kernel};
-use crate::cpu::math::dispatch;
 use crate::cpu::pack::{Packed, Panels, View, interleave, pack_view};
 use crate::cpu::parallel::zeros;
+use crate::cpu::tile::{Epilogue, Output, Place, put};
 use rayon::prelude::*;
 use std::cell::RefCell;
 use std::ops::Range;
 
 /// Depth of a block in words (a value, or a pair of bf16): `KC × nr` of the right matrix is read again for every tile of
 /// a block of the left one, from L1 or in one stream from L2.
-const KC: usize = 384;
-
-/// What happens to a finished row of the product: `act(row + bias) + residual`.
-#[derive(Clone, Copy)]
-pub(crate) struct Epilogue<'a> {
-    pub bias: Option<&'a [f32]>,
-    pub act: Activation,
-    pub residual: Option<&'a [f32]>,
-}
-
-impl<'a> Epilogue<'a> {
-    pub const NONE: Epilogue<'static> = Epilogue {
-        bias: None,
-        act: Activation::None,
-        residual: None,
-    };
-
-    /// For the columns `first..` of rows that begin at `offset` in the product.
-    fn within(&self, first: usize, offset: usize) -> Epilogue<'a> {
-        Epilogue {
-            bias: self.bias.map(|bias| &bias[first..]),
-            act: self.act,
-            residual: self.residual.map(|residual| &residual[offset..]),
-        }
-    }
-
-    /// On the first `row.len()` columns of row `r` of a product of `stride` columns.
-    #[inline(always)]
-    fn apply(&self, row: &mut [f32], r: usize, stride: usize) {
-        if let Some(bias) = self.bias {
-            for (x, b) in row.iter_mut().zip(bias) {
-                *x += b;
-            }
-        }
-        self.finish(row, r * stride);
-    }
-
-    /// On whole rows of `n` columns, the first of which begins at `offset` in the product.
-    pub fn apply_rows(&self, rows: &mut [f32], n: usize, offset: usize) {
-        if let Some(bias) = self.bias {
-            for row in rows.chunks_exact_mut(n) {
-                for (x, b) in row.iter_mut().zip(bias) {
-                    *x += b;
-                }
-            }
-        }
-        self.finish(rows, offset);
-    }
-
-    #[inline(always)]
-    fn finish(&self, values: &mut [f32], offset: usize) {
-        if self.act != Activation::None {
-            self.act.apply_slice(values);
-        }
-        if let Some(residual) = self.residual {
-            for (x, r) in values.iter_mut().zip(&residual[offset..]) {
-                *x += r;
-            }
-        }
-    }
-}
-
-/// Where a tile goes: the first `cols` values of each of `rows` rows, `stride` apart.
-struct Place {
-    start: *mut f32,
-    stride: usize,
-    rows: usize,
-    cols: usize,
-}
-
-#[inline(always)]
-fn put_body<const FMA: bool>(tile: &[f32], nr: usize, place: &Place, add: bool, epilogue: &Epilogue) {
-    match nr {
-        48 => put_columns::<48>(tile, place, add, epilogue),
-        32 => put_columns::<32>(tile, place, add, epilogue),
-        24 => put_columns::<24>(tile, place, add, epilogue),
-        16 => put_columns::<16>(tile, place, add, epilogue),
-        _ => put_columns::<8>(tile, place, add, epilogue),
-    }
-}
-
-#[inline(always)]
-fn put_columns<const NR: usize>(tile: &[f32], place: &Place, add: bool, epilogue: &Epilogue) {
-    // Most tiles are whole: their loops have a fixed length.
-    if place.cols == NR {
-        put_rows::<NR>(tile, place, NR, add, epilogue);
-    } else {
-        put_rows::<NR>(tile, place, place.cols, add, epilogue);
-    }
-}
-
-#[inline(always)]
-fn put_rows<const NR: usize>(tile: &[f32], place: &Place, cols: usize, add: bool, epilogue: &Epilogue) {
-    for (r, values) in tile.as_chunks::<NR>().0.iter().take(place.rows).enumerate() {
-        let mut row = *values;
-        let row = &mut row[..cols];
-        // SAFETY: a place is made for memory of this many rows and columns that nothing else uses meanwhile; it has been
-        // written before if the tile is to be added.
-        let start = unsafe { place.start.add(r * place.stride) };
-        if add {
-            let before = unsafe { std::slice::from_raw_parts(start, cols) };
-            for (x, y) in row.iter_mut().zip(before) {
-                *x += y;
-            }
-        }
-        epilogue.apply(row, r, place.stride);
-        unsafe { std::ptr::copy_nonoverlapping(row.as_ptr(), start, cols) };
-    }
-}
-
-dispatch! {
-    /// Copies or adds a tile to its place, then applies the epilogue to what is there.
-    fn put(tile: &[f32], nr: usize, place: &Place, add: bool, epilogue: &Epilogue) = put_body
-}
+const KC: usize = 768;
 
 /// The left matrix of a product: packs a block of it into panels of `mr` rows,
 /// `out[(panel · depth + k) · mr + row]`. Rows past the end are zero.
@@ -184,11 +70,6 @@ struct LeftPart {
 thread_local! {
     static LEFT_PART: RefCell<LeftPart> = RefCell::default();
 }
-
-/// The output, shared between tasks that write disjoint parts of it.
-struct Output(*mut f32);
-// SAFETY: every task writes rows × columns that no other task touches.
-unsafe impl Sync for Output {}
 
 /// `epilogue(left[m × k] · right[k × n])`, row-major. Where `right` is bf16, so is `left` while it is multiplied.
 pub(crate) fn gemm(m: usize, n: usize, k: usize, left: &dyn Left, right: &Packed, epilogue: &Epilogue) -> Vec<f32> {
@@ -264,7 +145,9 @@ impl Part {
     ) {
         let (mr, nr) = (self.block.mr, self.block.nr);
         let rows = self.rows.len().next_multiple_of(mr);
-        let step = KC * W::DEPTHS;
+        // Equal depths, of whole words.
+        let words = self.k.div_ceil(W::DEPTHS);
+        let step = words.div_ceil(words.div_ceil(KC)) * W::DEPTHS;
         for k0 in (0..self.k).step_by(step) {
             let ks = k0..self.k.min(k0 + step);
             let depth = ks.len().div_ceil(W::DEPTHS);
@@ -291,7 +174,6 @@ impl Part {
         let mut tile = Tile::ZERO;
         for panel in self.panels.clone() {
             for (t, first_row) in self.rows.clone().step_by(mr).enumerate() {
-                multiply(t, panel, &mut tile.0);
                 let first = panel * nr;
                 let offset = first_row * self.n + first;
                 // SAFETY: these rows and columns lie inside the output and belong to this task alone.
@@ -302,6 +184,8 @@ impl Part {
                     rows: mr.min(self.rows.end - first_row),
                     cols: nr.min(self.n - first),
                 };
+                place.prefetch();
+                multiply(t, panel, &mut tile.0);
                 let epilogue = if ks.end == self.k {
                     epilogue.within(first, offset)
                 } else {

@@ -1,6 +1,7 @@
 use crate::autograd::{is_recording, record};
-use crate::cpu::gemm::{self, Columns, Epilogue, Rows};
+use crate::cpu::gemm::{self, Columns, Rows};
 use crate::cpu::pack::{Packed, pack_right_rows, pack_right_transposed};
+use crate::cpu::tile::Epilogue;
 use crate::device::gpu;
 use crate::{Activation, Param, Tensor, activation, add};
 use rayon::prelude::*;

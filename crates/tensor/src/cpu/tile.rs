@@ -1,0 +1,138 @@
+//! What becomes of a register block of results: the epilogue, and its place in the output.
+
+use crate::Activation;
+use crate::cpu::math::dispatch;
+
+/// The output, shared between tasks that write disjoint parts of it.
+pub(crate) struct Output(pub *mut f32);
+// SAFETY: every task writes rows × columns that no other task touches.
+unsafe impl Sync for Output {}
+
+/// What happens to a finished row of the product: `act(row + bias) + residual`.
+#[derive(Clone, Copy)]
+pub(crate) struct Epilogue<'a> {
+    pub bias: Option<&'a [f32]>,
+    pub act: Activation,
+    pub residual: Option<&'a [f32]>,
+}
+
+impl<'a> Epilogue<'a> {
+    pub const NONE: Epilogue<'static> = Epilogue {
+        bias: None,
+        act: Activation::None,
+        residual: None,
+    };
+
+    /// For the columns `first..` of rows that begin at `offset` in the product.
+    pub fn within(&self, first: usize, offset: usize) -> Epilogue<'a> {
+        Epilogue {
+            bias: self.bias.map(|bias| &bias[first..]),
+            act: self.act,
+            residual: self.residual.map(|residual| &residual[offset..]),
+        }
+    }
+
+    /// Whether there is nothing but a bias, if that.
+    fn is_bias(&self) -> bool {
+        self.act == Activation::None && self.residual.is_none()
+    }
+
+    /// On the first `row.len()` columns of row `r` of a product of `stride` columns.
+    #[inline(always)]
+    pub fn apply(&self, row: &mut [f32], r: usize, stride: usize) {
+        if let Some(bias) = self.bias {
+            for (x, b) in row.iter_mut().zip(bias) {
+                *x += b;
+            }
+        }
+        if self.act != Activation::None {
+            self.act.apply_slice(row);
+        }
+        if let Some(residual) = self.residual {
+            for (x, r) in row.iter_mut().zip(&residual[r * stride..]) {
+                *x += r;
+            }
+        }
+    }
+}
+
+/// Where a tile goes: the first `cols` values of each of `rows` rows, `stride` apart.
+pub(crate) struct Place {
+    pub start: *mut f32,
+    pub stride: usize,
+    pub rows: usize,
+    pub cols: usize,
+}
+
+impl Place {
+    /// Has the cache fetch what will be written while the product is computed.
+    #[inline(always)]
+    pub fn prefetch(&self) {
+        #[cfg(target_arch = "x86_64")]
+        for r in 0..self.rows {
+            for c in (0..self.cols).step_by(16) {
+                // SAFETY: prefetching reads nothing; the place lies inside the output.
+                unsafe {
+                    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+                    _mm_prefetch::<_MM_HINT_T0>(self.start.add(r * self.stride + c).cast());
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn put_body<const FMA: bool>(tile: &[f32], nr: usize, place: &Place, add: bool, epilogue: &Epilogue) {
+    match nr {
+        48 => put_columns::<48>(tile, place, add, epilogue),
+        32 => put_columns::<32>(tile, place, add, epilogue),
+        24 => put_columns::<24>(tile, place, add, epilogue),
+        16 => put_columns::<16>(tile, place, add, epilogue),
+        _ => put_columns::<8>(tile, place, add, epilogue),
+    }
+}
+
+#[inline(always)]
+fn put_columns<const NR: usize>(tile: &[f32], place: &Place, add: bool, epilogue: &Epilogue) {
+    // Most tiles are whole: their loops have a fixed length. Most of these want at most a bias.
+    if place.cols == NR && !add && epilogue.is_bias() {
+        let bias = epilogue
+            .bias
+            .and_then(|bias| bias.first_chunk::<NR>())
+            .unwrap_or(&[0.0; NR]);
+        for (r, values) in tile.as_chunks::<NR>().0.iter().take(place.rows).enumerate() {
+            let sums: [f32; NR] = std::array::from_fn(|i| values[i] + bias[i]);
+            // SAFETY: a place is made for memory of this many rows and columns that nothing else uses meanwhile.
+            let row = unsafe { place.start.add(r * place.stride) };
+            unsafe { row.cast::<[f32; NR]>().write_unaligned(sums) };
+        }
+    } else if place.cols == NR {
+        put_rows::<NR>(tile, place, NR, add, epilogue);
+    } else {
+        put_rows::<NR>(tile, place, place.cols, add, epilogue);
+    }
+}
+
+#[inline(always)]
+fn put_rows<const NR: usize>(tile: &[f32], place: &Place, cols: usize, add: bool, epilogue: &Epilogue) {
+    for (r, values) in tile.as_chunks::<NR>().0.iter().take(place.rows).enumerate() {
+        let mut row = *values;
+        let row = &mut row[..cols];
+        // SAFETY: a place is made for memory of this many rows and columns that nothing else uses meanwhile; it has been
+        // written before if the tile is to be added.
+        let start = unsafe { place.start.add(r * place.stride) };
+        if add {
+            let before = unsafe { std::slice::from_raw_parts(start, cols) };
+            for (x, y) in row.iter_mut().zip(before) {
+                *x += y;
+            }
+        }
+        epilogue.apply(row, r, place.stride);
+        unsafe { std::ptr::copy_nonoverlapping(row.as_ptr(), start, cols) };
+    }
+}
+
+dispatch! {
+    /// Copies or adds a tile to its place, then applies the epilogue to what is there.
+    pub(crate) fn put(tile: &[f32], nr: usize, place: &Place, add: bool, epilogue: &Epilogue) = put_body
+}
