@@ -55,7 +55,17 @@ enum Task {
 #[derive(Subcommand)]
 enum Bench {
     /// GFLOP/s of each op of the engine beside the machine's measured peak
-    Ops,
+    Ops {
+        /// Beside PyTorch and ONNX Runtime, in the same run
+        #[arg(long)]
+        peers: bool,
+        /// A Python that has torch, and onnxruntime and onnx if it shall [default: $PRIMA_PYTHON or python3]
+        #[arg(long)]
+        python: Option<PathBuf>,
+        /// For the bench with peers: --rounds 5 --threads N --only conv,attention --json FILE
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// SDXL and training on an NVIDIA GPU beside PyTorch
     Gpu {
         /// A Python that has torch, diffusers and transformers [default: $PRIMA_PYTHON or python3]
@@ -99,10 +109,9 @@ fn perform(task: Task) -> Result<()> {
             not_run::report(&root, &missing)
         }
         Task::TestGpu => test_gpu(&root),
-        Task::Bench { bench: Bench::Ops } => cargo(
-            &root,
-            &["run", "--release", "-p", "prima-tensor", "--example", "bench_ops"],
-        ),
+        Task::Bench {
+            bench: Bench::Ops { peers, python, args },
+        } => bench_ops(&root, peers, python, &args),
         Task::Bench {
             bench: Bench::Gpu { python, args },
         } => bench_gpu(&root, python, &args),
@@ -151,8 +160,7 @@ fn test_lesser_processors(root: &Path) -> Result<()> {
     for level in ["portable", "avx2", "avx512"] {
         println!("the engine's kernels for {level}, or this processor's if it has less:");
         let tests = ["depthwise", "norm", "pointwise", "products"].map(|test| ["--test", test]);
-        run(Command::new(env!("CARGO"))
-            .current_dir(root)
+        run(cargo_in(root)
             .env("PRIMA_CPU", level)
             .args(["test", "--release", "-p", "prima-tensor", "--lib"])
             .args(tests.as_flattened()))?;
@@ -186,6 +194,25 @@ fn bench_gpu(root: &Path, python: Option<PathBuf>, args: &[String]) -> Result<()
         program.display(),
         script.display()
     );
+    beside_peers(&script, &program, python, &args)
+}
+
+/// Builds the bench of the engine's ops and runs it, alone or beside other engines.
+fn bench_ops(root: &Path, peers: bool, python: Option<PathBuf>, args: &[String]) -> Result<()> {
+    cargo(
+        root,
+        &["build", "--release", "-p", "prima-tensor", "--example", "bench_ops"],
+    )?;
+    let program = target(root).join("release/examples/bench_ops");
+    if peers {
+        beside_peers(&root.join("bench/ops/bench.py"), &program, python, args)
+    } else {
+        run(&mut Command::new(program))
+    }
+}
+
+/// Runs a script that measures a program beside others.
+fn beside_peers(script: &Path, program: &Path, python: Option<PathBuf>, args: &[String]) -> Result<()> {
     let mut command = Command::new(python_or_default(python));
     command.arg(script).arg("--prima").arg(program).args(args);
     let line = describe(&command);
@@ -206,11 +233,13 @@ fn python_or_default(given: Option<PathBuf>) -> PathBuf {
 
 /// Runs cargo in the workspace root; its output goes to the terminal.
 fn cargo(root: &Path, args: &[&str]) -> Result<()> {
-    run(
-        Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-            .current_dir(root)
-            .args(args),
-    )
+    run(cargo_in(root).args(args))
+}
+
+fn cargo_in(root: &Path) -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(root);
+    cargo
 }
 
 fn run(command: &mut Command) -> Result<()> {

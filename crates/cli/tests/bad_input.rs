@@ -54,6 +54,22 @@ fn impossible_counts_and_scales_are_refused() {
 }
 
 #[test]
+fn an_unknown_kind_of_processor_is_refused_with_the_known_ones() {
+    let folder = folder("processor");
+    let mut prima = std::process::Command::new(env!("CARGO_BIN_EXE_prima"));
+    prima
+        .current_dir(&folder)
+        .args(["paint", "a cat"])
+        .env("PRIMA_CPU", "abacus");
+    refused(
+        &folder,
+        &prima.output().unwrap(),
+        2,
+        &["abacus", "PRIMA_CPU", "portable, avx2"],
+    );
+}
+
+#[test]
 fn more_layers_than_there_are_cannot_be_skipped() {
     misuse("clip-skip", &["--clip-skip", "3"], &["clip_skip 3", "0 to 2"]);
 }
