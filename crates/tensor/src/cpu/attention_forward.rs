@@ -10,7 +10,7 @@ use crate::cpu::attention::Shape;
 use crate::cpu::kernel::{Block, Pair, Word, kernel};
 use crate::cpu::math::{dispatch, exp2, exp2_rough, mul_add};
 use crate::cpu::pack::{Aligned, interleave};
-use crate::cpu::parallel::Disjoint;
+use crate::cpu::parallel::{Disjoint, for_tasks};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -41,9 +41,9 @@ pub(crate) fn forward<W: Weight>(s: &Shape, q: &Tensor, k: &Tensor, v: &Tensor) 
     let new = || Workspace::new(s, block);
     if s.queries * s.keys <= SMALL {
         // Packing and attending are one task of a head: waking threads twice would cost more than it gains.
-        (0..heads).into_par_iter().for_each_init(new, |work, bh| {
-            let head = pack(bh);
-            starts.clone().for_each(|first| attend(work, &head, bh, first));
+        for_tasks(heads, 2 * heads * s.queries * s.keys * s.dim, |bh| {
+            let (head, mut work) = (pack(bh), new());
+            starts.clone().for_each(|first| attend(&mut work, &head, bh, first));
         });
     } else {
         let packed: Vec<Head<W>> = (0..heads).into_par_iter().map(pack).collect();

@@ -9,8 +9,8 @@
 
 use crate::cpu::kernel::{Block, Tile, Windows, Word};
 use crate::cpu::pack::Panels;
+use crate::cpu::parallel::for_tasks;
 use crate::cpu::tile::{Epilogue, Output, Place, put};
-use rayon::prelude::*;
 use std::cell::RefCell;
 
 /// Values of a padded band of rows: it stays in L2 while each panel of weights passes over it.
@@ -277,7 +277,8 @@ pub(crate) fn convolve<W: Word>(s: &Shape, picture: &[f32], panels: &Panels<W>, 
     let len = s.batch * s.height * results;
     let mut out = Vec::with_capacity(len);
     let output = Output(out.as_mut_ptr());
-    (0..s.batch * bands).into_par_iter().for_each(|task| {
+    let multiply_adds = s.batch * s.height * results * s.channels * s.kernel.size().iter().product::<usize>();
+    for_tasks(s.batch * bands, multiply_adds, |task| {
         let (b, first) = (task / bands, task % bands * rows);
         let rows = rows.min(s.height - first);
         PADDED.with_borrow_mut(|padded| {

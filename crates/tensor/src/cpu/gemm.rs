@@ -5,9 +5,8 @@
 use crate::cpu::bf16::{interleave_pairs, pair_depths};
 use crate::cpu::kernel::{self, Pair, Tile, Word, kernel};
 use crate::cpu::pack::{Packed, Panels, View, interleave, pack_view};
-use crate::cpu::parallel::zeros;
+use crate::cpu::parallel::{for_tasks, zeros};
 use crate::cpu::tile::{Epilogue, Output, Place, put};
-use rayon::prelude::*;
 use std::cell::RefCell;
 use std::ops::Range;
 
@@ -108,7 +107,7 @@ fn gemm_words<W: LeftWord>(
     let panels_per_task = panels.div_ceil(wanted.min(panels)).max(1);
     let column_parts = panels.div_ceil(panels_per_task);
     let output = Output(out.as_mut_ptr());
-    (0..row_parts * column_parts).into_par_iter().for_each(|task| {
+    for_tasks(row_parts * column_parts, m * n * k, |task| {
         let rows = (task / column_parts) * mc..m.min((task / column_parts + 1) * mc);
         let first = (task % column_parts) * panels_per_task;
         let part = Part {

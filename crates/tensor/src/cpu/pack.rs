@@ -123,11 +123,24 @@ pub(crate) fn pack_panels(
 
 /// Packs a row-major right matrix `[k, n]`.
 pub(crate) fn pack_right_rows(b: &[f32], n: usize, k: usize) -> Panels<f32> {
-    pack_right(n, k, |cols, nr, panel| {
-        for (row, out) in b.chunks_exact(n).zip(panel.chunks_exact_mut(nr)) {
-            out[..cols.len()].copy_from_slice(&row[cols.clone()]);
+    pack_right(n, k, |cols, nr, panel| match (cols.len(), nr) {
+        // Whole panels: a call of memcpy for so few values costs more than the copy.
+        (48, 48) => copy_columns::<48>(b, n, cols.start, panel),
+        (32, 32) => copy_columns::<32>(b, n, cols.start, panel),
+        (16, 16) => copy_columns::<16>(b, n, cols.start, panel),
+        _ => {
+            for (row, out) in b.chunks_exact(n).zip(panel.chunks_exact_mut(nr)) {
+                out[..cols.len()].copy_from_slice(&row[cols.clone()]);
+            }
         }
     })
+}
+
+/// `N` columns of a row-major matrix of `n`.
+fn copy_columns<const N: usize>(b: &[f32], n: usize, first: usize, out: &mut [f32]) {
+    for (row, out) in b.chunks_exact(n).zip(out.as_chunks_mut::<N>().0) {
+        out.copy_from_slice(&row[first..first + N]);
+    }
 }
 
 /// Packs the transpose of a row-major matrix `[n, k]`: linear weights `[out, in]`.

@@ -42,6 +42,18 @@ pub(crate) fn map_tasks<T: Send>(tasks: usize, values: usize, f: impl Fn(usize) 
     }
 }
 
+/// Below so many multiply-adds a product takes less time than waking a thread for half of it saves.
+const PARALLEL_PRODUCT: usize = 1 << 20;
+
+/// `f(task)` for each task; in parallel if the products behind them, in multiply-adds, are large.
+pub(crate) fn for_tasks(tasks: usize, multiply_adds: usize, f: impl Fn(usize) + Sync + Send) {
+    if multiply_adds < PARALLEL_PRODUCT {
+        (0..tasks).for_each(f);
+    } else {
+        (0..tasks).into_par_iter().for_each(f);
+    }
+}
+
 /// `len` zeros, written in parallel when there are many: clearing memory is a fair part of an op's time.
 pub(crate) fn zeros(len: usize) -> Vec<f32> {
     if len < PARALLEL_FROM {
