@@ -194,7 +194,7 @@ fn bench_gpu(root: &Path, python: Option<PathBuf>, args: &[String]) -> Result<()
         program.display(),
         script.display()
     );
-    beside_peers(&script, &program, python, &args)
+    beside_peers(&script, &program, python, args)
 }
 
 /// Builds the bench of the engine's ops and runs it, alone or beside other engines.

@@ -80,12 +80,15 @@ fn param(shape: &[usize], dtype: DType) -> Param {
     param
 }
 
-/// Median seconds of one call.
+/// Median seconds of one call: of at least five, for a second, after a fifth of one.
 fn median_seconds(mut f: impl FnMut()) -> f64 {
-    f();
+    let start = Instant::now();
+    while start.elapsed().as_secs_f64() < 0.2 {
+        f();
+    }
     let start = Instant::now();
     let mut times = Vec::new();
-    while times.len() < 5 || (start.elapsed().as_secs_f64() < 1.0 && times.len() < 50) {
+    while times.len() < 5 || start.elapsed().as_secs_f64() < 1.0 {
         let t = Instant::now();
         f();
         times.push(t.elapsed().as_secs_f64());
