@@ -165,7 +165,7 @@ function paintJob() {
   const job = { request, frame: (frame, sent) => received(frame, sent, settings) };
   if (view !== "sketch") return job;
   if (!sketchImage) return null;
-  request.strength = settings.strength;
+  if (settings.strength !== null) request.strength = settings.strength;
   return { ...job, image: sketchImage };
 }
 

@@ -136,8 +136,9 @@ export class Panel {
     const guidance = settings.guidance_scale ?? model?.guidance_scale;
     value("guidance", guidance);
     html("guidance-value").textContent = String(guidance ?? "");
-    value("strength", settings.strength);
-    html("strength-value").textContent = settings.strength.toFixed(2);
+    const strength = settings.strength ?? model?.strength;
+    value("strength", strength);
+    html("strength-value").textContent = strength?.toFixed(2) ?? "";
     const negative = byId("negative", HTMLTextAreaElement);
     if (negative.value !== settings.negative_prompt) negative.value = settings.negative_prompt;
     const size = `${settings.width ?? model?.width}x${settings.height ?? model?.height}`;

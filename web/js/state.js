@@ -13,7 +13,7 @@ export const DEFAULTS = Object.freeze({
   guidance_scale: null,
   width: null,
   height: null,
-  strength: 0.6,
+  strength: null,
 });
 
 /** Where a change came from: typing keeps the caret alone, everything else rewrites the fields. */

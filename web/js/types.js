@@ -10,7 +10,7 @@
  * @property {number | null} guidance_scale
  * @property {number | null} width
  * @property {number | null} height
- * @property {number} strength
+ * @property {number | null} strength
  */
 
 /**
@@ -21,6 +21,7 @@
  * @property {number} size_multiple
  * @property {number} num_inference_steps
  * @property {number} guidance_scale
+ * @property {number} strength
  * @property {boolean} uses_guidance
  * @property {string[]} styles
  * @property {string[]} schedulers

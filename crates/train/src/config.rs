@@ -270,6 +270,9 @@ pub struct ExportStage {
     /// Classifier-free guidance that the network is sampled with; none where absent.
     #[serde(default)]
     pub guidance_scale: Option<f64>,
+    /// How much of a picture that is given is painted anew unless told otherwise; prima's own choice where absent.
+    #[serde(default)]
+    pub strength: Option<f64>,
     /// Explicit timesteps by step count, for `prima.json`.
     #[serde(default)]
     pub timesteps: BTreeMap<usize, Vec<f64>>,

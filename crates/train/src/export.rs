@@ -124,7 +124,7 @@ fn scheduler(lcm: bool) -> Value {
 /// The model's own defaults, for `prima`.
 fn settings(config: &TrainConfig, lcm: bool) -> Value {
     let [height, width] = crate::objectives::picture_size(config);
-    json!({
+    let mut settings = json!({
         "name": config.export.name,
         "num_inference_steps": config.export.num_inference_steps,
         "guidance_scale": match config.export.guidance_scale {
@@ -136,7 +136,11 @@ fn settings(config: &TrainConfig, lcm: bool) -> Value {
         "height": height as usize,
         "guidance_free": config.export.guidance_scale.is_none_or(|scale| scale <= 1.0),
         "timesteps": config.export.timesteps,
-    })
+    });
+    if let Some(strength) = config.export.strength {
+        settings["strength"] = json!(strength);
+    }
+    settings
 }
 
 /// The tokenizer's files, with the text encoders' length.

@@ -5,7 +5,7 @@ use crate::cpu::bf16::interleave_pairs;
 use crate::cpu::direct;
 use crate::cpu::gemm::{self, Left, pairs_of_values};
 use crate::cpu::kernel::{Pair, Word, kernel};
-use crate::cpu::pack::{Packed, Panels, interleave, pack_panels, pack_right, pack_right_rows};
+use crate::cpu::pack::{Packed, Panels, copy_few, interleave, pack_panels, pack_right, pack_right_rows};
 use crate::cpu::parallel::zeros;
 use crate::cpu::tile::Epilogue;
 use crate::cuda::ConvolutionSizes;
@@ -471,22 +471,6 @@ fn parts(start: usize, len: usize, mr: usize) -> Vec<Part> {
         parts.push(part);
     }
     parts
-}
-
-/// Copies up to a register row of values. A call of memcpy for so few costs more than the copy.
-#[inline(always)]
-fn copy_few(from: &[f32], to: &mut [f32]) {
-    match from.len() {
-        12 => to[..12].copy_from_slice(&from[..12]),
-        8 => to[..8].copy_from_slice(&from[..8]),
-        6 => to[..6].copy_from_slice(&from[..6]),
-        4 => to[..4].copy_from_slice(&from[..4]),
-        _ => {
-            for (to, from) in to.iter_mut().zip(from) {
-                *to = *from;
-            }
-        }
-    }
 }
 
 pub(crate) fn grad_weight(s: &Shape, g: &Tensor, x: &Tensor) -> Tensor {

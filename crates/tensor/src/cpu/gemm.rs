@@ -4,7 +4,7 @@
 
 use crate::cpu::bf16::{interleave_pairs, pair_depths};
 use crate::cpu::kernel::{self, Pair, Tile, Word, kernel};
-use crate::cpu::pack::{Packed, Panels, View, interleave, pack_view};
+use crate::cpu::pack::{Packed, Panels, View, copy_few, interleave, pack_view};
 use crate::cpu::parallel::{for_tasks, zeros};
 use crate::cpu::tile::{Epilogue, Output, Place, put};
 use std::cell::RefCell;
@@ -242,7 +242,7 @@ impl Left for Columns<'_> {
             let first = rows.start + p * mr;
             let len = mr.min(rows.end - first);
             for (k, o) in ks.clone().zip(panel.chunks_exact_mut(mr)) {
-                o[..len].copy_from_slice(&self.data[k * self.m + first..][..len]);
+                copy_few(&self.data[k * self.m + first..][..len], o);
                 o[len..].fill(0.0);
             }
         }

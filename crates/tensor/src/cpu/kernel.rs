@@ -155,7 +155,7 @@ const fn portable<const MR: usize, const NR: usize>() -> Block {
     }
 }
 
-/// `V` vectors in each of `MR` rows. Two registers hold factors of each side, or four where there are three vectors.
+/// `V` vectors in each of `MR` rows.
 #[cfg(target_arch = "x86_64")]
 const fn avx2<const MR: usize, const V: usize>() -> Block {
     const fn forms<P: Product, const MR: usize, const V: usize>() -> Forms {

@@ -123,23 +123,41 @@ pub(crate) fn pack_panels(
 
 /// Packs a row-major right matrix `[k, n]`.
 pub(crate) fn pack_right_rows(b: &[f32], n: usize, k: usize) -> Panels<f32> {
-    pack_right(n, k, |cols, nr, panel| match (cols.len(), nr) {
-        // Whole panels: a call of memcpy for so few values costs more than the copy.
-        (48, 48) => copy_columns::<48>(b, n, cols.start, panel),
-        (32, 32) => copy_columns::<32>(b, n, cols.start, panel),
-        (16, 16) => copy_columns::<16>(b, n, cols.start, panel),
-        _ => {
-            for (row, out) in b.chunks_exact(n).zip(panel.chunks_exact_mut(nr)) {
-                out[..cols.len()].copy_from_slice(&row[cols.clone()]);
-            }
+    pack_right(n, k, |cols, nr, panel| {
+        for (row, out) in b.chunks_exact(n).zip(panel.chunks_exact_mut(nr)) {
+            copy_few(&row[cols.clone()], out);
         }
     })
 }
 
-/// `N` columns of a row-major matrix of `n`.
-fn copy_columns<const N: usize>(b: &[f32], n: usize, first: usize, out: &mut [f32]) {
-    for (row, out) in b.chunks_exact(n).zip(out.as_chunks_mut::<N>().0) {
-        out.copy_from_slice(&row[first..first + N]);
+/// Copies a few values to the start of `to`: a call of memcpy for a register row costs more than the copy.
+#[inline(always)]
+pub(crate) fn copy_few(from: &[f32], to: &mut [f32]) {
+    let to = &mut to[..from.len()];
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_mm_loadu_ps, _mm_storeu_ps};
+        /// Vectors of four, one after the other. Of a loop the compiler would make the call again.
+        macro_rules! copy_vectors {
+            ($($vector:literal)*) => {
+                // SAFETY: SSE is part of every x86-64; both slices have the values of the match below.
+                unsafe {
+                    $(_mm_storeu_ps(to.as_mut_ptr().add(4 * $vector), _mm_loadu_ps(from.as_ptr().add(4 * $vector)));)*
+                }
+            };
+        }
+        match from.len() {
+            4 => return copy_vectors!(0),
+            8 => return copy_vectors!(0 1),
+            12 => return copy_vectors!(0 1 2),
+            16 => return copy_vectors!(0 1 2 3),
+            32 => return copy_vectors!(0 1 2 3 4 5 6 7),
+            48 => return copy_vectors!(0 1 2 3 4 5 6 7 8 9 10 11),
+            _ => {}
+        }
+    }
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = *from;
     }
 }
 
@@ -262,7 +280,7 @@ pub(crate) fn pack_view(a: &View, m: usize, k: usize, width: usize, out: &mut Ve
         let rows = width.min(m - p * width);
         if a.row_stride == 1 {
             for (kk, o) in panel.chunks_exact_mut(width).enumerate() {
-                o[..rows].copy_from_slice(&a.data[kk * a.col_stride + p * width..][..rows]);
+                copy_few(&a.data[kk * a.col_stride + p * width..][..rows], o);
             }
         } else if a.col_stride == 1 {
             let strips: [&[f32]; MAX_WIDTH] = std::array::from_fn(|r| {
