@@ -7,10 +7,11 @@
 
 use crate::Tensor;
 use crate::cpu::attention::Shape;
-use crate::cpu::kernel::{Block, Pair, Word, kernel};
+use crate::cpu::bf16::HIGH;
+use crate::cpu::kernel::{Block, MAX_WIDTH, Pair, Word, kernel};
 use crate::cpu::math::{dispatch, exp2, exp2_rough, mul_add};
 use crate::cpu::pack::{Aligned, interleave};
-use crate::cpu::parallel::{Disjoint, for_tasks};
+use crate::cpu::parallel::{Output, for_tasks};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -18,7 +19,7 @@ use std::ops::Range;
 const PANELS: usize = 4;
 /// Up to so many scores a head is one task.
 const SMALL: usize = 1 << 17;
-/// Keys of a block: whole register rows of every kernel, and pairs. The scores of one panel stay in L1.
+/// Keys of a block: whole register rows of every kernel, and pairs. The scores of one panel nearly fit L1.
 const KEY_BLOCK: usize = 192;
 
 /// `softmax(q kᵀ / sqrt(D)) v`, and per (sample, query, head) the log of the sum of exponentials. In pairs q, k, v and the
@@ -32,7 +33,7 @@ pub(crate) fn forward<W: Weight>(s: &Shape, q: &Tensor, k: &Tensor, v: &Tensor) 
     let heads = s.batch * s.heads;
     let pack = |bh| Head::pack(s, block, k, v, bh / s.heads, bh % s.heads);
     let (mut out, mut log_sums) = (vec![0.0; q.numel()], vec![0.0; heads * s.queries]);
-    let output = (Disjoint::new(&mut out), Disjoint::new(&mut log_sums));
+    let output = (Output::of(&mut out), Output::of(&mut log_sums));
     let attend = |work: &mut Workspace<W>, head: &Head<W>, bh: usize, first: usize| {
         work.attend(s, head, q, bh, first..s.queries.min(first + PANELS * block.nr));
         work.finish(s, bh, first, &output);
@@ -115,12 +116,10 @@ struct Workspace<W: 'static> {
 /// block scaled the earlier ones by.
 #[derive(Clone)]
 pub(crate) struct Running {
-    top: [f32; MAX_NR],
-    total: [f32; MAX_NR],
-    correction: [f32; MAX_NR],
+    top: [f32; MAX_WIDTH],
+    total: [f32; MAX_WIDTH],
+    correction: [f32; MAX_WIDTH],
 }
-
-const MAX_NR: usize = 48;
 
 impl<W: Weight> Workspace<W> {
     fn new(s: &Shape, block: &'static Block) -> Self {
@@ -147,9 +146,9 @@ impl<W: Weight> Workspace<W> {
         self.softmax.resize(
             rows.len().div_ceil(nr),
             Running {
-                top: [f32::NEG_INFINITY; MAX_NR],
-                total: [0.0; MAX_NR],
-                correction: [0.0; MAX_NR],
+                top: [f32::NEG_INFINITY; MAX_WIDTH],
+                total: [0.0; MAX_WIDTH],
+                correction: [0.0; MAX_WIDTH],
             },
         );
         for key0 in (0..s.visible(rows.end - 1, 0, s.keys)).step_by(KEY_BLOCK) {
@@ -198,7 +197,7 @@ impl<W: Weight> Workspace<W> {
 
     /// Divides by the sums of the weights, turns the panels `[D][nr]` into rows `[D]` and puts these, and the log of the
     /// sums, in their place.
-    fn finish(&mut self, s: &Shape, bh: usize, first: usize, (out, log_sums): &(Disjoint, Disjoint)) {
+    fn finish(&mut self, s: &Shape, bh: usize, first: usize, (out, log_sums): &(Output, Output)) {
         let (b, h, nr, dims) = (
             bh / s.heads,
             bh % s.heads,
@@ -283,7 +282,6 @@ impl Weight for Pair {
         scale: f32,
         top: &[f32; L],
     ) -> [f32; L] {
-        const HIGH: u32 = 0xffff_0000;
         // Half away from zero: ties are rare enough.
         let rounded = |score: f32, top: f32| {
             let weight = exp2_rough::<FMA>(mul_add::<FMA>(score, scale, -top));
@@ -376,7 +374,7 @@ fn softmax_lanes<const FMA: bool, const L: usize, W: Weight>(
 }
 
 #[inline(always)]
-fn accumulate_body<const FMA: bool>(sums: &mut [f32], product: &[f32], nr: usize, correction: &[f32; MAX_NR]) {
+fn accumulate_body<const FMA: bool>(sums: &mut [f32], product: &[f32], nr: usize, correction: &[f32; MAX_WIDTH]) {
     if nr.is_multiple_of(16) {
         accumulate_lanes::<FMA, 16>(sums, product, nr, correction);
     } else {
@@ -389,7 +387,7 @@ fn accumulate_lanes<const FMA: bool, const L: usize>(
     sums: &mut [f32],
     product: &[f32],
     nr: usize,
-    correction: &[f32; MAX_NR],
+    correction: &[f32; MAX_WIDTH],
 ) {
     for (sums, product) in sums.chunks_exact_mut(nr).zip(product.chunks_exact(nr)) {
         let vectors = sums.as_chunks_mut::<L>().0.iter_mut().zip(product.as_chunks::<L>().0);
@@ -403,7 +401,7 @@ fn accumulate_lanes<const FMA: bool, const L: usize>(
 
 dispatch! {
     /// `sums = sums · correction + product`, each `[D][nr]`, column by column.
-    fn accumulate(sums: &mut [f32], product: &[f32], nr: usize, correction: &[f32; MAX_NR]) = accumulate_body
+    fn accumulate(sums: &mut [f32], product: &[f32], nr: usize, correction: &[f32; MAX_WIDTH]) = accumulate_body
 }
 
 #[cfg(test)]

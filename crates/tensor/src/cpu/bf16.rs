@@ -4,10 +4,13 @@ use crate::cpu::kernel::MAX_WIDTH;
 use crate::cpu::math::dispatch;
 use crate::cpu::pack::interleave;
 
+/// The half of a word that is a bf16 as the f32 it stands for.
+pub(crate) const HIGH: u32 = 0xffff_0000;
+
 /// Two values, rounded, in the halves of a word.
 #[inline(always)]
 fn pair(even: f32, odd: f32) -> u32 {
-    rounded(even) >> 16 | rounded(odd) & 0xffff_0000
+    rounded(even) >> 16 | rounded(odd) & HIGH
 }
 
 /// The bf16 nearest to `x`, ties to even, in the high half; below it is what was cut off. Without a branch for NaN, of

@@ -9,8 +9,8 @@
 
 use crate::cpu::kernel::{Block, Tile, Windows, Word};
 use crate::cpu::pack::Panels;
-use crate::cpu::parallel::for_tasks;
-use crate::cpu::tile::{Epilogue, Output, Place, put};
+use crate::cpu::parallel::{Output, for_tasks};
+use crate::cpu::tile::{Epilogue, Place, put};
 use std::cell::RefCell;
 
 /// Values of a padded band of rows: it stays in L2 while each panel of weights passes over it.
@@ -169,26 +169,16 @@ impl Shape {
             let padded = &padded[(down * self.stretch() + right) * channels..];
             let results = Results {
                 shape: self,
+                output,
+                block: panels.block,
                 first: ((first_row * scale + down) * scale * self.width + right) * self.outputs,
                 column: panel % panels_of_part * nr,
             };
             for (i, pass) in passes.iter().enumerate() {
-                let epilogue = if i + 1 == passes.len() {
-                    epilogue
-                } else {
-                    &Epilogue::NONE
-                };
+                let last = i + 1 == passes.len();
+                let epilogue = if last { epilogue } else { &Epilogue::NONE };
                 let (padded, weights) = (&padded[pass.start..], &weights[pass.depth * nr..]);
-                results.pass(
-                    &pass.windows,
-                    panels.block,
-                    padded,
-                    weights,
-                    rows,
-                    output,
-                    i > 0,
-                    epilogue,
-                );
+                results.pass(&pass.windows, padded, weights, rows, i > 0, epilogue);
             }
         }
     }
@@ -205,6 +195,8 @@ struct Pass {
 /// Where the results of one panel go.
 struct Results<'a> {
     shape: &'a Shape,
+    output: &'a Output<'a>,
+    block: &'a Block,
     /// Place of the first pixel in the output.
     first: usize,
     /// First column of the panel.
@@ -213,15 +205,14 @@ struct Results<'a> {
 
 impl Results<'_> {
     /// The place of the pixel `(y, x)`, and how far it is from the output's start.
-    fn place(&self, y: usize, x: usize, rows: usize, nr: usize, output: &Output) -> (Place, usize) {
+    fn place(&self, y: usize, x: usize, rows: usize) -> (Place, usize) {
         let (s, scale) = (self.shape, self.shape.kernel.scale());
         let offset = self.first + scale * (y * scale * s.width + x) * s.outputs + self.column;
         let place = Place {
-            // SAFETY: the pixel and the column lie inside the output.
-            start: unsafe { output.0.add(offset) },
+            start: self.output.at(offset),
             stride: scale * s.outputs,
             rows,
-            cols: nr.min(s.outputs - self.column),
+            cols: self.block.nr.min(s.outputs - self.column),
         };
         (place, offset)
     }
@@ -230,22 +221,20 @@ impl Results<'_> {
     fn pass<W: Word>(
         &self,
         windows: &Windows,
-        block: &Block,
         padded: &[W],
         weights: &[W],
         rows: usize,
-        output: &Output,
         add: bool,
         epilogue: &Epilogue,
     ) {
-        let (width, stretch) = (self.shape.width, self.shape.stretch());
+        let (block, width, stretch) = (self.block, self.shape.width, self.shape.stretch());
         // Without what follows the last pixel.
         let places = rows * stretch - (stretch - width);
         let mut tile = Tile::ZERO;
         let (mut y, mut x) = (0, 0);
         for first in (0..places).step_by(block.mr) {
             if x < width {
-                self.place(y, x, block.mr.min(width - x), block.nr, output).0.prefetch();
+                self.place(y, x, block.mr.min(width - x)).0.prefetch();
             }
             block.windows(windows, &padded[first * windows.row_stride..], weights, &mut tile);
             let (mut row, end) = (0, block.mr.min(places - first));
@@ -253,7 +242,7 @@ impl Results<'_> {
                 // A run of pixels, or of places at the end of a row.
                 let run = (if x < width { width - x } else { stretch - x }).min(end - row);
                 if x < width {
-                    let (place, offset) = self.place(y, x, run, block.nr, output);
+                    let (place, offset) = self.place(y, x, run);
                     let epilogue = epilogue.within(self.column, offset);
                     put(&tile.0[row * block.nr..], block.nr, &place, add, &epilogue);
                 }
@@ -276,7 +265,7 @@ pub(crate) fn convolve<W: Word>(s: &Shape, picture: &[f32], panels: &Panels<W>, 
     let sample = s.height * s.width * s.channels;
     let len = s.batch * s.height * results;
     let mut out = Vec::with_capacity(len);
-    let output = Output(out.as_mut_ptr());
+    let output = Output::of(&mut out);
     let multiply_adds = s.batch * s.height * results * s.channels * s.kernel.size().iter().product::<usize>();
     for_tasks(s.batch * bands, multiply_adds, |task| {
         let (b, first) = (task / bands, task % bands * rows);

@@ -5,8 +5,8 @@
 use crate::cpu::bf16::{interleave_pairs, pair_depths};
 use crate::cpu::kernel::{self, Pair, Tile, Word, kernel};
 use crate::cpu::pack::{Packed, Panels, View, copy_few, interleave, pack_view};
-use crate::cpu::parallel::{for_tasks, zeros};
-use crate::cpu::tile::{Epilogue, Output, Place, put};
+use crate::cpu::parallel::{Output, for_tasks, zeros};
+use crate::cpu::tile::{Epilogue, Place, put};
 use std::cell::RefCell;
 use std::ops::Range;
 
@@ -106,7 +106,7 @@ fn gemm_words<W: LeftWord>(
     let wanted = (4 * rayon::current_num_threads()).div_ceil(row_parts);
     let panels_per_task = panels.div_ceil(wanted.min(panels)).max(1);
     let column_parts = panels.div_ceil(panels_per_task);
-    let output = Output(out.as_mut_ptr());
+    let output = Output::of(&mut out);
     for_tasks(row_parts * column_parts, m * n * k, |task| {
         let rows = (task / column_parts) * mc..m.min((task / column_parts + 1) * mc);
         let first = (task % column_parts) * panels_per_task;
@@ -175,10 +175,9 @@ impl Part {
             for (t, first_row) in self.rows.clone().step_by(mr).enumerate() {
                 let first = panel * nr;
                 let offset = first_row * self.n + first;
-                // SAFETY: these rows and columns lie inside the output and belong to this task alone.
-                let start = unsafe { output.0.add(offset) };
+                // These rows and columns belong to this task alone.
                 let place = Place {
-                    start,
+                    start: output.at(offset),
                     stride: self.n,
                     rows: mr.min(self.rows.end - first_row),
                     cols: nr.min(self.n - first),

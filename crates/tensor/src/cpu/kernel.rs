@@ -6,9 +6,7 @@ pub(crate) use crate::cpu::micro_kernel::Windows;
 use crate::cpu::micro_kernel::x86::{
     Pairs, packed_256, packed_512, packed_512_bf16, windows_256, windows_512, windows_512_bf16,
 };
-use crate::cpu::micro_kernel::{
-    PackedKernel, Product, Single, Widened, WindowKernel, portable_packed, portable_windows,
-};
+use crate::cpu::micro_kernel::{PackedKernel, Single, Widened, WindowKernel, portable_packed, portable_windows};
 use crate::cpu::{bf16, pack};
 
 /// Two values of bf16, the first in the low half.
@@ -140,53 +138,30 @@ impl Kernel {
     }
 }
 
-const fn portable<const MR: usize, const NR: usize>() -> Block {
-    const fn forms<P: Product, const MR: usize, const NR: usize>() -> Forms {
-        Forms {
-            packed: portable_packed::<P, MR, NR>,
-            windows: portable_windows::<P, MR, NR>,
+/// Defines a block of `MR` rows of `V` vectors of some lanes.
+macro_rules! block {
+    ($(#[$meta:meta])* $name:ident: $lanes:literal, $packed:ident, $windows:ident) => {
+        $(#[$meta])*
+        const fn $name<const MR: usize, const V: usize>() -> Block {
+            Block {
+                mr: MR,
+                nr: V * $lanes,
+                single: Forms {
+                    packed: $packed::<Single, MR, V>,
+                    windows: $windows::<Single, MR, V>,
+                },
+                pairs: Forms {
+                    packed: $packed::<Widened, MR, V>,
+                    windows: $windows::<Widened, MR, V>,
+                },
+            }
         }
-    }
-    Block {
-        mr: MR,
-        nr: NR,
-        single: forms::<Single, MR, NR>(),
-        pairs: forms::<Widened, MR, NR>(),
-    }
+    };
 }
 
-/// `V` vectors in each of `MR` rows.
-#[cfg(target_arch = "x86_64")]
-const fn avx2<const MR: usize, const V: usize>() -> Block {
-    const fn forms<P: Product, const MR: usize, const V: usize>() -> Forms {
-        Forms {
-            packed: packed_256::<P, MR, V>,
-            windows: windows_256::<P, MR, V>,
-        }
-    }
-    Block {
-        mr: MR,
-        nr: V * 8,
-        single: forms::<Single, MR, V>(),
-        pairs: forms::<Widened, MR, V>(),
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-const fn avx512<const MR: usize, const V: usize>() -> Block {
-    const fn forms<P: Product, const MR: usize, const V: usize>() -> Forms {
-        Forms {
-            packed: packed_512::<P, MR, V>,
-            windows: windows_512::<P, MR, V>,
-        }
-    }
-    Block {
-        mr: MR,
-        nr: V * 16,
-        single: forms::<Single, MR, V>(),
-        pairs: forms::<Widened, MR, V>(),
-    }
-}
+block!(portable: 1, portable_packed, portable_windows);
+block!(#[cfg(target_arch = "x86_64")] avx2: 8, packed_256, windows_256);
+block!(#[cfg(target_arch = "x86_64")] avx512: 16, packed_512, windows_512);
 
 #[cfg(target_arch = "x86_64")]
 const fn avx512_bf16<const MR: usize, const V: usize>() -> Block {

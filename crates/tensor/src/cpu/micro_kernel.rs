@@ -1,6 +1,8 @@
 //! The loops in registers under every product of matrices: one for each width of vectors, for what a word of the panels
 //! holds (an f32, or a pair of bf16), and for the shape of the register block.
 
+use crate::cpu::bf16::HIGH;
+
 /// A left matrix in words of 4 bytes: row r begins at `r · row_stride` and consists of `segments` runs of `length` words,
 /// `segment_stride` apart.
 #[derive(Clone, Copy, Debug)]
@@ -71,8 +73,6 @@ impl Product for Single {
         unsafe { _mm512_fmadd_ps(_mm512_set1_ps(*a.cast()), b, sum) }
     }
 }
-
-const HIGH: u32 = 0xffff_0000;
 
 impl Product for Widened {
     #[inline(always)]

@@ -85,23 +85,31 @@ pub(crate) fn copied(values: &[f32]) -> Vec<f32> {
     out
 }
 
-/// A buffer that tasks write different parts of.
-pub(crate) struct Disjoint<'a> {
+/// The room of a vector, of which every task writes a part of its own.
+pub(crate) struct Output<'a> {
     start: *mut f32,
     len: usize,
-    buffer: PhantomData<&'a mut [f32]>,
+    buffer: PhantomData<&'a mut Vec<f32>>,
 }
 
-// SAFETY: whoever calls `write` says that nobody else has that part.
-unsafe impl Sync for Disjoint<'_> {}
+// SAFETY: whoever writes sees to it that nobody else has that part.
+unsafe impl Sync for Output<'_> {}
 
-impl<'a> Disjoint<'a> {
-    pub fn new(buffer: &'a mut [f32]) -> Self {
+impl<'a> Output<'a> {
+    /// All that `buffer` has room for.
+    pub fn of(buffer: &'a mut Vec<f32>) -> Self {
         Self {
             start: buffer.as_mut_ptr(),
-            len: buffer.len(),
+            len: buffer.capacity(),
             buffer: PhantomData,
         }
+    }
+
+    /// Where value number `at` goes.
+    pub fn at(&self, at: usize) -> *mut f32 {
+        assert!(at < self.len, "a part begins past its buffer");
+        // SAFETY: that lies inside.
+        unsafe { self.start.add(at) }
     }
 
     /// # Safety

@@ -3,11 +3,6 @@
 use crate::Activation;
 use crate::cpu::math::dispatch;
 
-/// The output, shared between tasks that write disjoint parts of it.
-pub(crate) struct Output(pub *mut f32);
-// SAFETY: every task writes rows × columns that no other task touches.
-unsafe impl Sync for Output {}
-
 /// What happens to a finished row of the product: `act(row + bias) + residual`.
 #[derive(Clone, Copy)]
 pub(crate) struct Epilogue<'a> {
@@ -86,7 +81,6 @@ fn put_body<const FMA: bool>(tile: &[f32], nr: usize, place: &Place, add: bool, 
     match nr {
         48 => put_columns::<48>(tile, place, add, epilogue),
         32 => put_columns::<32>(tile, place, add, epilogue),
-        24 => put_columns::<24>(tile, place, add, epilogue),
         16 => put_columns::<16>(tile, place, add, epilogue),
         _ => put_columns::<8>(tile, place, add, epilogue),
     }
