@@ -152,6 +152,21 @@ fn check(root: &Path) -> Result<()> {
             "-D",
             "warnings",
         ],
+    )?;
+    // The binary without GPU code; all below it are the same crates.
+    cargo(
+        root,
+        &[
+            "clippy",
+            "--release",
+            "-p",
+            "prima-cli",
+            "--bins",
+            "--no-default-features",
+            "--",
+            "-D",
+            "warnings",
+        ],
     )
 }
 

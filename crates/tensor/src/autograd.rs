@@ -2,8 +2,8 @@
 //! the inputs' nodes and a closure from the output's gradient to the inputs' gradients.
 
 use crate::cpu::parallel::for_chunks;
-use crate::cuda::Binary;
 use crate::device::gpu;
+use crate::ops::Binary;
 use crate::{Param, Tensor, concat_channels, narrow_channels};
 use std::cell::Cell;
 use std::collections::{BinaryHeap, HashMap, HashSet};

@@ -1,7 +1,7 @@
 use crate::autograd::Node;
 use crate::cpu::conv2d;
-use crate::cuda::{Array, Form};
 use crate::device::gpu;
+use crate::gpu::{DeviceArray, Form};
 use crate::ops::linear;
 use crate::{DType, Tensor};
 use half::bf16;
@@ -16,7 +16,7 @@ pub struct Param {
 }
 
 /// A parameter's value as it is kept.
-pub(crate) enum Stored<'a> {
+pub enum Stored<'a> {
     Wide(&'a Tensor),
     Narrow(&'a [bf16]),
     /// That many values of that type, of which nothing is known: [`Param::absent`].
@@ -32,7 +32,7 @@ struct State {
     /// Packed weights by use ("forward", "backward"), dropped when the value changes.
     packed: Vec<(u8, Arc<dyn Any + Send + Sync>)>,
     /// The value on devices, by device and form; dropped when the value changes.
-    on_device: Vec<(u64, Form, Arc<Array>)>,
+    on_device: Vec<(u64, Form, Arc<dyn DeviceArray>)>,
     node: Option<Arc<Node>>,
 }
 
@@ -228,12 +228,12 @@ impl Param {
 
 impl Param {
     /// The value on device `device` in `form`, moved there once per value; `upload` is given the value and its shape.
-    pub(crate) fn on_device(
+    pub fn on_device(
         &self,
         device: u64,
         form: Form,
-        upload: impl FnOnce(Stored, &[usize]) -> Arc<Array>,
-    ) -> Arc<Array> {
+        upload: impl FnOnce(Stored, &[usize]) -> Arc<dyn DeviceArray>,
+    ) -> Arc<dyn DeviceArray> {
         let find = |state: &State| {
             let mut copies = state.on_device.iter();
             copies.find(|(d, f, _)| (*d, *f) == (device, form)).map(|c| c.2.clone())

@@ -1,57 +1,16 @@
-//! Attention's sizes and its backward pass; see `attention_forward.rs`.
+//! Attention's backward pass; forward: `attention_forward.rs`.
 
 use crate::Tensor;
 use crate::cpu::gemm::{Scratch, gemm_serial};
 use crate::cpu::math::exp_slice;
 use crate::cpu::pack::View;
+use crate::ops::AttentionSizes;
 use rayon::prelude::*;
 
 const QUERY_BLOCK: usize = 96;
 const KEY_BLOCK: usize = 256;
 
-/// Sizes of one attention.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Shape {
-    pub batch: usize,
-    pub queries: usize,
-    pub keys: usize,
-    pub heads: usize,
-    pub dim: usize,
-    pub causal: bool,
-}
-
-impl Shape {
-    pub fn new(q: &[usize], k: &[usize], v: &[usize], heads: usize, causal: bool) -> Self {
-        let ([batch, queries, width], [key_batch, keys, key_width]) = (q, k) else {
-            panic!("attention wants q [B,Lq,C] and k [B,Lk,C], got {q:?} and {k:?}");
-        };
-        assert!(
-            k == v && batch == key_batch && width == key_width,
-            "attention: q {q:?}, k {k:?}, v {v:?} do not fit"
-        );
-        assert_eq!(
-            width % heads,
-            0,
-            "attention: {heads} heads do not divide {width} channels"
-        );
-        Self {
-            batch: *batch,
-            queries: *queries,
-            keys: *keys,
-            heads,
-            dim: width / heads,
-            causal,
-        }
-    }
-
-    pub fn width(&self) -> usize {
-        self.heads * self.dim
-    }
-
-    pub fn scale(&self) -> f32 {
-        1.0 / (self.dim as f32).sqrt()
-    }
-
+impl AttentionSizes {
     /// One head of one sample of a `[B, L, heads·D]` array, starting at row `row`.
     fn view<'a>(&self, data: &'a [f32], length: usize, b: usize, h: usize, row: usize) -> View<'a> {
         let start = (b * length + row) * self.width() + h * self.dim;
@@ -95,7 +54,7 @@ struct Workspace {
 
 /// Gradients of q, k and v; the probabilities are recomputed block by block from `log_sums`.
 pub(crate) fn backward(
-    s: &Shape,
+    s: &AttentionSizes,
     q: &Tensor,
     k: &Tensor,
     v: &Tensor,
@@ -124,7 +83,7 @@ pub(crate) fn backward(
 }
 
 fn backward_head(
-    s: &Shape,
+    s: &AttentionSizes,
     q: &Tensor,
     k: &Tensor,
     v: &Tensor,

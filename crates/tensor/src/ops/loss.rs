@@ -1,8 +1,15 @@
 use crate::Tensor;
 use crate::autograd::{is_recording, record};
 use crate::cpu::{elementwise as kernel, parallel};
-use crate::cuda::Loss;
 use crate::device::gpu;
+
+/// What a difference costs. In the order of the GPU's kernel.
+#[derive(Clone, Copy, Debug)]
+pub enum Loss {
+    Squared,
+    PseudoHuber { c: f32 },
+    Absolute,
+}
 
 /// `mean_b weight[b] · mean_i value(x - target)`; backward multiplies by `slope(x - target)`.
 fn weighted_loss(

@@ -1,7 +1,6 @@
 use crate::autograd::{is_recording, record};
 use crate::cpu::norm::{self as kernel, Geometry, NormGradients};
 use crate::cpu::parallel;
-use crate::cuda::Statistics;
 use crate::device::gpu;
 use crate::ops::elementwise::on_tape;
 use crate::{Param, Tensor};
@@ -100,7 +99,7 @@ pub fn layer_norm(x: &Tensor, gamma: &Param, beta: &Param, eps: f32) -> Tensor {
 fn record_on_gpu(
     grouped: Option<(usize, bool)>,
     out: Tensor,
-    statistics: Statistics,
+    statistics: Tensor,
     x: &Tensor,
     [gamma, beta]: [&Param; 2],
 ) -> Tensor {
@@ -113,12 +112,12 @@ fn record_on_gpu(
     let (saved, gamma, beta) = (x.detach(), gamma.clone(), beta.clone());
     record(out, &inputs, move |grad| {
         let gpu = gpu().unwrap_or_else(|| panic!("a norm ran on a GPU, so must its backward pass"));
-        let d = match grouped {
+        let (dx, [d_gamma, d_beta]) = match grouped {
             Some((groups, silu)) => {
                 gpu.group_norm_backward(&saved, grad, &statistics, &gamma, &beta, groups, silu, needs[0])
             }
             None => gpu.layer_norm_backward(&saved, grad, &statistics, &gamma),
         };
-        vec![d.dx, needs[1].then_some(d.gamma), needs[2].then_some(d.beta)]
+        vec![dx, needs[1].then_some(d_gamma), needs[2].then_some(d_beta)]
     })
 }
