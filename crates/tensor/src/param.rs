@@ -1,8 +1,7 @@
 use crate::autograd::Node;
-use crate::cpu::conv2d;
+use crate::cpu::{conv2d, linear};
 use crate::device::gpu;
 use crate::gpu::{DeviceArray, Form};
-use crate::ops::linear;
 use crate::{DType, Tensor};
 use half::bf16;
 use std::any::Any;

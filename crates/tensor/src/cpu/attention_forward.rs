@@ -7,9 +7,10 @@
 
 use crate::Tensor;
 use crate::cpu::bf16::HIGH;
-use crate::cpu::kernel::{Block, MAX_WIDTH, Pair, Word, kernel};
+use crate::cpu::interleave::{MAX_WIDTH, interleave};
+use crate::cpu::kernel::{Block, Pair, Word, kernel};
 use crate::cpu::math::{dispatch, exp2, exp2_rough, mul_add};
-use crate::cpu::pack::{Aligned, interleave};
+use crate::cpu::pack::Aligned;
 use crate::cpu::parallel::{Output, for_tasks};
 use crate::ops::AttentionSizes;
 use rayon::prelude::*;

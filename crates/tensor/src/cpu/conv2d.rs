@@ -4,8 +4,9 @@
 use crate::cpu::bf16::interleave_pairs;
 use crate::cpu::direct;
 use crate::cpu::gemm::{self, Left, pairs_of_values};
+use crate::cpu::interleave::{copy_few, interleave};
 use crate::cpu::kernel::{Pair, Word, kernel};
-use crate::cpu::pack::{Packed, Panels, copy_few, interleave, pack_panels, pack_right, pack_right_rows};
+use crate::cpu::pack::{Packed, Panels, pack_panels, pack_right, pack_right_rows};
 use crate::cpu::parallel::zeros;
 use crate::cpu::tile::Epilogue;
 use crate::ops::ConvolutionSizes;

@@ -2,7 +2,7 @@
 
 use super::math::{dispatch, mul_add};
 use super::pack::Aligned;
-use super::parallel;
+use super::{activation, parallel};
 use crate::Activation;
 use crate::ops::ConvolutionSizes;
 
@@ -73,7 +73,7 @@ pub(crate) fn forward(s: &ConvolutionSizes, x: &[f32], weight: &[f32], bias: &[f
         for (i, line) in part.chunks_exact_mut(width).enumerate() {
             let (b, y) = ((at / width + i) / s.out_height, (at / width + i) % s.out_height);
             row(s, &x[b * sample..(b + 1) * sample], weight, bias, y, line);
-            act.apply_slice(line);
+            activation::apply(act, line);
         }
     });
     out

@@ -3,8 +3,9 @@
 //! they pack as the left matrix is gathered straight from the picture (implicit GEMM).
 
 use crate::cpu::bf16::{interleave_pairs, pair_depths};
+use crate::cpu::interleave::{copy_few, interleave};
 use crate::cpu::kernel::{self, Pair, Tile, Word, kernel};
-use crate::cpu::pack::{Packed, Panels, View, copy_few, interleave, pack_view};
+use crate::cpu::pack::{Packed, Panels, View, pack_view};
 use crate::cpu::parallel::{Output, for_tasks, zeros};
 use crate::cpu::tile::{Epilogue, Place, put};
 use std::cell::RefCell;

@@ -1,6 +1,7 @@
 //! What becomes of a register block of results: the epilogue, and its place in the output.
 
 use crate::Activation;
+use crate::cpu::activation;
 use crate::cpu::math::dispatch;
 
 /// What happens to a finished row of the product: `act(row + bias) + residual`.
@@ -41,7 +42,7 @@ impl<'a> Epilogue<'a> {
             }
         }
         if self.act != Activation::None {
-            self.act.apply_slice(row);
+            activation::apply(self.act, row);
         }
         if let Some(residual) = self.residual {
             for (x, r) in row.iter_mut().zip(&residual[r * stride..]) {
