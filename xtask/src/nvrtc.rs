@@ -1,4 +1,4 @@
-//! NVRTC for `crates/tensor/tests/kernels_compile.rs`: NVIDIA's Python wheel, unpacked below the target folder.
+//! NVRTC for `crates/cuda/tests/kernels_compile.rs`: NVIDIA's Python wheel, unpacked below the target folder.
 
 use crate::python_or_default;
 use std::path::Path;

@@ -52,6 +52,47 @@ struct Workspace {
     scratch: Scratch,
 }
 
+impl Workspace {
+    /// For a block of `rows` queries and `len` keys: the softmax's weights to `scores`, the gradients of what went into it to
+    /// `grads`. `row_facts(row)`: the log of its sum of exponentials, how many of the keys it sees, and its `sum(dO · O)`.
+    fn softmax(
+        &mut self,
+        s: &AttentionSizes,
+        [rows, len]: [usize; 2],
+        [query, key, grad, value]: [View; 4],
+        row_facts: impl Fn(usize) -> (f32, usize, f32),
+    ) {
+        for (factors, out) in [((query, key), &mut self.scores), ((grad, value), &mut self.product)] {
+            out.resize(rows * len, 0.0);
+            let (left, right) = (factors.0, transposed(factors.1));
+            gemm_serial(rows, len, s.dim, left, right, out, len, false, &mut self.scratch);
+        }
+        self.grads.resize(rows * len, 0.0);
+        for r in 0..rows {
+            let (log_sum, visible, delta) = row_facts(r);
+            let row = &mut self.scores[r * len..][..len];
+            row[visible..].fill(0.0);
+            for x in &mut row[..visible] {
+                *x = *x * s.scale() - log_sum;
+            }
+            exp_slice(&mut row[..visible]);
+            let products = &self.product[r * len..][..len];
+            for ((ds, p), dp) in self.grads[r * len..][..len].iter_mut().zip(row.iter()).zip(products) {
+                *ds = p * (dp - delta) * s.scale();
+            }
+        }
+    }
+}
+
+/// A matrix of rows of `width` values.
+fn dense(data: &[f32], width: usize) -> View<'_> {
+    View {
+        data,
+        row_stride: width,
+        col_stride: 1,
+    }
+}
+
 /// Gradients of q, k and v; the probabilities are recomputed block by block from `log_sums`.
 pub(crate) fn backward(
     s: &AttentionSizes,
@@ -102,7 +143,7 @@ fn backward_head(
         let query = s.view(q.data(), s.queries, b, h, first);
         let grad = s.view(g.data(), s.queries, b, h, first);
         let result = s.view(out.data(), s.queries, b, h, first);
-        // delta = sum(dO * O), the softmax backward's row constant.
+        // The softmax backward's row constant.
         let delta: Vec<f32> = (0..rows)
             .map(|r| {
                 let at = r * s.width();
@@ -118,89 +159,20 @@ fn backward_head(
             let len = KEY_BLOCK.min(end - key0);
             let key = s.view(k.data(), s.keys, b, h, key0);
             let value = s.view(v.data(), s.keys, b, h, key0);
-            work.scores.resize(rows * len, 0.0);
-            work.product.resize(rows * len, 0.0);
-            work.grads.resize(rows * len, 0.0);
-            gemm_serial(
-                rows,
-                len,
-                s.dim,
-                query,
-                transposed(key),
-                &mut work.scores,
-                len,
-                false,
-                &mut work.scratch,
-            );
-            gemm_serial(
-                rows,
-                len,
-                s.dim,
-                grad,
-                transposed(value),
-                &mut work.product,
-                len,
-                false,
-                &mut work.scratch,
-            );
-            for r in 0..rows {
+            work.softmax(s, [rows, len], [query, key, grad, value], |r| {
                 let log_sum = log_sums[(b * s.queries + first + r) * s.heads + h];
-                let visible = s.visible(first + r, key0, len);
-                let row = &mut work.scores[r * len..][..len];
-                row[visible..].fill(0.0);
-                for x in &mut row[..visible] {
-                    *x = *x * s.scale() - log_sum;
-                }
-                exp_slice(&mut row[..visible]);
-                let products = &work.product[r * len..][..len];
-                for ((ds, p), dp) in work.grads[r * len..][..len].iter_mut().zip(row.iter()).zip(products) {
-                    *ds = p * (dp - delta[r]) * s.scale();
-                }
-            }
-            let scores = View {
-                data: &work.scores,
-                row_stride: len,
-                col_stride: 1,
-            };
-            let grads = View {
-                data: &work.grads,
-                row_stride: len,
-                col_stride: 1,
-            };
-            let key_rows = key0 * s.dim..;
-            gemm_serial(
-                len,
-                s.dim,
-                rows,
-                transposed(scores),
-                grad,
-                &mut dv[key_rows.clone()],
-                s.dim,
-                true,
-                &mut work.scratch,
-            );
-            gemm_serial(
-                len,
-                s.dim,
-                rows,
-                transposed(grads),
-                query,
-                &mut dk[key_rows],
-                s.dim,
-                true,
-                &mut work.scratch,
-            );
-            gemm_serial(
-                rows,
-                s.dim,
-                len,
-                grads,
-                key,
+                (log_sum, s.visible(first + r, key0, len), delta[r])
+            });
+            let (scores, grads) = (dense(&work.scores, len), dense(&work.grads, len));
+            let (dv, dk, dq) = (
+                &mut dv[key0 * s.dim..],
+                &mut dk[key0 * s.dim..],
                 &mut dq[first * s.dim..],
-                s.dim,
-                true,
-                &mut work.scratch,
             );
+            let scratch = &mut work.scratch;
+            gemm_serial(len, s.dim, rows, transposed(scores), grad, dv, s.dim, true, scratch);
+            gemm_serial(len, s.dim, rows, transposed(grads), query, dk, s.dim, true, scratch);
+            gemm_serial(rows, s.dim, len, grads, key, dq, s.dim, true, scratch);
         }
     }
     [dq, dk, dv]
