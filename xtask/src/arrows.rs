@@ -9,6 +9,7 @@ use std::process::Command;
 const ALLOWED: &[(&str, &[&str])] = &[
     ("prima-schedulers", &[]),
     ("prima-tensor", &[]),
+    ("prima-data", &[]),
     ("prima-checkpoint", &["prima-tensor"]),
     ("prima-models", &["prima-tensor", "prima-checkpoint"]),
     (
@@ -34,6 +35,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "prima-models",
             "prima-schedulers",
             "prima-pipeline",
+            "prima-data",
         ],
     ),
     (
@@ -44,6 +46,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "prima-models",
             "prima-schedulers",
             "prima-pipeline",
+            "prima-data",
         ],
     ),
     (
@@ -57,6 +60,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "prima-server",
             "prima-train",
             "prima-eval",
+            "prima-data",
         ],
     ),
     ("xtask", &[]),

@@ -10,7 +10,7 @@ use prima_eval::suite::ColourPrompt;
 use prima_eval::{Class, FeatureNet, Suite};
 use prima_pipeline::{LoadOptions, Picture, Pipeline, Request};
 use prima_schedulers::ScheduleOptions;
-use prima_train::data::{Composer, caption};
+use prima_data::{Composer, caption};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};

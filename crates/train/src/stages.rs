@@ -2,7 +2,7 @@
 //! [`export`](crate::export::export)). Each reads what the earlier ones left in the run folder.
 
 use crate::config::TrainConfig;
-use crate::data::{Composer, ComposerOptions, DataError, Dataset};
+use prima_data::{Composer, ComposerOptions, DataError, Dataset};
 use crate::error::{Error, Result};
 use crate::latent_cache::LatentCache;
 use crate::networks::{self, Component, TextEncoders, encode};

@@ -3,7 +3,7 @@
 
 use super::picture_loss::PictureLoss;
 use crate::config::AutoencoderStage;
-use crate::data::{Composer, SIZE_PX};
+use prima_data::{Composer, SIZE_PX};
 use crate::error::{Error, Result};
 use crate::networks::{Component, NamedParams, decode, encode};
 use crate::sample_grid::{grid, to_signed};

@@ -5,7 +5,7 @@
 use super::autoencoder::{pictures, reconstructions};
 use super::picture_loss::PictureLoss;
 use crate::config::DecoderStage;
-use crate::data::{Composer, Sample};
+use prima_data::{Composer, Sample};
 use crate::error::{Error, Result};
 use crate::networks::{Component, NamedParams, TextEncoders, decode, encode};
 use crate::sampling::{Sampler, noise, purpose, sample, uniform};

@@ -3,8 +3,8 @@
 
 use prima_tensor::{Param, Philox};
 use prima_train::config::{AutoencoderStage, DecoderStage, DistillStage, NetworkConfigs, TeacherStage};
-use prima_train::data::dataset::{FORMAT, Kind, Manifest, NounRecord, SpriteRecord, write_jsonl};
-use prima_train::data::{Composer, ComposerOptions, Dataset, Profile, SIZE_PX, bpe};
+use prima_data::dataset::{FORMAT, Kind, Manifest, NounRecord, SpriteRecord, write_jsonl};
+use prima_data::{Composer, ComposerOptions, Dataset, Profile, SIZE_PX, bpe};
 use prima_train::latent_cache::LatentCache;
 use prima_train::networks::{self, TextEncoders};
 use prima_train::objectives::{
