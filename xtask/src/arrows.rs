@@ -9,16 +9,24 @@ use std::process::Command;
 const ALLOWED: &[(&str, &[&str])] = &[
     ("prima-schedulers", &[]),
     ("prima-tensor", &[]),
-    ("prima-data", &[]),
+    ("prima-picture", &[]),
+    ("prima-data", &["prima-picture"]),
     ("prima-checkpoint", &["prima-tensor"]),
     ("prima-models", &["prima-tensor", "prima-checkpoint"]),
     (
         "prima-pipeline",
-        &["prima-tensor", "prima-checkpoint", "prima-models", "prima-schedulers"],
+        &[
+            "prima-picture",
+            "prima-tensor",
+            "prima-checkpoint",
+            "prima-models",
+            "prima-schedulers",
+        ],
     ),
     (
         "prima-server",
         &[
+            "prima-picture",
             "prima-tensor",
             "prima-checkpoint",
             "prima-models",
@@ -30,6 +38,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "prima-train",
         &[
+            "prima-picture",
             "prima-tensor",
             "prima-checkpoint",
             "prima-models",
@@ -41,6 +50,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "prima-eval",
         &[
+            "prima-picture",
             "prima-tensor",
             "prima-checkpoint",
             "prima-models",
@@ -52,6 +62,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "prima-cli",
         &[
+            "prima-picture",
             "prima-tensor",
             "prima-checkpoint",
             "prima-models",

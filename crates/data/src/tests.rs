@@ -1,5 +1,6 @@
 //! What the data must be like. The end-to-end tests build from small packages made here: each noun is a coloured shape.
 
+use super::*;
 use crate::bpe::{self, Bpe, END_OF_TEXT, START_OF_TEXT, WordCounts, WordSplitter};
 use crate::caption::{self, Said};
 use crate::colour::{self, Colour, Palette};
@@ -8,7 +9,6 @@ use crate::languages;
 use crate::packages::slug;
 use crate::random::Random;
 use crate::render::SPRITE_BYTES;
-use super::*;
 use flate2::{Compression, write::GzEncoder};
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;

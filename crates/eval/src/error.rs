@@ -10,5 +10,7 @@ pub enum Error {
     #[error(transparent)]
     Checkpoint(#[from] prima_checkpoint::Error),
     #[error(transparent)]
+    Picture(#[from] prima_picture::Error),
+    #[error(transparent)]
     Pipeline(#[from] prima_pipeline::Error),
 }

@@ -1,7 +1,6 @@
 //! A run as a diffusers folder in SDXL's layout, with a model card and the data's credits.
 
 use crate::config::TrainConfig;
-use prima_data::{ComposerOptions, EVALUATION_NOUNS, NOTICE};
 use crate::error::{Error, Result};
 use crate::fold_statistics::fold_statistics;
 use crate::latent_cache::LatentStatistics;
@@ -10,6 +9,7 @@ use crate::stages::{trained_painter, trained_vae};
 use crate::trainer::Summary;
 use prima_checkpoint::export as write_component;
 use prima_checkpoint::export::{write_bytes, write_json};
+use prima_data::{ComposerOptions, EVALUATION_NOUNS, NOTICE};
 use prima_tensor::{DType, Param};
 use serde_json::{Value, json};
 use std::path::Path;

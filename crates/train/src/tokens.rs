@@ -1,7 +1,7 @@
 //! Captions to CLIP token ids, padded to one length.
 
-use prima_data::bpe::{Bpe, END_OF_TEXT, START_OF_TEXT, WordSplitter};
 use crate::error::{Error, Result};
+use prima_data::bpe::{Bpe, END_OF_TEXT, START_OF_TEXT, WordSplitter};
 use std::collections::HashMap;
 use std::path::Path;
 

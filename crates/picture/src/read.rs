@@ -1,18 +1,8 @@
-//! 8-bit pictures and their way into and out of the networks' value range.
+//! Files to pictures and to what they say of their making.
 
-use crate::Error;
+use crate::{Error, Parameters, Picture};
 use image::{DynamicImage, ImageDecoder, ImageReader};
-use prima_tensor::{Tensor, picture_bytes};
 use std::io::Cursor;
-
-/// An 8-bit RGB picture, row by row from the top.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Picture {
-    pub width: usize,
-    pub height: usize,
-    /// `height * width * 3` bytes.
-    pub rgb: Vec<u8>,
-}
 
 /// The largest file an initial picture may unpack to, in bytes.
 const MAX_DECODED_BYTES: u64 = 1 << 30;
@@ -60,60 +50,30 @@ impl Picture {
             rgb: rgb.into_raw(),
         })
     }
+}
 
-    /// The same picture at another size (Lanczos).
-    #[must_use]
-    pub fn resized(&self, width: usize, height: usize) -> Self {
-        if (width, height) == (self.width, self.height) {
-            return self.clone();
-        }
-        let buffer = image::RgbImage::from_raw(self.width as u32, self.height as u32, self.rgb.clone());
-        let buffer = buffer.unwrap_or_default();
-        let filter = image::imageops::FilterType::Lanczos3;
-        let rgb = image::imageops::resize(&buffer, width as u32, height as u32, filter).into_raw();
-        Self { width, height, rgb }
-    }
-
-    /// `[1, H, W, 3]` in `-1..=1`, what an autoencoder's encoder takes.
-    pub(crate) fn to_tensor(&self) -> Tensor {
-        let values = self.rgb.iter().map(|&v| f32::from(v) / 255.0 * 2.0 - 1.0).collect();
-        Tensor::from_vec(values, &[1, self.height, self.width, 3])
-    }
-
-    /// Pictures from `[B, H, W, 3]` in `-1..=1`.
-    pub(crate) fn from_tensor(x: &Tensor) -> Vec<Self> {
-        let (height, width) = (x.dim(1), x.dim(2));
-        picture_bytes(x)
-            .chunks((height * width * 3).max(1))
-            .map(|bytes| Self {
-                width,
-                height,
-                rgb: bytes.to_vec(),
-            })
-            .collect()
-    }
+/// The `parameters` chunk of a PNG, if it has one.
+pub fn read_parameters(png: &[u8]) -> Result<Option<Parameters>, Error> {
+    let failed = |message: String| Error::Png { message };
+    let reader = png::Decoder::new(std::io::Cursor::new(png))
+        .read_info()
+        .map_err(|e| failed(e.to_string()))?;
+    let info = reader.info();
+    let latin1 = info
+        .uncompressed_latin1_text
+        .iter()
+        .find(|c| c.keyword == "parameters")
+        .map(|c| c.text.clone());
+    let utf8 = match info.utf8_text.iter().find(|c| c.keyword == "parameters") {
+        Some(chunk) => Some(chunk.get_text().map_err(|e| failed(e.to_string()))?),
+        None => None,
+    };
+    Ok(latin1.or(utf8).map(|text| Parameters::parse(&text)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn bytes_survive_the_networks_range() {
-        let rgb: Vec<u8> = (0..=255).flat_map(|v| [v, 255 - v, v / 2]).collect();
-        let picture = Picture {
-            width: 16,
-            height: 16,
-            rgb,
-        };
-        assert_eq!(Picture::from_tensor(&picture.to_tensor()), [picture]);
-    }
-
-    #[test]
-    fn values_outside_the_range_are_clamped_and_nan_is_black() {
-        let x = Tensor::from_vec(vec![-3.0, 3.0, f32::NAN], &[1, 1, 1, 3]);
-        assert_eq!(Picture::from_tensor(&x)[0].rgb, [0, 255, 0]);
-    }
 
     #[test]
     fn a_text_file_is_not_a_picture() {
@@ -141,8 +101,13 @@ mod tests {
             height: 64,
             rgb: (0..64 * 64 * 3).map(|i| (i * 7919 % 251) as u8).collect(),
         };
-        let png = crate::png_metadata::encode_png(&picture, &crate::Parameters::default()).unwrap();
+        let png = crate::encode_png(&picture, &Parameters::default()).unwrap();
         assert_eq!(Picture::decode(&png, "a.png").unwrap(), picture);
         assert!(Picture::decode(&png[..png.len() / 2], "a.png").is_err());
+    }
+
+    #[test]
+    fn a_file_that_is_no_png_is_an_error() {
+        assert!(read_parameters(b"GIF89a").is_err());
     }
 }
