@@ -4,7 +4,7 @@
 mod common;
 use common::{Browser, Server, same, shipped_model};
 use fantoccini::key::Key;
-use prima_pipeline::{LoadOptions, ModelSource, Parameters, Picture, Pipeline, Request, ScheduleOptions};
+use prima_pipeline::{LoadOptions, ModelSource, Picture, Pipeline, Request, ScheduleOptions};
 use serde_json::{Value, json};
 use std::ops::ControlFlow;
 
