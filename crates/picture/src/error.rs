@@ -3,6 +3,8 @@
 pub enum Error {
     #[error("{name} is not a picture that prima can read (PNG, JPEG or WebP): {reason}")]
     NotAPicture { name: String, reason: String },
+    #[error("what the file says of its making cannot be read: {message}")]
+    Metadata { message: String },
     #[error("PNG: {message}")]
     Png { message: String },
     /// A picture that a format cannot hold: WebP and JPEG bound the sides.

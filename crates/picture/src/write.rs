@@ -184,8 +184,14 @@ mod tests {
             let decoded = Picture::decode(&bytes, "file").unwrap();
             assert_eq!((decoded.width, decoded.height), (8, 8));
         }
-        let png = encode(&picture, Format::Png, QUALITY, Some(&parameters)).unwrap();
-        assert_eq!(read_parameters(&png).unwrap().unwrap().prompt, parameters.prompt);
+        for format in [Format::Png, Format::Jpeg, Format::Webp] {
+            let bytes = encode(&picture, format, QUALITY, Some(&parameters)).unwrap();
+            assert_eq!(
+                read_parameters(&bytes).unwrap().unwrap().prompt,
+                parameters.prompt,
+                "{format:?}"
+            );
+        }
     }
 
     #[test]

@@ -107,7 +107,7 @@ impl From<prima_picture::Error> for Refusal {
     fn from(error: prima_picture::Error) -> Self {
         use prima_picture::Error as E;
         match &error {
-            E::NotAPicture { .. } | E::Png { .. } => Self::bad(error.to_string()),
+            E::NotAPicture { .. } | E::Metadata { .. } | E::Png { .. } => Self::bad(error.to_string()),
             E::Encode { .. } => {
                 tracing::error!("{error}");
                 Self::defect()

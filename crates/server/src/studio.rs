@@ -12,12 +12,13 @@ use prima_picture::{Parameters, Picture, encode_gif, read_parameters};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
-/// The settings of a PNG's `parameters` chunk.
+/// The settings that a picture's file carries.
 pub(crate) async fn read_png(State(app): State<App>, request: Request) -> Result<Json<Value>, Refusal> {
     let bytes = read(app.limits(), request.into_body()).await?;
     let cannot = |message: String| Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, message);
-    let found = read_parameters(&bytes).map_err(|e| cannot(format!("this is not a PNG that can be read: {e}")))?;
-    let parameters = found.ok_or_else(|| cannot("this PNG does not say how it was painted".to_owned()))?;
+    let found = off_the_loop(move || Ok(read_parameters(&bytes))).await?;
+    let found = found.map_err(|e| cannot(e.to_string()))?;
+    let parameters = found.ok_or_else(|| cannot("this file does not say how it was painted".to_owned()))?;
     Ok(Json(settings(&parameters)))
 }
 

@@ -18,7 +18,7 @@ struct PngInfo {
 pub(super) async fn png_info(State(app): State<App>, request: Request) -> Result<Json<Value>, Refusal> {
     let wanted: PngInfo = body::json(&app, request).await?;
     let bytes = from_base64("image", &wanted.image)?;
-    let found = read_parameters(&bytes)?;
+    let found = off_the_loop(move || Ok(read_parameters(&bytes)?)).await?;
     let Some(parameters) = found else {
         return Ok(Json(json!({"info": "", "items": {}, "parameters": {}})));
     };
