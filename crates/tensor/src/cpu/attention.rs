@@ -1,7 +1,7 @@
 //! Attention's backward pass; forward: `attention_forward.rs`.
 
 use crate::Tensor;
-use crate::cpu::gemm::{Scratch, gemm_serial};
+use crate::cpu::gemm::{Scratch, SerialWord, gemm_serial};
 use crate::cpu::math::exp_slice;
 use crate::cpu::pack::View;
 use crate::ops::AttentionSizes;
@@ -52,8 +52,8 @@ struct Workspace {
     scratch: Scratch,
 }
 
-/// Gradients of q, k and v; the probabilities are recomputed block by block from `log_sums`.
-pub(crate) fn backward(
+/// Gradients of q, k and v, products in words of type `W`; the probabilities are recomputed block by block from `log_sums`.
+pub(crate) fn backward<W: SerialWord>(
     s: &AttentionSizes,
     q: &Tensor,
     k: &Tensor,
@@ -65,7 +65,7 @@ pub(crate) fn backward(
     let heads: Vec<[Vec<f32>; 3]> = (0..s.batch * s.heads)
         .into_par_iter()
         .map_init(Workspace::default, |work, bh| {
-            backward_head(s, q, k, v, out, log_sums, g, bh / s.heads, bh % s.heads, work)
+            backward_head::<W>(s, q, k, v, out, log_sums, g, bh / s.heads, bh % s.heads, work)
         })
         .collect();
     let lengths = [s.queries, s.keys, s.keys];
@@ -82,7 +82,7 @@ pub(crate) fn backward(
     })
 }
 
-fn backward_head(
+fn backward_head<W: SerialWord>(
     s: &AttentionSizes,
     q: &Tensor,
     k: &Tensor,
@@ -121,7 +121,7 @@ fn backward_head(
             work.scores.resize(rows * len, 0.0);
             work.product.resize(rows * len, 0.0);
             work.grads.resize(rows * len, 0.0);
-            gemm_serial(
+            gemm_serial::<W>(
                 rows,
                 len,
                 s.dim,
@@ -132,7 +132,7 @@ fn backward_head(
                 false,
                 &mut work.scratch,
             );
-            gemm_serial(
+            gemm_serial::<W>(
                 rows,
                 len,
                 s.dim,
@@ -168,7 +168,7 @@ fn backward_head(
                 col_stride: 1,
             };
             let key_rows = key0 * s.dim..;
-            gemm_serial(
+            gemm_serial::<W>(
                 len,
                 s.dim,
                 rows,
@@ -179,7 +179,7 @@ fn backward_head(
                 true,
                 &mut work.scratch,
             );
-            gemm_serial(
+            gemm_serial::<W>(
                 len,
                 s.dim,
                 rows,
@@ -190,7 +190,7 @@ fn backward_head(
                 true,
                 &mut work.scratch,
             );
-            gemm_serial(
+            gemm_serial::<W>(
                 rows,
                 s.dim,
                 len,
