@@ -16,6 +16,16 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &["prima-tensor", "prima-checkpoint", "prima-models", "prima-schedulers"],
     ),
     (
+        "prima-engine",
+        &[
+            "prima-tensor",
+            "prima-checkpoint",
+            "prima-models",
+            "prima-schedulers",
+            "prima-pipeline",
+        ],
+    ),
+    (
         "prima-server",
         &[
             "prima-tensor",
@@ -23,6 +33,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "prima-models",
             "prima-schedulers",
             "prima-pipeline",
+            "prima-engine",
         ],
     ),
     // pipeline: for sample grids only.
@@ -54,6 +65,21 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "prima-models",
             "prima-schedulers",
             "prima-pipeline",
+            "prima-engine",
+            "prima-server",
+            "prima-train",
+            "prima-eval",
+        ],
+    ),
+    (
+        "prima-bench",
+        &[
+            "prima-tensor",
+            "prima-checkpoint",
+            "prima-models",
+            "prima-schedulers",
+            "prima-pipeline",
+            "prima-engine",
             "prima-server",
             "prima-train",
             "prima-eval",

@@ -12,7 +12,6 @@
 //! ```
 
 mod conditioning;
-pub mod engine;
 mod error;
 mod guidance;
 mod image_to_image;
@@ -23,7 +22,9 @@ mod noise;
 mod picture;
 pub mod png_metadata;
 mod prompt_weights;
+mod repeat;
 mod request;
+mod request_builder;
 mod settings;
 mod text_to_image;
 mod vae;
@@ -40,7 +41,11 @@ pub use prima_checkpoint::ModelSource;
 pub use prima_schedulers::{ScheduleOptions, SchedulerKind, TimestepSpacing};
 pub use prima_tensor::DType;
 pub use prompt_weights::WeightedPrompt;
-pub use request::{InitImage, MAX_AREA_PX, MAX_IMAGES, MAX_SIDE_PX, MAX_STEPS, Progress, Request, Response, Timings};
+pub use repeat::Medians;
+pub use request::{
+    InitImage, MAX_AREA_PX, MAX_IMAGES, MAX_SIDE_PX, MAX_STEPS, Progress, Request, RequestLimits, Response, Timings,
+};
+pub use request_builder::{RequestBuilder, Spelling, parse_size, scheduler_named};
 pub use vae::Vae;
 
 /// A loaded model, ready to paint.

@@ -3,10 +3,11 @@
 use crate::Error;
 use image::{DynamicImage, ImageDecoder, ImageReader};
 use prima_tensor::{Tensor, picture_bytes};
+use serde::{Deserialize, Serialize};
 use std::io::Cursor;
 
 /// An 8-bit RGB picture, row by row from the top.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Picture {
     pub width: usize,
     pub height: usize,

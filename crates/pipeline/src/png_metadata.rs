@@ -7,9 +7,10 @@
 //! ```
 
 use crate::{Error, Picture, Request, Response};
+use serde::{Deserialize, Serialize};
 
 /// What a `parameters` chunk says: the prompts, then `key: value` pairs in order.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parameters {
     pub prompt: String,
     /// Empty when there was none.
@@ -26,7 +27,7 @@ impl Parameters {
         let mut fields = vec![
             ("Steps", response.num_inference_steps.to_string()),
             ("Sampler", response.scheduler.a1111_name().to_owned()),
-            ("Schedule type", response.timestep_spacing.to_owned()),
+            ("Schedule type", response.timestep_spacing.clone()),
             ("CFG scale", response.guidance_scale.to_string()),
             ("Seed", response.seed.to_string()),
             ("Size", format!("{width}x{height}")),

@@ -4,7 +4,7 @@
 use super::messages::{FrameHeader, FrameTimings, WordChange};
 use crate::pictures::{self, Format, QUALITY};
 use crate::refusal::Refusal;
-use prima_pipeline::engine::Counts;
+use prima_engine::Counts;
 use prima_pipeline::{Parameters, Picture};
 use serde::Serialize;
 use serde_json::{Value, json};
