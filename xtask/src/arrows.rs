@@ -29,6 +29,16 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "prima-engine",
+        &[
+            "prima-tensor",
+            "prima-checkpoint",
+            "prima-models",
+            "prima-schedulers",
+            "prima-pipeline",
+        ],
+    ),
+    (
         "prima-server",
         &[
             "prima-picture",
@@ -37,6 +47,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "prima-models",
             "prima-schedulers",
             "prima-pipeline",
+            "prima-engine",
         ],
     ),
     // pipeline: for sample grids only.
@@ -74,6 +85,21 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "prima-models",
             "prima-schedulers",
             "prima-pipeline",
+            "prima-engine",
+            "prima-server",
+            "prima-train",
+            "prima-eval",
+        ],
+    ),
+    (
+        "prima-bench",
+        &[
+            "prima-tensor",
+            "prima-checkpoint",
+            "prima-models",
+            "prima-schedulers",
+            "prima-pipeline",
+            "prima-engine",
             "prima-server",
             "prima-train",
             "prima-eval",

@@ -1,8 +1,8 @@
 //! Turns, played with a made-up clock.
 
 use super::*;
-use crate::Request;
-use std::ops::ControlFlow;
+use crate::Reply;
+use prima_pipeline::Request;
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -14,7 +14,7 @@ fn unit(prompt: &str, class: Class) -> Unit {
         },
         class,
         ready_at: None,
-        on_event: Box::new(|_| ControlFlow::Continue(())),
+        on_event: Box::new(|_| Reply::GoOn),
     }
 }
 
@@ -232,7 +232,7 @@ fn a_lane_that_is_gone_ends_its_work() {
     assert_eq!(t.state.remove(lane).len(), 1);
     assert_eq!(t.tick(run, 1), Tick::Stop);
     t.state.finish(run, false, t.now);
-    assert_eq!(t.state.load(), Load::default());
+    assert_eq!(t.state.occupancy(), Occupancy::default());
 }
 
 #[test]
@@ -260,7 +260,7 @@ fn a_unit_that_stands_still_when_its_client_vanishes_gives_its_worker_back() {
         assert_eq!(t.tick(run, 0), Tick::Stop);
         t.state.finish(run, false, t.now);
     }
-    assert_eq!(t.state.load(), Load::default());
+    assert_eq!(t.state.occupancy(), Occupancy::default());
 }
 
 #[test]

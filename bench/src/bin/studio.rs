@@ -3,17 +3,15 @@
 //!
 //! `cargo xtask bench studio [-- --typists 1,4,16 --json]`
 
-mod support;
-
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use prima_pipeline::engine::{Engine, Stage};
-use prima_pipeline::{LoadOptions, ModelSource};
+use prima_bench::typist::{SCRIPT, Seen, keys, mean, percentile, typist};
+use prima_engine::{Engine, Readiness};
+use prima_pipeline::LoadOptions;
 use prima_server::{ServerOptions, serve};
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
-use support::{SCRIPT, Seen, keys, mean, percentile, typist};
 use tokio::net::TcpListener;
 
 #[derive(Parser)]
@@ -27,7 +25,7 @@ struct Args {
     /// Keys a second of each
     #[arg(long, default_value_t = 8.0)]
     speed: f64,
-    /// What is typed, a line after the other (see examples/support/mod.rs)
+    /// What is typed, a line after the other (see bench/src/typist.rs)
     #[arg(long)]
     script: Option<PathBuf>,
     #[arg(long)]
@@ -36,24 +34,18 @@ struct Args {
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
-    runtime.block_on(bench(args))
+    prima_bench::runtime()?.block_on(bench(args))
 }
 
 async fn bench(args: Args) -> Result<()> {
-    let folder = args
-        .model
-        .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/prima-mini"));
     let script = match &args.script {
         Some(path) => std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?,
         None => SCRIPT.to_owned(),
     };
-    let engine = Engine::start(ModelSource::open(&folder)?, LoadOptions::default(), 16);
-    while engine.stage() != Stage::Ready {
-        if let Stage::Failed(reason) = engine.stage() {
+    let model = prima_bench::model(args.model.as_deref())?;
+    let engine = Engine::start(model, LoadOptions::default(), 16);
+    while engine.readiness() != Readiness::Ready {
+        if let Readiness::Failed(reason) = engine.readiness() {
             anyhow::bail!("the model cannot be used: {reason}");
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -69,40 +61,12 @@ async fn bench(args: Args) -> Result<()> {
 
     let mut rows = Vec::new();
     if !args.json {
-        println!(
-            "{:>8} {:>6} {:>7} {:>8} {:>8} {:>8} {:>8} {:>10} {:>16} {:>8}",
-            "typists",
-            "keys",
-            "frames",
-            "p50 ms",
-            "p95 ms",
-            "max ms",
-            "dropped",
-            "cancelled",
-            "slowest/average",
-            "last rev"
-        );
+        print_head();
     }
     for &count in &args.typists {
         let row = run(&url, &script, count, args.speed).await?;
         if !args.json {
-            println!(
-                "{:>8} {:>6} {:>7} {:>8.0} {:>8.0} {:>8.0} {:>8} {:>10} {:>16.2} {:>8}",
-                count,
-                row["keys"].as_u64().unwrap_or(0),
-                row["frames"].as_u64().unwrap_or(0),
-                row["p50_ms"].as_f64().unwrap_or(0.0),
-                row["p95_ms"].as_f64().unwrap_or(0.0),
-                row["max_ms"].as_f64().unwrap_or(0.0),
-                row["dropped"].as_u64().unwrap_or(0),
-                row["cancelled"].as_u64().unwrap_or(0),
-                row["slowest_to_average"].as_f64().unwrap_or(0.0),
-                if row["last_painted"] == true {
-                    "painted"
-                } else {
-                    "MISSING"
-                }
-            );
+            print_row(&row);
         }
         rows.push(row);
     }
@@ -118,6 +82,44 @@ async fn bench(args: Args) -> Result<()> {
         ensure!(row["went_backwards"] == false, "a frame went backwards: {row}");
     }
     Ok(())
+}
+
+fn print_head() {
+    println!(
+        "{:>8} {:>6} {:>7} {:>8} {:>8} {:>8} {:>8} {:>10} {:>16} {:>8}",
+        "typists",
+        "keys",
+        "frames",
+        "p50 ms",
+        "p95 ms",
+        "max ms",
+        "dropped",
+        "cancelled",
+        "slowest/average",
+        "last rev"
+    );
+}
+
+fn print_row(row: &Value) {
+    let count = |name: &str| row[name].as_u64().unwrap_or(0);
+    let number = |name: &str| row[name].as_f64().unwrap_or(0.0);
+    println!(
+        "{:>8} {:>6} {:>7} {:>8.0} {:>8.0} {:>8.0} {:>8} {:>10} {:>16.2} {:>8}",
+        count("typists"),
+        count("keys"),
+        count("frames"),
+        number("p50_ms"),
+        number("p95_ms"),
+        number("max_ms"),
+        count("dropped"),
+        count("cancelled"),
+        number("slowest_to_average"),
+        if row["last_painted"] == true {
+            "painted"
+        } else {
+            "MISSING"
+        }
+    );
 }
 
 async fn run(url: &str, script: &str, count: usize, speed: f64) -> Result<Value> {

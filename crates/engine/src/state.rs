@@ -1,7 +1,7 @@
 //! Whose turn it is: plain bookkeeping without threads, clocks or models.
 
-use super::{Class, Counts, Load, SHOW_AT_LEAST, Unit};
-use crate::Progress;
+use super::{Class, Counts, Occupancy, SHOW_AT_LEAST, Unit};
+use prima_pipeline::Progress;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -167,9 +167,9 @@ impl State {
         self.lanes.get(&lane).map_or_else(Counts::default, |lane| lane.counts)
     }
 
-    pub fn load(&self) -> Load {
+    pub fn occupancy(&self) -> Occupancy {
         let sessions = self.lanes.values().filter(|l| l.live).count();
-        Load {
+        Occupancy {
             sessions,
             jobs: self.lanes.len() - sessions,
             waiting: self.lanes.values().map(|l| l.units.len()).sum(),

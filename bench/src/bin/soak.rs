@@ -4,21 +4,19 @@
 //!
 //! `cargo xtask soak --minutes 10`
 
-mod support;
-
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use futures_util::{SinkExt, StreamExt};
-use prima_pipeline::engine::Engine;
-use prima_pipeline::{LoadOptions, ModelSource};
+use prima_bench::typist::{SCRIPT, connect, keys, percentile, typist};
+use prima_engine::Engine;
+use prima_pipeline::LoadOptions;
 use prima_server::ServerOptions;
 use serde_json::json;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use support::{SCRIPT, connect, keys, percentile, typist};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
@@ -28,7 +26,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 #[derive(Parser)]
 struct Args {
-    /// The `prima` to run; without it, the same server inside this example, in a process of its own
+    /// The `prima` to run; without it, the same server inside this program, in a process of its own
     #[arg(long)]
     server: Option<PathBuf>,
     /// Be that server
@@ -54,13 +52,9 @@ const QUIET: Duration = Duration::from_secs(20);
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
+    prima_bench::runtime()?.block_on(async {
         if args.serve {
-            serve_mini().await
+            serve_shipped().await
         } else {
             soak(args).await
         }
@@ -68,33 +62,16 @@ fn main() -> Result<()> {
 }
 
 /// What `prima serve --port 0` does, with the model of assets/.
-async fn serve_mini() -> Result<()> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/prima-mini");
+async fn serve_shipped() -> Result<()> {
     let options = ServerOptions::default();
-    let engine = Engine::start(ModelSource::open(folder)?, LoadOptions::default(), options.max_jobs);
+    let engine = Engine::start(prima_bench::model(None)?, LoadOptions::default(), options.max_jobs);
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("http://{}/", listener.local_addr()?);
     Ok(prima_server::serve(listener, engine, options, std::future::pending()).await?)
 }
 
 async fn soak(args: Args) -> Result<()> {
-    let mut command;
-    if let Some(binary) = &args.server {
-        command = Command::new(binary);
-        command.args(["serve", "--port", "0"]);
-    } else {
-        command = Command::new(std::env::current_exe()?);
-        command.arg("--serve");
-    }
-    let mut server = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .context("cannot start the server")?;
-    let mut lines = BufReader::new(server.stdout.take().context("no stdout")?).lines();
-    let url = lines.next_line().await?.context("the server said nothing")?;
-    let host = url.trim_start_matches("http://").trim_end_matches('/').to_owned();
+    let (mut server, host) = start(args.server.as_ref()).await?;
     let panics = Arc::new(AtomicU64::new(0));
     watch_for_panics(&mut server, panics.clone());
 
@@ -113,48 +90,12 @@ async fn soak(args: Args) -> Result<()> {
     tokio::spawn(garbage(live.clone(), host.clone(), deeds.clone()));
     tokio::spawn(vanish_over_http(host, deeds.clone()));
 
-    let began = Instant::now();
     let total = Duration::from_secs_f64(args.minutes * 60.0);
-    let mut all = Vec::new();
-    let mut sizes = Vec::new();
-    println!(
-        "{:>7} {:>8} {:>8} {:>8} {:>8} {:>8} {:>9} {:>8} {:>8}",
-        "s", "RSS MB", "p50 ms", "p95 ms", "floods", "stalls", "vanished", "garbage", "refused"
-    );
-    while began.elapsed() < total {
-        sleep(Duration::from_secs(15).min(total)).await;
-        if let Some(status) = server.try_wait()? {
-            bail!("the server ended: {status}");
-        }
-        let seen = std::mem::take(&mut *waits.lock().await);
-        let size = resident_mb(&server)?;
-        let count = |n: &AtomicU64| n.load(Ordering::Relaxed);
-        println!(
-            "{:>7.0} {size:>8.0} {:>8.0} {:>8.0} {:>8} {:>8} {:>9} {:>8} {:>8}",
-            began.elapsed().as_secs_f64(),
-            percentile(&seen, 0.5),
-            percentile(&seen, 0.95),
-            count(&deeds.floods),
-            count(&deeds.stalls),
-            count(&deeds.vanished),
-            count(&deeds.garbage),
-            count(&deeds.refused),
-        );
-        sizes.push(size);
-        all.extend(seen);
-    }
+    let (all, sizes) = watch(&mut server, &waits, &deeds, total).await?;
     let p95 = percentile(&all, 0.95);
-    let early = sizes
-        .iter()
-        .take(sizes.len().div_ceil(3))
-        .copied()
-        .fold(at_rest, f64::max);
-    let late = sizes
-        .iter()
-        .rev()
-        .take(sizes.len().div_ceil(3))
-        .copied()
-        .fold(0.0, f64::max);
+    let third = sizes.len().div_ceil(3);
+    let early = sizes.iter().take(third).copied().fold(at_rest, f64::max);
+    let late = sizes.iter().rev().take(third).copied().fold(0.0, f64::max);
     println!(
         "honest typist under attack: {} keys, p95 {p95:.0} ms (alone {quiet:.0} ms)",
         all.len()
@@ -170,6 +111,66 @@ async fn soak(args: Args) -> Result<()> {
     ensure!(p95 < 4.0 * quiet + 400.0, "the honest typist suffers");
     println!("passed");
     Ok(())
+}
+
+/// The server in a process of its own, and its `host:port`.
+async fn start(binary: Option<&PathBuf>) -> Result<(Child, String)> {
+    let mut command;
+    if let Some(binary) = binary {
+        command = Command::new(binary);
+        command.args(["serve", "--port", "0"]);
+    } else {
+        command = Command::new(std::env::current_exe()?);
+        command.arg("--serve");
+    }
+    let mut server = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .context("cannot start the server")?;
+    let mut lines = BufReader::new(server.stdout.take().context("no stdout")?).lines();
+    let url = lines.next_line().await?.context("the server said nothing")?;
+    let host = url.trim_start_matches("http://").trim_end_matches('/').to_owned();
+    Ok((server, host))
+}
+
+/// Prints a line every 15 s until `total` is over; the honest typist's waits in ms and the server's sizes in MB.
+async fn watch(
+    server: &mut Child,
+    waits: &Mutex<Vec<f64>>,
+    deeds: &Deeds,
+    total: Duration,
+) -> Result<(Vec<f64>, Vec<f64>)> {
+    let began = Instant::now();
+    let (mut all, mut sizes) = (Vec::new(), Vec::new());
+    println!(
+        "{:>7} {:>8} {:>8} {:>8} {:>8} {:>8} {:>9} {:>8} {:>8}",
+        "s", "RSS MB", "p50 ms", "p95 ms", "floods", "stalls", "vanished", "garbage", "refused"
+    );
+    while began.elapsed() < total {
+        sleep(Duration::from_secs(15).min(total)).await;
+        if let Some(status) = server.try_wait()? {
+            bail!("the server ended: {status}");
+        }
+        let seen = std::mem::take(&mut *waits.lock().await);
+        let size = resident_mb(server)?;
+        let count = |n: &AtomicU64| n.load(Ordering::Relaxed);
+        println!(
+            "{:>7.0} {size:>8.0} {:>8.0} {:>8.0} {:>8} {:>8} {:>9} {:>8} {:>8}",
+            began.elapsed().as_secs_f64(),
+            percentile(&seen, 0.5),
+            percentile(&seen, 0.95),
+            count(&deeds.floods),
+            count(&deeds.stalls),
+            count(&deeds.vanished),
+            count(&deeds.garbage),
+            count(&deeds.refused),
+        );
+        sizes.push(size);
+        all.extend(seen);
+    }
+    Ok((all, sizes))
 }
 
 fn watch_for_panics(server: &mut Child, panics: Arc<AtomicU64>) {

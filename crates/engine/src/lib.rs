@@ -12,10 +12,17 @@
 //! exist only so that a long unit can stand still between two layers while a short one of another
 //! client is painted: the *baton* says which of them computes.
 
+//!
+//! What the engine says of a unit ([`Event`]) and is told in return ([`Reply`]) is owned and serialisable.
+
+mod event;
+mod listener;
 mod state;
 mod worker;
 
-use crate::{Error, LoadOptions, ModelSource, Parts, Pipeline, Progress, Request, Response};
+pub use event::{Event, Failure, Outcome, Painted, Reply};
+
+use prima_pipeline::{Error, LoadOptions, ModelSource, Parts, Pipeline, Request, Response, ScheduleOptions};
 use state::{LaneId, State};
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -42,40 +49,16 @@ pub struct Unit {
     pub class: Class,
     /// Not to be begun before: refinement waits for a pause.
     pub ready_at: Option<Instant>,
-    /// Hears of the unit on the engine's thread: be quick. `Break` ends it. A unit that is never
-    /// begun is dropped with its callback.
+    /// Hears of the unit on the engine's thread: be quick. A unit that is never begun is dropped with its callback.
     pub on_event: OnEvent,
 }
 
 /// See [`Unit::on_event`].
-pub type OnEvent = Box<dyn FnMut(Event<'_>) -> ControlFlow<()> + Send>;
-
-/// What happens to a unit, in this order.
-#[expect(clippy::large_enum_variant, reason = "made once a unit")]
-pub enum Event<'a> {
-    /// Begun, after waiting for `queued`.
-    Begun { queued: Duration },
-    Progress {
-        progress: Progress<'a>,
-        pipeline: &'a Pipeline,
-    },
-    /// Finished, failed or cancelled ([`Error::Cancelled`]).
-    Done(Outcome<'a>),
-}
-
-/// The end of a unit.
-pub struct Outcome<'a> {
-    pub pipeline: &'a Pipeline,
-    pub request: &'a Request,
-    pub result: Result<Response, Error>,
-    pub queued: Duration,
-    /// The first picture of its size since the start: buffers were not there yet.
-    pub cold: bool,
-}
+pub type OnEvent = Box<dyn FnMut(Event) -> Reply + Send>;
 
 /// How far the engine is with its model.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Stage {
+pub enum Readiness {
     /// Reads this part of the model.
     Loading(&'static str),
     /// Paints its first picture, for nobody: weights are packed at first use.
@@ -85,7 +68,7 @@ pub enum Stage {
     Failed(String),
 }
 
-impl std::fmt::Display for Stage {
+impl std::fmt::Display for Readiness {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Loading(part) => write!(f, "loading {part}"),
@@ -103,9 +86,9 @@ pub struct Counts {
     pub cancelled: u64,
 }
 
-/// What the whole engine is doing, for metrics.
+/// How busy the engine is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Load {
+pub struct Occupancy {
     pub sessions: usize,
     pub jobs: usize,
     /// Units that wait, and units begun.
@@ -124,10 +107,10 @@ pub struct Engine {
     shared: Arc<Shared>,
 }
 
-pub(crate) struct Shared {
+struct Shared {
     state: Mutex<State>,
     changed: Condvar,
-    stage: Mutex<Stage>,
+    readiness: Mutex<Readiness>,
     pipeline: OnceLock<Pipeline>,
     /// Sizes painted so far.
     sizes: Mutex<HashSet<(usize, usize)>>,
@@ -141,7 +124,7 @@ impl Engine {
             shared: Arc::new(Shared {
                 state: Mutex::new(State::new(WORKERS, Instant::now())),
                 changed: Condvar::new(),
-                stage: Mutex::new(Stage::Loading("configuration")),
+                readiness: Mutex::new(Readiness::Loading("configuration")),
                 pipeline: OnceLock::new(),
                 sizes: Mutex::default(),
                 max_jobs,
@@ -150,7 +133,7 @@ impl Engine {
         let shared = engine.shared.clone();
         spawn("prima-engine", move || {
             if let Err(error) = shared.load(&source, options) {
-                shared.set_stage(Stage::Failed(error.to_string()));
+                shared.set_readiness(Readiness::Failed(error.to_string()));
                 return;
             }
             for _ in 1..WORKERS {
@@ -162,8 +145,8 @@ impl Engine {
         engine
     }
 
-    pub fn stage(&self) -> Stage {
-        lock(&self.shared.stage).clone()
+    pub fn readiness(&self) -> Readiness {
+        lock(&self.shared.readiness).clone()
     }
 
     /// The model, once loaded.
@@ -186,7 +169,7 @@ impl Engine {
     pub fn submit(&self, units: Vec<Unit>) -> Result<Job, QueueFull> {
         let now = Instant::now();
         let mut state = lock(&self.shared.state);
-        if state.load().jobs >= self.shared.max_jobs {
+        if state.occupancy().jobs >= self.shared.max_jobs {
             return Err(QueueFull);
         }
         let id = state.add_lane(false, now);
@@ -201,11 +184,11 @@ impl Engine {
         })
     }
 
-    pub fn load(&self) -> Load {
-        lock(&self.shared.state).load()
+    pub fn occupancy(&self) -> Occupancy {
+        lock(&self.shared.state).occupancy()
     }
 
-    /// Ends all work and the engine's threads; what is in flight hears [`Error::Cancelled`].
+    /// Ends all work and the engine's threads; what is in flight hears [`Failure::Cancelled`].
     pub fn stop(&self) {
         lock(&self.shared.state).stopping = true;
         self.shared.changed.notify_all();
@@ -266,24 +249,26 @@ impl Drop for Lane {
 
 impl Shared {
     fn load(&self, source: &ModelSource, options: LoadOptions) -> Result<(), Error> {
-        let parts = Parts::load_telling(source, &options, &mut |part| self.set_stage(Stage::Loading(part)))?;
+        let parts = Parts::load_telling(source, &options, &mut |part| {
+            self.set_readiness(Readiness::Loading(part));
+        })?;
         let pipeline = Pipeline::new(parts)?;
-        self.set_stage(Stage::WarmingUp);
+        self.set_readiness(Readiness::WarmingUp);
         let request = Request {
             prompt: "a".to_owned(),
-            schedule: crate::ScheduleOptions::steps(1),
+            schedule: ScheduleOptions::steps(1),
             ..Request::default()
         };
         if let Ok(response) = pipeline.paint(&request, &mut |_| ControlFlow::Continue(())) {
             self.is_cold(&response);
         }
         let _ = self.pipeline.set(pipeline);
-        self.set_stage(Stage::Ready);
+        self.set_readiness(Readiness::Ready);
         Ok(())
     }
 
-    fn set_stage(&self, stage: Stage) {
-        *lock(&self.stage) = stage;
+    fn set_readiness(&self, readiness: Readiness) {
+        *lock(&self.readiness) = readiness;
     }
 
     fn counts(&self, lane: LaneId) -> Counts {
@@ -302,6 +287,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) {
-    // Fails only when the machine has no threads left; the stage then stays what it is.
+    // Fails only when the machine has no threads left; the readiness then stays what it is.
     let _ = std::thread::Builder::new().name(name.to_owned()).spawn(body);
 }

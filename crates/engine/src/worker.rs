@@ -1,8 +1,9 @@
 //! The threads that hold units in progress; one of them computes at a time.
 
-use super::state::{Granted, RunId, Tick};
-use super::{Event, Outcome, Shared, Unit, lock};
-use crate::{Error, Pipeline, Progress, Response};
+use crate::listener::Listener;
+use crate::state::{Granted, RunId, Tick};
+use crate::{Event, Failure, OnEvent, Outcome, Painted, Shared, Unit, lock};
+use prima_pipeline::{Error, Pipeline, Progress, Request, Response};
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::PoisonError;
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 
 impl Shared {
     /// Takes units until the engine stops.
-    pub(super) fn work(&self) {
+    pub(crate) fn work(&self) {
         let Some(pipeline) = self.pipeline.get() else { return };
         while let Some(granted) = self.next() {
             let (run, shown) = self.perform(pipeline, granted);
@@ -46,18 +47,9 @@ impl Shared {
             request, mut on_event, ..
         } = unit;
         let result = catch_unwind(AssertUnwindSafe(|| {
-            if on_event(Event::Begun { queued }).is_break() {
-                return Err(Error::Cancelled);
-            }
-            pipeline.paint(&request, &mut |progress| {
-                self.checkpoint(run, &progress)?;
-                match progress {
-                    Progress::Tick => ControlFlow::Continue(()),
-                    _ => on_event(Event::Progress { progress, pipeline }),
-                }
-            })
+            self.paint(pipeline, run, &request, queued, &mut on_event)
         }));
-        let result: Result<Response, Error> = result.unwrap_or_else(|panic| {
+        let result = result.unwrap_or_else(|panic| {
             Err(Error::Defect {
                 message: panic_message(panic.as_ref()),
             })
@@ -65,15 +57,36 @@ impl Shared {
         let shown = result.is_ok();
         let cold = result.as_ref().is_ok_and(|response| self.is_cold(response));
         let outcome = Outcome {
-            pipeline,
-            request: &request,
-            result,
+            result: result
+                .map(|response| painted(&request, response, pipeline.name()))
+                .map_err(Failure::from),
             queued,
             cold,
         };
         // A callback's own panic ends its unit, not the engine.
         let _ = catch_unwind(AssertUnwindSafe(|| on_event(Event::Done(outcome))));
         (run, shown)
+    }
+
+    /// All events of a unit but the last.
+    fn paint(
+        &self,
+        pipeline: &Pipeline,
+        run: RunId,
+        request: &Request,
+        queued: Duration,
+        on_event: &mut OnEvent,
+    ) -> Result<Response, Error> {
+        let mut listener = Listener::new(pipeline, on_event);
+        if listener.tell(Event::Begun { queued }).is_break() {
+            return Err(Error::Cancelled);
+        }
+        let result = pipeline.paint(request, &mut |progress| {
+            self.checkpoint(run, &progress)?;
+            listener.hear(&progress)
+        });
+        listener.leave();
+        result
     }
 
     /// Between two layers: is the work still wanted, and is it still this unit's turn?
@@ -103,6 +116,14 @@ impl Shared {
             let waited = self.changed.wait_timeout(state, until);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+}
+
+fn painted(request: &Request, response: Response, model: &str) -> Painted {
+    let recipes = (0..response.pictures.len()).map(|index| response.parameters(request, model, index));
+    Painted {
+        recipes: recipes.collect(),
+        response,
     }
 }
 

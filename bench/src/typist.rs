@@ -1,7 +1,5 @@
 //! A typist for the live protocol: sends keystrokes at human speed and notes when each is answered.
 
-#![allow(dead_code, reason = "each example uses its part")]
-
 use anyhow::{Context, Result, bail};
 use futures_util::{SinkExt, StreamExt};
 use prima_pipeline::Picture;
