@@ -7,7 +7,7 @@ use std::process::Command;
 /// Prints each ignored test of the workspace with its reason, after what else was `missing`.
 pub fn report(root: &Path, missing: &[String]) -> Result<()> {
     let mut found = Vec::new();
-    for folder in ["crates", "xtask"] {
+    for folder in ["crates", "bench", "xtask"] {
         walk(&root.join(folder), &mut found)?;
     }
     println!("\nNot run here:");

@@ -1,7 +1,7 @@
 //! Attention's backward pass; forward: `attention_forward.rs`.
 
 use crate::Tensor;
-use crate::cpu::gemm::{Scratch, gemm_serial};
+use crate::cpu::gemm::{Scratch, SerialWord, gemm_serial};
 use crate::cpu::math::exp_slice;
 use crate::cpu::pack::View;
 use crate::ops::AttentionSizes;
@@ -55,7 +55,7 @@ struct Workspace {
 impl Workspace {
     /// For a block of `rows` queries and `len` keys: the softmax's weights to `scores`, the gradients of what went into it to
     /// `grads`. `row_facts(row)`: the log of its sum of exponentials, how many of the keys it sees, and its `sum(dO · O)`.
-    fn softmax(
+    fn softmax<W: SerialWord>(
         &mut self,
         s: &AttentionSizes,
         [rows, len]: [usize; 2],
@@ -65,7 +65,7 @@ impl Workspace {
         for (factors, out) in [((query, key), &mut self.scores), ((grad, value), &mut self.product)] {
             out.resize(rows * len, 0.0);
             let (left, right) = (factors.0, transposed(factors.1));
-            gemm_serial(rows, len, s.dim, left, right, out, len, false, &mut self.scratch);
+            gemm_serial::<W>(rows, len, s.dim, left, right, out, len, false, &mut self.scratch);
         }
         self.grads.resize(rows * len, 0.0);
         for r in 0..rows {
@@ -93,8 +93,8 @@ fn dense(data: &[f32], width: usize) -> View<'_> {
     }
 }
 
-/// Gradients of q, k and v; the probabilities are recomputed block by block from `log_sums`.
-pub(crate) fn backward(
+/// Gradients of q, k and v, products in words of type `W`; the probabilities are recomputed block by block from `log_sums`.
+pub(crate) fn backward<W: SerialWord>(
     s: &AttentionSizes,
     q: &Tensor,
     k: &Tensor,
@@ -106,7 +106,7 @@ pub(crate) fn backward(
     let heads: Vec<[Vec<f32>; 3]> = (0..s.batch * s.heads)
         .into_par_iter()
         .map_init(Workspace::default, |work, bh| {
-            backward_head(s, q, k, v, out, log_sums, g, bh / s.heads, bh % s.heads, work)
+            backward_head::<W>(s, q, k, v, out, log_sums, g, bh / s.heads, bh % s.heads, work)
         })
         .collect();
     let lengths = [s.queries, s.keys, s.keys];
@@ -123,7 +123,7 @@ pub(crate) fn backward(
     })
 }
 
-fn backward_head(
+fn backward_head<W: SerialWord>(
     s: &AttentionSizes,
     q: &Tensor,
     k: &Tensor,
@@ -159,7 +159,7 @@ fn backward_head(
             let len = KEY_BLOCK.min(end - key0);
             let key = s.view(k.data(), s.keys, b, h, key0);
             let value = s.view(v.data(), s.keys, b, h, key0);
-            work.softmax(s, [rows, len], [query, key, grad, value], |r| {
+            work.softmax::<W>(s, [rows, len], [query, key, grad, value], |r| {
                 let log_sum = log_sums[(b * s.queries + first + r) * s.heads + h];
                 (log_sum, s.visible(first + r, key0, len), delta[r])
             });
@@ -170,9 +170,9 @@ fn backward_head(
                 &mut dq[first * s.dim..],
             );
             let scratch = &mut work.scratch;
-            gemm_serial(len, s.dim, rows, transposed(scores), grad, dv, s.dim, true, scratch);
-            gemm_serial(len, s.dim, rows, transposed(grads), query, dk, s.dim, true, scratch);
-            gemm_serial(rows, s.dim, len, grads, key, dq, s.dim, true, scratch);
+            gemm_serial::<W>(len, s.dim, rows, transposed(scores), grad, dv, s.dim, true, scratch);
+            gemm_serial::<W>(len, s.dim, rows, transposed(grads), query, dk, s.dim, true, scratch);
+            gemm_serial::<W>(rows, s.dim, len, grads, key, dq, s.dim, true, scratch);
         }
     }
     [dq, dk, dv]

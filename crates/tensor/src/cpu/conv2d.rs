@@ -10,7 +10,7 @@ use crate::cpu::pack::{Packed, Panels, pack_panels, pack_right, pack_right_rows}
 use crate::cpu::parallel::zeros;
 use crate::cpu::tile::Epilogue;
 use crate::ops::ConvolutionSizes;
-use crate::{Activation, Param, Tensor};
+use crate::{Activation, DType, Param, Tensor};
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Arc;
@@ -320,10 +320,13 @@ pub(crate) fn packed_weight(weight: &Param, outputs: usize, inputs: usize, taps:
 
 pub(crate) fn grad_input(s: &ConvolutionSizes, g: &Tensor, weight: &Param) -> Tensor {
     let (m, n, k) = (s.batch * s.height * s.width, s.inputs, s.taps() * s.outputs);
-    let direct = s.direct::<f32>(s.outputs, s.inputs);
+    let direct = match weight.products_dtype() {
+        DType::F32 => s.direct::<f32>(s.outputs, s.inputs),
+        _ => s.direct::<Pair>(s.outputs, s.inputs),
+    };
     let usage = if direct.is_some() { BACKWARD_DIRECT } else { BACKWARD };
-    let packed = weight.packed(usage, |w, _| {
-        Packed::F32(pack_right(n, k, |cols, nr, panel| {
+    let packed = weight.packed(usage, |w, dtype| {
+        let values = pack_right(n, k, |cols, nr, panel| {
             for o in 0..s.outputs {
                 for t in 0..s.taps() {
                     let tap = if direct.is_some() { s.taps() - 1 - t } else { t };
@@ -332,11 +335,13 @@ pub(crate) fn grad_input(s: &ConvolutionSizes, g: &Tensor, weight: &Param) -> Te
                     }
                 }
             }
-        }))
+        });
+        Packed::new(values, k, dtype)
     });
     let out = match (direct, &*packed) {
         (Some(shape), Packed::F32(panels)) => direct::convolve(&shape, g.data(), panels, &Epilogue::NONE),
-        _ => gather_product(
+        (Some(shape), Packed::Bf16(panels)) => direct::convolve(&shape, g.data(), panels, &Epilogue::NONE),
+        (None, _) => gather_product(
             s,
             [m, n, k],
             g,
@@ -407,9 +412,10 @@ fn parts(start: usize, len: usize, mr: usize) -> Vec<Part> {
     parts
 }
 
-pub(crate) fn grad_weight(s: &ConvolutionSizes, g: &Tensor, x: &Tensor) -> Tensor {
+/// `dtype` is what both are rounded to.
+pub(crate) fn grad_weight(s: &ConvolutionSizes, g: &Tensor, x: &Tensor, dtype: DType) -> Tensor {
     let (m, n, k) = (s.taps() * s.inputs, s.outputs, s.out_pixels());
-    let packed = Packed::F32(pack_right_rows(g.data(), n, k));
+    let packed = Packed::new(pack_right_rows(g.data(), n, k), k, dtype);
     let left = GatherTransposed {
         shape: s,
         data: x.data(),

@@ -1,9 +1,9 @@
 //! Linear layers: products of matrices.
 
-use crate::Param;
 use crate::cpu::gemm::{self, Columns, Rows};
 use crate::cpu::pack::{Packed, pack_right_rows, pack_right_transposed};
 use crate::cpu::tile::Epilogue;
+use crate::{DType, Param};
 use std::sync::Arc;
 
 /// Packed forms a weight can have.
@@ -25,13 +25,15 @@ pub(crate) fn forward(x: &[f32], weight: &Param, [n, k]: [usize; 2], epilogue: &
 
 /// `g [m, n] · weight [n, k]`: `[m, k]`.
 pub(crate) fn grad_input(g: &[f32], weight: &Param, [n, k]: [usize; 2]) -> Vec<f32> {
-    let packed = weight.packed(BACKWARD, |w, _| Packed::F32(pack_right_rows(w.data(), k, n)));
+    let packed = weight.packed(BACKWARD, |w, dtype| {
+        Packed::new(pack_right_rows(w.data(), k, n), n, dtype)
+    });
     gemm::gemm(g.len() / n, k, n, &Rows { data: g, k: n }, &packed, &Epilogue::NONE)
 }
 
-/// `g [m, n]ᵀ · x [m, k]`: `[n, k]`.
-pub(crate) fn grad_weight(g: &[f32], x: &[f32], [n, k]: [usize; 2]) -> Vec<f32> {
+/// `g [m, n]ᵀ · x [m, k]`: `[n, k]`. `dtype` is what both are rounded to.
+pub(crate) fn grad_weight(g: &[f32], x: &[f32], [n, k]: [usize; 2], dtype: DType) -> Vec<f32> {
     let m = g.len() / n;
-    let packed = Packed::F32(pack_right_rows(x, k, m));
+    let packed = Packed::new(pack_right_rows(x, k, m), m, dtype);
     gemm::gemm(n, k, m, &Columns { data: g, m: n }, &packed, &Epilogue::NONE)
 }

@@ -1,6 +1,7 @@
 use crate::autograd::{is_recording, record};
 use crate::cpu::attention;
-use crate::cpu::attention_forward::forward;
+use crate::cpu::attention_forward::{Weight, forward};
+use crate::cpu::gemm::SerialWord;
 use crate::cpu::kernel::{Pair, kernel};
 use crate::device::gpu;
 use crate::{DType, Tensor};
@@ -57,7 +58,7 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool)
 }
 
 /// [`attention`] of a network whose weights are kept in `dtype`. In bf16 its products may round their factors to bf16, as
-/// the layers around it do: they do so where the processor multiplies bf16 faster than f32 and no tape is recorded.
+/// the layers around it do: they do so where the processor multiplies bf16 faster than f32.
 pub fn attention_in(dtype: DType, q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool) -> Tensor {
     let s = AttentionSizes::new(q.shape(), k.shape(), v.shape(), heads, causal);
     let inputs = [q, k, v];
@@ -65,17 +66,22 @@ pub fn attention_in(dtype: DType, q: &Tensor, k: &Tensor, v: &Tensor, heads: usi
         let (out, log_sums) = gpu.attention(s, q, k, v);
         return record_on_gpu(s, out, log_sums, inputs);
     }
-    if !is_recording(&inputs) {
-        return if dtype == DType::BF16 && kernel().multiplies_bf16 {
-            forward::<Pair>(&s, q, k, v).0
-        } else {
-            forward::<f32>(&s, q, k, v).0
-        };
+    if dtype == DType::BF16 && kernel().multiplies_bf16 {
+        on_cpu::<Pair>(s, inputs)
+    } else {
+        on_cpu::<f32>(s, inputs)
     }
-    let (out, log_sums) = forward::<f32>(&s, q, k, v);
-    let (q_saved, k_saved, v_saved, out_saved) = (q.detach(), k.detach(), v.detach(), out.detach());
+}
+
+fn on_cpu<W: SerialWord + Weight>(s: AttentionSizes, inputs: [&Tensor; 3]) -> Tensor {
+    let [q, k, v] = inputs;
+    let (out, log_sums) = forward::<W>(&s, q, k, v);
+    if !is_recording(&inputs) {
+        return out;
+    }
+    let ([q, k, v], out_saved) = (inputs.map(Tensor::detach), out.detach());
     record(out, &inputs, move |g| {
-        let [dq, dk, dv] = attention::backward(&s, &q_saved, &k_saved, &v_saved, &out_saved, &log_sums, g);
+        let [dq, dk, dv] = attention::backward::<W>(&s, &q, &k, &v, &out_saved, &log_sums, g);
         vec![Some(dq), Some(dk), Some(dv)]
     })
 }

@@ -134,7 +134,7 @@ pub fn conv2d(
             ),
             None => (
                 wants[0].then(|| conv2d::grad_input(&s, g, &weight_saved)),
-                wants[1].then(|| conv2d::grad_weight(&s, g, &x_saved)),
+                wants[1].then(|| conv2d::grad_weight(&s, g, &x_saved, weight_saved.products_dtype())),
             ),
         };
         vec![dx, dw, Some(sum_rows(g))]
@@ -150,7 +150,7 @@ pub fn upsample_conv2d(x: &Tensor, weight: &Param, bias: Option<&Param>) -> Tens
     let w = weight.on_tape();
     let mut inputs = vec![x, &w];
     inputs.extend(&b);
-    if gpu().is_some() || is_recording(&inputs) || weight.dtype() != DType::F32 {
+    if gpu().is_some() || is_recording(&inputs) || weight.products_dtype() != DType::F32 {
         let doubled = upsample_nearest_2x(x);
         return conv2d(&doubled, weight, bias, Conv2d::padded(1), Activation::None, None);
     }

@@ -19,7 +19,7 @@ pub fn linear(x: &Tensor, weight: &Param, bias: Option<&Param>, act: Activation,
     let out = forward(x, weight, bias, b.as_ref(), Activation::None, None);
     let out = record(out, &inputs, move |g| {
         let dx = wants[0].then(|| grad_input(g, &weight_saved, x_saved.shape()));
-        let dw = wants[1].then(|| grad_weight(g, &x_saved, &weight_saved.shape()));
+        let dw = wants[1].then(|| grad_weight(g, &x_saved, &weight_saved));
         vec![dx, dw, Some(sum_rows(g))]
     });
     let out = activation(&out, act);
@@ -64,12 +64,15 @@ fn grad_input(g: &Tensor, weight: &Param, x_shape: &[usize]) -> Tensor {
     Tensor::from_vec(kernel::grad_input(g.data(), weight, [shape[0], shape[1]]), x_shape)
 }
 
-fn grad_weight(g: &Tensor, x: &Tensor, weight_shape: &[usize]) -> Tensor {
+fn grad_weight(g: &Tensor, x: &Tensor, weight: &Param) -> Tensor {
     if let Some(gpu) = gpu() {
-        return gpu.linear_grad_weight(g, x, weight_shape);
+        return gpu.linear_grad_weight(g, x, &weight.shape());
     }
     let sizes = [g.dim(-1), x.dim(-1)];
-    Tensor::from_vec(kernel::grad_weight(g.data(), x.data(), sizes), &sizes)
+    Tensor::from_vec(
+        kernel::grad_weight(g.data(), x.data(), sizes, weight.products_dtype()),
+        &sizes,
+    )
 }
 
 /// Sum over all axes but the last: a bias' gradient.
