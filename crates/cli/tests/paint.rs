@@ -98,6 +98,17 @@ fn guidance_rescale_clip_skip_and_the_size_conditioning_change_the_picture() {
     ] {
         assert_ne!(plain, run(name, &args), "{name}");
     }
+    let said = |name: &str, key: &str| {
+        let png = fs::read(folder.join(name)).unwrap();
+        let parameters = read_parameters(&png).unwrap().unwrap();
+        parameters.get(key).map(str::to_owned)
+    };
+    assert_eq!(said("rescale.png", "Guidance rescale").as_deref(), Some("0.7"));
+    assert_eq!(said("skip.png", "Clip skip").as_deref(), Some("2"));
+    assert_eq!(said("original.png", "Original size").as_deref(), Some("512x256"));
+    assert_eq!(said("crop.png", "Crop top left").as_deref(), Some("16 0"));
+    assert_eq!(said("target.png", "Target size").as_deref(), Some("128x64"));
+    assert_eq!(said("plain.png", "Clip skip"), None);
 }
 
 #[test]

@@ -236,7 +236,7 @@ impl Response {
         let mut fields = vec![
             ("Steps", self.num_inference_steps.to_string()),
             ("Sampler", self.scheduler.a1111_name().to_owned()),
-            ("Schedule type", self.timestep_spacing.to_owned()),
+            ("Schedule type", self.timestep_spacing.clone()),
             ("CFG scale", self.guidance_scale.to_string()),
             ("Seed", self.seed.to_string()),
             ("Size", format!("{width}x{height}")),
@@ -249,6 +249,23 @@ impl Response {
         }
         if let Some(strength) = self.strength {
             fields.push(("Denoising strength", strength.to_string()));
+        }
+        if request.clip_skip > 0 {
+            // The web UI counts the last layer too.
+            fields.push(("Clip skip", (request.clip_skip + 1).to_string()));
+        }
+        if request.guidance_rescale > 0.0 {
+            fields.push(("Guidance rescale", request.guidance_rescale.to_string()));
+        }
+        if let Some([height, width]) = request.original_size {
+            fields.push(("Original size", format!("{width}x{height}")));
+        }
+        let [top, left] = request.crops_coords_top_left;
+        if (top, left) != (0, 0) {
+            fields.push(("Crop top left", format!("{top} {left}")));
+        }
+        if let Some([height, width]) = request.target_size {
+            fields.push(("Target size", format!("{width}x{height}")));
         }
         if self.pictures.len() > 1 {
             fields.push(("Image index", index.to_string()));
