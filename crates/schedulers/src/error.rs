@@ -16,7 +16,7 @@ pub enum Error {
         class: &'static str,
         field: &'static str,
         value: String,
-        supported: &'static str,
+        supported: String,
     },
     #[error("scheduler config field `{field}` = {value} belongs to no scheduler known here")]
     UnknownField { field: String, value: String },
@@ -24,6 +24,10 @@ pub enum Error {
     MissingClassName,
     #[error("unknown scheduler {name:?}; known: {known}")]
     UnknownScheduler { name: String, known: String },
+    #[error(
+        "DPMSolverSDEScheduler draws its noise from a Brownian tree with a seed of its own, which cannot be reproduced; use dpm++_sde (DPMSolverSinglestepScheduler with algorithm_type sde-dpmsolver++)"
+    )]
+    BrownianTree,
     #[error("unknown timestep spacing {name:?}; known: {known}")]
     UnknownSpacing { name: String, known: String },
     #[error("unknown prediction type {name:?}; known: epsilon, v_prediction, sample")]

@@ -5,22 +5,10 @@
 //! after them is f64.
 
 use crate::{
-    config::SchedulerConfig,
+    config::{BetaSchedule, SchedulerConfig},
     error::{Error, Result},
     names::SchedulerKind,
 };
-use serde::{Deserialize, Serialize};
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BetaSchedule {
-    Linear,
-    /// Linear in the square root of beta (latent diffusion).
-    ScaledLinear,
-    /// The cosine schedule, with beta capped at 0.999.
-    #[serde(rename = "squaredcos_cap_v2")]
-    SquaredcosCapV2,
-}
 
 /// The noise process of training: one entry a training timestep.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,20 +20,15 @@ pub struct NoiseSchedule {
 impl NoiseSchedule {
     /// The schedule of `config`, with the defaults of `kind`'s class for absent fields.
     pub fn new(config: &SchedulerConfig, kind: SchedulerKind) -> Result<Self> {
-        let rescale = config.rescale_betas_zero_snr.unwrap_or(false);
-        let mut betas = betas(config, kind)?;
+        let class = kind.class();
+        let rescale = config.rescale_betas_zero_snr == Some(true) && class.reads_rescale_betas_zero_snr;
+        let mut betas = betas(config, class.betas)?;
         if rescale {
             betas = rescale_zero_terminal_snr(&betas);
         }
         let mut alphas_cumprod = cumprod(&betas);
-        // diffusers keeps the last sigma of its sigma-based schedulers finite with f16's smallest
-        // subnormal; the others really end at zero.
-        let sigma_based = matches!(
-            kind,
-            SchedulerKind::Euler | SchedulerKind::EulerAncestral | SchedulerKind::DpmPlusPlus2M
-        );
         if rescale
-            && sigma_based
+            && class.keeps_sigmas_finite
             && let Some(last) = alphas_cumprod.last_mut()
         {
             *last = 1.0 / 16_777_216.0;
@@ -111,7 +94,8 @@ impl NoiseSchedule {
     }
 }
 
-fn betas(config: &SchedulerConfig, kind: SchedulerKind) -> Result<Vec<f32>> {
+/// `defaults`: start, end and schedule.
+fn betas(config: &SchedulerConfig, defaults: (f64, f64, BetaSchedule)) -> Result<Vec<f32>> {
     let n = config.num_train_timesteps();
     if n < 2 {
         return Err(Error::BadField {
@@ -137,12 +121,7 @@ fn betas(config: &SchedulerConfig, kind: SchedulerKind) -> Result<Vec<f32>> {
         }
         return Ok(trained.clone());
     }
-    let latent_defaults = matches!(kind, SchedulerKind::Lcm | SchedulerKind::Tcd);
-    let (start, end, schedule) = if latent_defaults {
-        (0.00085, 0.012, BetaSchedule::ScaledLinear)
-    } else {
-        (0.0001, 0.02, BetaSchedule::Linear)
-    };
+    let (start, end, schedule) = defaults;
     let start = config.beta_start.unwrap_or(start);
     let end = config.beta_end.unwrap_or(end);
     if !(start > 0.0 && start <= end && end < 1.0) {

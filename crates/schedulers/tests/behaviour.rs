@@ -106,8 +106,8 @@ fn the_turbo_demo_starts_at_the_deviation_of_image_and_noise() {
 fn ancestral_noise_follows_the_published_numbers() {
     let options = with(SchedulerKind::EulerAncestral, TimestepSpacing::Trailing, 4);
     let schedule = Schedule::new(&sdxl(), &options).expect("a schedule");
-    for (step, up) in schedule.steps.iter().zip([3.91930, 1.48163, 0.62591, 0.0]) {
-        assert!((step.noise - up).abs() < 1e-4, "{step:?}, want {up}");
+    for (row, up) in schedule.rows.iter().zip([3.91930, 1.48163, 0.62591, 0.0]) {
+        assert!((row.next.noise - up).abs() < 1e-4, "{row:?}, want {up}");
     }
     let plain = Schedule::new(&sdxl(), &with(SchedulerKind::Euler, TimestepSpacing::Trailing, 4)).expect("a schedule");
     let eta0 = Schedule::new(
@@ -118,12 +118,14 @@ fn ancestral_noise_follows_the_published_numbers() {
         },
     )
     .expect("a schedule");
-    assert_eq!(eta0.steps, plain.steps, "eta 0 is plain Euler");
+    assert_eq!(eta0.rows, plain.rows, "eta 0 is plain Euler");
 }
 
 #[test]
 fn names_of_other_tools_are_understood() {
-    use SchedulerKind::{Ddim, DpmPlusPlus2M, Euler, EulerAncestral, Lcm, Tcd};
+    use SchedulerKind::{
+        Ddim, DpmPlusPlus2M, DpmPlusPlus2MSde, DpmPlusPlus2S, DpmPlusPlusSde, Euler, EulerAncestral, Lcm, Tcd,
+    };
     let names = [
         ("EulerDiscreteScheduler", Euler),
         ("euler", Euler),
@@ -139,17 +141,20 @@ fn names_of_other_tools_are_understood() {
         ("dpm++_2m", DpmPlusPlus2M),
         ("k_dpmpp_2m", DpmPlusPlus2M),
         ("DPMSolverMultistep", DpmPlusPlus2M),
+        ("DPM++ 2M SDE", DpmPlusPlus2MSde),
+        ("k_dpmpp_2m_sde", DpmPlusPlus2MSde),
+        ("DPM++ SDE", DpmPlusPlusSde),
+        ("k_dpmpp_sde", DpmPlusPlusSde),
+        ("DPMSolverSinglestepScheduler", DpmPlusPlus2S),
     ];
     for (name, kind) in names {
         assert_eq!(name.parse::<SchedulerKind>().expect(name), kind, "{name}");
     }
     for kind in SchedulerKind::ALL {
-        for name in [kind.class_name(), kind.short_name(), kind.a1111_name()]
-            .iter()
-            .chain(kind.aliases())
-        {
+        for name in [kind.short_name(), kind.a1111_name()].iter().chain(kind.aliases()) {
             assert_eq!(name.parse::<SchedulerKind>().expect(name), kind, "{name}");
         }
+        assert_eq!(SchedulerConfig::of(kind).kind().expect("a class"), kind);
     }
     assert_eq!(
         "SGM Uniform".parse::<TimestepSpacing>().expect("a spacing"),
@@ -164,13 +169,16 @@ fn names_of_other_tools_are_understood() {
         (EulerAncestral, None)
     );
 
-    let unknown = "heun".parse::<SchedulerKind>().expect_err("unknown").to_string();
+    let unknown = "heun3".parse::<SchedulerKind>().expect_err("unknown").to_string();
     assert!(
-        unknown.contains("heun") && unknown.contains("euler_a") && unknown.contains("LCMScheduler"),
+        unknown.contains("heun3") && unknown.contains("euler_a") && unknown.contains("LCMScheduler"),
         "{unknown}"
     );
-    let unknown = "beta".parse::<TimestepSpacing>().expect_err("unknown").to_string();
-    assert!(unknown.contains("beta") && unknown.contains("sgm_uniform"), "{unknown}");
+    let unknown = "sideways".parse::<TimestepSpacing>().expect_err("unknown").to_string();
+    assert!(
+        unknown.contains("sideways") && unknown.contains("sgm_uniform"),
+        "{unknown}"
+    );
 }
 
 #[test]
@@ -178,14 +186,17 @@ fn fields_that_would_be_silently_wrong_are_refused_by_name() {
     let euler = r#""_class_name":"EulerDiscreteScheduler""#;
     let dpm = r#""_class_name":"DPMSolverMultistepScheduler""#;
     let refused = [
-        (euler, r#""use_exponential_sigmas":true"#, "use_exponential_sigmas"),
-        (euler, r#""use_beta_sigmas":true"#, "use_beta_sigmas"),
+        (
+            euler,
+            r#""use_karras_sigmas":true,"use_beta_sigmas":true"#,
+            "use_beta_sigmas",
+        ),
         (euler, r#""interpolation_type":"log_linear""#, "interpolation_type"),
         (euler, r#""timestep_type":"continuous""#, "timestep_type"),
-        (dpm, r#""algorithm_type":"sde-dpmsolver++""#, "algorithm_type"),
-        (dpm, r#""solver_order":3"#, "solver_order"),
-        (dpm, r#""solver_type":"heun""#, "solver_type"),
-        (dpm, r#""use_lu_lambdas":true"#, "use_lu_lambdas"),
+        (dpm, r#""algorithm_type":"dpmsolver""#, "algorithm_type"),
+        (dpm, r#""solver_order":4"#, "solver_order"),
+        (dpm, r#""solver_type":"rk4""#, "solver_type"),
+        (dpm, r#""use_flow_sigmas":true"#, "use_flow_sigmas"),
         (dpm, r#""lambda_min_clipped":-5.1"#, "lambda_min_clipped"),
         (dpm, r#""thresholding":true"#, "thresholding"),
         (
@@ -287,9 +298,9 @@ fn a_schedule_without_signal_refuses_epsilon_where_it_would_divide_by_zero() {
     let schedule = Schedule::new(&config, &ScheduleOptions::steps(4)).expect("v_prediction");
     assert!(
         schedule
-            .steps
+            .rows
             .iter()
-            .all(|s| s.sample.is_finite() && s.model_output.is_finite())
+            .all(|r| r.next.sample.is_finite() && r.next.model_output.is_finite())
     );
 }
 
@@ -321,8 +332,8 @@ fn image_to_image_keeps_at_least_one_step_and_says_so() {
         (&[499.0, 249.0][..], 2, false)
     );
     assert_eq!(
-        (half.sigmas.as_slice(), half.steps.as_slice()),
-        (&full.sigmas[2..], &full.steps[2..])
+        (half.sigmas.as_slice(), half.rows.as_slice()),
+        (&full.sigmas[2..], &full.rows[2..])
     );
     assert!((half.add_noise().1 - 1.6129).abs() < 1e-4);
 

@@ -1,7 +1,9 @@
 //! Samplers without a network: for data ~ N(0, 0.5^2) the ideal denoiser is known in closed form, so
 //! where each sampler ends is too.
 
-use prima_schedulers::{ConfigSpacing, PredictionType, Schedule, ScheduleOptions, SchedulerConfig, SchedulerKind};
+use prima_schedulers::{
+    ConfigSpacing, PredictionType, Schedule, ScheduleOptions, SchedulerConfig, SchedulerKind, State,
+};
 
 const DATA_VARIANCE: f64 = 0.25;
 
@@ -29,24 +31,27 @@ fn ideal(prediction: PredictionType, sample: f64, alpha: f64, sigma: f64) -> f64
     }
 }
 
-/// The deviation of the final samples, propagated exactly: every step is linear in sample and noise.
+/// The deviation of the final samples, propagated exactly: every row is linear in sample and noise, so
+/// a sample is the list of its coefficients of the independent normal draws.
 fn final_deviation(schedule: &Schedule) -> f64 {
-    // Coefficients of the independent normal draws in the sample and in the previous denoised image.
-    let mut sample = vec![schedule.init_noise_sigma];
-    let mut previous = vec![0.0];
-    for step in &schedule.steps {
-        sample.push(0.0);
-        previous.push(0.0);
-        let (alpha, sigma) = step.add_noise;
-        let last = sample.len() - 1;
-        for (draw, (s, p)) in sample.iter_mut().zip(&mut previous).enumerate() {
-            let output = ideal(schedule.prediction_type, *s, alpha, sigma);
-            let denoised = step.denoised(*s, output);
-            *s = step.next(*s, output, f64::from(u8::from(draw == last)), *p);
-            *p = denoised;
-        }
+    let draws = schedule.rows.len() + 1;
+    let draw = |index: usize, scale: f64| {
+        let mut coefficients = vec![0.0; draws];
+        coefficients[index] = scale;
+        coefficients
+    };
+    let mut state = State::new(draw(0, schedule.init_noise_sigma));
+    for (i, row) in schedule.rows.iter().enumerate() {
+        let (alpha, sigma) = row.add_noise;
+        let answer = |s: &f64| ideal(schedule.prediction_type, *s, alpha, sigma);
+        let output: Vec<f64> = state.sample.iter().map(answer).collect();
+        state.advance(row, &output, Some(&draw(i + 1, 1.0)), |terms: &[(f64, &Vec<f64>)]| {
+            (0..draws)
+                .map(|d| terms.iter().map(|(weight, values)| weight * values[d]).sum())
+                .collect()
+        });
     }
-    sample.iter().map(|c| c * c).sum::<f64>().sqrt()
+    state.sample.iter().map(|c| c * c).sum::<f64>().sqrt()
 }
 
 const PREDICTIONS: [PredictionType; 3] = [
@@ -107,13 +112,16 @@ fn one_deterministic_step_returns_the_denoised_image() {
     ] {
         for prediction in PREDICTIONS {
             let schedule = schedule(kind, prediction, 1);
-            let step = schedule.steps[0];
-            let (next, denoised) = (step.next(0.7, 0.3, 9.0, 9.0), step.denoised(0.7, 0.3));
+            let row = schedule.rows[0];
+            let mut state = State::new(0.7);
+            let sum = |terms: &[(f64, &f64)]| terms.iter().map(|(weight, value)| weight * *value).sum();
+            let denoised: f64 = state.advance(&row, &0.3, Some(&9.0), sum);
+            let next = state.sample;
             assert!(
                 (next - denoised).abs() < 1e-12 * denoised.abs().max(1.0),
                 "{kind} {prediction:?}"
             );
-            assert!(!step.needs_noise(), "{kind}");
+            assert!(!row.needs_noise(), "{kind}");
         }
     }
 }
