@@ -67,6 +67,7 @@ fn build(case: &Value) -> Schedule {
         num_inference_steps: case["n"].as_u64().map(|n| n as usize),
         timesteps: case.get("explicit").map(numbers),
         eta: case["eta"].as_f64(),
+        spacing: case["spacing"].as_str().map(|name| name.parse().expect("a spacing")),
         ..ScheduleOptions::default()
     };
     let schedule = Schedule::new(&config, &options).unwrap_or_else(|e| panic!("{e} in {case}"));
@@ -131,11 +132,11 @@ fn check_trajectory(case: &Value, schedule: &Schedule) {
 fn tables_and_trajectories_are_those_of_diffusers() {
     let golden = golden();
     let cases = golden["cases"].as_array().expect("cases");
-    assert!(cases.len() > 500, "only {} cases", cases.len());
+    assert!(cases.len() > 750, "only {} cases", cases.len());
     for case in cases {
         let schedule = build(case);
-        let karras = case["config"]["use_karras_sigmas"] == true;
-        if karras {
+        let rules = ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"];
+        if rules.iter().any(|rule| case["config"][rule] == true) {
             // Interpolated in logarithms of an f32 table.
             assert_close(
                 "timesteps",
