@@ -23,6 +23,7 @@ MODULES = {
     "TCDScheduler": "scheduling_tcd",
     "DPMSolverMultistepScheduler": "scheduling_dpmsolver_multistep",
     "DPMSolverSinglestepScheduler": "scheduling_dpmsolver_singlestep",
+    "FlowMatchEulerDiscreteScheduler": "scheduling_flow_match_euler_discrete",
 }
 # The classes that the first cases were written for; the others have cases of their own.
 FIRST = list(MODULES)[:6]
@@ -229,6 +230,26 @@ def sigma_rule_cases():
             yield run(cls, TRAILING, timesteps=AysSchedules[table], spacing=name)
 
 
+def flow_cases():
+    euler = "FlowMatchEulerDiscreteScheduler"
+    for shift in [1.0, 3.0]:
+        for n in [1, 2, 4, 7, 20]:
+            yield run(euler, {"shift": shift}, n)
+        yield run(euler, {"shift": shift, "stochastic_sampling": True}, 4)
+        yield run(euler, {"shift": shift}, timesteps=[1000.0, 700.0, 250.0])
+        for n, strength in [(4, 0.5), (8, 0.6)]:
+            yield run(euler, {"shift": shift}, n, strength=strength)
+    for rule in ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"]:
+        yield run(euler, {"shift": 3.0, rule: True}, 6)
+    flow = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
+    for cls in ["DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler"]:
+        for shift in [1.0, 3.0]:
+            for n in [1, 4, 20]:
+                yield run(cls, {**flow, "flow_shift": shift}, n)
+        yield run(cls, {**flow, "algorithm_type": "sde-dpmsolver++"}, 6)
+        yield run(cls, {**flow, "solver_order": 3, "flow_shift": 3.0}, 8, strength=0.6)
+
+
 def noise_schedules():
     from diffusers import DDIMScheduler
 
@@ -245,7 +266,7 @@ def main():
 
     logging.disable(logging.WARNING)
     cases = [*spacing_cases(), *variant_cases(), *explicit_cases(), *strength_cases(), *solver_cases(),
-             *sigma_rule_cases()]
+             *sigma_rule_cases(), *flow_cases()]
     golden = {
         "script": "scripts/goldens/schedulers.py",
         "versions": {p: version(p) for p in ["diffusers", "torch", "numpy"]},

@@ -25,6 +25,7 @@ pub(crate) struct Class {
     /// Linspace and leading take one point more than steps and drop the one nearest to the image.
     pub drops_last_point: bool,
     pub reads_final_sigmas_type: bool,
+    pub flow: Flow,
     /// The sample is `x0 + sigma * noise`, and starts with the deviation of the first sigma.
     pub starts_at_sigma: bool,
     pub takes_eta: bool,
@@ -57,6 +58,15 @@ pub(crate) enum Whole {
     Always,
 }
 
+/// Whether the sample is `(1 - sigma) * x0 + sigma * noise`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Flow {
+    Never,
+    Always,
+    /// With `use_flow_sigmas`.
+    IfAsked,
+}
+
 const BETAS: (f64, f64, BetaSchedule) = (0.0001, 0.02, BetaSchedule::Linear);
 const LATENT_BETAS: (f64, f64, BetaSchedule) = (0.00085, 0.012, BetaSchedule::ScaledLinear);
 
@@ -71,6 +81,7 @@ const EULER: Class = Class {
     whole_timesteps: Whole::Never,
     drops_last_point: false,
     reads_final_sigmas_type: true,
+    flow: Flow::Never,
     starts_at_sigma: true,
     takes_eta: false,
 };
@@ -99,6 +110,7 @@ const MULTISTEP: Class = Class {
     reads_sigma_ends: false,
     whole_timesteps: Whole::FromSigmas,
     drops_last_point: true,
+    flow: Flow::IfAsked,
     starts_at_sigma: false,
     ..EULER
 };
@@ -122,6 +134,16 @@ impl SchedulerKind {
                 reads_rescale_betas_zero_snr: false,
                 spacing: Spacing::Fixed(TimestepSpacing::Linspace),
                 ..MULTISTEP
+            },
+            Self::FlowMatchEuler => Class {
+                reads_rescale_betas_zero_snr: false,
+                spacing: Spacing::Fixed(TimestepSpacing::Flow),
+                sigma_rules: SigmaRules::OverSpacing,
+                reads_sigma_ends: false,
+                reads_final_sigmas_type: false,
+                flow: Flow::Always,
+                starts_at_sigma: false,
+                ..EULER
             },
         }
     }

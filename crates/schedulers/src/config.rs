@@ -31,7 +31,7 @@ pub struct SchedulerConfig {
     /// Betas given one by one instead.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trained_betas: Option<Vec<f32>>,
-    /// Default epsilon.
+    /// Default epsilon; flow_prediction for flow matching.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prediction_type: Option<PredictionType>,
     /// Default linspace; DDIM leading. LCM, TCD and the singlestep solver never read it.
@@ -101,9 +101,18 @@ pub struct SchedulerConfig {
     /// DPM++ multistep, default false.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub use_lu_lambdas: Option<bool>,
-    /// Only false.
+    /// DPM++: the model is one of flow matching, default false.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub use_flow_sigmas: Option<bool>,
+    /// With `use_flow_sigmas`: as `shift`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flow_shift: Option<f64>,
+    /// Flow matching: above 1, more of the steps are spent on much noise. Default 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shift: Option<f64>,
+    /// Flow matching: fresh noise in every step, default false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stochastic_sampling: Option<bool>,
     /// Only false.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub use_dynamic_shifting: Option<bool>,
@@ -220,8 +229,12 @@ impl SchedulerConfig {
         self.num_train_timesteps.unwrap_or(1000)
     }
 
+    /// The file's, else that of its class: flow_prediction for flow matching, epsilon for the others.
     pub fn prediction_type(&self) -> PredictionType {
-        self.prediction_type.unwrap_or(PredictionType::Epsilon)
+        self.prediction_type.unwrap_or(match self.kind() {
+            Ok(SchedulerKind::FlowMatchEuler) => PredictionType::FlowPrediction,
+            _ => PredictionType::Epsilon,
+        })
     }
 }
 

@@ -30,7 +30,7 @@ pub enum Error {
     BrownianTree,
     #[error("unknown timestep spacing {name:?}; known: {known}")]
     UnknownSpacing { name: String, known: String },
-    #[error("unknown prediction type {name:?}; known: epsilon, v_prediction, sample")]
+    #[error("unknown prediction type {name:?}; known: epsilon, v_prediction, sample, flow_prediction")]
     UnknownPredictionType { name: String },
     #[error("num_inference_steps must be at least 1, got 0")]
     ZeroSteps,
@@ -58,6 +58,12 @@ pub enum Error {
         "{class}: epsilon prediction has no denoised image at timestep {timestep}, where rescale_betas_zero_snr leaves no signal; use v_prediction or another spacing"
     )]
     NoSignal { class: &'static str, timestep: f64 },
+    #[error("{class} cannot run a model of {prediction}; {fix}")]
+    PredictionForClass {
+        class: &'static str,
+        prediction: &'static str,
+        fix: &'static str,
+    },
     #[error("eta must be between 0 and 1, got {0}")]
     BadEta(f64),
     #[error("strength must be between 0 and 1, got {0}")]

@@ -29,6 +29,8 @@ mod dpmpp_singlestep;
 mod error;
 mod euler;
 mod euler_ancestral;
+mod flow;
+mod flow_match_euler;
 mod lcm;
 mod names;
 mod noise_schedule;

@@ -21,6 +21,8 @@ pub enum SchedulerKind {
     /// `DPMSolverSinglestepScheduler` with `sde-dpmsolver++`: the class that diffusers' documentation
     /// names for k-diffusion's DPM++ SDE. Its steps are network evaluations; k-diffusion counts two as one.
     DpmPlusPlusSde,
+    /// Flow matching.
+    FlowMatchEuler,
 }
 
 /// What one scheduler is called.
@@ -51,7 +53,7 @@ const fn names(
 
 impl SchedulerKind {
     /// Where two share a class, the first is what the class is without further options.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Euler,
         Self::EulerAncestral,
         Self::Ddim,
@@ -61,6 +63,7 @@ impl SchedulerKind {
         Self::DpmPlusPlus2MSde,
         Self::DpmPlusPlus2S,
         Self::DpmPlusPlusSde,
+        Self::FlowMatchEuler,
     ];
 
     fn names(self) -> Names {
@@ -115,6 +118,12 @@ impl SchedulerKind {
                 "dpm++_sde",
                 "DPM++ SDE",
                 &["dpmpp_sde", "k_dpmpp_sde", "k_dpm++_sde"],
+            ),
+            Self::FlowMatchEuler => names(
+                "FlowMatchEulerDiscreteScheduler",
+                "flow_euler",
+                "Flow Euler",
+                &["flow_match_euler", "flow_match_euler_discrete"],
             ),
         }
     }
@@ -222,10 +231,12 @@ pub enum TimestepSpacing {
     Ays,
     /// The same for SDXL.
     AysSdxl,
+    /// Even steps of flow matching's sigma, then shifted. Only for models of flow matching.
+    Flow,
 }
 
 impl TimestepSpacing {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Linspace,
         Self::Leading,
         Self::Trailing,
@@ -242,6 +253,7 @@ impl TimestepSpacing {
         Self::KlOptimal,
         Self::Ays,
         Self::AysSdxl,
+        Self::Flow,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -262,6 +274,7 @@ impl TimestepSpacing {
             Self::KlOptimal => "kl_optimal",
             Self::Ays => "ays",
             Self::AysSdxl => "ays_sdxl",
+            Self::Flow => "flow",
         }
     }
 
@@ -284,6 +297,7 @@ impl TimestepSpacing {
             Self::Exponential => "Exponential",
             Self::Beta => "Beta",
             Self::Lu => "Lu",
+            Self::Flow => "Flow",
         }
     }
 

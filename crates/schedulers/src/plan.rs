@@ -1,9 +1,10 @@
 //! What the algorithm of one class works from: where a run stands before and after each step.
 
 use crate::{
-    class::Whole,
+    class::{Flow, Whole},
     config::{FinalSigmasType, SchedulerConfig},
     error::{Error, Result},
+    flow,
     names::{SchedulerKind, TimestepSpacing},
     noise_schedule::NoiseSchedule,
     prediction::{Linear, PredictionType},
@@ -28,6 +29,8 @@ pub(crate) struct Plan {
     pub requested: bool,
     /// Whether the timesteps were given one by one.
     pub explicit: bool,
+    /// Whether the sample is flow matching's, `(1 - sigma) * x0 + sigma * noise`.
+    pub is_flow: bool,
     /// The first step to be taken; above 0 for image-to-image.
     pub begin: usize,
 }
@@ -49,18 +52,26 @@ impl Plan {
         noise: NoiseSchedule,
     ) -> Result<Self> {
         let rule = options.spacing.unwrap_or_else(|| config.spacing(kind));
-        let (timesteps, sigmas) = noise_levels(config, options, kind, rule, &noise)?;
+        let prediction = options.prediction_type.unwrap_or(config.prediction_type());
+        let is_flow = match kind.class().flow {
+            Flow::Never => false,
+            Flow::Always => true,
+            Flow::IfAsked => config.use_flow_sigmas == Some(true),
+        };
+        check_prediction(kind, prediction, is_flow)?;
+        let (timesteps, sigmas) = noise_levels(config, options, kind, rule, &noise, is_flow)?;
         let plan = Self {
             config: config.clone(),
             kind,
             noise,
-            prediction: options.prediction_type.unwrap_or(config.prediction_type()),
+            prediction,
             timesteps,
             sigmas,
             eta: checked_eta(options.eta)?,
             rule,
             requested: options.spacing.is_some(),
             explicit: options.timesteps.is_some(),
+            is_flow,
             begin: 0,
         };
         if kind.class().whole_timesteps == Whole::Always {
@@ -92,6 +103,14 @@ impl Plan {
     /// Before step `i`, or after the last, of the solvers that work in lambda.
     pub fn level(&self, i: usize) -> Level {
         let ratio = self.sigmas[i];
+        if self.is_flow {
+            let (alpha, sigma) = (1.0 - ratio, ratio);
+            return Level {
+                alpha,
+                sigma,
+                ratio: sigma / alpha,
+            };
+        }
         let alpha = 1.0 / (ratio * ratio + 1.0).sqrt();
         Level {
             alpha,
@@ -131,9 +150,16 @@ fn noise_levels(
     kind: SchedulerKind,
     rule: TimestepSpacing,
     noise: &NoiseSchedule,
+    is_flow: bool,
 ) -> Result<(Vec<f64>, Vec<f64>)> {
     let n = step_count(config, options)?;
     let (timesteps, mut sigmas) = match &options.timesteps {
+        _ if is_flow => {
+            let timesteps = options.timesteps.as_deref();
+            let most = config.num_train_timesteps() + 1;
+            let explicit = timesteps.map(|t| explicit(t, most)).transpose()?;
+            flow::levels(config, kind, noise, rule, explicit.as_deref(), n)?
+        }
         Some(timesteps) => {
             // diffusers interpolates explicit timesteps linearly, unless the caller means another tool's.
             let log = options.spacing.is_some_and(TimestepSpacing::is_k_diffusion);
@@ -155,6 +181,21 @@ fn noise_levels(
     sigmas.push(if ends_above_zero { noise.sigmas()[0] } else { 0.0 });
     // diffusers' table of sigmas is f32.
     Ok((timesteps, sigmas.into_iter().map(|s| f64::from(s as f32)).collect()))
+}
+
+fn check_prediction(kind: SchedulerKind, prediction: PredictionType, is_flow: bool) -> Result<()> {
+    let predicts_flow = prediction == PredictionType::FlowPrediction;
+    let fix = match kind.class().flow {
+        Flow::Always if !predicts_flow => "choose another scheduler",
+        Flow::Never if predicts_flow => "use FlowMatchEulerDiscreteScheduler",
+        Flow::IfAsked if predicts_flow && !is_flow => "set use_flow_sigmas",
+        _ => return Ok(()),
+    };
+    Err(Error::PredictionForClass {
+        class: kind.class_name(),
+        prediction: prediction.as_str(),
+        fix,
+    })
 }
 
 fn step_count(config: &SchedulerConfig, options: &ScheduleOptions) -> Result<usize> {

@@ -4,7 +4,7 @@ use crate::{
     config::SchedulerConfig,
     ddim, dpmpp_multistep, dpmpp_singlestep,
     error::{Error, Result},
-    euler, euler_ancestral, lcm,
+    euler, euler_ancestral, flow_match_euler, lcm,
     names::{SchedulerKind, TimestepSpacing},
     noise_schedule::NoiseSchedule,
     plan::Plan,
@@ -23,7 +23,8 @@ pub struct Schedule {
     pub prediction_type: PredictionType,
     /// One a step, descending.
     pub timesteps: Vec<f64>,
-    /// Noise level (noise / signal) before each step and after the last: one more than `timesteps`.
+    /// Noise level before each step and after the last: one more than `timesteps`. Noise over signal, or
+    /// flow matching's sigma.
     pub sigmas: Vec<f64>,
     /// Factor on unit normal noise for the first sample of text-to-image.
     pub init_noise_sigma: f64,
@@ -136,6 +137,7 @@ fn rows(plan: &Plan) -> Result<(Vec<Row>, f64)> {
         SchedulerKind::Tcd => (tcd::rows(plan)?, plan.noise.sigmas()[0]),
         SchedulerKind::DpmPlusPlus2M | SchedulerKind::DpmPlusPlus2MSde => (dpmpp_multistep::rows(plan), final_sigma),
         SchedulerKind::DpmPlusPlus2S | SchedulerKind::DpmPlusPlusSde => (dpmpp_singlestep::rows(plan), final_sigma),
+        SchedulerKind::FlowMatchEuler => (flow_match_euler::rows(plan), final_sigma),
     })
 }
 

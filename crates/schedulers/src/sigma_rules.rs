@@ -40,15 +40,20 @@ pub(crate) fn levels(
         return align_your_steps(noise, &table, n, timestep);
     }
     let (low, high) = span(config, kind, noise, requested, n)?;
-    let sigmas = match rule {
+    let sigmas = choose(rule, low, high, n);
+    Ok((sigmas.iter().copied().map(timestep).collect(), sigmas))
+}
+
+/// `n` sigmas from `high` to `low` by `rule`.
+pub(crate) fn choose(rule: TimestepSpacing, low: f64, high: f64, n: usize) -> Vec<f64> {
+    match rule {
         TimestepSpacing::Karras => karras(low, high, n),
         TimestepSpacing::Beta => beta(low, high, n),
         TimestepSpacing::KlOptimal => kl_optimal(low, high, n),
         // numpy takes the logarithms of its f32 table in f32.
         TimestepSpacing::Lu => even(f64::from(low.ln() as f32), f64::from(high.ln() as f32), n),
         _ => even(low.ln(), high.ln(), n),
-    };
-    Ok((sigmas.iter().copied().map(timestep).collect(), sigmas))
+    }
 }
 
 /// The smallest and the largest sigma.

@@ -59,7 +59,8 @@ pub(crate) fn timesteps(
         | TimestepSpacing::Lu
         | TimestepSpacing::KlOptimal
         | TimestepSpacing::Ays
-        | TimestepSpacing::AysSdxl => {
+        | TimestepSpacing::AysSdxl
+        | TimestepSpacing::Flow => {
             return Err(Error::SpacingForClass {
                 class: kind.class_name(),
                 spacing: spacing.as_str(),

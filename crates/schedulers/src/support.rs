@@ -2,7 +2,7 @@
 //! silently wrong here, and a warning about what it never reads.
 
 use crate::{
-    class::{SigmaRules, Spacing},
+    class::{Flow, SigmaRules, Spacing},
     config::SchedulerConfig,
     error::{Error, Result},
     names::{SchedulerKind, TimestepSpacing},
@@ -11,13 +11,16 @@ use serde_json::Value;
 
 /// Fields of diffusers' schedulers that change nothing in the classes supported here, or only
 /// together with a field that is refused.
-const INERT_FIELDS: [&str; 6] = [
+const INERT_FIELDS: [&str; 9] = [
     "clip_sample_range",
     "dynamic_thresholding_ratio",
     "sample_max_value",
     "skip_prk_steps",
-    "flow_shift",
     "time_shift_type",
+    "base_shift",
+    "max_shift",
+    "base_image_seq_len",
+    "max_image_seq_len",
 ];
 
 impl SchedulerConfig {
@@ -33,6 +36,9 @@ impl SchedulerConfig {
     pub(crate) fn spacing(&self, kind: SchedulerKind) -> TimestepSpacing {
         let lu = matches!(kind, SchedulerKind::DpmPlusPlus2M | SchedulerKind::DpmPlusPlus2MSde)
             && self.use_lu_lambdas == Some(true);
+        if kind.class().flow == Flow::IfAsked && self.use_flow_sigmas == Some(true) {
+            return TimestepSpacing::Flow;
+        }
         let rules = self.sigma_flags().into_iter().filter(|(_, set, _)| *set);
         let rule = rules.map(|(.., rule)| rule).next();
         match rule.filter(|_| kind.class().sigma_rules != SigmaRules::Unread) {
@@ -80,7 +86,15 @@ impl SchedulerConfig {
                 refuse.flag("thresholding", thresholds)?;
                 self.check_dpm_solver(refuse)?;
             }
+            SchedulerKind::FlowMatchEuler => {
+                refuse.flag("use_dynamic_shifting", self.use_dynamic_shifting == Some(true))?;
+            }
             _ => {}
+        }
+        if kind.class().flow != Flow::Always
+            && let Some(shift) = self.shift
+        {
+            return Err(refuse.error("shift", shift.to_string(), "null".into()));
         }
         Ok(self.never_read(kind, own_class))
     }
@@ -99,11 +113,14 @@ impl SchedulerConfig {
     }
 
     fn check_sigma_rules(&self, kind: SchedulerKind, refuse: Refuse) -> Result<()> {
-        let set: Vec<&'static str> = self
+        let mut set: Vec<&'static str> = self
             .sigma_flags()
             .into_iter()
             .filter_map(|(name, set, _)| set.then_some(name))
             .collect();
+        if kind.class().flow == Flow::IfAsked && self.use_flow_sigmas == Some(true) {
+            set.push("use_flow_sigmas");
+        }
         match (kind.class().sigma_rules, set.as_slice()) {
             (SigmaRules::OverSpacing | SigmaRules::OverTraining, [first, second, ..]) => {
                 Err(refuse.error(second, "true".into(), format!("false where {first} is true")))
@@ -119,7 +136,6 @@ impl SchedulerConfig {
         let solvers = ["midpoint", "heun", "logrho", "bh1", "bh2"];
         refuse.text("solver_type", self.solver_type.as_deref(), &solvers)?;
         refuse.text("variance_type", self.variance_type.as_deref(), &[])?;
-        refuse.flag("use_flow_sigmas", self.use_flow_sigmas == Some(true))?;
         refuse.flag("use_dynamic_shifting", self.use_dynamic_shifting == Some(true))?;
         if let Some(value) = self.lambda_min_clipped {
             return Err(refuse.error("lambda_min_clipped", value.to_string(), "-Infinity".into()));
