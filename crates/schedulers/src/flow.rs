@@ -58,9 +58,15 @@ fn solver_levels(config: &SchedulerConfig, explicit: Option<&[f64]>, train: f64,
         return (timesteps.to_vec(), timesteps.iter().map(|t| t / train).collect());
     }
     let shift = config.flow_shift.unwrap_or(1.0);
-    let sigmas: Vec<f64> = (0..n)
-        .map(|i| shifted(shift, (1.0 - 1.0 / train) * (n - i) as f64 / n as f64))
-        .collect();
+    // With numpy's rounding errors, which decide what is cut off below.
+    let alpha = |i: usize| {
+        if i == n {
+            1.0 / train
+        } else {
+            i as f64 * ((1.0 / train - 1.0) / n as f64) + 1.0
+        }
+    };
+    let sigmas: Vec<f64> = (1..=n).rev().map(|i| shifted(shift, 1.0 - alpha(i))).collect();
     (sigmas.iter().map(|s| (s * train).trunc()).collect(), sigmas)
 }
 
