@@ -23,6 +23,7 @@ MODULES = {
     "TCDScheduler": "scheduling_tcd",
     "DPMSolverMultistepScheduler": "scheduling_dpmsolver_multistep",
     "DPMSolverSinglestepScheduler": "scheduling_dpmsolver_singlestep",
+    "UniPCMultistepScheduler": "scheduling_unipc_multistep",
     "FlowMatchEulerDiscreteScheduler": "scheduling_flow_match_euler_discrete",
 }
 # The classes that the first cases were written for; the others have cases of their own.
@@ -250,6 +251,35 @@ def flow_cases():
         yield run(cls, {**flow, "solver_order": 3, "flow_shift": 3.0}, 8, strength=0.6)
 
 
+def unipc_cases():
+    unipc = "UniPCMultistepScheduler"
+    to_sigma_min = {**TRAILING, "final_sigmas_type": "sigma_min"}
+    for spacing in ["trailing", "leading", "linspace"]:
+        for n in STEPS:
+            yield run(unipc, {**LATENT, "timestep_spacing": spacing}, n)
+    for order in [1, 2, 3]:
+        for n in [4, 7, 20]:
+            yield run(unipc, {**TRAILING, "solver_order": order}, n)
+            # To a last sigma of zero it gives NaN.
+            yield run(unipc, {**to_sigma_min, "solver_order": order, "solver_type": "bh1"}, n)
+        yield run(unipc, {**to_sigma_min, "solver_order": order, "lower_order_final": False}, 6)
+        yield run(unipc, {**TRAILING, "solver_order": order, "disable_corrector": [0, 2]}, 6)
+        for n, strength in [(4, 0.5), (8, 0.6), (9, 1.0)]:
+            yield run(unipc, {**TRAILING, "solver_order": order}, n, strength=strength)
+    for prediction in ["v_prediction", "sample"]:
+        yield run(unipc, {**TRAILING, "prediction_type": prediction}, 4)
+    yield run(unipc, {**TRAILING, "prediction_type": "v_prediction", "rescale_betas_zero_snr": True}, 6)
+    yield run(unipc, {}, 4)
+    for rule in ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"]:
+        for n in [4, 7]:
+            yield run(unipc, {**TRAILING, rule: True}, n)
+        yield run(unipc, {**to_sigma_min, rule: True, "sigma_min": 0.1, "sigma_max": 10.0}, 5)
+    for shift in [1.0, 3.0]:
+        flow = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": shift}
+        for n in [1, 4, 20]:
+            yield run(unipc, flow, n)
+
+
 def noise_schedules():
     from diffusers import DDIMScheduler
 
@@ -266,7 +296,7 @@ def main():
 
     logging.disable(logging.WARNING)
     cases = [*spacing_cases(), *variant_cases(), *explicit_cases(), *strength_cases(), *solver_cases(),
-             *sigma_rule_cases(), *flow_cases()]
+             *sigma_rule_cases(), *flow_cases(), *unipc_cases()]
     golden = {
         "script": "scripts/goldens/schedulers.py",
         "versions": {p: version(p) for p in ["diffusers", "torch", "numpy"]},

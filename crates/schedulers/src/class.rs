@@ -135,6 +135,10 @@ impl SchedulerKind {
                 spacing: Spacing::Fixed(TimestepSpacing::Linspace),
                 ..MULTISTEP
             },
+            Self::UniPc => Class {
+                reads_sigma_ends: true,
+                ..MULTISTEP
+            },
             Self::FlowMatchEuler => Class {
                 reads_rescale_betas_zero_snr: false,
                 spacing: Spacing::Fixed(TimestepSpacing::Flow),

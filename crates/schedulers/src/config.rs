@@ -101,7 +101,13 @@ pub struct SchedulerConfig {
     /// DPM++ multistep, default false.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub use_lu_lambdas: Option<bool>,
-    /// DPM++: the model is one of flow matching, default false.
+    /// UniPC: only true, its default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub predict_x0: Option<bool>,
+    /// UniPC: the steps after which nothing is corrected, default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disable_corrector: Option<Vec<usize>>,
+    /// DPM++ and UniPC: the model is one of flow matching, default false.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub use_flow_sigmas: Option<bool>,
     /// With `use_flow_sigmas`: as `shift`.

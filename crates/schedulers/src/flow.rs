@@ -28,7 +28,7 @@ pub(crate) fn levels(
         if rule != TimestepSpacing::Flow {
             return Err(refused);
         }
-        return Ok(solver_levels(config, explicit, train, n));
+        return Ok(solver_levels(config, kind, explicit, train, n));
     }
     let shift = config.shift.unwrap_or(1.0);
     let ends = noise.sigmas();
@@ -52,8 +52,14 @@ pub(crate) fn levels(
     Ok((timesteps, sigmas))
 }
 
-/// What `use_flow_sigmas` makes of DPM++'s classes. They know whole timesteps only.
-fn solver_levels(config: &SchedulerConfig, explicit: Option<&[f64]>, train: f64, n: usize) -> (Vec<f64>, Vec<f64>) {
+/// What `use_flow_sigmas` makes of DPM++'s classes and UniPC. They know whole timesteps only.
+fn solver_levels(
+    config: &SchedulerConfig,
+    kind: SchedulerKind,
+    explicit: Option<&[f64]>,
+    train: f64,
+    n: usize,
+) -> (Vec<f64>, Vec<f64>) {
     if let Some(timesteps) = explicit {
         return (timesteps.to_vec(), timesteps.iter().map(|t| t / train).collect());
     }
@@ -66,7 +72,12 @@ fn solver_levels(config: &SchedulerConfig, explicit: Option<&[f64]>, train: f64,
             i as f64 * ((1.0 / train - 1.0) / n as f64) + 1.0
         }
     };
-    let sigmas: Vec<f64> = (1..=n).rev().map(|i| shifted(shift, 1.0 - alpha(i))).collect();
+    let mut sigmas: Vec<f64> = (1..=n).rev().map(|i| shifted(shift, 1.0 - alpha(i))).collect();
+    if kind == SchedulerKind::UniPc {
+        sigmas = (0..n).map(|i| shifted(shift, alpha(i))).collect();
+        // diffusers keeps lambda finite.
+        sigmas[0] -= 1e-6;
+    }
     (sigmas.iter().map(|s| (s * train).trunc()).collect(), sigmas)
 }
 

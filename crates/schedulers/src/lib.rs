@@ -43,6 +43,7 @@ mod sigma_rules;
 mod spacing;
 mod support;
 mod tcd;
+mod unipc;
 
 pub use config::{BetaSchedule, ConfigSpacing, FinalSigmasType, SchedulerConfig};
 pub use error::{Error, Result};

@@ -21,6 +21,7 @@ pub enum SchedulerKind {
     /// `DPMSolverSinglestepScheduler` with `sde-dpmsolver++`: the class that diffusers' documentation
     /// names for k-diffusion's DPM++ SDE. Its steps are network evaluations; k-diffusion counts two as one.
     DpmPlusPlusSde,
+    UniPc,
     /// Flow matching.
     FlowMatchEuler,
 }
@@ -53,7 +54,7 @@ const fn names(
 
 impl SchedulerKind {
     /// Where two share a class, the first is what the class is without further options.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Euler,
         Self::EulerAncestral,
         Self::Ddim,
@@ -63,6 +64,7 @@ impl SchedulerKind {
         Self::DpmPlusPlus2MSde,
         Self::DpmPlusPlus2S,
         Self::DpmPlusPlusSde,
+        Self::UniPc,
         Self::FlowMatchEuler,
     ];
 
@@ -118,6 +120,12 @@ impl SchedulerKind {
                 "dpm++_sde",
                 "DPM++ SDE",
                 &["dpmpp_sde", "k_dpmpp_sde", "k_dpm++_sde"],
+            ),
+            Self::UniPc => names(
+                "UniPCMultistepScheduler",
+                "unipc",
+                "UniPC",
+                &["uni_pc", "uni_pc_bh2", "unipcmultistep", "k_unipc"],
             ),
             Self::FlowMatchEuler => names(
                 "FlowMatchEulerDiscreteScheduler",

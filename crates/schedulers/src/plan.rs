@@ -178,7 +178,12 @@ fn noise_levels(
     };
     let reads_final = kind.class().reads_final_sigmas_type;
     let ends_above_zero = reads_final && config.final_sigmas_type == Some(FinalSigmasType::SigmaMin);
-    sigmas.push(if ends_above_zero { noise.sigmas()[0] } else { 0.0 });
+    let last = match kind {
+        // UniPC's last step goes nowhere then.
+        SchedulerKind::UniPc if is_flow || rule.chooses_sigmas() => sigmas[n - 1],
+        _ => noise.sigmas()[0],
+    };
+    sigmas.push(if ends_above_zero { last } else { 0.0 });
     // diffusers' table of sigmas is f32.
     Ok((timesteps, sigmas.into_iter().map(|s| f64::from(s as f32)).collect()))
 }

@@ -11,7 +11,7 @@ use crate::{
     prediction::PredictionType,
     rows::Row,
     schedule_options::ScheduleOptions,
-    tcd,
+    tcd, unipc,
 };
 
 /// A whole run as data.
@@ -137,6 +137,7 @@ fn rows(plan: &Plan) -> Result<(Vec<Row>, f64)> {
         SchedulerKind::Tcd => (tcd::rows(plan)?, plan.noise.sigmas()[0]),
         SchedulerKind::DpmPlusPlus2M | SchedulerKind::DpmPlusPlus2MSde => (dpmpp_multistep::rows(plan), final_sigma),
         SchedulerKind::DpmPlusPlus2S | SchedulerKind::DpmPlusPlusSde => (dpmpp_singlestep::rows(plan), final_sigma),
+        SchedulerKind::UniPc => (unipc::rows(plan), final_sigma),
         SchedulerKind::FlowMatchEuler => (flow_match_euler::rows(plan), final_sigma),
     })
 }

@@ -64,7 +64,7 @@ impl SchedulerConfig {
 
     /// Refuses what `kind` would have to obey and cannot; returns warnings about what it never reads.
     pub(crate) fn check(&self, kind: SchedulerKind) -> Result<Vec<String>> {
-        use SchedulerKind::{Ddim, DpmPlusPlus2M, DpmPlusPlus2MSde, DpmPlusPlus2S, DpmPlusPlusSde, Euler, Lcm};
+        use SchedulerKind::{Ddim, DpmPlusPlus2M, DpmPlusPlus2MSde, DpmPlusPlus2S, DpmPlusPlusSde, Euler, Lcm, UniPc};
         self.check_unknown()?;
         let refuse = Refuse {
             class: kind.class_name(),
@@ -85,6 +85,10 @@ impl SchedulerConfig {
             DpmPlusPlus2M | DpmPlusPlus2MSde | DpmPlusPlus2S | DpmPlusPlusSde => {
                 refuse.flag("thresholding", thresholds)?;
                 self.check_dpm_solver(refuse)?;
+            }
+            UniPc => {
+                refuse.flag("thresholding", thresholds)?;
+                self.check_unipc(refuse)?;
             }
             SchedulerKind::FlowMatchEuler => {
                 refuse.flag("use_dynamic_shifting", self.use_dynamic_shifting == Some(true))?;
@@ -140,6 +144,17 @@ impl SchedulerConfig {
         if let Some(value) = self.lambda_min_clipped {
             return Err(refuse.error("lambda_min_clipped", value.to_string(), "-Infinity".into()));
         }
+        self.check_solver_order(refuse)
+    }
+
+    fn check_unipc(&self, refuse: Refuse) -> Result<()> {
+        // diffusers maps the names of other solvers to bh2.
+        let solvers = ["bh1", "bh2", "midpoint", "heun", "logrho"];
+        refuse.text("solver_type", self.solver_type.as_deref(), &solvers)?;
+        if self.predict_x0 == Some(false) {
+            return Err(refuse.error("predict_x0", "false".into(), "true".into()));
+        }
+        refuse.flag("use_dynamic_shifting", self.use_dynamic_shifting == Some(true))?;
         self.check_solver_order(refuse)
     }
 

@@ -146,6 +146,8 @@ fn names_of_other_tools_are_understood() {
         ("DPM++ SDE", DpmPlusPlusSde),
         ("k_dpmpp_sde", DpmPlusPlusSde),
         ("DPMSolverSinglestepScheduler", DpmPlusPlus2S),
+        ("UniPC", SchedulerKind::UniPc),
+        ("UniPCMultistepScheduler", SchedulerKind::UniPc),
     ];
     for (name, kind) in names {
         assert_eq!(name.parse::<SchedulerKind>().expect(name), kind, "{name}");
@@ -202,6 +204,11 @@ fn fields_that_would_be_silently_wrong_are_refused_by_name() {
             "use_flow_sigmas",
         ),
         (dpm, r#""prediction_type":"flow_prediction""#, "use_flow_sigmas"),
+        (
+            r#""_class_name":"UniPCMultistepScheduler""#,
+            r#""predict_x0":false"#,
+            "predict_x0",
+        ),
         (euler, r#""prediction_type":"flow_prediction""#, "FlowMatchEuler"),
         (
             r#""_class_name":"FlowMatchEulerDiscreteScheduler""#,

@@ -89,6 +89,7 @@ fn every_sampler_recovers_the_data_in_many_steps() {
         SchedulerKind::DpmPlusPlus2MSde,
         SchedulerKind::DpmPlusPlus2S,
         SchedulerKind::DpmPlusPlusSde,
+        SchedulerKind::UniPc,
     ] {
         for prediction in PREDICTIONS {
             let got = final_deviation(&schedule(kind, prediction, 500));
