@@ -164,6 +164,28 @@ fn names_of_other_tools_are_understood() {
     );
     assert_eq!(TimestepSpacing::from_a1111("Automatic").expect("a spacing"), None);
 
+    for spacing in TimestepSpacing::ALL {
+        for name in [spacing.as_str(), spacing.a1111_label()] {
+            assert_eq!(TimestepSpacing::from_a1111(name).expect(name), Some(spacing), "{name}");
+        }
+    }
+    let schedules = [
+        ("uniform", TimestepSpacing::Normal),
+        ("Polyexponential", TimestepSpacing::Exponential),
+        ("align_your_steps", TimestepSpacing::Ays),
+        ("ddim_uniform", TimestepSpacing::DdimUniform),
+    ];
+    for (name, spacing) in schedules {
+        assert_eq!(name.parse::<TimestepSpacing>().expect(name), spacing, "{name}");
+    }
+    let exponential = SchedulerKind::from_a1111("DPM++ 2M SDE Exponential").expect("a sampler");
+    assert_eq!(exponential, (DpmPlusPlus2MSde, Some(TimestepSpacing::Exponential)));
+    let tree = "DPMSolverSDEScheduler"
+        .parse::<SchedulerKind>()
+        .expect_err("refused")
+        .to_string();
+    assert!(tree.contains("Brownian") && tree.contains("dpm++_sde"), "{tree}");
+
     let karras = SchedulerKind::from_a1111("DPM++ 2M Karras").expect("a sampler");
     assert_eq!(karras, (DpmPlusPlus2M, Some(TimestepSpacing::Karras)));
     assert_eq!(
@@ -339,6 +361,55 @@ fn likely_mistakes_are_warned_about() {
         ..with(SchedulerKind::Euler, TimestepSpacing::Trailing, 4)
     };
     assert!(warnings(&eta)[0].contains("eta"));
+}
+
+#[test]
+fn rules_asked_for_by_name_span_all_noise_and_those_of_the_config_what_diffusers_does() {
+    let rules = [
+        TimestepSpacing::Karras,
+        TimestepSpacing::Exponential,
+        TimestepSpacing::Beta,
+        TimestepSpacing::KlOptimal,
+        TimestepSpacing::Ays,
+    ];
+    for rule in rules {
+        let schedule = Schedule::new(&sdxl(), &with(SchedulerKind::Euler, rule, 10)).expect("a schedule");
+        assert!(
+            (schedule.sigmas[0] - 14.6146).abs() < 1e-3,
+            "{rule}: {:?}",
+            schedule.sigmas
+        );
+        assert_eq!(schedule.init_noise_sigma, schedule.sigmas[0], "{rule}");
+    }
+    let mut config = sdxl();
+    config.use_karras_sigmas = Some(true);
+    let schedule = Schedule::new(&config, &ScheduleOptions::steps(10)).expect("a schedule");
+    assert!((schedule.sigmas[0] - 8.3774).abs() < 0.1, "{:?}", schedule.sigmas);
+}
+
+#[test]
+fn align_your_steps_is_a_table_of_ten_and_a_curve_through_it() {
+    let sigmas = |rule, n| {
+        Schedule::new(&sdxl(), &with(SchedulerKind::Euler, rule, n))
+            .expect("a schedule")
+            .sigmas
+    };
+    // diffusers' AysSchedules, to its three digits.
+    let sdxl = [
+        14.615, 6.315, 3.771, 2.181, 1.342, 0.862, 0.555, 0.380, 0.234, 0.113, 0.0,
+    ];
+    let sd15 = [
+        14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.0,
+    ];
+    for (rule, table) in [(TimestepSpacing::AysSdxl, sdxl), (TimestepSpacing::Ays, sd15)] {
+        for (found, wanted) in sigmas(rule, 10).iter().zip(table) {
+            assert!((found - wanted).abs() < 4e-3, "{rule}: {found} for {wanted}");
+        }
+        let twenty = sigmas(rule, 20);
+        for (i, wanted) in sigmas(rule, 10).iter().enumerate() {
+            assert!((twenty[2 * i] - wanted).abs() < 1e-6, "{rule}: {twenty:?}");
+        }
+    }
 }
 
 #[test]
