@@ -302,7 +302,7 @@ def main():
         "versions": {p: version(p) for p in ["diffusers", "torch", "numpy"]},
         "note": "trajectory: every sample up to 4 steps, only the last above",
         "tolerance": {
-            "timesteps": "exact (1e-6 of the largest with Karras sigmas)",
+            "timesteps": "exact (1e-6 of the largest with Karras, exponential or beta sigmas)",
             "sigmas, init_noise_sigma": "1e-6 relative (sigmas with rescale_betas_zero_snr: 1e-4)",
             "trajectory": "max(1, max |b|) * (3e-7 * max(steps, 6) + 3e-8 * init_noise_sigma)",
             "alphas_cumprod": "exact in f32 (with rescale_betas_zero_snr: 5e-7)",

@@ -1,4 +1,4 @@
-//! Tables by name, names, refusals and warnings.
+//! Tables by name, refusals and warnings.
 
 use prima_schedulers::{
     ConfigSpacing, Error, Schedule, ScheduleOptions, SchedulerConfig, SchedulerKind, TimestepSpacing,
@@ -119,90 +119,6 @@ fn ancestral_noise_follows_the_published_numbers() {
     )
     .expect("a schedule");
     assert_eq!(eta0.rows, plain.rows, "eta 0 is plain Euler");
-}
-
-#[test]
-fn names_of_other_tools_are_understood() {
-    use SchedulerKind::{
-        Ddim, DpmPlusPlus2M, DpmPlusPlus2MSde, DpmPlusPlus2S, DpmPlusPlusSde, Euler, EulerAncestral, Lcm, Tcd,
-    };
-    let names = [
-        ("EulerDiscreteScheduler", Euler),
-        ("euler", Euler),
-        ("K_EULER", Euler),
-        ("Euler a", EulerAncestral),
-        ("euler_a", EulerAncestral),
-        ("k_euler_ancestral", EulerAncestral),
-        ("K_EULER_ANCESTRAL", EulerAncestral),
-        ("DDIM", Ddim),
-        ("LCM", Lcm),
-        ("TCDScheduler", Tcd),
-        ("DPM++ 2M", DpmPlusPlus2M),
-        ("dpm++_2m", DpmPlusPlus2M),
-        ("k_dpmpp_2m", DpmPlusPlus2M),
-        ("DPMSolverMultistep", DpmPlusPlus2M),
-        ("DPM++ 2M SDE", DpmPlusPlus2MSde),
-        ("k_dpmpp_2m_sde", DpmPlusPlus2MSde),
-        ("DPM++ SDE", DpmPlusPlusSde),
-        ("k_dpmpp_sde", DpmPlusPlusSde),
-        ("DPMSolverSinglestepScheduler", DpmPlusPlus2S),
-        ("UniPC", SchedulerKind::UniPc),
-        ("UniPCMultistepScheduler", SchedulerKind::UniPc),
-    ];
-    for (name, kind) in names {
-        assert_eq!(name.parse::<SchedulerKind>().expect(name), kind, "{name}");
-    }
-    for kind in SchedulerKind::ALL {
-        for name in [kind.short_name(), kind.a1111_name()].iter().chain(kind.aliases()) {
-            assert_eq!(name.parse::<SchedulerKind>().expect(name), kind, "{name}");
-        }
-        assert_eq!(SchedulerConfig::of(kind).kind().expect("a class"), kind);
-    }
-    assert_eq!(
-        "SGM Uniform".parse::<TimestepSpacing>().expect("a spacing"),
-        TimestepSpacing::SgmUniform
-    );
-    assert_eq!(TimestepSpacing::from_a1111("Automatic").expect("a spacing"), None);
-
-    for spacing in TimestepSpacing::ALL {
-        for name in [spacing.as_str(), spacing.a1111_label()] {
-            assert_eq!(TimestepSpacing::from_a1111(name).expect(name), Some(spacing), "{name}");
-        }
-    }
-    let schedules = [
-        ("uniform", TimestepSpacing::Normal),
-        ("Polyexponential", TimestepSpacing::Exponential),
-        ("align_your_steps", TimestepSpacing::Ays),
-        ("ddim_uniform", TimestepSpacing::DdimUniform),
-    ];
-    for (name, spacing) in schedules {
-        assert_eq!(name.parse::<TimestepSpacing>().expect(name), spacing, "{name}");
-    }
-    let exponential = SchedulerKind::from_a1111("DPM++ 2M SDE Exponential").expect("a sampler");
-    assert_eq!(exponential, (DpmPlusPlus2MSde, Some(TimestepSpacing::Exponential)));
-    let tree = "DPMSolverSDEScheduler"
-        .parse::<SchedulerKind>()
-        .expect_err("refused")
-        .to_string();
-    assert!(tree.contains("Brownian") && tree.contains("dpm++_sde"), "{tree}");
-
-    let karras = SchedulerKind::from_a1111("DPM++ 2M Karras").expect("a sampler");
-    assert_eq!(karras, (DpmPlusPlus2M, Some(TimestepSpacing::Karras)));
-    assert_eq!(
-        SchedulerKind::from_a1111("Euler a").expect("a sampler"),
-        (EulerAncestral, None)
-    );
-
-    let unknown = "heun3".parse::<SchedulerKind>().expect_err("unknown").to_string();
-    assert!(
-        unknown.contains("heun3") && unknown.contains("euler_a") && unknown.contains("LCMScheduler"),
-        "{unknown}"
-    );
-    let unknown = "sideways".parse::<TimestepSpacing>().expect_err("unknown").to_string();
-    assert!(
-        unknown.contains("sideways") && unknown.contains("sgm_uniform"),
-        "{unknown}"
-    );
 }
 
 #[test]
