@@ -23,6 +23,7 @@ MODULES = {
     "TCDScheduler": "scheduling_tcd",
     "DPMSolverMultistepScheduler": "scheduling_dpmsolver_multistep",
     "DPMSolverSinglestepScheduler": "scheduling_dpmsolver_singlestep",
+    "HeunDiscreteScheduler": "scheduling_heun_discrete",
     "UniPCMultistepScheduler": "scheduling_unipc_multistep",
     "FlowMatchEulerDiscreteScheduler": "scheduling_flow_match_euler_discrete",
 }
@@ -280,6 +281,24 @@ def unipc_cases():
             yield run(unipc, flow, n)
 
 
+def heun_cases():
+    heun = "HeunDiscreteScheduler"
+    for spacing in ["trailing", "leading", "linspace"]:
+        for n in STEPS:
+            yield run(heun, {**LATENT, "timestep_spacing": spacing}, n)
+    for prediction in ["v_prediction", "sample"]:
+        for n in [1, 4]:
+            yield run(heun, {**TRAILING, "prediction_type": prediction}, n)
+    for n in [1, 4]:
+        yield run(heun, {}, n)
+    for rule in ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"]:
+        for spacing in ["trailing", "leading"]:
+            yield run(heun, {**LATENT, "timestep_spacing": spacing, rule: True}, 6)
+    yield run(heun, {**LATENT, "timestep_spacing": "trailing"}, timesteps=[999, 749, 499, 249])
+    for n, strength in [(1, 1.0), (4, 0.5), (8, 0.6)]:
+        yield run(heun, TRAILING, n, strength=strength)
+
+
 def noise_schedules():
     from diffusers import DDIMScheduler
 
@@ -296,7 +315,7 @@ def main():
 
     logging.disable(logging.WARNING)
     cases = [*spacing_cases(), *variant_cases(), *explicit_cases(), *strength_cases(), *solver_cases(),
-             *sigma_rule_cases(), *flow_cases(), *unipc_cases()]
+             *sigma_rule_cases(), *flow_cases(), *unipc_cases(), *heun_cases()]
     golden = {
         "script": "scripts/goldens/schedulers.py",
         "versions": {p: version(p) for p in ["diffusers", "torch", "numpy"]},

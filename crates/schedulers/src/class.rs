@@ -126,6 +126,13 @@ impl SchedulerKind {
                 takes_eta: true,
                 ..EULER
             },
+            Self::Heun => Class {
+                betas: (0.00085, 0.012, BetaSchedule::Linear),
+                reads_rescale_betas_zero_snr: false,
+                reads_sigma_ends: false,
+                reads_final_sigmas_type: false,
+                ..EULER
+            },
             Self::Ddim => DDIM,
             Self::Lcm => LCM,
             Self::Tcd => Class { takes_eta: true, ..LCM },

@@ -31,6 +31,7 @@ mod euler;
 mod euler_ancestral;
 mod flow;
 mod flow_match_euler;
+mod heun;
 mod lcm;
 mod names;
 mod noise_schedule;

@@ -9,6 +9,8 @@ use std::{fmt, str::FromStr};
 pub enum SchedulerKind {
     Euler,
     EulerAncestral,
+    /// Two network evaluations a step.
+    Heun,
     Ddim,
     Lcm,
     Tcd,
@@ -54,9 +56,10 @@ const fn names(
 
 impl SchedulerKind {
     /// Where two share a class, the first is what the class is without further options.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Euler,
         Self::EulerAncestral,
+        Self::Heun,
         Self::Ddim,
         Self::Lcm,
         Self::Tcd,
@@ -86,6 +89,12 @@ impl SchedulerKind {
                     "k_euler_a",
                     "k_euler_ancestral",
                 ],
+            ),
+            Self::Heun => names(
+                "HeunDiscreteScheduler",
+                "heun",
+                "Heun",
+                &["heun_discrete", "heundiscrete", "k_heun"],
             ),
             Self::Ddim => names("DDIMScheduler", "ddim", "DDIM", &["k_ddim"]),
             Self::Lcm => names("LCMScheduler", "lcm", "LCM", &["k_lcm"]),

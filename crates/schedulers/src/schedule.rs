@@ -4,7 +4,7 @@ use crate::{
     config::SchedulerConfig,
     ddim, dpmpp_multistep, dpmpp_singlestep,
     error::{Error, Result},
-    euler, euler_ancestral, flow_match_euler, lcm,
+    euler, euler_ancestral, flow_match_euler, heun, lcm,
     names::{SchedulerKind, TimestepSpacing},
     noise_schedule::NoiseSchedule,
     plan::Plan,
@@ -132,6 +132,7 @@ fn rows(plan: &Plan) -> Result<(Vec<Row>, f64)> {
     Ok(match plan.kind {
         SchedulerKind::Euler => (euler::rows(plan), final_sigma),
         SchedulerKind::EulerAncestral => (euler_ancestral::rows(plan), final_sigma),
+        SchedulerKind::Heun => (heun::rows(plan), final_sigma),
         SchedulerKind::Ddim => ddim::rows(plan)?,
         SchedulerKind::Lcm => (lcm::rows(plan)?, 0.0),
         SchedulerKind::Tcd => (tcd::rows(plan)?, plan.noise.sigmas()[0]),

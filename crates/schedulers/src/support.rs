@@ -82,6 +82,7 @@ impl SchedulerConfig {
                 refuse.text("interpolation_type", self.interpolation_type.as_deref(), &["linear"])?;
                 refuse.text("timestep_type", self.timestep_type.as_deref(), &["discrete"])?;
             }
+            SchedulerKind::Heun => refuse.flag("clip_sample", clips)?,
             DpmPlusPlus2M | DpmPlusPlus2MSde | DpmPlusPlus2S | DpmPlusPlusSde => {
                 refuse.flag("thresholding", thresholds)?;
                 self.check_dpm_solver(refuse)?;

@@ -162,6 +162,11 @@ fn fields_that_would_be_silently_wrong_are_refused_by_name() {
         ),
         (r#""_class_name":"DDIMScheduler""#, r#""eta":null"#, "clip_sample"),
         (euler, r#""shift":3.0"#, "shift"),
+        (
+            r#""_class_name":"HeunDiscreteScheduler""#,
+            r#""clip_sample":true"#,
+            "clip_sample",
+        ),
         (euler, r#""beta_start":"small""#, "beta_start"),
         (euler, r#""beta_schedule":"sigmoid""#, "beta_schedule"),
         (euler, r#""prediction_type":"flow""#, "prediction_type"),
@@ -301,6 +306,27 @@ fn rules_asked_for_by_name_span_all_noise_and_those_of_the_config_what_diffusers
     config.use_karras_sigmas = Some(true);
     let schedule = Schedule::new(&config, &ScheduleOptions::steps(10)).expect("a schedule");
     assert!((schedule.sigmas[0] - 8.3774).abs() < 0.1, "{:?}", schedule.sigmas);
+}
+
+#[test]
+fn heun_asks_the_network_twice_in_every_step_but_the_last() {
+    let schedule =
+        Schedule::new(&sdxl(), &with(SchedulerKind::Heun, TimestepSpacing::Trailing, 4)).expect("a schedule");
+    let asked: Vec<(f64, bool)> = schedule.rows.iter().map(|row| (row.timestep, row.ends_step)).collect();
+    let wanted = [
+        (999.0, false),
+        (749.0, true),
+        (749.0, false),
+        (499.0, true),
+        (499.0, false),
+        (249.0, true),
+        (249.0, true),
+    ];
+    assert_eq!(asked, wanted);
+    assert_eq!(schedule.len(), 4);
+    let half = schedule.truncate(0.5).expect("a strength");
+    assert_eq!((half.len(), half.start_index), (2, 4));
+    assert_eq!(half.rows.as_slice(), &schedule.rows[4..]);
 }
 
 #[test]

@@ -84,6 +84,7 @@ fn every_sampler_recovers_the_data_in_many_steps() {
     for kind in [
         SchedulerKind::Euler,
         SchedulerKind::EulerAncestral,
+        SchedulerKind::Heun,
         SchedulerKind::Ddim,
         SchedulerKind::DpmPlusPlus2M,
         SchedulerKind::DpmPlusPlus2MSde,
@@ -122,11 +123,17 @@ fn flow_matching_recovers_the_data_in_many_steps() {
 }
 
 #[test]
-fn the_second_order_solver_beats_euler_at_equal_steps() {
+fn solvers_of_second_order_beat_euler_at_equal_steps() {
     for n in [4, 8, 16, 32] {
         let error = |kind| (final_deviation(&schedule(kind, PredictionType::Epsilon, n)) - 0.5).abs();
-        let (multistep, euler) = (error(SchedulerKind::DpmPlusPlus2M), error(SchedulerKind::Euler));
-        assert!(multistep < euler, "{n} steps: {multistep} against {euler}");
+        let euler = error(SchedulerKind::Euler);
+        for kind in [SchedulerKind::DpmPlusPlus2M, SchedulerKind::UniPc, SchedulerKind::Heun] {
+            assert!(
+                error(kind) < euler,
+                "{kind}, {n} steps: {} against {euler}",
+                error(kind)
+            );
+        }
     }
 }
 

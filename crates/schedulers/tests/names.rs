@@ -28,6 +28,8 @@ fn names_of_other_tools_are_understood() {
         ("k_dpmpp_sde", DpmPlusPlusSde),
         ("DPMSolverSinglestepScheduler", DpmPlusPlus2S),
         ("UniPC", SchedulerKind::UniPc),
+        ("Heun", SchedulerKind::Heun),
+        ("K_HEUN", SchedulerKind::Heun),
         ("UniPCMultistepScheduler", SchedulerKind::UniPc),
     ];
     for (name, kind) in names {
