@@ -50,11 +50,11 @@ pub struct Args {
     /// How many pictures
     #[arg(long, value_name = "N", default_value_t = 1)]
     num_images: usize,
-    /// euler, euler_a, ddim, lcm, tcd or dpm++_2m, or a diffusers class [default: the model's]
-    #[arg(long, value_name = "NAME", value_parser = parse::<SchedulerKind>)]
+    #[arg(long, value_name = "NAME", value_parser = parse::<SchedulerKind>,
+        help = one_of(SchedulerKind::ALL.map(SchedulerKind::short_name), "a diffusers class"))]
     scheduler: Option<SchedulerKind>,
-    /// trailing, leading, linspace, sgm_uniform, turbo, ... [default: the model's]
-    #[arg(long, value_name = "NAME", value_parser = parse::<TimestepSpacing>)]
+    #[arg(long, value_name = "NAME", value_parser = parse::<TimestepSpacing>,
+        help = one_of(TimestepSpacing::ALL.map(TimestepSpacing::as_str), "a schedule type of A1111"))]
     timestep_spacing: Option<TimestepSpacing>,
     /// Explicit timesteps, descending, such as 999,749,499,249
     #[arg(long, value_name = "a,b,c", value_delimiter = ',')]
@@ -105,6 +105,10 @@ fn corner(text: &str) -> Result<[usize; 2], &'static str> {
     let sides = text.split_once(',');
     let sides = sides.and_then(|(top, left)| Some([top.trim().parse().ok()?, left.trim().parse().ok()?]));
     sides.ok_or("use top and left in pixels such as 0,256")
+}
+
+fn one_of<const N: usize>(names: [&str; N], or: &str) -> String {
+    format!("{}, or {or} [default: the model's]", names.join(", "))
 }
 
 pub fn run(args: &Args) -> Result<()> {

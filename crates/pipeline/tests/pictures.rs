@@ -73,9 +73,12 @@ fn request(case: &Value) -> Request {
             strength: Some(strength),
         }
     });
-    let timesteps = case["timesteps"]
+    let timesteps: Option<Vec<f64>> = case["timesteps"]
         .as_array()
         .map(|t| t.iter().map(|t| t.as_f64().unwrap()).collect());
+    // Timesteps that a spacing gives are asked for by its name.
+    let spacing = case["timestep_spacing"].as_str().map(|name| name.parse().unwrap());
+    let num_inference_steps = size("num_inference_steps").or(timesteps.as_ref().map(Vec::len));
     // The cases carry diffusers' eta argument, which its pipelines hand to DDIM and TCD only.
     let class = case["scheduler_config"]["_class_name"].as_str().unwrap();
     let eta = number("eta").filter(|_| matches!(class, "DDIMScheduler" | "TCDScheduler"));
@@ -90,8 +93,9 @@ fn request(case: &Value) -> Request {
         height: size("height"),
         num_images: size("num_images_per_prompt").unwrap(),
         schedule: ScheduleOptions {
-            num_inference_steps: size("num_inference_steps"),
-            timesteps,
+            num_inference_steps,
+            timesteps: timesteps.filter(|_| spacing.is_none()),
+            spacing,
             eta,
             ..ScheduleOptions::default()
         },
@@ -183,7 +187,11 @@ fn consistency_models_are_those_of_diffusers() {
 
 #[test]
 fn many_steps_with_guidance_are_those_of_diffusers() {
-    check_cases(|name| ["euler", "ddim", "dpmpp"].iter().any(|start| name.starts_with(start)));
+    check_cases(|name| {
+        ["euler", "ddim", "dpmpp", "unipc", "heun"]
+            .iter()
+            .any(|start| name.starts_with(start))
+    });
 }
 
 #[test]

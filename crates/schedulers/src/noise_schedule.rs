@@ -5,47 +5,37 @@
 //! after them is f64.
 
 use crate::{
-    config::SchedulerConfig,
+    class::Flow,
+    config::{BetaSchedule, SchedulerConfig},
     error::{Error, Result},
+    flow,
     names::SchedulerKind,
 };
-use serde::{Deserialize, Serialize};
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BetaSchedule {
-    Linear,
-    /// Linear in the square root of beta (latent diffusion).
-    ScaledLinear,
-    /// The cosine schedule, with beta capped at 0.999.
-    #[serde(rename = "squaredcos_cap_v2")]
-    SquaredcosCapV2,
-}
 
 /// The noise process of training: one entry a training timestep.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NoiseSchedule {
     alphas_cumprod: Vec<f64>,
     sigmas: Vec<f64>,
+    /// `sample = (1 - sigma) * x0 + sigma * noise`.
+    is_flow: bool,
 }
 
 impl NoiseSchedule {
     /// The schedule of `config`, with the defaults of `kind`'s class for absent fields.
     pub fn new(config: &SchedulerConfig, kind: SchedulerKind) -> Result<Self> {
-        let rescale = config.rescale_betas_zero_snr.unwrap_or(false);
-        let mut betas = betas(config, kind)?;
+        let class = kind.class();
+        if class.flow == Flow::Always {
+            return Self::flow(config);
+        }
+        let rescale = config.rescale_betas_zero_snr == Some(true) && class.reads_rescale_betas_zero_snr;
+        let mut betas = betas(config, class.betas)?;
         if rescale {
             betas = rescale_zero_terminal_snr(&betas);
         }
         let mut alphas_cumprod = cumprod(&betas);
-        // diffusers keeps the last sigma of its sigma-based schedulers finite with f16's smallest
-        // subnormal; the others really end at zero.
-        let sigma_based = matches!(
-            kind,
-            SchedulerKind::Euler | SchedulerKind::EulerAncestral | SchedulerKind::DpmPlusPlus2M
-        );
         if rescale
-            && sigma_based
+            && class.keeps_sigmas_finite
             && let Some(last) = alphas_cumprod.last_mut()
         {
             *last = 1.0 / 16_777_216.0;
@@ -57,6 +47,27 @@ impl NoiseSchedule {
         Ok(Self {
             alphas_cumprod: alphas_cumprod.into_iter().map(f64::from).collect(),
             sigmas,
+            is_flow: false,
+        })
+    }
+
+    /// Flow matching's: timestep `t` is sigma `(t + 1) / num_train_timesteps`, shifted.
+    fn flow(config: &SchedulerConfig) -> Result<Self> {
+        let shift = config.shift.unwrap_or(1.0);
+        if !(shift > 0.0 && shift.is_finite()) {
+            return Err(Error::BadField {
+                field: "shift".into(),
+                reason: "a number above 0 expected".into(),
+                value: shift.to_string(),
+            });
+        }
+        let n = checked_num_train_timesteps(config)?;
+        let sigma = |t: usize| flow::shifted(shift, (t + 1) as f64 / n as f64);
+        let sigmas: Vec<f64> = (0..n).map(|t| f64::from(sigma(t) as f32)).collect();
+        Ok(Self {
+            alphas_cumprod: sigmas.iter().map(|s| (1.0 - s) * (1.0 - s)).collect(),
+            sigmas,
+            is_flow: true,
         })
     }
 
@@ -69,14 +80,18 @@ impl NoiseSchedule {
         &self.alphas_cumprod
     }
 
-    /// `sqrt((1 - alphas_cumprod) / alphas_cumprod)` by training timestep.
+    /// `sqrt((1 - alphas_cumprod) / alphas_cumprod)` by training timestep; flow matching's own sigma.
     pub fn sigmas(&self) -> &[f64] {
         &self.sigmas
     }
 
-    /// `(alpha, sigma)` of the variance-preserving process at a whole timestep:
-    /// `sample = alpha * x0 + sigma * noise`.
+    /// `(alpha, sigma)` at a whole timestep, where `sample = alpha * x0 + sigma * noise`: of the
+    /// variance-preserving process, or of flow matching's.
     pub fn alpha_sigma(&self, timestep: usize) -> (f64, f64) {
+        if self.is_flow {
+            let sigma = self.sigmas[timestep];
+            return (1.0 - sigma, sigma);
+        }
         let a = self.alphas_cumprod[timestep];
         (a.sqrt(), (1.0 - a).sqrt())
     }
@@ -111,15 +126,9 @@ impl NoiseSchedule {
     }
 }
 
-fn betas(config: &SchedulerConfig, kind: SchedulerKind) -> Result<Vec<f32>> {
-    let n = config.num_train_timesteps();
-    if n < 2 {
-        return Err(Error::BadField {
-            field: "num_train_timesteps".into(),
-            reason: "at least 2 expected".into(),
-            value: n.to_string(),
-        });
-    }
+/// `defaults`: start, end and schedule.
+fn betas(config: &SchedulerConfig, defaults: (f64, f64, BetaSchedule)) -> Result<Vec<f32>> {
+    let n = checked_num_train_timesteps(config)?;
     if let Some(trained) = &config.trained_betas {
         if trained.len() != n {
             return Err(Error::BadField {
@@ -137,12 +146,7 @@ fn betas(config: &SchedulerConfig, kind: SchedulerKind) -> Result<Vec<f32>> {
         }
         return Ok(trained.clone());
     }
-    let latent_defaults = matches!(kind, SchedulerKind::Lcm | SchedulerKind::Tcd);
-    let (start, end, schedule) = if latent_defaults {
-        (0.00085, 0.012, BetaSchedule::ScaledLinear)
-    } else {
-        (0.0001, 0.02, BetaSchedule::Linear)
-    };
+    let (start, end, schedule) = defaults;
     let start = config.beta_start.unwrap_or(start);
     let end = config.beta_end.unwrap_or(end);
     if !(start > 0.0 && start <= end && end < 1.0) {
@@ -160,6 +164,17 @@ fn betas(config: &SchedulerConfig, kind: SchedulerKind) -> Result<Vec<f32>> {
             .collect(),
         BetaSchedule::SquaredcosCapV2 => squaredcos_cap_v2(n),
     })
+}
+
+fn checked_num_train_timesteps(config: &SchedulerConfig) -> Result<usize> {
+    match config.num_train_timesteps() {
+        n if n >= 2 => Ok(n),
+        n => Err(Error::BadField {
+            field: "num_train_timesteps".into(),
+            reason: "at least 2 expected".into(),
+            value: n.to_string(),
+        }),
+    }
 }
 
 /// torch's f32 linspace: from both ends towards the middle, each value rounded once.

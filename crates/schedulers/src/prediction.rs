@@ -17,6 +17,8 @@ pub enum PredictionType {
     /// The denoised image itself.
     #[serde(alias = "original_sample")]
     Sample,
+    /// `noise - x0`, the velocity of flow matching.
+    FlowPrediction,
 }
 
 impl PredictionType {
@@ -25,6 +27,7 @@ impl PredictionType {
             Self::Epsilon => "epsilon",
             Self::VPrediction => "v_prediction",
             Self::Sample => "sample",
+            Self::FlowPrediction => "flow_prediction",
         }
     }
 
@@ -37,15 +40,18 @@ impl PredictionType {
                 (1.0 / variance, -sigma / variance.sqrt())
             }
             Self::Sample => (0.0, 1.0),
+            Self::FlowPrediction => (1.0 / (1.0 + sigma), -sigma / (1.0 + sigma)),
         }
     }
 
-    /// x0 where the sample is `alpha * x0 + sigma * noise` with `alpha^2 + sigma^2 = 1`.
+    /// x0 where the sample is `alpha * x0 + sigma * noise` with `alpha^2 + sigma^2 = 1`, or
+    /// `alpha + sigma = 1` for flow matching.
     pub(crate) fn denoised_vp(self, alpha: f64, sigma: f64) -> Linear {
         match self {
             Self::Epsilon => (1.0 / alpha, -sigma / alpha),
             Self::VPrediction => (alpha, -sigma),
             Self::Sample => (0.0, 1.0),
+            Self::FlowPrediction => (1.0, -sigma),
         }
     }
 
@@ -55,6 +61,7 @@ impl PredictionType {
             Self::Epsilon => (0.0, 1.0),
             Self::VPrediction => (sigma, alpha),
             Self::Sample => (1.0 / sigma, -alpha / sigma),
+            Self::FlowPrediction => (1.0, alpha),
         }
     }
 }
@@ -67,6 +74,7 @@ impl FromStr for PredictionType {
             "epsilon" => Ok(Self::Epsilon),
             "v_prediction" => Ok(Self::VPrediction),
             "sample" | "original_sample" => Ok(Self::Sample),
+            "flow_prediction" => Ok(Self::FlowPrediction),
             _ => Err(Error::UnknownPredictionType { name: name.to_owned() }),
         }
     }
