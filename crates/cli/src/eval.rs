@@ -237,7 +237,7 @@ fn ceiling(args: &CeilingArgs) -> Result<()> {
                 height: 128,
                 rgb,
             };
-            let reconstruction = pipeline.parts().vae.reconstruct(&drawing)?;
+            let reconstruction = pipeline.reconstruct(&drawing)?;
             let [drawings, reconstructions] = styles.entry(style.to_owned()).or_default();
             drawings.push((class, drawing));
             reconstructions.push((class, reconstruction));
