@@ -174,7 +174,7 @@ fn models_for_other_tasks_are_refused_by_name() {
     Family::of(&model.open()).unwrap();
     class("StableDiffusionXLImg2ImgPipeline");
     model.edit("model_index.json", |index| {
-        index["requires_aesthetics_score"] = json!(true)
+        index["requires_aesthetics_score"] = json!(true);
     });
     assert!(refused().starts_with("it is an SDXL refiner"));
 }

@@ -4,6 +4,7 @@
 
 mod config;
 mod rename;
+mod unet_config;
 mod unet_layout;
 
 use crate::reader::{Stored, View};
@@ -19,6 +20,11 @@ const UNET: &str = "model.diffusion_model.";
 const VAE: &str = "first_stage_model.";
 /// An LCM's guidance embedding.
 const COND_PROJ: &str = "model.diffusion_model.time_embedding.cond_proj.weight";
+
+/// Channels of one attention head in every network but the UNets of Stable Diffusion 1.x.
+const HEAD_CHANNELS: usize = 64;
+/// Groups of all group norms.
+const NORM_GROUPS: usize = 32;
 
 /// What a safetensors file holds, told by its tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
