@@ -9,15 +9,24 @@ use std::process::Command;
 const ALLOWED: &[(&str, &[&str])] = &[
     ("prima-schedulers", &[]),
     ("prima-tensor", &[]),
+    ("prima-picture", &[]),
+    ("prima-data", &["prima-picture"]),
     ("prima-checkpoint", &["prima-tensor"]),
     ("prima-models", &["prima-tensor", "prima-checkpoint"]),
     (
         "prima-pipeline",
-        &["prima-tensor", "prima-checkpoint", "prima-models", "prima-schedulers"],
+        &[
+            "prima-picture",
+            "prima-tensor",
+            "prima-checkpoint",
+            "prima-models",
+            "prima-schedulers",
+        ],
     ),
     (
         "prima-server",
         &[
+            "prima-picture",
             "prima-tensor",
             "prima-checkpoint",
             "prima-models",
@@ -29,26 +38,31 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "prima-train",
         &[
+            "prima-picture",
             "prima-tensor",
             "prima-checkpoint",
             "prima-models",
             "prima-schedulers",
             "prima-pipeline",
+            "prima-data",
         ],
     ),
     (
         "prima-eval",
         &[
+            "prima-picture",
             "prima-tensor",
             "prima-checkpoint",
             "prima-models",
             "prima-schedulers",
             "prima-pipeline",
+            "prima-data",
         ],
     ),
     (
         "prima-cli",
         &[
+            "prima-picture",
             "prima-tensor",
             "prima-checkpoint",
             "prima-models",
@@ -57,6 +71,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "prima-server",
             "prima-train",
             "prima-eval",
+            "prima-data",
         ],
     ),
     ("xtask", &[]),

@@ -3,9 +3,10 @@
 use crate::{Usage, device, output, source};
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
+use prima_picture::encode_png;
 use prima_pipeline::{
-    InitImage, LoadOptions, Parameters, Picture, Pipeline, Progress, Request, Response, Rng, ScheduleOptions,
-    SchedulerKind, TimestepSpacing, png_metadata,
+    InitImage, LoadOptions, Picture, Pipeline, Progress, Request, Response, Rng, ScheduleOptions, SchedulerKind,
+    TimestepSpacing,
 };
 use serde_json::{Value, json};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -105,8 +106,8 @@ pub fn run(args: &Args) -> Result<()> {
     bar.finish();
     let encode = Instant::now();
     for (index, (picture, file)) in response.pictures.iter().zip(&files).enumerate() {
-        let parameters = Parameters::of(&request, &response, pipeline.name(), index);
-        output::write(file, &png_metadata::encode_png(picture, &parameters)?)?;
+        let parameters = response.parameters(&request, pipeline.name(), index);
+        output::write(file, &encode_png(picture, &parameters)?)?;
     }
     let mut times = Times {
         load,
@@ -208,7 +209,7 @@ fn warm(pipeline: &Pipeline, request: &Request, repeat: usize) -> Result<Option<
         let response = pipeline.paint(request, &mut |_| ControlFlow::Continue(()))?;
         let encode = Instant::now();
         for (index, picture) in response.pictures.iter().enumerate() {
-            png_metadata::encode_png(picture, &Parameters::of(request, &response, pipeline.name(), index))?;
+            encode_png(picture, &response.parameters(request, pipeline.name(), index))?;
         }
         let t = &response.timings;
         let row = [

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{folder, golden, paint, prima, stderr};
-use prima_pipeline::{Picture, png_metadata::read_parameters};
+use prima_picture::{Picture, read_parameters};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;

@@ -24,10 +24,6 @@ pub enum Error {
     /// The model's parts are each right and do not fit together.
     #[error("{model}: {message}")]
     Model { model: String, message: String },
-    #[error("{name} is not a picture that prima can read (PNG, JPEG or WebP): {reason}")]
-    NotAPicture { name: String, reason: String },
-    #[error("PNG: {message}")]
-    Png { message: String },
     /// The GPU cannot do it; what the request had allocated there is free again.
     #[error(transparent)]
     Device(#[from] prima_tensor::DeviceError),

@@ -1,6 +1,6 @@
 //! What a caller asks for, and what they get.
 
-use crate::{Error, Picture, Rng};
+use crate::{Error, Parameters, Picture, Rng};
 use prima_schedulers::{ScheduleOptions, SchedulerKind};
 use prima_tensor::Tensor;
 use std::time::Duration;
@@ -163,6 +163,40 @@ pub struct Response {
     pub timings: Timings,
     /// What was asked and does not do what one might think, one sentence each.
     pub warnings: Vec<String>,
+}
+
+impl Response {
+    /// What picture number `index` says of its own making: that `model` of this name painted it for `request`.
+    pub fn parameters(&self, request: &Request, model: &str, index: usize) -> Parameters {
+        let (width, height) = self.pictures.get(index).map_or((0, 0), |p| (p.width, p.height));
+        let mut fields = vec![
+            ("Steps", self.num_inference_steps.to_string()),
+            ("Sampler", self.scheduler.a1111_name().to_owned()),
+            ("Schedule type", self.timestep_spacing.to_owned()),
+            ("CFG scale", self.guidance_scale.to_string()),
+            ("Seed", self.seed.to_string()),
+            ("Size", format!("{width}x{height}")),
+            ("Model", model.to_owned()),
+            ("RNG", request.rng.name().to_owned()),
+        ];
+        if let Some(timesteps) = &request.schedule.timesteps {
+            let timesteps: Vec<String> = timesteps.iter().map(f64::to_string).collect();
+            fields.push(("Timesteps", timesteps.join(" ")));
+        }
+        if let Some(strength) = self.strength {
+            fields.push(("Denoising strength", strength.to_string()));
+        }
+        if self.pictures.len() > 1 {
+            fields.push(("Image index", index.to_string()));
+            fields.push(("Batch size", self.pictures.len().to_string()));
+        }
+        fields.push(("Version", format!("prima {}", env!("CARGO_PKG_VERSION"))));
+        Parameters {
+            prompt: request.prompt.clone(),
+            negative_prompt: request.negative_prompt.clone().unwrap_or_default(),
+            fields: fields.into_iter().map(|(k, v)| (k.to_owned(), v)).collect(),
+        }
+    }
 }
 
 #[cfg(test)]

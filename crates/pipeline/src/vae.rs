@@ -1,7 +1,7 @@
 //! Pictures to scaled latents and back.
 
 use crate::noise::{NoiseSource, Purpose};
-use crate::{Error, Picture, Pipeline};
+use crate::{Error, Picture, Pipeline, picture_to_tensor, pictures_of_tensor};
 use prima_models::Vae;
 use prima_tensor::{Tensor, no_grad};
 
@@ -13,7 +13,7 @@ pub(crate) fn encode(
     noise: &mut NoiseSource,
     keep_going: &mut dyn FnMut() -> bool,
 ) -> Result<Tensor, Error> {
-    let latents = vae.encode(&picture.to_tensor(), keep_going)?.sample(|shape| {
+    let latents = vae.encode(&picture_to_tensor(picture), keep_going)?.sample(|shape| {
         let shape = std::array::from_fn(|axis| shape[axis]);
         noise.normal(Purpose::Encode, 0, shape)
     });
@@ -23,7 +23,7 @@ pub(crate) fn encode(
 /// Scaled latents `[B, h, w, C]` to pictures.
 pub(crate) fn decode(vae: &Vae, latents: &Tensor, keep_going: &mut dyn FnMut() -> bool) -> Result<Vec<Picture>, Error> {
     let image = vae.decode(&vae.unscale_latents(latents), keep_going)?;
-    Ok(Picture::from_tensor(&image))
+    Ok(pictures_of_tensor(&image))
 }
 
 impl Pipeline {
@@ -31,9 +31,9 @@ impl Pipeline {
     pub fn reconstruct(&self, picture: &Picture) -> Result<Picture, Error> {
         let vae = &self.parts.vae;
         let decoded = no_grad(|| {
-            let latents = vae.encode(&picture.to_tensor(), &mut || true)?.mode();
+            let latents = vae.encode(&picture_to_tensor(picture), &mut || true)?.mode();
             vae.decode(&latents, &mut || true)
         })?;
-        Ok(Picture::from_tensor(&decoded).swap_remove(0))
+        Ok(pictures_of_tensor(&decoded).swap_remove(0))
     }
 }

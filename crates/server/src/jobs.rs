@@ -239,7 +239,7 @@ fn finished(outcome: Outcome, watch: &Watch, denoised: Option<Tensor>) -> JobEve
     let painted = match result {
         Ok(mut response) => {
             let recipes: Vec<Parameters> = (0..response.pictures.len())
-                .map(|i| Parameters::of(request, &response, pipeline.name(), i))
+                .map(|i| response.parameters(request, pipeline.name(), i))
                 .collect();
             Painted {
                 pictures: std::mem::take(&mut response.pictures)

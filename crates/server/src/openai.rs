@@ -6,7 +6,7 @@
 use crate::app::App;
 use crate::body::{Part, form, read};
 use crate::jobs::{self, JobEvent, Painted, Running, Watch, parse_size, random_seed};
-use crate::pictures::{Format, QUALITY, encode, initial, off_the_loop, to_base64};
+use crate::pictures::{format_named, initial, off_the_loop, to_base64};
 use crate::refusal::{Refusal, short};
 use axum::Json;
 use axum::extract::{Path, Request as HttpRequest, State};
@@ -14,6 +14,7 @@ use axum::http::StatusCode;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
+use prima_picture::{Format, QUALITY, encode};
 use prima_pipeline::{Error, InitImage, Parameters, Picture, Request, ScheduleOptions};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -182,7 +183,7 @@ fn to_request(fields: &Fields, picture: Option<Picture>) -> Result<Request, Refu
 
 fn to_answer(app: &App, fields: &Fields, request: &Request, event: &'static str) -> Result<Answer, Refusal> {
     let pipeline = app.pipeline()?;
-    let format = fields.output_format.as_deref().map_or(Ok(Format::Png), str::parse)?;
+    let format = fields.output_format.as_deref().map_or(Ok(Format::Png), format_named)?;
     let quality = fields.output_compression.unwrap_or(QUALITY);
     if quality > 100 {
         return Err(Refusal::field(

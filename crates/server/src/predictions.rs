@@ -6,11 +6,12 @@ use crate::app::App;
 use crate::body;
 use crate::jobs::{self, Watch, parse_size, random_seed};
 use crate::openai::now;
-use crate::pictures::{Format, QUALITY, encode, from_base64, initial, off_the_loop, to_base64};
+use crate::pictures::{format_named, from_base64, initial, off_the_loop, to_base64};
 use crate::refusal::Refusal;
 use axum::Json;
 use axum::extract::{Request as HttpRequest, State};
 use axum::http::StatusCode;
+use prima_picture::{Format, QUALITY, encode};
 use prima_pipeline::{Error, InitImage, Request, ScheduleOptions};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -44,7 +45,7 @@ pub(crate) async fn predict(
     let given = body.get("input").cloned().unwrap_or_else(|| body.clone());
     let input: Input = serde_json::from_value(given.clone())
         .map_err(|e| Refusal::bad(format!("the request body is not what this route takes: {e}")))?;
-    let format: Format = input.output_format.as_deref().unwrap_or("png").parse()?;
+    let format = input.output_format.as_deref().map_or(Ok(Format::Png), format_named)?;
     let request = to_request(&app, input).await?;
     let (seed, created, began) = (request.seed, now(), Instant::now());
     let running = jobs::start(&app, "predictions", vec![request], &Watch::new(String::new(), 1), 0)?;

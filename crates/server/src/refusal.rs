@@ -92,13 +92,26 @@ impl From<prima_pipeline::Error> for Refusal {
         use prima_pipeline::Error as E;
         match &error {
             E::Request { field, .. } => Self::field(field, error.to_string()),
-            E::Schedule(_) | E::NotAPicture { .. } | E::Png { .. } => Self::bad(error.to_string()),
+            E::Schedule(_) => Self::bad(error.to_string()),
             E::Cancelled => Self::unavailable("the request was cancelled"),
             E::Defect { message } => {
                 tracing::error!("caught a panic: {message}");
                 Self::defect()
             }
             _ => Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+        }
+    }
+}
+
+impl From<prima_picture::Error> for Refusal {
+    fn from(error: prima_picture::Error) -> Self {
+        use prima_picture::Error as E;
+        match &error {
+            E::NotAPicture { .. } | E::Metadata { .. } | E::Png { .. } => Self::bad(error.to_string()),
+            E::Encode { .. } => {
+                tracing::error!("{error}");
+                Self::defect()
+            }
         }
     }
 }

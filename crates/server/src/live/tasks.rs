@@ -6,8 +6,8 @@ use super::words::{self, words};
 use crate::app::App;
 use crate::jobs::check;
 use crate::metrics::Metrics;
-use crate::pictures::Format;
 use crate::refusal::Refusal;
+use prima_picture::Format;
 use prima_pipeline::engine::{Class, Event, OnEvent, Outcome, Unit};
 use prima_pipeline::{Error, InitImage, Parameters, Picture, Pipeline, Request, ScheduleOptions};
 use std::ops::ControlFlow;
@@ -296,9 +296,7 @@ fn shows(place: Place, outbox: Arc<Outbox>, metrics: Arc<Metrics>) -> OnEvent {
                         .paint_seconds
                         .with_label_values(&["live"])
                         .observe(response.timings.total.as_secs_f64());
-                    let parameters = place
-                        .last
-                        .then(|| Parameters::of(request, &response, pipeline.name(), 0));
+                    let parameters = place.last.then(|| response.parameters(request, pipeline.name(), 0));
                     if let Some(frame) = frame(place, response, parameters, queued, cold) {
                         outbox.frame(frame);
                     }

@@ -1,6 +1,6 @@
 //! Drawing one picture as a 128 px sprite: straight-alpha RGBA, the object centred and fitted with a margin.
 
-use super::packages::Drawing;
+use crate::packages::Drawing;
 use image::{RgbaImage, imageops};
 use resvg::{tiny_skia, usvg};
 

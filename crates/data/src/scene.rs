@@ -1,10 +1,10 @@
 //! Scenes: two objects in a relation, or two to four of the same.
 
-use super::DataError;
-use super::caption;
-use super::colour::{self, Colour};
-use super::composer::{Composer, Place, Sample, canvas, draw};
-use super::random::Random;
+use crate::DataError;
+use crate::caption;
+use crate::colour::{self, Colour};
+use crate::composer::{Composer, Place, Sample, canvas, draw};
+use crate::random::Random;
 
 const NUMBERS: [&str; 3] = ["two", "three", "four"];
 

@@ -1,10 +1,10 @@
 //! What only the full profile has: every other emoji concept, photographs and pixel art.
 
-use super::DataError;
-use super::build::{BuildOptions, Job};
-use super::caption;
-use super::dataset::{Kind, NounRecord};
-use super::packages::{Concept, Drawing, has_extension, read_archive};
+use crate::DataError;
+use crate::build::{BuildOptions, Job};
+use crate::caption;
+use crate::dataset::{Kind, NounRecord};
+use crate::packages::{Concept, Drawing, has_extension, read_archive};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,9 +1,9 @@
 //! Captions in the seven languages beside English.
 
-use super::caption::Said;
-use super::colour::Colour;
-use super::dataset::NounRecord;
-use super::random::Random;
+use crate::caption::Said;
+use crate::colour::Colour;
+use crate::dataset::NounRecord;
+use crate::random::Random;
 
 /// One language: how it joins a name, a colour and a background. `{}` is the colour.
 struct Language {

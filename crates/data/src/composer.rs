@@ -1,14 +1,14 @@
 //! Makes training samples on the fly from the sprites of a data set: picture and caption, by index.
 
-use super::caption::{self, Said};
-use super::colour::{self, Colour};
-use super::dataset::{Dataset, Kind, SpriteRecord};
-use super::languages;
-use super::packages::LANGUAGES;
-use super::random::Random;
-use super::render::SIZE_PX;
-use super::scene;
-use super::{DataError, Profile};
+use crate::caption::{self, Said};
+use crate::colour::{self, Colour};
+use crate::dataset::{Dataset, Kind, SpriteRecord};
+use crate::languages;
+use crate::packages::LANGUAGES;
+use crate::random::Random;
+use crate::render::SIZE_PX;
+use crate::scene;
+use crate::{DataError, Profile};
 use std::path::Path;
 
 /// Pixels of a sample's side.

@@ -9,9 +9,9 @@
 //! | `tokenizer/` | `vocab.json`, `merges.txt`: see [`super::bpe`] |
 //! | `NOTICE` | the credits that must travel with the data and with weights trained on it |
 
-use super::colour::Colour;
-use super::render::SPRITE_BYTES;
-use super::{DataError, Profile};
+use crate::colour::Colour;
+use crate::render::SPRITE_BYTES;
+use crate::{DataError, Profile};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::collections::BTreeMap;
 use std::fs::File;

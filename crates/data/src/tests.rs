@@ -1,14 +1,14 @@
 //! What the data must be like. The end-to-end tests build from small packages made here: each noun is a coloured shape.
 
-use super::bpe::{self, Bpe, END_OF_TEXT, START_OF_TEXT, WordCounts, WordSplitter};
-use super::caption::{self, Said};
-use super::colour::{self, Colour, Palette};
-use super::dataset::NounRecord;
-use super::languages;
-use super::packages::slug;
-use super::random::Random;
-use super::render::SPRITE_BYTES;
 use super::*;
+use crate::bpe::{self, Bpe, END_OF_TEXT, START_OF_TEXT, WordCounts, WordSplitter};
+use crate::caption::{self, Said};
+use crate::colour::{self, Colour, Palette};
+use crate::dataset::NounRecord;
+use crate::languages;
+use crate::packages::slug;
+use crate::random::Random;
+use crate::render::SPRITE_BYTES;
 use flate2::{Compression, write::GzEncoder};
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;

