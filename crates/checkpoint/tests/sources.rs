@@ -577,6 +577,30 @@ fn stable_diffusion_2_predicts_v_unless_a_file_says_otherwise() {
 }
 
 #[test]
+fn a_text_encoder_of_an_old_merge_may_lack_its_prefix() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("sd1.safetensors");
+    let clip = CLIP_L.iter().map(|(key, shape)| {
+        let bare = key.trim_start_matches("text_model.");
+        (format!("cond_stage_model.transformer.{bare}"), *shape)
+    });
+    let unet = ("model.diffusion_model.out.0.weight".to_owned(), &[32][..]);
+    let params: Vec<_> = clip.chain([unet]).map(|(key, shape)| param(&key, shape)).collect();
+    write_safetensors(&path, &params, DType::F32).unwrap();
+    let source = ModelSource::open(&path).unwrap();
+    let config = source.json("text_encoder", "config.json").unwrap();
+    assert_eq!(
+        (&config["hidden_size"], &config["num_hidden_layers"]),
+        (&json!(64), &json!(1))
+    );
+    let mut reader = source.component_reader("text_encoder").unwrap();
+    for (key, shape) in CLIP_L.iter().filter(|(key, _)| !key.contains("position_ids")) {
+        reader.param(key, shape, Init::Zeros).unwrap();
+    }
+    reader.finish().unwrap();
+}
+
+#[test]
 fn what_a_text_encoder_has_beyond_its_family_is_not_missed() {
     let dir = tempfile::tempdir().unwrap();
     let key = "conditioner.embedders.0.transformer.text_projection.weight";

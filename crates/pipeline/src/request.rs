@@ -34,7 +34,7 @@ pub struct Request {
     pub num_images: usize,
     /// Steps, and what replaces the model's own scheduler settings.
     pub schedule: ScheduleOptions,
-    /// Layers of the text encoders to leave out at the end, beyond the last.
+    /// diffusers' `clip_skip`: how many layers before the family's own hidden state the text is read.
     pub clip_skip: usize,
     /// SDXL's size conditioning, height and width in pixels: the picture is as if cut from an
     /// original of this size. `None`: the size that is painted.
@@ -90,7 +90,7 @@ impl Request {
     }
 }
 
-/// `multiple` is the autoencoder's factor, 8 for the SDXL family.
+/// `multiple` is the autoencoder's factor, 8 in every family.
 pub(crate) fn check_side(field: &'static str, side_px: usize, multiple: usize) -> Result<(), Error> {
     if !side_px.is_multiple_of(multiple) || side_px == 0 || side_px > MAX_SIDE_PX {
         let fix = format!("use a multiple of {multiple} from {multiple} to {MAX_SIDE_PX} pixels");

@@ -145,10 +145,10 @@ fn a_scheduler_that_prima_does_not_have_is_replaced_and_named() {
     assert!(!warnings(chosen).contains("PNDM"));
     // Another noise process is another matter.
     model.edit("scheduler/scheduler_config.json", |config| {
-        config["_class_name"] = json!("FlowMatchEulerDiscreteScheduler");
+        config["_class_name"] = json!("VQDiffusionScheduler");
     });
     let error = Pipeline::load(&model.open(), &LoadOptions::default()).err().unwrap();
-    assert!(error.to_string().contains("FlowMatchEulerDiscreteScheduler"), "{error}");
+    assert!(error.to_string().contains("VQDiffusionScheduler"), "{error}");
 }
 
 #[test]

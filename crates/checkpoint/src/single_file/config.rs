@@ -212,19 +212,25 @@ impl SingleFile {
     }
 
     fn text_config(&self, encoder: &TextEncoderKeys) -> Result<Value, Error> {
-        let key = |rest: &str| format!("{}{rest}", encoder.prefix);
-        let names = match encoder.layout {
-            TextLayout::Transformers => [
-                "text_model.embeddings.token_embedding.weight",
-                "text_model.embeddings.position_embedding.weight",
-                "text_model.encoder.layers.0.mlp.fc1.weight",
-            ],
-            TextLayout::OpenClip => [
-                "token_embedding.weight",
-                "positional_embedding",
-                "transformer.resblocks.0.mlp.c_fc.weight",
-            ],
+        let (root, names) = match encoder.layout {
+            TextLayout::Transformers => (
+                self.text_root(encoder),
+                [
+                    "embeddings.token_embedding.weight",
+                    "embeddings.position_embedding.weight",
+                    "encoder.layers.0.mlp.fc1.weight",
+                ],
+            ),
+            TextLayout::OpenClip => (
+                "",
+                [
+                    "token_embedding.weight",
+                    "positional_embedding",
+                    "transformer.resblocks.0.mlp.c_fc.weight",
+                ],
+            ),
         };
+        let key = |rest: &str| format!("{}{root}{rest}", encoder.prefix);
         let [token, position, fc1] = names.map(key);
         let hidden = self.size(&token, 1)?;
         let with_projection = encoder.component == "text_encoder_2";

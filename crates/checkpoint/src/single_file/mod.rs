@@ -180,12 +180,21 @@ impl SingleFile {
         }
     }
 
+    /// What begins the names of a text encoder in transformers' layout: old merges leave it out.
+    fn text_root(&self, encoder: &TextEncoderKeys) -> &'static str {
+        let has_root = self.keys(encoder.prefix).any(|key| key.starts_with("text_model."));
+        if has_root { "text_model." } else { "" }
+    }
+
     /// Layers of a text encoder that its family reads. Stable Diffusion 2 was trained on the penultimate hidden state
     /// of OpenCLIP: diffusers' form of it has one layer less than the original, which a file has where it is whole
     /// (with its projection), and not where it was converted back.
     fn text_layers(&self, encoder: &TextEncoderKeys) -> usize {
         match encoder.layout {
-            TextLayout::Transformers => count(self.keys(encoder.prefix), "text_model.encoder.layers."),
+            TextLayout::Transformers => {
+                let layers = format!("{}encoder.layers.", self.text_root(encoder));
+                count(self.keys(encoder.prefix), &layers)
+            }
             TextLayout::OpenClip => {
                 let layers = count(self.keys(encoder.prefix), "transformer.resblocks.");
                 let is_whole = self.has(&format!("{}text_projection", encoder.prefix));
