@@ -25,7 +25,7 @@ impl Needs {
             return Ok(Self { weights: 0, peak: 0 });
         };
         dry.run(|| {
-            let pipeline = Pipeline::new(Parts::outline(source, dtype)?)?;
+            let pipeline = Pipeline::new(Parts::outline(source)?)?;
             pipeline.paint(request, &mut |_| ControlFlow::Continue(()))?;
             let peak = dry.usage().peak;
             pipeline.parts().text_encoders.forget_prompts();
@@ -48,7 +48,7 @@ pub fn check_room(source: &ModelSource, dtype: DType, request: &Request) -> Resu
     if fits(&needs) {
         return Ok(());
     }
-    let (width, height) = size(source, dtype, request)?;
+    let (width, height) = size(source, request)?;
     let mut ways = Vec::new();
     for (other, flag) in [(dtype, ""), (DType::BF16, "--dtype bf16")] {
         if !flag.is_empty() && other == dtype {
@@ -94,8 +94,8 @@ pub fn check_room(source: &ModelSource, dtype: DType, request: &Request) -> Resu
 }
 
 /// The picture's size in pixels, which the request may leave to the model.
-fn size(source: &ModelSource, dtype: DType, request: &Request) -> Result<(usize, usize), Error> {
-    let pipeline = Pipeline::new(Parts::outline(source, dtype)?)?;
+fn size(source: &ModelSource, request: &Request) -> Result<(usize, usize), Error> {
+    let pipeline = Pipeline::new(Parts::outline(source)?)?;
     let settings = crate::settings::Settings::new(&pipeline, request)?;
     Ok((settings.width, settings.height))
 }

@@ -35,7 +35,7 @@ pub struct Request {
     pub num_images: usize,
     /// Steps, and what replaces the model's own scheduler settings.
     pub schedule: ScheduleOptions,
-    /// Layers of the text encoders to leave out at the end, beyond the last.
+    /// diffusers' `clip_skip`: how many layers before the family's own hidden state the text is read.
     pub clip_skip: usize,
     /// SDXL's size conditioning, height and width in pixels: the picture is as if cut from an
     /// original of this size. `None`: the size that is painted.
@@ -153,7 +153,7 @@ fn check_count(num_images: usize, most: usize) -> Result<(), Error> {
     Err(Error::request("num_images", num_images, fix))
 }
 
-/// `multiple` is the autoencoder's factor, 8 for the SDXL family.
+/// `multiple` is the autoencoder's factor, 8 in every family.
 pub(crate) fn check_side(field: &'static str, side_px: usize, multiple: usize, most_px: usize) -> Result<(), Error> {
     let most_px = most_px.min(MAX_SIDE_PX);
     if !side_px.is_multiple_of(multiple) || side_px == 0 || side_px > most_px {

@@ -1,0 +1,328 @@
+//! CLIP's text encoder (transformers `models/clip/modeling_clip.py`, 5.23.0): the hidden state
+//! that the caller names and, of an encoder with projection, the projected EOS token.
+
+use crate::config::{Neutral, Plain, invalid};
+use crate::layers::{LayerNorm, Linear, Start};
+use prima_checkpoint::{Error, Init, ParamSource};
+use prima_tensor::{Activation, Param, Tensor, add_positions, attention_in, embedding, gather_rows};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// `CLIPTextConfig`, the `config.json` of a text encoder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ClipTextConfig {
+    /// `["CLIPTextModel"]` or `["CLIPTextModelWithProjection"]`.
+    pub architectures: Option<Vec<String>>,
+    pub vocab_size: usize,
+    pub hidden_size: usize,
+    pub intermediate_size: usize,
+    pub projection_dim: usize,
+    pub num_hidden_layers: usize,
+    pub num_attention_heads: usize,
+    pub max_position_embeddings: usize,
+    /// `quick_gelu` or `gelu`.
+    pub hidden_act: String,
+    pub layer_norm_eps: f64,
+    pub pad_token_id: Option<u32>,
+    pub bos_token_id: Option<u32>,
+    pub eos_token_id: u32,
+}
+
+impl Default for ClipTextConfig {
+    fn default() -> Self {
+        Self {
+            architectures: None,
+            vocab_size: 49408,
+            hidden_size: 512,
+            intermediate_size: 2048,
+            projection_dim: 512,
+            num_hidden_layers: 12,
+            num_attention_heads: 8,
+            max_position_embeddings: 77,
+            hidden_act: "quick_gelu".into(),
+            layer_norm_eps: 1e-5,
+            pad_token_id: Some(1),
+            bos_token_id: Some(49406),
+            eos_token_id: 49407,
+        }
+    }
+}
+
+/// Training-time settings and bookkeeping of transformers: none changes the result.
+const NEUTRAL: &[Neutral] = &[
+    ("model_type", &[Plain::Str("clip_text_model")]),
+    ("attention_dropout", &[Plain::Any]),
+    ("dropout", &[Plain::Any]),
+    ("initializer_factor", &[Plain::Any]),
+    ("initializer_range", &[Plain::Any]),
+    ("torch_dtype", &[Plain::Any]),
+    ("dtype", &[Plain::Any]),
+    ("transformers_version", &[Plain::Any]),
+    ("output_attentions", &[Plain::Any]),
+    ("output_hidden_states", &[Plain::Any]),
+    ("return_dict", &[Plain::Any]),
+    ("use_cache", &[Plain::Any]),
+    ("id2label", &[Plain::Any]),
+    ("label2id", &[Plain::Any]),
+    ("problem_type", &[Plain::Any]),
+    ("chunk_size_feed_forward", &[Plain::Any]),
+];
+
+const WITH_PROJECTION: &str = "CLIPTextModelWithProjection";
+
+impl ClipTextConfig {
+    /// Reads a `config.json`; `file` names it in errors.
+    pub fn from_json(json: &str, file: &str) -> Result<Self, Error> {
+        crate::config::read(json, file, &[], NEUTRAL)
+    }
+
+    /// The `config.json` that transformers reads back.
+    pub fn to_json(&self) -> Value {
+        crate::config::write(self, &[("model_type", "clip_text_model")])
+    }
+
+    /// Does this encoder end in a text projection (`CLIPTextModelWithProjection`)?
+    pub fn with_projection(&self) -> bool {
+        self.architectures.iter().flatten().any(|name| name == WITH_PROJECTION)
+    }
+
+    fn activation(&self) -> Result<Activation, Error> {
+        match self.hidden_act.as_str() {
+            "quick_gelu" => Ok(Activation::QuickGelu),
+            "gelu" => Ok(Activation::Gelu),
+            other => Err(invalid(format!(
+                "hidden_act = {other:?} is not supported, only quick_gelu or gelu"
+            ))),
+        }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let Self {
+            hidden_size,
+            num_attention_heads: heads,
+            num_hidden_layers: layers,
+            ..
+        } = *self;
+        if heads == 0 || !hidden_size.is_multiple_of(heads) {
+            return Err(invalid(format!(
+                "num_attention_heads = {heads} does not divide hidden_size = {hidden_size}"
+            )));
+        }
+        if layers == 0 {
+            return Err(invalid("num_hidden_layers = 0 is not supported".into()));
+        }
+        Ok(())
+    }
+}
+
+/// Which of an encoder's hidden states a denoiser was trained on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HiddenState {
+    /// Layers left out at the end.
+    pub skipped_layers: usize,
+    /// Whether the final norm follows.
+    pub final_layer_norm: bool,
+}
+
+impl HiddenState {
+    /// `last_hidden_state` of transformers: Stable Diffusion 1.x and 2.x.
+    pub const LAST: Self = Self {
+        skipped_layers: 0,
+        final_layer_norm: true,
+    };
+    /// `hidden_states[-2]`: SDXL.
+    pub const PENULTIMATE: Self = Self {
+        skipped_layers: 1,
+        final_layer_norm: false,
+    };
+
+    /// The one `clip_skip` layers earlier (diffusers' argument of this name).
+    #[must_use]
+    pub fn earlier(self, clip_skip: usize) -> Self {
+        Self {
+            skipped_layers: self.skipped_layers + clip_skip,
+            ..self
+        }
+    }
+}
+
+/// What a denoiser is told of a prompt.
+#[derive(Clone, Debug)]
+pub struct TextOutput {
+    /// The hidden state asked for, `[B, L, hidden_size]`.
+    pub hidden_states: Tensor,
+    /// `text_embeds`, `[B, projection_dim]`, of an encoder with projection.
+    pub pooled: Option<Tensor>,
+}
+
+/// One pre-norm layer: causal self-attention, then an MLP.
+struct EncoderLayer {
+    layer_norm1: LayerNorm,
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    out: Linear,
+    layer_norm2: LayerNorm,
+    fc1: Linear,
+    fc2: Linear,
+    heads: usize,
+    activation: Activation,
+}
+
+impl EncoderLayer {
+    fn new(source: &mut dyn ParamSource, name: &str, config: &ClipTextConfig) -> Result<Self, Error> {
+        let (dim, wide) = (config.hidden_size, config.intermediate_size);
+        // CLIP's own initialisation: residual branches shrink with depth.
+        let out_std = (dim as f32).powf(-0.5);
+        let in_std = out_std * (2.0 * config.num_hidden_layers as f32).powf(-0.5);
+        let fc_std = (2.0 * dim as f32).powf(-0.5);
+        let mut linear = |layer: &str, inputs: usize, outputs: usize, std: f32| {
+            Linear::new(
+                source,
+                &format!("{name}.{layer}"),
+                inputs,
+                outputs,
+                true,
+                Start::Normal(std),
+            )
+        };
+        let q = linear("self_attn.q_proj", dim, dim, in_std)?;
+        let k = linear("self_attn.k_proj", dim, dim, in_std)?;
+        let v = linear("self_attn.v_proj", dim, dim, in_std)?;
+        let out = linear("self_attn.out_proj", dim, dim, out_std)?;
+        let fc1 = linear("mlp.fc1", dim, wide, fc_std)?;
+        let fc2 = linear("mlp.fc2", wide, dim, in_std)?;
+        Ok(Self {
+            layer_norm1: LayerNorm::new(
+                source,
+                &format!("{name}.layer_norm1"),
+                dim,
+                config.layer_norm_eps as f32,
+            )?,
+            layer_norm2: LayerNorm::new(
+                source,
+                &format!("{name}.layer_norm2"),
+                dim,
+                config.layer_norm_eps as f32,
+            )?,
+            q,
+            k,
+            v,
+            out,
+            fc1,
+            fc2,
+            heads: config.num_attention_heads,
+            activation: config.activation()?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Tensor {
+        let normed = self.layer_norm1.forward(x);
+        let (q, k, v) = (
+            self.q.forward(&normed),
+            self.k.forward(&normed),
+            self.v.forward(&normed),
+        );
+        let mixed = attention_in(self.q.products_dtype(), &q, &k, &v, self.heads, true);
+        let x = self.out.plus(&mixed, x);
+        let hidden = self.fc1.activated(&self.layer_norm2.forward(&x), self.activation);
+        self.fc2.plus(&hidden, &x)
+    }
+}
+
+/// `CLIPTextModel`, or `CLIPTextModelWithProjection` where the config's `architectures` say so.
+pub struct ClipTextModel {
+    config: ClipTextConfig,
+    token_embedding: Param,
+    position_embedding: Param,
+    layers: Vec<EncoderLayer>,
+    final_layer_norm: LayerNorm,
+    text_projection: Option<Linear>,
+}
+
+impl ClipTextModel {
+    /// Keys carry the `text_model.` prefix; a file without it is the source's concern.
+    pub fn new(config: ClipTextConfig, source: &mut dyn ParamSource) -> Result<Self, Error> {
+        config.check()?;
+        let dim = config.hidden_size;
+        let embeddings = "text_model.embeddings";
+        Ok(Self {
+            token_embedding: source.param(
+                &format!("{embeddings}.token_embedding.weight"),
+                &[config.vocab_size, dim],
+                Init::Normal(0.02),
+            )?,
+            position_embedding: source.param(
+                &format!("{embeddings}.position_embedding.weight"),
+                &[config.max_position_embeddings, dim],
+                Init::Normal(0.02),
+            )?,
+            layers: (0..config.num_hidden_layers)
+                .map(|i| EncoderLayer::new(source, &format!("text_model.encoder.layers.{i}"), &config))
+                .collect::<Result<_, _>>()?,
+            final_layer_norm: LayerNorm::new(source, "text_model.final_layer_norm", dim, config.layer_norm_eps as f32)?,
+            text_projection: config
+                .with_projection()
+                .then(|| {
+                    let start = Start::Normal((dim as f32).powf(-0.5));
+                    Linear::new(source, "text_projection", dim, config.projection_dim, false, start)
+                })
+                .transpose()?,
+            config,
+        })
+    }
+
+    pub fn config(&self) -> &ClipTextConfig {
+        &self.config
+    }
+
+    /// Encodes `batch` rows of token ids (`ids.len() == batch * L`, `L` at most
+    /// `max_position_embeddings`). Layers past the hidden state asked for run only where the
+    /// pooled token needs them, which does not depend on it.
+    ///
+    /// # Panics
+    /// If `ids` do not fill the rows or a row is too long.
+    pub fn forward(&self, ids: &[u32], batch: usize, wanted: HiddenState) -> TextOutput {
+        let length = ids.len() / batch.max(1);
+        assert_eq!(
+            ids.len(),
+            batch * length,
+            "{} token ids do not fill {batch} rows",
+            ids.len()
+        );
+        assert!(
+            length <= self.config.max_position_embeddings,
+            "a row of {length} tokens is too long"
+        );
+        let kept = self.layers.len().saturating_sub(wanted.skipped_layers);
+        let mut x = add_positions(&embedding(&self.token_embedding, ids, batch), &self.position_embedding);
+        for layer in &self.layers[..kept] {
+            x = layer.forward(&x);
+        }
+        let hidden_states = if wanted.final_layer_norm {
+            self.final_layer_norm.forward(&x)
+        } else {
+            x.clone()
+        };
+        let pooled = self.text_projection.as_ref().map(|projection| {
+            for layer in &self.layers[kept..] {
+                x = layer.forward(&x);
+            }
+            let rows: Vec<usize> = ids.chunks(length).map(|row| self.pooled_position(row)).collect();
+            projection.forward(&self.final_layer_norm.forward(&gather_rows(&x, &rows)))
+        });
+        TextOutput { hidden_states, pooled }
+    }
+
+    /// Where the pooled token of a row is: the first `eos_token_id`. Configs written before
+    /// transformers 4.31 say 2, which no prompt contains; there it is the first of the
+    /// highest id, which is `<|endoftext|>` in CLIP's vocabulary.
+    fn pooled_position(&self, row: &[u32]) -> usize {
+        let target = match self.config.eos_token_id {
+            2 => row.iter().max().copied().unwrap_or(0),
+            eos => eos,
+        };
+        row.iter().position(|&id| id == target).unwrap_or(0)
+    }
+}
