@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::ValueEnum;
 use indicatif::ProgressBar;
-use prima_train::data::{BuildOptions, Profile, build};
+use prima_data::{BuildOptions, Profile, build};
 use std::path::PathBuf;
 
 #[derive(clap::Subcommand)]

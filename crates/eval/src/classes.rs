@@ -3,7 +3,7 @@
 
 use crate::features::normalised;
 use crate::{Error, FeatureNet, Suite};
-use prima_pipeline::Picture;
+use prima_picture::Picture;
 use serde::Serialize;
 
 /// The mean feature vector of each class.

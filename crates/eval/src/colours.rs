@@ -1,7 +1,7 @@
 //! Is the object in the colour that was asked for? Saturated pixels of the picture vote by hue;
 //! prompts leave the background white, so what is saturated is the object.
 
-use prima_pipeline::Picture;
+use prima_picture::Picture;
 
 /// The hues a prompt can ask for, with their range in degrees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

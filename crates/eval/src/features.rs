@@ -3,7 +3,7 @@
 use crate::Error;
 use prima_checkpoint::Reader;
 use prima_models::{EfficientNetLite, EfficientNetLiteConfig};
-use prima_pipeline::Picture;
+use prima_picture::Picture;
 use prima_tensor::{Tensor, no_grad};
 use rayon::prelude::*;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! An evaluation suite on disk: `suite.json` and, per class, reference pictures of equal size.
 
 use crate::Error;
-use prima_pipeline::Picture;
+use prima_picture::Picture;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -44,14 +44,8 @@ impl Suite {
 
     pub fn open(folder: &Path) -> Result<Self, Error> {
         let path = folder.join("suite.json");
-        let text = std::fs::read_to_string(&path).map_err(|e| Error::File {
-            path: path.clone(),
-            reason: e.to_string(),
-        })?;
-        let mut suite: Self = serde_json::from_str(&text).map_err(|e| Error::File {
-            path: path.clone(),
-            reason: e.to_string(),
-        })?;
+        let text = std::fs::read_to_string(&path).map_err(Error::file(&path))?;
+        let mut suite: Self = serde_json::from_str(&text).map_err(Error::file(&path))?;
         folder.clone_into(&mut suite.folder);
         if let Some(class) = suite.classes.iter().find(|c| c.pictures.is_empty()) {
             return Err(Error::EmptyClass {
@@ -69,10 +63,7 @@ impl Suite {
             .iter()
             .map(|name| {
                 let path = self.folder.join(name);
-                let bytes = std::fs::read(&path).map_err(|e| Error::File {
-                    path: path.clone(),
-                    reason: e.to_string(),
-                })?;
+                let bytes = std::fs::read(&path).map_err(Error::file(&path))?;
                 Ok(Picture::decode(&bytes, name)?)
             })
             .collect()

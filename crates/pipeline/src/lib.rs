@@ -12,7 +12,6 @@
 //! ```
 
 mod conditioning;
-pub mod engine;
 mod error;
 mod guidance;
 mod image_to_image;
@@ -20,10 +19,11 @@ mod load;
 mod model_card;
 mod needs;
 mod noise;
-mod picture;
-pub mod png_metadata;
+mod picture_tensors;
 mod prompt_weights;
+mod repeat;
 mod request;
+mod request_builder;
 mod settings;
 mod text_to_image;
 mod vae;
@@ -34,13 +34,17 @@ pub use load::{LoadOptions, Parts};
 pub use model_card::{Defaults, ModelCard};
 pub use needs::{Needs, check_room};
 pub use noise::Rng;
-pub use picture::Picture;
-pub use png_metadata::Parameters;
+pub use picture_tensors::{picture_to_tensor, pictures_of_tensor};
 pub use prima_checkpoint::ModelSource;
+pub use prima_picture::{Parameters, Picture};
 pub use prima_schedulers::{ScheduleOptions, SchedulerKind, TimestepSpacing};
 pub use prima_tensor::DType;
 pub use prompt_weights::WeightedPrompt;
-pub use request::{InitImage, MAX_AREA_PX, MAX_IMAGES, MAX_SIDE_PX, MAX_STEPS, Progress, Request, Response, Timings};
+pub use repeat::Medians;
+pub use request::{
+    InitImage, MAX_AREA_PX, MAX_IMAGES, MAX_SIDE_PX, MAX_STEPS, Progress, Request, RequestLimits, Response, Timings,
+};
+pub use request_builder::{RequestBuilder, Spelling, parse_size, scheduler_named};
 pub use vae::Vae;
 
 /// A loaded model, ready to paint.

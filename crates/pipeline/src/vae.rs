@@ -1,7 +1,7 @@
 //! Pictures to scaled latents and back, by whichever autoencoder the config names.
 
 use crate::noise::{NoiseSource, Purpose};
-use crate::{Error, Picture};
+use crate::{Error, Picture, picture_to_tensor, pictures_of_tensor};
 use prima_checkpoint::ParamSource;
 use prima_models::{AutoencoderKl, AutoencoderKlConfig, AutoencoderTiny, AutoencoderTinyConfig};
 use prima_tensor::{Tensor, no_grad};
@@ -48,7 +48,7 @@ impl Vae {
         noise: &mut NoiseSource,
         keep_going: &mut dyn FnMut() -> bool,
     ) -> Result<Tensor, Error> {
-        let image = picture.to_tensor();
+        let image = picture_to_tensor(picture);
         match self {
             Self::Kl(vae) => {
                 let gaussian = vae.encode(&image, keep_going)?;
@@ -62,12 +62,12 @@ impl Vae {
 
     /// A picture through the latents' mean and back: the best that any painter of these latents can hope for.
     pub fn reconstruct(&self, picture: &Picture) -> Result<Picture, Error> {
-        let image = picture.to_tensor();
+        let image = picture_to_tensor(picture);
         let decoded = no_grad(|| match self {
             Self::Kl(vae) => vae.decode(&vae.encode(&image, &mut || true)?.mean, &mut || true),
             Self::Tiny(vae) => vae.decode(&vae.encode(&image, &mut || true)?, &mut || true),
         })?;
-        Ok(Picture::from_tensor(&decoded).swap_remove(0))
+        Ok(pictures_of_tensor(&decoded).swap_remove(0))
     }
 
     /// Scaled latents `[B, h, w, C]` to pictures.
@@ -76,7 +76,7 @@ impl Vae {
             Self::Kl(vae) => vae.decode(&vae.unscale_latents(latents), keep_going)?,
             Self::Tiny(vae) => vae.decode(&vae.unscale_latents(latents), keep_going)?,
         };
-        Ok(Picture::from_tensor(&image))
+        Ok(pictures_of_tensor(&image))
     }
 }
 

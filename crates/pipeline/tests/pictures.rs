@@ -102,6 +102,7 @@ fn request(case: &Value) -> Request {
         clip_skip: size("clip_skip").unwrap_or(0),
         original_size: pair("original_size"),
         crops_coords_top_left: pair("crops_coords_top_left").unwrap_or_default(),
+        target_size: pair("target_size"),
         init_image,
     }
 }

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use std::{fmt, str::FromStr};
 
 /// A sampling algorithm, one per file of this crate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum SchedulerKind {
     Euler,
     EulerAncestral,

@@ -8,19 +8,17 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use image::codecs::gif::{GifEncoder, Repeat};
-use image::{Delay, RgbImage};
-use prima_pipeline::{Parameters, Picture, png_metadata};
+use prima_picture::{Parameters, Picture, encode_gif, read_parameters};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
-/// The settings of a PNG's `parameters` chunk.
+/// The settings that a picture's file carries.
 pub(crate) async fn read_png(State(app): State<App>, request: Request) -> Result<Json<Value>, Refusal> {
     let bytes = read(app.limits(), request.into_body()).await?;
     let cannot = |message: String| Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, message);
-    let found = png_metadata::read_parameters(&bytes)
-        .map_err(|e| cannot(format!("this is not a PNG that can be read: {e}")))?;
-    let parameters = found.ok_or_else(|| cannot("this PNG does not say how it was painted".to_owned()))?;
+    let found = off_the_loop(move || Ok(read_parameters(&bytes))).await?;
+    let found = found.map_err(|e| cannot(e.to_string()))?;
+    let parameters = found.ok_or_else(|| cannot("this file does not say how it was painted".to_owned()))?;
     Ok(Json(settings(&parameters)))
 }
 
@@ -121,23 +119,6 @@ pub(crate) async fn animation(State(app): State<App>, request: Request) -> Resul
     if frames.is_empty() {
         return Err(Refusal::field("frame", "an animation needs at least one frame"));
     }
-    let gif = off_the_loop(move || encode_gif(frames, delay_ms)).await?;
+    let gif = off_the_loop(move || Ok(encode_gif(frames, Duration::from_millis(delay_ms))?)).await?;
     Ok(([(header::CONTENT_TYPE, "image/gif")], gif).into_response())
-}
-
-fn encode_gif(frames: Vec<Picture>, delay_ms: u64) -> Result<Vec<u8>, Refusal> {
-    let failed = |e: image::ImageError| Refusal::bad(format!("the frames cannot be made into a GIF: {e}"));
-    let mut out = Vec::new();
-    let mut encoder = GifEncoder::new_with_speed(&mut out, 10);
-    encoder.set_repeat(Repeat::Infinite).map_err(failed)?;
-    for picture in frames {
-        let rgb = RgbImage::from_raw(picture.width as u32, picture.height as u32, picture.rgb).unwrap_or_default();
-        let rgba = image::DynamicImage::from(rgb).into_rgba8();
-        let delay = Delay::from_saturating_duration(Duration::from_millis(delay_ms));
-        encoder
-            .encode_frame(image::Frame::from_parts(rgba, 0, 0, delay))
-            .map_err(failed)?;
-    }
-    drop(encoder);
-    Ok(out)
 }

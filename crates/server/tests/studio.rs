@@ -4,7 +4,7 @@
 mod common;
 use common::{Browser, Server, same, shipped_model};
 use fantoccini::key::Key;
-use prima_pipeline::{LoadOptions, ModelSource, Parameters, Picture, Pipeline, Request, ScheduleOptions, png_metadata};
+use prima_pipeline::{LoadOptions, ModelSource, Picture, Pipeline, Request, ScheduleOptions};
 use serde_json::{Value, json};
 use std::ops::ControlFlow;
 
@@ -149,12 +149,12 @@ impl Page {
             .pipeline
             .paint(&request, &mut |_| ControlFlow::Continue(()))
             .unwrap();
-        let parameters = Parameters::of(&request, &response, self.pipeline.name(), 0);
+        let parameters = response.parameters(&request, self.pipeline.name(), 0);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("fish.png");
         std::fs::write(
             &path,
-            png_metadata::encode_png(&response.pictures[0], &parameters).unwrap(),
+            prima_picture::encode_png(&response.pictures[0], &parameters).unwrap(),
         )
         .unwrap();
         self.browser.choose_file("#open-file", &path).await;

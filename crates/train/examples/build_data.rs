@@ -3,7 +3,7 @@
 //! `cargo run --release -p prima-train --example build_data -- --packages DIR --out DIR [--profile full]
 //! [--photos TAR] [--pixel-art TGZ] [--sheet FILE.png]`
 
-use prima_train::data::{BuildOptions, Composer, Profile, SIZE_PX, build};
+use prima_data::{BuildOptions, Composer, Profile, SIZE_PX, build};
 use std::path::{Path, PathBuf};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

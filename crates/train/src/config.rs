@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
-    /// Folder of the data set (see [`crate::data`]).
+    /// Folder of the data set (see `prima_data`).
     pub data_dir: PathBuf,
     /// Folder of states, caches, logs and sample grids.
     pub run_dir: PathBuf,

@@ -1,7 +1,6 @@
 //! A run as a diffusers folder in SDXL's layout, with a model card and the data's credits.
 
 use crate::config::TrainConfig;
-use crate::data::{ComposerOptions, EVALUATION_NOUNS, NOTICE};
 use crate::error::{Error, Result};
 use crate::fold_statistics::fold_statistics;
 use crate::latent_cache::LatentStatistics;
@@ -10,6 +9,7 @@ use crate::stages::{trained_painter, trained_vae};
 use crate::trainer::Summary;
 use prima_checkpoint::export as write_component;
 use prima_checkpoint::export::{write_bytes, write_json};
+use prima_data::{ComposerOptions, EVALUATION_NOUNS, NOTICE};
 use prima_tensor::{DType, Param};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -188,7 +188,7 @@ fn card(config: &TrainConfig, distilled: bool, lcm: bool, parameters: usize) -> 
         .only_style
         .as_ref()
         .map_or(String::new(), |s| format!(" in one style ({s})"));
-    let manifest = crate::data::Dataset::open(&config.data_dir)
+    let manifest = prima_data::Dataset::open(&config.data_dir)
         .map_err(|e| Error::Data(e.to_string()))?
         .manifest;
     let sources: Vec<String> = manifest

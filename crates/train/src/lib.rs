@@ -1,11 +1,10 @@
-//! Data to shipped model: [`data`], then the [`stages`] autoencoder, latents, teacher and
+//! Data (`prima_data`) to shipped model: the [`stages`] autoencoder, latents, teacher and
 //! distill, then [`export::export`]. One configuration file ([`TrainConfig`]) describes a run.
 //!
 //! Batches and noise are functions of (seed, step), so that a resumed run repeats an
 //! uninterrupted one exactly.
 
 pub mod config;
-pub mod data;
 pub mod ema;
 mod error;
 pub mod export;

@@ -2,7 +2,6 @@
 //! [`export`](crate::export::export)). Each reads what the earlier ones left in the run folder.
 
 use crate::config::TrainConfig;
-use crate::data::{Composer, ComposerOptions, DataError, Dataset};
 use crate::error::{Error, Result};
 use crate::latent_cache::LatentCache;
 use crate::networks::{self, Component, TextEncoders, encode};
@@ -15,6 +14,7 @@ use crate::sampling::Sampler;
 use crate::state::load_weights;
 use crate::tokens::CaptionTokenizer;
 use crate::trainer::{Budget, LoopConfig, Objective, Session, Summary, run, state_path};
+use prima_data::{Composer, ComposerOptions, DataError, Dataset};
 use prima_models::{AutoencoderKl, Unet2dCondition};
 use prima_tensor::{Tensor, no_grad};
 use rayon::prelude::*;

@@ -1,7 +1,7 @@
 //! Captions to CLIP token ids, padded to one length.
 
-use crate::data::bpe::{Bpe, END_OF_TEXT, START_OF_TEXT, WordSplitter};
 use crate::error::{Error, Result};
+use prima_data::bpe::{Bpe, END_OF_TEXT, START_OF_TEXT, WordSplitter};
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -138,7 +138,7 @@ impl CaptionTokenizer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::bpe::{WordCounts, train};
+    use prima_data::bpe::{WordCounts, train};
 
     #[test]
     fn captions_start_end_and_fill_up_with_end() {

@@ -1,10 +1,9 @@
 //! Training on the CUDA kernels, run on the CPU by emulation, against the CPU's own.
 
 mod common;
-#[path = "../../tensor/tests/common/emulator.rs"]
-mod emulator;
 
 use common::{autoencoder, decoder, distillation, saved, scratch, teacher, training, write_dataset};
+use prima_emulator as emulator;
 use prima_tensor::{DType, Device, Tensor};
 use prima_train::ema::Ema;
 use prima_train::optimizer::{AdamW, AdamWConfig};

@@ -2,11 +2,11 @@
 
 use crate::app::App;
 use crate::body;
-use crate::pictures::{Format, QUALITY, decode, encode, from_base64, off_the_loop, to_base64};
+use crate::pictures::{decode, from_base64, off_the_loop, to_base64};
 use crate::refusal::{Refusal, short};
 use axum::Json;
 use axum::extract::{Request, State};
-use prima_pipeline::{Picture, png_metadata};
+use prima_picture::{Format, Picture, QUALITY, encode, read_parameters};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -18,7 +18,7 @@ struct PngInfo {
 pub(super) async fn png_info(State(app): State<App>, request: Request) -> Result<Json<Value>, Refusal> {
     let wanted: PngInfo = body::json(&app, request).await?;
     let bytes = from_base64("image", &wanted.image)?;
-    let found = png_metadata::read_parameters(&bytes)?;
+    let found = off_the_loop(move || Ok(read_parameters(&bytes)?)).await?;
     let Some(parameters) = found else {
         return Ok(Json(json!({"info": "", "items": {}, "parameters": {}})));
     };

@@ -1,7 +1,7 @@
 //! The JSON of the live protocol.
 
-use crate::app::Limits;
-use crate::pictures::Format;
+use crate::options::Limits;
+use prima_picture::Format;
 use prima_pipeline::{Pipeline, SchedulerKind};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

@@ -2,9 +2,9 @@
 //! yet, so a client that reads slowly sees fewer frames, never older ones.
 
 use super::messages::{FrameHeader, FrameTimings, WordChange};
-use crate::pictures::{self, Format, QUALITY};
 use crate::refusal::Refusal;
-use prima_pipeline::engine::Counts;
+use prima_engine::Counts;
+use prima_picture::{Format, QUALITY, encode};
 use prima_pipeline::{Parameters, Picture};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -37,7 +37,7 @@ impl Frame {
     /// Encodes the picture and puts its header before it.
     pub fn to_message(&self, counts: Counts) -> Result<Vec<u8>, Refusal> {
         let began = Instant::now();
-        let picture = pictures::encode(&self.picture, self.format, QUALITY, self.parameters.as_ref())?;
+        let picture = encode(&self.picture, self.format, QUALITY, self.parameters.as_ref())?;
         let timings = FrameTimings {
             encode_ms: ms(began.elapsed()),
             ..self.timings.clone()

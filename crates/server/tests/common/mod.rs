@@ -6,7 +6,7 @@ mod browser;
 #[allow(unused_imports, reason = "only the studio test has a browser")]
 pub use browser::Browser;
 use futures_util::{SinkExt, StreamExt};
-use prima_pipeline::engine::Engine;
+use prima_engine::Engine;
 use prima_pipeline::{LoadOptions, ModelSource, Picture, Pipeline, Request};
 use prima_server::{ServerOptions, serve};
 use serde_json::{Value, json};
@@ -256,7 +256,7 @@ pub fn to_base64(bytes: &[u8]) -> String {
 pub fn png(width: usize, height: usize) -> Vec<u8> {
     let rgb = (0..width * height * 3).map(|i| (i * 31 % 256) as u8).collect();
     let picture = Picture { width, height, rgb };
-    prima_pipeline::png_metadata::encode_png(&picture, &prima_pipeline::Parameters::default()).unwrap()
+    prima_picture::encode_png(&picture, &prima_pipeline::Parameters::default()).unwrap()
 }
 
 /// The header of a PNG of `side` x `side` pixels and nothing more that matters.

@@ -3,13 +3,13 @@
 
 use super::picture_loss::PictureLoss;
 use crate::config::AutoencoderStage;
-use crate::data::{Composer, SIZE_PX};
 use crate::error::{Error, Result};
 use crate::networks::{Component, NamedParams, decode, encode};
 use crate::sample_grid::{grid, to_signed};
 use crate::sampling::{noise, purpose, uniform};
 use crate::trainer::{Loss, Objective};
 use image::RgbImage;
+use prima_data::{Composer, SIZE_PX};
 use prima_models::AutoencoderKl;
 use prima_tensor::{Param, Tensor, add, affine, no_grad, stack_batch, weighted_mse};
 use rayon::prelude::*;

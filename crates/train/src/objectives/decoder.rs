@@ -5,13 +5,13 @@
 use super::autoencoder::{pictures, reconstructions};
 use super::picture_loss::PictureLoss;
 use crate::config::DecoderStage;
-use crate::data::{Composer, Sample};
 use crate::error::{Error, Result};
 use crate::networks::{Component, NamedParams, TextEncoders, decode, encode};
 use crate::sampling::{Sampler, noise, purpose, sample, uniform};
 use crate::tokens::CaptionTokenizer;
 use crate::trainer::{Loss, Objective};
 use image::RgbImage;
+use prima_data::{Composer, Sample};
 use prima_models::{AutoencoderKl, Unet2dCondition};
 use prima_tensor::{Param, Tensor, add, affine, combine_per_sample, no_grad};
 use rayon::prelude::*;

@@ -93,6 +93,6 @@ impl SamplePrompts {
 pub fn picture_size(config: &TrainConfig) -> [f32; 2] {
     let side = config.networks.vae["sample_size"]
         .as_f64()
-        .unwrap_or(f64::from(crate::data::SIZE_PX)) as f32;
+        .unwrap_or(f64::from(prima_data::SIZE_PX)) as f32;
     [side, side]
 }

@@ -1,0 +1,61 @@
+//! 8-bit pictures: reading and writing files, what a file says of its making, resizing, contact sheets.
+
+mod error;
+mod parameters;
+mod read;
+mod sheet;
+mod write;
+
+pub use error::Error;
+pub use parameters::Parameters;
+pub use read::{MAX_SIDE_PX, MAX_TEXT_BYTES, read_parameters};
+pub use sheet::contact_sheet;
+pub use write::{Format, QUALITY, encode, encode_gif, encode_png};
+
+/// An 8-bit RGB picture, row by row from the top.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Picture {
+    pub width: usize,
+    pub height: usize,
+    /// `height * width * 3` bytes.
+    pub rgb: Vec<u8>,
+}
+
+impl Picture {
+    /// The same picture at another size (Lanczos). One that is many times larger is first averaged down to four times the
+    /// size, so that neither time nor memory grows with the product of one picture's width and the other's height.
+    #[must_use]
+    pub fn resized(&self, width: usize, height: usize) -> Self {
+        if (width, height) == (self.width, self.height) {
+            return self.clone();
+        }
+        let buffer = image::RgbImage::from_raw(self.width as u32, self.height as u32, self.rgb.clone());
+        let mut buffer = buffer.unwrap_or_default();
+        let coarse = |from: usize, to: usize| if from > 8 * to { 4 * to } else { from };
+        let between = (coarse(self.width, width), coarse(self.height, height));
+        if between != (self.width, self.height) {
+            buffer = image::imageops::thumbnail(&buffer, between.0 as u32, between.1 as u32);
+        }
+        let filter = image::imageops::FilterType::Lanczos3;
+        let rgb = image::imageops::resize(&buffer, width as u32, height as u32, filter).into_raw();
+        Self { width, height, rgb }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_thin_picture_shrinks_to_its_mean() {
+        let rgb = (0..16_000).flat_map(|i| [(i % 2 * 200) as u8; 3]).collect();
+        let line = Picture {
+            width: 16_000,
+            height: 1,
+            rgb,
+        };
+        let small = line.resized(8, 512);
+        assert_eq!((small.width, small.height, small.rgb.len()), (8, 512, 8 * 512 * 3));
+        assert!(small.rgb.iter().all(|v| v.abs_diff(100) <= 2), "{:?}", &small.rgb[..24]);
+    }
+}
