@@ -96,6 +96,11 @@ fn parse<T: std::str::FromStr>(name: &str) -> Result<T, T::Err> {
     name.parse()
 }
 
+/// The help of an option that takes one of `names`.
+fn one_of<const N: usize>(names: [&str; N], or: &str) -> String {
+    format!("{}, or {or} [default: the model's]", names.join(", "))
+}
+
 /// Height and width, as diffusers orders them.
 fn size(text: &str) -> Result<[usize; 2], prima_pipeline::Error> {
     parse_size("size", text).map(|(width, height)| [height, width])
@@ -105,10 +110,6 @@ fn corner(text: &str) -> Result<[usize; 2], &'static str> {
     let sides = text.split_once(',');
     let sides = sides.and_then(|(top, left)| Some([top.trim().parse().ok()?, left.trim().parse().ok()?]));
     sides.ok_or("use top and left in pixels such as 0,256")
-}
-
-fn one_of<const N: usize>(names: [&str; N], or: &str) -> String {
-    format!("{}, or {or} [default: the model's]", names.join(", "))
 }
 
 pub fn run(args: &Args) -> Result<()> {

@@ -5,7 +5,7 @@ use crate::{
     config::SchedulerConfig,
     error::{Error, Result},
     names::{SchedulerKind, TimestepSpacing},
-    noise_schedule::NoiseSchedule,
+    noise_schedule::{NoiseSchedule, shifted},
     sigma_rules,
 };
 
@@ -79,9 +79,4 @@ fn solver_levels(
         sigmas[0] -= 1e-6;
     }
     (sigmas.iter().map(|s| (s * train).trunc()).collect(), sigmas)
-}
-
-/// Esser et al. 2024, equation 23.
-pub(crate) fn shifted(shift: f64, sigma: f64) -> f64 {
-    shift * sigma / (1.0 + (shift - 1.0) * sigma)
 }

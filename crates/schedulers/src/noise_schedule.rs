@@ -8,7 +8,6 @@ use crate::{
     class::Flow,
     config::{BetaSchedule, SchedulerConfig},
     error::{Error, Result},
-    flow,
     names::SchedulerKind,
 };
 
@@ -62,7 +61,7 @@ impl NoiseSchedule {
             });
         }
         let n = checked_num_train_timesteps(config)?;
-        let sigma = |t: usize| flow::shifted(shift, (t + 1) as f64 / n as f64);
+        let sigma = |t: usize| shifted(shift, (t + 1) as f64 / n as f64);
         let sigmas: Vec<f64> = (0..n).map(|t| f64::from(sigma(t) as f32)).collect();
         Ok(Self {
             alphas_cumprod: sigmas.iter().map(|s| (1.0 - s) * (1.0 - s)).collect(),
@@ -175,6 +174,11 @@ fn checked_num_train_timesteps(config: &SchedulerConfig) -> Result<usize> {
             value: n.to_string(),
         }),
     }
+}
+
+/// Flow matching's sigma moved towards noise, Esser et al. 2024, equation 23.
+pub(crate) fn shifted(shift: f64, sigma: f64) -> f64 {
+    shift * sigma / (1.0 + (shift - 1.0) * sigma)
 }
 
 /// torch's f32 linspace: from both ends towards the middle, each value rounded once.
