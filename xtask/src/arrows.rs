@@ -81,6 +81,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "prima-picture",
             "prima-tensor",
             "prima-cuda",
+            "prima-data",
             "prima-checkpoint",
             "prima-models",
             "prima-schedulers",
