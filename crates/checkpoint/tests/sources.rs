@@ -541,10 +541,11 @@ fn markers_in_a_single_file_change_its_scheduler() {
     );
     assert_eq!(lcm.json("unet", "config.json").unwrap()["time_cond_proj_dim"], 256);
     assert_eq!(info(&path).unwrap().preset, "lcm-sdxl");
-    let edm = single_file(&path, &[("edm_mean", &[4])])
-        .json("scheduler", "scheduler_config.json")
-        .unwrap_err();
-    assert!(matches!(edm, Error::Unsupported { .. }), "{edm}");
+    for marker in ["edm_mean", "edm_vpred.sigma_max"] {
+        let edm = single_file(&path, &[(marker, &[4])]);
+        let error = edm.json("scheduler", "scheduler_config.json").unwrap_err();
+        assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+    }
 }
 
 #[test]

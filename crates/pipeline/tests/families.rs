@@ -162,7 +162,7 @@ fn models_for_other_tasks_are_refused_by_name() {
     class("FluxPipeline");
     assert_eq!(
         refused(),
-        "its pipeline is FluxPipeline; only StableDiffusionPipeline, StableDiffusionXLPipeline and their kin are supported"
+        "its pipeline is FluxPipeline; only models of these families are supported: Stable Diffusion 1.x/2.x, SDXL"
     );
     class("StableDiffusionInpaintPipeline");
     model.edit("unet/config.json", |config| config["in_channels"] = json!(9));

@@ -86,11 +86,13 @@ impl SingleFile {
     }
 
     fn scheduler_config(&self) -> Result<Value, Error> {
-        if self.has("edm_mean") || self.has("edm_std") {
+        // Playground 2.5's, and CosXL's.
+        let markers = ["edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min"];
+        if let Some(marker) = markers.into_iter().find(|marker| self.has(marker)) {
             return Err(Error::Unsupported {
                 file: self.file.name().to_owned(),
                 field: "noise schedule".to_owned(),
-                found: "EDM (`edm_mean`, `edm_std`)".to_owned(),
+                found: format!("EDM (`{marker}`)"),
                 fix: "models trained with SDXL's own schedule are".to_owned(),
             });
         }

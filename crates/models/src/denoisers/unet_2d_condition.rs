@@ -33,7 +33,7 @@ struct Inputs {
     encoder_hidden_states: Tensor,
     /// The timesteps' sinusoids, `[B, block_out_channels[0]]`.
     timesteps: Tensor,
-    /// Where the config asks for them: the pooled text and the sinusoids of `time_ids`, side by side once embedded.
+    /// Where the config asks for them: the pooled text and the sinusoids of `time_ids`.
     added: Option<AddedInputs>,
     /// `[B, time_cond_proj_dim]`.
     timestep_cond: Option<Tensor>,

@@ -9,11 +9,8 @@ use serde_json::Value;
 const LATENT_CHANNELS: u64 = 4;
 
 pub(super) fn unknown_pipeline(source: &ModelSource, class: &str) -> Error {
-    let known: Vec<&str> = FAMILIES.iter().map(|family| family.pipelines[0]).collect();
-    let message = format!(
-        "its pipeline is {class}; only {} and their kin are supported",
-        known.join(", ")
-    );
+    let families = FAMILIES.map(|family| family.name).join(", ");
+    let message = format!("its pipeline is {class}; only models of these families are supported: {families}");
     refuse(source, message)
 }
 
