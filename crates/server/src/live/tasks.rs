@@ -63,7 +63,6 @@ impl Task {
     pub fn units(self, app: &App, picture: Option<Picture>, outbox: &Arc<Outbox>) -> Result<Vec<Unit>, Refusal> {
         let pipeline = app.pipeline()?;
         let asked = asked(app, &self.paint, picture)?;
-        let request = asked.clone().build_for(pipeline)?;
         let make = Make {
             app,
             pipeline,
@@ -71,9 +70,9 @@ impl Task {
             outbox,
         };
         match &self.kind {
-            Kind::Paint => Ok(make.tiers(request)),
+            Kind::Paint => Ok(make.tiers(asked.build_for(pipeline)?)),
             Kind::Variants { seeds, prompts } => make.variants(&asked, seeds, prompts),
-            Kind::Sensitivity => make.sensitivity(&request),
+            Kind::Sensitivity => make.sensitivity(&asked.build_for(pipeline)?),
         }
     }
 }
