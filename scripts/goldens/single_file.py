@@ -5,6 +5,8 @@ out of it. What a single file cannot say (head counts, scaling factor, tokenizer
 folder: `tiny-sdxl` itself. diffusers' own loader reads the file back here, and each tensor is compared.
 """
 
+import re
+
 import torch
 from diffusers import StableDiffusionXLPipeline
 from safetensors.torch import load_file
@@ -23,29 +25,41 @@ UNET_TOP = {"conv_in": "input_blocks.0.0", "conv_norm_out": "out.0", "conv_out":
             "time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2",
             "add_embedding.linear_1": "label_emb.0.0", "add_embedding.linear_2": "label_emb.0.2"}
 VAE_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
+OPENCLIP_TOP = {"text_projection.weight": "text_projection", "final_layer_norm.weight": "ln_final.weight",
+                "final_layer_norm.bias": "ln_final.bias",
+                "embeddings.position_embedding.weight": "positional_embedding",
+                "embeddings.token_embedding.weight": "token_embedding.weight"}
 OPENCLIP = {"self_attn.out_proj": "attn.out_proj", "layer_norm1": "ln_1", "layer_norm2": "ln_2", "mlp.fc1": "mlp.c_fc",
             "mlp.fc2": "mlp.c_proj"}
 
 
-def unet_key(key, all_keys, layers=2):
-    """A diffusers UNet key in LDM's words, for down blocks of `layers` resnets."""
+def unet_key(key, all_keys, layers=2, hub=False):
+    """A diffusers UNet key in LDM's words, for down blocks of `layers` resnets.
+
+    LDM (and ComfyUI) number blocks without gaps. The script with which models of fewer layers were converted for the
+    hub counts three to a block whatever there is, and gives upsamplers a number of their own then.
+    """
     module, _, leaf = key.rpartition(".")
     if module in UNET_TOP:
         return f"{UNET_TOP[module]}.{leaf}"
+    if module == "time_embedding.cond_proj":
+        return key
     parts = key.split(".")
+    stride = 3 if hub else layers + 1
     if parts[0] == "mid_block":
         kind, index, rest = parts[1], int(parts[2]), ".".join(parts[3:])
         place = f"middle_block.{1 if kind == 'attentions' else 2 * index}"
     else:
         block, kind, index, rest = int(parts[1]), parts[2], int(parts[3]), ".".join(parts[4:])
         if parts[0] == "down_blocks":
-            slot = 1 + block * (layers + 1) + (layers if kind == "downsamplers" else index)
+            slot = 1 + block * stride + (stride - 1 if kind == "downsamplers" else index)
             place = f"input_blocks.{slot}.{1 if kind == 'attentions' else 0}"
             rest = rest.replace("conv", "op", 1) if kind == "downsamplers" else rest
         else:
-            slot = block * (layers + 1) + (layers if kind == "upsamplers" else index)
+            slot = block * stride + (stride - 1 if kind == "upsamplers" else index)
             # After the resnet and, where the block has one, the attention.
             after = 2 if f"up_blocks.{block}.attentions.0.norm.weight" in all_keys else 1
+            after = (1 if block == 0 else 2) if hub else after
             place = f"output_blocks.{slot}.{ {'resnets': 0, 'attentions': 1, 'upsamplers': after}[kind] }"
     if kind == "resnets":
         module, _, leaf = rest.rpartition(".")
@@ -77,30 +91,35 @@ def vae_key(key, levels):
     return f"{place}.{'nin_shortcut' if inner == 'conv_shortcut' else inner}.{leaf}"
 
 
-def vae_value(key, value):
+def vae_view(key, shape):
     # The original's attention projections are 1x1 convolutions.
-    is_projection = ".attentions." in key and key.endswith("weight") and value.ndim == 2
-    return value[:, :, None, None] if is_projection else value
+    return "1x1" if ".attentions." in key and key.endswith("weight") and len(shape) == 2 else "whole"
 
 
-def openclip(tensors):
-    """OpenCLIP's names: q, k and v as the rows of one matrix, the projection transposed."""
-    body = {k.removeprefix("text_model."): v for k, v in tensors.items()}
-    out = {"text_projection": body.pop("text_projection.weight").T,
-           "positional_embedding": body.pop("embeddings.position_embedding.weight"),
-           "token_embedding.weight": body.pop("embeddings.token_embedding.weight"),
-           "ln_final.weight": body.pop("final_layer_norm.weight"), "ln_final.bias": body.pop("final_layer_norm.bias"),
-           "logit_scale": torch.tensor(4.605)}
-    for key in sorted(body):
-        _, _, layer, rest = key.split(".", 3)
-        module, _, leaf = rest.rpartition(".")
-        place = f"transformer.resblocks.{layer}"
-        if module == "self_attn.q_proj":
-            rows = [body[f"encoder.layers.{layer}.self_attn.{n}_proj.{leaf}"] for n in "qkv"]
-            out[f"{place}.attn.in_proj_{leaf}"] = torch.cat(rows)
-        elif not module.startswith("self_attn.") or module == "self_attn.out_proj":
-            out[f"{place}.{OPENCLIP[module]}.{leaf}"] = body[key]
-    return out
+def openclip_key(key):
+    """OpenCLIP's name of a transformers key, and how the tensor lies there."""
+    key = key.removeprefix("text_model.")
+    if key in OPENCLIP_TOP:
+        return OPENCLIP_TOP[key], "transposed" if key == "text_projection.weight" else "whole"
+    _, _, layer, rest = key.split(".", 3)
+    module, _, leaf = rest.rpartition(".")
+    place = f"transformer.resblocks.{layer}"
+    part = re.fullmatch(r"self_attn\.([qkv])_proj", module)
+    if part:
+        return f"{place}.attn.in_proj_{leaf}", f"row{'qkv'.index(part[1])}"
+    return f"{place}.{OPENCLIP[module]}.{leaf}", "whole"
+
+
+def assemble(rows):
+    """(tensor, its key in the file, view) to the tensors of the file."""
+    out, parts = {}, {}
+    for value, key, view in rows:
+        assert key not in out, key
+        if view.startswith("row"):
+            parts.setdefault(key, {})[view] = value
+        else:
+            out[key] = {"whole": lambda v: v, "transposed": lambda v: v.T, "1x1": lambda v: v[:, :, None, None]}[view](value)
+    return out | {key: torch.cat([three[f"row{i}"] for i in range(3)]) for key, three in parts.items()}
 
 
 def read(part, file="diffusion_pytorch_model"):
@@ -110,12 +129,12 @@ def read(part, file="diffusion_pytorch_model"):
 def write(path):
     unet, vae = read("unet"), read("vae")
     levels = len({k.split(".")[2] for k in vae if k.startswith("decoder.up_blocks.")})
-    text_1, text_2 = read("text_encoder", "model"), openclip(read("text_encoder_2", "model"))
-    whole = {UNET + unet_key(k, unet): v for k, v in unet.items()}
-    whole |= {VAE + vae_key(k, levels): vae_value(k, v) for k, v in vae.items()}
-    whole |= {CLIP_L + k: v for k, v in text_1.items()}
-    whole |= {BIG_G + k: v for k, v in text_2.items()}
-    assert len(whole) == len(unet) + len(vae) + len(text_1) + len(text_2)
+    text_1, text_2 = read("text_encoder", "model"), read("text_encoder_2", "model")
+    rows = [(v, UNET + unet_key(k, unet), "whole") for k, v in unet.items()]
+    rows += [(v, VAE + vae_key(k, levels), vae_view(k, v.shape)) for k, v in vae.items()]
+    rows += [(v, CLIP_L + k, "whole") for k, v in text_1.items()]
+    rows += [(v, BIG_G + openclip_key(k)[0], openclip_key(k)[1]) for k, v in text_2.items()]
+    whole = assemble(rows) | {BIG_G + "logit_scale": torch.tensor(4.605)}
     whole = {k: v.half() for k, v in whole.items()}
     # Present in the released file, read by nobody.
     whole[CLIP_L + "text_model.embeddings.position_ids"] = torch.arange(77)[None]

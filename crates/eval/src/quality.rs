@@ -98,7 +98,7 @@ impl<'a> Judge<'a> {
             let class = class.ok_or_else(|| Error::UnknownClass(name.to_owned()))?;
             for (style, rgb) in composer.drawings(noun)? {
                 let drawing = drawing(rgb);
-                let reconstruction = pipeline.parts().vae.reconstruct(&drawing)?;
+                let reconstruction = pipeline.reconstruct(&drawing)?;
                 let [drawings, reconstructions] = styles.entry(style.to_owned()).or_default();
                 drawings.push((class, drawing));
                 reconstructions.push((class, reconstruction));

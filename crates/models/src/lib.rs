@@ -1,30 +1,24 @@
-//! The networks, one file per diffusers (or transformers) file of the same name.
+//! The networks by what they do, one file per diffusers (or transformers) file of the same name.
 //!
 //! Every model is a config struct whose fields are those of the JSON, and
 //! `Model::new(config, source)`, which asks a [`ParamSource`](prima_checkpoint::ParamSource)
 //! for each parameter under diffusers' key. Activations are channels-last `[B, H, W, C]`.
 
-pub mod autoencoder_kl;
-pub mod autoencoder_tiny;
-pub mod clip_text;
+pub mod autoencoders;
 mod config;
-pub mod efficientnet_lite;
-pub mod embeddings;
+pub mod denoisers;
+pub mod feature_networks;
 mod layers;
 mod resnet;
-pub mod tokenizer;
-mod transformer_2d;
-mod unet_2d_blocks;
-pub mod unet_2d_condition;
+pub mod text_encoders;
 
-pub use autoencoder_kl::{AutoencoderKl, AutoencoderKlConfig, DiagonalGaussian};
-pub use autoencoder_tiny::{AutoencoderTiny, AutoencoderTinyConfig};
-pub use clip_text::{ClipTextConfig, ClipTextModel, TextOutput};
+pub use autoencoders::{
+    AutoencoderKl, AutoencoderKlConfig, AutoencoderTiny, AutoencoderTinyConfig, DiagonalGaussian, EncoderOutput, Vae,
+};
 pub use config::{OneOrMany, TransformerLayers};
-pub use efficientnet_lite::{EfficientNetLite, EfficientNetLiteConfig};
-pub use embeddings::guidance_scale_embedding;
-pub use tokenizer::{Encoded, Tokenizer, TokenizerFiles};
-pub use unet_2d_condition::{Unet2dCondition, Unet2dConditionConfig, UnetCond, UnetFeatures};
+pub use denoisers::{Unet2dCondition, Unet2dConditionConfig, UnetCond, guidance_scale_embedding};
+pub use feature_networks::{EfficientNetLite, EfficientNetLiteConfig};
+pub use text_encoders::{ClipTextConfig, ClipTextModel, Encoded, HiddenState, TextOutput, Tokenizer, TokenizerFiles};
 
 /// The caller asked to stop: its `keep_going` hook returned `false`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Golden, assert_close, build, component};
-use prima_models::{ClipTextConfig, ClipTextModel};
+use prima_models::{ClipTextConfig, ClipTextModel, HiddenState};
 use prima_tensor::{Tensor, take_batch, weighted_mse};
 
 fn load(folder: &str) -> ClipTextModel {
@@ -15,10 +15,16 @@ fn load(folder: &str) -> ClipTextModel {
 fn check(folder: &str, name: &str) {
     let (encoder, golden) = (load(folder), Golden::open(name));
     let (ids, batch) = golden.ids("input_ids");
-    let output = encoder.forward(&ids, batch);
+    let last = encoder.forward(&ids, batch, HiddenState::LAST);
+    assert_close(
+        &format!("{name} last_hidden_state"),
+        &last.hidden_states,
+        &golden.tensor("last_hidden_state"),
+    );
+    let output = encoder.forward(&ids, batch, HiddenState::PENULTIMATE);
     assert_close(
         &format!("{name} penultimate"),
-        &output.penultimate,
+        &output.hidden_states,
         &golden.tensor("penultimate"),
     );
     assert_eq!(output.pooled.is_some(), encoder.config().with_projection());
@@ -26,8 +32,8 @@ fn check(folder: &str, name: &str) {
         assert_close(&format!("{name} pooled"), &pooled, &golden.tensor("pooled"));
     }
     // Three layers: skipping one more is hidden_states[1], and the pooled token stays.
-    let skipped = encoder.forward_skipping(&ids, batch, 1);
-    let first_two = take_batch(&skipped.penultimate, 0, 2);
+    let skipped = encoder.forward(&ids, batch, HiddenState::PENULTIMATE.earlier(1));
+    let first_two = take_batch(&skipped.hidden_states, 0, 2);
     assert_close(
         &format!("{name} clip_skip"),
         &first_two,
@@ -62,7 +68,7 @@ fn pooling_takes_the_first_eos_token() {
 fn shorter_rows_give_the_same_states_because_attention_is_causal() {
     let (encoder, golden) = (load("tiny-sdxl/text_encoder"), Golden::open("tiny-sdxl.text_encoder"));
     let (ids, _) = golden.ids("input_ids");
-    let short = encoder.forward(&ids[..16], 1).penultimate;
+    let short = encoder.forward(&ids[..16], 1, HiddenState::PENULTIMATE).hidden_states;
     let expected = golden.tensor("penultimate");
     let head = Tensor::from_vec(expected.data()[..short.numel()].to_vec(), short.shape());
     assert_close("first 16 tokens", &short, &head);
@@ -76,7 +82,7 @@ fn gradients_reach_the_token_embedding() {
     for (_, param) in reader.params() {
         param.set_trainable(true);
     }
-    let pooled = encoder.forward(&[0, 5, 9, 788], 1).pooled.unwrap();
+    let pooled = encoder.forward(&[0, 5, 9, 788], 1, HiddenState::LAST).pooled.unwrap();
     let gradients = weighted_mse(&pooled, &Tensor::zeros(pooled.shape()), &[1.0]).backward();
     for (key, param) in reader.params() {
         let gradient = gradients

@@ -5,12 +5,12 @@ mod common;
 
 use common::{assert_close, build, goldens};
 use prima_checkpoint::{Reader, TensorFile};
-use prima_models::efficientnet_lite::Stage;
+use prima_models::feature_networks::StageConfig;
 use prima_models::{EfficientNetLite, EfficientNetLiteConfig};
 use prima_tensor::nchw_to_nhwc;
 
 fn tiny() -> EfficientNetLiteConfig {
-    let stage = |[blocks, kernel, stride, expand, channels]: [usize; 5]| Stage {
+    let stage = |[blocks, kernel, stride, expand, channels]: [usize; 5]| StageConfig {
         blocks,
         kernel,
         stride,

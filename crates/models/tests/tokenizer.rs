@@ -1,7 +1,7 @@
 //! The tokenizer against transformers' `CLIPTokenizer` (goldens/components/tokens.json).
 
 use prima_checkpoint::ModelSource;
-use prima_models::tokenizer::{Tokenizer, TokenizerFiles};
+use prima_models::{Tokenizer, TokenizerFiles};
 use std::path::PathBuf;
 
 fn goldens() -> PathBuf {

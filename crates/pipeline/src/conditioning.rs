@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::prompt_weights::WeightedPrompt;
-use prima_models::{ClipTextModel, Tokenizer};
+use prima_models::{ClipTextModel, HiddenState, Tokenizer};
 use prima_tensor::{Device, Tensor, concat_channels};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,8 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// A prompt as the UNet sees it.
 #[derive(Clone, Debug)]
 pub struct Conditioning {
-    /// Penultimate hidden states of all text encoders side by side, `[1, L, cross_attention_dim]`
-    /// (L is 77 in CLIP).
+    /// Hidden states of all text encoders side by side, `[1, L, cross_attention_dim]` (L is 77 in CLIP).
     pub prompt_embeds: Tensor,
     /// The last encoder's projected end token, `[1, projection_dim]`.
     pub pooled_prompt_embeds: Option<Tensor>,
@@ -41,6 +40,7 @@ pub struct TextEncoder {
 /// A model's text encoders, one or two, and the prompts they read last.
 pub struct TextEncoders {
     encoders: Vec<TextEncoder>,
+    hidden_state: HiddenState,
     cache: Mutex<Cache>,
 }
 
@@ -87,9 +87,11 @@ fn size(key: &Key, value: &Conditioning) -> usize {
 
 impl TextEncoders {
     /// In the order of diffusers: `text_encoder`, `text_encoder_2`.
-    pub fn new(encoders: Vec<TextEncoder>) -> Self {
+    /// `hidden_state` is what the UNet reads of each.
+    pub fn new(encoders: Vec<TextEncoder>, hidden_state: HiddenState) -> Self {
         Self {
             encoders,
+            hidden_state,
             cache: Mutex::default(),
         }
     }
@@ -137,8 +139,8 @@ impl TextEncoders {
             .iter()
             .map(|e| e.model.config().num_hidden_layers)
             .min()
-            .unwrap_or(1)
-            - 1;
+            .unwrap_or(0)
+            .saturating_sub(self.hidden_state.skipped_layers);
         if clip_skip > most {
             return Err(Error::request("clip_skip", clip_skip, format!("use 0 to {most}")));
         }
@@ -162,8 +164,10 @@ impl TextEncoders {
         let prompt = WeightedPrompt::parse(prompt);
         for encoder in &self.encoders {
             let encoded = encoder.tokenizer.encode(&prompt.text)?;
-            let output = encoder.model.forward_skipping(&encoded.ids, 1, clip_skip);
-            hidden.push(emphasized(output.penultimate, &prompt, &encoded.starts));
+            let output = encoder
+                .model
+                .forward(&encoded.ids, 1, self.hidden_state.earlier(clip_skip));
+            hidden.push(emphasized(output.hidden_states, &prompt, &encoded.starts));
             pooled_prompt_embeds = output.pooled;
             if encoded.dropped.len() > dropped.len() {
                 dropped = encoded.dropped;

@@ -2,21 +2,21 @@
 //! `prepare_latents`); the rest is text-to-image with fewer steps.
 
 use crate::noise::{NoiseSource, Purpose};
-use crate::{Error, Picture, Vae};
+use crate::{Error, Picture, Vae, vae};
 use prima_schedulers::Schedule;
 use prima_tensor::{Tensor, stack_batch, weighted_sum};
 
 /// The picture's latents at the noise level of the schedule's first step, `shape` =
 /// `[images, h, w, C]`. The picture is encoded once: all images share its draw and differ in noise.
 pub(crate) fn noised(
-    vae: &Vae,
+    autoencoder: &Vae,
     picture: &Picture,
     schedule: &Schedule,
     shape: [usize; 4],
     noise: &mut NoiseSource,
     keep_going: &mut dyn FnMut() -> bool,
 ) -> Result<Tensor, Error> {
-    let one = vae.encode(picture, noise, keep_going)?;
+    let one = vae::encode(autoencoder, picture, noise, keep_going)?;
     let latents = stack_batch(&vec![&one; shape[0]]);
     let noise = noise.normal(Purpose::Latents, 0, shape);
     let (signal, sigma) = schedule.add_noise();

@@ -14,6 +14,7 @@
 mod conditioning;
 pub mod engine;
 mod error;
+pub mod families;
 mod guidance;
 mod image_to_image;
 mod load;
@@ -29,18 +30,19 @@ mod vae;
 
 pub use conditioning::{Conditioning, TextEncoder, TextEncoders};
 pub use error::Error;
+pub use families::Family;
 pub use load::{LoadOptions, Parts};
 pub use model_card::{Defaults, ModelCard};
 pub use needs::{Needs, check_room};
 pub use noise::Rng;
 pub use picture_tensors::{picture_to_tensor, pictures_of_tensor};
 pub use prima_checkpoint::ModelSource;
+pub use prima_models::Vae;
 pub use prima_picture::{Parameters, Picture};
 pub use prima_schedulers::{ScheduleOptions, SchedulerKind, TimestepSpacing};
 pub use prima_tensor::DType;
 pub use prompt_weights::WeightedPrompt;
 pub use request::{InitImage, MAX_AREA_PX, MAX_IMAGES, MAX_SIDE_PX, MAX_STEPS, Progress, Request, Response, Timings};
-pub use vae::Vae;
 
 /// A loaded model, ready to paint.
 pub struct Pipeline {

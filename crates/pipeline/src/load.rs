@@ -1,12 +1,13 @@
 //! A model's files to a pipeline.
 
-use crate::conditioning::{TextEncoder, TextEncoders};
+use crate::conditioning::TextEncoders;
+use crate::families::{self, Family, Weights};
 use crate::model_card::{Defaults, ModelCard, Traits};
 use crate::{Error, Pipeline, Vae};
-use prima_checkpoint::{Init, ModelSource, ParamSource};
-use prima_models::{ClipTextConfig, ClipTextModel, OneOrMany, Tokenizer, Unet2dCondition, Unet2dConditionConfig};
+use prima_checkpoint::ModelSource;
+use prima_models::{OneOrMany, Unet2dCondition};
 use prima_schedulers::{PredictionType, SchedulerConfig};
-use prima_tensor::{DType, Param};
+use prima_tensor::DType;
 use std::path::Path;
 
 /// How a model is loaded.
@@ -23,15 +24,19 @@ impl Default for LoadOptions {
     }
 }
 
-/// What a pipeline is made of; the trainer puts its own networks here for sample grids.
+/// What a pipeline is made of.
 pub struct Parts {
     pub name: String,
+    pub family: &'static Family,
     pub text_encoders: TextEncoders,
     pub unet: Unet2dCondition,
     pub vae: Vae,
     pub scheduler_config: SchedulerConfig,
+    /// The class that the model's own config names, where it is one that prima does not have: `scheduler_config` names
+    /// another then.
+    pub replaced_scheduler: Option<String>,
     pub card: ModelCard,
-    /// `force_zeros_for_empty_prompt` of `model_index.json`.
+    /// `force_zeros_for_empty_prompt` of `model_index.json`, else the family's.
     pub force_zeros_for_empty_prompt: bool,
 }
 
@@ -47,53 +52,50 @@ impl Parts {
         options: &LoadOptions,
         on_component: &mut dyn FnMut(&'static str),
     ) -> Result<Self, Error> {
-        Self::make(source, options.dtype, Weights::Read, on_component)
+        if options.dtype == DType::F16 {
+            return Err(Error::request("dtype", "f16", "use f32 or bf16".to_owned()));
+        }
+        Self::make(source, Weights::Read(options.dtype), on_component)
     }
 
     /// The networks of a model without their weights: to find out what they need.
-    pub(crate) fn outline(source: &ModelSource, dtype: DType) -> Result<Self, Error> {
-        Self::make(source, dtype, Weights::Absent, &mut |_| {})
+    pub(crate) fn outline(source: &ModelSource) -> Result<Self, Error> {
+        Self::make(source, Weights::Absent, &mut |_| {})
     }
 
-    fn make(
-        source: &ModelSource,
-        dtype: DType,
-        weights: Weights,
-        on_component: &mut dyn FnMut(&'static str),
-    ) -> Result<Self, Error> {
-        if dtype == DType::F16 {
-            return Err(Error::request("dtype", "f16", "use f32 or bf16".to_owned()));
-        }
+    fn make(source: &ModelSource, weights: Weights, on_component: &mut dyn FnMut(&'static str)) -> Result<Self, Error> {
+        let family = Family::of(source)?;
         let index = source.json("", "model_index.json")?;
-        let class = index["_class_name"].as_str().unwrap_or("StableDiffusionXLPipeline");
-        if !class.starts_with("StableDiffusionXL") {
-            let message = format!("its pipeline is {class}; only StableDiffusionXLPipeline and its kin are supported");
-            return Err(Error::Model {
-                model: source.name(),
-                message,
-            });
-        }
-        let card = if source.exists("prima.json") {
-            ModelCard::parse(&text(source, "", "prima.json")?, &path(source, "", "prima.json"))?
-        } else {
-            ModelCard::default()
-        };
+        let card = model_card(source)?;
         on_component("text encoders");
-        let text_encoders = text_encoders(source, dtype, weights)?;
+        let text_encoders = families::text_encoders(source, family, weights)?;
         on_component("unet");
-        let unet = unet(source, dtype, weights)?;
+        let unet = families::unet(source, weights)?;
         on_component("vae");
-        let vae = vae(source, weights)?;
+        let vae = families::vae(source, weights)?;
+        let (scheduler_config, replaced_scheduler) = families::known_scheduler(families::scheduler_config(source)?);
+        let forces_zeros = index["force_zeros_for_empty_prompt"].as_bool();
         Ok(Self {
             name: card.name.clone().unwrap_or_else(|| short_name(source)),
+            family,
             text_encoders,
             unet,
             vae,
-            scheduler_config: scheduler_config(source)?,
+            scheduler_config,
+            replaced_scheduler,
             card,
-            force_zeros_for_empty_prompt: index["force_zeros_for_empty_prompt"].as_bool().unwrap_or(true),
+            force_zeros_for_empty_prompt: forces_zeros.unwrap_or(family.force_zeros_for_empty_prompt),
         })
     }
+}
+
+/// The model's `prima.json`, if it has one.
+fn model_card(source: &ModelSource) -> Result<ModelCard, Error> {
+    if !source.exists("prima.json") {
+        return Ok(ModelCard::default());
+    }
+    let text = families::text(source, "", "prima.json")?;
+    ModelCard::parse(&text, &families::path(source, "", "prima.json"))
 }
 
 impl Pipeline {
@@ -110,12 +112,14 @@ impl Pipeline {
         })?;
         let config = parts.unet.config();
         let scheduler = parts.scheduler_config.kind();
-        let latent_size = match &config.sample_size {
-            Some(OneOrMany::One(side)) => *side,
-            Some(OneOrMany::Many(sides)) => sides.first().copied().unwrap_or(DEFAULT_LATENT_SIZE),
-            None => DEFAULT_LATENT_SIZE,
+        let sample_size = match &config.sample_size {
+            Some(OneOrMany::One(side)) => Some(*side),
+            Some(OneOrMany::Many(sides)) => sides.first().copied(),
+            None => None,
         };
+        let latent_size = sample_size.unwrap_or(parts.family.sample_size);
         let traits = Traits {
+            family: parts.family,
             scheduler: scheduler.map_err(|source| Error::SchedulerConfig {
                 file: format!("scheduler_config.json of {}", parts.name),
                 source,
@@ -123,6 +127,7 @@ impl Pipeline {
             spacing: parts.scheduler_config.timestep_spacing.map(Into::into),
             predicts_sample: parts.scheduler_config.prediction_type() == PredictionType::Sample,
             guidance_embedding: config.time_cond_proj_dim.is_some(),
+            is_sdxs: config.is_sdxs(),
             native_px: latent_size * parts.vae.scale_factor(),
         };
         Ok(Self {
@@ -131,9 +136,6 @@ impl Pipeline {
         })
     }
 }
-
-/// Where a UNet's config does not say: SDXL's.
-const DEFAULT_LATENT_SIZE: usize = 128;
 
 /// The widths that one component hands to the next.
 fn check_fit(parts: &Parts) -> Result<(), String> {
@@ -168,168 +170,6 @@ fn check_fit(parts: &Parts) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-/// Whether a model's weights are wanted.
-#[derive(Clone, Copy)]
-enum Weights {
-    Read,
-    Absent,
-}
-
-impl Weights {
-    /// What `make` makes of the parameters of `component`, each of which it has to ask for once.
-    fn of<T, E: Into<Error>>(
-        self,
-        source: &ModelSource,
-        component: &str,
-        make: impl FnOnce(&mut dyn ParamSource) -> Result<T, E>,
-    ) -> Result<T, Error> {
-        match self {
-            Self::Absent => make(&mut AbsentParams).map_err(Into::into),
-            Self::Read => {
-                let mut reader = source.component_reader(component)?;
-                let made = make(&mut reader).map_err(Into::into)?;
-                reader.finish()?;
-                Ok(made)
-            }
-        }
-    }
-}
-
-struct AbsentParams;
-
-impl ParamSource for AbsentParams {
-    fn param(&mut self, _: &str, shape: &[usize], _: Init) -> Result<Param, prima_checkpoint::Error> {
-        Ok(Param::absent(shape))
-    }
-}
-
-fn text_encoders(source: &ModelSource, dtype: DType, weights: Weights) -> Result<TextEncoders, Error> {
-    let mut encoders = Vec::new();
-    for (tokenizer, component) in [("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2")] {
-        // A refiner or a small model may have the second one alone.
-        if component == "text_encoder" && !source.exists("text_encoder/config.json") {
-            continue;
-        }
-        let (json, file) = config(source, component)?;
-        let config = ClipTextConfig::from_json(&json, &file)?;
-        let length = config.max_position_embeddings;
-        let model = weights.of(source, component, |source| {
-            let mut stored = Stored::new(source, dtype);
-            let model = ClipTextModel::new(config, &mut stored).map_err(named(&file))?;
-            stored.pack();
-            Ok::<_, Error>(model)
-        })?;
-        encoders.push(TextEncoder {
-            tokenizer: Tokenizer::load(source, tokenizer, length)?,
-            model,
-        });
-    }
-    Ok(TextEncoders::new(encoders))
-}
-
-/// Parameters in the storage type asked for. Vectors and embeddings, which nothing is multiplied with, stay f32.
-struct Stored<'a> {
-    source: &'a mut dyn ParamSource,
-    dtype: DType,
-    /// The weights that something is multiplied with.
-    weights: Vec<Param>,
-}
-
-impl<'a> Stored<'a> {
-    fn new(source: &'a mut dyn ParamSource, dtype: DType) -> Self {
-        Self {
-            source,
-            dtype,
-            weights: Vec::new(),
-        }
-    }
-
-    /// Packs every weight, so that the first picture does not wait for it.
-    fn pack(self) {
-        self.weights.iter().for_each(Param::pack);
-    }
-}
-
-impl ParamSource for Stored<'_> {
-    fn param(&mut self, key: &str, shape: &[usize], init: Init) -> Result<Param, prima_checkpoint::Error> {
-        let param = self.source.param(key, shape, init)?;
-        if shape.len() >= 2 && !key.contains("embeddings.") {
-            if self.dtype == DType::BF16 {
-                param.narrow_to_bf16();
-            }
-            // Those of convolutions that follow a doubling have a packed form of their own.
-            if !key.contains("upsamplers.") {
-                self.weights.push(param.clone());
-            }
-        }
-        Ok(param)
-    }
-}
-
-/// A network knows its config's values, not whose they are: the error gets the file's full name.
-fn named(file: &str) -> impl FnOnce(prima_checkpoint::Error) -> prima_checkpoint::Error {
-    move |error| match error {
-        prima_checkpoint::Error::File { file: short, message } if file.ends_with(&short) => {
-            prima_checkpoint::Error::File {
-                file: file.to_owned(),
-                message,
-            }
-        }
-        other => other,
-    }
-}
-
-fn unet(source: &ModelSource, dtype: DType, weights: Weights) -> Result<Unet2dCondition, Error> {
-    let (json, file) = config(source, "unet")?;
-    let config = Unet2dConditionConfig::from_json(&json, &file)?;
-    weights.of(source, "unet", |source| {
-        let mut stored = Stored::new(source, dtype);
-        let unet = Unet2dCondition::new(config, &mut stored).map_err(named(&file))?;
-        stored.pack();
-        Ok::<_, Error>(unet)
-    })
-}
-
-fn vae(source: &ModelSource, weights: Weights) -> Result<Vae, Error> {
-    let (json, file) = config(source, "vae")?;
-    weights.of(source, "vae", |source| {
-        Vae::new(&json, &file, source).map_err(|error| match error {
-            Error::Checkpoint(error) => named(&file)(error).into(),
-            other => other,
-        })
-    })
-}
-
-fn scheduler_config(source: &ModelSource) -> Result<SchedulerConfig, Error> {
-    let (component, name) = ("scheduler", "scheduler_config.json");
-    // Python writes infinities, which JSON does not have: the text goes to the schedulers as it is.
-    let text = match text(source, component, name) {
-        Ok(text) => text,
-        Err(_) => source.json(component, name)?.to_string(),
-    };
-    let file = path(source, component, name);
-    SchedulerConfig::from_json(&text).map_err(|source| Error::SchedulerConfig { file, source })
-}
-
-/// The text of a component's `config.json`, and what errors call it.
-fn config(source: &ModelSource, component: &str) -> Result<(String, String), Error> {
-    let json = source.json(component, "config.json")?;
-    Ok((json.to_string(), path(source, component, "config.json")))
-}
-
-fn text(source: &ModelSource, component: &str, file: &str) -> Result<String, Error> {
-    let bytes = source.read_bytes(&Path::new(component).join(file).to_string_lossy())?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-fn path(source: &ModelSource, component: &str, file: &str) -> String {
-    let inside = Path::new(component).join(file);
-    match source {
-        ModelSource::Folder(root) => root.join(inside).display().to_string(),
-        _ => format!("{} in {}", inside.display(), source.name()),
-    }
 }
 
 /// A folder's or a file's own name; of a hub snapshot, the repository's.

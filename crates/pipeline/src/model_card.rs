@@ -1,6 +1,7 @@
 //! A model's own settings: its `prima.json`, or a preset chosen by what its configs say it is.
 
 use crate::Error;
+use crate::families::Family;
 use prima_schedulers::{SchedulerKind, TimestepSpacing};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -49,6 +50,7 @@ impl ModelCard {
 /// What the presets are chosen by.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Traits {
+    pub family: &'static Family,
     pub scheduler: SchedulerKind,
     /// `timestep_spacing` of the scheduler config.
     pub spacing: Option<TimestepSpacing>,
@@ -56,6 +58,8 @@ pub(crate) struct Traits {
     pub predicts_sample: bool,
     /// The UNet takes the guidance scale as an input (`time_cond_proj_dim`).
     pub guidance_embedding: bool,
+    /// The UNet has SDXS's shape, which is distilled to one step.
+    pub is_sdxs: bool,
     /// `sample_size` of the UNet in pixels.
     pub native_px: usize,
 }
@@ -93,7 +97,7 @@ impl Defaults {
     }
 }
 
-/// What the families of few-step models want (docs of SDXL-Turbo, SDXL-Lightning, LCM, Hyper-SD).
+/// What few-step models want (docs of SD-Turbo, SDXL-Turbo, SDXL-Lightning, LCM, Hyper-SD, SDXS).
 struct Preset {
     steps: usize,
     guidance_scale: f64,
@@ -121,8 +125,11 @@ impl Preset {
             _ if traits.predicts_sample => few(1, &[1]),
             // SDXL-Turbo.
             (SchedulerKind::EulerAncestral, Some(TimestepSpacing::Trailing)) => few(1, &[1, 2, 3, 4]),
-            // SD-Turbo, SDXL-Lightning.
-            (SchedulerKind::Euler, Some(TimestepSpacing::Trailing)) => few(4, &[1, 2, 3, 4, 8]),
+            _ if traits.is_sdxs => few(1, &[1]),
+            (SchedulerKind::Euler, Some(TimestepSpacing::Trailing)) => {
+                let (steps, step_counts) = traits.family.euler_trailing_steps;
+                few(steps, step_counts)
+            }
             // LCM-LoRA merged: weak guidance is allowed.
             (SchedulerKind::Lcm, _) => Self {
                 steps: 4,
@@ -133,7 +140,7 @@ impl Preset {
             (SchedulerKind::Tcd, _) => few(4, &[]),
             _ => Self {
                 steps: 30,
-                guidance_scale: 5.0,
+                guidance_scale: traits.family.guidance_scale,
                 step_counts: &[],
                 guidance_free: false,
             },
@@ -144,12 +151,15 @@ impl Preset {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::families::{STABLE_DIFFUSION, STABLE_DIFFUSION_XL};
 
     const BASE: Traits = Traits {
+        family: &STABLE_DIFFUSION_XL,
         scheduler: SchedulerKind::Euler,
         spacing: Some(TimestepSpacing::Leading),
         predicts_sample: false,
         guidance_embedding: false,
+        is_sdxs: false,
         native_px: 1024,
     };
 
@@ -167,6 +177,20 @@ mod tests {
             }),
             (4, 0.0, true)
         );
+        let sd = Traits {
+            family: &STABLE_DIFFUSION,
+            ..BASE
+        };
+        assert_eq!(of(sd), (30, 7.5, false));
+        assert_eq!(
+            of(Traits {
+                spacing: Some(TimestepSpacing::Trailing),
+                ..sd
+            }),
+            (1, 0.0, true),
+            "SD-Turbo"
+        );
+        assert_eq!(of(Traits { is_sdxs: true, ..sd }), (1, 0.0, true));
         assert_eq!(
             of(Traits {
                 scheduler: SchedulerKind::EulerAncestral,

@@ -23,7 +23,7 @@ impl Needs {
     pub fn of(source: &ModelSource, dtype: DType, request: &Request, device: &Device) -> Result<Self, Error> {
         let dry = device.dry_run(dtype);
         dry.run(|| {
-            let pipeline = Pipeline::new(Parts::outline(source, dtype)?)?;
+            let pipeline = Pipeline::new(Parts::outline(source)?)?;
             pipeline.paint(request, &mut |_| ControlFlow::Continue(()))?;
             let peak = dry.usage().peak;
             pipeline.parts().text_encoders.forget_prompts();
@@ -46,7 +46,7 @@ pub fn check_room(source: &ModelSource, dtype: DType, request: &Request) -> Resu
     if fits(&needs) {
         return Ok(());
     }
-    let (width, height) = size(source, dtype, request)?;
+    let (width, height) = size(source, request)?;
     let mut ways = Vec::new();
     for (other, flag) in [(dtype, ""), (DType::BF16, "--dtype bf16")] {
         if !flag.is_empty() && other == dtype {
@@ -92,8 +92,8 @@ pub fn check_room(source: &ModelSource, dtype: DType, request: &Request) -> Resu
 }
 
 /// The picture's size in pixels, which the request may leave to the model.
-fn size(source: &ModelSource, dtype: DType, request: &Request) -> Result<(usize, usize), Error> {
-    let pipeline = Pipeline::new(Parts::outline(source, dtype)?)?;
+fn size(source: &ModelSource, request: &Request) -> Result<(usize, usize), Error> {
+    let pipeline = Pipeline::new(Parts::outline(source)?)?;
     let settings = crate::settings::Settings::new(&pipeline, request)?;
     Ok((settings.width, settings.height))
 }

@@ -48,6 +48,12 @@ impl Settings {
             warnings: schedule.warnings().to_vec(),
             schedule,
         };
+        if let (Some(replaced), None) = (&pipeline.parts.replaced_scheduler, request.schedule.scheduler) {
+            let kind = settings.schedule.kind;
+            settings.warnings.push(format!(
+                "the model names {replaced}, which prima does not have: {kind} takes the steps"
+            ));
+        }
         settings.warn(defaults, request, pipeline.guidance_embedding_dim().is_some());
         Ok(settings)
     }
@@ -183,10 +189,12 @@ mod tests {
 
     fn defaults(card: &str) -> Defaults {
         let traits = crate::model_card::Traits {
+            family: &crate::families::STABLE_DIFFUSION_XL,
             scheduler: prima_schedulers::SchedulerKind::Lcm,
             spacing: None,
             predicts_sample: false,
             guidance_embedding: false,
+            is_sdxs: false,
             native_px: 64,
         };
         Defaults::new(&crate::ModelCard::parse(card, "p").unwrap(), traits)

@@ -3,7 +3,7 @@
 use crate::guidance::Guidance;
 use crate::noise::{NoiseSource, Purpose};
 use crate::settings::Settings;
-use crate::{Error, Pipeline, Progress, Request, Response, Timings, image_to_image};
+use crate::{Error, Pipeline, Progress, Request, Response, Timings, image_to_image, vae};
 use prima_schedulers::Schedule;
 use prima_tensor::{Tensor, affine, device, no_grad, take_batch, weighted_sum};
 use std::ops::ControlFlow;
@@ -47,11 +47,8 @@ impl Pipeline {
         let mut pictures = Vec::with_capacity(total);
         for i in 0..total {
             let one = take_batch(&latents, i, 1);
-            pictures.extend(
-                self.parts
-                    .vae
-                    .decode(&one, &mut || !stops(on_progress, Progress::Tick))?,
-            );
+            let keep_going = &mut || !stops(on_progress, Progress::Tick);
+            pictures.extend(vae::decode(&self.parts.vae, &one, keep_going)?);
             tell(on_progress, Progress::Decode { done: i + 1, total })?;
         }
         timings.decode = decode.elapsed();
@@ -66,7 +63,7 @@ impl Pipeline {
 
     /// What a picture looks like on its way: the `denoised` of [`Progress::Step`], decoded.
     pub fn preview(&self, denoised: &Tensor) -> Result<Vec<crate::Picture>, Error> {
-        device::catch(|| no_grad(|| self.parts.vae.decode(denoised, &mut || true)))?
+        device::catch(|| no_grad(|| vae::decode(&self.parts.vae, denoised, &mut || true)))?
     }
 
     /// Where sampling starts: noise, or a noised picture. `[images, h, w, C]`.

@@ -5,7 +5,8 @@ use crate::config::NetworkConfigs;
 use crate::error::{Error, Result};
 use prima_checkpoint::RandomInit;
 use prima_models::{
-    AutoencoderKl, AutoencoderKlConfig, ClipTextConfig, ClipTextModel, Unet2dCondition, Unet2dConditionConfig, UnetCond,
+    AutoencoderKl, AutoencoderKlConfig, ClipTextConfig, ClipTextModel, HiddenState, Unet2dCondition,
+    Unet2dConditionConfig, UnetCond,
 };
 use prima_tensor::{Param, Tensor, combine_per_sample, concat_channels, take_batch};
 
@@ -76,9 +77,9 @@ impl TextEncoders {
     /// zeros: SDXL's empty prompt.
     pub fn encode(&self, ids: &[u32], keep: &[f32], size_px: [f32; 2]) -> UnetCond {
         let batch = keep.len();
-        let first = self.first.network.forward(ids, batch);
-        let second = self.second.network.forward(ids, batch);
-        let hidden = concat_channels(&[&first.penultimate, &second.penultimate]);
+        let first = self.first.network.forward(ids, batch, HiddenState::PENULTIMATE);
+        let second = self.second.network.forward(ids, batch, HiddenState::PENULTIMATE);
+        let hidden = concat_channels(&[&first.hidden_states, &second.hidden_states]);
         let zero = vec![0.0; batch];
         let masked = |x: &Tensor| {
             if keep.iter().all(|k| *k == 1.0) {

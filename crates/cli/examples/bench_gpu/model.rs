@@ -7,6 +7,7 @@ use prima_models::{
     AutoencoderKl, AutoencoderKlConfig, ClipTextConfig, ClipTextModel, Tokenizer, TokenizerFiles, Unet2dCondition,
     Unet2dConditionConfig,
 };
+use prima_pipeline::families::STABLE_DIFFUSION_XL;
 use prima_pipeline::{ModelCard, Parts, Pipeline, TextEncoder, TextEncoders, Vae};
 use prima_schedulers::SchedulerConfig;
 use prima_tensor::{DType, Param, Philox, Tensor, affine};
@@ -89,10 +90,12 @@ pub fn parts(layout: &Layout, painting: &Painting, dtype: DType) -> Result<Parts
     let vae = AutoencoderKl::new(vae, &mut RandomWeights::new(DType::F32))?;
     Ok(Parts {
         name: "random weights".to_owned(),
-        text_encoders: TextEncoders::new(encoders),
+        family: &STABLE_DIFFUSION_XL,
+        text_encoders: TextEncoders::new(encoders, STABLE_DIFFUSION_XL.hidden_state),
         unet,
         vae: Vae::Kl(vae),
         scheduler_config: scheduler(painting)?,
+        replaced_scheduler: None,
         card: ModelCard::default(),
         force_zeros_for_empty_prompt: true,
     })

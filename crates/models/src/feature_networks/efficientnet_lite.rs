@@ -11,7 +11,7 @@ const BATCH_NORM_EPS: f32 = 1e-3;
 
 /// Equal inverted-residual blocks in a row; the stride is that of the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stage {
+pub struct StageConfig {
     pub blocks: usize,
     pub kernel: usize,
     pub stride: usize,
@@ -23,7 +23,7 @@ pub struct Stage {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EfficientNetLiteConfig {
     pub stem: usize,
-    pub stages: Vec<Stage>,
+    pub stages: Vec<StageConfig>,
     /// Number of features.
     pub head: usize,
     pub classes: usize,
@@ -32,7 +32,7 @@ pub struct EfficientNetLiteConfig {
 impl EfficientNetLiteConfig {
     /// EfficientNet-lite0: 224 x 224 pixels, 1280 features, ImageNet's 1000 classes.
     pub fn lite0() -> Self {
-        let stage = |[blocks, kernel, stride, expand, channels]: [usize; 5]| Stage {
+        let stage = |[blocks, kernel, stride, expand, channels]: [usize; 5]| StageConfig {
             blocks,
             kernel,
             stride,
@@ -169,9 +169,9 @@ impl InvertedResidual {
         name: &str,
         inputs: usize,
         stride: usize,
-        stage: Stage,
+        stage: StageConfig,
     ) -> Result<Self, Error> {
-        let Stage {
+        let StageConfig {
             kernel,
             expand,
             channels,

@@ -1,5 +1,5 @@
-//! CLIP's text encoder (transformers `models/clip/modeling_clip.py`, 5.23.0), as SDXL uses
-//! it: the penultimate hidden state, and of the second encoder the projected EOS token.
+//! CLIP's text encoder (transformers `models/clip/modeling_clip.py`, 5.23.0): the hidden state
+//! that the caller names and, of an encoder with projection, the projected EOS token.
 
 use crate::config::{Neutral, Plain, invalid};
 use crate::layers::{LayerNorm, Linear, Start};
@@ -116,11 +116,42 @@ impl ClipTextConfig {
     }
 }
 
-/// What the UNet needs of a prompt.
+/// Which of an encoder's hidden states a denoiser was trained on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HiddenState {
+    /// Layers left out at the end.
+    pub skipped_layers: usize,
+    /// Whether the final norm follows.
+    pub final_layer_norm: bool,
+}
+
+impl HiddenState {
+    /// `last_hidden_state` of transformers: Stable Diffusion 1.x and 2.x.
+    pub const LAST: Self = Self {
+        skipped_layers: 0,
+        final_layer_norm: true,
+    };
+    /// `hidden_states[-2]`: SDXL.
+    pub const PENULTIMATE: Self = Self {
+        skipped_layers: 1,
+        final_layer_norm: false,
+    };
+
+    /// The one `clip_skip` layers earlier (diffusers' argument of this name).
+    #[must_use]
+    pub fn earlier(self, clip_skip: usize) -> Self {
+        Self {
+            skipped_layers: self.skipped_layers + clip_skip,
+            ..self
+        }
+    }
+}
+
+/// What a denoiser is told of a prompt.
 #[derive(Clone, Debug)]
 pub struct TextOutput {
-    /// `hidden_states[-2]`, `[B, L, hidden_size]`: no final norm.
-    pub penultimate: Tensor,
+    /// The hidden state asked for, `[B, L, hidden_size]`.
+    pub hidden_states: Tensor,
     /// `text_embeds`, `[B, projection_dim]`, of an encoder with projection.
     pub pooled: Option<Tensor>,
 }
@@ -247,17 +278,12 @@ impl ClipTextModel {
     }
 
     /// Encodes `batch` rows of token ids (`ids.len() == batch * L`, `L` at most
-    /// `max_position_embeddings`). The last layer runs only where the pooled token needs it.
+    /// `max_position_embeddings`). Layers past the hidden state asked for run only where the
+    /// pooled token needs them, which does not depend on it.
     ///
     /// # Panics
     /// If `ids` do not fill the rows or a row is too long.
-    pub fn forward(&self, ids: &[u32], batch: usize) -> TextOutput {
-        self.forward_skipping(ids, batch, 0)
-    }
-
-    /// The same with diffusers' `clip_skip`: the hidden state `clip_skip` layers before the
-    /// penultimate one. The pooled token does not depend on it.
-    pub fn forward_skipping(&self, ids: &[u32], batch: usize, clip_skip: usize) -> TextOutput {
+    pub fn forward(&self, ids: &[u32], batch: usize, wanted: HiddenState) -> TextOutput {
         let length = ids.len() / batch.max(1);
         assert_eq!(
             ids.len(),
@@ -269,12 +295,16 @@ impl ClipTextModel {
             length <= self.config.max_position_embeddings,
             "a row of {length} tokens is too long"
         );
-        let kept = (self.layers.len() - 1).saturating_sub(clip_skip);
+        let kept = self.layers.len().saturating_sub(wanted.skipped_layers);
         let mut x = add_positions(&embedding(&self.token_embedding, ids, batch), &self.position_embedding);
         for layer in &self.layers[..kept] {
             x = layer.forward(&x);
         }
-        let penultimate = x.clone();
+        let hidden_states = if wanted.final_layer_norm {
+            self.final_layer_norm.forward(&x)
+        } else {
+            x.clone()
+        };
         let pooled = self.text_projection.as_ref().map(|projection| {
             for layer in &self.layers[kept..] {
                 x = layer.forward(&x);
@@ -282,7 +312,7 @@ impl ClipTextModel {
             let rows: Vec<usize> = ids.chunks(length).map(|row| self.pooled_position(row)).collect();
             projection.forward(&self.final_layer_norm.forward(&gather_rows(&x, &rows)))
         });
-        TextOutput { penultimate, pooled }
+        TextOutput { hidden_states, pooled }
     }
 
     /// Where the pooled token of a row is: the first `eos_token_id`. Configs written before

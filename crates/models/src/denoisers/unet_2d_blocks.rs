@@ -1,8 +1,8 @@
 //! The down, mid and up blocks of the UNet (diffusers `models/unets/unet_2d_blocks.py`).
 //! A block without attention is the same struct with no transformers in it.
 
+use super::transformer_2d::{Transformer2D, TransformerShape};
 use crate::resnet::{Downsample2D, ResnetBlock2D, ResnetShape, Upsample2D};
-use crate::transformer_2d::{Transformer2D, TransformerShape};
 use crate::{Cancelled, check};
 use prima_checkpoint::{Error, ParamSource};
 use prima_tensor::{Tensor, concat_channels};

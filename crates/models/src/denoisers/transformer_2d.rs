@@ -16,6 +16,8 @@ pub(crate) struct TransformerShape {
     pub channels: usize,
     pub heads: usize,
     pub cross_attention_dim: usize,
+    /// The first attention of each block reads the text too, instead of the picture.
+    pub only_cross_attention: bool,
     pub layers: usize,
     pub groups: usize,
     pub use_linear_projection: bool,
@@ -71,12 +73,13 @@ impl Attention {
     }
 }
 
-/// Self-attention, cross-attention and a GEGLU feed-forward of four times the width, each
+/// Self-attention (or another cross-attention), cross-attention and a GEGLU feed-forward of four times the width, each
 /// after a LayerNorm and with a residual.
 #[derive(Clone)]
 struct BasicTransformerBlock {
     norm1: LayerNorm,
     attn1: Attention,
+    only_cross_attention: bool,
     norm2: LayerNorm,
     attn2: Attention,
     norm3: LayerNorm,
@@ -90,11 +93,18 @@ impl BasicTransformerBlock {
             channels,
             heads,
             cross_attention_dim,
+            only_cross_attention,
             ..
         } = shape;
+        let attn1_dim = if only_cross_attention {
+            cross_attention_dim
+        } else {
+            channels
+        };
         Ok(Self {
             norm1: LayerNorm::new(source, &format!("{name}.norm1"), channels, LAYER_NORM_EPS)?,
-            attn1: Attention::new(source, &format!("{name}.attn1"), channels, channels, heads)?,
+            attn1: Attention::new(source, &format!("{name}.attn1"), channels, attn1_dim, heads)?,
+            only_cross_attention,
             norm2: LayerNorm::new(source, &format!("{name}.norm2"), channels, LAYER_NORM_EPS)?,
             attn2: Attention::new(source, &format!("{name}.attn2"), channels, cross_attention_dim, heads)?,
             norm3: LayerNorm::new(source, &format!("{name}.norm3"), channels, LAYER_NORM_EPS)?,
@@ -127,7 +137,8 @@ impl BasicTransformerBlock {
 
     fn run(&self, x: &Tensor, context: &Tensor) -> Tensor {
         let normed = self.norm1.forward(x);
-        let x = self.attn1.forward(&normed, &normed, x);
+        let attn1_context = if self.only_cross_attention { context } else { &normed };
+        let x = self.attn1.forward(&normed, attn1_context, x);
         let x = self.attn2.forward(&self.norm2.forward(&x), context, &x);
         let hidden = geglu(&self.ff_in.forward(&self.norm3.forward(&x)));
         self.ff_out.plus(&hidden, &x)

@@ -1,0 +1,11 @@
+//! The networks that predict what a scheduler needs from noisy latents.
+
+pub(crate) mod embeddings;
+pub(crate) mod transformer_2d;
+pub(crate) mod unet_2d_blocks;
+pub mod unet_2d_condition;
+mod unet_2d_condition_config;
+
+pub use embeddings::guidance_scale_embedding;
+pub use unet_2d_condition::{Unet2dCondition, UnetCond};
+pub use unet_2d_condition_config::Unet2dConditionConfig;

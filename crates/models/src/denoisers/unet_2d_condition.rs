@@ -1,0 +1,269 @@
+//! The denoiser (diffusers `models/unets/unet_2d_condition.py`, 0.42.1).
+
+use super::embeddings::{TimestepEmbedding, sinusoids};
+use super::transformer_2d::TransformerShape;
+use super::unet_2d_blocks::{BlockContext, DownBlock, MidBlock, UpBlock};
+use super::unet_2d_condition_config::{Levels, Unet2dConditionConfig};
+use crate::config::invalid;
+use crate::layers::{Conv, GroupNorm, Start};
+use crate::{Cancelled, check};
+use prima_checkpoint::{Error, ParamSource};
+use prima_tensor::{Activation, Repeatable, Tensor, activation, add, concat_channels};
+
+/// What the UNet is conditioned on beside the timestep.
+#[derive(Clone, Debug)]
+pub struct UnetCond {
+    /// `[B, L, cross_attention_dim]`.
+    pub encoder_hidden_states: Tensor,
+    /// Pooled prompt embedding `[B, P]`; needed by `addition_embed_type = "text_time"`.
+    pub text_embeds: Option<Tensor>,
+    /// Per sample, in pixels: original height, width, crop top, left, target height, width.
+    pub time_ids: Vec<[f32; 6]>,
+    /// `[B, time_cond_proj_dim]`, see [`guidance_scale_embedding`](crate::guidance_scale_embedding).
+    pub timestep_cond: Option<Tensor>,
+}
+
+/// All that a pass reads beside the parameters: a [`UnetCond`] and its sample with every number already a tensor, which
+/// is what a GPU that replays a recorded pass needs.
+#[derive(Clone)]
+struct Inputs {
+    /// `[B, H, W, in_channels]`.
+    sample: Tensor,
+    /// `[B, L, cross_attention_dim]`.
+    encoder_hidden_states: Tensor,
+    /// The timesteps' sinusoids, `[B, block_out_channels[0]]`.
+    timesteps: Tensor,
+    /// Where the config asks for them: the pooled text and the sinusoids of `time_ids`, side by side once embedded.
+    added: Option<AddedInputs>,
+    /// `[B, time_cond_proj_dim]`.
+    timestep_cond: Option<Tensor>,
+}
+
+#[derive(Clone)]
+struct AddedInputs {
+    text_embeds: Tensor,
+    /// `[B, 6 addition_time_embed_dim]`.
+    time_ids: Tensor,
+}
+
+impl Inputs {
+    /// Every tensor, in one fixed order.
+    fn tensors_mut(&mut self) -> Vec<&mut Tensor> {
+        let mut all = vec![&mut self.sample, &mut self.encoder_hidden_states, &mut self.timesteps];
+        if let Some(added) = &mut self.added {
+            all.extend([&mut added.text_embeds, &mut added.time_ids]);
+        }
+        all.extend(&mut self.timestep_cond);
+        all
+    }
+}
+
+/// `UNet2DConditionModel`.
+pub struct Unet2dCondition {
+    config: Unet2dConditionConfig,
+    conv_in: Conv,
+    time_embedding: TimestepEmbedding,
+    add_embedding: Option<TimestepEmbedding>,
+    down_blocks: Vec<DownBlock>,
+    mid_block: Option<MidBlock>,
+    up_blocks: Vec<UpBlock>,
+    conv_norm_out: GroupNorm,
+    conv_out: Conv,
+    steps: Repeatable,
+}
+
+impl Unet2dCondition {
+    pub fn new(config: Unet2dConditionConfig, source: &mut dyn ParamSource) -> Result<Self, Error> {
+        let levels = config.levels()?;
+        for (field, kernel) in [
+            ("conv_in_kernel", config.conv_in_kernel),
+            ("conv_out_kernel", config.conv_out_kernel),
+        ] {
+            if kernel % 2 == 0 {
+                return Err(invalid(format!("{field} = {kernel} is not supported, only odd sizes")));
+            }
+        }
+        let first = config.block_out_channels[0];
+        let temb = config.time_embed_dim();
+        let blocks = config.block_out_channels.len();
+        let in_shape = [config.in_channels, first, config.conv_in_kernel];
+        let out_shape = [first, config.out_channels, config.conv_out_kernel];
+        Ok(Self {
+            conv_in: Conv::same(source, "conv_in", in_shape, Start::Default)?,
+            time_embedding: TimestepEmbedding::new(source, "time_embedding", first, temb, config.time_cond_proj_dim)?,
+            add_embedding: add_embedding(&config, source)?,
+            down_blocks: (0..blocks)
+                .map(|i| {
+                    let (name, shape) = (format!("down_blocks.{i}"), config.down_shape(&levels, i)?);
+                    DownBlock::new(source, &name, &shape, config.downsample_padding)
+                })
+                .collect::<Result<_, _>>()?,
+            mid_block: mid_block(&config, &levels, source)?,
+            up_blocks: (0..blocks)
+                .map(|i| UpBlock::new(source, &format!("up_blocks.{i}"), &config.up_shape(&levels, i)?))
+                .collect::<Result<_, _>>()?,
+            conv_norm_out: GroupNorm::new(
+                source,
+                "conv_norm_out",
+                first,
+                config.norm_num_groups,
+                config.norm_eps as f32,
+            )?,
+            conv_out: Conv::same(source, "conv_out", out_shape, Start::Zero)?,
+            steps: Repeatable::default(),
+            config,
+        })
+    }
+
+    pub fn config(&self) -> &Unet2dConditionConfig {
+        &self.config
+    }
+
+    /// The model output `[B, H, W, out_channels]` for the scaled noisy latents `sample`
+    /// `[B, H, W, in_channels]`. `keep_going` is asked between layers; once it returns
+    /// `false` the pass ends with [`Cancelled`].
+    ///
+    /// # Panics
+    /// If `cond` lacks what the config asks for, or a shape does not fit.
+    pub fn forward(
+        &self,
+        sample: &Tensor,
+        timesteps: &[f32],
+        cond: &UnetCond,
+        keep_going: &mut dyn FnMut() -> bool,
+    ) -> Result<Tensor, Cancelled> {
+        self.pass(&self.inputs(sample, timesteps, cond), keep_going)
+    }
+
+    /// [`forward`](Self::forward), which a GPU may replay instead of launching it anew: for the steps of a sampler, off the
+    /// tape. A replay cannot be interrupted: `keep_going` is asked before it.
+    pub fn step(
+        &self,
+        sample: &Tensor,
+        timesteps: &[f32],
+        cond: &UnetCond,
+        keep_going: &mut dyn FnMut() -> bool,
+    ) -> Result<Tensor, Cancelled> {
+        check(keep_going)?;
+        let mut inputs = self.inputs(sample, timesteps, cond);
+        let tensors: Vec<Tensor> = inputs.tensors_mut().into_iter().map(|tensor| tensor.clone()).collect();
+        self.steps.run(&tensors.iter().collect::<Vec<_>>(), |tensors| {
+            for (input, tensor) in inputs.tensors_mut().into_iter().zip(tensors) {
+                *input = tensor.clone();
+            }
+            self.pass(&inputs, keep_going)
+        })
+    }
+
+    fn inputs(&self, sample: &Tensor, timesteps: &[f32], cond: &UnetCond) -> Inputs {
+        let config = &self.config;
+        let (flip, shift) = (config.flip_sin_to_cos, config.freq_shift as f32);
+        Inputs {
+            sample: sample.clone(),
+            encoder_hidden_states: cond.encoder_hidden_states.clone(),
+            timesteps: sinusoids(timesteps, config.block_out_channels[0], flip, shift),
+            added: self.added_time_dim().map(|dim| {
+                let Some(text_embeds) = &cond.text_embeds else {
+                    panic!("addition_embed_type = text_time needs text_embeds");
+                };
+                let samples = timesteps.len();
+                assert_eq!(cond.time_ids.len(), samples, "time_ids and timesteps are per sample");
+                AddedInputs {
+                    text_embeds: text_embeds.clone(),
+                    time_ids: sinusoids(cond.time_ids.as_flattened(), dim, flip, shift).reshape(&[samples, 6 * dim]),
+                }
+            }),
+            timestep_cond: cond.timestep_cond.clone(),
+        }
+    }
+
+    /// Width of the sinusoids of each time id, where they are added.
+    fn added_time_dim(&self) -> Option<usize> {
+        self.add_embedding.as_ref()?;
+        self.config.addition_time_embed_dim
+    }
+
+    fn pass(&self, inputs: &Inputs, keep_going: &mut dyn FnMut() -> bool) -> Result<Tensor, Cancelled> {
+        let temb = activation(&self.time_embed(inputs), Activation::Silu);
+        let mut context = BlockContext {
+            temb_silu: &temb,
+            encoder_hidden_states: &inputs.encoder_hidden_states,
+            keep_going,
+        };
+        let mut x = self.conv_in.forward(&inputs.sample);
+        let mut skips = vec![x.clone()];
+        for block in &self.down_blocks {
+            x = block.forward(&x, &mut context, &mut skips)?;
+        }
+        if let Some(mid) = &self.mid_block {
+            x = mid.forward(&x, &mut context)?;
+        }
+        for block in &self.up_blocks {
+            x = block.forward(&x, &mut context, &mut skips)?;
+        }
+        check(context.keep_going)?;
+        Ok(self.conv_out.forward(&self.conv_norm_out.silu(&x)))
+    }
+
+    /// The sum of the timestep's and the added embeddings, `[B, time_embed_dim]`.
+    fn time_embed(&self, inputs: &Inputs) -> Tensor {
+        let embedded = self
+            .time_embedding
+            .forward(&inputs.timesteps, inputs.timestep_cond.as_ref());
+        let (Some(add_embedding), Some(added)) = (&self.add_embedding, &inputs.added) else {
+            return embedded;
+        };
+        let joined = concat_channels(&[&added.text_embeds, &added.time_ids]);
+        add(&embedded, &add_embedding.forward(&joined, None))
+    }
+}
+
+fn add_embedding(
+    config: &Unet2dConditionConfig,
+    source: &mut dyn ParamSource,
+) -> Result<Option<TimestepEmbedding>, Error> {
+    let Some(kind) = &config.addition_embed_type else {
+        return Ok(None);
+    };
+    if kind != "text_time" {
+        return Err(invalid(format!(
+            "addition_embed_type = {kind:?} is not supported, only null or \"text_time\""
+        )));
+    }
+    let (Some(inputs), Some(_)) = (
+        config.projection_class_embeddings_input_dim,
+        config.addition_time_embed_dim,
+    ) else {
+        let needs = "projection_class_embeddings_input_dim and addition_time_embed_dim";
+        return Err(invalid(format!("addition_embed_type = \"text_time\" needs {needs}")));
+    };
+    TimestepEmbedding::new(source, "add_embedding", inputs, config.time_embed_dim(), None).map(Some)
+}
+
+fn mid_block(
+    config: &Unet2dConditionConfig,
+    levels: &Levels,
+    source: &mut dyn ParamSource,
+) -> Result<Option<MidBlock>, Error> {
+    let last = config.block_out_channels.len() - 1;
+    let transformers = match config.mid_block_type.as_deref() {
+        None => return Ok(None),
+        Some("UNetMidBlock2D") => Vec::new(),
+        Some("UNetMidBlock2DCrossAttn") => {
+            let depth = levels.transformers[last].per_block(1, "transformer_layers_per_block of the mid block")?[0];
+            let shape = config.transformer(levels, last, depth);
+            vec![TransformerShape {
+                only_cross_attention: false,
+                ..shape
+            }]
+        }
+        Some(other) => {
+            let supported = "null, \"UNetMidBlock2D\" or \"UNetMidBlock2DCrossAttn\"";
+            return Err(invalid(format!(
+                "mid_block_type = {other:?} is not supported, only {supported}"
+            )));
+        }
+    };
+    let channels = config.block_out_channels[last];
+    MidBlock::new(source, "mid_block", channels, config.resnet_shape(), &transformers).map(Some)
+}

@@ -1,0 +1,7 @@
+//! Prompts to hidden states: the tokenizer and the networks that read its tokens.
+
+pub mod clip_text;
+pub mod tokenizer;
+
+pub use clip_text::{ClipTextConfig, ClipTextModel, HiddenState, TextOutput};
+pub use tokenizer::{Encoded, Tokenizer, TokenizerFiles};

@@ -1,0 +1,230 @@
+//! A model's components one by one: the network that its config describes, with parameters from wherever the caller
+//! takes them.
+
+use super::Family;
+use crate::conditioning::{TextEncoder, TextEncoders};
+use crate::{Error, Vae};
+use prima_checkpoint::{Init, ModelSource, ParamSource, Reader};
+use prima_models::{ClipTextConfig, ClipTextModel, Tokenizer, Unet2dCondition, Unet2dConditionConfig};
+use prima_schedulers::{SchedulerConfig, SchedulerKind};
+use prima_tensor::{DType, Param};
+use std::path::Path;
+
+/// The UNet that `unet/config.json` describes, with parameters from `params`: the model's own
+/// ([`read`]), or any others under the same keys.
+pub fn load_unet(source: &ModelSource, params: &mut dyn ParamSource) -> Result<Unet2dCondition, Error> {
+    let (json, file) = config(source, "unet")?;
+    let config = Unet2dConditionConfig::from_json(&json, &file)?;
+    Ok(Unet2dCondition::new(config, params).map_err(named(&file))?)
+}
+
+/// The same for a text encoder; `component` is `text_encoder` or `text_encoder_2`.
+pub fn load_text_encoder(
+    source: &ModelSource,
+    component: &str,
+    params: &mut dyn ParamSource,
+) -> Result<ClipTextModel, Error> {
+    let (json, file) = config(source, component)?;
+    let config = ClipTextConfig::from_json(&json, &file)?;
+    Ok(ClipTextModel::new(config, params).map_err(named(&file))?)
+}
+
+/// The same for the autoencoder.
+pub fn load_vae(source: &ModelSource, params: &mut dyn ParamSource) -> Result<Vae, Error> {
+    let (json, file) = config(source, "vae")?;
+    Ok(Vae::new(&json, &file, params).map_err(named(&file))?)
+}
+
+/// What `load` makes of the component's own weights, each of which it has to read once.
+///
+/// ```no_run
+/// # use prima_pipeline::{Error, ModelSource, families};
+/// let source = ModelSource::open("path/to/a/model")?;
+/// let (unet, params) = families::read(&source, "unet", |reader| {
+///     let unet = families::load_unet(&source, reader)?;
+///     Ok((unet, reader.params().to_vec()))
+/// })?;
+/// # Ok::<(), Error>(())
+/// ```
+pub fn read<T>(
+    source: &ModelSource,
+    component: &str,
+    load: impl FnOnce(&mut Reader) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let mut reader = source.component_reader(component)?;
+    let made = load(&mut reader)?;
+    reader.finish()?;
+    Ok(made)
+}
+
+/// The model's `scheduler_config.json`, as it is in the file.
+pub fn scheduler_config(source: &ModelSource) -> Result<SchedulerConfig, Error> {
+    let (component, name) = ("scheduler", "scheduler_config.json");
+    // Python writes infinities, which JSON does not have: the text goes to the schedulers as it is.
+    let text = match text(source, component, name) {
+        Ok(text) => text,
+        Err(_) => source.json(component, name)?.to_string(),
+    };
+    let file = path(source, component, name);
+    SchedulerConfig::from_json(&text).map_err(|source| Error::SchedulerConfig { file, source })
+}
+
+/// diffusers' classes that take other steps through the same noise as those we have: the model's config runs under
+/// another class then, as `OtherScheduler.from_config(config)` does in diffusers.
+const SAME_NOISE: [&str; 8] = [
+    "DDPMScheduler",
+    "DEISMultistepScheduler",
+    "DPMSolverSDEScheduler",
+    "DPMSolverSinglestepScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "LMSDiscreteScheduler",
+    "PNDMScheduler",
+];
+
+/// The config under a class that we have, and the class that it replaced.
+pub(crate) fn known_scheduler(mut config: SchedulerConfig) -> (SchedulerConfig, Option<String>) {
+    let replaced = config
+        .class_name
+        .take_if(|class| class.parse::<SchedulerKind>().is_err() && SAME_NOISE.contains(&class.as_str()));
+    if replaced.is_some() {
+        config.class_name = Some(SchedulerKind::Euler.class_name().to_owned());
+    }
+    (config, replaced)
+}
+
+/// What a pipeline's weights are.
+#[derive(Clone, Copy)]
+pub(crate) enum Weights {
+    /// The model's own, in this storage type, packed.
+    Read(DType),
+    /// None: only to find out what the networks need.
+    Absent,
+}
+
+impl Weights {
+    fn of<T>(
+        self,
+        source: &ModelSource,
+        component: &str,
+        load: impl FnOnce(&mut dyn ParamSource) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        match self {
+            Self::Absent => load(&mut AbsentParams),
+            Self::Read(dtype) => read(source, component, |reader| {
+                let mut stored = Stored::new(reader, dtype);
+                let made = load(&mut stored)?;
+                stored.pack();
+                Ok(made)
+            }),
+        }
+    }
+}
+
+struct AbsentParams;
+
+impl ParamSource for AbsentParams {
+    fn param(&mut self, _: &str, shape: &[usize], _: Init) -> Result<Param, prima_checkpoint::Error> {
+        Ok(Param::absent(shape))
+    }
+}
+
+/// Parameters in the storage type asked for. Vectors and embeddings, which nothing is multiplied with, stay f32.
+struct Stored<'a> {
+    source: &'a mut dyn ParamSource,
+    dtype: DType,
+    /// The weights that something is multiplied with.
+    weights: Vec<Param>,
+}
+
+impl<'a> Stored<'a> {
+    fn new(source: &'a mut dyn ParamSource, dtype: DType) -> Self {
+        Self {
+            source,
+            dtype,
+            weights: Vec::new(),
+        }
+    }
+
+    /// Packs every weight, so that the first picture does not wait for it.
+    fn pack(self) {
+        self.weights.iter().for_each(Param::pack);
+    }
+}
+
+impl ParamSource for Stored<'_> {
+    fn param(&mut self, key: &str, shape: &[usize], init: Init) -> Result<Param, prima_checkpoint::Error> {
+        let param = self.source.param(key, shape, init)?;
+        if shape.len() >= 2 && !key.contains("embeddings.") {
+            if self.dtype == DType::BF16 {
+                param.narrow_to_bf16();
+            }
+            // Those of convolutions that follow a doubling have a packed form of their own.
+            if !key.contains("upsamplers.") {
+                self.weights.push(param.clone());
+            }
+        }
+        Ok(param)
+    }
+}
+
+pub(crate) fn text_encoders(source: &ModelSource, family: &Family, weights: Weights) -> Result<TextEncoders, Error> {
+    let mut encoders = Vec::new();
+    for components in family.text_encoders {
+        let component = components.text_encoder;
+        if components.is_optional && !source.exists(&format!("{component}/config.json")) {
+            continue;
+        }
+        let model = weights.of(source, component, |params| load_text_encoder(source, component, params))?;
+        let length = model.config().max_position_embeddings;
+        encoders.push(TextEncoder {
+            tokenizer: Tokenizer::load(source, components.tokenizer, length)?,
+            model,
+        });
+    }
+    Ok(TextEncoders::new(encoders, family.hidden_state))
+}
+
+pub(crate) fn unet(source: &ModelSource, weights: Weights) -> Result<Unet2dCondition, Error> {
+    weights.of(source, "unet", |params| load_unet(source, params))
+}
+
+/// In f32 and not packed: diffusers' `force_upcast`.
+pub(crate) fn vae(source: &ModelSource, weights: Weights) -> Result<Vae, Error> {
+    match weights {
+        Weights::Absent => load_vae(source, &mut AbsentParams),
+        Weights::Read(_) => read(source, "vae", |reader| load_vae(source, reader)),
+    }
+}
+
+/// A network knows its config's values, not whose they are: the error gets the file's full name.
+fn named(file: &str) -> impl FnOnce(prima_checkpoint::Error) -> prima_checkpoint::Error {
+    move |error| match error {
+        prima_checkpoint::Error::File { file: short, message } if file.ends_with(&short) => {
+            prima_checkpoint::Error::File {
+                file: file.to_owned(),
+                message,
+            }
+        }
+        other => other,
+    }
+}
+
+/// The text of a component's `config.json`, and what errors call it.
+fn config(source: &ModelSource, component: &str) -> Result<(String, String), Error> {
+    let json = source.json(component, "config.json")?;
+    Ok((json.to_string(), path(source, component, "config.json")))
+}
+
+pub(crate) fn text(source: &ModelSource, component: &str, file: &str) -> Result<String, Error> {
+    let bytes = source.read_bytes(&Path::new(component).join(file).to_string_lossy())?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+pub(crate) fn path(source: &ModelSource, component: &str, file: &str) -> String {
+    let inside = Path::new(component).join(file);
+    match source {
+        ModelSource::Folder(root) => root.join(inside).display().to_string(),
+        _ => format!("{} in {}", inside.display(), source.name()),
+    }
+}
