@@ -73,12 +73,22 @@ impl LatentCache {
         }
     }
 
-    pub fn len(&self) -> usize {
-        self.captions.len()
+    /// From latents that are normal already.
+    pub(crate) fn of_normal(shape: [usize; 3], latents: Vec<f32>, captions: Vec<String>) -> Self {
+        let statistics = LatentStatistics {
+            mean: vec![0.0; shape[2]],
+            std: vec![1.0; shape[2]],
+        };
+        Self {
+            shape,
+            statistics,
+            captions,
+            latents,
+        }
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.captions.is_empty()
+    pub fn len(&self) -> usize {
+        self.captions.len()
     }
 
     /// Normalised latents of `rows`, `[rows, h, w, c]`.
