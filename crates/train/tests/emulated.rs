@@ -38,13 +38,13 @@ impl Runs {
         let optimizer = json!({ "learning_rate": 3e-3, "lr_warmup_steps": 1, "lr_scheduler": "constant", "epsilon": 1e-4,
             "weight_decay": 0.01 });
         let training = json!({ "optimizer": optimizer, "batches_per_step": 2, "recompute": recompute, "ema_decay": 0.5,
-            "log_every": 1, "sample_every": 1_000_000, "save_every_s": 1000 });
+            "log_every": 1, "sample_every": 0, "save_every_s": 1000 });
         let config = json!({
             "data_dir": self.folder.join("data"), "run_dir": self.folder.join(run), "networks": configs(),
             "autoencoder": { "loop": training, "batch_size": 2, "crop_px": 32, "whole_pictures_from": 2.0 },
             "latents": { "count": 8, "batch_size": 8, "only_style": "noto" },
-            "teacher": { "loop": training, "batch_size": 4 },
-            "lcm": { "loop": training, "batch_size": 4 },
+            "teacher": { "loop": training, "batch_size": 2 },
+            "lcm": { "loop": training, "batch_size": 2 },
             "decoder": { "loop": training, "batch_size": 1, "painter_share": 0.5, "painter_timesteps": [[999], [999, 500]] },
             "export": { "folder": "exported", "name": "tiny" },
         });

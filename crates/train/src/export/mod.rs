@@ -108,7 +108,7 @@ pub fn export(config: &TrainConfig) -> Result<Exported> {
     }
     let scheduler_folder = folder.join("scheduler");
     std::fs::create_dir_all(&scheduler_folder).map_err(Error::io(&scheduler_folder))?;
-    let scheduler = scheduler(config.scheduler()?, kind)?;
+    let scheduler = scheduler(&config.scheduler()?, kind);
     write_json(&scheduler_folder.join("scheduler_config.json"), &scheduler)?;
     write_json(&folder.join("model_index.json"), &model_index(config, kind)?)?;
     write_json(
@@ -189,7 +189,7 @@ fn model_index(config: &TrainConfig, kind: SchedulerKind) -> Result<Value> {
 }
 
 /// The noise that training used, under the sampler that suits the networks.
-fn scheduler(noise: SchedulerConfig, kind: SchedulerKind) -> Result<Value> {
+fn scheduler(noise: &SchedulerConfig, kind: SchedulerKind) -> Value {
     let is_lcm = kind == SchedulerKind::Lcm;
     let mut config = json!({
         "_class_name": kind.class_name(),
@@ -211,7 +211,7 @@ fn scheduler(noise: SchedulerConfig, kind: SchedulerKind) -> Result<Value> {
         config["thresholding"] = json!(false);
         config["timestep_scaling"] = json!(10.0);
     }
-    Ok(config)
+    config
 }
 
 /// The model's own defaults, for `prima`.

@@ -25,7 +25,7 @@ struct Link {
 
 impl Star {
     /// Returns once all have come; ends after `timeout`, as does each later wait for another process.
-    pub fn connect(launch: &Launch, timeout: Duration) -> Result<Self> {
+    pub(super) fn connect(launch: &Launch, timeout: Duration) -> Result<Self> {
         let deadline = Instant::now() + timeout;
         let links = if launch.is_first() {
             gather(launch, deadline, timeout)?
@@ -45,7 +45,7 @@ impl Star {
     }
 
     /// Rank 0's bytes, for all.
-    pub fn broadcast(&mut self, is_first: bool, bytes: &mut [u8]) -> Result<()> {
+    pub(super) fn broadcast(&mut self, is_first: bool, bytes: &mut [u8]) -> Result<()> {
         for link in &mut self.links {
             if is_first {
                 link.send(bytes)?;
@@ -57,7 +57,7 @@ impl Star {
     }
 
     /// The sum over all ranks, for all.
-    pub fn sum(&mut self, is_first: bool, values: &mut [f32]) -> Result<()> {
+    pub(super) fn sum(&mut self, is_first: bool, values: &mut [f32]) -> Result<()> {
         let mut other = vec![0.0f32; values.len()];
         for link in &mut self.links {
             if is_first {

@@ -46,7 +46,7 @@ fn write_stable_diffusion(folder: &Path, data: &Path) {
         out.update(|w| {
             w.iter_mut()
                 .enumerate()
-                .for_each(|(i, w)| *w = 0.02 * ((i % 5) as f32 - 2.0))
+                .for_each(|(i, w)| *w = 0.02 * ((i % 5) as f32 - 2.0));
         });
     });
     write("text_encoder", &text_config("CLIPTextModel"), &|json, source| {
@@ -55,7 +55,7 @@ fn write_stable_diffusion(folder: &Path, data: &Path) {
     let mut vae = networks["vae"].clone();
     vae["scaling_factor"] = json!(0.5);
     write("vae", &vae, &|json, source| {
-        drop(Vae::new(json, "vae", source).unwrap())
+        drop(Vae::new(json, "vae", source).unwrap());
     });
     let tokenizer = folder.join("tokenizer");
     std::fs::create_dir_all(&tokenizer).unwrap();

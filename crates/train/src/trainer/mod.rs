@@ -106,7 +106,7 @@ impl<'a> Trainer<'a> {
         let mut saved = Instant::now();
         while let Some(progress) = self.next_step()? {
             self.train_step(progress)?;
-            if self.position.step.is_multiple_of(self.config.sample_every.max(1)) {
+            if self.config.sample_every > 0 && self.position.step.is_multiple_of(self.config.sample_every) {
                 self.draw_samples()?;
             }
             if saved.elapsed().as_secs() >= self.config.save_every_s {
@@ -117,7 +117,9 @@ impl<'a> Trainer<'a> {
         // No process goes while another may still read from its memory.
         self.group.sum(&mut [0.0])?;
         self.save()?;
-        self.draw_samples()?;
+        if self.config.sample_every > 0 {
+            self.draw_samples()?;
+        }
         for learner in &self.learners {
             if let Some(ema) = &learner.ema {
                 ema.copy_to_params();
@@ -169,7 +171,9 @@ impl<'a> Trainer<'a> {
         let batches = self.batches.count() * self.group.world();
         let mut numbers = [&[sum.loss], &sum.observed[..]].concat();
         self.group.sum(&mut numbers)?;
-        numbers.iter_mut().for_each(|number| *number /= batches as f32);
+        for number in &mut numbers {
+            *number /= batches as f32;
+        }
         let loss = numbers[0];
         let learner = &mut self.learners[turn.player];
         let (objective, player, players) = (self.objective.name(), learner.name, if several { 2 } else { 1 });
@@ -299,7 +303,7 @@ fn check_same_start(
     hash = format!("{config:?} {optimizers:?}")
         .bytes()
         .fold(hash, |h, byte| mix(h, u64::from(byte)));
-    for (_, param) in learners.iter().flat_map(|learner| learner.params()).chain(buffers) {
+    for (_, param) in learners.iter().flat_map(Learner::params).chain(buffers) {
         let bits = param
             .tensor()
             .data()

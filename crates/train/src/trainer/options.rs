@@ -56,6 +56,7 @@ pub(crate) struct LoopConfig {
     pub(crate) recompute: bool,
     pub(crate) ema_decay: f32,
     pub(crate) log_every: u64,
+    /// Steps between two grids of samples, of which the last step draws one too; 0: none are drawn.
     pub(crate) sample_every: u64,
     pub(crate) save_every_s: u64,
 }

@@ -13,10 +13,10 @@ const VOCABULARY: usize = 521;
 /// The section `networks`.
 pub fn configs() -> Value {
     json!({
-        "vae": { "down_block_types": vec!["DownEncoderBlock2D"; 5], "up_block_types": vec!["UpDecoderBlock2D"; 5],
-            "block_out_channels": [8, 8, 8, 8, 16], "layers_per_block": 1, "latent_channels": 4, "norm_num_groups": 4,
+        "vae": { "down_block_types": vec!["DownEncoderBlock2D"; 6], "up_block_types": vec!["UpDecoderBlock2D"; 6],
+            "block_out_channels": [8, 8, 8, 8, 8, 16], "layers_per_block": 1, "latent_channels": 4, "norm_num_groups": 4,
             "sample_size": 128, "mid_block_add_attention": false, "use_quant_conv": false, "use_post_quant_conv": false },
-        "unet": { "in_channels": 4, "out_channels": 4, "sample_size": 8,
+        "unet": { "in_channels": 4, "out_channels": 4, "sample_size": 4,
             "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
             "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"], "block_out_channels": [8, 16],
             "layers_per_block": 1, "norm_num_groups": 4, "cross_attention_dim": 16, "attention_head_dim": 2,
