@@ -96,7 +96,7 @@ class Torch:
             heads, length, dim = sizes
             x = random(1, heads, length, dim)
             return self.inference(lambda: functional.scaled_dot_product_attention(x, x, x))
-        return self.training(*sizes)
+        return self.training(*sizes, autocast=op["dtype"] == "bf16")
 
     def inference(self, work):
         def measure():
@@ -105,7 +105,7 @@ class Torch:
 
         return measure
 
-    def training(self, batch):
+    def training(self, batch, autocast):
         torch = self.torch
         channels = [(64, 64), (64, 128), (128, 128), (128, 256), (256, 256)]
         last = torch.channels_last
@@ -115,12 +115,14 @@ class Torch:
         x = torch.randn(batch, 64, 32, 32).to(memory_format=last)
 
         def step():
-            h = x
-            for weight in weights:
-                h = torch.nn.functional.conv2d(h, weight, padding=1)
-            tokens = h.flatten(2).transpose(1, 2).reshape(batch, 1024, 4, 64).transpose(1, 2)
-            attended = torch.nn.functional.scaled_dot_product_attention(tokens, tokens, tokens)
-            torch.autograd.grad((tokens + attended).square().mean(), weights)
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+                h = x
+                for weight in weights:
+                    h = torch.nn.functional.conv2d(h, weight, padding=1)
+                tokens = h.flatten(2).transpose(1, 2).reshape(batch, 1024, 4, 64).transpose(1, 2)
+                attended = torch.nn.functional.scaled_dot_product_attention(tokens, tokens, tokens)
+                loss = (tokens + attended).float().square().mean()
+            torch.autograd.grad(loss, weights)
 
         return lambda: median_seconds(step)
 

@@ -152,6 +152,37 @@ fn check(root: &Path) -> Result<()> {
             "-D",
             "warnings",
         ],
+    )?;
+    // What is shipped does not panic on a value that is not there; tests and examples may.
+    cargo(
+        root,
+        &[
+            "clippy",
+            "--release",
+            "--workspace",
+            "--",
+            "-D",
+            "warnings",
+            "-D",
+            "clippy::unwrap_used",
+            "-D",
+            "clippy::expect_used",
+        ],
+    )?;
+    // The binary without GPU code; all below it are the same crates.
+    cargo(
+        root,
+        &[
+            "clippy",
+            "--release",
+            "-p",
+            "prima-cli",
+            "--bins",
+            "--no-default-features",
+            "--",
+            "-D",
+            "warnings",
+        ],
     )
 }
 

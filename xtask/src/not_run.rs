@@ -7,7 +7,7 @@ use std::process::Command;
 /// Prints each ignored test of the workspace with its reason, after what else was `missing`.
 pub fn report(root: &Path, missing: &[String]) -> Result<()> {
     let mut found = Vec::new();
-    for folder in ["crates", "xtask"] {
+    for folder in ["crates", "bench", "xtask"] {
         walk(&root.join(folder), &mut found)?;
     }
     println!("\nNot run here:");
@@ -27,7 +27,7 @@ pub fn report(root: &Path, missing: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Without a C++ compiler the CUDA kernels are not emulated (crates/tensor/tests/common/emulator.rs).
+/// Without a C++ compiler the CUDA kernels are not emulated (crates/emulator).
 pub fn no_cpp_compiler() -> Option<String> {
     let name = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
     let there = Command::new(&name).arg("--version").output();

@@ -7,17 +7,9 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-/// Typists at human speed against the live protocol; `args` go to the example `bench_studio`.
+/// Typists at human speed against the live protocol; `args` go to the program `studio` of bench/.
 pub fn bench_studio(root: &Path, args: &[String]) -> Result<()> {
-    let mut line = vec![
-        "run",
-        "--release",
-        "-p",
-        "prima-server",
-        "--example",
-        "bench_studio",
-        "--",
-    ];
+    let mut line = vec!["run", "--release", "-p", "prima-bench", "--bin", "studio", "--"];
     line.extend(args.iter().map(String::as_str));
     cargo(root, &line)
 }
@@ -31,8 +23,8 @@ pub fn soak(root: &Path, minutes: f64) -> Result<()> {
             "run",
             "--release",
             "-p",
-            "prima-server",
-            "--example",
+            "prima-bench",
+            "--bin",
             "soak",
             "--",
             "--minutes",

@@ -50,7 +50,7 @@ pub fn info(path: &Path) -> Result<ModelInfo, Error> {
     if let ModelSource::SingleFile(path) = &source {
         let file = TensorFile::open(path)?;
         let kind = what_is_it(&file);
-        if !matches!(kind, FileKind::Sdxl | FileKind::SdxlLcm) {
+        if !kind.is_model() {
             return Ok(weights_file(file, kind));
         }
     }
@@ -153,11 +153,11 @@ fn component_folder(path: &Path) -> Result<ModelInfo, Error> {
 /// A safetensors file that is not a whole model.
 fn weights_file(file: TensorFile, kind: FileKind) -> ModelInfo {
     let preset = match kind {
+        FileKind::StableDiffusion1 => "stable-diffusion-1",
+        FileKind::StableDiffusion2 => "stable-diffusion-2",
         FileKind::Sdxl => "sdxl",
-        FileKind::SdxlLcm => "lcm-sdxl",
         FileKind::Refiner => "sdxl-refiner",
         FileKind::Inpaint => "inpaint",
-        FileKind::StableDiffusion1Or2 => "stable-diffusion-1-or-2",
         FileKind::DiffusersUnet => "unet",
         FileKind::Lora => "lora",
         FileKind::Unknown => "unknown",
@@ -171,10 +171,11 @@ fn weights_file(file: TensorFile, kind: FileKind) -> ModelInfo {
 fn preset(unet: &Value, scheduler: &Value) -> &'static str {
     let class = scheduler["_class_name"].as_str().unwrap_or_default();
     let trailing = scheduler["timestep_spacing"] == "trailing";
+    let is_sdxl = unet["addition_embed_type"] == "text_time";
     if unet["in_channels"] == 9 {
         "inpaint"
     } else if unet["time_cond_proj_dim"].is_number() {
-        "lcm-sdxl"
+        if is_sdxl { "lcm-sdxl" } else { "lcm-sd" }
     } else if class == "LCMScheduler" {
         "lcm"
     } else if class == "TCDScheduler" {
@@ -182,10 +183,12 @@ fn preset(unet: &Value, scheduler: &Value) -> &'static str {
     } else if class == "EulerAncestralDiscreteScheduler" && trailing {
         "sdxl-turbo"
     } else if class == "EulerDiscreteScheduler" && trailing {
-        "few-step"
-    } else if unet["addition_embed_type"] == "text_time" {
+        if is_sdxl { "few-step" } else { "sd-turbo" }
+    } else if is_sdxl {
         "sdxl"
+    } else if unet["cross_attention_dim"] == 1024 {
+        "stable-diffusion-2"
     } else {
-        "stable-diffusion-1-or-2"
+        "stable-diffusion-1"
     }
 }

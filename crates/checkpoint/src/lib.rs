@@ -11,7 +11,6 @@ mod info;
 mod model_source;
 mod random_init;
 mod reader;
-mod single_config;
 mod single_file;
 mod source;
 mod tensor_file;

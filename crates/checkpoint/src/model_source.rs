@@ -1,7 +1,7 @@
 //! The three shapes in which a model comes (a diffusers folder, the same folder embedded in the
 //! binary, one file in the original layout) behind one set of questions.
 
-use crate::single_file::SingleFile;
+use crate::single_file::{FileKind, SingleFile, what_is_it};
 use crate::tensor_file::TensorFile;
 use crate::{Error, Reader, hub};
 use serde_json::Value;
@@ -17,8 +17,9 @@ pub enum ModelSource {
     Folder(PathBuf),
     /// A diffusers folder in the binary; made by [`ModelSource::embedded`].
     Embedded(EmbeddedModel),
-    /// One safetensors file in the original SDXL layout. The configs follow from its tensors; a
-    /// folder beside it, `<stem>.config/` or `config/`, overrides them and can hold tokenizers.
+    /// One safetensors file in the original layout of Stable Diffusion 1.x, 2.x or SDXL. The configs
+    /// follow from its tensors; a folder beside it, `<stem>.config/` or `config/`, overrides them and
+    /// can hold tokenizers.
     SingleFile(PathBuf),
 }
 
@@ -171,23 +172,46 @@ fn join(component: &str, file: &str) -> String {
     }
 }
 
-/// Models whose tokenizers are those of every SDXL file.
-const TOKENIZER_MODELS: [&str; 2] = ["stabilityai/stable-diffusion-xl-base-1.0", "stabilityai/sdxl-turbo"];
+/// Models in whose folders the tokenizers of a single file of this kind lie, if the hub cache has one of them: a single
+/// file holds none, and a family shares its own.
+fn tokenizer_models(kind: FileKind) -> &'static [&'static str] {
+    match kind {
+        FileKind::Sdxl => &["stabilityai/stable-diffusion-xl-base-1.0", "stabilityai/sdxl-turbo"],
+        // The first tokenizer of SDXL is that of Stable Diffusion 1.
+        FileKind::StableDiffusion1 => &[
+            "stable-diffusion-v1-5/stable-diffusion-v1-5",
+            "SimianLuo/LCM_Dreamshaper_v7",
+            "stabilityai/stable-diffusion-xl-base-1.0",
+            "stabilityai/sdxl-turbo",
+        ],
+        FileKind::StableDiffusion2 => &[
+            "stabilityai/stable-diffusion-2-1",
+            "stabilityai/stable-diffusion-2-1-base",
+            "stabilityai/sd-turbo",
+        ],
+        _ => &[],
+    }
+}
 
-/// A file of the folder that accompanies a single-file model, or, for a tokenizer (all SDXL models
-/// share two, and a single file holds none), of an SDXL model in the hub cache.
+/// A file of the folder that accompanies a single-file model, or a tokenizer of its family in the hub cache.
 fn beside(file: &Path, path: &str) -> Option<PathBuf> {
     let stem = file.file_stem()?.to_string_lossy();
     let folders = [
         file.with_file_name(format!("{stem}.config")),
         file.with_file_name("config"),
     ];
-    let cached = TOKENIZER_MODELS
-        .iter()
-        .filter(|_| path.starts_with("tokenizer"))
-        .filter_map(|name| hub::find(name));
-    let mut candidates = folders.into_iter().chain(cached).map(|folder| folder.join(path));
-    candidates.find(|candidate| candidate.is_file())
+    let mut candidates = folders.into_iter().map(|folder| folder.join(path));
+    if let Some(found) = candidates.find(|candidate| candidate.is_file()) {
+        return Some(found);
+    }
+    if !path.starts_with("tokenizer") {
+        return None;
+    }
+    let kind = what_is_it(&TensorFile::open(file).ok()?);
+    let models = tokenizer_models(kind).iter().filter_map(|name| hub::find(name));
+    models
+        .map(|folder| folder.join(path))
+        .find(|candidate| candidate.is_file())
 }
 
 fn unsupported_file(path: &Path) -> Error {

@@ -4,6 +4,7 @@ use prima_checkpoint::{
     Error, FileKind, Init, ModelSource, ParamSource, Reader, TensorFile, export, info, what_is_it, write_safetensors,
 };
 use prima_tensor::{DType, Param, Tensor};
+use safetensors::{Dtype, tensor::TensorView};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
@@ -203,14 +204,6 @@ fn files_are_told_apart_by_their_tensors() {
     let cases: [(FileKind, Keys); 8] = [
         (FileKind::Sdxl, &[unet, big_g]),
         (
-            FileKind::SdxlLcm,
-            &[
-                unet,
-                big_g,
-                ("model.diffusion_model.time_embedding.cond_proj.weight", &[8, 16]),
-            ],
-        ),
-        (
             FileKind::Refiner,
             &[
                 unet,
@@ -225,8 +218,12 @@ fn files_are_told_apart_by_their_tensors() {
             &[("model.diffusion_model.input_blocks.0.0.weight", &[8, 9, 3, 3]), big_g],
         ),
         (
-            FileKind::StableDiffusion1Or2,
+            FileKind::StableDiffusion1,
             &[unet, ("cond_stage_model.transformer.text_model.x", &[1])],
+        ),
+        (
+            FileKind::StableDiffusion2,
+            &[unet, ("cond_stage_model.model.ln_final.weight", &[1])],
         ),
         (
             FileKind::DiffusersUnet,
@@ -246,7 +243,7 @@ fn files_are_told_apart_by_their_tensors() {
         assert_eq!(what_is_it(&TensorFile::open(&path).unwrap()), kind);
         let opened = ModelSource::open(&path).unwrap().component_reader("unet");
         match kind {
-            FileKind::Sdxl | FileKind::SdxlLcm => assert!(opened.is_ok()),
+            FileKind::Sdxl | FileKind::StableDiffusion1 | FileKind::StableDiffusion2 => assert!(opened.is_ok()),
             _ => assert!(matches!(opened, Err(Error::Unsupported { .. })), "{kind:?}"),
         }
     }
@@ -272,8 +269,12 @@ const UNET: Keys = &[
     ("middle_block.1.proj_in.weight", &[64, 64]),
     ("middle_block.2.out_layers.3.weight", &[64, 64, 3, 3]),
     ("output_blocks.0.0.in_layers.0.weight", &[128]),
+    ("output_blocks.0.1.transformer_blocks.0.attn2.to_k.weight", &[64, 192]),
+    ("output_blocks.0.1.transformer_blocks.1.attn2.to_k.weight", &[64, 192]),
     ("output_blocks.1.0.in_layers.0.weight", &[96]),
     ("output_blocks.1.1.norm.weight", &[64]),
+    ("output_blocks.1.1.transformer_blocks.0.attn2.to_k.weight", &[64, 192]),
+    ("output_blocks.1.1.transformer_blocks.1.attn2.to_k.weight", &[64, 192]),
     ("output_blocks.1.2.conv.weight", &[64, 64, 3, 3]),
     ("output_blocks.2.0.in_layers.0.weight", &[96]),
     ("output_blocks.3.0.in_layers.0.weight", &[64]),
@@ -373,7 +374,11 @@ fn a_single_files_keys_become_those_of_diffusers() {
             "mid_block.resnets.1.conv2.weight",
             "up_blocks.0.resnets.0.norm1.weight",
             "up_blocks.0.resnets.1.norm1.weight",
+            "up_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight",
+            "up_blocks.0.attentions.0.transformer_blocks.1.attn2.to_k.weight",
             "up_blocks.0.attentions.1.norm.weight",
+            "up_blocks.0.attentions.1.transformer_blocks.0.attn2.to_k.weight",
+            "up_blocks.0.attentions.1.transformer_blocks.1.attn2.to_k.weight",
             "up_blocks.0.upsamplers.0.conv.weight",
             "up_blocks.1.resnets.0.norm1.weight",
             "up_blocks.1.resnets.1.norm1.weight",
@@ -483,7 +488,7 @@ fn configs_follow_from_the_shapes_of_a_single_file() {
             "block_out_channels": [32, 64], "layers_per_block": 1,
             "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
             "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"], "mid_block_type": "UNetMidBlock2DCrossAttn",
-            "transformer_layers_per_block": [1, 2], "attention_head_dim": [1, 1], "cross_attention_dim": 192,
+            "transformer_layers_per_block": [1, 2], "reverse_transformer_layers_per_block": null, "attention_head_dim": [1, 1], "cross_attention_dim": 192,
             "projection_class_embeddings_input_dim": 1664, "time_cond_proj_dim": null, "use_linear_projection": true,
         }),
     );
@@ -540,6 +545,71 @@ fn markers_in_a_single_file_change_its_scheduler() {
         .json("scheduler", "scheduler_config.json")
         .unwrap_err();
     assert!(matches!(edm, Error::Unsupported { .. }), "{edm}");
+}
+
+#[test]
+fn stable_diffusion_2_predicts_v_unless_a_file_says_otherwise() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("sd2.safetensors");
+    let tensors = [
+        "model.diffusion_model.middle_block.0.in_layers.0.weight",
+        "cond_stage_model.model.ln_final.weight",
+    ];
+    let told = |metadata: &[(&str, &str)]| {
+        let data = 1.0_f32.to_le_bytes();
+        let view = || TensorView::new(Dtype::F32, vec![1], &data).unwrap();
+        let metadata = metadata.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect();
+        safetensors::serialize_to_file(tensors.map(|key| (key, view())), Some(metadata), &path).unwrap();
+        let source = ModelSource::open(&path).unwrap();
+        let config = source.json("scheduler", "scheduler_config.json").unwrap();
+        config["prediction_type"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(told(&[]), "v_prediction");
+    assert_eq!(told(&[("modelspec.prediction_type", "epsilon")]), "epsilon");
+    assert_eq!(
+        told(&[("modelspec.architecture", "stable-diffusion-v2-512")]),
+        "epsilon"
+    );
+    assert_eq!(
+        told(&[("modelspec.architecture", "stable-diffusion-v2-768-v")]),
+        "v_prediction"
+    );
+}
+
+#[test]
+fn a_text_encoder_of_an_old_merge_may_lack_its_prefix() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("sd1.safetensors");
+    let clip = CLIP_L.iter().map(|(key, shape)| {
+        let bare = key.trim_start_matches("text_model.");
+        (format!("cond_stage_model.transformer.{bare}"), *shape)
+    });
+    let unet = ("model.diffusion_model.out.0.weight".to_owned(), &[32][..]);
+    let params: Vec<_> = clip.chain([unet]).map(|(key, shape)| param(&key, shape)).collect();
+    write_safetensors(&path, &params, DType::F32).unwrap();
+    let source = ModelSource::open(&path).unwrap();
+    let config = source.json("text_encoder", "config.json").unwrap();
+    assert_eq!(
+        (&config["hidden_size"], &config["num_hidden_layers"]),
+        (&json!(64), &json!(1))
+    );
+    let mut reader = source.component_reader("text_encoder").unwrap();
+    for (key, shape) in CLIP_L.iter().filter(|(key, _)| !key.contains("position_ids")) {
+        reader.param(key, shape, Init::Zeros).unwrap();
+    }
+    reader.finish().unwrap();
+}
+
+#[test]
+fn what_a_text_encoder_has_beyond_its_family_is_not_missed() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = "conditioner.embedders.0.transformer.text_projection.weight";
+    let source = single_file(&dir.path().join("sdxl.safetensors"), &[(key, &[64, 64])]);
+    let mut reader = source.component_reader("text_encoder").unwrap();
+    for (key, shape) in CLIP_L.iter().filter(|(key, _)| !key.contains("position_ids")) {
+        reader.param(key, shape, Init::Zeros).unwrap();
+    }
+    reader.finish().unwrap();
 }
 
 #[test]

@@ -2,7 +2,11 @@
 
 use crate::Usage;
 use anyhow::Result;
-use prima_tensor::{DType, Device, DeviceChoice, DeviceError};
+#[cfg(feature = "cuda")]
+use prima_cuda::open;
+#[cfg(not(feature = "cuda"))]
+use prima_tensor::Device;
+use prima_tensor::{DType, DeviceChoice, DeviceError};
 use prima_train::Launch;
 
 #[derive(clap::Args)]
@@ -39,7 +43,7 @@ impl Args {
             let message = "--tf32 is for --dtype f32 on a GPU: leave it away, or use --device cuda --dtype f32";
             return Err(Usage(message.to_owned()).into());
         }
-        let (device, why_not) = Device::open_with(choice, self.dtype, self.tf32)?;
+        let (device, why_not) = open(choice, self.dtype, self.tf32)?;
         if let Some(why_not) = why_not {
             eprintln!("computing on the CPU: {why_not}");
         }
@@ -73,10 +77,33 @@ impl Args {
     }
 }
 
+/// The CPU, unless a GPU is asked for.
+#[cfg(not(feature = "cuda"))]
+fn open(choice: DeviceChoice, _: DType, _: bool) -> Result<(Device, Option<DeviceError>), DeviceError> {
+    match choice {
+        DeviceChoice::Cpu => Ok((Device::cpu(), None)),
+        DeviceChoice::Auto => Ok((Device::cpu(), Some(DeviceError::WithoutCuda))),
+        DeviceChoice::Cuda(_) => Err(DeviceError::WithoutCuda),
+    }
+}
+
 fn dtype(name: &str) -> Result<DType, String> {
     match name {
         "f32" => Ok(DType::F32),
         "bf16" => Ok(DType::BF16),
         _ => Err("use f32 or bf16".to_owned()),
+    }
+}
+
+#[cfg(all(test, not(feature = "cuda")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_cuda_a_gpu_is_refused_and_auto_says_why_it_is_the_cpu() {
+        let refused = open(DeviceChoice::Cuda(0), DType::F32, false).err().unwrap();
+        assert!(refused.to_string().starts_with("this binary was built without CUDA"));
+        let (device, why_not) = open(DeviceChoice::Auto, DType::F32, false).unwrap();
+        assert!(!device.is_gpu() && matches!(why_not, Some(DeviceError::WithoutCuda)));
     }
 }

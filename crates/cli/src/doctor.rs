@@ -1,9 +1,27 @@
 //! `prima doctor`: what this machine has, and what of it prima can use.
 
+#[cfg(feature = "cuda")]
+mod cuda;
+
+/// Of a binary without CUDA.
+#[cfg(not(feature = "cuda"))]
+mod cuda {
+    use prima_tensor::DeviceError;
+    use serde_json::{Value, json};
+
+    pub fn json() -> Value {
+        let problem = DeviceError::WithoutCuda.to_string();
+        json!({"usable": false, "problem": problem, "driver_cuda": null, "libraries": [], "gpus": []})
+    }
+
+    pub fn print() {
+        println!("  {}", DeviceError::WithoutCuda);
+    }
+}
+
 use anyhow::Result;
-use prima_tensor::cuda::{Report, report};
 use prima_tensor::{cpu_features, kernel_name};
-use serde_json::{Value, json};
+use serde_json::json;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -13,82 +31,26 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    let report = report();
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&json(&report))?);
-    } else {
-        print(&report);
+        let report = json!({
+            "prima": env!("CARGO_PKG_VERSION"),
+            "cpu": {
+                "architecture": std::env::consts::ARCH,
+                "features": cpu_features(),
+                "kernel": kernel_name(),
+                "threads": rayon::current_num_threads(),
+            },
+            "cuda": cuda::json(),
+        });
+        println!("{}", serde_json::to_string_pretty(&report)?);
+        return Ok(());
     }
-    Ok(())
-}
-
-/// What a GPU is said to be worth before one has run prima.
-const UNTRIED: &str = "prima's GPU code compiles and is tested by emulation; it has never run on a GPU";
-
-fn json(report: &Report) -> Value {
-    let libraries = report.libraries.iter().map(|library| {
-        json!({
-            "name": library.name,
-            "found": library.origin.is_some(),
-            "origin": library.origin,
-            "version": library.version,
-        })
-    });
-    let gpus = report.gpus.iter().map(|gpu| {
-        json!({
-            "device": format!("cuda:{}", gpu.index),
-            "name": gpu.name,
-            "compute_capability": gpu.compute_capability,
-            "memory_total_bytes": gpu.memory_total_bytes,
-            "memory_free_bytes": gpu.memory_free_bytes,
-        })
-    });
-    json!({
-        "prima": env!("CARGO_PKG_VERSION"),
-        "cpu": {
-            "architecture": std::env::consts::ARCH,
-            "features": cpu_features(),
-            "kernel": kernel_name(),
-            "threads": rayon::current_num_threads(),
-        },
-        "cuda": {
-            "usable": report.problem.is_none(),
-            "problem": report.problem.as_ref().map(ToString::to_string),
-            "driver_cuda": report.driver_cuda,
-            "libraries": libraries.collect::<Vec<_>>(),
-            "gpus": gpus.collect::<Vec<_>>(),
-            "note": UNTRIED,
-        },
-    })
-}
-
-fn print(report: &Report) {
     println!("prima {}", env!("CARGO_PKG_VERSION"));
     println!("\nCPU ({})", std::env::consts::ARCH);
     println!("  features   {}", cpu_features().join(", "));
     println!("  kernel     {}", kernel_name());
     println!("  threads    {}", rayon::current_num_threads());
     println!("\nCUDA");
-    for library in &report.libraries {
-        let origin = library.origin.as_deref().unwrap_or("not found");
-        let version = library.version.as_deref().unwrap_or("");
-        println!("  {:<18} {version:<10} {origin}", library.name);
-    }
-    if let Some(version) = &report.driver_cuda {
-        println!("  the driver supports CUDA {version}");
-    }
-    for gpu in &report.gpus {
-        println!(
-            "  cuda:{}  {}, compute capability {}, {} of {} MiB free",
-            gpu.index,
-            gpu.name,
-            gpu.compute_capability,
-            gpu.memory_free_bytes >> 20,
-            gpu.memory_total_bytes >> 20
-        );
-    }
-    match &report.problem {
-        Some(problem) => println!("  --device cuda cannot be used: {problem}"),
-        None => println!("  --device cuda can be tried; {UNTRIED}"),
-    }
+    cuda::print();
+    Ok(())
 }

@@ -1,5 +1,6 @@
 //! `prima`: paints a picture from words in one to four network steps.
 
+mod bar;
 mod data;
 mod device;
 mod doctor;
@@ -8,6 +9,7 @@ mod eval;
 mod models;
 mod output;
 mod paint;
+mod report;
 mod serve;
 mod source;
 mod train;

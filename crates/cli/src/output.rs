@@ -1,12 +1,28 @@
 //! Where pictures go. Files appear whole or not at all.
 
+use crate::Usage;
 use anyhow::{Context, Result};
 use prima_checkpoint::export::write_bytes;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Fails early, before any painting, if `path` cannot be written.
-pub fn check_writable(path: &Path) -> Result<()> {
+/// The PNG files for `count` pictures, by default named after the seed; an error, before any painting, if one cannot be
+/// written.
+pub fn files(path: Option<PathBuf>, seed: u64, count: usize) -> Result<Vec<PathBuf>> {
+    let path = path.unwrap_or_else(|| format!("prima-{seed}.png").into());
+    if !path.extension().is_some_and(|e| e.eq_ignore_ascii_case("png")) {
+        return Err(Usage(format!(
+            "{} does not end in .png, the only format that prima writes",
+            path.display()
+        ))
+        .into());
+    }
+    let files = numbered(&path, count);
+    files.iter().try_for_each(|file| check_writable(file))?;
+    Ok(files)
+}
+
+fn check_writable(path: &Path) -> Result<()> {
     if path.is_dir() {
         anyhow::bail!(
             "cannot write {}: it is a folder; give a file name with -o",
@@ -30,7 +46,7 @@ fn explain(path: &Path) -> String {
 }
 
 /// `out.png` for one picture, `out-1.png`, `out-2.png`, ... for several.
-pub fn numbered(path: &Path, count: usize) -> Vec<PathBuf> {
+fn numbered(path: &Path, count: usize) -> Vec<PathBuf> {
     if count == 1 {
         return vec![path.to_path_buf()];
     }

@@ -1,18 +1,17 @@
 //! `prima paint`: a prompt to PNG files.
 
-use crate::{Usage, device, output, source};
+use crate::bar::Bar;
+use crate::report::{self, Times};
+use crate::{device, output, source};
 use anyhow::{Context, Result};
-use indicatif::{ProgressBar, ProgressStyle};
 use prima_picture::encode_png;
 use prima_pipeline::{
-    InitImage, LoadOptions, Picture, Pipeline, Progress, Request, Response, Rng, ScheduleOptions, SchedulerKind,
-    TimestepSpacing,
+    LoadOptions, Picture, Pipeline, Request, RequestBuilder, Rng, ScheduleOptions, SchedulerKind, TimestepSpacing,
+    parse_size,
 };
-use serde_json::{Value, json};
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -30,6 +29,9 @@ pub struct Args {
     /// How strongly the prompt is followed; above 1 each step costs two network evaluations [default: the model's]
     #[arg(long, value_name = "G")]
     guidance_scale: Option<f64>,
+    /// Share of guidance's extra contrast that is taken back, 0 to 1 [default: 0]
+    #[arg(long, value_name = "X")]
+    guidance_rescale: Option<f64>,
     /// What the picture should not be (needs a guidance scale above 1)
     #[arg(long, value_name = "TEXT")]
     negative_prompt: Option<String>,
@@ -60,9 +62,18 @@ pub struct Args {
     /// Share of fresh noise of DDIM and TCD, 0 to 1
     #[arg(long, value_name = "X")]
     eta: Option<f64>,
-    /// Layers of the text encoders to leave out at the end, beyond the last
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    clip_skip: usize,
+    /// Layers of the text encoders to leave out at the end, beyond the last [default: 0]
+    #[arg(long, value_name = "N")]
+    clip_skip: Option<usize>,
+    /// SDXL's size conditioning: the picture is as if cut from an original of this size [default: the picture's]
+    #[arg(long, value_name = "WxH", value_parser = size)]
+    original_size: Option<[usize; 2]>,
+    /// The same: where the cut begins, in pixels [default: 0,0]
+    #[arg(long, value_name = "TOP,LEFT", value_parser = corner)]
+    crops_coords_top_left: Option<[usize; 2]>,
+    /// The same: the size that the network is told it paints [default: the picture's]
+    #[arg(long, value_name = "WxH", value_parser = size)]
+    target_size: Option<[usize; 2]>,
     /// A picture to start from (PNG, JPEG or WebP)
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
@@ -85,10 +96,21 @@ fn parse<T: std::str::FromStr>(name: &str) -> Result<T, T::Err> {
     name.parse()
 }
 
+/// Height and width, as diffusers orders them.
+fn size(text: &str) -> Result<[usize; 2], prima_pipeline::Error> {
+    parse_size("size", text).map(|(width, height)| [height, width])
+}
+
+fn corner(text: &str) -> Result<[usize; 2], &'static str> {
+    let sides = text.split_once(',');
+    let sides = sides.and_then(|(top, left)| Some([top.trim().parse().ok()?, left.trim().parse().ok()?]));
+    sides.ok_or("use top and left in pixels such as 0,256")
+}
+
 pub fn run(args: &Args) -> Result<()> {
     let start = Instant::now();
     let request = request(args)?;
-    let files = output_files(args, &request)?;
+    let files = output::files(args.output.clone(), request.seed, request.num_images)?;
     let bar = Bar::new();
     bar.say("loading");
     args.device.choose()?;
@@ -115,30 +137,30 @@ pub fn run(args: &Args) -> Result<()> {
         total: start.elapsed(),
         warm: None,
     };
-    times.warm = warm(&pipeline, &request, args.repeat)?;
-    report(args, &response, &files, pipeline.name(), &times)
+    if args.repeat > 0 {
+        times.warm = Some(pipeline.measure(&request, args.repeat)?);
+    }
+    if args.json {
+        let json = report::json(&response, &files, pipeline.name(), &times);
+        println!("{}", serde_json::to_string_pretty(&json)?);
+    } else {
+        report::print(&response, &files, &times);
+    }
+    Ok(())
 }
 
 fn request(args: &Args) -> Result<Request> {
-    let init_image = match &args.image {
-        Some(path) => Some(InitImage {
-            picture: init_picture(path)?,
-            strength: args.strength,
-        }),
-        None => None,
-    };
-    if args.num_images == 0 {
-        return Err(Usage("num_images 0 is not possible: use 1 or more".to_owned()).into());
-    }
-    let request = Request {
-        prompt: args.prompt.clone(),
+    let image = args.image.as_deref().map(init_picture).transpose()?;
+    let asked = RequestBuilder {
+        prompt: Some(args.prompt.clone()),
         negative_prompt: args.negative_prompt.clone(),
         guidance_scale: args.guidance_scale,
-        seed: args.seed.unwrap_or_else(random_seed),
+        guidance_rescale: args.guidance_rescale,
+        seed: args.seed,
         rng: args.rng,
         width: args.width,
         height: args.height,
-        num_images: args.num_images,
+        num_images: Some(args.num_images),
         schedule: ScheduleOptions {
             num_inference_steps: args.steps,
             scheduler: args.scheduler,
@@ -148,206 +170,17 @@ fn request(args: &Args) -> Result<Request> {
             ..ScheduleOptions::default()
         },
         clip_skip: args.clip_skip,
-        init_image,
-        ..Request::default()
+        original_size: args.original_size,
+        crops_coords_top_left: args.crops_coords_top_left,
+        target_size: args.target_size,
+        image,
+        strength: args.strength,
+        ..RequestBuilder::default()
     };
-    request.validate()?;
-    Ok(request)
+    Ok(asked.build()?)
 }
 
 fn init_picture(path: &Path) -> Result<Picture> {
     let bytes = std::fs::read(path).with_context(|| format!("cannot read the picture {}", path.display()))?;
     Ok(Picture::decode(&bytes, &path.display().to_string())?)
-}
-
-/// 32 bits: short to type, and all that torch's CPU generator reads.
-fn random_seed() -> u64 {
-    RandomState::new().build_hasher().finish() & u64::from(u32::MAX)
-}
-
-/// Where the pictures go; an error if one cannot be written.
-fn output_files(args: &Args, request: &Request) -> Result<Vec<PathBuf>> {
-    let path = args
-        .output
-        .clone()
-        .unwrap_or_else(|| format!("prima-{}.png", request.seed).into());
-    if !path.extension().is_some_and(|e| e.eq_ignore_ascii_case("png")) {
-        return Err(Usage(format!(
-            "{} does not end in .png, the only format that prima writes",
-            path.display()
-        ))
-        .into());
-    }
-    let files = output::numbered(&path, args.num_images);
-    files.iter().try_for_each(|file| output::check_writable(file))?;
-    Ok(files)
-}
-
-/// What the pipeline cannot see of the time that passed.
-struct Times {
-    load: Duration,
-    encode: Duration,
-    total: Duration,
-    warm: Option<Warm>,
-}
-
-/// Medians over several paintings by a model that has painted before; PNG encoding included in the total.
-struct Warm {
-    pictures: usize,
-    text: Duration,
-    steps: Duration,
-    decode: Duration,
-    encode: Duration,
-    total: Duration,
-}
-
-fn warm(pipeline: &Pipeline, request: &Request, repeat: usize) -> Result<Option<Warm>> {
-    let mut rows: [Vec<Duration>; 5] = Default::default();
-    for _ in 0..repeat {
-        pipeline.parts().text_encoders.forget_prompts();
-        let start = Instant::now();
-        let response = pipeline.paint(request, &mut |_| ControlFlow::Continue(()))?;
-        let encode = Instant::now();
-        for (index, picture) in response.pictures.iter().enumerate() {
-            encode_png(picture, &response.parameters(request, pipeline.name(), index))?;
-        }
-        let t = &response.timings;
-        let row = [
-            t.text,
-            t.steps.iter().sum(),
-            t.decode,
-            encode.elapsed(),
-            start.elapsed(),
-        ];
-        rows.iter_mut().zip(row).for_each(|(column, time)| column.push(time));
-    }
-    let [text, steps, decode, encode, total] = rows.map(|mut column| {
-        column.sort_unstable();
-        column.get(column.len() / 2).copied().unwrap_or_default()
-    });
-    Ok((repeat > 0).then_some(Warm {
-        pictures: repeat,
-        text,
-        steps,
-        decode,
-        encode,
-        total,
-    }))
-}
-
-fn report(args: &Args, response: &Response, files: &[PathBuf], model: &str, times: &Times) -> Result<()> {
-    if args.json {
-        println!(
-            "{}",
-            serde_json::to_string_pretty(&json(response, files, model, times))?
-        );
-        return Ok(());
-    }
-    for warning in &response.warnings {
-        eprintln!("warning: {warning}");
-    }
-    let steps = response.timesteps.len();
-    let plural = if steps == 1 { "" } else { "s" };
-    eprintln!(
-        "seed {}, {steps} step{plural}, {:.2} s",
-        response.seed,
-        times.total.as_secs_f64()
-    );
-    if let Some(warm) = &times.warm {
-        let ms = |d: Duration| d.as_secs_f64() * 1e3;
-        eprintln!(
-            "warm, median of {}: {:.1} ms (text {:.1}, steps {:.1}, decode {:.1}, encode {:.1})",
-            warm.pictures,
-            ms(warm.total),
-            ms(warm.text),
-            ms(warm.steps),
-            ms(warm.decode),
-            ms(warm.encode)
-        );
-    }
-    for file in files {
-        println!("{}", file.display());
-    }
-    Ok(())
-}
-
-fn json(response: &Response, files: &[PathBuf], model: &str, times: &Times) -> Value {
-    let ms = |d: &Duration| (d.as_secs_f64() * 1e6).round() / 1e3;
-    let t = &response.timings;
-    let steps: Vec<f64> = t.steps.iter().map(ms).collect();
-    let files: Vec<String> = files.iter().map(|f| f.display().to_string()).collect();
-    let size = response
-        .pictures
-        .first()
-        .map(|p| (p.width, p.height))
-        .unwrap_or_default();
-    json!({
-        "file": files.first(),
-        "files": files,
-        "model": model,
-        "seed": response.seed,
-        "width": size.0,
-        "height": size.1,
-        "num_inference_steps": response.num_inference_steps,
-        "guidance_scale": response.guidance_scale,
-        "scheduler": response.scheduler.class_name(),
-        "timestep_spacing": response.timestep_spacing,
-        "strength": response.strength,
-        "timesteps": response.timesteps,
-        "sigmas": response.sigmas,
-        "timings_ms": {
-            "load": ms(&times.load),
-            "text": ms(&t.text),
-            "init_image": ms(&t.init_image),
-            "steps": steps,
-            "decode": ms(&t.decode),
-            "encode": ms(&times.encode),
-            "total": ms(&times.total),
-        },
-        "warm_ms": times.warm.as_ref().map(|w| json!({
-            "pictures": w.pictures,
-            "text": ms(&w.text),
-            "steps": ms(&w.steps),
-            "decode": ms(&w.decode),
-            "encode": ms(&w.encode),
-            "total": ms(&w.total),
-        })),
-        "warnings": response.warnings,
-    })
-}
-
-/// A progress bar on a terminal's stderr; nothing elsewhere.
-struct Bar(ProgressBar);
-
-impl Bar {
-    fn new() -> Self {
-        let bar = ProgressBar::new(0);
-        if let Ok(style) = ProgressStyle::with_template("{msg:8} {bar:30} {pos}/{len} {elapsed}") {
-            bar.set_style(style);
-        }
-        Self(bar)
-    }
-
-    fn say(&self, what: &'static str) {
-        self.0.set_message(what);
-        self.0.tick();
-    }
-
-    fn show(&self, progress: Progress) {
-        match progress {
-            Progress::Text => self.say("painting"),
-            Progress::Step { done, total, .. } => {
-                self.0.set_length(total as u64);
-                self.0.set_position(done as u64);
-                if done == total {
-                    self.say("decoding");
-                }
-            }
-            Progress::Decode { .. } | Progress::Tick => self.0.tick(),
-        }
-    }
-
-    fn finish(&self) {
-        self.0.finish_and_clear();
-    }
 }

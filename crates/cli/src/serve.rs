@@ -2,14 +2,12 @@
 
 use crate::{Usage, device, source};
 use anyhow::{Context, Result};
-use prima_pipeline::engine::{Engine, Stage};
+use prima_engine::{Engine, Readiness};
 use prima_pipeline::{LoadOptions, Request};
 use prima_server::{Limits, ServerOptions};
-use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
-use tokio::net::TcpListener;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -68,9 +66,6 @@ impl Args {
 }
 
 const HOST: &str = "127.0.0.1";
-const PORT: u16 = 7860;
-/// Ports tried after the first.
-const NEXT_PORTS: u16 = 20;
 
 pub fn run(args: Args) -> Result<()> {
     log();
@@ -91,7 +86,7 @@ pub fn run(args: Args) -> Result<()> {
 async fn serve(args: Args) -> Result<()> {
     args.device.choose()?;
     let model = source::open(args.model.as_deref())?;
-    let listener = listen(&args.host, args.port).await?;
+    let listener = prima_server::bind(&args.host, args.port).await?;
     let address = listener.local_addr()?;
     let options = ServerOptions {
         token: args.token.clone(),
@@ -117,21 +112,7 @@ async fn serve(args: Args) -> Result<()> {
         eprintln!("no browser could be opened; open the address above");
     }
     tokio::spawn(watch(engine.clone()));
-    Ok(prima_server::serve(listener, engine, options, asked_to_stop()).await?)
-}
-
-/// The address given; without a port, the first free one from 7860 on.
-async fn listen(host: &str, port: Option<u16>) -> Result<TcpListener> {
-    let first = port.unwrap_or(PORT);
-    let last = if port.is_some() { first } else { first + NEXT_PORTS };
-    for port in first..=last {
-        match TcpListener::bind((host, port)).await {
-            Ok(listener) => return Ok(listener),
-            Err(error) if error.kind() == ErrorKind::AddrInUse && port < last => {}
-            Err(error) => return Err(error).with_context(|| format!("cannot listen on {host} port {port}")),
-        }
-    }
-    unreachable!("the last port returns")
+    Ok(prima_server::serve(listener, engine, options, prima_server::asked_to_stop()).await?)
 }
 
 fn url(args: &Args, address: SocketAddr) -> String {
@@ -160,33 +141,12 @@ fn escaped(text: &str) -> String {
 /// Says when the model is ready, or why it never will be.
 async fn watch(engine: Engine) {
     loop {
-        match engine.stage() {
-            Stage::Ready => return tracing::info!("ready"),
-            Stage::Failed(reason) => return tracing::error!("the model cannot be used: {reason}"),
+        match engine.readiness() {
+            Readiness::Ready => return tracing::info!("ready"),
+            Readiness::Failed(reason) => return tracing::error!("the model cannot be used: {reason}"),
             _ => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     }
-}
-
-/// Ctrl-C, or a supervisor's SIGTERM.
-async fn asked_to_stop() {
-    let interrupted = async {
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    };
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminated) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                () = interrupted => {}
-                _ = terminated.recv() => {}
-            }
-            return;
-        }
-    }
-    interrupted.await;
 }
 
 /// Structured logs on stderr; `RUST_LOG` or `PRIMA_LOG` chooses how much (`debug` shows each request).

@@ -48,6 +48,21 @@ fn impossible_counts_and_scales_are_refused() {
     misuse("images-0", &["--num-images", "0"], &["num_images 0"]);
     misuse("images-many", &["--num-images", "9999"], &["num_images 9999", "64"]);
     misuse("guidance", &["--guidance-scale", "nan"], &["guidance_scale NaN"]);
+    misuse(
+        "rescale",
+        &["--guidance-rescale", "2"],
+        &["guidance_rescale 2", "0 to 1"],
+    );
+    misuse(
+        "original",
+        &["--original-size", "big"],
+        &["original-size", "big", "512x512"],
+    );
+    misuse(
+        "crop",
+        &["--crops-coords-top-left", "7"],
+        &["crops-coords-top-left", "0,256"],
+    );
     misuse("threads", &["--threads", "0"], &["threads 0"]);
     misuse("rng", &["--rng", "dice"], &["dice", "philox", "torch-cpu"]);
     misuse("dtype", &["--dtype", "int3"], &["int3", "bf16"]);

@@ -3,9 +3,6 @@
 #[allow(dead_code)] // each test file uses its own part
 mod common;
 
-#[path = "../../tensor/tests/common/emulator.rs"]
-mod emulator;
-
 use common::{folder, golden, paint, prima, refused, stderr};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -99,7 +96,7 @@ struct MockMachine {
 
 impl MockMachine {
     fn new(name: &str) -> Option<Self> {
-        let Some(driver) = emulator::mock_driver() else {
+        let Some(driver) = prima_emulator::mock_driver() else {
             println!("not run: a mock driver (there is no C++ compiler c++ here)");
             return None;
         };

@@ -69,6 +69,52 @@ fn the_same_seed_paints_the_same_picture_whatever_the_threads() {
 }
 
 #[test]
+fn guidance_rescale_clip_skip_and_the_size_conditioning_change_the_picture() {
+    let folder = folder("conditioning");
+    let model = golden("tiny-sdxl").display().to_string();
+    let run = |name: &str, more: &[&str]| {
+        let fixed = ["--steps", "2", "--seed", "1", "--guidance-scale", "5"];
+        let args = [&["paint", "a cat", "--model", &model, "-o", name], &fixed[..], more].concat();
+        let output = prima(&folder, &args);
+        assert!(output.status.success(), "{}", stderr(&output));
+        pixels(&folder.join(name))
+    };
+    let plain = run("plain.png", &[]);
+    let painted = [
+        "--original-size",
+        "64x64",
+        "--crops-coords-top-left",
+        "0,0",
+        "--target-size",
+        "64x64",
+    ];
+    assert_eq!(plain, run("same.png", &painted), "the sizes that hold anyway");
+    for (name, args) in [
+        ("rescale.png", ["--guidance-rescale", "0.7"]),
+        ("skip.png", ["--clip-skip", "1"]),
+        ("original.png", ["--original-size", "512x256"]),
+        ("crop.png", ["--crops-coords-top-left", "16,0"]),
+        ("target.png", ["--target-size", "128x64"]),
+    ] {
+        assert_ne!(plain, run(name, &args), "{name}");
+    }
+}
+
+#[test]
+fn repeat_measures_a_warm_model() {
+    let folder = folder("repeat");
+    let said = json(&paint(
+        &folder,
+        &golden("tiny-sdxl"),
+        &["--steps", "1", "--repeat", "3", "--json"],
+    ));
+    assert_eq!(said["warm_ms"]["pictures"], 3);
+    for key in ["text", "steps", "decode", "encode", "total"] {
+        assert!(said["warm_ms"][key].as_f64().unwrap() > 0.0, "{key}");
+    }
+}
+
+#[test]
 fn json_says_what_was_done_and_how_long_it_took() {
     let folder = folder("json");
     let args = [

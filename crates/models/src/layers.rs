@@ -54,9 +54,9 @@ impl Linear {
         Ok(Self { weight, bias })
     }
 
-    /// What the weight is kept in.
-    pub fn dtype(&self) -> DType {
-        self.weight.dtype()
+    /// What products with the weight round their factors to.
+    pub fn products_dtype(&self) -> DType {
+        self.weight.products_dtype()
     }
 
     pub fn forward(&self, x: &Tensor) -> Tensor {

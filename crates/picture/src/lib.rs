@@ -13,7 +13,7 @@ pub use sheet::contact_sheet;
 pub use write::{Format, QUALITY, encode, encode_gif, encode_png};
 
 /// An 8-bit RGB picture, row by row from the top.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Picture {
     pub width: usize,
     pub height: usize,

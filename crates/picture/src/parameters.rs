@@ -6,8 +6,10 @@
 //! Steps: 4, Sampler: Euler, CFG scale: 1, Seed: 1, Size: 512x512, Model: prima-mini
 //! ```
 
+use serde::{Deserialize, Serialize};
+
 /// What a `parameters` chunk says: the prompts, then `key: value` pairs in order.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parameters {
     pub prompt: String,
     /// Empty when there was none.

@@ -4,14 +4,14 @@
 //! `test_gpu [--device cuda:N] [--model FOLDER]`; the folder is a diffusers model, such as goldens/tiny-sdxl. Exit codes: 0 all agrees, 1
 //! something differs, 3 there is no GPU and nothing ran.
 
-#[path = "../../tensor/tests/common/checks.rs"]
+#[path = "../../cuda/tests/common/checks.rs"]
 mod checks;
 #[path = "../../tensor/tests/common/mod.rs"]
 mod common;
 #[path = "../tests/common/pictures_on.rs"]
 mod pictures_on;
 
-use prima_tensor::cuda::report;
+use prima_cuda::report;
 use prima_tensor::{DType, Device, DeviceChoice};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -72,7 +72,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let open = |dtype| Device::open(options.device, dtype).map(|(device, _)| device);
+    let open = |dtype| prima_cuda::open(options.device, dtype, false).map(|(device, _)| device);
     let devices = [DType::F32, DType::BF16].map(open);
     let [Ok(wide), Ok(narrow)] = &devices else {
         for error in devices.iter().filter_map(|device| device.as_ref().err()).take(1) {

@@ -10,6 +10,14 @@ pub enum Error {
         value: String,
         fix: String,
     },
+    #[error("{field} is missing")]
+    Missing { field: &'static str },
+    #[error("{field} has {chars} characters, more than the {most} allowed")]
+    TooLong {
+        field: &'static str,
+        chars: usize,
+        most: usize,
+    },
     /// The schedule that the request asks for does not exist.
     #[error(transparent)]
     Schedule(prima_schedulers::Error),
@@ -21,6 +29,8 @@ pub enum Error {
     },
     #[error(transparent)]
     Checkpoint(#[from] prima_checkpoint::Error),
+    #[error(transparent)]
+    Picture(#[from] prima_picture::Error),
     /// The model's parts are each right and do not fit together.
     #[error("{model}: {message}")]
     Model { model: String, message: String },
@@ -48,7 +58,26 @@ impl Error {
 
     /// Whether the request is at fault, rather than a file or the machine.
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Request { .. } | Self::Schedule(_))
+        self.field().is_some() || matches!(self, Self::Schedule(_))
+    }
+
+    /// The request's field at fault, where it is one.
+    pub fn field(&self) -> Option<&'static str> {
+        match self {
+            Self::Request { field, .. } | Self::Missing { field } | Self::TooLong { field, .. } => Some(field),
+            _ => None,
+        }
+    }
+
+    /// The same error about the field as the client calls it: the second name where the first is that of the field.
+    #[must_use]
+    pub fn spelled(mut self, names: &[(&str, &'static str)]) -> Self {
+        if let Self::Request { field, .. } | Self::Missing { field } | Self::TooLong { field, .. } = &mut self
+            && let Some((_, name)) = names.iter().find(|(ours, _)| ours == field)
+        {
+            *field = name;
+        }
+        self
     }
 }
 

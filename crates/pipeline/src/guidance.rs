@@ -47,8 +47,9 @@ impl<'a> Guidance<'a> {
                 Some(uncond)
             }
         };
-        let target = [settings.height, settings.width];
-        let original = request.original_size.unwrap_or(target);
+        let painted = [settings.height, settings.width];
+        let original = request.original_size.unwrap_or(painted);
+        let target = request.target_size.unwrap_or(painted);
         let crop = request.crops_coords_top_left;
         let ids = [original, crop, target];
         Ok(Self {

@@ -12,7 +12,6 @@
 //! ```
 
 mod conditioning;
-pub mod engine;
 mod error;
 pub mod families;
 mod guidance;
@@ -23,7 +22,9 @@ mod needs;
 mod noise;
 mod picture_tensors;
 mod prompt_weights;
+mod repeat;
 mod request;
+mod request_builder;
 mod settings;
 mod text_to_image;
 mod vae;
@@ -43,7 +44,11 @@ pub use prima_picture::{Parameters, Picture};
 pub use prima_schedulers::{ScheduleOptions, SchedulerKind, TimestepSpacing};
 pub use prima_tensor::DType;
 pub use prompt_weights::WeightedPrompt;
-pub use request::{InitImage, MAX_AREA_PX, MAX_IMAGES, MAX_SIDE_PX, MAX_STEPS, Progress, Request, Response, Timings};
+pub use repeat::Medians;
+pub use request::{
+    InitImage, MAX_AREA_PX, MAX_IMAGES, MAX_SIDE_PX, MAX_STEPS, Progress, Request, RequestLimits, Response, Timings,
+};
+pub use request_builder::{RequestBuilder, Spelling, parse_size, scheduler_named};
 
 /// A loaded model, ready to paint.
 pub struct Pipeline {

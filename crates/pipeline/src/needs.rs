@@ -18,10 +18,12 @@ pub struct Needs {
 }
 
 impl Needs {
-    /// For `request` on the model with activations and weights of `dtype`, by a GPU like `device`. Nothing is computed and no
-    /// weight is read.
+    /// For `request` on the model with activations and weights of `dtype`, by a GPU like `device`; nothing on the CPU, where
+    /// memory is not counted. Nothing is computed and no weight is read.
     pub fn of(source: &ModelSource, dtype: DType, request: &Request, device: &Device) -> Result<Self, Error> {
-        let dry = device.dry_run(dtype);
+        let Some(dry) = device.dry_run(dtype) else {
+            return Ok(Self { weights: 0, peak: 0 });
+        };
         dry.run(|| {
             let pipeline = Pipeline::new(Parts::outline(source)?)?;
             pipeline.paint(request, &mut |_| ControlFlow::Continue(()))?;

@@ -3,6 +3,7 @@
 use crate::{Error, Parameters, Picture, Rng};
 use prima_schedulers::{ScheduleOptions, SchedulerKind};
 use prima_tensor::Tensor;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Longest side of a picture.
@@ -15,7 +16,7 @@ pub const MAX_IMAGES: usize = 64;
 pub const MAX_STEPS: usize = 1000;
 
 /// One or more pictures of one prompt. What is `None` is the model's choice.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Request {
     pub prompt: String,
     /// What the picture should not be; only read when guidance is classifier-free (`guidance_scale > 1`).
@@ -30,17 +31,19 @@ pub struct Request {
     pub rng: Rng,
     pub width: Option<usize>,
     pub height: Option<usize>,
-    /// How many pictures; 0 is read as 1.
+    /// How many pictures, at least one.
     pub num_images: usize,
     /// Steps, and what replaces the model's own scheduler settings.
     pub schedule: ScheduleOptions,
-    /// Layers of the text encoders to leave out at the end, beyond the last.
+    /// diffusers' `clip_skip`: how many layers before the family's own hidden state the text is read.
     pub clip_skip: usize,
     /// SDXL's size conditioning, height and width in pixels: the picture is as if cut from an
     /// original of this size. `None`: the size that is painted.
     pub original_size: Option<[usize; 2]>,
     /// The same: where the cut begins, top and left in pixels.
     pub crops_coords_top_left: [usize; 2],
+    /// The same: height and width in pixels that the network is told it paints. `None`: what it paints.
+    pub target_size: Option<[usize; 2]>,
     /// Where to start from, instead of pure noise.
     pub init_image: Option<InitImage>,
 }
@@ -53,12 +56,65 @@ pub struct InitImage {
     pub strength: Option<f64>,
 }
 
+impl Default for Request {
+    /// One picture of no words, all else the model's choice.
+    fn default() -> Self {
+        Self {
+            prompt: String::new(),
+            negative_prompt: None,
+            guidance_scale: None,
+            guidance_rescale: 0.0,
+            seed: 0,
+            rng: Rng::default(),
+            width: None,
+            height: None,
+            num_images: 1,
+            schedule: ScheduleOptions::default(),
+            clip_skip: 0,
+            original_size: None,
+            crops_coords_top_left: [0, 0],
+            target_size: None,
+            init_image: None,
+        }
+    }
+}
+
+/// What whoever serves a request allows; each bounds memory or time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestLimits {
+    /// Of the prompt and of the negative prompt.
+    pub prompt_chars: usize,
+    pub max_steps: usize,
+    pub max_side_px: usize,
+    pub max_images: usize,
+}
+
+impl Default for RequestLimits {
+    /// What prima can do at all.
+    fn default() -> Self {
+        Self {
+            prompt_chars: usize::MAX,
+            max_steps: MAX_STEPS,
+            max_side_px: MAX_SIDE_PX,
+            max_images: MAX_IMAGES,
+        }
+    }
+}
+
 impl Request {
     /// Checks what can be checked without a model.
     pub fn validate(&self) -> Result<(), Error> {
-        let steps = self.schedule.num_inference_steps;
-        if let Some(n) = steps.filter(|n| !(1..=MAX_STEPS).contains(n)) {
-            return Err(Error::request("steps", n, format!("use 1 to {MAX_STEPS}")));
+        self.validate_within(&RequestLimits::default())
+    }
+
+    /// As [`validate`](Self::validate), within tighter `limits`.
+    pub fn validate_within(&self, limits: &RequestLimits) -> Result<(), Error> {
+        let negative = self.negative_prompt.as_deref().unwrap_or("");
+        check_length("prompt", &self.prompt, limits.prompt_chars)?;
+        check_length("negative_prompt", negative, limits.prompt_chars)?;
+        let (steps, most) = (self.schedule.num_inference_steps, limits.max_steps.min(MAX_STEPS));
+        if let Some(n) = steps.filter(|n| !(1..=most).contains(n)) {
+            return Err(Error::request("steps", n, format!("use 1 to {most}")));
         }
         if let Some(g) = self.guidance_scale.filter(|g| !(0.0..=100.0).contains(g)) {
             return Err(Error::request("guidance_scale", g, "use 0 to 100"));
@@ -66,34 +122,42 @@ impl Request {
         if !(0.0..=1.0).contains(&self.guidance_rescale) {
             return Err(Error::request("guidance_rescale", self.guidance_rescale, "use 0 to 1"));
         }
-        if self.num_images > MAX_IMAGES {
-            return Err(Error::request(
-                "num_images",
-                self.num_images,
-                format!("use 1 to {MAX_IMAGES}"),
-            ));
-        }
-        if let Some(strength) = self
-            .init_image
-            .as_ref()
-            .and_then(|i| i.strength)
-            .filter(|s| !(0.0..=1.0).contains(s))
-        {
+        check_count(self.num_images, limits.max_images.min(MAX_IMAGES))?;
+        let strength = self.init_image.as_ref().and_then(|image| image.strength);
+        if let Some(strength) = strength.filter(|s| !(0.0..=1.0).contains(s)) {
             return Err(Error::request("strength", strength, "use 0 to 1"));
         }
         for (field, side) in [("width", self.width), ("height", self.height)] {
             if let Some(side) = side {
-                check_side(field, side, 8)?;
+                check_side(field, side, 8, limits.max_side_px)?;
             }
         }
         check_area(self.width.unwrap_or(0), self.height.unwrap_or(0))
     }
 }
 
-/// `multiple` is the autoencoder's factor, 8 for the SDXL family.
-pub(crate) fn check_side(field: &'static str, side_px: usize, multiple: usize) -> Result<(), Error> {
-    if !side_px.is_multiple_of(multiple) || side_px == 0 || side_px > MAX_SIDE_PX {
-        let fix = format!("use a multiple of {multiple} from {multiple} to {MAX_SIDE_PX} pixels");
+fn check_length(field: &'static str, text: &str, most: usize) -> Result<(), Error> {
+    let chars = text.chars().count();
+    if chars > most {
+        return Err(Error::TooLong { field, chars, most });
+    }
+    Ok(())
+}
+
+fn check_count(num_images: usize, most: usize) -> Result<(), Error> {
+    let fix = match num_images {
+        0 => format!("use 1 to {most}"),
+        n if n > most => format!("{n} pictures are more than the {most} of one request"),
+        _ => return Ok(()),
+    };
+    Err(Error::request("num_images", num_images, fix))
+}
+
+/// `multiple` is the autoencoder's factor, 8 in every family.
+pub(crate) fn check_side(field: &'static str, side_px: usize, multiple: usize, most_px: usize) -> Result<(), Error> {
+    let most_px = most_px.min(MAX_SIDE_PX);
+    if !side_px.is_multiple_of(multiple) || side_px == 0 || side_px > most_px {
+        let fix = format!("use a multiple of {multiple} from {multiple} to {most_px} pixels");
         return Err(Error::request(field, side_px, fix));
     }
     Ok(())
@@ -128,7 +192,7 @@ pub enum Progress<'a> {
 }
 
 /// Wall-clock times of one request.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Timings {
     /// Prompts to conditioning; next to nothing when they were in the cache.
     pub text: Duration,
@@ -145,7 +209,7 @@ pub struct Timings {
 }
 
 /// The pictures and how they came about, every default filled in.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Response {
     pub pictures: Vec<Picture>,
     pub seed: u64,
@@ -153,7 +217,7 @@ pub struct Response {
     pub guidance_scale: f64,
     pub scheduler: SchedulerKind,
     /// A name of `--timestep-spacing`, or `explicit`.
-    pub timestep_spacing: &'static str,
+    pub timestep_spacing: String,
     /// Only where an initial picture was given.
     pub strength: Option<f64>,
     /// The timesteps at which the network was asked, in order.
@@ -244,6 +308,11 @@ mod tests {
             })
             .contains("64")
         );
+        let none = Request {
+            num_images: 0,
+            ..Request::default()
+        };
+        assert_eq!(message(&none), "num_images 0 is not possible: use 1 to 64");
         let picture = Picture {
             width: 8,
             height: 8,

@@ -42,7 +42,7 @@ impl Settings {
             guidance_scale: request.guidance_scale.unwrap_or(defaults.guidance_scale),
             width,
             height,
-            num_images: request.num_images.max(1),
+            num_images: request.num_images,
             strength,
             num_inference_steps,
             warnings: schedule.warnings().to_vec(),
@@ -142,8 +142,8 @@ fn size(pipeline: &Pipeline, request: &Request) -> Result<(usize, usize), Error>
         None => (defaults.width, defaults.height),
     };
     let (width, height) = (request.width.unwrap_or(width), request.height.unwrap_or(height));
-    check_side("width", width, multiple)?;
-    check_side("height", height, multiple)?;
+    check_side("width", width, multiple, MAX_SIDE_PX)?;
+    check_side("height", height, multiple, MAX_SIDE_PX)?;
     check_area(width, height)?;
     Ok((width, height))
 }

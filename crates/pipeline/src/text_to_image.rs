@@ -181,7 +181,8 @@ fn response(
         scheduler: schedule.kind,
         timestep_spacing: schedule
             .spacing
-            .map_or("explicit", prima_schedulers::TimestepSpacing::as_str),
+            .map_or("explicit", prima_schedulers::TimestepSpacing::as_str)
+            .to_owned(),
         strength,
         sigmas: schedule.sigmas[..schedule.timesteps.len()].to_vec(),
         timesteps: schedule.timesteps,

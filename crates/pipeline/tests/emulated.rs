@@ -1,10 +1,9 @@
 //! Whole pictures on the CUDA kernels, run on the CPU by emulation, against the CPU's own.
 
-#[path = "../../tensor/tests/common/emulator.rs"]
-mod emulator;
 #[path = "common/pictures_on.rs"]
 mod pictures_on;
 
+use prima_emulator as emulator;
 use prima_pipeline::{
     DType, Error, LoadOptions, ModelSource, Needs, Pipeline, Progress, Request, ScheduleOptions, check_room,
 };

@@ -2,35 +2,23 @@
 //! scripts/goldens/ how it was made. Trajectories within 1e-4 of their largest value; pixels within
 //! 0.5/255 on average and 3/255 at most.
 
-use prima_checkpoint::TensorFile;
+mod common;
+
+use common::{check_picture, goldens, paint};
 use prima_models::{AutoencoderTiny, AutoencoderTinyConfig};
-use prima_pipeline::{
-    DType, InitImage, LoadOptions, ModelSource, Parts, Picture, Pipeline, Progress, Request, Response, Rng,
-    ScheduleOptions, Vae,
-};
+use prima_pipeline::{DType, LoadOptions, ModelSource, Parts, Pipeline, Progress, Request, ScheduleOptions, Vae};
 use prima_schedulers::SchedulerConfig;
-use prima_tensor::{Tensor, nhwc_to_nchw};
 use serde_json::Value;
 use std::fs;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
-
-fn goldens() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../goldens")
-}
+use std::path::Path;
 
 fn cases() -> Vec<Value> {
-    let text = fs::read_to_string(goldens().join("pictures/cases.json")).unwrap();
-    // Python writes an infinity, which JSON does not have.
-    serde_json::from_str(&text.replace("-Infinity", "null")).unwrap()
+    common::cases("pictures")
 }
 
-/// u8 tensors of a case's file, as bytes.
-fn bytes(file: &str, key: &str) -> (Vec<usize>, Vec<u8>) {
-    let content = fs::read(goldens().join("pictures").join(file)).unwrap();
-    let tensors = safetensors::SafeTensors::deserialize(&content).unwrap();
-    let view = tensors.tensor(key).unwrap();
-    (view.shape().to_vec(), view.data().to_vec())
+fn request(case: &Value) -> Request {
+    common::request(case, "pictures")
 }
 
 fn pipeline(case: &Value) -> Pipeline {
@@ -54,110 +42,13 @@ fn tiny_vae(folder: &Path) -> Vae {
     Vae::Tiny(vae)
 }
 
-fn request(case: &Value) -> Request {
-    let number = |key: &str| case[key].as_f64();
-    let size = |key: &str| case[key].as_u64().map(|v| v as usize);
-    let pair = |key: &str| {
-        case[key]
-            .as_array()
-            .map(|a| [a[0].as_u64().unwrap() as usize, a[1].as_u64().unwrap() as usize])
-    };
-    let init_image = case["strength"].as_f64().map(|strength| {
-        let (shape, rgb) = bytes(case["file"].as_str().unwrap(), "init_image");
-        InitImage {
-            picture: Picture {
-                width: shape[1],
-                height: shape[0],
-                rgb,
-            },
-            strength: Some(strength),
-        }
-    });
-    let timesteps = case["timesteps"]
-        .as_array()
-        .map(|t| t.iter().map(|t| t.as_f64().unwrap()).collect());
-    // The cases carry diffusers' eta argument, which its pipelines hand to DDIM and TCD only.
-    let class = case["scheduler_config"]["_class_name"].as_str().unwrap();
-    let eta = number("eta").filter(|_| matches!(class, "DDIMScheduler" | "TCDScheduler"));
-    Request {
-        prompt: case["prompt"].as_str().unwrap().to_owned(),
-        negative_prompt: case["negative_prompt"].as_str().map(str::to_owned),
-        guidance_scale: number("guidance_scale"),
-        guidance_rescale: number("guidance_rescale").unwrap_or(0.0),
-        seed: case["seed"].as_u64().unwrap(),
-        rng: Rng::TorchCpu,
-        width: size("width"),
-        height: size("height"),
-        num_images: size("num_images_per_prompt").unwrap(),
-        schedule: ScheduleOptions {
-            num_inference_steps: size("num_inference_steps"),
-            timesteps,
-            eta,
-            ..ScheduleOptions::default()
-        },
-        clip_skip: size("clip_skip").unwrap_or(0),
-        original_size: pair("original_size"),
-        crops_coords_top_left: pair("crops_coords_top_left").unwrap_or_default(),
-        init_image,
-    }
-}
-
-/// The response and the latents after each step, one tensor `[steps, B, C, h, w]`.
-fn paint(pipeline: &Pipeline, request: &Request) -> (Response, Vec<f32>) {
-    let mut trajectory = Vec::new();
-    let response = pipeline.paint(request, &mut |progress| {
-        if let Progress::Step { latents, .. } = progress {
-            trajectory.extend_from_slice(nhwc_to_nchw(latents).data());
-        }
-        ControlFlow::Continue(())
-    });
-    (response.unwrap(), trajectory)
-}
-
-fn check_latents(name: &str, found: &[f32], expected: &Tensor) {
-    assert_eq!(found.len(), expected.numel(), "{name}: length of the trajectory");
-    let largest = expected.data().iter().fold(0.0_f32, |m, v| m.max(v.abs()));
-    let worst = found
-        .iter()
-        .zip(expected.data())
-        .fold(0.0_f32, |m, (a, b)| m.max((a - b).abs()));
-    assert!(
-        worst <= 1e-4 * largest,
-        "{name}: latents differ by {worst}, largest value {largest}"
-    );
-}
-
-fn check_pixels(name: &str, found: &[Picture], expected: &[u8]) {
-    let found: Vec<u8> = found.iter().flat_map(|p| p.rgb.iter().copied()).collect();
-    assert_eq!(found.len(), expected.len(), "{name}: number of bytes");
-    let differences: Vec<u32> = found
-        .iter()
-        .zip(expected)
-        .map(|(a, b)| u32::from(a.abs_diff(*b)))
-        .collect();
-    let mean = f64::from(differences.iter().sum::<u32>()) / differences.len() as f64;
-    let largest = differences.iter().max().copied().unwrap_or(0);
-    assert!(
-        mean < 0.5 && largest < 3,
-        "{name}: mean difference {mean}, largest {largest}"
-    );
-}
-
-fn check_case(case: &Value) {
-    let (name, file) = (case["name"].as_str().unwrap(), case["file"].as_str().unwrap());
-    let (response, trajectory) = paint(&pipeline(case), &request(case));
-    let golden = TensorFile::open(&goldens().join("pictures").join(file)).unwrap();
-    check_latents(name, &trajectory, &golden.read("trajectory").unwrap());
-    check_pixels(name, &response.pictures, &bytes(file, "pixels").1);
-}
-
 /// Checks the cases whose name satisfies `wanted`; a request is one prompt, so the case of two is left out.
 fn check_cases(wanted: impl Fn(&str) -> bool) {
     let cases: Vec<Value> = cases().into_iter().filter(|c| c["prompt"].is_string()).collect();
     let cases: Vec<&Value> = cases.iter().filter(|c| wanted(c["name"].as_str().unwrap())).collect();
     assert!(!cases.is_empty());
     for case in cases {
-        check_case(case);
+        check_picture(&pipeline(case), case, "pictures");
     }
 }
 

@@ -8,7 +8,7 @@ use crate::{
 use std::{fmt, str::FromStr};
 
 /// A sampling algorithm, one per file of this crate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum SchedulerKind {
     Euler,
     EulerAncestral,

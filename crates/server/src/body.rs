@@ -1,6 +1,7 @@
 //! Request bodies: bounded in bytes and in time, and JSON with sentences for errors.
 
-use crate::app::{App, Limits};
+use crate::app::App;
+use crate::options::Limits;
 use crate::refusal::Refusal;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{FromRequest, Multipart, Request};

@@ -1,11 +1,11 @@
-//! For supervisors and other programs: is it alive, is it ready, what does it speak.
+//! For supervisors and other programs: is it alive, is it ready, how busy is it, what does it speak.
 
 use crate::app::App;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use prima_pipeline::engine::Stage;
+use prima_engine::Readiness;
 use serde_json::json;
 
 /// The process answers.
@@ -15,17 +15,23 @@ pub(crate) async fn healthz() -> &'static str {
 
 /// 200 once pictures can be painted; before that 503 with the stage of loading.
 pub(crate) async fn readyz(State(app): State<App>) -> Response {
-    let stage = app.engine.stage();
+    let stage = app.engine.readiness();
     let status = match stage {
-        Stage::Ready => StatusCode::OK,
+        Readiness::Ready => StatusCode::OK,
         _ => StatusCode::SERVICE_UNAVAILABLE,
     };
     let model = app.engine.pipeline().map(prima_pipeline::Pipeline::name);
     (
         status,
-        Json(json!({"ready": stage == Stage::Ready, "stage": stage.to_string(), "model": model})),
+        Json(json!({"ready": stage == Readiness::Ready, "stage": stage.to_string(), "model": model})),
     )
         .into_response()
+}
+
+/// `GET /metrics`.
+pub(crate) async fn metrics(State(app): State<App>) -> Response {
+    let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    (kind, app.metrics.text(app.engine.occupancy())).into_response()
 }
 
 /// The OpenAPI description.

@@ -3,7 +3,8 @@
 //!
 //! ```no_run
 //! # use prima_server::*;
-//! # use prima_pipeline::{LoadOptions, ModelSource, engine::Engine};
+//! # use prima_engine::Engine;
+//! # use prima_pipeline::{LoadOptions, ModelSource};
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let options = ServerOptions::default();
 //! let engine = Engine::start(ModelSource::open("model")?, LoadOptions::default(), options.max_jobs);
@@ -24,18 +25,21 @@ mod listen;
 mod live;
 mod metrics;
 mod openai;
+mod options;
 mod pictures;
 mod predictions;
 mod refusal;
 mod studio;
+mod watch;
 
-pub use app::{Limits, ServerOptions};
+pub use listen::{asked_to_stop, bind};
+pub use options::{Limits, ServerOptions};
 
 use app::App;
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
-use prima_pipeline::engine::Engine;
+use prima_engine::Engine;
 use refusal::Refusal;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -52,8 +56,16 @@ pub enum Error {
     TokenNeeded { address: SocketAddr },
     #[error("--cors {origin} is not an origin such as http://localhost:3000")]
     Origin { origin: String },
+    #[error("cannot listen on {host} port {port}")]
+    Listen {
+        host: String,
+        port: u16,
+        source: std::io::Error,
+    },
     #[error("the server's socket failed: {0}")]
     Socket(#[from] std::io::Error),
+    #[error("the metrics cannot be counted: {0}")]
+    Metrics(#[from] prometheus::Error),
 }
 
 /// Serves on `listener` until `shutdown`; then open requests are answered, sessions are closed and
@@ -66,7 +78,7 @@ pub async fn serve(
 ) -> Result<(), Error> {
     let address = listener.local_addr()?;
     options.check(address)?;
-    let app = App::new(engine.clone(), options, address);
+    let app = App::new(engine.clone(), options, address)?;
     let (closing, sessions) = (app.closing.clone(), app.sessions.clone());
     let all_sessions = app.options.max_sessions as u32;
     let ended = async move {
@@ -92,7 +104,7 @@ fn router(app: App) -> Router {
         .route("/predictions", post(predictions::predict))
         .route("/studio/read-png", post(studio::read_png))
         .route("/studio/animation", post(studio::animation))
-        .route("/metrics", get(metrics::metrics))
+        .route("/metrics", get(health::metrics))
         .merge(a1111::routes())
         .layer(from_fn_with_state(app.clone(), guard::admit))
         .layer(from_fn_with_state(app.clone(), guard::authorize));
@@ -116,7 +128,7 @@ fn router(app: App) -> Router {
     router
         .layer(from_fn(refusal::shape))
         .layer(from_fn(guard::headers))
-        .layer(from_fn_with_state(app.clone(), metrics::count))
+        .layer(from_fn_with_state(app.metrics.clone(), metrics::count))
         .layer(TraceLayer::new_for_http().make_span_with(metrics::span))
         .with_state(app)
 }

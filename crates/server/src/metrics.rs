@@ -1,13 +1,13 @@
 //! Prometheus metrics, the request log and its spans.
 
-use crate::app::App;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::header;
 use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
+use prima_engine::Occupancy;
 use prometheus::{
     HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder, core::Collector,
 };
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Everything that is counted.
@@ -29,7 +29,7 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    pub fn new() -> Self {
+    pub fn new() -> prometheus::Result<Self> {
         let registry = Registry::new();
         let r = &registry;
         let counters = |name, help, labels: &[&str]| registered(r, IntCounterVec::new(Opts::new(name, help), labels));
@@ -40,48 +40,48 @@ impl Metrics {
             let options = HistogramOpts::new(name, help).buckets(buckets.clone());
             registered(r, HistogramVec::new(options, labels))
         };
-        Self {
+        Ok(Self {
             requests: counters(
                 "prima_http_requests_total",
                 "HTTP requests by route and status.",
                 &["route", "status"],
-            ),
+            )?,
             seconds: histogram(
                 "prima_http_request_seconds",
                 "Time to an HTTP response's head.",
                 &["route"],
-            ),
+            )?,
             pictures: counters(
                 "prima_pictures_total",
                 "Pictures painted, by the API that asked.",
                 &["api"],
-            ),
-            frames_sent: counter("prima_live_frames_total", "Frames sent to live sessions."),
+            )?,
+            frames_sent: counter("prima_live_frames_total", "Frames sent to live sessions.")?,
             frames_replaced: counter(
                 "prima_live_frames_replaced_total",
                 "Frames replaced by newer ones before they were sent.",
-            ),
-            revisions_dropped: counter("prima_live_revisions_dropped_total", "Revisions that were never begun."),
-            revisions_cancelled: counter("prima_live_revisions_cancelled_total", "Revisions begun and given up."),
+            )?,
+            revisions_dropped: counter("prima_live_revisions_dropped_total", "Revisions that were never begun.")?,
+            revisions_cancelled: counter("prima_live_revisions_cancelled_total", "Revisions begun and given up.")?,
             closed: counters(
                 "prima_live_closed_total",
                 "Live sessions closed by the server, by close code.",
                 &["code"],
-            ),
-            paint_seconds: histogram("prima_paint_seconds", "Time of one unit in the engine.", &["api"]),
-            sessions: gauge("prima_live_sessions", "Live sessions open."),
-            jobs: gauge("prima_jobs", "API requests waiting or being painted."),
-            units_waiting: gauge("prima_units_waiting", "Units of work not begun."),
-            resident_bytes: gauge("prima_resident_memory_bytes", "Resident memory of the process."),
+            )?,
+            paint_seconds: histogram("prima_paint_seconds", "Time of one unit in the engine.", &["api"])?,
+            sessions: gauge("prima_live_sessions", "Live sessions open.")?,
+            jobs: gauge("prima_jobs", "API requests waiting or being painted.")?,
+            units_waiting: gauge("prima_units_waiting", "Units of work not begun.")?,
+            resident_bytes: gauge("prima_resident_memory_bytes", "Resident memory of the process.")?,
             registry,
-        }
+        })
     }
 
-    fn text(&self, app: &App) -> String {
-        let load = app.engine.load();
-        self.sessions.set(load.sessions as i64);
-        self.jobs.set(load.jobs as i64);
-        self.units_waiting.set(load.waiting as i64);
+    /// All of them, in Prometheus' text format.
+    pub fn text(&self, occupancy: Occupancy) -> String {
+        self.sessions.set(occupancy.sessions as i64);
+        self.jobs.set(occupancy.jobs as i64);
+        self.units_waiting.set(occupancy.waiting as i64);
         self.resident_bytes.set(resident_bytes().unwrap_or(0) as i64);
         TextEncoder::new()
             .encode_to_string(&self.registry.gather())
@@ -89,12 +89,13 @@ impl Metrics {
     }
 }
 
-/// The names are constants, so neither step can fail; an unregistered metric would only be missing.
-fn registered<M: Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<M>) -> M {
-    #[expect(clippy::expect_used, reason = "a constant that is wrong fails every test")]
-    let metric = metric.expect("metric names and labels are valid");
-    let _ = registry.register(Box::new(metric.clone()));
-    metric
+fn registered<M: Collector + Clone + 'static>(
+    registry: &Registry,
+    metric: prometheus::Result<M>,
+) -> prometheus::Result<M> {
+    let metric = metric?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
 }
 
 /// From `/proc` where there is one.
@@ -104,14 +105,8 @@ pub(crate) fn resident_bytes() -> Option<u64> {
     Some(line.split_whitespace().next()?.parse::<u64>().ok()? << 10)
 }
 
-/// `GET /metrics`.
-pub(crate) async fn metrics(State(app): State<App>) -> Response {
-    let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-    (kind, app.metrics.text(&app)).into_response()
-}
-
 /// Counts requests by their route, not their path: strangers cannot make up labels.
-pub(crate) async fn count(State(app): State<App>, request: Request, next: Next) -> Response {
+pub(crate) async fn count(State(metrics): State<Arc<Metrics>>, request: Request, next: Next) -> Response {
     let route = request
         .extensions()
         .get::<MatchedPath>()
@@ -120,11 +115,11 @@ pub(crate) async fn count(State(app): State<App>, request: Request, next: Next) 
     let began = Instant::now();
     let response = next.run(request).await;
     let status = response.status();
-    app.metrics
+    metrics
         .requests
         .with_label_values(&[route.as_str(), status.as_str()])
         .inc();
-    app.metrics
+    metrics
         .seconds
         .with_label_values(&[route.as_str()])
         .observe(began.elapsed().as_secs_f64());

@@ -5,9 +5,10 @@
 
 use crate::app::App;
 use crate::body::{Part, form, read};
-use crate::jobs::{self, JobEvent, Painted, Running, Watch, parse_size, random_seed};
+use crate::jobs::{self, JobEvent, Painted, Running, now};
 use crate::pictures::{format_named, initial, off_the_loop, to_base64};
 use crate::refusal::{Refusal, short};
+use crate::watch::Watch;
 use axum::Json;
 use axum::extract::{Path, Request as HttpRequest, State};
 use axum::http::StatusCode;
@@ -15,11 +16,16 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use prima_picture::{Format, QUALITY, encode};
-use prima_pipeline::{Error, InitImage, Parameters, Picture, Request, ScheduleOptions};
+use prima_pipeline::{
+    Parameters, Picture, Request, RequestBuilder, ScheduleOptions, Spelling, parse_size, scheduler_named,
+};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::convert::Infallible;
-use std::time::{SystemTime, UNIX_EPOCH};
+
+const SPELLING: Spelling = &[("num_images", "n"), ("steps", "num_inference_steps")];
+/// Of one request, as OpenAI has it.
+const MAX_N: usize = 10;
 
 /// A request's fields, from JSON or from a form.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -112,7 +118,7 @@ fn edit_form(parts: Vec<Part>) -> Result<(Fields, Option<axum::body::Bytes>), Re
 }
 
 async fn answer(app: &App, fields: Fields, picture: Option<Picture>, event: &'static str) -> Result<Response, Refusal> {
-    let request = to_request(&fields, picture)?;
+    let request = to_request(app, &fields, picture)?;
     let answer = to_answer(app, &fields, &request, event)?;
     let streams = fields.stream.unwrap_or(false);
     let partial = fields.partial_images.unwrap_or(0);
@@ -136,49 +142,40 @@ async fn answer(app: &App, fields: Fields, picture: Option<Picture>, event: &'st
 fn size(fields: &Fields) -> Result<(Option<usize>, Option<usize>), Refusal> {
     match fields.size.as_deref() {
         None | Some("auto" | "") => Ok((None, None)),
-        Some(size) => parse_size("size", size).map(|(width, height)| (Some(width), Some(height))),
+        Some(size) => {
+            let (width, height) = parse_size("size", size)?;
+            Ok((Some(width), Some(height)))
+        }
     }
 }
 
-fn to_request(fields: &Fields, picture: Option<Picture>) -> Result<Request, Refusal> {
-    let prompt = fields
-        .prompt
-        .clone()
-        .ok_or_else(|| Refusal::field("prompt", "prompt is missing"))?;
-    let n = fields.n.unwrap_or(1);
-    if !(1..=10).contains(&n) {
-        return Err(Refusal::field("n", format!("n {n} is not possible: use 1 to 10")));
-    }
-    let (width, height) = size(fields)?;
+fn to_request(app: &App, fields: &Fields, picture: Option<Picture>) -> Result<Request, Refusal> {
     if fields.background.as_deref() == Some("transparent") {
         return Err(Refusal::field(
             "background",
             "a transparent background is not possible: use auto or opaque",
         ));
     }
-    let scheduler = match &fields.scheduler {
-        Some(name) => Some(name.parse().map_err(Error::Schedule)?),
-        None => None,
-    };
-    Ok(Request {
-        prompt,
-        negative_prompt: fields.negative_prompt.clone().filter(|text| !text.trim().is_empty()),
+    let (width, height) = size(fields)?;
+    let mut asked = RequestBuilder {
+        prompt: fields.prompt.clone(),
+        negative_prompt: fields.negative_prompt.clone(),
         guidance_scale: fields.guidance_scale,
-        seed: fields.seed.unwrap_or_else(random_seed),
+        seed: fields.seed,
         width,
         height,
-        num_images: n,
+        num_images: fields.n,
         schedule: ScheduleOptions {
             num_inference_steps: fields.num_inference_steps,
-            scheduler,
+            scheduler: scheduler_named(fields.scheduler.as_deref())?,
             ..ScheduleOptions::default()
         },
-        init_image: picture.map(|picture| InitImage {
-            picture,
-            strength: fields.strength,
-        }),
-        ..Request::default()
-    })
+        image: picture,
+        strength: fields.strength,
+        ..app.request(SPELLING)
+    };
+    asked.limits.max_images = asked.limits.max_images.min(MAX_N);
+    Ok(asked.build_for(app.pipeline()?)?)
 }
 
 fn to_answer(app: &App, fields: &Fields, request: &Request, event: &'static str) -> Result<Answer, Refusal> {
@@ -207,7 +204,6 @@ fn to_answer(app: &App, fields: &Fields, request: &Request, event: &'static str)
         request.width.unwrap_or(defaults.width),
         request.height.unwrap_or(defaults.height),
     );
-    let too_long = request.prompt.chars().count() > app.limits().prompt_chars;
     Ok(Answer {
         format,
         quality: quality.max(1),
@@ -219,18 +215,9 @@ fn to_answer(app: &App, fields: &Fields, request: &Request, event: &'static str)
             .clone()
             .filter(|q| q != "auto" && q.len() < 20)
             .unwrap_or_else(|| "high".to_owned()),
-        input_tokens: if too_long {
-            0
-        } else {
-            pipeline.parts().text_encoders.count_tokens(&request.prompt)
-        },
+        input_tokens: pipeline.parts().text_encoders.count_tokens(&request.prompt),
         event,
     })
-}
-
-/// Seconds since 1970.
-pub(crate) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs())
 }
 
 impl Answer {

@@ -4,18 +4,24 @@
 
 use crate::app::App;
 use crate::body;
-use crate::jobs::{self, Watch, parse_size, random_seed};
-use crate::openai::now;
+use crate::jobs::{self, now};
 use crate::pictures::{format_named, from_base64, initial, off_the_loop, to_base64};
 use crate::refusal::Refusal;
+use crate::watch::Watch;
 use axum::Json;
 use axum::extract::{Request as HttpRequest, State};
 use axum::http::StatusCode;
 use prima_picture::{Format, QUALITY, encode};
-use prima_pipeline::{Error, InitImage, Request, ScheduleOptions};
+use prima_pipeline::{Request, RequestBuilder, ScheduleOptions, Spelling, parse_size, scheduler_named};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::time::Instant;
+
+const SPELLING: Spelling = &[
+    ("num_images", "num_outputs"),
+    ("steps", "num_inference_steps"),
+    ("strength", "prompt_strength"),
+];
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -29,6 +35,12 @@ struct Input {
     #[serde(alias = "steps")]
     num_inference_steps: Option<usize>,
     guidance_scale: Option<f64>,
+    guidance_rescale: Option<f64>,
+    clip_skip: Option<usize>,
+    /// This and the next two in diffusers' order: height and width, top and left.
+    original_size: Option<[usize; 2]>,
+    crops_coords_top_left: Option<[usize; 2]>,
+    target_size: Option<[usize; 2]>,
     scheduler: Option<String>,
     seed: Option<u64>,
     image: Option<String>,
@@ -91,47 +103,36 @@ fn without_image(mut input: Value) -> Value {
 }
 
 async fn to_request(app: &App, input: Input) -> Result<Request, Refusal> {
-    let prompt = input
-        .prompt
-        .ok_or_else(|| Refusal::field("prompt", "prompt is missing"))?;
     let (mut width, mut height) = (input.width, input.height);
     if let Some(resolution) = &input.resolution {
         let size = parse_size("resolution", resolution)?;
         (width, height) = (Some(size.0), Some(size.1));
     }
-    let n = input.num_outputs.unwrap_or(1);
-    if n == 0 {
-        return Err(Refusal::field(
-            "num_outputs",
-            "num_outputs 0 is not possible: use 1 or more",
-        ));
-    }
-    let init_image = match &input.image {
-        Some(text) => Some(InitImage {
-            picture: initial(app, from_base64("image", text)?, width, height).await?,
-            strength: input.prompt_strength,
-        }),
+    let image = match &input.image {
+        Some(text) => Some(initial(app, from_base64("image", text)?, width, height).await?),
         None => None,
     };
-    Ok(Request {
-        prompt,
-        negative_prompt: input.negative_prompt.filter(|text| !text.trim().is_empty()),
+    let asked = RequestBuilder {
+        prompt: input.prompt,
+        negative_prompt: input.negative_prompt,
         guidance_scale: input.guidance_scale,
-        seed: input.seed.unwrap_or_else(random_seed),
+        guidance_rescale: input.guidance_rescale,
+        seed: input.seed,
         width,
         height,
-        num_images: n,
+        num_images: input.num_outputs,
         schedule: ScheduleOptions {
             num_inference_steps: input.num_inference_steps,
-            scheduler: input
-                .scheduler
-                .as_deref()
-                .map(str::parse)
-                .transpose()
-                .map_err(Error::Schedule)?,
+            scheduler: scheduler_named(input.scheduler.as_deref())?,
             ..ScheduleOptions::default()
         },
-        init_image,
-        ..Request::default()
-    })
+        clip_skip: input.clip_skip,
+        original_size: input.original_size,
+        crops_coords_top_left: input.crops_coords_top_left,
+        target_size: input.target_size,
+        image,
+        strength: input.prompt_strength,
+        ..app.request(SPELLING)
+    };
+    Ok(asked.build_for(app.pipeline()?)?)
 }

@@ -6,7 +6,9 @@ use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use prima_engine::Failure;
 use serde_json::{Value, json};
+use std::borrow::Cow;
 
 /// A status and a sentence.
 #[derive(Clone, Debug)]
@@ -14,7 +16,7 @@ pub(crate) struct Refusal {
     pub status: StatusCode,
     pub message: String,
     /// The field at fault, where the API has a place to say so.
-    pub param: Option<&'static str>,
+    pub param: Option<Cow<'static, str>>,
     /// Seconds.
     pub retry_after: Option<u64>,
 }
@@ -35,9 +37,9 @@ impl Refusal {
     }
 
     /// The request is at fault in this field.
-    pub fn field(param: &'static str, message: impl Into<String>) -> Self {
+    pub fn field(param: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
         Self {
-            param: Some(param),
+            param: Some(param.into()),
             ..Self::bad(message)
         }
     }
@@ -89,16 +91,24 @@ pub(crate) fn short(text: &str, chars: usize) -> String {
 
 impl From<prima_pipeline::Error> for Refusal {
     fn from(error: prima_pipeline::Error) -> Self {
-        use prima_pipeline::Error as E;
-        match &error {
-            E::Request { field, .. } => Self::field(field, error.to_string()),
-            E::Schedule(_) => Self::bad(error.to_string()),
-            E::Cancelled => Self::unavailable("the request was cancelled"),
-            E::Defect { message } => {
+        Failure::from(error).into()
+    }
+}
+
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Request {
+                field: Some(field),
+                message,
+            } => Self::field(field, message),
+            Failure::Request { field: None, message } => Self::bad(message),
+            Failure::Cancelled => Self::unavailable("the request was cancelled"),
+            Failure::Defect { message } => {
                 tracing::error!("caught a panic: {message}");
                 Self::defect()
             }
-            _ => Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+            Failure::Machine { message } => Self::new(StatusCode::INTERNAL_SERVER_ERROR, message),
         }
     }
 }

@@ -117,6 +117,62 @@ async fn image_to_image_through_openai_and_a1111() {
 }
 
 #[tokio::test]
+async fn what_the_text_encoders_leave_out_is_chosen_by_a1111s_slider_and_predictions_clip_skip() {
+    let server = Server::start().await;
+    let skipping = painted(&Request {
+        clip_skip: 1,
+        ..request()
+    });
+    assert!(skipping != painted(&request()), "a layer less changes nothing");
+
+    let mut a1111 = json!({"prompt": "a red apple", "seed": 11, "width": 64, "height": 48, "steps": 3, "cfg_scale": 0,
+        "sampler_name": "Euler a", "override_settings": {"CLIP_stop_at_last_layers": 2}});
+    let answer = server.post_ok("/sdapi/v1/txt2img", &a1111).await;
+    same(&from_base64(answer["images"][0].as_str().unwrap()), &skipping, "A1111");
+    let info: Value = serde_json::from_str(answer["info"].as_str().unwrap()).unwrap();
+    assert_eq!(info["clip_skip"], 2);
+    a1111["override_settings"] = json!({"CLIP_stop_at_last_layers": 1});
+    let answer = server.post_ok("/sdapi/v1/txt2img", &a1111).await;
+    same(
+        &from_base64(answer["images"][0].as_str().unwrap()),
+        &painted(&request()),
+        "all layers",
+    );
+
+    let prediction = json!({"input": {"prompt": "a red apple", "seed": 11, "width": 64, "height": 48, "num_inference_steps": 3,
+        "guidance_scale": 0, "scheduler": "K_EULER_ANCESTRAL", "clip_skip": 1}});
+    let answer = server.post_ok("/v1/predictions", &prediction).await;
+    same(&predicted(&answer), &skipping, "prediction");
+}
+
+#[tokio::test]
+async fn predictions_take_guidance_rescale_and_the_size_conditioning() {
+    let server = Server::start().await;
+    let plain = Request {
+        guidance_scale: Some(5.0),
+        ..request()
+    };
+    let expected = painted(&Request {
+        guidance_rescale: 0.7,
+        original_size: Some([256, 512]),
+        crops_coords_top_left: [16, 32],
+        target_size: Some([96, 80]),
+        ..plain.clone()
+    });
+    assert!(expected != painted(&plain), "none of it changes anything");
+    let prediction = json!({"input": {"prompt": "a red apple", "seed": 11, "width": 64, "height": 48, "num_inference_steps": 3,
+        "guidance_scale": 5, "scheduler": "K_EULER_ANCESTRAL", "guidance_rescale": 0.7, "original_size": [256, 512],
+        "crops_coords_top_left": [16, 32], "target_size": [96, 80]}});
+    let answer = server.post_ok("/v1/predictions", &prediction).await;
+    same(&predicted(&answer), &expected, "prediction");
+}
+
+fn predicted(answer: &Value) -> Picture {
+    let url = answer["output"][0].as_str().unwrap();
+    from_base64(url.strip_prefix("data:image/png;base64,").unwrap())
+}
+
+#[tokio::test]
 async fn openai_answers_with_its_own_fields() {
     let server = Server::start().await;
     let body = json!({"prompt": "a cat", "model": "dall-e-3", "n": 2, "size": "auto", "num_inference_steps": 1, "output_format": "jpeg"});
@@ -332,7 +388,7 @@ async fn a_request_ends_when_its_client_goes_away() {
         .json(&body)
         .timeout(std::time::Duration::from_millis(300));
     assert!(sent.send().await.unwrap_err().is_timeout());
-    while server.engine.load() != prima_pipeline::engine::Load::default() {
+    while server.engine.occupancy() != prima_engine::Occupancy::default() {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
 }
@@ -346,7 +402,7 @@ async fn a_full_queue_says_when_to_come_back() {
         .post(server.url("/v1/images/generations"))
         .json(&json!({"prompt": "slow", "num_inference_steps": 100, "size": "512x512"}));
     let first = tokio::spawn(first.send());
-    while server.engine.load().jobs == 0 {
+    while server.engine.occupancy().jobs == 0 {
         tokio::time::sleep(std::time::Duration::from_millis(2)).await;
     }
     let response = server.post("/sdapi/v1/txt2img", &slow).await;

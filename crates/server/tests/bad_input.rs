@@ -82,6 +82,16 @@ async fn impossible_requests_are_refused_by_name_in_each_apis_shape() {
             json!({"prompt": "a", "override_settings": {"sd_model_checkpoint": "other"}}),
             "other",
         ),
+        (
+            A1111,
+            json!({"prompt": "a", "override_settings": {"CLIP_stop_at_last_layers": 0}}),
+            "CLIP_stop_at_last_layers 0",
+        ),
+        (
+            PREDICTION,
+            json!({"input": {"prompt": "a", "guidance_rescale": 2}}),
+            "guidance_rescale 2",
+        ),
         ("/sdapi/v1/img2img", json!({"prompt": "a"}), "init_images"),
         (
             "/sdapi/v1/img2img",
@@ -177,6 +187,33 @@ async fn impossible_requests_are_refused_by_name_in_each_apis_shape() {
     server
         .post_ok(OPENAI, &json!({"prompt": "a", "num_inference_steps": 1}))
         .await;
+}
+
+#[tokio::test]
+async fn errors_name_the_field_as_the_client_does() {
+    let server = Server::start().await;
+    let (_, answer) = server
+        .refused(OPENAI, &json!({"prompt": "a", "num_inference_steps": 101}))
+        .await;
+    assert_eq!(answer["error"]["param"], "num_inference_steps");
+    for (path, body, said) in [
+        (OPENAI, json!({"prompt": "a", "n": 11}), "n 11 is not possible"),
+        (A1111, json!({"prompt": "a", "cfg_scale": -1}), "cfg_scale -1"),
+        (
+            "/sdapi/v1/img2img",
+            json!({"prompt": "a", "init_images": [to_base64(&png(8, 8))], "denoising_strength": 7}),
+            "denoising_strength 7",
+        ),
+        (
+            PREDICTION,
+            json!({"prompt": "a", "image": to_base64(&png(8, 8)), "prompt_strength": 7}),
+            "prompt_strength 7",
+        ),
+    ] {
+        let (_, answer) = server.refused(path, &body).await;
+        let text = sentence(path, &answer);
+        assert!(text.starts_with(said), "{said:?} does not begin: {text}");
+    }
 }
 
 #[tokio::test]

@@ -346,7 +346,7 @@ async fn a_client_that_never_reads_is_cut_off_and_others_go_on() {
     let mut honest = server.live().await;
     // Enough pictures to fill every buffer between the two ends, none of them read.
     let mut rev = 0;
-    while server.engine.load().sessions == 2 {
+    while server.engine.occupancy().sessions == 2 {
         rev += 1;
         use futures_util::SinkExt;
         let message =
@@ -403,7 +403,7 @@ async fn one_session_too_many_is_told_to_come_back() {
     assert_eq!(code, 1013);
     assert!(reason.contains("too many sessions"), "{reason}");
     drop(first);
-    while server.engine.load().sessions > 0 {
+    while server.engine.occupancy().sessions > 0 {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
     // The permit is given back just after the session ends.
@@ -420,11 +420,11 @@ async fn a_client_that_vanishes_leaves_nothing_behind() {
     let server = Server::start().await;
     let mut live = server.live().await;
     live.send(&json!({"type": "paint", "rev": 1, "prompt": "slow", "steps": 100, "preview": false, "width": 512, "height": 512})).await;
-    while server.engine.load().begun == 0 {
+    while server.engine.occupancy().begun == 0 {
         tokio::time::sleep(std::time::Duration::from_millis(2)).await;
     }
     drop(live);
-    while server.engine.load() != prima_pipeline::engine::Load::default() {
+    while server.engine.occupancy() != prima_engine::Occupancy::default() {
         tokio::time::sleep(std::time::Duration::from_millis(2)).await;
     }
 }

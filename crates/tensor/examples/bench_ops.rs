@@ -5,8 +5,8 @@
 //! these numbers, as one JSON object a line.
 
 use prima_tensor::{
-    Activation, Conv2d, DType, Param, Tensor, add, attention, attention_in, bf16_peak_gflops, conv2d, group_norm,
-    kernel_name, linear, no_grad, peak_gflops, upsample_conv2d, weighted_mse,
+    Activation, Conv2d, DType, Param, Tensor, add, attention_in, bf16_peak_gflops, conv2d, group_norm, kernel_name,
+    linear, no_grad, peak_gflops, upsample_conv2d, weighted_mse,
 };
 use serde_json::json;
 use std::time::Instant;
@@ -53,16 +53,12 @@ fn ops() -> Vec<Op> {
     }
     both(Kind::Attention([10, 4096, 64]), None, Some(350.0 / 900.0));
     both(Kind::Attention([4, 256, 32]), None, None);
-    for (kind, floor) in [
-        (Kind::DoubledConv([32, 128]), None),
-        (Kind::Training([4]), Some(200.0 / 450.0)),
-    ] {
-        ops.push(Op {
-            kind,
-            dtype: DType::F32,
-            floor,
-        });
-    }
+    both(Kind::Training([4]), Some(200.0 / 450.0), None);
+    ops.push(Op {
+        kind: Kind::DoubledConv([32, 128]),
+        dtype: DType::F32,
+        floor: None,
+    });
     ops
 }
 
@@ -163,7 +159,7 @@ impl Op {
                 // bf16 is f32 again where the processor has no products of bf16.
                 median_seconds(|| drop(no_grad(|| attention_in(self.dtype, &x, &x, &x, heads, false))))
             }
-            Kind::Training([batch]) => training(batch, conv),
+            Kind::Training([batch]) => training(batch, self.dtype, conv),
         }
     }
 }
@@ -171,18 +167,20 @@ impl Op {
 /// Channels of the convolutions of the training step.
 const TRAINED: [(usize, usize); 5] = [(64, 64), (64, 128), (128, 128), (128, 256), (256, 256)];
 
-fn training(batch: usize, conv: impl Fn(&Tensor, &Param) -> Tensor) -> f64 {
+/// In bf16 the weights stay f32 and the factors of products are rounded.
+fn training(batch: usize, dtype: DType, conv: impl Fn(&Tensor, &Param) -> Tensor) -> f64 {
     let weights = TRAINED.map(|(i, o)| param(&[o, i, 3, 3], DType::F32));
     for p in &weights {
         p.update(|v| v.iter_mut().for_each(|x| *x *= 0.02));
         p.set_trainable(true);
+        p.set_bf16_products(dtype == DType::BF16);
     }
     let x = random(&[batch, 32, 32, 64]);
     let target = Tensor::zeros(&[batch, 32, 32, 256]);
     median_seconds(|| {
         let h = weights.iter().fold(x.clone(), |h, w| conv(&h, w));
         let tokens = h.reshape(&[batch, 32 * 32, 256]);
-        let h = add(&tokens, &attention(&tokens, &tokens, &tokens, 4, false)).reshape(target.shape());
+        let h = add(&tokens, &attention_in(dtype, &tokens, &tokens, &tokens, 4, false)).reshape(target.shape());
         std::hint::black_box(weighted_mse(&h, &target, &vec![1.0; batch]).backward());
     })
 }

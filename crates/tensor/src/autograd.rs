@@ -1,9 +1,9 @@
 //! The tape. An op that has an input on the tape leaves a [`Node`] in its output that holds
 //! the inputs' nodes and a closure from the output's gradient to the inputs' gradients.
 
-use crate::cpu::parallel::for_chunks;
-use crate::cuda::Binary;
+use crate::cpu::elementwise as kernel;
 use crate::device::gpu;
+use crate::ops::Binary;
 use crate::{Param, Tensor, concat_channels, narrow_channels};
 use std::cell::Cell;
 use std::collections::{BinaryHeap, HashMap, HashSet};
@@ -161,9 +161,7 @@ impl Gradients {
         for gradient in self.by_node.values_mut() {
             match gpu() {
                 Some(gpu) => *gradient = gpu.affine(gradient, factor, 0.0),
-                None => gradient.edit(|values| {
-                    for_chunks(values, |_, part| part.iter_mut().for_each(|v| *v *= factor));
-                }),
+                None => gradient.edit(|values| kernel::scale(values, factor)),
             }
         }
     }
@@ -305,10 +303,6 @@ fn accumulate(into: Tensor, from: &Tensor) -> Tensor {
     }
     let shape = into.shape().to_vec();
     let mut sum = into.into_vec();
-    for_chunks(&mut sum, |at, part| {
-        for (a, b) in part.iter_mut().zip(&from.data()[at..]) {
-            *a += b;
-        }
-    });
+    kernel::add_to(&mut sum, from.data());
     Tensor::from_vec(sum, &shape)
 }

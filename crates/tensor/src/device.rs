@@ -1,11 +1,11 @@
-//! Where ops run: on the CPU, or on a GPU whose kernels and arrays `cuda/` looks after.
+//! Where ops run: on the CPU, or on a GPU ([`crate::gpu`]).
 //!
 //! A device is chosen for the process ([`Device::make_default`], what `--device` does) or for a closure ([`Device::run`], what
 //! tests do). Ops then compute there; a tensor that is elsewhere is moved when an op needs it, and
 //! [`Tensor::data`](crate::Tensor::data) reads one back.
 
-use crate::cuda::{Cuda, DeviceError, DryRun, Emulator, Gpu, RecordingCounts, Usage};
-use crate::{DType, Tensor};
+use crate::gpu::{Gpu, RecordingCounts, Usage};
+use crate::{DType, DeviceError, Tensor};
 use rayon::prelude::*;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -46,10 +46,10 @@ impl FromStr for DeviceChoice {
 #[derive(Clone, Default)]
 pub struct Device {
     /// `None`: the CPU.
-    gpu: Option<Arc<Gpu>>,
+    gpu: Option<Arc<dyn Gpu>>,
 }
 
-static DEFAULT: RwLock<Option<Arc<Gpu>>> = RwLock::new(None);
+static DEFAULT: RwLock<Option<Arc<dyn Gpu>>> = RwLock::new(None);
 
 thread_local! {
     /// The device of the closure that this thread is in, if any.
@@ -61,44 +61,15 @@ impl Device {
         Self::default()
     }
 
-    /// Opens what was asked for. On a GPU activations are stored as `dtype`, f32 or bf16; on the CPU they are always f32.
-    /// [`DeviceChoice::Auto`] falls back to the CPU and says why.
-    pub fn open(choice: DeviceChoice, dtype: DType) -> Result<(Self, Option<DeviceError>), DeviceError> {
-        Self::open_with(choice, dtype, false)
+    /// A GPU. On it activations are stored as it says, on the CPU they are always f32.
+    pub fn of(gpu: Arc<dyn Gpu>) -> Self {
+        Self { gpu: Some(gpu) }
     }
 
-    /// The same; with `tf32`, a GPU may round the f32 factors of products to TF32 (10 bits of mantissa) for its tensor cores.
-    pub fn open_with(
-        choice: DeviceChoice,
-        dtype: DType,
-        tf32: bool,
-    ) -> Result<(Self, Option<DeviceError>), DeviceError> {
-        match choice {
-            DeviceChoice::Cpu => Ok((Self::cpu(), None)),
-            DeviceChoice::Cuda(index) => Ok((Self::with(Cuda::open(index)?, dtype, tf32), None)),
-            DeviceChoice::Auto => Ok(match Cuda::open(0) {
-                Ok(cuda) => (Self::with(cuda, dtype, tf32), None),
-                Err(why) => (Self::cpu(), Some(why)),
-            }),
-        }
-    }
-
-    /// The kernels on the CPU, for tests: see [`Emulator`].
-    pub fn emulated(emulator: Emulator, dtype: DType) -> Self {
-        Self::with(emulator, dtype, false)
-    }
-
-    /// A device that computes nothing and counts what the same work would allocate with activations of `dtype` on this one.
-    pub fn dry_run(&self, dtype: DType) -> Self {
-        let multiprocessors = self.gpu.as_ref().map_or(1, |gpu| gpu.multiprocessors());
-        Self::with(DryRun::new(multiprocessors), dtype, false)
-    }
-
-    fn with(backend: impl crate::cuda::Backend + 'static, dtype: DType, tf32: bool) -> Self {
-        let dtype = if dtype == DType::F32 { dtype } else { DType::BF16 };
-        Self {
-            gpu: Some(Arc::new(Gpu::new(Box::new(backend), dtype, tf32))),
-        }
+    /// A device that computes nothing and counts what the same work would allocate with activations of `dtype` on this one;
+    /// `None` on the CPU, where nothing is counted.
+    pub fn dry_run(&self, dtype: DType) -> Option<Self> {
+        self.gpu.as_ref().map(|gpu| gpu.dry_run(dtype))
     }
 
     /// Where ops of this thread compute.
@@ -144,6 +115,11 @@ impl Device {
         self.gpu.as_ref().map(|gpu| gpu.recording_counts()).unwrap_or_default()
     }
 
+    /// `None`: the CPU.
+    pub fn gpu(&self) -> Option<&Arc<dyn Gpu>> {
+        self.gpu.as_ref()
+    }
+
     pub fn is_gpu(&self) -> bool {
         self.gpu.is_some()
     }
@@ -184,7 +160,7 @@ impl Device {
 }
 
 /// The GPU that ops compute on; `None` is the CPU.
-pub(crate) fn gpu() -> Option<Arc<Gpu>> {
+pub(crate) fn gpu() -> Option<Arc<dyn Gpu>> {
     match SCOPED.with_borrow(Clone::clone) {
         Some(device) => device.gpu,
         None => DEFAULT.read().unwrap_or_else(PoisonError::into_inner).clone(),
@@ -199,6 +175,12 @@ pub fn for_each<T: Send>(items: impl IntoIterator<Item = T>, f: impl Fn(T) + Sen
     } else {
         items.collect::<Vec<T>>().into_par_iter().for_each(f);
     }
+}
+
+/// Ends the work in progress. Ops return tensors, not results: a failing device unwinds, dropping (and so giving back) what
+/// the work had allocated, up to [`catch`].
+pub fn fail(error: impl Into<DeviceError>) -> ! {
+    std::panic::resume_unwind(Box::new(error.into()))
 }
 
 /// Runs `f`, ending it early if the device fails: out of memory, most likely. What it had allocated is free again then.
@@ -237,8 +219,8 @@ mod tests {
 
     #[test]
     fn a_failing_device_is_an_error_and_a_panic_stays_one() {
-        let failed = catch(|| -> () { crate::cuda::fail(DeviceError::NoGpu) });
-        assert!(matches!(failed, Err(DeviceError::NoGpu)));
+        let failed = catch(|| -> () { fail(DeviceError::WithoutCuda) });
+        assert!(matches!(failed, Err(DeviceError::WithoutCuda)));
         assert!(std::panic::catch_unwind(|| catch(|| std::panic::resume_unwind(Box::new("other")))).is_err());
         assert_eq!(catch(|| 3).unwrap(), 3);
     }

@@ -11,24 +11,28 @@
 mod allocator;
 mod autograd;
 mod cpu;
-pub mod cuda;
 pub mod device;
 mod dtype;
+mod error;
+pub mod gpu;
 pub mod ops;
 mod param;
 mod random;
+mod repeatable;
 mod tensor;
 
 pub use allocator::keep_large_buffers;
 pub use autograd::{Gradients, is_recomputing, is_recording, no_grad, recompute, recomputing};
 pub use cpu::level::check_processor_limit;
 pub use cpu::peak::{bf16_peak_gflops, peak_gflops};
-pub use cuda::{DeviceError, RecordingCounts, Repeatable, Usage};
 pub use device::{Device, DeviceChoice};
 pub use dtype::DType;
+pub use error::DeviceError;
+pub use gpu::{RecordingCounts, Usage};
 pub use ops::*;
 pub use param::Param;
 pub use random::{Philox, TorchCpuRng};
+pub use repeatable::Repeatable;
 pub use tensor::Tensor;
 
 /// Name of the matrix kernel chosen for this machine.

@@ -1,8 +1,8 @@
 use crate::autograd::Node;
-use crate::cpu::conv2d;
-use crate::cuda::{Array, Form};
+use crate::cpu::kernel::kernel;
+use crate::cpu::{conv2d, linear};
 use crate::device::gpu;
-use crate::ops::linear;
+use crate::gpu::{DeviceArray, Form};
 use crate::{DType, Tensor};
 use half::bf16;
 use std::any::Any;
@@ -16,7 +16,7 @@ pub struct Param {
 }
 
 /// A parameter's value as it is kept.
-pub(crate) enum Stored<'a> {
+pub enum Stored<'a> {
     Wide(&'a Tensor),
     Narrow(&'a [bf16]),
     /// That many values of that type, of which nothing is known: [`Param::absent`].
@@ -32,8 +32,10 @@ struct State {
     /// Packed weights by use ("forward", "backward"), dropped when the value changes.
     packed: Vec<(u8, Arc<dyn Any + Send + Sync>)>,
     /// The value on devices, by device and form; dropped when the value changes.
-    on_device: Vec<(u64, Form, Arc<Array>)>,
+    on_device: Vec<(u64, Form, Arc<dyn DeviceArray>)>,
     node: Option<Arc<Node>>,
+    /// Whether products round to bf16 though the value is kept in f32.
+    rounds: bool,
 }
 
 impl State {
@@ -47,6 +49,14 @@ impl State {
     fn forget_copies(&mut self) {
         self.packed.clear();
         self.on_device.clear();
+    }
+
+    fn products_dtype(&self) -> DType {
+        if self.narrow.is_some() || (self.rounds && kernel().multiplies_bf16) {
+            DType::BF16
+        } else {
+            DType::F32
+        }
     }
 
     fn stored(&self) -> Stored<'_> {
@@ -79,6 +89,7 @@ impl Param {
                 packed: Vec::new(),
                 on_device: Vec::new(),
                 node: None,
+                rounds: false,
             })),
         }
     }
@@ -144,6 +155,20 @@ impl Param {
         state.narrow = Some((values, state.tensor.shape().to_vec()));
         state.tensor = Tensor::scalar(0.0);
         state.forget_copies();
+    }
+
+    /// For training: linear layers and convolutions, forward and backward, and attention between them round their factors
+    /// to bf16 and sum in f32, while the value stays f32. Only where the processor multiplies bf16 faster than f32; elsewhere,
+    /// and on a GPU, which has a type of its own for products, it changes nothing.
+    pub fn set_bf16_products(&self, on: bool) {
+        let mut state = self.write();
+        state.rounds = on;
+        state.packed.clear();
+    }
+
+    /// What the factors of products with this parameter are rounded to on the CPU.
+    pub fn products_dtype(&self) -> DType {
+        self.read().products_dtype()
     }
 
     /// Replaces the value (same shape); packed forms are rebuilt at the next use.
@@ -215,12 +240,7 @@ impl Param {
         if let Some(packed) = find(&state) {
             return packed;
         }
-        let dtype = if state.narrow.is_some() {
-            DType::BF16
-        } else {
-            DType::F32
-        };
-        let packed = Arc::new(pack(&state.wide(), dtype));
+        let packed = Arc::new(pack(&state.wide(), state.products_dtype()));
         state.packed.push((usage, packed.clone()));
         packed
     }
@@ -228,12 +248,12 @@ impl Param {
 
 impl Param {
     /// The value on device `device` in `form`, moved there once per value; `upload` is given the value and its shape.
-    pub(crate) fn on_device(
+    pub fn on_device(
         &self,
         device: u64,
         form: Form,
-        upload: impl FnOnce(Stored, &[usize]) -> Arc<Array>,
-    ) -> Arc<Array> {
+        upload: impl FnOnce(Stored, &[usize]) -> Arc<dyn DeviceArray>,
+    ) -> Arc<dyn DeviceArray> {
         let find = |state: &State| {
             let mut copies = state.on_device.iter();
             copies.find(|(d, f, _)| (*d, *f) == (device, form)).map(|c| c.2.clone())

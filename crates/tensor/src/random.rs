@@ -90,7 +90,7 @@ fn box_muller(u: u32, v: u32) -> (f32, f32) {
     ((radius * cos) as f32, (radius * sin) as f32)
 }
 
-/// `ln(k / 2^24)` for k in `1 ..= 2^24`: the exponent, and the series of artanh. cuda/noise.cu does the same, step by step.
+/// `ln(k / 2^24)` for k in `1 ..= 2^24`: the exponent, and the series of artanh. crates/cuda's noise.cu does the same, step by step.
 fn log_of_units(k: u32) -> f64 {
     let mut exponent = k.ilog2() as i32;
     let mut m = f64::from(k) / f64::from(1u32 << exponent);

@@ -1,5 +1,5 @@
 use crate::autograd::{self, Node};
-use crate::cuda::Array;
+use crate::gpu::DeviceArray;
 use std::sync::Arc;
 
 /// An immutable, contiguous, row-major array of `f32`. Cloning and reshaping share storage. On a GPU it may be stored as bf16;
@@ -14,7 +14,7 @@ pub struct Tensor {
 #[derive(Clone)]
 enum Storage {
     Host(Arc<Vec<f32>>),
-    Device(Arc<Array>),
+    Device(Arc<dyn DeviceArray>),
 }
 
 impl Tensor {
@@ -33,12 +33,8 @@ impl Tensor {
         }
     }
 
-    /// A tensor that lies on a device.
-    pub(crate) fn from_array(array: Array, shape: &[usize]) -> Self {
-        Self::from_shared(Arc::new(array), shape)
-    }
-
-    pub(crate) fn from_shared(array: Arc<Array>, shape: &[usize]) -> Self {
+    /// A tensor whose values lie on a device.
+    pub fn from_array(array: Arc<dyn DeviceArray>, shape: &[usize]) -> Self {
         assert_eq!(
             array.len(),
             shape.iter().product::<usize>(),
@@ -52,7 +48,7 @@ impl Tensor {
     }
 
     /// Where the values lie on a device, if they do.
-    pub(crate) fn array(&self) -> Option<&Arc<Array>> {
+    pub fn array(&self) -> Option<&Arc<dyn DeviceArray>> {
         match &self.storage {
             Storage::Host(_) => None,
             Storage::Device(array) => Some(array),
@@ -100,10 +96,7 @@ impl Tensor {
     pub fn into_vec(self) -> Vec<f32> {
         match self.storage {
             Storage::Host(values) => Arc::try_unwrap(values).unwrap_or_else(|shared| shared.as_ref().clone()),
-            Storage::Device(array) => match Arc::try_unwrap(array) {
-                Ok(array) => array.into_host(),
-                Err(shared) => shared.host().to_vec(),
-            },
+            Storage::Device(array) => array.into_host(),
         }
     }
 

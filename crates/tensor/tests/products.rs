@@ -77,6 +77,63 @@ fn bf16_weights_multiply_bf16_values_and_sum_in_f32() {
     assert_close(&run(&narrow(&w)), &run(&Param::new(w.clone())), 1e-5);
 }
 
+/// Output and gradients of x and w for a loss whose gradient at the output is `g`.
+fn trained(x: &Tensor, w: &Tensor, g: &Tensor, bf16: bool, f: impl Fn(&Tensor, &Param) -> Tensor) -> [Tensor; 3] {
+    let (x, w) = (x.requires_grad(), as_param(w));
+    w.set_bf16_products(bf16);
+    let out = f(&x, &w);
+    let gradients = common::total(&out, g).backward();
+    let grad_x = gradients.get(&x).unwrap().clone();
+    [out.detach(), grad_x, gradients.param(&w).unwrap().clone()]
+}
+
+/// Of values that bf16 holds, the products are the same in both; of others they are as far apart as the rounding.
+#[test]
+fn training_with_bf16_products_rounds_factors_and_nothing_else() {
+    let linear_of = |x: &Tensor, w: &Param| linear(x, w, None, Activation::None, None);
+    let conv =
+        |stride| move |x: &Tensor, w: &Param| conv2d(x, w, None, Conv2d::strided(stride, 1), Activation::None, None);
+    type Case<'a> = (
+        &'a [usize],
+        &'a [usize],
+        &'a [usize],
+        Box<dyn Fn(&Tensor, &Param) -> Tensor>,
+    );
+    let cases: [Case; 4] = [
+        (&[33, 70], &[50, 70], &[33, 50], Box::new(linear_of)),
+        (&[2, 7, 5, 6], &[18, 6, 3, 3], &[2, 7, 5, 18], Box::new(conv(1))),
+        (&[2, 7, 5, 3], &[5, 3, 3, 3], &[2, 7, 5, 5], Box::new(conv(1))),
+        (&[1, 8, 8, 6], &[10, 6, 3, 3], &[1, 4, 4, 10], Box::new(conv(2))),
+    ];
+    for (x, w, g, f) in &cases {
+        let [x, w, g] = [bf16_tensor(1, x), bf16_tensor(2, w), bf16_tensor(3, g)];
+        let pairs = trained(&x, &w, &g, true, f)
+            .into_iter()
+            .zip(trained(&x, &w, &g, false, f));
+        pairs.for_each(|(narrow, wide)| assert_close(&narrow, &wide, 1e-5));
+        let [x, w, g] = [&x, &w, &g].map(|t| random_tensor(7, t.shape()));
+        let pairs = trained(&x, &w, &g, true, f)
+            .into_iter()
+            .zip(trained(&x, &w, &g, false, f));
+        pairs.for_each(|(narrow, wide)| assert_close(&narrow, &wide, 2e-2));
+    }
+}
+
+#[test]
+fn attention_trains_with_bf16_products() {
+    let [q, k, v, g] = [1, 2, 3, 4].map(|seed| random_tensor(seed, &[2, 40, 32]));
+    let run = |dtype| {
+        let [q, k, v] = [&q, &k, &v].map(Tensor::requires_grad);
+        let out = prima_tensor::attention_in(dtype, &q, &k, &v, 2, false);
+        let gradients = common::total(&out, &g).backward();
+        [&q, &k, &v].map(|leaf| gradients.get(leaf).unwrap().clone())
+    };
+    let pairs = run(prima_tensor::DType::BF16)
+        .into_iter()
+        .zip(run(prima_tensor::DType::F32));
+    pairs.for_each(|(narrow, wide)| assert_close(&narrow, &wide, 2e-2));
+}
+
 #[test]
 fn a_narrow_parameter_rounds_its_value_and_takes_a_new_one_in_f32() {
     let param = narrow(&Tensor::from_vec(vec![1.0 + 1e-4, -2.5], &[1, 2]));

@@ -1,10 +1,9 @@
 //! Training on the CUDA kernels, run on the CPU by emulation, against the CPU's own.
 
 mod common;
-#[path = "../../tensor/tests/common/emulator.rs"]
-mod emulator;
 
 use common::{configs, saved, write_dataset};
+use prima_emulator as emulator;
 use prima_tensor::{DType, Device};
 use prima_train::stages::{STAGES, Stage};
 use prima_train::{Budget, RunOptions, TrainConfig, latents};

@@ -83,7 +83,7 @@ fn main() -> ExitCode {
     if options.layouts {
         return finish(Layout::new(options.tiny).map(|layout| layout.json()));
     }
-    let device = match Device::open_with(options.device, options.dtype, options.tf32) {
+    let device = match prima_cuda::open(options.device, options.dtype, options.tf32) {
         Ok((device, None)) => device,
         Ok((_, Some(error))) | Err(error) => {
             eprintln!("no GPU here, nothing ran: {error}");
@@ -109,7 +109,7 @@ fn finish(result: Result<Value>) -> ExitCode {
 
 fn measure(options: &Options, device: &Device) -> Result<Value> {
     let layout = Layout::new(options.tiny)?;
-    let report = prima_tensor::cuda::report();
+    let report = prima_cuda::report();
     let mut out = json!({
         "device": if device.is_gpu() { json!(report.gpus.first().map(|gpu| &gpu.name)) } else { json!("cpu") },
         "dtype": if options.dtype == DType::F32 { "f32" } else { "bf16" },

@@ -68,7 +68,7 @@ impl Attention {
             self.to_k.forward(context),
             self.to_v.forward(context),
         );
-        let mixed = attention_in(self.to_q.dtype(), &q, &k, &v, self.heads, false);
+        let mixed = attention_in(self.to_q.products_dtype(), &q, &k, &v, self.heads, false);
         self.to_out.plus(&mixed, residual)
     }
 }

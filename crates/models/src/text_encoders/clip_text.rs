@@ -224,7 +224,7 @@ impl EncoderLayer {
             self.k.forward(&normed),
             self.v.forward(&normed),
         );
-        let mixed = attention_in(self.q.dtype(), &q, &k, &v, self.heads, true);
+        let mixed = attention_in(self.q.products_dtype(), &q, &k, &v, self.heads, true);
         let x = self.out.plus(&mixed, x);
         let hidden = self.fc1.activated(&self.layer_norm2.forward(&x), self.activation);
         self.fc2.plus(&hidden, &x)

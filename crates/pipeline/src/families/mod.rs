@@ -55,7 +55,7 @@ impl Family {
     /// The family of a model; a model that belongs to none, or was made for another task, is refused by name.
     pub fn of(source: &ModelSource) -> Result<&'static Self, Error> {
         let index = source.json("", "model_index.json")?;
-        // Folders of ours that older versions wrote say no class.
+        // Without a class it is taken for the layout of our own models.
         let class = index["_class_name"]
             .as_str()
             .unwrap_or(STABLE_DIFFUSION_XL.pipelines[0]);

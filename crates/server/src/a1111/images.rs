@@ -4,16 +4,20 @@
 use super::tasks::Registered;
 use crate::app::App;
 use crate::body;
-use crate::jobs::{self, Painted, Watch, random_seed};
-use crate::openai::now;
+use crate::jobs::{self, Painted, now};
 use crate::pictures::{from_base64, initial, off_the_loop, to_base64};
 use crate::refusal::{Refusal, short};
+use crate::watch::Watch;
 use axum::Json;
 use axum::extract::{Request as HttpRequest, State};
 use prima_picture::{Format, QUALITY, encode};
-use prima_pipeline::{Error, InitImage, Picture, Request, ScheduleOptions, SchedulerKind, TimestepSpacing};
+use prima_pipeline::{
+    Error, Picture, Request, RequestBuilder, ScheduleOptions, SchedulerKind, Spelling, TimestepSpacing,
+};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+
+const SPELLING: Spelling = &[("guidance_scale", "cfg_scale"), ("strength", "denoising_strength")];
 
 /// What matters of a request; the rest is repeated in the answer and has no effect.
 #[derive(Debug, Default, Deserialize)]
@@ -112,7 +116,7 @@ fn refuse_unsupported(app: &App, fields: &Fields) -> Result<(), Refusal> {
         ),
     ];
     if let Some((name, _)) = wanted.iter().find(|(_, wanted)| *wanted) {
-        return Err(Refusal::field(name, format!("{name} is not supported: leave it out")));
+        return Err(Refusal::field(*name, format!("{name} is not supported: leave it out")));
     }
     let model = fields
         .override_settings
@@ -129,7 +133,24 @@ fn refuse_unsupported(app: &App, fields: &Fields) -> Result<(), Refusal> {
     }
 }
 
-fn to_request(fields: &Fields, seed: u64, picture: Option<&Picture>) -> Result<Request, Refusal> {
+/// The web UI's slider: of the text encoder's layers, the one from the end at which to stop.
+const STOP_AT: &str = "CLIP_stop_at_last_layers";
+
+/// Layers beyond the last that are left out; the web UI counts the last one too.
+fn clip_skip(fields: &Fields) -> Result<Option<usize>, Refusal> {
+    let Some(value) = fields.override_settings.as_ref().and_then(|s| s.get(STOP_AT)) else {
+        return Ok(None);
+    };
+    let layer = value.as_u64().filter(|layer| (1..=12).contains(layer));
+    let layer = layer.ok_or_else(|| {
+        let value = short(&value.to_string(), 40);
+        let message = format!("{STOP_AT} {value} is not possible: use 1 to 12");
+        Refusal::field("override_settings", message)
+    })?;
+    Ok(Some(layer as usize - 1))
+}
+
+fn schedule(fields: &Fields) -> Result<ScheduleOptions, Error> {
     let named = |name: &Option<String>| name.clone().filter(|n| !n.is_empty());
     let (mut scheduler, mut spacing) = (None, None);
     if let Some(name) = named(&fields.sampler_name).or_else(|| named(&fields.sampler_index)) {
@@ -143,26 +164,32 @@ fn to_request(fields: &Fields, seed: u64, picture: Option<&Picture>) -> Result<R
         scheduler,
         Some(SchedulerKind::Ddim | SchedulerKind::Tcd | SchedulerKind::EulerAncestral)
     );
-    Ok(Request {
-        prompt: fields.prompt.clone().unwrap_or_default(),
-        negative_prompt: fields.negative_prompt.clone().filter(|text| !text.trim().is_empty()),
+    Ok(ScheduleOptions {
+        num_inference_steps: fields.steps,
+        scheduler,
+        spacing,
+        eta: fields.eta.filter(|_| takes_eta),
+        ..ScheduleOptions::default()
+    })
+}
+
+/// The first picture's request.
+fn to_request(app: &App, fields: &Fields, picture: Option<Picture>) -> Result<Request, Refusal> {
+    let asked = RequestBuilder {
+        prompt: Some(fields.prompt.clone().unwrap_or_default()),
+        negative_prompt: fields.negative_prompt.clone(),
         guidance_scale: fields.cfg_scale,
-        seed,
+        // -1 is a random one.
+        seed: fields.seed.and_then(|seed| u64::try_from(seed).ok()),
         width: fields.width,
         height: fields.height,
-        schedule: ScheduleOptions {
-            num_inference_steps: fields.steps,
-            scheduler,
-            spacing,
-            eta: fields.eta.filter(|_| takes_eta),
-            ..ScheduleOptions::default()
-        },
-        init_image: picture.map(|picture| InitImage {
-            picture: picture.clone(),
-            strength: fields.denoising_strength,
-        }),
-        ..Request::default()
-    })
+        schedule: schedule(fields)?,
+        clip_skip: clip_skip(fields)?,
+        image: picture,
+        strength: fields.denoising_strength,
+        ..app.request(SPELLING)
+    };
+    Ok(asked.build_for(app.pipeline()?)?)
 }
 
 async fn paint(
@@ -180,19 +207,15 @@ async fn paint(
         let message = format!("batch_size times n_iter is {count}: use 1 to {most}");
         return Err(Refusal::field("batch_size", message));
     }
-    let seed = fields
-        .seed
-        .and_then(|s| u64::try_from(s).ok())
-        .unwrap_or_else(random_seed);
+    let first = to_request(app, &fields, picture)?;
     // The web UI's batches count their seeds up.
-    let seeds: Vec<u64> = (0..count as u64).map(|i| seed.wrapping_add(i)).collect();
-    let requests: Vec<Request> = seeds
-        .iter()
-        .map(|&seed| to_request(&fields, seed, picture.as_ref()))
-        .collect::<Result<_, _>>()?;
+    let seeds: Vec<u64> = (0..count as u64).map(|i| first.seed.wrapping_add(i)).collect();
+    let requests = seeds.iter().map(|&seed| Request { seed, ..first.clone() }).collect();
     let id = fields.force_task_id.clone().filter(|id| id.len() <= 200);
-    let task = Registered::new(app, Watch::new(id.unwrap_or_else(|| format!("task({seed})")), count));
-    let first = requests.first().cloned().unwrap_or_default();
+    let task = Registered::new(
+        app,
+        Watch::new(id.unwrap_or_else(|| format!("task({})", first.seed)), count),
+    );
     let running = jobs::start(app, "a1111", requests, task.watch(), 0)?;
     let painted = running.all().await?;
     let (interrupted, model) = (task.watch().is_interrupted(), app.pipeline()?.name().to_owned());
@@ -256,7 +279,7 @@ fn to_body(
         "infotexts": infotexts,
         "styles": [],
         "job_timestamp": now().to_string(),
-        "clip_skip": 1,
+        "clip_skip": request.clip_skip + 1,
         "is_using_inpainting_conditioning": false,
         "version": format!("prima {}", env!("CARGO_PKG_VERSION")),
         "interrupted": interrupted,

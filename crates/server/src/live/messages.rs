@@ -1,6 +1,6 @@
 //! The JSON of the live protocol.
 
-use crate::app::Limits;
+use crate::options::Limits;
 use prima_picture::Format;
 use prima_pipeline::{Pipeline, SchedulerKind};
 use serde::{Deserialize, Serialize};

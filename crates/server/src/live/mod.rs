@@ -2,6 +2,7 @@
 
 mod messages;
 mod outbox;
+mod results;
 mod tasks;
 mod words;
 
@@ -16,8 +17,8 @@ use futures_util::SinkExt;
 use futures_util::stream::{SplitSink, SplitStream, StreamExt};
 use messages::{ClientMessage, Hello};
 use outbox::{Next, Outbox};
+use prima_engine::{Counts, Readiness, Session};
 use prima_pipeline::Picture;
-use prima_pipeline::engine::{Counts, Session, Stage};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::OwnedSemaphorePermit;
@@ -191,9 +192,9 @@ fn too_big(app: &App, error: &axum::Error) -> Option<Goodbye> {
 async fn greet(app: &App, outbox: &Outbox) -> Result<(), Goodbye> {
     let mut closing = app.closing.subscribe();
     let pipeline = loop {
-        match (app.engine.pipeline(), app.engine.stage()) {
+        match (app.engine.pipeline(), app.engine.readiness()) {
             (Some(pipeline), _) => break pipeline,
-            (None, Stage::Failed(reason)) => {
+            (None, Readiness::Failed(reason)) => {
                 return Err(Goodbye::new(FAILED, format!("the model cannot be used: {reason}")));
             }
             _ => {}
@@ -276,11 +277,12 @@ async fn initial_picture(
     app: &App,
     task: &tasks::Task,
     bytes: Option<axum::body::Bytes>,
-) -> Result<Option<Arc<Picture>>, Refusal> {
+) -> Result<Option<Picture>, Refusal> {
     match bytes {
-        Some(bytes) => Ok(Some(Arc::new(
-            pictures::initial(app, bytes, task.size().0, task.size().1).await?,
-        ))),
+        Some(bytes) => {
+            let (width, height) = task.size();
+            Ok(Some(pictures::initial(app, bytes, width, height).await?))
+        }
         None => Ok(None),
     }
 }

@@ -3,8 +3,8 @@
 
 use super::messages::{FrameHeader, FrameTimings, WordChange};
 use crate::refusal::Refusal;
+use prima_engine::Counts;
 use prima_picture::{Format, QUALITY, encode};
-use prima_pipeline::engine::Counts;
 use prima_pipeline::{Parameters, Picture};
 use serde::Serialize;
 use serde_json::{Value, json};

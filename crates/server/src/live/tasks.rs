@@ -1,17 +1,14 @@
 //! From a message to the units that the engine paints for it.
 
-use super::messages::{FrameTimings, Paint, Variants, WordChange};
-use super::outbox::{Frame, Outbox, ms};
+use super::messages::{Paint, Variants, WordChange};
+use super::outbox::Outbox;
+use super::results::{Comparison, FrameSpec, compares, shows};
 use super::words::{self, words};
 use crate::app::App;
-use crate::jobs::check;
-use crate::metrics::Metrics;
 use crate::refusal::Refusal;
-use prima_picture::Format;
-use prima_pipeline::engine::{Class, Event, OnEvent, Outcome, Unit};
-use prima_pipeline::{Error, InitImage, Parameters, Picture, Pipeline, Request, ScheduleOptions};
-use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex, PoisonError};
+use prima_engine::{Class, OnEvent, Unit};
+use prima_pipeline::{Picture, Pipeline, Request, RequestBuilder, ScheduleOptions, scheduler_named};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// A revision that is not followed by another one for this long is refined.
@@ -63,10 +60,10 @@ impl Task {
     }
 
     /// The work, or why it cannot be done.
-    pub fn units(self, app: &App, picture: Option<Arc<Picture>>, outbox: &Arc<Outbox>) -> Result<Vec<Unit>, Refusal> {
+    pub fn units(self, app: &App, picture: Option<Picture>, outbox: &Arc<Outbox>) -> Result<Vec<Unit>, Refusal> {
         let pipeline = app.pipeline()?;
-        let request = request(&self.paint, picture.as_deref())?;
-        check(app, pipeline, &request)?;
+        let asked = asked(app, &self.paint, picture)?;
+        let request = asked.clone().build_for(pipeline)?;
         let make = Make {
             app,
             pipeline,
@@ -75,34 +72,29 @@ impl Task {
         };
         match &self.kind {
             Kind::Paint => Ok(make.tiers(request)),
-            Kind::Variants { seeds, prompts } => make.variants(&request, seeds, prompts),
+            Kind::Variants { seeds, prompts } => make.variants(&asked, seeds, prompts),
             Kind::Sensitivity => make.sensitivity(&request),
         }
     }
 }
 
-fn request(paint: &Paint, picture: Option<&Picture>) -> Result<Request, Refusal> {
-    let scheduler = match &paint.scheduler {
-        Some(name) => Some(name.parse().map_err(Error::Schedule)?),
-        None => None,
-    };
-    Ok(Request {
-        prompt: paint.prompt.clone(),
-        negative_prompt: paint.negative_prompt.clone().filter(|text| !text.trim().is_empty()),
+fn asked(app: &App, paint: &Paint, picture: Option<Picture>) -> Result<RequestBuilder, Refusal> {
+    Ok(RequestBuilder {
+        prompt: Some(paint.prompt.clone()),
+        negative_prompt: paint.negative_prompt.clone(),
         guidance_scale: paint.guidance_scale,
-        seed: paint.seed.unwrap_or(0),
+        // While someone types, only the words change.
+        seed: Some(paint.seed.unwrap_or(0)),
         width: paint.width,
         height: paint.height,
         schedule: ScheduleOptions {
             num_inference_steps: paint.steps,
-            scheduler,
+            scheduler: scheduler_named(paint.scheduler.as_deref())?,
             ..ScheduleOptions::default()
         },
-        init_image: picture.map(|picture| InitImage {
-            picture: picture.clone(),
-            strength: paint.strength,
-        }),
-        ..Request::default()
+        image: picture,
+        strength: paint.strength,
+        ..app.request(&[])
     })
 }
 
@@ -127,18 +119,6 @@ struct Make<'a> {
     outbox: &'a Arc<Outbox>,
 }
 
-/// Which frame of its revision a unit gives.
-#[derive(Clone, Copy)]
-struct Place {
-    rev: u64,
-    index: usize,
-    count: usize,
-    tier: usize,
-    last: bool,
-    steps: usize,
-    format: Format,
-}
-
 impl Make<'_> {
     fn steps(&self) -> usize {
         self.paint.steps.unwrap_or(self.pipeline.defaults().num_inference_steps)
@@ -152,8 +132,8 @@ impl Make<'_> {
         preview_steps(self.steps(), strength)
     }
 
-    fn place(&self) -> Place {
-        Place {
+    fn frame(&self) -> FrameSpec {
+        FrameSpec {
             rev: self.paint.rev,
             index: 0,
             count: 1,
@@ -164,8 +144,8 @@ impl Make<'_> {
         }
     }
 
-    fn on_event(&self, place: Place) -> OnEvent {
-        shows(place, self.outbox.clone(), self.app.metrics.clone())
+    fn shows(&self, frame: FrameSpec) -> OnEvent {
+        shows(frame, self.outbox.clone(), self.app.metrics.clone())
     }
 
     /// A quick picture, and after a pause the one that was asked for.
@@ -178,29 +158,29 @@ impl Make<'_> {
                 request,
                 class: Class::Preview,
                 ready_at: None,
-                on_event: self.on_event(self.place()),
+                on_event: self.shows(self.frame()),
             }];
         };
         let mut first = request.clone();
         first.schedule.num_inference_steps = Some(steps);
-        let place = self.place();
+        let frame = self.frame();
         vec![
             Unit {
                 request: first,
                 class: Class::Preview,
                 ready_at: None,
-                on_event: self.on_event(Place { last: false, ..place }),
+                on_event: self.shows(FrameSpec { last: false, ..frame }),
             },
             Unit {
                 request,
                 class: Class::Work,
                 ready_at: Some(Instant::now() + PAUSE),
-                on_event: self.on_event(Place { tier: 1, ..place }),
+                on_event: self.shows(FrameSpec { tier: 1, ..frame }),
             },
         ]
     }
 
-    fn variants(&self, request: &Request, seeds: &[u64], prompts: &[String]) -> Result<Vec<Unit>, Refusal> {
+    fn variants(&self, asked: &RequestBuilder, seeds: &[u64], prompts: &[String]) -> Result<Vec<Unit>, Refusal> {
         let most = self.app.limits().variants;
         let count = seeds.len().max(prompts.len());
         let right = (seeds.is_empty() != prompts.is_empty()) && count <= most;
@@ -210,24 +190,21 @@ impl Make<'_> {
         }
         (0..count)
             .map(|index| {
-                let mut request = request.clone();
-                if let Some(&seed) = seeds.get(index) {
-                    request.seed = seed;
-                }
-                if let Some(prompt) = prompts.get(index) {
-                    request.prompt.clone_from(prompt);
-                }
-                check(self.app, self.pipeline, &request)?;
-                let place = Place {
+                let variant = RequestBuilder {
+                    prompt: prompts.get(index).or(asked.prompt.as_ref()).cloned(),
+                    seed: seeds.get(index).copied().or(asked.seed),
+                    ..asked.clone()
+                };
+                let frame = FrameSpec {
                     index,
                     count,
-                    ..self.place()
+                    ..self.frame()
                 };
                 Ok(Unit {
-                    request,
+                    request: variant.build_for(self.pipeline)?,
                     class: Class::Work,
                     ready_at: None,
-                    on_event: self.on_event(place),
+                    on_event: self.shows(frame),
                 })
             })
             .collect()
@@ -247,11 +224,8 @@ impl Make<'_> {
         if let Some(steps) = self.preview_steps(request) {
             base.schedule.num_inference_steps = Some(steps);
         }
-        let shared = Arc::new(Mutex::new(Comparison {
-            base: None,
-            changes: Vec::with_capacity(found.len()),
-        }));
-        let places: Vec<WordChange> = found
+        let shared: Arc<Mutex<Comparison>> = Arc::default();
+        let changes: Arc<[WordChange]> = found
             .iter()
             .map(|word| {
                 let (start, end) = words::characters(prompt, word);
@@ -272,118 +246,10 @@ impl Make<'_> {
             request,
             class: Class::Work,
             ready_at: None,
-            on_event: compares(self.paint.rev, shared.clone(), places.clone(), self.outbox.clone()),
+            on_event: compares(self.paint.rev, shared.clone(), changes.clone(), self.outbox.clone()),
         };
         Ok(requests.into_iter().map(unit).collect())
     }
-}
-
-/// Shows the picture as a frame.
-fn shows(place: Place, outbox: Arc<Outbox>, metrics: Arc<Metrics>) -> OnEvent {
-    Box::new(move |event| {
-        if let Event::Done(outcome) = event {
-            let Outcome {
-                pipeline,
-                request,
-                result,
-                queued,
-                cold,
-            } = outcome;
-            match result {
-                Ok(response) => {
-                    metrics.pictures.with_label_values(&["live"]).inc();
-                    metrics
-                        .paint_seconds
-                        .with_label_values(&["live"])
-                        .observe(response.timings.total.as_secs_f64());
-                    let parameters = place.last.then(|| response.parameters(request, pipeline.name(), 0));
-                    if let Some(frame) = frame(place, response, parameters, queued, cold) {
-                        outbox.frame(frame);
-                    }
-                }
-                Err(Error::Cancelled) => {}
-                Err(error) => outbox.error(Some(place.rev), &Refusal::from(error).message, ""),
-            }
-        }
-        ControlFlow::Continue(())
-    })
-}
-
-fn frame(
-    place: Place,
-    response: prima_pipeline::Response,
-    parameters: Option<Parameters>,
-    queued: Duration,
-    cold: bool,
-) -> Option<Frame> {
-    let t = &response.timings;
-    Some(Frame {
-        rev: place.rev,
-        index: place.index,
-        count: place.count,
-        tier: place.tier,
-        last: place.last,
-        step: response.num_inference_steps,
-        steps: place.steps,
-        seed: response.seed,
-        format: place.format,
-        timings: FrameTimings {
-            queue_ms: ms(queued),
-            text_ms: ms(t.text),
-            init_image_ms: ms(t.init_image),
-            steps_ms: t.steps.iter().copied().map(ms).collect(),
-            decode_ms: ms(t.decode),
-            encode_ms: 0.0,
-        },
-        cold,
-        text_cached: t.text_cached,
-        parameters,
-        warnings: if place.last { response.warnings } else { Vec::new() },
-        picture: response.pictures.into_iter().next()?,
-    })
-}
-
-/// The pictures of a sensitivity task, in order: the whole prompt's, then what each word changes.
-struct Comparison {
-    base: Option<Picture>,
-    changes: Vec<f64>,
-}
-
-fn compares(rev: u64, shared: Arc<Mutex<Comparison>>, places: Vec<WordChange>, outbox: Arc<Outbox>) -> OnEvent {
-    Box::new(move |event| {
-        let Event::Done(outcome) = event else {
-            return ControlFlow::Continue(());
-        };
-        match outcome.result {
-            Ok(response) => {
-                let mut comparison = shared.lock().unwrap_or_else(PoisonError::into_inner);
-                let Some(picture) = response.pictures.into_iter().next() else {
-                    return ControlFlow::Continue(());
-                };
-                match &comparison.base {
-                    None => comparison.base = Some(picture),
-                    Some(base) => {
-                        let change = mean_change(base, &picture);
-                        comparison.changes.push(change);
-                    }
-                }
-                if comparison.changes.len() == places.len() {
-                    let changes = places.iter().cloned().zip(&comparison.changes);
-                    let words: Vec<WordChange> = changes.map(|(word, &change)| WordChange { change, ..word }).collect();
-                    outbox.sensitivity(rev, &words);
-                }
-            }
-            Err(Error::Cancelled) => {}
-            Err(error) => outbox.error(Some(rev), &Refusal::from(error).message, ""),
-        }
-        ControlFlow::Continue(())
-    })
-}
-
-/// Mean absolute difference, 0 to 1.
-fn mean_change(a: &Picture, b: &Picture) -> f64 {
-    let sum: u64 = a.rgb.iter().zip(&b.rgb).map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
-    sum as f64 / (255.0 * a.rgb.len().max(1) as f64)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ mod browser;
 #[allow(unused_imports, reason = "only the studio test has a browser")]
 pub use browser::Browser;
 use futures_util::{SinkExt, StreamExt};
-use prima_pipeline::engine::Engine;
+use prima_engine::Engine;
 use prima_pipeline::{LoadOptions, ModelSource, Picture, Pipeline, Request};
 use prima_server::{ServerOptions, serve};
 use serde_json::{Value, json};

@@ -1,6 +1,7 @@
 //! Pointwise non-linearities over slices.
 
 use super::math::{dispatch, normal_cdf_pdf, sigmoid, tanh};
+use super::parallel;
 use crate::Activation;
 
 #[inline(always)]
@@ -61,13 +62,27 @@ pub(crate) fn silu_derivative<const FMA: bool>(x: f32) -> f32 {
 }
 
 dispatch! {
-    /// `x = act(x)`.
-    pub(crate) fn forward(kind: Activation, values: &mut [f32]) = forward_body
+    /// `x = act(x)` on one thread: the epilogue of linear and convolution.
+    pub(crate) fn apply(kind: Activation, values: &mut [f32]) = forward_body
 }
 
 dispatch! {
-    /// `grad *= act'(x)`.
-    pub(crate) fn backward(kind: Activation, x: &[f32], grad: &mut [f32]) = backward_body
+    /// `grad *= act'(x)` on one thread, `x` being the values before the activation.
+    fn apply_backward(kind: Activation, x: &[f32], grad: &mut [f32]) = backward_body
+}
+
+/// `act(x)`
+pub(crate) fn forward(kind: Activation, x: &[f32]) -> Vec<f32> {
+    let mut out = x.to_vec();
+    parallel::for_chunks(&mut out, |_, part| apply(kind, part));
+    out
+}
+
+/// `grad · act'(x)`
+pub(crate) fn backward(kind: Activation, x: &[f32], grad: &[f32]) -> Vec<f32> {
+    let mut dx = grad.to_vec();
+    parallel::for_chunks(&mut dx, |at, part| apply_backward(kind, &x[at..at + part.len()], part));
+    dx
 }
 
 #[inline(always)]
@@ -81,8 +96,16 @@ fn geglu_body<const FMA: bool>(x: &[f32], out: &mut [f32], half: usize) {
 }
 
 dispatch! {
-    /// Rows of `2 half` values to rows of `half`: first half times `gelu(second half)`.
-    pub(crate) fn geglu(x: &[f32], out: &mut [f32], half: usize) = geglu_body
+    fn geglu_rows(x: &[f32], out: &mut [f32], half: usize) = geglu_body
+}
+
+/// Rows of `2 half` values to rows of `half`: first half times `gelu(second half)`.
+pub(crate) fn geglu(x: &[f32], half: usize) -> Vec<f32> {
+    let mut out = vec![0.0; x.len() / 2];
+    parallel::for_rows(&mut out, half, |at, part| {
+        geglu_rows(&x[2 * at..2 * (at + part.len())], part, half);
+    });
+    out
 }
 
 #[inline(always)]
@@ -103,6 +126,15 @@ fn geglu_backward_body<const FMA: bool>(x: &[f32], grad: &[f32], dx: &mut [f32],
 }
 
 dispatch! {
-    /// Gradient of [`geglu`] with respect to its input.
-    pub(crate) fn geglu_backward(x: &[f32], grad: &[f32], dx: &mut [f32], half: usize) = geglu_backward_body
+    fn geglu_backward_rows(x: &[f32], grad: &[f32], dx: &mut [f32], half: usize) = geglu_backward_body
+}
+
+/// Gradient of [`geglu`] with respect to its input.
+pub(crate) fn geglu_backward(x: &[f32], grad: &[f32], half: usize) -> Vec<f32> {
+    let mut dx = vec![0.0; x.len()];
+    parallel::for_rows(&mut dx, 2 * half, |at, part| {
+        let (x, grad) = (&x[at..at + part.len()], &grad[at / 2..at / 2 + part.len() / 2]);
+        geglu_backward_rows(x, grad, part, half);
+    });
+    dx
 }

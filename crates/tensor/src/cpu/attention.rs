@@ -1,57 +1,16 @@
-//! Attention's sizes and its backward pass; see `attention_forward.rs`.
+//! Attention's backward pass; forward: `attention_forward.rs`.
 
 use crate::Tensor;
-use crate::cpu::gemm::{Scratch, gemm_serial};
+use crate::cpu::gemm::{Scratch, SerialWord, gemm_serial};
 use crate::cpu::math::exp_slice;
 use crate::cpu::pack::View;
+use crate::ops::AttentionSizes;
 use rayon::prelude::*;
 
 const QUERY_BLOCK: usize = 96;
 const KEY_BLOCK: usize = 256;
 
-/// Sizes of one attention.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Shape {
-    pub batch: usize,
-    pub queries: usize,
-    pub keys: usize,
-    pub heads: usize,
-    pub dim: usize,
-    pub causal: bool,
-}
-
-impl Shape {
-    pub fn new(q: &[usize], k: &[usize], v: &[usize], heads: usize, causal: bool) -> Self {
-        let ([batch, queries, width], [key_batch, keys, key_width]) = (q, k) else {
-            panic!("attention wants q [B,Lq,C] and k [B,Lk,C], got {q:?} and {k:?}");
-        };
-        assert!(
-            k == v && batch == key_batch && width == key_width,
-            "attention: q {q:?}, k {k:?}, v {v:?} do not fit"
-        );
-        assert_eq!(
-            width % heads,
-            0,
-            "attention: {heads} heads do not divide {width} channels"
-        );
-        Self {
-            batch: *batch,
-            queries: *queries,
-            keys: *keys,
-            heads,
-            dim: width / heads,
-            causal,
-        }
-    }
-
-    pub fn width(&self) -> usize {
-        self.heads * self.dim
-    }
-
-    pub fn scale(&self) -> f32 {
-        1.0 / (self.dim as f32).sqrt()
-    }
-
+impl AttentionSizes {
     /// One head of one sample of a `[B, L, heads·D]` array, starting at row `row`.
     fn view<'a>(&self, data: &'a [f32], length: usize, b: usize, h: usize, row: usize) -> View<'a> {
         let start = (b * length + row) * self.width() + h * self.dim;
@@ -93,9 +52,9 @@ struct Workspace {
     scratch: Scratch,
 }
 
-/// Gradients of q, k and v; the probabilities are recomputed block by block from `log_sums`.
-pub(crate) fn backward(
-    s: &Shape,
+/// Gradients of q, k and v, products in words of type `W`; the probabilities are recomputed block by block from `log_sums`.
+pub(crate) fn backward<W: SerialWord>(
+    s: &AttentionSizes,
     q: &Tensor,
     k: &Tensor,
     v: &Tensor,
@@ -106,7 +65,7 @@ pub(crate) fn backward(
     let heads: Vec<[Vec<f32>; 3]> = (0..s.batch * s.heads)
         .into_par_iter()
         .map_init(Workspace::default, |work, bh| {
-            backward_head(s, q, k, v, out, log_sums, g, bh / s.heads, bh % s.heads, work)
+            backward_head::<W>(s, q, k, v, out, log_sums, g, bh / s.heads, bh % s.heads, work)
         })
         .collect();
     let lengths = [s.queries, s.keys, s.keys];
@@ -123,8 +82,8 @@ pub(crate) fn backward(
     })
 }
 
-fn backward_head(
-    s: &Shape,
+fn backward_head<W: SerialWord>(
+    s: &AttentionSizes,
     q: &Tensor,
     k: &Tensor,
     v: &Tensor,
@@ -162,7 +121,7 @@ fn backward_head(
             work.scores.resize(rows * len, 0.0);
             work.product.resize(rows * len, 0.0);
             work.grads.resize(rows * len, 0.0);
-            gemm_serial(
+            gemm_serial::<W>(
                 rows,
                 len,
                 s.dim,
@@ -173,7 +132,7 @@ fn backward_head(
                 false,
                 &mut work.scratch,
             );
-            gemm_serial(
+            gemm_serial::<W>(
                 rows,
                 len,
                 s.dim,
@@ -209,7 +168,7 @@ fn backward_head(
                 col_stride: 1,
             };
             let key_rows = key0 * s.dim..;
-            gemm_serial(
+            gemm_serial::<W>(
                 len,
                 s.dim,
                 rows,
@@ -220,7 +179,7 @@ fn backward_head(
                 true,
                 &mut work.scratch,
             );
-            gemm_serial(
+            gemm_serial::<W>(
                 len,
                 s.dim,
                 rows,
@@ -231,7 +190,7 @@ fn backward_head(
                 true,
                 &mut work.scratch,
             );
-            gemm_serial(
+            gemm_serial::<W>(
                 rows,
                 s.dim,
                 len,

@@ -6,12 +6,13 @@
 //! are packed once, and scores never.
 
 use crate::Tensor;
-use crate::cpu::attention::Shape;
 use crate::cpu::bf16::HIGH;
-use crate::cpu::kernel::{Block, MAX_WIDTH, Pair, Word, kernel};
+use crate::cpu::interleave::{MAX_WIDTH, interleave};
+use crate::cpu::kernel::{Block, Pair, Word, kernel};
 use crate::cpu::math::{dispatch, exp2, exp2_rough, mul_add};
-use crate::cpu::pack::{Aligned, interleave};
+use crate::cpu::pack::Aligned;
 use crate::cpu::parallel::{Output, for_tasks};
+use crate::ops::AttentionSizes;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -24,7 +25,7 @@ const KEY_BLOCK: usize = 192;
 
 /// `softmax(q kᵀ / sqrt(D)) v`, and per (sample, query, head) the log of the sum of exponentials. In pairs q, k, v and the
 /// softmax's weights are rounded to bf16.
-pub(crate) fn forward<W: Weight>(s: &Shape, q: &Tensor, k: &Tensor, v: &Tensor) -> (Tensor, Vec<f32>) {
+pub(crate) fn forward<W: Weight>(s: &AttentionSizes, q: &Tensor, k: &Tensor, v: &Tensor) -> (Tensor, Vec<f32>) {
     // The block that multiplies least, counting what lies past the ends.
     let block = kernel().cheapest(|block| {
         let products = s.keys.next_multiple_of(block.mr) * s.dim + s.dim.next_multiple_of(block.mr) * s.keys;
@@ -67,7 +68,7 @@ struct Head<W> {
 }
 
 impl<W: Weight> Head<W> {
-    fn pack(s: &Shape, block: &Block, k: &Tensor, v: &Tensor, b: usize, h: usize) -> Self {
+    fn pack(s: &AttentionSizes, block: &Block, k: &Tensor, v: &Tensor, b: usize, h: usize) -> Self {
         let (mr, words) = (block.mr, s.dim.div_ceil(W::DEPTHS));
         let mut keys = vec![W::zeroed(); s.keys.div_ceil(mr) * mr * words];
         let mut space = Vec::new();
@@ -122,7 +123,7 @@ pub(crate) struct Running {
 }
 
 impl<W: Weight> Workspace<W> {
-    fn new(s: &Shape, block: &'static Block) -> Self {
+    fn new(s: &AttentionSizes, block: &'static Block) -> Self {
         let (nr, dims) = (block.nr, s.dim.next_multiple_of(block.mr));
         Self {
             block,
@@ -137,7 +138,7 @@ impl<W: Weight> Workspace<W> {
     }
 
     /// Sums up the values that some queries see, weighted but not divided by the weights' sum.
-    fn attend(&mut self, s: &Shape, head: &Head<W>, q: &Tensor, bh: usize, rows: Range<usize>) {
+    fn attend(&mut self, s: &AttentionSizes, head: &Head<W>, q: &Tensor, bh: usize, rows: Range<usize>) {
         let (mr, nr) = (self.block.mr, self.block.nr);
         let (words, dims) = (s.dim.div_ceil(W::DEPTHS), s.dim.next_multiple_of(mr));
         self.pack_queries(s, q, bh, rows.clone());
@@ -185,7 +186,7 @@ impl<W: Weight> Workspace<W> {
         }
     }
 
-    fn pack_queries(&mut self, s: &Shape, q: &Tensor, bh: usize, rows: Range<usize>) {
+    fn pack_queries(&mut self, s: &AttentionSizes, q: &Tensor, bh: usize, rows: Range<usize>) {
         let (b, h, nr) = (bh / s.heads, bh % s.heads, self.block.nr);
         let panels = self.queries.chunks_exact_mut(s.dim.div_ceil(W::DEPTHS) * nr);
         for (first, out) in rows.clone().step_by(nr).zip(panels) {
@@ -197,7 +198,7 @@ impl<W: Weight> Workspace<W> {
 
     /// Divides by the sums of the weights, turns the panels `[D][nr]` into rows `[D]` and puts these, and the log of the
     /// sums, in their place.
-    fn finish(&mut self, s: &Shape, bh: usize, first: usize, (out, log_sums): &(Output, Output)) {
+    fn finish(&mut self, s: &AttentionSizes, bh: usize, first: usize, (out, log_sums): &(Output, Output)) {
         let (b, h, nr, dims) = (
             bh / s.heads,
             bh % s.heads,
@@ -429,7 +430,7 @@ mod tests {
     }
 
     /// The definition in f64, for one head of one sample and one query; and the log of the sum of exponentials.
-    fn plain(s: &Shape, q: &[f32], k: &Tensor, v: &Tensor, b: usize, h: usize, row: usize) -> (Vec<f64>, f64) {
+    fn plain(s: &AttentionSizes, q: &[f32], k: &Tensor, v: &Tensor, b: usize, h: usize, row: usize) -> (Vec<f64>, f64) {
         let keys = 0..s.visible(row, 0, s.keys);
         let scores: Vec<f64> = keys
             .map(|key| {
@@ -468,7 +469,7 @@ mod tests {
                 values(2, &[batch, keys, heads * dim]),
                 values(3, &[batch, keys, heads * dim]),
             );
-            let s = Shape::new(q.shape(), k.shape(), v.shape(), heads, causal);
+            let s = AttentionSizes::new(q.shape(), k.shape(), v.shape(), heads, causal);
             let (got, log_sums) = forward::<W>(&s, &q, &k, &v);
             assert_eq!(got.shape(), q.shape());
             let largest = f64::from(v.data().iter().fold(0.0f32, |m, x| m.max(x.abs())));
@@ -516,7 +517,7 @@ mod tests {
         };
         let (q, k) = (ramp(70, 8, 0.1), ramp(700, 8, 0.05));
         let v = Tensor::full(1.5, &[1, 700, 8]);
-        let s = Shape::new(q.shape(), k.shape(), v.shape(), 1, false);
+        let s = AttentionSizes::new(q.shape(), k.shape(), v.shape(), 1, false);
         for (got, _) in [forward::<f32>(&s, &q, &k, &v), forward::<Pair>(&s, &q, &k, &v)] {
             assert!(got.data().iter().all(|x| (x - 1.5).abs() < 1e-5));
         }

@@ -1,8 +1,7 @@
 //! Rounding to bf16, and packing what was rounded in pairs.
 
-use crate::cpu::kernel::MAX_WIDTH;
+use crate::cpu::interleave::{MAX_WIDTH, interleave};
 use crate::cpu::math::dispatch;
-use crate::cpu::pack::interleave;
 
 /// The half of a word that is a bf16 as the f32 it stands for.
 pub(crate) const HIGH: u32 = 0xffff_0000;

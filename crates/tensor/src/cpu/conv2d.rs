@@ -4,12 +4,13 @@
 use crate::cpu::bf16::interleave_pairs;
 use crate::cpu::direct;
 use crate::cpu::gemm::{self, Left, pairs_of_values};
+use crate::cpu::interleave::{copy_few, interleave};
 use crate::cpu::kernel::{Pair, Word, kernel};
-use crate::cpu::pack::{Packed, Panels, copy_few, interleave, pack_panels, pack_right, pack_right_rows};
+use crate::cpu::pack::{Packed, Panels, pack_panels, pack_right, pack_right_rows};
 use crate::cpu::parallel::zeros;
 use crate::cpu::tile::Epilogue;
-use crate::cuda::ConvolutionSizes;
-use crate::{Activation, Conv2d, Param, Tensor};
+use crate::ops::ConvolutionSizes;
+use crate::{Activation, DType, Param, Tensor};
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,74 +22,7 @@ const BACKWARD_DIRECT: u8 = 2;
 /// The four kernels for a doubled picture.
 const DOUBLED: u8 = 3;
 
-/// All sizes of one convolution.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Shape {
-    batch: usize,
-    height: usize,
-    width: usize,
-    inputs: usize,
-    outputs: usize,
-    kh: usize,
-    kw: usize,
-    out_height: usize,
-    out_width: usize,
-    stride: usize,
-    top: usize,
-    left: usize,
-}
-
-impl Shape {
-    pub fn new(x: &[usize], weight: &[usize], geometry: Conv2d) -> Self {
-        let ([batch, height, width, inputs], [outputs, weight_inputs, kh, kw]) = (x, weight) else {
-            panic!("conv2d wants x [B,H,W,C] and weight [O,I,kh,kw], got {x:?} and {weight:?}");
-        };
-        assert_eq!(inputs, weight_inputs, "conv2d: x {x:?} does not fit weight {weight:?}");
-        let [top, bottom, left, right] = geometry.padding;
-        let fits = |size: usize, before: usize, after: usize, kernel: usize| {
-            assert!(
-                size + before + after >= kernel,
-                "conv2d: kernel {kernel} is larger than the padded picture {x:?}"
-            );
-            (size + before + after - kernel) / geometry.stride + 1
-        };
-        Self {
-            batch: *batch,
-            height: *height,
-            width: *width,
-            inputs: *inputs,
-            outputs: *outputs,
-            kh: *kh,
-            kw: *kw,
-            out_height: fits(*height, top, bottom, *kh),
-            out_width: fits(*width, left, right, *kw),
-            stride: geometry.stride,
-            top,
-            left,
-        }
-    }
-
-    /// The same for the other device.
-    pub fn sizes(&self, padding: [usize; 4]) -> ConvolutionSizes {
-        ConvolutionSizes {
-            batch: self.batch,
-            height: self.height,
-            width: self.width,
-            inputs: self.inputs,
-            outputs: self.outputs,
-            kh: self.kh,
-            kw: self.kw,
-            out_height: self.out_height,
-            out_width: self.out_width,
-            stride: self.stride,
-            padding,
-        }
-    }
-
-    fn out_pixels(&self) -> usize {
-        self.batch * self.out_height * self.out_width
-    }
-
+impl ConvolutionSizes {
     fn taps(&self) -> usize {
         self.kh * self.kw
     }
@@ -99,18 +33,18 @@ impl Shape {
     }
 
     /// As the direct way wants it, `channels` to `outputs` in words of type `W`, if it is faster.
-    fn direct<W: Word>(&self, channels: usize, outputs: usize) -> Option<direct::Shape> {
-        let centred = (self.top, self.left) == (self.kh / 2, self.kw / 2) && self.kh % 2 == 1 && self.kw % 2 == 1;
+    fn direct<W: Word>(&self, channels: usize, outputs: usize) -> Option<direct::DirectConvolution> {
+        let centred = (self.top(), self.left()) == (self.kh / 2, self.kw / 2) && self.kh % 2 == 1 && self.kw % 2 == 1;
         let same_size = (self.out_height, self.out_width) == (self.height, self.width);
         let fits = self.stride == 1 && centred && same_size && self.taps() > 1;
         let some = self.out_pixels() * channels * outputs > 0;
-        (fits && some && channels.is_multiple_of(W::DEPTHS)).then_some(direct::Shape {
+        (fits && some && channels.is_multiple_of(W::DEPTHS)).then_some(direct::DirectConvolution {
             batch: self.batch,
             height: self.height,
             width: self.width,
             channels,
             outputs,
-            kernel: direct::Kernel::Centred(self.kh, self.kw),
+            filter: direct::Filter::Centred(self.kh, self.kw),
         })
     }
 
@@ -118,8 +52,8 @@ impl Shape {
     fn windows(&self, range: Range<usize>) -> Vec<Window> {
         let at = |b: usize, y: usize, x: usize| Window {
             first: b * self.height * self.width,
-            y: (y * self.stride) as isize - self.top as isize,
-            x: (x * self.stride) as isize - self.left as isize,
+            y: (y * self.stride) as isize - self.top() as isize,
+            x: (x * self.stride) as isize - self.left() as isize,
         };
         walk(range, self.out_height, self.out_width)
             .map(|(b, y, x)| at(b, y, x))
@@ -137,8 +71,8 @@ impl Shape {
     fn readers(&self, range: Range<usize>) -> Vec<Window> {
         let at = |b: usize, y: usize, x: usize| Window {
             first: b * self.out_height * self.out_width,
-            y: (y + self.top) as isize,
-            x: (x + self.left) as isize,
+            y: (y + self.top()) as isize,
+            x: (x + self.left()) as isize,
         };
         walk(range, self.height, self.width)
             .map(|(b, y, x)| at(b, y, x))
@@ -265,7 +199,7 @@ where
 
 /// `[m, k] x [k, n]`, the left matrix gathered from `picture` (channels last) tap by tap.
 fn gather_product(
-    s: &Shape,
+    s: &ConvolutionSizes,
     [m, n, k]: [usize; 3],
     picture: &Tensor,
     windows: impl Fn(Range<usize>) -> Vec<Window> + Sync,
@@ -289,7 +223,7 @@ fn gather_product(
 }
 
 pub(crate) fn forward(
-    s: &Shape,
+    s: &ConvolutionSizes,
     x: &Tensor,
     weight: &Param,
     bias: Option<&Tensor>,
@@ -330,13 +264,13 @@ pub(crate) fn forward_doubled(x: &Tensor, weight: &Param, bias: Option<&Tensor>)
     };
     assert_eq!(channels, inputs, "a doubled convolution: x {:?}", x.shape());
     let panels = weight.packed(DOUBLED, |w, _| doubled_panels(w.data(), inputs, outputs));
-    let shape = direct::Shape {
+    let shape = direct::DirectConvolution {
         batch,
         height,
         width,
         channels,
         outputs,
-        kernel: direct::Kernel::Doubled,
+        filter: direct::Filter::Doubled,
     };
     let epilogue = Epilogue {
         bias: bias.map(Tensor::data),
@@ -384,12 +318,15 @@ pub(crate) fn packed_weight(weight: &Param, outputs: usize, inputs: usize, taps:
     })
 }
 
-pub(crate) fn grad_input(s: &Shape, g: &Tensor, weight: &Param) -> Tensor {
+pub(crate) fn grad_input(s: &ConvolutionSizes, g: &Tensor, weight: &Param) -> Tensor {
     let (m, n, k) = (s.batch * s.height * s.width, s.inputs, s.taps() * s.outputs);
-    let direct = s.direct::<f32>(s.outputs, s.inputs);
+    let direct = match weight.products_dtype() {
+        DType::F32 => s.direct::<f32>(s.outputs, s.inputs),
+        _ => s.direct::<Pair>(s.outputs, s.inputs),
+    };
     let usage = if direct.is_some() { BACKWARD_DIRECT } else { BACKWARD };
-    let packed = weight.packed(usage, |w, _| {
-        Packed::F32(pack_right(n, k, |cols, nr, panel| {
+    let packed = weight.packed(usage, |w, dtype| {
+        let values = pack_right(n, k, |cols, nr, panel| {
             for o in 0..s.outputs {
                 for t in 0..s.taps() {
                     let tap = if direct.is_some() { s.taps() - 1 - t } else { t };
@@ -398,11 +335,13 @@ pub(crate) fn grad_input(s: &Shape, g: &Tensor, weight: &Param) -> Tensor {
                     }
                 }
             }
-        }))
+        });
+        Packed::new(values, k, dtype)
     });
     let out = match (direct, &*packed) {
         (Some(shape), Packed::F32(panels)) => direct::convolve(&shape, g.data(), panels, &Epilogue::NONE),
-        _ => gather_product(
+        (Some(shape), Packed::Bf16(panels)) => direct::convolve(&shape, g.data(), panels, &Epilogue::NONE),
+        (None, _) => gather_product(
             s,
             [m, n, k],
             g,
@@ -417,7 +356,7 @@ pub(crate) fn grad_input(s: &Shape, g: &Tensor, weight: &Param) -> Tensor {
 
 /// Left matrix of the weight gradient: row (tap, input channel), depth = output pixels.
 struct GatherTransposed<'a> {
-    shape: &'a Shape,
+    shape: &'a ConvolutionSizes,
     data: &'a [f32],
 }
 
@@ -473,9 +412,10 @@ fn parts(start: usize, len: usize, mr: usize) -> Vec<Part> {
     parts
 }
 
-pub(crate) fn grad_weight(s: &Shape, g: &Tensor, x: &Tensor) -> Tensor {
+/// `dtype` is what both are rounded to.
+pub(crate) fn grad_weight(s: &ConvolutionSizes, g: &Tensor, x: &Tensor, dtype: DType) -> Tensor {
     let (m, n, k) = (s.taps() * s.inputs, s.outputs, s.out_pixels());
-    let packed = Packed::F32(pack_right_rows(g.data(), n, k));
+    let packed = Packed::new(pack_right_rows(g.data(), n, k), k, dtype);
     let left = GatherTransposed {
         shape: s,
         data: x.data(),

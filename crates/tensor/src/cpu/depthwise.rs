@@ -2,23 +2,9 @@
 
 use super::math::{dispatch, mul_add};
 use super::pack::Aligned;
-use super::parallel;
+use super::{activation, parallel};
 use crate::Activation;
-
-/// All sizes of one depthwise convolution.
-#[derive(Clone, Copy)]
-pub(crate) struct Shape {
-    pub height: usize,
-    pub width: usize,
-    pub channels: usize,
-    pub kh: usize,
-    pub kw: usize,
-    pub out_height: usize,
-    pub out_width: usize,
-    pub stride: usize,
-    pub top: usize,
-    pub left: usize,
-}
+use crate::ops::ConvolutionSizes;
 
 /// Channels summed in registers at a time.
 const LANES: usize = 32;
@@ -32,11 +18,11 @@ fn taps(size: usize, start: usize, before: usize, len: usize) -> std::ops::Range
 
 /// One output row `y` of one picture `x`; `weight` is `[kh, kw, C]`.
 #[inline(always)]
-fn row_body<const FMA: bool>(s: &Shape, x: &[f32], weight: &[f32], bias: &[f32], y: usize, out: &mut [f32]) {
-    let c = s.channels;
-    let y_taps = taps(s.kh, y * s.stride, s.top, s.height);
+fn row_body<const FMA: bool>(s: &ConvolutionSizes, x: &[f32], weight: &[f32], bias: &[f32], y: usize, out: &mut [f32]) {
+    let c = s.outputs;
+    let y_taps = taps(s.kh, y * s.stride, s.top(), s.height);
     for (column, out) in out.chunks_exact_mut(c).enumerate() {
-        let x_taps = taps(s.kw, column * s.stride, s.left, s.width);
+        let x_taps = taps(s.kw, column * s.stride, s.left(), s.width);
         let mut first = 0;
         while first < c {
             let count = LANES.min(c - first);
@@ -44,7 +30,7 @@ fn row_body<const FMA: bool>(s: &Shape, x: &[f32], weight: &[f32], bias: &[f32],
             sums[..count].copy_from_slice(&bias[first..first + count]);
             for ky in y_taps.clone() {
                 for kx in x_taps.clone() {
-                    let pixel = (y * s.stride + ky - s.top) * s.width + column * s.stride + kx - s.left;
+                    let pixel = (y * s.stride + ky - s.top()) * s.width + column * s.stride + kx - s.left();
                     let x = &x[pixel * c + first..][..count];
                     let w = &weight[(ky * s.kw + kx) * c + first..][..count];
                     if let (Some(x), Some(w)) = (x.first_chunk::<LANES>(), w.first_chunk::<LANES>()) {
@@ -65,7 +51,7 @@ fn row_body<const FMA: bool>(s: &Shape, x: &[f32], weight: &[f32], bias: &[f32],
 }
 
 dispatch! {
-    fn row(s: &Shape, x: &[f32], weight: &[f32], bias: &[f32], y: usize, out: &mut [f32]) = row_body
+    fn row(s: &ConvolutionSizes, x: &[f32], weight: &[f32], bias: &[f32], y: usize, out: &mut [f32]) = row_body
 }
 
 /// `[C, taps] -> [taps, C]`.
@@ -79,15 +65,15 @@ pub(crate) fn pack(weight: &[f32], channels: usize) -> Aligned<f32> {
 }
 
 /// `act(x * weight + bias)`, `weight` packed as `[kh, kw, C]`.
-pub(crate) fn forward(s: Shape, batch: usize, x: &[f32], weight: &[f32], bias: &[f32], act: Activation) -> Vec<f32> {
-    let width = s.out_width * s.channels;
-    let mut out = vec![0.0; batch * s.out_height * width];
-    let sample = s.height * s.width * s.channels;
+pub(crate) fn forward(s: &ConvolutionSizes, x: &[f32], weight: &[f32], bias: &[f32], act: Activation) -> Vec<f32> {
+    let width = s.out_width * s.outputs;
+    let mut out = vec![0.0; s.batch * s.out_height * width];
+    let sample = s.height * s.width * s.outputs;
     parallel::for_rows(&mut out, width, |at, part| {
         for (i, line) in part.chunks_exact_mut(width).enumerate() {
             let (b, y) = ((at / width + i) / s.out_height, (at / width + i) % s.out_height);
-            row(&s, &x[b * sample..(b + 1) * sample], weight, bias, y, line);
-            act.apply_slice(line);
+            row(s, &x[b * sample..(b + 1) * sample], weight, bias, y, line);
+            activation::apply(act, line);
         }
     });
     out

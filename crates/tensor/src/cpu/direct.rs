@@ -20,26 +20,26 @@ const PANEL: usize = 96 << 10;
 /// Fewest pixels of a band: with so many a panel of weights is worth reading.
 const PIXELS: usize = 256;
 
-/// A picture `[batch, height, width, channels]`, and a kernel around each pixel.
+/// A picture `[batch, height, width, channels]`, and a filter around each pixel.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Shape {
+pub(crate) struct DirectConvolution {
     pub batch: usize,
     pub height: usize,
     pub width: usize,
     pub channels: usize,
     pub outputs: usize,
-    pub kernel: Kernel,
+    pub filter: Filter,
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Kernel {
+pub(crate) enum Filter {
     /// `kh x kw`, both odd, with the pixel in its middle.
     Centred(usize, usize),
     /// 3x3 on the picture doubled by repetition: `[batch, 2 height, 2 width, outputs]`.
     Doubled,
 }
 
-impl Kernel {
+impl Filter {
     /// Height and width of what is multiplied.
     pub fn size(self) -> [usize; 2] {
         match self {
@@ -80,28 +80,28 @@ thread_local! {
     static PADDED: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
 }
 
-impl Shape {
+impl DirectConvolution {
     /// Pixels of a padded row.
     fn stretch(&self) -> usize {
-        self.width + 2 * self.kernel.border()[1]
+        self.width + 2 * self.filter.border()[1]
     }
 
     /// Rows that a task takes: of a small picture a quarter, so that there is work for several threads. Depends on the shape
     /// alone.
     fn band_rows(&self) -> usize {
-        let rows = (BAND / (self.stretch() * self.channels)).saturating_sub(2 * self.kernel.border()[0]);
+        let rows = (BAND / (self.stretch() * self.channels)).saturating_sub(2 * self.filter.border()[0]);
         rows.max(PIXELS / self.width).clamp(1, self.height.div_ceil(4))
     }
 
     /// Values that one row of the picture becomes.
     fn results(&self) -> usize {
-        self.kernel.scale().pow(2) * self.width * self.outputs
+        self.filter.scale().pow(2) * self.width * self.outputs
     }
 
     /// Rows `first..first + rows` of a sample with the rows and columns around them, zero outside the picture, and `more`
     /// pixels, in words of type `W`.
     fn pad<W: Word>(&self, picture: &[f32], first: usize, rows: usize, more: usize, padded: &mut Vec<u32>) {
-        let ([above, before], row) = (self.kernel.border(), self.width * self.channels);
+        let ([above, before], row) = (self.filter.border(), self.width * self.channels);
         let words = |pixels: usize| pixels * self.channels / W::DEPTHS;
         padded.clear();
         for y in first..first + rows + 2 * above {
@@ -119,7 +119,7 @@ impl Shape {
 
     /// One pass, or several whose weights stay in L2, in panels of `nr` columns.
     fn passes<W: Word>(&self, nr: usize) -> Vec<Pass> {
-        let [kh, kw] = self.kernel.size();
+        let [kh, kw] = self.filter.size();
         let channels = self.channels / W::DEPTHS;
         let whole = Windows {
             segments: kh,
@@ -158,10 +158,10 @@ impl Shape {
         output: &Output,
         epilogue: &Epilogue,
     ) {
-        let scale = self.kernel.scale();
+        let scale = self.filter.scale();
         let nr = panels.block.nr;
         let (channels, passes) = (self.channels / W::DEPTHS, self.passes::<W>(nr));
-        let depth = self.kernel.size().iter().product::<usize>() * channels;
+        let depth = self.filter.size().iter().product::<usize>() * channels;
         let panels_of_part = self.outputs.div_ceil(nr);
         for (panel, weights) in panels.words.chunks_exact(depth * nr).enumerate() {
             let part = panel / panels_of_part;
@@ -194,7 +194,7 @@ struct Pass {
 
 /// Where the results of one panel go.
 struct Results<'a> {
-    shape: &'a Shape,
+    shape: &'a DirectConvolution,
     output: &'a Output<'a>,
     block: &'a Block,
     /// Place of the first pixel in the output.
@@ -206,7 +206,7 @@ struct Results<'a> {
 impl Results<'_> {
     /// The place of the pixel `(y, x)`, and how far it is from the output's start.
     fn place(&self, y: usize, x: usize, rows: usize) -> (Place, usize) {
-        let (s, scale) = (self.shape, self.shape.kernel.scale());
+        let (s, scale) = (self.shape, self.shape.filter.scale());
         let offset = self.first + scale * (y * scale * s.width + x) * s.outputs + self.column;
         let place = Place {
             start: self.output.at(offset),
@@ -258,7 +258,12 @@ impl Results<'_> {
 /// `epilogue(picture * weight)`. `panels` is the weight, packed as the right matrix of a product whose depth is (row of the
 /// kernel, column, channel), the channel innermost; for a doubled picture four of them, by the row and then the column of
 /// the results.
-pub(crate) fn convolve<W: Word>(s: &Shape, picture: &[f32], panels: &Panels<W>, epilogue: &Epilogue) -> Vec<f32> {
+pub(crate) fn convolve<W: Word>(
+    s: &DirectConvolution,
+    picture: &[f32],
+    panels: &Panels<W>,
+    epilogue: &Epilogue,
+) -> Vec<f32> {
     assert!(s.channels.is_multiple_of(W::DEPTHS), "a word holds values of one pixel");
     let (rows, results) = (s.band_rows(), s.results());
     let bands = s.height.div_ceil(rows);
@@ -266,7 +271,7 @@ pub(crate) fn convolve<W: Word>(s: &Shape, picture: &[f32], panels: &Panels<W>, 
     let len = s.batch * s.height * results;
     let mut out = Vec::with_capacity(len);
     let output = Output::of(&mut out);
-    let multiply_adds = s.batch * s.height * results * s.channels * s.kernel.size().iter().product::<usize>();
+    let multiply_adds = s.batch * s.height * results * s.channels * s.filter.size().iter().product::<usize>();
     for_tasks(s.batch * bands, multiply_adds, |task| {
         let (b, first) = (task / bands, task % bands * rows);
         let rows = rows.min(s.height - first);

@@ -3,8 +3,9 @@
 //! they pack as the left matrix is gathered straight from the picture (implicit GEMM).
 
 use crate::cpu::bf16::{interleave_pairs, pair_depths};
+use crate::cpu::interleave::{copy_few, interleave};
 use crate::cpu::kernel::{self, Pair, Tile, Word, kernel};
-use crate::cpu::pack::{Packed, Panels, View, copy_few, interleave, pack_view};
+use crate::cpu::pack::{Packed, Panels, View, pack_view};
 use crate::cpu::parallel::{Output, for_tasks, zeros};
 use crate::cpu::tile::{Epilogue, Place, put};
 use std::cell::RefCell;
@@ -253,10 +254,35 @@ impl Left for Columns<'_> {
 pub(crate) struct Scratch {
     a: Vec<f32>,
     b: Vec<f32>,
+    /// Both again, where words are not values.
+    words: [Vec<u32>; 2],
 }
 
-/// `c (+)= a[m × k] · b[k × n]` on this thread, for the blocks of attention.
-pub(crate) fn gemm_serial(
+/// Words that packed values can be turned into.
+pub(crate) trait SerialWord: Word {
+    /// Panels `[k][width]` of values as panels of words.
+    fn panels<'a>(values: &'a [f32], width: usize, k: usize, space: &'a mut Vec<u32>) -> &'a [Self];
+}
+
+impl SerialWord for f32 {
+    fn panels<'a>(values: &'a [f32], _: usize, _: usize, _: &'a mut Vec<u32>) -> &'a [Self] {
+        values
+    }
+}
+
+impl SerialWord for Pair {
+    fn panels<'a>(values: &'a [f32], width: usize, k: usize, space: &'a mut Vec<u32>) -> &'a [Self] {
+        let half = k.div_ceil(2);
+        space.resize(values.len() / k.max(1) * half, 0);
+        for (panel, out) in values.chunks_exact(k * width).zip(space.chunks_exact_mut(half * width)) {
+            pair_depths(panel, width, out);
+        }
+        space
+    }
+}
+
+/// `c (+)= a[m × k] · b[k × n]` on this thread, both rounded to words of type `W`: for the blocks of attention.
+pub(crate) fn gemm_serial<W: SerialWord>(
     m: usize,
     n: usize,
     k: usize,
@@ -286,9 +312,15 @@ pub(crate) fn gemm_serial(
         "the product's last row ends past its place"
     );
     let mut tile = Tile::ZERO;
-    for (j, b) in scratch.b.chunks_exact(nr * k).enumerate() {
-        for (i, a) in scratch.a.chunks_exact(mr * k).enumerate() {
-            block.multiply(k, a, b, &mut tile.0);
+    let [a_space, b_space] = &mut scratch.words;
+    let depth = k.div_ceil(W::DEPTHS);
+    let (left, right) = (
+        W::panels(&scratch.a, mr, k, a_space),
+        W::panels(&scratch.b, nr, k, b_space),
+    );
+    for (j, b) in right.chunks_exact(nr * depth).enumerate() {
+        for (i, a) in left.chunks_exact(mr * depth).enumerate() {
+            block.multiply(depth, a, b, &mut tile.0);
             let place = Place {
                 start: c[i * mr * ldc + j * nr..].as_mut_ptr(),
                 stride: ldc,

@@ -7,7 +7,7 @@ use crate::cpu::micro_kernel::x86::{
     Pairs, packed_256, packed_512, packed_512_bf16, windows_256, windows_512, windows_512_bf16,
 };
 use crate::cpu::micro_kernel::{PackedKernel, Single, Widened, WindowKernel, portable_packed, portable_windows};
-use crate::cpu::{bf16, pack};
+use crate::cpu::{bf16, interleave};
 
 /// Two values of bf16, the first in the low half.
 pub(crate) type Pair = u32;
@@ -38,7 +38,7 @@ impl Word for f32 {
     }
 
     fn interleave(strips: &[&[f32]], width: usize, out: &mut [Self], _: &mut Vec<f32>) {
-        pack::interleave(strips, width, out);
+        interleave::interleave(strips, width, out);
     }
 
     fn join(panel: &[f32], _: usize, out: &mut [Self]) {
@@ -97,8 +97,6 @@ pub(crate) struct Kernel {
 
 /// Largest block of any kernel.
 const MAX_TILE: usize = 12 * 32;
-/// Widest block of any kernel, in rows or columns.
-pub(crate) const MAX_WIDTH: usize = 48;
 
 /// One block of results, `[mr][nr]`, on cache lines of its own.
 #[repr(C, align(64))]
@@ -133,8 +131,8 @@ impl Kernel {
 
     /// The block of the lowest cost, the first of equals.
     pub fn cheapest(&self, cost: impl Fn(&Block) -> usize) -> &Block {
-        let blocks = self.blocks.iter();
-        blocks.min_by_key(|block| cost(block)).expect("a machine has a block")
+        let cheaper = |best, block| if cost(block) < cost(best) { block } else { best };
+        self.blocks.iter().fold(&self.blocks[0], cheaper)
     }
 }
 
@@ -221,6 +219,7 @@ pub(crate) fn kernel() -> &'static Kernel {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::interleave::MAX_WIDTH;
 
     /// `k` values of each of `width` rows, packed, that bf16 holds exactly.
     fn panel(k: usize, width: usize, seed: usize) -> Vec<f32> {

@@ -41,9 +41,13 @@ pub(crate) type WindowKernel = unsafe fn(windows: &Windows, a: *const u32, b: *c
 pub(crate) trait Product {
     fn add(sum: f32, a: u32, b: u32) -> f32;
 
+    /// # Safety
+    /// The processor has AVX2 and FMA, and `a` is a word.
     #[cfg(target_arch = "x86_64")]
     unsafe fn add_256(sum: __m256, a: *const u32, b: __m256) -> __m256;
 
+    /// # Safety
+    /// The processor has AVX-512 and what the product is made of, and `a` is a word.
     #[cfg(target_arch = "x86_64")]
     unsafe fn add_512(sum: __m512, a: *const u32, b: __m512) -> __m512;
 }
@@ -64,12 +68,14 @@ impl Product for Single {
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     unsafe fn add_256(sum: __m256, a: *const u32, b: __m256) -> __m256 {
+        // SAFETY: the caller's promise: the instructions, and that `a` is a word.
         unsafe { _mm256_fmadd_ps(_mm256_broadcast_ss(&*a.cast()), b, sum) }
     }
 
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     unsafe fn add_512(sum: __m512, a: *const u32, b: __m512) -> __m512 {
+        // SAFETY: the caller's promise: the instructions, and that `a` is a word.
         unsafe { _mm512_fmadd_ps(_mm512_set1_ps(*a.cast()), b, sum) }
     }
 }
@@ -84,6 +90,7 @@ impl Product for Widened {
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     unsafe fn add_256(sum: __m256, a: *const u32, b: __m256) -> __m256 {
+        // SAFETY: the caller's promise: the instructions, and that `a` is a word.
         unsafe {
             let (x, y) = (f32::from_bits(*a << 16), f32::from_bits(*a & HIGH));
             let even = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(b), 16));
@@ -95,6 +102,7 @@ impl Product for Widened {
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     unsafe fn add_512(sum: __m512, a: *const u32, b: __m512) -> __m512 {
+        // SAFETY: the caller's promise: the instructions, and that `a` is a word.
         unsafe {
             let (x, y) = (f32::from_bits(*a << 16), f32::from_bits(*a & HIGH));
             let words = _mm512_castps_si512(b);
@@ -115,26 +123,34 @@ fn multiply_add(x: f32, y: f32, sum: f32) -> f32 {
     }
 }
 
-// SAFETY of both: see their types.
+/// # Safety
+/// See [`PackedKernel`].
 pub(crate) unsafe fn portable_packed<P: Product, const MR: usize, const NR: usize>(
     depth: usize,
     a: *const u32,
     b: *const u32,
     tile: *mut f32,
 ) {
+    // SAFETY: a packed panel is `depth` windows of one word; the rest is the caller's promise.
     unsafe { portable::<P, MR, NR>(&Windows::packed(depth), MR, a, b, tile) };
 }
 
+/// # Safety
+/// See [`WindowKernel`].
 pub(crate) unsafe fn portable_windows<P: Product, const MR: usize, const NR: usize>(
     windows: &Windows,
     a: *const u32,
     b: *const u32,
     tile: *mut f32,
 ) {
+    // SAFETY: the caller's promise.
     unsafe { portable::<P, MR, NR>(windows, 1, a, b, tile) };
 }
 
 /// `step`: from one word of a row to the next.
+///
+/// # Safety
+/// Every word of the windows lies in `a`; `b` has `segments · length · NR` words, `tile` room for `MR · NR`.
 #[inline(always)]
 unsafe fn portable<P: Product, const MR: usize, const NR: usize>(
     windows: &Windows,
@@ -147,8 +163,10 @@ unsafe fn portable<P: Product, const MR: usize, const NR: usize>(
     for segment in 0..windows.segments {
         for k in 0..windows.length {
             let at = segment * windows.segment_stride + k * step;
+            // SAFETY: the caller's promise of `b`; words have no alignment but their own.
             let b = unsafe { &*b.add((segment * windows.length + k) * NR).cast::<[u32; NR]>() };
             for (r, row) in acc.iter_mut().enumerate() {
+                // SAFETY: this word is one of a window.
                 let x = unsafe { *a.add(at + r * windows.row_stride) };
                 for (sum, &y) in row.iter_mut().zip(b) {
                     *sum = P::add(*sum, x, y);
@@ -156,6 +174,7 @@ unsafe fn portable<P: Product, const MR: usize, const NR: usize>(
             }
         }
     }
+    // SAFETY: the caller's promise of `tile`.
     unsafe { tile.cast::<[[f32; NR]; MR]>().write(acc) };
 }
 
@@ -183,11 +202,13 @@ pub(crate) mod x86 {
         }
 
         unsafe fn add_256(sum: __m256, a: *const u32, b: __m256) -> __m256 {
+            // SAFETY: the same promises.
             unsafe { Widened::add_256(sum, a, b) }
         }
 
         #[inline(always)]
         unsafe fn add_512(sum: __m512, a: *const u32, b: __m512) -> __m512 {
+            // SAFETY: as in the others; both types are 512 bits.
             unsafe {
                 let x: __m512bh = std::mem::transmute(_mm512_set1_epi32(*a as i32));
                 _mm512_dpbf16_ps(sum, x, std::mem::transmute::<__m512, __m512bh>(b))
@@ -198,7 +219,8 @@ pub(crate) mod x86 {
     /// Defines the two kernels of one body for some features: `V` vectors in each of `MR` rows.
     macro_rules! kernels {
         ($features:literal, $body:ident: $packed:ident, $windows:ident) => {
-            // SAFETY of both: see their types.
+            /// # Safety
+            /// See [`super::PackedKernel`].
             #[target_feature(enable = $features)]
             pub unsafe fn $packed<P: Product, const MR: usize, const V: usize>(
                 depth: usize,
@@ -206,9 +228,12 @@ pub(crate) mod x86 {
                 b: *const u32,
                 tile: *mut f32,
             ) {
+                // SAFETY: a packed panel is `depth` windows of one word; the rest is the caller's promise.
                 unsafe { $body::<P, MR, V>(&Windows::packed(depth), MR, a, b, tile) };
             }
 
+            /// # Safety
+            /// See [`super::WindowKernel`].
             #[target_feature(enable = $features)]
             pub unsafe fn $windows<P: Product, const MR: usize, const V: usize>(
                 windows: &Windows,
@@ -216,6 +241,7 @@ pub(crate) mod x86 {
                 b: *const u32,
                 tile: *mut f32,
             ) {
+                // SAFETY: the caller's promise.
                 unsafe { $body::<P, MR, V>(windows, 1, a, b, tile) };
             }
         };
@@ -232,6 +258,9 @@ pub(crate) mod x86 {
     /// a pointer and one or two strides.
     macro_rules! body {
         ($name:ident, $add:ident, $zero:ident, $load:ident, $store:ident, $lanes:literal) => {
+            /// # Safety
+            /// The processor has the instructions; every word of the windows lies in `a`; `b` has `segments · length` rows of
+            /// `V` vectors, `tile` room for `MR` rows.
             #[inline(always)]
             unsafe fn $name<P: Product, const MR: usize, const V: usize>(
                 windows: &Windows,
@@ -240,6 +269,8 @@ pub(crate) mod x86 {
                 mut b: *const u32,
                 tile: *mut f32,
             ) {
+                // SAFETY: the caller's promise. Pointers to thirds and to the next row of `b` may end one past their memory, where
+                // nothing is read.
                 unsafe {
                     let mut acc = [[$zero(); V]; MR];
                     for segment in 0..windows.segments {

@@ -465,8 +465,16 @@ fn layer_norm_body<const FMA: bool>(x: &[f32], out: &mut [f32], gamma: &[f32], b
 }
 
 dispatch! {
-    /// LayerNorm of rows of `gamma.len()` values.
-    pub(crate) fn layer_norm(x: &[f32], out: &mut [f32], gamma: &[f32], beta: &[f32], eps: f32) = layer_norm_body
+    fn layer_norm_rows(x: &[f32], out: &mut [f32], gamma: &[f32], beta: &[f32], eps: f32) = layer_norm_body
+}
+
+/// LayerNorm of rows of `gamma.len()` values.
+pub(crate) fn layer_norm(x: &[f32], gamma: &[f32], beta: &[f32], eps: f32) -> Vec<f32> {
+    let mut out = vec![0.0; x.len()];
+    parallel::for_rows(&mut out, gamma.len(), |at, part| {
+        layer_norm_rows(&x[at..at + part.len()], part, gamma, beta, eps);
+    });
+    out
 }
 
 /// Adds `Σ grad·xhat` and `Σ grad` to `sums` and turns `dx` (the output's gradient) into the input's.

@@ -65,10 +65,11 @@ fn portable(rounds: usize) -> f32 {
 /// Runs `rounds` rounds and returns (multiply-adds per accumulator, a value that keeps the work alive).
 fn run(rounds: usize) -> (usize, f32) {
     match level() {
-        // SAFETY of both: the processor has the level's features.
         #[cfg(target_arch = "x86_64")]
+        // SAFETY: the processor has the level's features.
         Level::Avx512 | Level::Avx512Bf16 => (16, unsafe { x86::avx512(rounds) }),
         #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
         Level::Avx2 => (8, unsafe { x86::avx2(rounds) }),
         _ => (4, portable(rounds)),
     }

@@ -1,6 +1,7 @@
 //! What becomes of a register block of results: the epilogue, and its place in the output.
 
 use crate::Activation;
+use crate::cpu::activation;
 use crate::cpu::math::dispatch;
 
 /// What happens to a finished row of the product: `act(row + bias) + residual`.
@@ -41,7 +42,7 @@ impl<'a> Epilogue<'a> {
             }
         }
         if self.act != Activation::None {
-            self.act.apply_slice(row);
+            activation::apply(self.act, row);
         }
         if let Some(residual) = self.residual {
             for (x, r) in row.iter_mut().zip(&residual[r * stride..]) {
@@ -97,8 +98,10 @@ fn put_columns<const NR: usize>(tile: &[f32], place: &Place, add: bool, epilogue
         for (r, values) in tile.as_chunks::<NR>().0.iter().take(place.rows).enumerate() {
             let sums: [f32; NR] = std::array::from_fn(|i| values[i] + bias[i]);
             // SAFETY: a place is made for memory of this many rows and columns that nothing else uses meanwhile.
-            let row = unsafe { place.start.add(r * place.stride) };
-            unsafe { row.cast::<[f32; NR]>().write_unaligned(sums) };
+            unsafe {
+                let row = place.start.add(r * place.stride);
+                row.cast::<[f32; NR]>().write_unaligned(sums);
+            }
         }
     } else if place.cols == NR {
         put_rows::<NR>(tile, place, NR, add, epilogue);
@@ -112,16 +115,17 @@ fn put_rows<const NR: usize>(tile: &[f32], place: &Place, cols: usize, add: bool
     for (r, values) in tile.as_chunks::<NR>().0.iter().take(place.rows).enumerate() {
         let mut row = *values;
         let row = &mut row[..cols];
-        // SAFETY: a place is made for memory of this many rows and columns that nothing else uses meanwhile; it has been
-        // written before if the tile is to be added.
+        // SAFETY: a place is made for memory of this many rows and columns that nothing else uses meanwhile.
         let start = unsafe { place.start.add(r * place.stride) };
         if add {
+            // SAFETY: as above; the place has been written before if the tile is to be added.
             let before = unsafe { std::slice::from_raw_parts(start, cols) };
             for (x, y) in row.iter_mut().zip(before) {
                 *x += y;
             }
         }
         epilogue.apply(row, r, place.stride);
+        // SAFETY: as above; the row is a copy of our own.
         unsafe { std::ptr::copy_nonoverlapping(row.as_ptr(), start, cols) };
     }
 }

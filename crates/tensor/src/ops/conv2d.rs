@@ -1,5 +1,5 @@
 use crate::autograd::{is_recording, record};
-use crate::cpu::conv2d::{self, Shape};
+use crate::cpu::conv2d;
 use crate::device::gpu;
 use crate::ops::linear::sum_rows;
 use crate::{Activation, DType, Param, Tensor, activation, add, upsample_nearest_2x};
@@ -28,6 +28,79 @@ impl Conv2d {
     }
 }
 
+/// All sizes of one convolution: `x [batch, height, width, inputs]`, weight `[outputs, inputs, kh, kw]`, the result
+/// `[batch, out_height, out_width, outputs]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConvolutionSizes {
+    pub batch: usize,
+    pub height: usize,
+    pub width: usize,
+    pub inputs: usize,
+    pub outputs: usize,
+    pub kh: usize,
+    pub kw: usize,
+    pub out_height: usize,
+    pub out_width: usize,
+    pub stride: usize,
+    /// Top, bottom, left, right.
+    pub padding: [usize; 4],
+}
+
+impl ConvolutionSizes {
+    /// Of `op` on `x` by a weight that reads all inputs of a pixel.
+    fn new(op: &str, x: &[usize], weight: &[usize], geometry: Conv2d) -> Self {
+        let ([batch, height, width, inputs], [outputs, weight_inputs, kh, kw]) = (x, weight) else {
+            panic!("{op} wants x [B,H,W,C] and weight [O,I,kh,kw], got {x:?} and {weight:?}");
+        };
+        assert_eq!(inputs, weight_inputs, "{op}: x {x:?} does not fit weight {weight:?}");
+        let [top, bottom, left, right] = geometry.padding;
+        let fits = |size: usize, before: usize, after: usize, kernel: usize| {
+            assert!(
+                size + before + after >= kernel,
+                "{op}: kernel {kernel} is larger than the padded picture {x:?}"
+            );
+            (size + before + after - kernel) / geometry.stride + 1
+        };
+        Self {
+            batch: *batch,
+            height: *height,
+            width: *width,
+            inputs: *inputs,
+            outputs: *outputs,
+            kh: *kh,
+            kw: *kw,
+            out_height: fits(*height, top, bottom, *kh),
+            out_width: fits(*width, left, right, *kw),
+            stride: geometry.stride,
+            padding: geometry.padding,
+        }
+    }
+
+    /// Of `op` on `x` by a weight `[C, 1, kh, kw]` with one filter a channel.
+    pub(crate) fn depthwise(op: &str, x: &[usize], weight: &[usize], geometry: Conv2d) -> Self {
+        let &[channels, 1, kh, kw] = weight else {
+            panic!("{op} wants weight [C, 1, kh, kw], shape is {weight:?}");
+        };
+        Self::new(op, x, &[channels, channels, kh, kw], geometry)
+    }
+
+    pub fn out_shape(&self) -> [usize; 4] {
+        [self.batch, self.out_height, self.out_width, self.outputs]
+    }
+
+    pub fn out_pixels(&self) -> usize {
+        self.batch * self.out_height * self.out_width
+    }
+
+    pub(crate) fn top(&self) -> usize {
+        self.padding[0]
+    }
+
+    pub(crate) fn left(&self) -> usize {
+        self.padding[2]
+    }
+}
+
 /// `act(conv(x, weight) + bias) + residual`. `x` is `[B, H, W, in]`, `weight` `[out, in, kh, kw]`,
 /// the result `[B, H', W', out]`.
 pub fn conv2d(
@@ -38,14 +111,14 @@ pub fn conv2d(
     act: Activation,
     residual: Option<&Tensor>,
 ) -> Tensor {
-    let shape = Shape::new(x.shape(), &weight.shape(), geometry);
+    let s = ConvolutionSizes::new("conv2d", x.shape(), &weight.shape(), geometry);
     let w = weight.on_tape();
     let b = bias.map(Param::tensor);
     let mut inputs = vec![x, &w];
     inputs.extend(&b);
     let run = |act: Activation, residual: Option<&Tensor>| match gpu() {
-        Some(gpu) => gpu.conv2d(&shape.sizes(geometry.padding), x, weight, bias, act, residual),
-        None => conv2d::forward(&shape, x, weight, b.as_ref(), act, residual),
+        Some(gpu) => gpu.conv2d(&s, x, weight, bias, act, residual),
+        None => conv2d::forward(&s, x, weight, b.as_ref(), act, residual),
     };
     if !is_recording(&inputs) && !residual.is_some_and(|r| is_recording(&[r])) {
         return run(act, residual);
@@ -55,16 +128,13 @@ pub fn conv2d(
     let out = run(Activation::None, None);
     let out = record(out, &inputs, move |g| {
         let (dx, dw) = match gpu() {
-            Some(gpu) => {
-                let sizes = shape.sizes(geometry.padding);
-                (
-                    wants[0].then(|| gpu.conv2d_grad_input(&sizes, g, &weight_saved)),
-                    wants[1].then(|| gpu.conv2d_grad_weight(&sizes, g, &x_saved)),
-                )
-            }
+            Some(gpu) => (
+                wants[0].then(|| gpu.conv2d_grad_input(&s, g, &weight_saved)),
+                wants[1].then(|| gpu.conv2d_grad_weight(&s, g, &x_saved)),
+            ),
             None => (
-                wants[0].then(|| conv2d::grad_input(&shape, g, &weight_saved)),
-                wants[1].then(|| conv2d::grad_weight(&shape, g, &x_saved)),
+                wants[0].then(|| conv2d::grad_input(&s, g, &weight_saved)),
+                wants[1].then(|| conv2d::grad_weight(&s, g, &x_saved, weight_saved.products_dtype())),
             ),
         };
         vec![dx, dw, Some(sum_rows(g))]
@@ -80,7 +150,7 @@ pub fn upsample_conv2d(x: &Tensor, weight: &Param, bias: Option<&Param>) -> Tens
     let w = weight.on_tape();
     let mut inputs = vec![x, &w];
     inputs.extend(&b);
-    if gpu().is_some() || is_recording(&inputs) || weight.dtype() != DType::F32 {
+    if gpu().is_some() || is_recording(&inputs) || weight.products_dtype() != DType::F32 {
         let doubled = upsample_nearest_2x(x);
         return conv2d(&doubled, weight, bias, Conv2d::padded(1), Activation::None, None);
     }

@@ -1,8 +1,16 @@
 use crate::Tensor;
 use crate::autograd::{is_recording, record};
-use crate::cpu::{elementwise as kernel, parallel};
-use crate::cuda::Binary;
+use crate::cpu::elementwise as kernel;
+use crate::cpu::sums;
 use crate::device::gpu;
+
+/// In the order of the GPU's kernel.
+#[derive(Clone, Copy, Debug)]
+pub enum Binary {
+    Add,
+    Sub,
+    Mul,
+}
 
 fn assert_same_shape(op: &str, a: &Tensor, b: &Tensor) {
     assert_eq!(a.shape(), b.shape(), "{op}: the two shapes differ");
@@ -79,13 +87,7 @@ pub fn combine_per_sample(a: &[f32], x: &Tensor, c: &[f32], y: &Tensor) -> Tenso
     let out = if let Some(gpu) = gpu() {
         gpu.combine_per_sample(a, x, Some((c, y)))
     } else {
-        let mut out = x.data().to_vec();
-        for_samples(&mut out, x.numel() / batch.max(1), |b, at, part| {
-            for (o, &y) in part.iter_mut().zip(&y.data()[at..]) {
-                *o = a[b] * *o + c[b] * y;
-            }
-        });
-        Tensor::from_vec(out, x.shape())
+        Tensor::from_vec(kernel::combine_samples(a, x.data(), c, y.data()), x.shape())
     };
     if !is_recording(&[x, y]) {
         return out;
@@ -115,13 +117,8 @@ pub fn weighted_sum(terms: &[(f64, &Tensor)]) -> Tensor {
     if let Some(gpu) = gpu().filter(|_| !used.is_empty()) {
         return gpu.weighted_sum(&used);
     }
-    let mut out = vec![0.0_f32; terms[0].1.numel()];
-    for (weight, tensor) in used {
-        for (sum, value) in out.iter_mut().zip(tensor.data()) {
-            *sum += weight * value;
-        }
-    }
-    Tensor::from_vec(out, shape)
+    let used: Vec<(f32, &[f32])> = used.iter().map(|(weight, tensor)| (*weight, tensor.data())).collect();
+    Tensor::from_vec(kernel::weighted_sum(&used, terms[0].1.numel()), shape)
 }
 
 /// `factor[b] · x[b]`.
@@ -129,24 +126,7 @@ pub(crate) fn scale_samples(x: &Tensor, factor: &[f32]) -> Tensor {
     if let Some(gpu) = gpu() {
         return gpu.combine_per_sample(factor, x, None);
     }
-    let mut out = x.data().to_vec();
-    let sample = out.len() / factor.len().max(1);
-    for_samples(&mut out, sample, |b, _, part| {
-        for v in part {
-            *v *= factor[b];
-        }
-    });
-    Tensor::from_vec(out, x.shape())
-}
-
-/// `f(sample index, offset in the whole, part)` for parts that each lie in one sample.
-fn for_samples(out: &mut [f32], sample: usize, f: impl Fn(usize, usize, &mut [f32]) + Sync) {
-    if sample == 0 {
-        return;
-    }
-    for (b, values) in out.chunks_exact_mut(sample).enumerate() {
-        parallel::for_chunks(values, |at, part| f(b, b * sample + at, part));
-    }
+    Tensor::from_vec(kernel::scale_samples(x.data(), factor), x.shape())
 }
 
 /// `x[b, ..., c] + v[b, c]`: `x` `[B, ..., C]`, `v` `[B, C]` (time embeddings).
@@ -163,15 +143,7 @@ pub fn add_per_sample_channel(x: &Tensor, v: &Tensor) -> Tensor {
     let out = if let Some(gpu) = gpu() {
         gpu.add_per_sample_channel(x, v)
     } else {
-        let mut out = x.data().to_vec();
-        for (values, v) in out.chunks_exact_mut(sample.max(1)).zip(v.data().chunks_exact(channels)) {
-            parallel::for_rows(values, channels, |_, part| {
-                for row in part.chunks_exact_mut(channels) {
-                    row.iter_mut().zip(v).for_each(|(o, v)| *o += v);
-                }
-            });
-        }
-        Tensor::from_vec(out, x.shape())
+        Tensor::from_vec(kernel::add_to_rows(x.data(), v.data(), sample, channels), x.shape())
     };
     let needs_v = on_tape(v);
     record(out, &[x, v], move |grad| {
@@ -179,12 +151,7 @@ pub fn add_per_sample_channel(x: &Tensor, v: &Tensor) -> Tensor {
             if let Some(gpu) = gpu() {
                 return gpu.sum_samples(grad, 1.0);
             }
-            let sums = grad
-                .data()
-                .chunks_exact(sample)
-                .flat_map(|s| kernel::column_sums(s, channels))
-                .collect();
-            Tensor::from_vec(sums, &[batch, channels])
+            Tensor::from_vec(sums::of_samples(grad.data(), sample, channels), &[batch, channels])
         });
         vec![Some(grad.clone()), dv]
     })

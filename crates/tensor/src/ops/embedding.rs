@@ -1,5 +1,5 @@
 use crate::autograd::{is_recording, record};
-use crate::cpu::parallel;
+use crate::cpu::embedding as kernel;
 use crate::device::gpu;
 use crate::ops::elementwise::on_tape;
 use crate::{Param, Tensor};
@@ -25,12 +25,7 @@ pub fn embedding(table: &Param, ids: &[u32], batch: usize) -> Tensor {
     let out = if let Some(gpu) = gpu() {
         gpu.embedding(param, ids, &shape)
     } else {
-        let mut out = Vec::with_capacity(ids.len() * width);
-        for &id in ids {
-            let row = id as usize;
-            out.extend_from_slice(&table.data()[row * width..(row + 1) * width]);
-        }
-        Tensor::from_vec(out, &shape)
+        Tensor::from_vec(kernel::gather(table.data(), ids, width), &shape)
     };
     if !is_recording(&[&table]) {
         return out;
@@ -40,11 +35,7 @@ pub fn embedding(table: &Param, ids: &[u32], batch: usize) -> Tensor {
         if let Some(gpu) = gpu() {
             return vec![Some(gpu.scatter_rows(grad, &ids, rows))];
         }
-        let mut d_table = vec![0.0; rows * width];
-        for (&id, grad) in ids.iter().zip(grad.data().chunks_exact(width)) {
-            let row = &mut d_table[id as usize * width..(id as usize + 1) * width];
-            row.iter_mut().zip(grad).for_each(|(d, g)| *d += g);
-        }
+        let d_table = kernel::scatter_add(grad.data(), &ids, rows, width);
         vec![Some(Tensor::from_vec(d_table, &[rows, width]))]
     })
 }
@@ -70,13 +61,7 @@ pub fn add_positions(x: &Tensor, table: &Param) -> Tensor {
     let out = if let Some(gpu) = gpu() {
         gpu.add_positions(x, param)
     } else {
-        let mut out = x.data().to_vec();
-        for values in out.chunks_exact_mut(sample.max(1)) {
-            parallel::for_chunks(values, |at, part| {
-                part.iter_mut().zip(&table.data()[at..]).for_each(|(o, t)| *o += t);
-            });
-        }
-        Tensor::from_vec(out, x.shape())
+        Tensor::from_vec(kernel::add_table(x.data(), table.data(), sample), x.shape())
     };
     let needs_table = on_tape(&table);
     record(out, &[x, &table], move |grad| {
@@ -84,11 +69,7 @@ pub fn add_positions(x: &Tensor, table: &Param) -> Tensor {
             if let Some(gpu) = gpu() {
                 return gpu.sum_batch(grad, rows);
             }
-            let mut sum = vec![0.0; rows * width];
-            for grad in grad.data().chunks_exact(sample) {
-                sum.iter_mut().zip(grad).for_each(|(d, g)| *d += g);
-            }
-            Tensor::from_vec(sum, &[rows, width])
+            Tensor::from_vec(kernel::sum_samples(grad.data(), sample, rows * width), &[rows, width])
         });
         vec![Some(grad.clone()), d_table]
     })
@@ -107,11 +88,7 @@ pub fn gather_rows(x: &Tensor, rows: &[usize]) -> Tensor {
     let out = if let Some(gpu) = gpu() {
         gpu.gather_rows(x, &ids, &[batch, width])
     } else {
-        let mut out = Vec::with_capacity(batch * width);
-        for &id in &ids {
-            out.extend_from_slice(&x.data()[id as usize * width..][..width]);
-        }
-        Tensor::from_vec(out, &[batch, width])
+        Tensor::from_vec(kernel::gather(x.data(), &ids, width), &[batch, width])
     };
     if !is_recording(&[x]) {
         return out;
@@ -121,10 +98,7 @@ pub fn gather_rows(x: &Tensor, rows: &[usize]) -> Tensor {
             let dx = gpu.scatter_rows(grad, &ids, batch * length);
             return vec![Some(dx.reshape(&[batch, length, width]))];
         }
-        let mut dx = vec![0.0; batch * length * width];
-        for (&id, grad) in ids.iter().zip(grad.data().chunks_exact(width)) {
-            dx[id as usize * width..][..width].copy_from_slice(grad);
-        }
+        let dx = kernel::scatter(grad.data(), &ids, batch * length, width);
         vec![Some(Tensor::from_vec(dx, &[batch, length, width]))]
     })
 }

@@ -1,6 +1,6 @@
 use crate::Tensor;
 use crate::autograd::record;
-use crate::cpu::parallel;
+use crate::cpu::layout as kernel;
 use crate::device::gpu;
 use crate::ops::elementwise::on_tape;
 
@@ -12,20 +12,8 @@ fn concat_inner(parts: &[&Tensor], outer: usize, shape: &[usize]) -> Tensor {
     let out = if let Some(gpu) = gpu() {
         gpu.concat(parts, outer, shape)
     } else {
-        let mut out = vec![0.0; outer * total];
-        if total > 0 {
-            parallel::for_rows(&mut out, total, |at, rows| {
-                for (i, row) in rows.chunks_exact_mut(total).enumerate() {
-                    let mut to = 0;
-                    for (part, &width) in parts.iter().zip(&widths) {
-                        let from = (at / total + i) * width;
-                        row[to..to + width].copy_from_slice(&part.data()[from..from + width]);
-                        to += width;
-                    }
-                }
-            });
-        }
-        Tensor::from_vec(out, shape)
+        let data: Vec<&[f32]> = parts.iter().map(|part| part.data()).collect();
+        Tensor::from_vec(kernel::concat(&data, &widths, outer), shape)
     };
     let slots: Vec<_> = parts.iter().map(|p| on_tape(p).then(|| p.shape().to_vec())).collect();
     record(out, parts, move |grad| {
@@ -44,17 +32,7 @@ fn take_inner(x: &Tensor, total: usize, start: usize, len: usize, shape: &[usize
     if let Some(gpu) = gpu() {
         return gpu.narrow(x, total, start, len, shape);
     }
-    let x = x.data();
-    let mut out = vec![0.0; x.len().checked_div(total).map_or(0, |rows| rows * len)];
-    if len > 0 {
-        parallel::for_rows(&mut out, len, |at, rows| {
-            for (i, row) in rows.chunks_exact_mut(len).enumerate() {
-                let from = (at / len + i) * total + start;
-                row.copy_from_slice(&x[from..from + len]);
-            }
-        });
-    }
-    Tensor::from_vec(out, shape)
+    Tensor::from_vec(kernel::narrow(x.data(), total, start, len), shape)
 }
 
 /// [`take_inner`] as an op. Backward: the gradient padded with zeros.
@@ -65,12 +43,7 @@ fn narrow_inner(x: &Tensor, total: usize, start: usize, len: usize, shape: &[usi
         if let Some(gpu) = gpu() {
             return vec![Some(gpu.widen(grad, total, start, len, &from))];
         }
-        let mut dx = vec![0.0; from.iter().product()];
-        if len > 0 {
-            for (row, grad) in dx.chunks_exact_mut(total).zip(grad.data().chunks_exact(len)) {
-                row[start..start + len].copy_from_slice(grad);
-            }
-        }
+        let dx = kernel::widen(grad.data(), total, start, len, from.iter().product());
         vec![Some(Tensor::from_vec(dx, &from))]
     })
 }
@@ -151,31 +124,8 @@ pub fn take_batch(x: &Tensor, start: usize, len: usize) -> Tensor {
 fn transpose(x: &Tensor, rows: usize, columns: usize, shape: &[usize]) -> Tensor {
     match gpu() {
         Some(gpu) => gpu.transposed(x, rows, columns, shape),
-        None => Tensor::from_vec(transpose_slice(x.data(), rows, columns), shape),
+        None => Tensor::from_vec(kernel::transpose(x.data(), rows, columns), shape),
     }
-}
-
-fn transpose_slice(x: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    let sample = rows * columns;
-    let mut out = vec![0.0; x.len()];
-    if sample == 0 {
-        return out;
-    }
-    for (x, out) in x.chunks_exact(sample).zip(out.chunks_exact_mut(sample)) {
-        parallel::for_rows(out, rows, |at, part| {
-            // Tiles keep both sides in cache lines that are used whole.
-            let first = at / rows;
-            let count = part.len() / rows;
-            for row0 in (0..rows).step_by(16) {
-                for column in 0..count {
-                    for row in row0..(row0 + 16).min(rows) {
-                        part[column * rows + row] = x[row * columns + first + column];
-                    }
-                }
-            }
-        });
-    }
-    out
 }
 
 /// `[B, C, H, W] -> [B, H, W, C]`, at the edge of the system only.

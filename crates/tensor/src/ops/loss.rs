@@ -1,8 +1,15 @@
 use crate::Tensor;
 use crate::autograd::{is_recording, record};
-use crate::cpu::{elementwise as kernel, parallel};
-use crate::cuda::Loss;
+use crate::cpu::loss as kernel;
 use crate::device::gpu;
+
+/// What a difference costs. In the order of the GPU's kernel.
+#[derive(Clone, Copy, Debug)]
+pub enum Loss {
+    Squared,
+    PseudoHuber { c: f32 },
+    Absolute,
+}
 
 /// `mean_b weight[b] · mean_i value(x - target)`; backward multiplies by `slope(x - target)`.
 fn weighted_loss(
@@ -17,19 +24,10 @@ fn weighted_loss(
     assert_eq!(x.shape(), target.shape(), "{op}: x and target differ in shape");
     assert!(x.numel() > 0, "{op} of no values");
     assert_eq!(weight.len(), x.dim(0), "{op} wants one weight per sample");
-    let sample = x.numel() / weight.len();
     let out = if let Some(gpu) = gpu() {
         gpu.loss(kind, x, target, weight)
     } else {
-        let mut total = 0.0;
-        for (b, &weight) in weight.iter().enumerate() {
-            let (x, target) = (
-                &x.data()[b * sample..(b + 1) * sample],
-                &target.data()[b * sample..(b + 1) * sample],
-            );
-            total += f64::from(weight) * kernel::sum(sample, |i| f64::from(value(x[i] - target[i])));
-        }
-        Tensor::scalar((total / x.numel() as f64) as f32)
+        Tensor::scalar(kernel::mean(x.data(), target.data(), weight, value))
     };
     if !is_recording(&[x]) {
         return out;
@@ -40,15 +38,7 @@ fn weighted_loss(
             return vec![Some(gpu.loss_backward(kind, &x_saved, &target, &weight, grad))];
         }
         let scale = grad.item() / x_saved.numel() as f32;
-        let mut dx = x_saved.data().to_vec();
-        for (b, values) in dx.chunks_exact_mut(sample).enumerate() {
-            let factor = scale * weight[b];
-            parallel::for_chunks(values, |at, part| {
-                for (d, &t) in part.iter_mut().zip(&target.data()[b * sample + at..]) {
-                    *d = factor * slope(*d - t);
-                }
-            });
-        }
+        let dx = kernel::gradient(x_saved.data(), target.data(), &weight, scale, &slope);
         vec![Some(Tensor::from_vec(dx, x_saved.shape()))]
     })
 }

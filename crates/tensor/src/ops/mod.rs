@@ -15,16 +15,16 @@ mod picture;
 mod resample;
 
 pub use activation::{Activation, activation, geglu};
-pub use attention::{attention, attention_in};
-pub use conv2d::{Conv2d, conv2d, upsample_conv2d};
+pub use attention::{AttentionSizes, attention, attention_in};
+pub use conv2d::{Conv2d, ConvolutionSizes, conv2d, upsample_conv2d};
 pub use depthwise::depthwise_conv2d;
-pub use elementwise::{add, add_per_sample_channel, affine, combine_per_sample, mul, sub, weighted_sum};
+pub use elementwise::{Binary, add, add_per_sample_channel, affine, combine_per_sample, mul, sub, weighted_sum};
 pub use embedding::{add_positions, embedding, gather_rows};
 pub use layout::{
     concat_channels, concat_tokens, narrow_channels, nchw_to_nhwc, nhwc_to_nchw, stack_batch, take_batch,
 };
 pub use linear::linear;
-pub use loss::{mean_absolute_error, weighted_mse, weighted_pseudo_huber};
+pub use loss::{Loss, mean_absolute_error, weighted_mse, weighted_pseudo_huber};
 pub use norm::{group_norm, layer_norm};
 pub use optimizer::{AdamWStep, Moments, adamw_update, ema_update, global_norm};
 pub use picture::picture_bytes;

@@ -1,7 +1,5 @@
 use crate::autograd::{is_recording, record};
 use crate::cpu::norm::{self as kernel, Geometry, NormGradients};
-use crate::cpu::parallel;
-use crate::cuda::Statistics;
 use crate::device::gpu;
 use crate::ops::elementwise::on_tape;
 use crate::{Param, Tensor};
@@ -77,10 +75,7 @@ pub fn layer_norm(x: &Tensor, gamma: &Param, beta: &Param, eps: f32) -> Tensor {
         let (out, statistics) = gpu.layer_norm(x, params[0], params[1], eps);
         return record_on_gpu(None, out, statistics, x, params);
     }
-    let mut out = vec![0.0; x.numel()];
-    parallel::for_rows(&mut out, x.dim(-1), |at, part| {
-        kernel::layer_norm(&x.data()[at..at + part.len()], part, gamma.data(), beta.data(), eps);
-    });
+    let out = kernel::layer_norm(x.data(), gamma.data(), beta.data(), eps);
     let out = Tensor::from_vec(out, x.shape());
     if !is_recording(&[x, &gamma, &beta]) {
         return out;
@@ -100,7 +95,7 @@ pub fn layer_norm(x: &Tensor, gamma: &Param, beta: &Param, eps: f32) -> Tensor {
 fn record_on_gpu(
     grouped: Option<(usize, bool)>,
     out: Tensor,
-    statistics: Statistics,
+    statistics: Tensor,
     x: &Tensor,
     [gamma, beta]: [&Param; 2],
 ) -> Tensor {
@@ -113,12 +108,12 @@ fn record_on_gpu(
     let (saved, gamma, beta) = (x.detach(), gamma.clone(), beta.clone());
     record(out, &inputs, move |grad| {
         let gpu = gpu().unwrap_or_else(|| panic!("a norm ran on a GPU, so must its backward pass"));
-        let d = match grouped {
+        let (dx, [d_gamma, d_beta]) = match grouped {
             Some((groups, silu)) => {
                 gpu.group_norm_backward(&saved, grad, &statistics, &gamma, &beta, groups, silu, needs[0])
             }
             None => gpu.layer_norm_backward(&saved, grad, &statistics, &gamma),
         };
-        vec![d.dx, needs[1].then_some(d.gamma), needs[2].then_some(d.beta)]
+        vec![dx, needs[1].then_some(d_gamma), needs[2].then_some(d_beta)]
     })
 }

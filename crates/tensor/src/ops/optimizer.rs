@@ -1,8 +1,8 @@
 //! What an optimizer does to parameters. Nothing is recorded; values that lie on a device stay there.
 
+use crate::cpu::optimizer as kernel;
 use crate::device::gpu;
 use crate::{Param, Tensor};
-use rayon::prelude::*;
 
 /// The averages that AdamW keeps of one parameter's gradients: f32, of its shape.
 #[derive(Clone, Debug)]
@@ -45,21 +45,10 @@ pub fn adamw_update(param: &Param, grad: &Tensor, moments: &mut Moments, step: &
             Some(gpu) => gpu.adamw(value, grad, moments, step),
             None => value.edit(|values| {
                 let Moments { exp_avg, exp_avg_sq } = moments;
-                exp_avg.edit(|m| exp_avg_sq.edit(|v| adamw(values, grad.data(), m, v, step)));
+                exp_avg.edit(|m| exp_avg_sq.edit(|v| kernel::adamw(values, grad.data(), m, v, step)));
             }),
         }
     });
-}
-
-fn adamw(values: &mut [f32], grad: &[f32], exp_avg: &mut [f32], exp_avg_sq: &mut [f32], step: &AdamWStep) {
-    let averages = exp_avg.iter_mut().zip(exp_avg_sq);
-    for ((p, g), (m, v)) in values.iter_mut().zip(grad).zip(averages) {
-        let g = g * step.grad_scale;
-        *m = step.beta1 * *m + (1.0 - step.beta1) * g;
-        *v = step.beta2 * *v + (1.0 - step.beta2) * g * g;
-        let denominator = v.sqrt() * step.inv_sqrt_correction2 + step.epsilon;
-        *p = *p * step.keep - step.step_size * *m / denominator;
-    }
 }
 
 /// `average += (1 - decay) · (value - average)`.
@@ -68,11 +57,7 @@ pub fn ema_update(average: &mut Tensor, value: &Tensor, decay: f32) {
     if let Some(gpu) = gpu() {
         return gpu.ema(average, value, decay);
     }
-    average.edit(|average| {
-        for (a, v) in average.iter_mut().zip(value.data()) {
-            *a += (1.0 - decay) * (v - *a);
-        }
-    });
+    average.edit(|average| kernel::ema(average, value.data(), decay));
 }
 
 /// Square root of the sum of all squared values, in a fixed order: the global norm of gradients.
@@ -80,7 +65,6 @@ pub fn global_norm(tensors: &[&Tensor]) -> f32 {
     if let Some(gpu) = gpu() {
         return gpu.sum_squares(tensors).sqrt();
     }
-    let squares = |t: &&Tensor| t.data().iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>();
-    let each: Vec<f64> = tensors.par_iter().map(squares).collect();
-    each.iter().sum::<f64>().sqrt() as f32
+    let values: Vec<&[f32]> = tensors.iter().map(|t| t.data()).collect();
+    kernel::sum_squares(&values).sqrt() as f32
 }

@@ -78,7 +78,7 @@ pub fn check_gradients(inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Tensor, toler
 }
 
 /// `Σ out · weights` as an op on the tape (`mean((out·w + 1)²) - mean((out·w - 1)²) = 4 mean(out·w)`).
-fn total(out: &Tensor, weights: &Tensor) -> Tensor {
+pub fn total(out: &Tensor, weights: &Tensor) -> Tensor {
     let product = mul(out, weights);
     let product = product.reshape(&[1, product.numel()]);
     let count = product.numel() as f32;

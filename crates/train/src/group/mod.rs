@@ -7,7 +7,7 @@ mod star;
 pub use launch::Launch;
 
 use crate::error::{Error, Result};
-use prima_tensor::cuda::Communicator;
+use prima_tensor::gpu::Peers;
 use prima_tensor::{Device, Gradients, Param, Tensor};
 use star::Star;
 use std::time::Duration;
@@ -23,9 +23,9 @@ trait AllReduce {
 }
 
 /// Between GPUs.
-impl AllReduce for Communicator {
+impl AllReduce for Box<dyn Peers> {
     fn sum(&mut self, bucket: Tensor) -> Result<Tensor> {
-        Ok(Self::sum(self, &bucket))
+        Ok(Peers::sum(&**self, &bucket))
     }
 }
 
@@ -50,7 +50,7 @@ pub struct Group {
     /// `None`: this process is alone.
     star: Option<Star>,
     /// Where a GPU computes.
-    gpus: Option<Communicator>,
+    gpus: Option<Box<dyn Peers>>,
 }
 
 impl Group {
@@ -68,15 +68,13 @@ impl Group {
             return Ok(Self::alone());
         }
         let mut star = Star::connect(&launch, timeout()?)?;
-        let gpus = if Device::current().is_gpu() {
-            let mut id = Communicator::ID;
-            if launch.is_first() {
-                id = Communicator::new_id()?;
+        let gpus = match Device::current().gpu() {
+            Some(gpu) => {
+                let mut id = if launch.is_first() { gpu.new_group()? } else { [0; 128] };
+                star.broadcast(launch.is_first(), &mut id)?;
+                Some(gpu.clone().join_group(id, launch.rank, launch.world)?)
             }
-            star.broadcast(launch.is_first(), &mut id)?;
-            Some(Communicator::join(id, launch.rank, launch.world)?)
-        } else {
-            None
+            None => None,
         };
         Ok(Self {
             launch,

@@ -1,0 +1,39 @@
+//! A progress bar on a terminal's stderr; nothing elsewhere.
+
+use indicatif::{ProgressBar, ProgressStyle};
+use prima_pipeline::Progress;
+
+pub struct Bar(ProgressBar);
+
+impl Bar {
+    pub fn new() -> Self {
+        let bar = ProgressBar::new(0);
+        if let Ok(style) = ProgressStyle::with_template("{msg:8} {bar:30} {pos}/{len} {elapsed}") {
+            bar.set_style(style);
+        }
+        Self(bar)
+    }
+
+    pub fn say(&self, what: &'static str) {
+        self.0.set_message(what);
+        self.0.tick();
+    }
+
+    pub fn show(&self, progress: Progress) {
+        match progress {
+            Progress::Text => self.say("painting"),
+            Progress::Step { done, total, .. } => {
+                self.0.set_length(total as u64);
+                self.0.set_position(done as u64);
+                if done == total {
+                    self.say("decoding");
+                }
+            }
+            Progress::Decode { .. } | Progress::Tick => self.0.tick(),
+        }
+    }
+
+    pub fn finish(&self) {
+        self.0.finish_and_clear();
+    }
+}

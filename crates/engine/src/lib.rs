@@ -1,0 +1,292 @@
+//! The engine: one model, many clients, one computation at a time.
+//!
+//! Work comes in *units*, each one call of [`Pipeline::paint`]. A client has a *lane*:
+//!
+//! - a [`Session`] (someone typing) has one slot. A new revision replaces what has not begun, and
+//!   ends what has, unless that is nearly done or nothing was shown for [`SHOW_AT_LEAST`]; the last
+//!   revision is always painted;
+//! - a [`Job`] (a program's request) runs through, in a bounded queue.
+//!
+//! Lanes share the machine by the time they have used. First come the units of people who are
+//! typing ([`Class::Preview`]), then the rest, which is never starved either. A few worker threads
+//! exist only so that a long unit can stand still between two layers while a short one of another
+//! client is painted: the *baton* says which of them computes.
+
+//!
+//! What the engine says of a unit ([`Event`]) and is told in return ([`Reply`]) is owned and serialisable.
+
+mod event;
+mod listener;
+mod state;
+mod worker;
+
+pub use event::{Event, Failure, Outcome, Painted, Reply};
+
+use prima_pipeline::{Error, LoadOptions, ModelSource, Parts, Pipeline, Request, Response, ScheduleOptions};
+use state::{LaneId, State};
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A session in which nothing was shown for this long gets its next picture even if it is stale.
+pub const SHOW_AT_LEAST: Duration = Duration::from_millis(150);
+/// Units that can be begun and not finished; a bound on memory.
+const WORKERS: usize = 3;
+
+/// How urgent a unit is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    /// Someone has pressed a key and waits for this.
+    Preview,
+    /// Everything else: refinement, variants, programs.
+    Work,
+}
+
+/// One picture, or several of one request.
+pub struct Unit {
+    pub request: Request,
+    pub class: Class,
+    /// Not to be begun before: refinement waits for a pause.
+    pub ready_at: Option<Instant>,
+    /// Hears of the unit on the engine's thread: be quick. A unit that is never begun is dropped with its callback.
+    pub on_event: OnEvent,
+}
+
+/// See [`Unit::on_event`].
+pub type OnEvent = Box<dyn FnMut(Event) -> Reply + Send>;
+
+/// How far the engine is with its model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// Reads this part of the model.
+    Loading(&'static str),
+    /// Paints its first picture, for nobody: weights are packed at first use.
+    WarmingUp,
+    Ready,
+    /// The model cannot be used; a sentence.
+    Failed(String),
+}
+
+impl std::fmt::Display for Readiness {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Loading(part) => write!(f, "loading {part}"),
+            Self::WarmingUp => f.write_str("warming up"),
+            Self::Ready => f.write_str("ready"),
+            Self::Failed(reason) => write!(f, "failed: {reason}"),
+        }
+    }
+}
+
+/// Revisions of a session of which no picture was shown: never begun, or begun and given up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub dropped: u64,
+    pub cancelled: u64,
+}
+
+/// How busy the engine is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Occupancy {
+    pub sessions: usize,
+    pub jobs: usize,
+    /// Units that wait, and units begun.
+    pub waiting: usize,
+    pub begun: usize,
+}
+
+/// As many jobs wait as may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the queue is full")]
+pub struct QueueFull;
+
+/// A handle; clones are handles to the same engine.
+#[derive(Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+    readiness: Mutex<Readiness>,
+    pipeline: OnceLock<Pipeline>,
+    /// Sizes painted so far.
+    sizes: Mutex<HashSet<(usize, usize)>>,
+    max_jobs: usize,
+}
+
+impl Engine {
+    /// Loads `source` on a thread of its own and goes on to serve; `max_jobs` jobs may wait or run.
+    pub fn start(source: ModelSource, options: LoadOptions, max_jobs: usize) -> Self {
+        let engine = Self {
+            shared: Arc::new(Shared {
+                state: Mutex::new(State::new(WORKERS, Instant::now())),
+                changed: Condvar::new(),
+                readiness: Mutex::new(Readiness::Loading("configuration")),
+                pipeline: OnceLock::new(),
+                sizes: Mutex::default(),
+                max_jobs,
+            }),
+        };
+        let shared = engine.shared.clone();
+        spawn("prima-engine", move || {
+            if let Err(error) = shared.load(&source, options) {
+                shared.set_readiness(Readiness::Failed(error.to_string()));
+                return;
+            }
+            for _ in 1..WORKERS {
+                let shared = shared.clone();
+                spawn("prima-engine", move || shared.work());
+            }
+            shared.work();
+        });
+        engine
+    }
+
+    pub fn readiness(&self) -> Readiness {
+        lock(&self.shared.readiness).clone()
+    }
+
+    /// The model, once loaded.
+    pub fn pipeline(&self) -> Option<&Pipeline> {
+        self.shared.pipeline.get()
+    }
+
+    /// A lane for someone who types.
+    pub fn session(&self) -> Session {
+        let lane = lock(&self.shared.state).add_lane(true, Instant::now());
+        Session {
+            lane: Lane {
+                shared: self.shared.clone(),
+                id: lane,
+            },
+        }
+    }
+
+    /// Queues `units`, to be painted in order.
+    pub fn submit(&self, units: Vec<Unit>) -> Result<Job, QueueFull> {
+        let now = Instant::now();
+        let mut state = lock(&self.shared.state);
+        if state.occupancy().jobs >= self.shared.max_jobs {
+            return Err(QueueFull);
+        }
+        let id = state.add_lane(false, now);
+        state.replace(id, 0, units, now);
+        drop(state);
+        self.shared.changed.notify_all();
+        Ok(Job {
+            lane: Lane {
+                shared: self.shared.clone(),
+                id,
+            },
+        })
+    }
+
+    pub fn occupancy(&self) -> Occupancy {
+        lock(&self.shared.state).occupancy()
+    }
+
+    /// Ends all work and the engine's threads; what is in flight hears [`Failure::Cancelled`].
+    pub fn stop(&self) {
+        lock(&self.shared.state).stopping = true;
+        self.shared.changed.notify_all();
+    }
+}
+
+/// Someone's slot; ends their work when dropped.
+pub struct Session {
+    lane: Lane,
+}
+
+impl Session {
+    /// `units` of revision `rev` take the place of everything older. `false`: `rev` is not newer than
+    /// what is there, and nothing changed.
+    pub fn replace(&self, rev: u64, units: Vec<Unit>) -> bool {
+        let replaced = lock(&self.lane.shared.state).replace(self.lane.id, rev, units, Instant::now());
+        self.lane.shared.changed.notify_all();
+        replaced.is_some()
+    }
+
+    /// Ends the work on revisions up to `rev`.
+    pub fn cancel(&self, rev: u64) {
+        let dropped = lock(&self.lane.shared.state).cancel(self.lane.id, rev);
+        self.lane.shared.changed.notify_all();
+        drop(dropped);
+    }
+
+    pub fn counts(&self) -> Counts {
+        self.lane.shared.counts(self.lane.id)
+    }
+
+    /// Reads [`counts`](Self::counts) where the session itself is not at hand.
+    pub fn counter(&self) -> impl Fn() -> Counts + Send + Sync + 'static {
+        let (shared, id) = (self.lane.shared.clone(), self.lane.id);
+        move || shared.counts(id)
+    }
+}
+
+/// A queued request; ends its work when dropped.
+pub struct Job {
+    #[expect(dead_code, reason = "held for its Drop")]
+    lane: Lane,
+}
+
+struct Lane {
+    shared: Arc<Shared>,
+    id: LaneId,
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        let removed = lock(&self.shared.state).remove(self.id);
+        self.shared.changed.notify_all();
+        // Callbacks are dropped without the lock.
+        drop(removed);
+    }
+}
+
+impl Shared {
+    fn load(&self, source: &ModelSource, options: LoadOptions) -> Result<(), Error> {
+        let parts = Parts::load_telling(source, &options, &mut |part| {
+            self.set_readiness(Readiness::Loading(part));
+        })?;
+        let pipeline = Pipeline::new(parts)?;
+        self.set_readiness(Readiness::WarmingUp);
+        let request = Request {
+            prompt: "a".to_owned(),
+            schedule: ScheduleOptions::steps(1),
+            ..Request::default()
+        };
+        if let Ok(response) = pipeline.paint(&request, &mut |_| ControlFlow::Continue(())) {
+            self.is_cold(&response);
+        }
+        let _ = self.pipeline.set(pipeline);
+        self.set_readiness(Readiness::Ready);
+        Ok(())
+    }
+
+    fn set_readiness(&self, readiness: Readiness) {
+        *lock(&self.readiness) = readiness;
+    }
+
+    fn counts(&self, lane: LaneId) -> Counts {
+        lock(&self.state).counts(lane)
+    }
+
+    fn is_cold(&self, response: &Response) -> bool {
+        let size = response.pictures.first().map(|p| (p.width, p.height));
+        size.is_some_and(|size| lock(&self.sizes).insert(size))
+    }
+}
+
+/// A panic elsewhere does not spoil what these locks hold: each change is complete in itself.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) {
+    // Fails only when the machine has no threads left; the readiness then stays what it is.
+    let _ = std::thread::Builder::new().name(name.to_owned()).spawn(body);
+}

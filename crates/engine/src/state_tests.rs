@@ -1,0 +1,295 @@
+//! Turns, played with a made-up clock.
+
+use super::*;
+use crate::Reply;
+use prima_pipeline::Request;
+
+const MS: Duration = Duration::from_millis(1);
+
+fn unit(prompt: &str, class: Class) -> Unit {
+    Unit {
+        request: Request {
+            prompt: prompt.to_owned(),
+            ..Request::default()
+        },
+        class,
+        ready_at: None,
+        on_event: Box::new(|_| Reply::GoOn),
+    }
+}
+
+fn preview(prompt: &str) -> Vec<Unit> {
+    vec![unit(prompt, Class::Preview)]
+}
+
+struct Table {
+    state: State,
+    now: Instant,
+}
+
+impl Table {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            state: State::new(3, now),
+            now,
+        }
+    }
+
+    fn lane(&mut self, live: bool) -> LaneId {
+        self.state.add_lane(live, self.now)
+    }
+
+    fn replace(&mut self, lane: LaneId, rev: u64, units: Vec<Unit>) {
+        self.state.replace(lane, rev, units, self.now);
+    }
+
+    fn begin(&mut self) -> (RunId, String) {
+        let granted = self.state.grant_fresh(self.now).expect("a unit is due");
+        (granted.run, granted.unit.request.prompt)
+    }
+
+    fn tick(&mut self, run: RunId, after: u32) -> Tick {
+        self.now += MS * after;
+        self.state.tick(run, &Progress::Tick, self.now)
+    }
+
+    /// Begins the next unit and lets it run for `ms`.
+    fn serve(&mut self, ms: u32) -> String {
+        let (run, prompt) = self.begin();
+        self.now += MS * ms;
+        self.state.finish(run, true, self.now);
+        prompt
+    }
+}
+
+#[test]
+fn the_newest_revision_takes_the_slot_and_older_ones_are_counted() {
+    let mut t = Table::new();
+    let lane = t.lane(true);
+    for (rev, prompt) in [(1, "a"), (2, "a c"), (3, "a ca")] {
+        t.replace(lane, rev, preview(prompt));
+    }
+    assert!(t.state.replace(lane, 2, preview("late"), t.now).is_none());
+    assert_eq!(t.serve(10), "a ca");
+    assert!(t.state.grant_fresh(t.now).is_none());
+    assert_eq!(
+        t.state.counts(lane),
+        Counts {
+            dropped: 2,
+            cancelled: 0
+        }
+    );
+}
+
+#[test]
+fn stale_work_ends_at_the_next_layer_when_something_was_shown_lately() {
+    let mut t = Table::new();
+    let lane = t.lane(true);
+    t.replace(lane, 1, preview("1"));
+    t.serve(10);
+    t.replace(lane, 2, preview("2"));
+    let (run, _) = t.begin();
+    assert_eq!(t.tick(run, 5), Tick::GoOn);
+    t.replace(lane, 3, preview("3"));
+    assert_eq!(t.tick(run, 5), Tick::Stop);
+    t.state.finish(run, false, t.now);
+    assert_eq!(t.state.counts(lane).cancelled, 1);
+    assert_eq!(t.serve(10), "3");
+}
+
+#[test]
+fn a_display_that_starves_gets_the_stale_picture() {
+    let mut t = Table::new();
+    let lane = t.lane(true);
+    t.replace(lane, 1, preview("1"));
+    let (run, _) = t.begin();
+    t.replace(lane, 2, preview("2"));
+    assert_eq!(t.tick(run, 400), Tick::GoOn, "nothing was ever shown");
+    t.state.finish(run, true, t.now);
+    let (run, prompt) = t.begin();
+    assert_eq!(prompt, "2");
+    t.replace(lane, 3, preview("3"));
+    assert_eq!(t.tick(run, 100), Tick::Stop, "something was shown 100 ms ago");
+    t.state.finish(run, false, t.now);
+    let (run, _) = t.begin();
+    t.replace(lane, 4, preview("4"));
+    assert_eq!(t.tick(run, 60), Tick::GoOn, "160 ms without a picture");
+}
+
+#[test]
+fn what_only_has_to_be_decoded_is_finished() {
+    let mut t = Table::new();
+    let lane = t.lane(true);
+    t.replace(lane, 1, preview("1"));
+    t.serve(1);
+    t.replace(lane, 2, preview("2"));
+    let (run, _) = t.begin();
+    let latents = prima_tensor::Tensor::zeros(&[1]);
+    let done = Progress::Step {
+        done: 1,
+        total: 1,
+        latents: &latents,
+        denoised: &latents,
+    };
+    assert_eq!(t.state.tick(run, &done, t.now), Tick::GoOn);
+    t.replace(lane, 3, preview("3"));
+    assert_eq!(t.tick(run, 5), Tick::GoOn);
+}
+
+#[test]
+fn refinement_waits_for_its_time_and_yields_to_anyone_who_types() {
+    let mut t = Table::new();
+    let (typist, other) = (t.lane(true), t.lane(true));
+    let mut refine = unit("refined", Class::Work);
+    refine.ready_at = Some(t.now + 150 * MS);
+    t.replace(typist, 1, vec![unit("first", Class::Preview), refine]);
+    assert_eq!(t.serve(40), "first");
+    assert!(t.state.grant_fresh(t.now).is_none());
+    assert_eq!(t.state.next_due(t.now), Some(110 * MS));
+    t.now += 110 * MS;
+    let (run, prompt) = t.begin();
+    assert_eq!(prompt, "refined");
+    t.replace(other, 1, preview("other"));
+    assert_eq!(t.tick(run, 1), Tick::Park);
+    assert_eq!(t.serve(30), "other");
+    assert!(t.state.grant_parked(t.now) && t.state.holds_baton(run));
+}
+
+#[test]
+fn a_skipped_refinement_is_not_a_cancelled_revision() {
+    let mut t = Table::new();
+    let lane = t.lane(true);
+    t.replace(lane, 1, vec![unit("1", Class::Preview), unit("1 refined", Class::Work)]);
+    t.serve(10);
+    t.replace(lane, 2, preview("2"));
+    assert_eq!(t.serve(10), "2");
+    assert_eq!(t.state.counts(lane), Counts::default());
+}
+
+#[test]
+fn sessions_that_always_want_something_take_turns() {
+    let mut t = Table::new();
+    let lanes: Vec<LaneId> = (0..5).map(|_| t.lane(true)).collect();
+    let mut served = vec![0; 5];
+    for rev in 1..=100 {
+        for (i, &lane) in lanes.iter().enumerate() {
+            t.replace(lane, rev, preview(&i.to_string()));
+        }
+        served[t.serve(40).parse::<usize>().unwrap()] += 1;
+    }
+    assert_eq!(served, [20; 5]);
+}
+
+#[test]
+fn a_heavy_unit_stands_still_for_others_and_still_gets_its_share() {
+    let mut t = Table::new();
+    let (heavy, light) = (t.lane(true), t.lane(true));
+    t.replace(heavy, 1, preview("heavy"));
+    let (run, _) = t.begin();
+    let (mut spent, mut served) = (0, 0);
+    for rev in 1..400 {
+        t.replace(light, rev, preview("light"));
+        match t.tick(run, 10) {
+            Tick::GoOn => spent += 10,
+            Tick::Park => {
+                spent += 10;
+                while !t.state.grant_parked(t.now) {
+                    assert_eq!(t.serve(40), "light");
+                    served += 40;
+                    t.replace(light, rev + 1000 * served, preview("light"));
+                }
+            }
+            Tick::Stop => panic!("wanted work ended"),
+        }
+        if spent + served > 3000 {
+            break;
+        }
+    }
+    assert!(spent > 1200 && served > 1200, "heavy {spent} ms, light {served} ms");
+}
+
+#[test]
+fn programs_are_not_starved_by_typists() {
+    let mut t = Table::new();
+    let (typist, job) = (t.lane(true), t.lane(false));
+    t.replace(job, 0, vec![unit("job", Class::Work)]);
+    for rev in 1..20 {
+        t.replace(typist, rev, preview("typist"));
+        if t.serve(40) == "job" {
+            return;
+        }
+    }
+    panic!("the job never had a turn");
+}
+
+#[test]
+fn a_lane_that_is_gone_ends_its_work() {
+    let mut t = Table::new();
+    let lane = t.lane(false);
+    t.replace(lane, 0, vec![unit("1", Class::Work), unit("2", Class::Work)]);
+    let (run, _) = t.begin();
+    assert_eq!(t.state.remove(lane).len(), 1);
+    assert_eq!(t.tick(run, 1), Tick::Stop);
+    t.state.finish(run, false, t.now);
+    assert_eq!(t.state.occupancy(), Occupancy::default());
+}
+
+#[test]
+fn a_unit_that_stands_still_when_its_client_vanishes_gives_its_worker_back() {
+    let mut t = Table::new();
+    let jobs: Vec<LaneId> = (0..2).map(|_| t.lane(false)).collect();
+    let mut parked = Vec::new();
+    for &job in &jobs {
+        t.replace(job, 0, vec![unit("job", Class::Work)]);
+        let typist = t.lane(true);
+        let (run, _) = t.begin();
+        t.replace(typist, 1, preview("typist"));
+        assert_eq!(t.tick(run, 1), Tick::Park);
+        assert_eq!(t.serve(10), "typist");
+        t.state.remove(typist);
+        parked.push(run);
+    }
+    for &job in &jobs {
+        t.state.remove(job);
+    }
+    for _ in 0..2 {
+        assert!(t.state.grant_parked(t.now), "nobody wakes what is left behind");
+        let run = t.state.baton.unwrap();
+        assert!(parked.contains(&run));
+        assert_eq!(t.tick(run, 0), Tick::Stop);
+        t.state.finish(run, false, t.now);
+    }
+    assert_eq!(t.state.occupancy(), Occupancy::default());
+}
+
+#[test]
+fn cancel_ends_what_is_old_enough_only() {
+    let mut t = Table::new();
+    let lane = t.lane(true);
+    t.replace(lane, 5, preview("5"));
+    assert!(t.state.cancel(lane, 4).is_empty());
+    let (run, _) = t.begin();
+    assert_eq!(t.tick(run, 1), Tick::GoOn);
+    t.state.cancel(lane, 5);
+    assert_eq!(t.tick(run, 1), Tick::Stop);
+}
+
+#[test]
+fn one_worker_is_kept_for_typists() {
+    let mut t = Table::new();
+    let jobs: Vec<LaneId> = (0..4).map(|_| t.lane(false)).collect();
+    for &job in &jobs {
+        t.replace(job, 0, vec![unit("job", Class::Work)]);
+    }
+    let typist = t.lane(true);
+    let (first, _) = t.begin();
+    assert_eq!(t.tick(first, 300), Tick::Park);
+    let (second, _) = t.begin();
+    t.tick(second, 300);
+    assert_eq!(t.state.runs.len(), 2);
+    t.state.baton = None;
+    t.state.last_promotion = t.now;
+    t.replace(typist, 1, preview("typist"));
+    assert_eq!(t.serve(10), "typist");
+}

@@ -1,0 +1,134 @@
+//! The threads that hold units in progress; one of them computes at a time.
+
+use crate::listener::Listener;
+use crate::state::{Granted, RunId, Tick};
+use crate::{Event, Failure, OnEvent, Outcome, Painted, Shared, Unit, lock};
+use prima_pipeline::{Error, Pipeline, Progress, Request, Response};
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+impl Shared {
+    /// Takes units until the engine stops.
+    pub(crate) fn work(&self) {
+        let Some(pipeline) = self.pipeline.get() else { return };
+        while let Some(granted) = self.next() {
+            let (run, shown) = self.perform(pipeline, granted);
+            lock(&self.state).finish(run, shown, Instant::now());
+            self.changed.notify_all();
+        }
+    }
+
+    /// Waits for a unit that is due while the baton is free; `None` when the engine stops.
+    fn next(&self) -> Option<Granted> {
+        let mut state = lock(&self.state);
+        loop {
+            if state.stopping {
+                return None;
+            }
+            let now = Instant::now();
+            if let Some(granted) = state.grant_fresh(now) {
+                return Some(granted);
+            }
+            if state.grant_parked(now) {
+                self.changed.notify_all();
+            }
+            let until = state.next_due(now).unwrap_or(Duration::from_mins(1));
+            let waited = self.changed.wait_timeout(state, until);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Paints a unit; whether it was shown.
+    fn perform(&self, pipeline: &Pipeline, granted: Granted) -> (RunId, bool) {
+        let Granted { run, unit, queued } = granted;
+        let Unit {
+            request, mut on_event, ..
+        } = unit;
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            self.paint(pipeline, run, &request, queued, &mut on_event)
+        }));
+        let result = result.unwrap_or_else(|panic| {
+            Err(Error::Defect {
+                message: panic_message(panic.as_ref()),
+            })
+        });
+        let shown = result.is_ok();
+        let cold = result.as_ref().is_ok_and(|response| self.is_cold(response));
+        let outcome = Outcome {
+            result: result
+                .map(|response| painted(&request, response, pipeline.name()))
+                .map_err(Failure::from),
+            queued,
+            cold,
+        };
+        // A callback's own panic ends its unit, not the engine.
+        let _ = catch_unwind(AssertUnwindSafe(|| on_event(Event::Done(outcome))));
+        (run, shown)
+    }
+
+    /// All events of a unit but the last.
+    fn paint(
+        &self,
+        pipeline: &Pipeline,
+        run: RunId,
+        request: &Request,
+        queued: Duration,
+        on_event: &mut OnEvent,
+    ) -> Result<Response, Error> {
+        let mut listener = Listener::new(pipeline, on_event);
+        if listener.tell(Event::Begun { queued }).is_break() {
+            return Err(Error::Cancelled);
+        }
+        let result = pipeline.paint(request, &mut |progress| {
+            self.checkpoint(run, &progress)?;
+            listener.hear(&progress)
+        });
+        listener.leave();
+        result
+    }
+
+    /// Between two layers: is the work still wanted, and is it still this unit's turn?
+    fn checkpoint(&self, run: RunId, progress: &Progress) -> ControlFlow<()> {
+        let mut state = lock(&self.state);
+        match state.tick(run, progress, Instant::now()) {
+            Tick::GoOn => return ControlFlow::Continue(()),
+            Tick::Stop => return ControlFlow::Break(()),
+            Tick::Park => {}
+        }
+        self.changed.notify_all();
+        loop {
+            let now = Instant::now();
+            if state.stopping {
+                return ControlFlow::Break(());
+            }
+            if state.grant_parked(now) {
+                self.changed.notify_all();
+            }
+            if state.holds_baton(run) {
+                return match state.tick(run, progress, now) {
+                    Tick::Stop => ControlFlow::Break(()),
+                    _ => ControlFlow::Continue(()),
+                };
+            }
+            let until = state.next_due(now).unwrap_or(Duration::from_mins(1));
+            let waited = self.changed.wait_timeout(state, until);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+fn painted(request: &Request, response: Response, model: &str) -> Painted {
+    let recipes = (0..response.pictures.len()).map(|index| response.parameters(request, model, index));
+    Painted {
+        recipes: recipes.collect(),
+        response,
+    }
+}
+
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned())
+}

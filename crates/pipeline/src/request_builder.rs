@@ -1,0 +1,190 @@
+//! From what a client sent to a [`Request`]: the same rules for the command line, the live protocol and every API.
+
+use crate::{Error, InitImage, Picture, Pipeline, Request, RequestLimits, Rng};
+use prima_schedulers::{ScheduleOptions, SchedulerKind};
+use std::hash::{BuildHasher, Hasher, RandomState};
+
+/// A client's names of fields where they are not [`Request`]'s: `(Request's, the client's)`. Errors speak the client's.
+pub type Spelling = &'static [(&'static str, &'static str)];
+
+/// A request as a client may send it, nothing of it checked; `None` is what the client did not say.
+#[derive(Clone, Debug, Default)]
+pub struct RequestBuilder {
+    pub spelling: Spelling,
+    pub limits: RequestLimits,
+    /// Programs send an empty negative prompt where their user wrote none. A person who gives one means it: to models that
+    /// are guided away from zeros (`force_zeros_for_empty_prompt`) it is not the same.
+    pub blank_is_none: bool,
+    /// Has to be there; may be empty.
+    pub prompt: Option<String>,
+    pub negative_prompt: Option<String>,
+    /// Without one, a random seed.
+    pub seed: Option<u64>,
+    pub rng: Rng,
+    pub width: Option<usize>,
+    pub height: Option<usize>,
+    pub num_images: Option<usize>,
+    pub guidance_scale: Option<f64>,
+    pub guidance_rescale: Option<f64>,
+    pub schedule: ScheduleOptions,
+    pub clip_skip: Option<usize>,
+    pub original_size: Option<[usize; 2]>,
+    pub crops_coords_top_left: Option<[usize; 2]>,
+    pub target_size: Option<[usize; 2]>,
+    /// What to start from.
+    pub image: Option<Picture>,
+    /// Of no effect without an image.
+    pub strength: Option<f64>,
+}
+
+impl RequestBuilder {
+    /// The request, if it can be painted by some model within the limits.
+    pub fn build(self) -> Result<Request, Error> {
+        let (spelling, limits) = (self.spelling, self.limits);
+        self.unchecked()
+            .and_then(|request| request.validate_within(&limits).map(|()| request))
+            .map_err(|error| error.spelled(spelling))
+    }
+
+    /// The request, if it can be painted by this model within the limits.
+    pub fn build_for(self, pipeline: &Pipeline) -> Result<Request, Error> {
+        let spelling = self.spelling;
+        let request = self.build()?;
+        pipeline.check(&request).map_err(|error| error.spelled(spelling))?;
+        Ok(request)
+    }
+
+    fn unchecked(self) -> Result<Request, Error> {
+        let strength = self.strength;
+        let wanted = |text: &String| !(self.blank_is_none && text.trim().is_empty());
+        Ok(Request {
+            prompt: self.prompt.ok_or(Error::Missing { field: "prompt" })?,
+            negative_prompt: self.negative_prompt.filter(wanted),
+            guidance_scale: self.guidance_scale,
+            guidance_rescale: self.guidance_rescale.unwrap_or(0.0),
+            seed: self.seed.unwrap_or_else(random_seed),
+            rng: self.rng,
+            width: self.width,
+            height: self.height,
+            num_images: self.num_images.unwrap_or(1),
+            schedule: self.schedule,
+            clip_skip: self.clip_skip.unwrap_or(0),
+            original_size: self.original_size,
+            crops_coords_top_left: self.crops_coords_top_left.unwrap_or([0, 0]),
+            target_size: self.target_size,
+            init_image: self.image.map(|picture| InitImage { picture, strength }),
+        })
+    }
+}
+
+/// A scheduler by any of its names.
+pub fn scheduler_named(name: Option<&str>) -> Result<Option<SchedulerKind>, Error> {
+    name.map(str::parse).transpose().map_err(Error::Schedule)
+}
+
+/// `512x768` as width and height in pixels.
+pub fn parse_size(field: &'static str, text: &str) -> Result<(usize, usize), Error> {
+    let sides = text
+        .split_once(['x', 'X', '\u{d7}'])
+        .and_then(|(w, h)| Some((w.trim().parse().ok()?, h.trim().parse().ok()?)));
+    sides.ok_or_else(|| {
+        let start: String = text.chars().take(40).collect();
+        Error::request(
+            field,
+            format!("{start:?}"),
+            "use width and height in pixels such as 512x512",
+        )
+    })
+}
+
+/// 32 bits: short to type, and all that torch's CPU generator reads.
+fn random_seed() -> u64 {
+    RandomState::new().build_hasher().finish() & u64::from(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAMES: Spelling = &[("steps", "num_inference_steps"), ("num_images", "n")];
+
+    fn asked() -> RequestBuilder {
+        RequestBuilder {
+            prompt: Some("a cat".to_owned()),
+            spelling: NAMES,
+            limits: RequestLimits {
+                prompt_chars: 10,
+                max_steps: 20,
+                max_side_px: 512,
+                max_images: 4,
+            },
+            ..RequestBuilder::default()
+        }
+    }
+
+    fn refused(builder: RequestBuilder) -> String {
+        builder.build().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn errors_name_the_field_as_the_client_does_and_the_tighter_limit() {
+        assert!(asked().build().is_ok());
+        let missing = RequestBuilder {
+            prompt: None,
+            ..asked()
+        };
+        assert_eq!(refused(missing), "prompt is missing");
+        let long = RequestBuilder {
+            negative_prompt: Some("x".repeat(11)),
+            ..asked()
+        };
+        assert_eq!(
+            refused(long),
+            "negative_prompt has 11 characters, more than the 10 allowed"
+        );
+        let steps = RequestBuilder {
+            schedule: ScheduleOptions::steps(21),
+            ..asked()
+        };
+        assert_eq!(refused(steps), "num_inference_steps 21 is not possible: use 1 to 20");
+        let none = RequestBuilder {
+            num_images: Some(0),
+            ..asked()
+        };
+        assert_eq!(refused(none), "n 0 is not possible: use 1 to 4");
+        let wide = RequestBuilder {
+            width: Some(1024),
+            ..asked()
+        };
+        assert_eq!(
+            refused(wide),
+            "width 1024 is not possible: use a multiple of 8 from 8 to 512 pixels"
+        );
+    }
+
+    #[test]
+    fn a_programs_blank_negative_prompt_is_none_and_a_persons_is_kept() {
+        let blank = |blank_is_none| {
+            let negative_prompt = Some(" ".to_owned());
+            let builder = RequestBuilder {
+                blank_is_none,
+                negative_prompt,
+                ..asked()
+            };
+            builder.build().unwrap().negative_prompt
+        };
+        assert_eq!(blank(true), None);
+        assert_eq!(blank(false), Some(" ".to_owned()));
+    }
+
+    #[test]
+    fn sizes_are_width_times_height() {
+        assert_eq!(parse_size("size", "512x768").unwrap(), (512, 768));
+        assert_eq!(parse_size("size", " 8 X 16 ").unwrap(), (8, 16));
+        let error = parse_size("resolution", "huge").unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "resolution \"huge\" is not possible: use width and height in pixels such as 512x512"
+        );
+    }
+}

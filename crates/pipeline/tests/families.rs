@@ -1,0 +1,200 @@
+//! Every family of models paints diffusers' picture, from a folder and from a single file whose configs are told by its
+//! tensors. goldens/families says what each case is, scripts/goldens/families.py how it was made.
+
+mod common;
+
+use common::tiny_models::{Layout, TinyModel};
+use common::{cases, check_picture};
+use prima_pipeline::{Error, Family, LoadOptions, Parts, Pipeline, Request, ScheduleOptions, families};
+use prima_schedulers::SchedulerConfig;
+use serde_json::{Value, json};
+use std::ops::ControlFlow;
+
+fn metadata(case: &Value) -> Vec<(String, String)> {
+    let Some(pairs) = case["metadata"].as_object() else {
+        return Vec::new();
+    };
+    pairs
+        .iter()
+        .map(|(key, value)| (key.clone(), value.as_str().unwrap().to_owned()))
+        .collect()
+}
+
+/// Checks every picture of a family in every layout that it comes in.
+fn check(family: &str) {
+    let cases: Vec<Value> = cases("families")
+        .into_iter()
+        .filter(|c| c["family"] == family)
+        .collect();
+    assert!(!cases.is_empty(), "{family}");
+    for case in &cases {
+        for layout in case["layouts"].as_array().unwrap() {
+            let layout = Layout::of(layout.as_str().unwrap());
+            let model = TinyModel::new(family, layout, &metadata(case));
+            let mut parts = Parts::load(&model.open(), &LoadOptions::default()).unwrap();
+            let config = SchedulerConfig::from_json(&case["scheduler_config"].to_string()).unwrap();
+            if layout != Layout::Folder {
+                let told = parts.scheduler_config.prediction_type();
+                assert_eq!(told, config.prediction_type(), "{} {layout:?}", case["name"]);
+            }
+            parts.scheduler_config = config;
+            check_picture(&Pipeline::new(parts).unwrap(), case, "families");
+        }
+    }
+}
+
+#[test]
+fn stable_diffusion_1_paints_diffusers_pictures() {
+    check("sd15");
+}
+
+#[test]
+fn stable_diffusion_2_and_sd_turbo_paint_diffusers_pictures() {
+    check("sd21");
+}
+
+#[test]
+fn lcm_on_stable_diffusion_1_paints_diffusers_picture() {
+    check("lcm-dreamshaper");
+}
+
+#[test]
+fn bk_sdm_and_tiny_sd_paint_diffusers_picture() {
+    check("tiny-sd");
+}
+
+#[test]
+fn sdxs_with_its_tiny_autoencoder_paints_diffusers_picture() {
+    check("sdxs");
+}
+
+#[test]
+fn sdxl_paints_diffusers_picture() {
+    check("sdxl");
+}
+
+#[test]
+fn ssd_1b_paints_diffusers_picture() {
+    check("ssd-1b");
+}
+
+#[test]
+fn segmind_vega_paints_diffusers_picture() {
+    check("vega");
+}
+
+#[test]
+fn koala_paints_diffusers_picture() {
+    check("koala");
+}
+
+#[test]
+fn a_familys_models_take_its_own_settings_where_nobody_says_more() {
+    let of = |family: &str, layout: Layout| {
+        let model = TinyModel::new(family, layout, &[]);
+        let pipeline = Pipeline::load(&model.open(), &LoadOptions::default()).unwrap();
+        let d = pipeline.defaults().clone();
+        (d.num_inference_steps, d.guidance_scale, d.width, d.height)
+    };
+    assert_eq!(of("sd15", Layout::Folder), (30, 7.5, 512, 512));
+    assert_eq!(of("sd21", Layout::SingleFile), (30, 7.5, 768, 768));
+    assert_eq!(of("lcm-dreamshaper", Layout::SingleFile), (4, 8.0, 512, 512));
+    assert_eq!(of("sdxs", Layout::SingleFile), (1, 0.0, 512, 512));
+    assert_eq!(of("tiny-sd", Layout::Hub), (30, 7.5, 512, 512));
+    assert_eq!(of("koala", Layout::SingleFile), (30, 5.0, 1024, 1024));
+}
+
+#[test]
+fn a_safety_checker_in_the_index_is_not_asked_for() {
+    let model = TinyModel::new("sd15", Layout::Folder, &[]);
+    model.edit("model_index.json", |index| {
+        index["safety_checker"] = json!(["stable_diffusion", "StableDiffusionSafetyChecker"]);
+        index["feature_extractor"] = json!(["transformers", "CLIPImageProcessor"]);
+        index["requires_safety_checker"] = json!(true);
+    });
+    Parts::load(&model.open(), &LoadOptions::default()).unwrap();
+}
+
+#[test]
+fn a_scheduler_that_prima_does_not_have_is_replaced_and_named() {
+    let model = TinyModel::new("sd15", Layout::Folder, &[]);
+    model.edit("scheduler/scheduler_config.json", |config| {
+        config["_class_name"] = json!("PNDMScheduler");
+    });
+    let pipeline = Pipeline::load(&model.open(), &LoadOptions::default()).unwrap();
+    let warnings = |schedule: ScheduleOptions| {
+        let request = Request {
+            prompt: "a cat".into(),
+            width: Some(64),
+            height: Some(64),
+            schedule,
+            ..Request::default()
+        };
+        let response = pipeline.paint(&request, &mut |_| ControlFlow::Continue(())).unwrap();
+        response.warnings.join("\n")
+    };
+    let said = warnings(ScheduleOptions::steps(1));
+    assert!(
+        said.contains("PNDMScheduler, which prima does not have: euler takes the steps"),
+        "{said}"
+    );
+    let chosen = ScheduleOptions {
+        scheduler: Some("ddim".parse().unwrap()),
+        ..ScheduleOptions::steps(1)
+    };
+    assert!(!warnings(chosen).contains("PNDM"));
+    // Another noise process is another matter.
+    model.edit("scheduler/scheduler_config.json", |config| {
+        config["_class_name"] = json!("VQDiffusionScheduler");
+    });
+    let error = Pipeline::load(&model.open(), &LoadOptions::default()).err().unwrap();
+    assert!(error.to_string().contains("VQDiffusionScheduler"), "{error}");
+}
+
+#[test]
+fn models_for_other_tasks_are_refused_by_name() {
+    let model = TinyModel::new("sd15", Layout::Folder, &[]);
+    let refused = || match Family::of(&model.open()) {
+        Err(Error::Model { message, .. }) => message,
+        other => panic!("{other:?}"),
+    };
+    let class = |name: &str| model.edit("model_index.json", |index| index["_class_name"] = json!(name));
+    class("FluxPipeline");
+    assert_eq!(
+        refused(),
+        "its pipeline is FluxPipeline; only StableDiffusionPipeline, StableDiffusionXLPipeline and their kin are supported"
+    );
+    class("StableDiffusionInpaintPipeline");
+    model.edit("unet/config.json", |config| config["in_channels"] = json!(9));
+    assert_eq!(
+        refused(),
+        "its UNet is made for inpainting (9 input channels); use the text-to-image model that it comes from"
+    );
+    model.edit("unet/config.json", |config| config["in_channels"] = json!(4));
+    Family::of(&model.open()).unwrap();
+    class("StableDiffusionXLImg2ImgPipeline");
+    model.edit("model_index.json", |index| {
+        index["requires_aesthetics_score"] = json!(true);
+    });
+    assert!(refused().starts_with("it is an SDXL refiner"));
+}
+
+#[test]
+fn one_component_can_be_loaded_with_its_parameters_by_name() {
+    let model = TinyModel::new("tiny-sd", Layout::Hub, &[]);
+    let source = model.open();
+    let (unet, params) = families::read(&source, "unet", |reader| {
+        let unet = families::load_unet(&source, reader)?;
+        Ok((unet, reader.params().to_vec()))
+    })
+    .unwrap();
+    assert_eq!(unet.config().block_out_channels, [32, 64, 64]);
+    assert!(
+        params
+            .iter()
+            .any(|(key, _)| key == "up_blocks.1.upsamplers.0.conv.weight")
+    );
+    // A component that is read in part is an error: nothing of a file is passed over.
+    let error = families::read(&source, "unet", |_| Ok(())).unwrap_err().to_string();
+    assert!(error.contains("tensors were never read"), "{error}");
+}

@@ -1,0 +1,131 @@
+//! How the server is run, and what clients may ask of it.
+
+use crate::Error;
+use axum::http::Uri;
+use prima_pipeline::RequestLimits;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How the server is run.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// Wanted as `Authorization: Bearer TOKEN` or `?token=TOKEN` by everything but the page's files
+    /// and the health checks.
+    pub token: Option<String>,
+    /// Origins of other sites that may use the server from a browser.
+    pub cors: Vec<String>,
+    /// Live sessions at once.
+    pub max_sessions: usize,
+    /// API requests that wait or are painted at once; further ones get a 503.
+    pub max_jobs: usize,
+    pub limits: Limits,
+    /// Serve the page from this folder instead of the binary's copy.
+    pub web_dir: Option<PathBuf>,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self {
+            token: None,
+            cors: Vec::new(),
+            max_sessions: 64,
+            max_jobs: 16,
+            limits: Limits::default(),
+            web_dir: None,
+        }
+    }
+}
+
+impl ServerOptions {
+    /// Refuses what would let strangers in.
+    pub fn check(&self, address: SocketAddr) -> Result<(), Error> {
+        if !address.ip().is_loopback() && self.token.as_deref().unwrap_or("").is_empty() {
+            return Err(Error::TokenNeeded { address });
+        }
+        let wrong = self.cors.iter().find(|origin| !is_origin(origin));
+        match wrong {
+            Some(origin) => Err(Error::Origin { origin: origin.clone() }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// `http://localhost:3000`: a scheme and a host, no path.
+fn is_origin(text: &str) -> bool {
+    let Ok(uri) = text.parse::<Uri>() else { return false };
+    uri.scheme().is_some()
+        && uri.authority().is_some()
+        && !text.ends_with('/')
+        && uri.path() == "/"
+        && uri.query().is_none()
+}
+
+/// What a client may ask for. Each bounds memory or time.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    pub prompt_chars: usize,
+    /// An encoded picture.
+    pub image_bytes: usize,
+    /// A decoded one.
+    pub image_pixels: usize,
+    pub max_steps: usize,
+    pub max_side_px: usize,
+    /// Pictures of one request.
+    pub variants: usize,
+    /// An HTTP body: a picture in base64 and the rest.
+    pub body_bytes: usize,
+    /// The header of a binary message, or a whole text message.
+    pub message_bytes: usize,
+    /// Live messages a second that a session may send on average, and at once.
+    pub messages_per_second: f64,
+    pub message_burst: f64,
+    /// A client that takes no bytes for this long is cut off.
+    pub stall: Duration,
+    /// A body that is not there after this long is given up.
+    pub body_time: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            prompt_chars: 2000,
+            image_bytes: 10 << 20,
+            image_pixels: 16 << 20,
+            max_steps: 100,
+            max_side_px: 1024,
+            variants: 16,
+            body_bytes: 16 << 20,
+            message_bytes: 64 << 10,
+            messages_per_second: 60.0,
+            message_burst: 240.0,
+            stall: Duration::from_secs(20),
+            body_time: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Limits {
+    /// Those of a request, as far as pictures go.
+    pub(crate) fn of_requests(&self) -> RequestLimits {
+        RequestLimits {
+            prompt_chars: self.prompt_chars,
+            max_steps: self.max_steps,
+            max_side_px: self.max_side_px,
+            max_images: self.variants,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins_have_a_scheme_and_no_path() {
+        assert!(is_origin("http://localhost:3000") && is_origin("https://example.org"));
+        for wrong in ["*", "localhost", "http://a/b", "http://a/", ""] {
+            assert!(!is_origin(wrong), "{wrong}");
+        }
+    }
+}
