@@ -3,14 +3,18 @@
 Writes goldens/pictures/cases.json (arguments of each case, with the whole scheduler config) and one safetensors
 file a case: `start` (latents before the first step), `trajectory` ([steps, B, 4, h, w], after each step),
 `pixels` (u8 [B, H, W, 3]), and for image to image `init_image` (u8 [H, W, 3]). The seed is torch's CPU generator.
+Given names, only those cases are written, and the others stay as they are.
 """
 
+import json
 import shutil
+import sys
 
 import diffusers
 import numpy as np
 import torch
 from diffusers import AutoencoderTiny, StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
+from diffusers.schedulers import AysSchedules
 from PIL import Image
 
 from common import GOLDENS, noise, save_json, save_tensors
@@ -31,7 +35,9 @@ def euler(**overrides):
 
 TURBO = dict(guidance_scale=0.0, scheduler=scheduler("EulerAncestralDiscreteScheduler", timestep_spacing="trailing"))
 LIGHTNING = dict(guidance_scale=0.0, scheduler=euler(timestep_spacing="trailing"))
-DPM = "DPMSolverMultistepScheduler"
+DPM, SINGLESTEP = "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler"
+UNIPC = "UniPCMultistepScheduler"
+SDE = dict(algorithm_type="sde-dpmsolver++")
 LCM = scheduler("LCMScheduler")
 
 CASES = {
@@ -71,6 +77,26 @@ CASES = {
     "dpmpp-2m-8": dict(num_inference_steps=8, seed=26, guidance_scale=4.0, scheduler=scheduler(DPM)),
     "dpmpp-2m-karras-8": dict(num_inference_steps=8, seed=27, guidance_scale=4.0,
                               scheduler=scheduler(DPM, use_karras_sigmas=True)),
+    "dpmpp-2m-order-3-8": dict(num_inference_steps=8, seed=40, guidance_scale=4.0,
+                               scheduler=scheduler(DPM, solver_order=3)),
+    "dpmpp-2m-lu-8": dict(num_inference_steps=8, seed=41, guidance_scale=4.0,
+                          scheduler=scheduler(DPM, use_lu_lambdas=True)),
+    "dpmpp-2m-sde-8": dict(num_inference_steps=8, seed=42, guidance_scale=4.0, scheduler=scheduler(DPM, **SDE)),
+    "dpmpp-2m-sde-karras-6": dict(num_inference_steps=6, seed=43, guidance_scale=2.0, num_images_per_prompt=2,
+                                  scheduler=scheduler(DPM, use_karras_sigmas=True, **SDE)),
+    "dpmpp-2s-8": dict(num_inference_steps=8, seed=44, guidance_scale=4.0, scheduler=scheduler(SINGLESTEP)),
+    "dpmpp-sde-8": dict(num_inference_steps=8, seed=45, guidance_scale=4.0, scheduler=scheduler(SINGLESTEP, **SDE)),
+    "unipc-8": dict(num_inference_steps=8, seed=46, guidance_scale=3.0, scheduler=scheduler(UNIPC)),
+    "unipc-order-3-10": dict(num_inference_steps=10, seed=47, guidance_scale=3.0,
+                             scheduler=scheduler(UNIPC, solver_order=3)),
+    "heun-5": dict(num_inference_steps=5, seed=53, guidance_scale=3.0, scheduler=scheduler("HeunDiscreteScheduler")),
+    "img2img-heun-5": dict(num_inference_steps=5, seed=54, strength=0.6, guidance_scale=3.0,
+                           scheduler=scheduler("HeunDiscreteScheduler")),
+    "euler-exponential-6": dict(num_inference_steps=6, seed=48, guidance_scale=3.0,
+                                scheduler=euler(use_exponential_sigmas=True)),
+    "euler-beta-6": dict(num_inference_steps=6, seed=49, guidance_scale=3.0, scheduler=euler(use_beta_sigmas=True)),
+    "euler-ays-10": dict(timesteps=AysSchedules["StableDiffusionXLTimesteps"], timestep_spacing="ays", seed=50,
+                         guidance_scale=3.0, scheduler=euler(timestep_spacing="trailing")),
     "tcd-4": dict(num_inference_steps=4, seed=28, guidance_scale=0.0, eta=0.3, scheduler=scheduler("TCDScheduler")),
     "img2img-turbo-4": dict(num_inference_steps=4, seed=29, strength=0.5, **TURBO),
     "img2img-turbo-1-full": dict(num_inference_steps=1, seed=30, strength=1.0, **TURBO),
@@ -79,8 +105,14 @@ CASES = {
                           scheduler=LCM),
     "img2img-ddim-10-cfg": dict(num_inference_steps=10, seed=33, strength=0.3, guidance_scale=5.0,
                                 negative_prompt=NEGATIVE, scheduler=scheduler("DDIMScheduler")),
+    "img2img-unipc-8": dict(num_inference_steps=8, seed=51, strength=0.6, guidance_scale=3.0,
+                            scheduler=scheduler(UNIPC)),
+    "img2img-dpmpp-sde-8": dict(num_inference_steps=8, seed=52, strength=0.6, guidance_scale=3.0,
+                                scheduler=scheduler(SINGLESTEP, **SDE)),
     "img2img-turbo-two-images": dict(num_inference_steps=4, seed=34, strength=0.5, num_images_per_prompt=2, **TURBO),
 }
+# `timestep_spacing` is the name under which a port knows the timesteps given.
+NOT_ARGUMENTS = ("folder", "vae", "seed", "scheduler", "strength", "timestep_spacing")
 DEFAULTS = dict(folder="tiny-sdxl", prompt=PROMPT, negative_prompt=None, width=64, height=64, seed=0, strength=None,
                 num_images_per_prompt=1, eta=0.0, vae=None)
 
@@ -103,7 +135,7 @@ def load(folder, vae, image_to_image):
 def paint(case, nudge=0.0):
     """Runs one case. `nudge` disturbs the first latents, to measure how much a rounding error grows."""
     case = {**DEFAULTS, **case}
-    args = {k: v for k, v in case.items() if k not in ("folder", "vae", "seed", "scheduler", "strength")}
+    args = {k: v for k, v in case.items() if k not in NOT_ARGUMENTS}
     pipe = load(case["folder"], case["vae"], case["strength"] is not None)
     pipe.scheduler = type(case["scheduler"]).from_config(case["scheduler"].config)
     result = {}
@@ -119,8 +151,9 @@ def paint(case, nudge=0.0):
         result["start"] = latents.clone()
         return latents + nudge * latents.abs().mean() * noise(99, *latents.shape)
 
-    def keep(_pipe, _step, _timestep, values):
-        trajectory.append(values["latents"].clone())
+    def keep(pipe, evaluation, _timestep, values):
+        if (evaluation + 1) % pipe.scheduler.order == 0 or evaluation + 1 == pipe.num_timesteps:
+            trajectory.append(values["latents"].clone())
         return values
 
     pipe.prepare_latents = prepare_and_keep
@@ -137,9 +170,17 @@ def plain(config):
 
 
 def main():
-    shutil.rmtree(OUT, ignore_errors=True)
+    wanted = sys.argv[1:]
+    kept = {}
+    if wanted:
+        kept = {row["name"]: row for row in json.loads((OUT / "cases.json").read_text())}
+    else:
+        shutil.rmtree(OUT, ignore_errors=True)
     rows = []
     for name, case in CASES.items():
+        if wanted and name not in wanted:
+            rows.append(kept[name])
+            continue
         full, result = paint(case)
         _, nudged = paint(case, 1e-5)
         last, other = result["trajectory"][-1], nudged["trajectory"][-1]

@@ -22,7 +22,13 @@ MODULES = {
     "LCMScheduler": "scheduling_lcm",
     "TCDScheduler": "scheduling_tcd",
     "DPMSolverMultistepScheduler": "scheduling_dpmsolver_multistep",
+    "DPMSolverSinglestepScheduler": "scheduling_dpmsolver_singlestep",
+    "HeunDiscreteScheduler": "scheduling_heun_discrete",
+    "UniPCMultistepScheduler": "scheduling_unipc_multistep",
+    "FlowMatchEulerDiscreteScheduler": "scheduling_flow_match_euler_discrete",
 }
+# The classes that the first cases were written for; the others have cases of their own.
+FIRST = list(MODULES)[:6]
 
 
 def start_sample():
@@ -52,7 +58,8 @@ def build(cls, config):
     return module, getattr(module, cls).from_config(dict(config))
 
 
-def run(cls, config, n=None, timesteps=None, eta=None, strength=None):
+def run(cls, config, n=None, timesteps=None, eta=None, strength=None, spacing=None):
+    """One case. `spacing`: a name for the timesteps given, which a port must know by it."""
     module, scheduler = build(cls, config)
     if timesteps is None:
         scheduler.set_timesteps(n)
@@ -60,32 +67,42 @@ def run(cls, config, n=None, timesteps=None, eta=None, strength=None):
         scheduler.set_timesteps(timesteps=timesteps)
         n = len(timesteps)
     case = {"config": {"_class_name": cls, **config}}
-    case.update({k: v for k, v in [("n", n), ("explicit", timesteps), ("eta", eta), ("strength", strength)] if v is not None})
+    chosen = ("spacing", spacing) if spacing else ("explicit", timesteps)
+    case.update({k: v for k, v in [("n", n), chosen, ("eta", eta), ("strength", strength)] if v is not None})
 
     begin = 0
     if strength is not None:  # StableDiffusionXLImg2ImgPipeline.get_timesteps
         begin = max(n - min(int(n * strength), n), 0)
-    run_timesteps = scheduler.timesteps[begin:]
+    order = scheduler.order  # network evaluations a step
+    run_timesteps = scheduler.timesteps[begin * order:]
     if hasattr(scheduler, "set_begin_index"):
-        scheduler.set_begin_index(begin)
-    case["timesteps"] = rounded(run_timesteps)
+        scheduler.set_begin_index(begin * order)
+    case["timesteps"] = rounded(run_timesteps[::order])
     if hasattr(scheduler, "sigmas"):
-        case["sigmas"] = rounded(scheduler.sigmas[begin:])
+        case["sigmas"] = rounded([*scheduler.sigmas[begin * order:-1:order], scheduler.sigmas[-1]])
     if strength is None:
-        case["init_noise_sigma"] = rounded([scheduler.init_noise_sigma])[0]
-        sample = start_sample() * float(scheduler.init_noise_sigma)
+        init_noise_sigma = getattr(scheduler, "init_noise_sigma", 1.0)
+        case["init_noise_sigma"] = rounded([init_noise_sigma])[0]
+        sample = start_sample() * float(init_noise_sigma)
     else:
-        sample = scheduler.add_noise(clean_image(), start_sample(), run_timesteps[:1])
+        add_noise = getattr(scheduler, "add_noise", None)
+        if add_noise is None:
+            sample = scheduler.scale_noise(clean_image(), run_timesteps[:1], start_sample())
+        else:
+            sample = add_noise(clean_image(), start_sample(), run_timesteps[:1])
         case["noisy"] = rounded(sample)
 
     trajectory = []
+    sample = sample[None]  # UniPC wants a batch
     for index, timestep in enumerate(run_timesteps):
         module.randn_tensor = lambda *args, **kwargs: step_noise(begin + index)
-        output = network(scheduler.scale_model_input(sample, timestep), float(timestep))
+        scaled = scheduler.scale_model_input(sample, timestep) if hasattr(scheduler, "scale_model_input") else sample
+        output = network(scaled, float(timestep))
         kwargs = {} if eta is None else {"eta": eta}
         sample = scheduler.step(output, timestep, sample, return_dict=False, **kwargs)[0]
-        if len(run_timesteps) <= 4 or index + 1 == len(run_timesteps):
-            trajectory.append(rounded(sample))
+        last = index + 1 == len(run_timesteps)
+        if last or ((n - begin) <= 4 and (index + 1) % order == 0):
+            trajectory.append(rounded(sample[0]))
     case["trajectory"] = trajectory
     return case
 
@@ -108,13 +125,13 @@ def spacing_cases():
 
 
 def variant_cases():
-    euler, ancestral, ddim, lcm, tcd, dpm = MODULES
+    euler, ancestral, ddim, lcm, tcd, dpm = FIRST
     trailing = {**LATENT, "timestep_spacing": "trailing"}
     # Every default of every class.
-    for cls in MODULES:
+    for cls in FIRST:
         for n in [1, 4]:
             yield run(cls, {"clip_sample": False} if cls == ddim else {}, n)
-    for cls in MODULES:
+    for cls in FIRST:
         clip = {"clip_sample": False} if cls == ddim else {}
         for betas in ["linear", "squaredcos_cap_v2"]:
             yield run(cls, {**trailing, **clip, "beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": betas}, 4)
@@ -150,19 +167,136 @@ def variant_cases():
 
 
 def explicit_cases():
-    euler, _, _, lcm, tcd, dpm = MODULES
+    euler, _, _, lcm, tcd, dpm = FIRST
     for timesteps in [[800], [399], [999, 749, 499, 249], [999, 899, 799, 699], [999, 120, 3]]:
         for cls in [euler, lcm, tcd, dpm]:
             yield run(cls, {**LATENT, "timestep_spacing": "trailing"}, timesteps=timesteps)
 
 
 def strength_cases():
-    for cls in MODULES:
+    for cls in FIRST:
         config = {**LATENT, "timestep_spacing": "trailing"}
         if cls == "DDIMScheduler":
             config |= {"clip_sample": False, "set_alpha_to_one": False}
         for n, strength in [(1, 1.0), (2, 0.5), (4, 0.3), (4, 0.75), (8, 0.6), (20, 0.15)]:
             yield run(cls, config, n, strength=strength)
+
+
+TRAILING = {**LATENT, "timestep_spacing": "trailing"}
+
+
+def solver_cases():
+    multistep, singlestep = "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler"
+    to_sigma_min = {**TRAILING, "final_sigmas_type": "sigma_min"}
+    for cls in [multistep, singlestep]:
+        for algorithm in ["dpmsolver++", "sde-dpmsolver++"]:
+            for order in [1, 2, 3]:
+                for solver in ["midpoint", "heun"]:
+                    solver = {"algorithm_type": algorithm, "solver_order": order, "solver_type": solver}
+                    for n in [4, 7, 20]:
+                        yield run(cls, {**TRAILING, **solver}, n)
+                    yield run(cls, {**to_sigma_min, **solver, "lower_order_final": False}, 6)
+            sde = {**TRAILING, "algorithm_type": algorithm}
+            for n in [1, 2, 3, 5, 6]:
+                yield run(cls, sde, n)
+            for prediction in ["v_prediction", "sample"]:
+                yield run(cls, {**sde, "prediction_type": prediction}, 4)
+            for n, strength in [(4, 0.5), (8, 0.6), (8, 0.4), (9, 1.0)]:
+                yield run(cls, {**sde, "solver_order": 3}, n, strength=strength)
+                yield run(cls, sde, n, strength=strength)
+    for n in [3, 4, 6]:
+        yield run(singlestep, {**to_sigma_min, "lower_order_final": True, "solver_order": 3}, n)
+    yield run(singlestep, {**LATENT, "use_karras_sigmas": True, "rescale_betas_zero_snr": True}, 6)
+    yield run(multistep, {**to_sigma_min, "solver_order": 3, "lower_order_final": False, "euler_at_final": True}, 6)
+    yield run(multistep, {**to_sigma_min, "solver_order": 3}, 20)
+
+
+def sigma_rule_cases():
+    euler, dpm, singlestep = "EulerDiscreteScheduler", "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler"
+    for rule in ["use_exponential_sigmas", "use_beta_sigmas"]:
+        for spacing in ["trailing", "leading"]:
+            for n in [1, 2, 4, 7, 20]:
+                config = {**LATENT, "timestep_spacing": spacing, rule: True}
+                for cls in [euler, dpm, singlestep]:
+                    yield run(cls, config, n)
+        yield run(euler, {**TRAILING, rule: True, "sigma_min": 0.1, "sigma_max": 10.0}, 5)
+    for n in [1, 2, 4, 7, 20]:
+        yield run(dpm, {**TRAILING, "use_lu_lambdas": True}, n)
+    cosine = {"beta_schedule": "squaredcos_cap_v2", "use_karras_sigmas": True}
+    for cls in [dpm, singlestep]:
+        yield run(cls, cosine, 6)
+    for name, table in [("ays", "StableDiffusionTimesteps"), ("ays_sdxl", "StableDiffusionXLTimesteps")]:
+        from diffusers.schedulers import AysSchedules
+
+        for cls in [euler, dpm, singlestep]:
+            yield run(cls, TRAILING, timesteps=AysSchedules[table], spacing=name)
+
+
+def flow_cases():
+    euler = "FlowMatchEulerDiscreteScheduler"
+    for shift in [1.0, 3.0]:
+        for n in [1, 2, 4, 7, 20]:
+            yield run(euler, {"shift": shift}, n)
+        yield run(euler, {"shift": shift, "stochastic_sampling": True}, 4)
+        yield run(euler, {"shift": shift}, timesteps=[1000.0, 700.0, 250.0])
+        for n, strength in [(4, 0.5), (8, 0.6)]:
+            yield run(euler, {"shift": shift}, n, strength=strength)
+    for rule in ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"]:
+        yield run(euler, {"shift": 3.0, rule: True}, 6)
+    flow = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
+    for cls in ["DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler"]:
+        for shift in [1.0, 3.0]:
+            for n in [1, 4, 20]:
+                yield run(cls, {**flow, "flow_shift": shift}, n)
+        yield run(cls, {**flow, "algorithm_type": "sde-dpmsolver++"}, 6)
+        yield run(cls, {**flow, "solver_order": 3, "flow_shift": 3.0}, 8, strength=0.6)
+
+
+def unipc_cases():
+    unipc = "UniPCMultistepScheduler"
+    to_sigma_min = {**TRAILING, "final_sigmas_type": "sigma_min"}
+    for spacing in ["trailing", "leading", "linspace"]:
+        for n in STEPS:
+            yield run(unipc, {**LATENT, "timestep_spacing": spacing}, n)
+    for order in [1, 2, 3]:
+        for n in [4, 7, 20]:
+            yield run(unipc, {**TRAILING, "solver_order": order}, n)
+            # To a last sigma of zero it gives NaN.
+            yield run(unipc, {**to_sigma_min, "solver_order": order, "solver_type": "bh1"}, n)
+        yield run(unipc, {**to_sigma_min, "solver_order": order, "lower_order_final": False}, 6)
+        yield run(unipc, {**TRAILING, "solver_order": order, "disable_corrector": [0, 2]}, 6)
+        for n, strength in [(4, 0.5), (8, 0.6), (9, 1.0)]:
+            yield run(unipc, {**TRAILING, "solver_order": order}, n, strength=strength)
+    for prediction in ["v_prediction", "sample"]:
+        yield run(unipc, {**TRAILING, "prediction_type": prediction}, 4)
+    yield run(unipc, {**TRAILING, "prediction_type": "v_prediction", "rescale_betas_zero_snr": True}, 6)
+    yield run(unipc, {}, 4)
+    for rule in ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"]:
+        for n in [4, 7]:
+            yield run(unipc, {**TRAILING, rule: True}, n)
+        yield run(unipc, {**to_sigma_min, rule: True, "sigma_min": 0.1, "sigma_max": 10.0}, 5)
+    for shift in [1.0, 3.0]:
+        flow = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": shift}
+        for n in [1, 4, 20]:
+            yield run(unipc, flow, n)
+
+
+def heun_cases():
+    heun = "HeunDiscreteScheduler"
+    for spacing in ["trailing", "leading", "linspace"]:
+        for n in STEPS:
+            yield run(heun, {**LATENT, "timestep_spacing": spacing}, n)
+    for prediction in ["v_prediction", "sample"]:
+        for n in [1, 4]:
+            yield run(heun, {**TRAILING, "prediction_type": prediction}, n)
+    for n in [1, 4]:
+        yield run(heun, {}, n)
+    for rule in ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"]:
+        for spacing in ["trailing", "leading"]:
+            yield run(heun, {**LATENT, "timestep_spacing": spacing, rule: True}, 6)
+    yield run(heun, {**LATENT, "timestep_spacing": "trailing"}, timesteps=[999, 749, 499, 249])
+    for n, strength in [(1, 1.0), (4, 0.5), (8, 0.6)]:
+        yield run(heun, TRAILING, n, strength=strength)
 
 
 def noise_schedules():
@@ -180,13 +314,14 @@ def main():
     import logging
 
     logging.disable(logging.WARNING)
-    cases = [*spacing_cases(), *variant_cases(), *explicit_cases(), *strength_cases()]
+    cases = [*spacing_cases(), *variant_cases(), *explicit_cases(), *strength_cases(), *solver_cases(),
+             *sigma_rule_cases(), *flow_cases(), *unipc_cases(), *heun_cases()]
     golden = {
         "script": "scripts/goldens/schedulers.py",
         "versions": {p: version(p) for p in ["diffusers", "torch", "numpy"]},
         "note": "trajectory: every sample up to 4 steps, only the last above",
         "tolerance": {
-            "timesteps": "exact (1e-6 of the largest with Karras sigmas)",
+            "timesteps": "exact (1e-6 of the largest with Karras, exponential or beta sigmas)",
             "sigmas, init_noise_sigma": "1e-6 relative (sigmas with rescale_betas_zero_snr: 1e-4)",
             "trajectory": "max(1, max |b|) * (3e-7 * max(steps, 6) + 3e-8 * init_noise_sigma)",
             "alphas_cumprod": "exact in f32 (with rescale_betas_zero_snr: 5e-7)",

@@ -50,11 +50,11 @@ pub struct Args {
     /// How many pictures
     #[arg(long, value_name = "N", default_value_t = 1)]
     num_images: usize,
-    /// euler, euler_a, ddim, lcm, tcd or dpm++_2m, or a diffusers class [default: the model's]
-    #[arg(long, value_name = "NAME", value_parser = parse::<SchedulerKind>)]
+    #[arg(long, value_name = "NAME", value_parser = parse::<SchedulerKind>,
+        help = one_of(SchedulerKind::ALL.map(SchedulerKind::short_name), "a diffusers class"))]
     scheduler: Option<SchedulerKind>,
-    /// trailing, leading, linspace, sgm_uniform, turbo, ... [default: the model's]
-    #[arg(long, value_name = "NAME", value_parser = parse::<TimestepSpacing>)]
+    #[arg(long, value_name = "NAME", value_parser = parse::<TimestepSpacing>,
+        help = one_of(TimestepSpacing::ALL.map(TimestepSpacing::as_str), "a schedule type of A1111"))]
     timestep_spacing: Option<TimestepSpacing>,
     /// Explicit timesteps, descending, such as 999,749,499,249
     #[arg(long, value_name = "a,b,c", value_delimiter = ',')]
@@ -94,6 +94,11 @@ pub struct Args {
 /// clap prints the error's own sentence behind the option's name.
 fn parse<T: std::str::FromStr>(name: &str) -> Result<T, T::Err> {
     name.parse()
+}
+
+/// The help of an option that takes one of `names`.
+fn one_of<const N: usize>(names: [&str; N], or: &str) -> String {
+    format!("{}, or {or} [default: the model's]", names.join(", "))
 }
 
 /// Height and width, as diffusers orders them.

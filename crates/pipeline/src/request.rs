@@ -12,7 +12,7 @@ pub const MAX_SIDE_PX: usize = 4096;
 pub const MAX_AREA_PX: usize = 2048 * 2048;
 /// Most pictures of one request.
 pub const MAX_IMAGES: usize = 64;
-/// Most network evaluations of one picture.
+/// Most steps of one picture.
 pub const MAX_STEPS: usize = 1000;
 
 /// One or more pictures of one prompt. What is `None` is the model's choice.
@@ -200,7 +200,7 @@ pub struct Timings {
     pub text_cached: bool,
     /// The initial picture to latents.
     pub init_image: Duration,
-    /// Each step: network and scheduler, all pictures of the request.
+    /// Each step: network (asked twice by some schedulers) and scheduler, all pictures of the request.
     pub steps: Vec<Duration>,
     /// Latents to pictures, all of them.
     pub decode: Duration,
@@ -220,7 +220,7 @@ pub struct Response {
     pub timestep_spacing: String,
     /// Only where an initial picture was given.
     pub strength: Option<f64>,
-    /// The timesteps at which the network was asked, in order.
+    /// The timestep at which each step began, in order.
     pub timesteps: Vec<f64>,
     /// The noise level before each of them, in units of the data's standard deviation.
     pub sigmas: Vec<f64>,

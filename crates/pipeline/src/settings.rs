@@ -2,7 +2,7 @@
 
 use crate::request::{MAX_SIDE_PX, check_area, check_side};
 use crate::{Defaults, Error, Picture, Pipeline, Request};
-use prima_schedulers::{Schedule, ScheduleOptions};
+use prima_schedulers::{Schedule, ScheduleOptions, TimestepSpacing};
 
 /// What a request comes to on one model.
 pub(crate) struct Settings {
@@ -28,10 +28,14 @@ impl Settings {
             .as_ref()
             .map(|image| image.strength.unwrap_or(defaults.strength));
         let only_step = strength.and_then(|s| only_step(defaults, &request.schedule, s, config.num_train_timesteps()));
-        let options = match &only_step {
+        let mut options = match &only_step {
             Some(options) => options.clone(),
             None => schedule_options(defaults, &request.schedule, strength.is_some()),
         };
+        // Only SDXL's kind of UNet takes a pooled prompt and sizes.
+        if pipeline.parts.unet.config().addition_embed_type.is_some() {
+            options.spacing = options.spacing.map(TimestepSpacing::for_sdxl);
+        }
         let mut schedule = Schedule::new(config, &options).map_err(Error::Schedule)?;
         let num_inference_steps = schedule.len();
         if let (Some(strength), None) = (strength, only_step) {

@@ -4,7 +4,7 @@ use crate::guidance::Guidance;
 use crate::noise::{NoiseSource, Purpose};
 use crate::settings::Settings;
 use crate::{Error, Pipeline, Progress, Request, Response, Timings, image_to_image, vae};
-use prima_schedulers::Schedule;
+use prima_schedulers::{Schedule, State};
 use prima_tensor::{Tensor, affine, device, no_grad, take_batch, weighted_sum};
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -96,55 +96,56 @@ impl Pipeline {
     }
 }
 
-/// Noisy latents to clean ones: per step one (guided) network evaluation and one weighted sum.
+/// Noisy latents to clean ones: per row of the schedule one (guided) network evaluation and what
+/// follows from it.
 fn denoise(
     schedule: &Schedule,
     guidance: &Guidance,
-    mut latents: Tensor,
+    latents: Tensor,
     noise: &mut NoiseSource,
     timings: &mut Timings,
     on_progress: OnProgress,
 ) -> Result<Tensor, Error> {
     let total = schedule.len();
     let shape = [latents.dim(0), latents.dim(1), latents.dim(2), latents.dim(3)];
-    let mut previous_denoised = None;
-    for (i, step) in schedule.steps.iter().enumerate() {
-        let started = Instant::now();
-        let model_input = affine(&latents, step.input_scale as f32, 0.0);
+    let mut state = State::new(latents);
+    let mut started = Instant::now();
+    for (i, row) in schedule.rows.iter().enumerate() {
+        let model_input = affine(&state.sample, row.input_scale as f32, 0.0);
         let keep_going = &mut || !stops(on_progress, Progress::Tick);
-        let model_output = guidance.model_output(&model_input, step.timestep as f32, keep_going)?;
-
-        let fresh = step
+        let model_output = guidance.model_output(&model_input, row.timestep as f32, keep_going)?;
+        let fresh = row
             .needs_noise()
             .then(|| noise.normal(Purpose::Step, schedule.start_index + i, shape));
-        let mut terms = vec![(step.sample, &latents), (step.model_output, &model_output)];
-        terms.extend(fresh.as_ref().map(|noise| (step.noise, noise)));
-        terms.extend(
-            previous_denoised
-                .as_ref()
-                .map(|denoised| (step.previous_denoised, denoised)),
-        );
-        let next = weighted_sum(&terms);
-
-        let is_multistep = schedule
-            .steps
-            .get(i + 1)
-            .is_some_and(|next| next.previous_denoised != 0.0);
-        let denoised = weighted_sum(&[(step.denoised.0, &latents), (step.denoised.1, &model_output)]);
-        previous_denoised = is_multistep.then(|| denoised.clone());
+        let denoised = state.advance(row, &model_output, fresh.as_ref(), sum);
+        if !row.ends_step {
+            continue;
+        }
         timings.steps.push(started.elapsed());
         tell(
             on_progress,
             Progress::Step {
-                done: i + 1,
+                done: timings.steps.len(),
                 total,
-                latents: &next,
+                latents: &state.sample,
                 denoised: &denoised,
             },
         )?;
-        latents = next;
+        started = Instant::now();
     }
-    Ok(latents)
+    Ok(state.sample)
+}
+
+/// `weighted_sum`, of as many terms as there are.
+fn sum(terms: &[(f64, &Tensor)]) -> Tensor {
+    match terms.split_at_checked(4) {
+        Some((four, rest)) if !rest.is_empty() => {
+            let four = weighted_sum(four);
+            let terms: Vec<(f64, &Tensor)> = [(1.0, &four)].into_iter().chain(rest.iter().copied()).collect();
+            sum(&terms)
+        }
+        _ => weighted_sum(terms),
+    }
 }
 
 fn stops(on_progress: OnProgress, progress: Progress) -> bool {

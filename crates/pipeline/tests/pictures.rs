@@ -73,7 +73,11 @@ fn consistency_models_are_those_of_diffusers() {
 
 #[test]
 fn many_steps_with_guidance_are_those_of_diffusers() {
-    check_cases(|name| ["euler", "ddim", "dpmpp"].iter().any(|start| name.starts_with(start)));
+    check_cases(|name| {
+        ["euler", "ddim", "dpmpp", "unipc", "heun"]
+            .iter()
+            .any(|start| name.starts_with(start))
+    });
 }
 
 #[test]

@@ -1,12 +1,9 @@
-//! `scheduler_config.json`: diffusers' field names, the defaults of each class, and a refusal by
-//! name of what would be silently wrong here.
+//! `scheduler_config.json`, with diffusers' field names.
 
 use crate::{
     error::{Error, Result},
-    names::SchedulerKind,
-    noise_schedule::BetaSchedule,
+    names::{SchedulerKind, TimestepSpacing},
     prediction::PredictionType,
-    spacing::TimestepSpacing,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -22,10 +19,10 @@ pub struct SchedulerConfig {
     /// Training timesteps, default 1000.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub num_train_timesteps: Option<usize>,
-    /// Default 0.0001; LCM and TCD 0.00085.
+    /// Default 0.0001; LCM, TCD and Heun 0.00085.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub beta_start: Option<f64>,
-    /// Default 0.02; LCM and TCD 0.012.
+    /// Default 0.02; LCM, TCD and Heun 0.012.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub beta_end: Option<f64>,
     /// Default linear; LCM and TCD scaled_linear.
@@ -34,16 +31,16 @@ pub struct SchedulerConfig {
     /// Betas given one by one instead.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trained_betas: Option<Vec<f32>>,
-    /// Default epsilon.
+    /// Default epsilon; flow_prediction for flow matching.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prediction_type: Option<PredictionType>,
-    /// Default linspace; DDIM leading. LCM and TCD have a table of their own and never read it.
+    /// Default linspace; DDIM leading. LCM, TCD and the singlestep solver never read it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timestep_spacing: Option<ConfigSpacing>,
     /// Added to leading timesteps, default 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub steps_offset: Option<usize>,
-    /// Default false.
+    /// Default false. Heun and the singlestep solver never read it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rescale_betas_zero_snr: Option<bool>,
     /// Euler: only linear.
@@ -52,22 +49,22 @@ pub struct SchedulerConfig {
     /// Euler: only discrete.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timestep_type: Option<String>,
-    /// Euler and DPM++: noise level after the last step, default zero.
+    /// Noise level after the last step, default zero. Only Euler and the solvers (DPM++, UniPC) read it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub final_sigmas_type: Option<FinalSigmasType>,
-    /// Euler and DPM++, default false.
+    /// Default false; at most one of this and the next two.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub use_karras_sigmas: Option<bool>,
-    /// Only false.
+    /// Default false.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub use_exponential_sigmas: Option<bool>,
-    /// Only false.
+    /// Default false.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub use_beta_sigmas: Option<bool>,
-    /// Euler: lower end of Karras sigmas.
+    /// Euler and UniPC: lower end of the sigmas that those three choose.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sigma_min: Option<f64>,
-    /// Euler: upper end of Karras sigmas.
+    /// Their upper end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sigma_max: Option<f64>,
     /// Only false (DDIM's default is true).
@@ -85,27 +82,43 @@ pub struct SchedulerConfig {
     /// LCM: factor on timesteps in the boundary condition, default 10.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timestep_scaling: Option<f64>,
-    /// DPM++: 1 or 2, default 2.
+    /// Solvers: 1 to 3, default 2.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub solver_order: Option<usize>,
-    /// DPM++: only dpmsolver++.
+    /// DPM++: dpmsolver++ (the default) or sde-dpmsolver++. Says which of a class's two schedulers is meant.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub algorithm_type: Option<String>,
-    /// DPM++: only midpoint.
+    /// DPM++: midpoint (the default) or heun. UniPC: bh2 (the default) or bh1. Each reads the other's as its default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub solver_type: Option<String>,
-    /// DPM++: the last of fewer than 15 steps is of first order, default true.
+    /// Solvers: lower orders at the end. The multistep solver does so below 15 steps. Default true; the
+    /// singlestep solver's is false, which it gives up where steps or last sigma do not allow it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lower_order_final: Option<bool>,
-    /// DPM++: the last step is always of first order, default false.
+    /// DPM++ multistep: the last step is always of first order, default false.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub euler_at_final: Option<bool>,
-    /// Only false.
+    /// DPM++ multistep, default false.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub use_lu_lambdas: Option<bool>,
-    /// Only false.
+    /// UniPC: only true, its default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub predict_x0: Option<bool>,
+    /// UniPC: the steps after which nothing is corrected, default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disable_corrector: Option<Vec<usize>>,
+    /// DPM++ and UniPC: the model is one of flow matching, default false.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub use_flow_sigmas: Option<bool>,
+    /// With `use_flow_sigmas`: as `shift`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flow_shift: Option<f64>,
+    /// Flow matching: above 1, more of the steps are spent on much noise. Default 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shift: Option<f64>,
+    /// Flow matching: fresh noise in every step, default false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stochastic_sampling: Option<bool>,
     /// Only false.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub use_dynamic_shifting: Option<bool>,
@@ -118,6 +131,17 @@ pub struct SchedulerConfig {
     /// Everything else in the file.
     #[serde(flatten)]
     pub other: Map<String, Value>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BetaSchedule {
+    Linear,
+    /// Linear in the square root of beta (latent diffusion).
+    ScaledLinear,
+    /// The cosine schedule, with beta capped at 0.999.
+    #[serde(rename = "squaredcos_cap_v2")]
+    SquaredcosCapV2,
 }
 
 /// The three spacings of diffusers' `timestep_spacing`.
@@ -147,22 +171,16 @@ pub enum FinalSigmasType {
     SigmaMin,
 }
 
-/// Fields of diffusers' schedulers that change nothing in the classes supported here, or only
-/// together with a field that is refused.
-const INERT_FIELDS: [&str; 6] = [
-    "clip_sample_range",
-    "dynamic_thresholding_ratio",
-    "sample_max_value",
-    "skip_prk_steps",
-    "flow_shift",
-    "time_shift_type",
-];
+/// `algorithm_type` of the stochastic solvers.
+const SDE: &str = "sde-dpmsolver++";
 
 impl SchedulerConfig {
-    /// An empty config of one class: its defaults.
+    /// An empty config of one scheduler: its class and that class's defaults.
     pub fn of(kind: SchedulerKind) -> Self {
+        let is_sde = matches!(kind, SchedulerKind::DpmPlusPlus2MSde | SchedulerKind::DpmPlusPlusSde);
         Self {
             class_name: Some(kind.class_name().to_owned()),
+            algorithm_type: is_sde.then(|| SDE.to_owned()),
             ..Self::default()
         }
     }
@@ -199,173 +217,30 @@ impl SchedulerConfig {
         Ok(serde_json::to_string_pretty(self)?)
     }
 
-    /// The class named in the file.
+    /// The scheduler that the file names, by its class and `algorithm_type`.
     pub fn kind(&self) -> Result<SchedulerKind> {
-        self.class_name.as_deref().ok_or(Error::MissingClassName)?.parse()
+        let kind = self.class_name.as_deref().ok_or(Error::MissingClassName)?.parse()?;
+        Ok(match kind {
+            SchedulerKind::DpmPlusPlus2M if self.algorithm_type.as_deref() == Some(SDE) => {
+                SchedulerKind::DpmPlusPlus2MSde
+            }
+            SchedulerKind::DpmPlusPlus2S if self.algorithm_type.as_deref() == Some(SDE) => {
+                SchedulerKind::DpmPlusPlusSde
+            }
+            kind => kind,
+        })
     }
 
     pub fn num_train_timesteps(&self) -> usize {
         self.num_train_timesteps.unwrap_or(1000)
     }
 
+    /// The file's, else that of its class: flow_prediction for flow matching, epsilon for the others.
     pub fn prediction_type(&self) -> PredictionType {
-        self.prediction_type.unwrap_or(PredictionType::Epsilon)
-    }
-
-    pub(crate) fn spacing(&self, kind: SchedulerKind) -> TimestepSpacing {
-        let default = match kind {
-            SchedulerKind::Lcm | SchedulerKind::Tcd => return TimestepSpacing::Lcm,
-            SchedulerKind::Ddim => ConfigSpacing::Leading,
-            SchedulerKind::Euler | SchedulerKind::EulerAncestral | SchedulerKind::DpmPlusPlus2M => {
-                ConfigSpacing::Linspace
-            }
-        };
-        if self.use_karras_sigmas == Some(true) && matches!(kind, SchedulerKind::Euler | SchedulerKind::DpmPlusPlus2M) {
-            return TimestepSpacing::Karras;
-        }
-        self.timestep_spacing.unwrap_or(default).into()
-    }
-
-    /// Refuses what `kind` would have to obey and cannot; returns warnings about what it never reads.
-    pub(crate) fn check(&self, kind: SchedulerKind) -> Result<Vec<String>> {
-        use SchedulerKind::{Ddim, DpmPlusPlus2M, Euler, EulerAncestral, Lcm, Tcd};
-        for (field, value) in &self.other {
-            let neutral = matches!(value, Value::Null | Value::Bool(false));
-            if !(field.starts_with('_') || neutral || INERT_FIELDS.contains(&field.as_str())) {
-                return Err(Error::UnknownField {
-                    field: field.clone(),
-                    value: value.to_string(),
-                });
-            }
-        }
-        let own_class = self.kind().is_ok_and(|own| own == kind);
-        let clips_by_default = kind == Ddim && own_class;
-        let refuse = Refuse {
-            class: kind.class_name(),
-        };
-        refuse.flag(
-            &[Ddim, Lcm],
-            kind,
-            "clip_sample",
-            self.clip_sample.unwrap_or(clips_by_default),
-        )?;
-        refuse.flag(
-            &[Ddim, Lcm, DpmPlusPlus2M],
-            kind,
-            "thresholding",
-            self.thresholding == Some(true),
-        )?;
-        let sigma_classes = [Euler, DpmPlusPlus2M];
-        refuse.flag(
-            &sigma_classes,
-            kind,
-            "use_exponential_sigmas",
-            self.use_exponential_sigmas == Some(true),
-        )?;
-        refuse.flag(
-            &sigma_classes,
-            kind,
-            "use_beta_sigmas",
-            self.use_beta_sigmas == Some(true),
-        )?;
-        refuse.flag(
-            &sigma_classes,
-            kind,
-            "use_flow_sigmas",
-            self.use_flow_sigmas == Some(true),
-        )?;
-        if kind == Euler {
-            refuse.text(
-                "interpolation_type",
-                self.interpolation_type.as_deref(),
-                &["linear"],
-                "linear",
-            )?;
-            refuse.text(
-                "timestep_type",
-                self.timestep_type.as_deref(),
-                &["discrete"],
-                "discrete",
-            )?;
-        }
-        if kind == DpmPlusPlus2M {
-            self.check_dpmpp_2m(refuse)?;
-        }
-
-        let mut warnings = Vec::new();
-        if self.use_karras_sigmas == Some(true) && matches!(kind, EulerAncestral | Ddim | Lcm | Tcd) {
-            warnings.push(format!(
-                "{} never reads use_karras_sigmas; it is ignored, as in diffusers",
-                kind.class_name()
-            ));
-        }
-        if kind == Ddim && !own_class && self.clip_sample.is_none() {
-            warnings.push(
-                "the config does not say clip_sample: latents are not clipped (DDIMScheduler's own default would clip them to [-1, 1])"
-                    .to_owned(),
-            );
-        }
-        Ok(warnings)
-    }
-
-    fn check_dpmpp_2m(&self, refuse: Refuse) -> Result<()> {
-        refuse.text(
-            "algorithm_type",
-            self.algorithm_type.as_deref(),
-            &["dpmsolver++"],
-            "dpmsolver++",
-        )?;
-        // diffusers maps these names of other solvers to midpoint.
-        let midpoint = ["midpoint", "logrho", "bh1", "bh2"];
-        refuse.text("solver_type", self.solver_type.as_deref(), &midpoint, "midpoint")?;
-        refuse.text("variance_type", self.variance_type.as_deref(), &[], "null")?;
-        let all = [SchedulerKind::DpmPlusPlus2M];
-        refuse.flag(&all, all[0], "use_lu_lambdas", self.use_lu_lambdas == Some(true))?;
-        refuse.flag(
-            &all,
-            all[0],
-            "use_dynamic_shifting",
-            self.use_dynamic_shifting == Some(true),
-        )?;
-        if let Some(value) = self.lambda_min_clipped {
-            return Err(refuse.error("lambda_min_clipped", value.to_string(), "-Infinity"));
-        }
-        match self.solver_order {
-            None | Some(1 | 2) => Ok(()),
-            Some(order) => Err(refuse.error("solver_order", order.to_string(), "1, 2")),
-        }
-    }
-}
-
-/// Builds the refusals of one class.
-#[derive(Clone, Copy)]
-struct Refuse {
-    class: &'static str,
-}
-
-impl Refuse {
-    fn error(self, field: &'static str, value: String, supported: &'static str) -> Error {
-        Error::UnsupportedField {
-            class: self.class,
-            field,
-            value,
-            supported,
-        }
-    }
-
-    fn flag(self, readers: &[SchedulerKind], kind: SchedulerKind, field: &'static str, set: bool) -> Result<()> {
-        if set && readers.contains(&kind) {
-            Err(self.error(field, "true".into(), "false"))
-        } else {
-            Ok(())
-        }
-    }
-
-    fn text(self, field: &'static str, value: Option<&str>, accepted: &[&str], supported: &'static str) -> Result<()> {
-        match value {
-            Some(value) if !accepted.contains(&value) => Err(self.error(field, format!("{value:?}"), supported)),
-            _ => Ok(()),
-        }
+        self.prediction_type.unwrap_or(match self.kind() {
+            Ok(SchedulerKind::FlowMatchEuler) => PredictionType::FlowPrediction,
+            _ => PredictionType::Epsilon,
+        })
     }
 }
 

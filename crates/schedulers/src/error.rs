@@ -16,7 +16,7 @@ pub enum Error {
         class: &'static str,
         field: &'static str,
         value: String,
-        supported: &'static str,
+        supported: String,
     },
     #[error("scheduler config field `{field}` = {value} belongs to no scheduler known here")]
     UnknownField { field: String, value: String },
@@ -24,9 +24,13 @@ pub enum Error {
     MissingClassName,
     #[error("unknown scheduler {name:?}; known: {known}")]
     UnknownScheduler { name: String, known: String },
+    #[error(
+        "DPMSolverSDEScheduler draws its noise from a Brownian tree with a seed of its own, which cannot be reproduced; use dpm++_sde (DPMSolverSinglestepScheduler with algorithm_type sde-dpmsolver++)"
+    )]
+    BrownianTree,
     #[error("unknown timestep spacing {name:?}; known: {known}")]
     UnknownSpacing { name: String, known: String },
-    #[error("unknown prediction type {name:?}; known: epsilon, v_prediction, sample")]
+    #[error("unknown prediction type {name:?}; known: epsilon, v_prediction, sample, flow_prediction")]
     UnknownPredictionType { name: String },
     #[error("num_inference_steps must be at least 1, got 0")]
     ZeroSteps,
@@ -54,6 +58,12 @@ pub enum Error {
         "{class}: epsilon prediction has no denoised image at timestep {timestep}, where rescale_betas_zero_snr leaves no signal; use v_prediction or another spacing"
     )]
     NoSignal { class: &'static str, timestep: f64 },
+    #[error("{class} cannot run a model of {prediction}; {fix}")]
+    PredictionForClass {
+        class: &'static str,
+        prediction: &'static str,
+        fix: &'static str,
+    },
     #[error("eta must be between 0 and 1, got {0}")]
     BadEta(f64),
     #[error("strength must be between 0 and 1, got {0}")]

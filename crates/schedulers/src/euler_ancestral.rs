@@ -1,17 +1,14 @@
 //! Euler steps past the next noise level, and fresh noise back up to it
 //! (`EulerAncestralDiscreteScheduler`; k-diffusion's `get_ancestral_step`).
 
-use crate::{
-    euler,
-    schedule::{Plan, StepCoeffs},
-};
+use crate::{euler, plan::Plan, rows::Row};
 
-pub(crate) fn steps(plan: &Plan) -> Vec<StepCoeffs> {
+pub(crate) fn rows(plan: &Plan) -> Vec<Row> {
     let eta = plan.eta.unwrap_or(1.0);
-    (0..plan.timesteps.len())
+    plan.steps()
         .map(|i| {
             let (down, up) = ancestral(plan.sigmas[i], plan.sigmas[i + 1], eta);
-            euler::step(plan, i, down, up)
+            euler::row(plan, i, down, up)
         })
         .collect()
 }

@@ -3,35 +3,32 @@
 
 use crate::{
     error::Result,
-    names::SchedulerKind,
+    plan::Plan,
     prediction::{Linear, combine},
-    schedule::{Plan, StepCoeffs},
+    rows::Row,
 };
 
 /// Deviation of the data in the boundary condition.
 const SIGMA_DATA: f64 = 0.5;
 
-pub(crate) fn steps(plan: &Plan) -> Result<Vec<StepCoeffs>> {
-    (0..plan.timesteps.len()).map(|i| step(plan, i)).collect()
+pub(crate) fn rows(plan: &Plan) -> Result<Vec<Row>> {
+    plan.steps().map(|i| row(plan, i)).collect()
 }
 
-fn step(plan: &Plan, i: usize) -> Result<StepCoeffs> {
-    let x0 = plan.denoised_vp(SchedulerKind::Lcm, i)?;
+fn row(plan: &Plan, i: usize) -> Result<Row> {
+    let x0 = plan.denoised_vp(i)?;
     let (c_skip, c_out) = boundary_condition(plan, plan.timesteps[i]);
     const SAMPLE: Linear = (1.0, 0.0);
     let denoised = combine(c_out, x0, c_skip, SAMPLE);
-    let next = (i + 1 < plan.timesteps.len()).then(|| plan.noise.alpha_sigma(plan.index(i + 1)));
+    let next = (i + 1 < plan.len()).then(|| plan.noise.alpha_sigma(plan.index(i + 1)));
     let (alpha, noise) = next.unwrap_or((1.0, 0.0));
-    Ok(StepCoeffs {
-        timestep: plan.timesteps[i],
-        input_scale: 1.0,
-        sample: alpha * denoised.0,
-        model_output: alpha * denoised.1,
+    Ok(Row::first_order(
+        plan.timesteps[i],
+        (alpha * denoised.0, alpha * denoised.1),
         noise,
-        previous_denoised: 0.0,
         denoised,
-        add_noise: plan.noise.alpha_sigma(plan.index(i)),
-    })
+        plan.noise.alpha_sigma(plan.index(i)),
+    ))
 }
 
 /// `(c_skip, c_out)`, which make the consistency function the identity at timestep 0.

@@ -5,47 +5,37 @@
 //! after them is f64.
 
 use crate::{
-    config::SchedulerConfig,
+    class::Flow,
+    config::{BetaSchedule, SchedulerConfig},
     error::{Error, Result},
+    flow,
     names::SchedulerKind,
 };
-use serde::{Deserialize, Serialize};
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BetaSchedule {
-    Linear,
-    /// Linear in the square root of beta (latent diffusion).
-    ScaledLinear,
-    /// The cosine schedule, with beta capped at 0.999.
-    #[serde(rename = "squaredcos_cap_v2")]
-    SquaredcosCapV2,
-}
 
 /// The noise process of training: one entry a training timestep.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NoiseSchedule {
     alphas_cumprod: Vec<f64>,
     sigmas: Vec<f64>,
+    /// `sample = (1 - sigma) * x0 + sigma * noise`.
+    is_flow: bool,
 }
 
 impl NoiseSchedule {
     /// The schedule of `config`, with the defaults of `kind`'s class for absent fields.
     pub fn new(config: &SchedulerConfig, kind: SchedulerKind) -> Result<Self> {
-        let rescale = config.rescale_betas_zero_snr.unwrap_or(false);
-        let mut betas = betas(config, kind)?;
+        let class = kind.class();
+        if class.flow == Flow::Always {
+            return Self::flow(config);
+        }
+        let rescale = config.rescale_betas_zero_snr == Some(true) && class.reads_rescale_betas_zero_snr;
+        let mut betas = betas(config, class.betas)?;
         if rescale {
             betas = rescale_zero_terminal_snr(&betas);
         }
         let mut alphas_cumprod = cumprod(&betas);
-        // diffusers keeps the last sigma of its sigma-based schedulers finite with f16's smallest
-        // subnormal; the others really end at zero.
-        let sigma_based = matches!(
-            kind,
-            SchedulerKind::Euler | SchedulerKind::EulerAncestral | SchedulerKind::DpmPlusPlus2M
-        );
         if rescale
-            && sigma_based
+            && class.keeps_sigmas_finite
             && let Some(last) = alphas_cumprod.last_mut()
         {
             *last = 1.0 / 16_777_216.0;
@@ -57,6 +47,27 @@ impl NoiseSchedule {
         Ok(Self {
             alphas_cumprod: alphas_cumprod.into_iter().map(f64::from).collect(),
             sigmas,
+            is_flow: false,
+        })
+    }
+
+    /// Flow matching's: timestep `t` is sigma `(t + 1) / num_train_timesteps`, shifted.
+    fn flow(config: &SchedulerConfig) -> Result<Self> {
+        let shift = config.shift.unwrap_or(1.0);
+        if !(shift > 0.0 && shift.is_finite()) {
+            return Err(Error::BadField {
+                field: "shift".into(),
+                reason: "a number above 0 expected".into(),
+                value: shift.to_string(),
+            });
+        }
+        let n = checked_num_train_timesteps(config)?;
+        let sigma = |t: usize| flow::shifted(shift, (t + 1) as f64 / n as f64);
+        let sigmas: Vec<f64> = (0..n).map(|t| f64::from(sigma(t) as f32)).collect();
+        Ok(Self {
+            alphas_cumprod: sigmas.iter().map(|s| (1.0 - s) * (1.0 - s)).collect(),
+            sigmas,
+            is_flow: true,
         })
     }
 
@@ -68,8 +79,12 @@ impl NoiseSchedule {
             Some(_) => config.kind()?,
             None => SchedulerKind::Euler,
         };
+        let class = kind.class();
+        if class.flow == Flow::Always || config.use_flow_sigmas == Some(true) {
+            return Self::flow(config);
+        }
         let mut product = 1.0;
-        let mut roots: Vec<f64> = exact_betas(config, kind)?
+        let mut roots: Vec<f64> = exact_betas(config, class.betas)?
             .into_iter()
             .map(|beta| {
                 product *= 1.0 - beta;
@@ -84,11 +99,20 @@ impl NoiseSchedule {
         }
         let alphas_cumprod: Vec<f64> = roots.iter().map(|root| root * root).collect();
         let sigmas = alphas_cumprod.iter().map(|a| ((1.0 - a) / a).sqrt()).collect();
-        Ok(Self { alphas_cumprod, sigmas })
+        Ok(Self {
+            alphas_cumprod,
+            sigmas,
+            is_flow: false,
+        })
     }
 
     pub fn num_train_timesteps(&self) -> usize {
         self.sigmas.len()
+    }
+
+    /// Whether it is flow matching's, `sample = (1 - sigma) * x0 + sigma * noise`.
+    pub fn is_flow(&self) -> bool {
+        self.is_flow
     }
 
     /// Signal power by training timestep.
@@ -96,14 +120,18 @@ impl NoiseSchedule {
         &self.alphas_cumprod
     }
 
-    /// `sqrt((1 - alphas_cumprod) / alphas_cumprod)` by training timestep.
+    /// `sqrt((1 - alphas_cumprod) / alphas_cumprod)` by training timestep; flow matching's own sigma.
     pub fn sigmas(&self) -> &[f64] {
         &self.sigmas
     }
 
-    /// `(alpha, sigma)` of the variance-preserving process at a whole timestep:
-    /// `sample = alpha * x0 + sigma * noise`.
+    /// `(alpha, sigma)` at a whole timestep, where `sample = alpha * x0 + sigma * noise`: of the
+    /// variance-preserving process, or of flow matching's.
     pub fn alpha_sigma(&self, timestep: usize) -> (f64, f64) {
+        if self.is_flow {
+            let sigma = self.sigmas[timestep];
+            return (1.0 - sigma, sigma);
+        }
         let a = self.alphas_cumprod[timestep];
         (a.sqrt(), (1.0 - a).sqrt())
     }
@@ -138,15 +166,9 @@ impl NoiseSchedule {
     }
 }
 
-fn betas(config: &SchedulerConfig, kind: SchedulerKind) -> Result<Vec<f32>> {
-    let n = config.num_train_timesteps();
-    if n < 2 {
-        return Err(Error::BadField {
-            field: "num_train_timesteps".into(),
-            reason: "at least 2 expected".into(),
-            value: n.to_string(),
-        });
-    }
+/// `defaults`: start, end and schedule.
+fn betas(config: &SchedulerConfig, defaults: (f64, f64, BetaSchedule)) -> Result<Vec<f32>> {
+    let n = checked_num_train_timesteps(config)?;
     if let Some(trained) = &config.trained_betas {
         if trained.len() != n {
             return Err(Error::BadField {
@@ -164,7 +186,7 @@ fn betas(config: &SchedulerConfig, kind: SchedulerKind) -> Result<Vec<f32>> {
         }
         return Ok(trained.clone());
     }
-    let (start, end, schedule) = beta_range(config, kind)?;
+    let (start, end, schedule) = beta_range(config, defaults)?;
     Ok(match schedule {
         BetaSchedule::Linear => linspace_f32(start, end, n),
         BetaSchedule::ScaledLinear => linspace_f32(start.sqrt(), end.sqrt(), n)
@@ -176,12 +198,12 @@ fn betas(config: &SchedulerConfig, kind: SchedulerKind) -> Result<Vec<f32>> {
 }
 
 /// The betas before any rounding, where they are not given one by one.
-fn exact_betas(config: &SchedulerConfig, kind: SchedulerKind) -> Result<Vec<f64>> {
-    let rounded = betas(config, kind)?;
+fn exact_betas(config: &SchedulerConfig, defaults: (f64, f64, BetaSchedule)) -> Result<Vec<f64>> {
+    let rounded = betas(config, defaults)?;
     if config.trained_betas.is_some() {
         return Ok(rounded.into_iter().map(f64::from).collect());
     }
-    let (start, end, schedule) = beta_range(config, kind)?;
+    let (start, end, schedule) = beta_range(config, defaults)?;
     let n = rounded.len();
     let linspace = |start: f64, end: f64| (0..n).map(move |i| start + (end - start) * i as f64 / (n - 1) as f64);
     Ok(match schedule {
@@ -192,13 +214,8 @@ fn exact_betas(config: &SchedulerConfig, kind: SchedulerKind) -> Result<Vec<f64>
 }
 
 /// `beta_start`, `beta_end` and how to go from one to the other.
-fn beta_range(config: &SchedulerConfig, kind: SchedulerKind) -> Result<(f64, f64, BetaSchedule)> {
-    let latent_defaults = matches!(kind, SchedulerKind::Lcm | SchedulerKind::Tcd);
-    let (start, end, schedule) = if latent_defaults {
-        (0.00085, 0.012, BetaSchedule::ScaledLinear)
-    } else {
-        (0.0001, 0.02, BetaSchedule::Linear)
-    };
+fn beta_range(config: &SchedulerConfig, defaults: (f64, f64, BetaSchedule)) -> Result<(f64, f64, BetaSchedule)> {
+    let (start, end, schedule) = defaults;
     let start = config.beta_start.unwrap_or(start);
     let end = config.beta_end.unwrap_or(end);
     if !(start > 0.0 && start <= end && end < 1.0) {
@@ -209,6 +226,17 @@ fn beta_range(config: &SchedulerConfig, kind: SchedulerKind) -> Result<(f64, f64
         });
     }
     Ok((start, end, config.beta_schedule.unwrap_or(schedule)))
+}
+
+fn checked_num_train_timesteps(config: &SchedulerConfig) -> Result<usize> {
+    match config.num_train_timesteps() {
+        n if n >= 2 => Ok(n),
+        n => Err(Error::BadField {
+            field: "num_train_timesteps".into(),
+            reason: "at least 2 expected".into(),
+            value: n.to_string(),
+        }),
+    }
 }
 
 /// torch's f32 linspace: from both ends towards the middle, each value rounded once.

@@ -17,6 +17,8 @@ pub enum PredictionType {
     /// The denoised image itself.
     #[serde(alias = "original_sample")]
     Sample,
+    /// `noise - x0`, the velocity of flow matching.
+    FlowPrediction,
 }
 
 impl PredictionType {
@@ -25,6 +27,7 @@ impl PredictionType {
             Self::Epsilon => "epsilon",
             Self::VPrediction => "v_prediction",
             Self::Sample => "sample",
+            Self::FlowPrediction => "flow_prediction",
         }
     }
 
@@ -37,6 +40,7 @@ impl PredictionType {
                 (1.0 / variance, -sigma / variance.sqrt())
             }
             Self::Sample => (0.0, 1.0),
+            Self::FlowPrediction => (1.0 / (1.0 + sigma), -sigma / (1.0 + sigma)),
         }
     }
 
@@ -47,16 +51,18 @@ impl PredictionType {
             Self::Epsilon => (0.0, 1.0),
             Self::VPrediction => (-sigma, alpha),
             Self::Sample => (1.0, 0.0),
+            Self::FlowPrediction => (-1.0, 1.0),
         }
     }
 
     /// x0 as `sample * .0 + model_output * .1`, where the sample is `alpha * x0 + sigma * noise` with
-    /// `alpha^2 + sigma^2 = 1`.
+    /// `alpha^2 + sigma^2 = 1`, or `alpha + sigma = 1` for flow matching.
     pub fn denoised_vp(self, alpha: f64, sigma: f64) -> (f64, f64) {
         match self {
             Self::Epsilon => (1.0 / alpha, -sigma / alpha),
             Self::VPrediction => (alpha, -sigma),
             Self::Sample => (0.0, 1.0),
+            Self::FlowPrediction => (1.0, -sigma),
         }
     }
 
@@ -66,6 +72,7 @@ impl PredictionType {
             Self::Epsilon => (0.0, 1.0),
             Self::VPrediction => (sigma, alpha),
             Self::Sample => (1.0 / sigma, -alpha / sigma),
+            Self::FlowPrediction => (1.0, alpha),
         }
     }
 }
@@ -78,6 +85,7 @@ impl FromStr for PredictionType {
             "epsilon" => Ok(Self::Epsilon),
             "v_prediction" => Ok(Self::VPrediction),
             "sample" | "original_sample" => Ok(Self::Sample),
+            "flow_prediction" => Ok(Self::FlowPrediction),
             _ => Err(Error::UnknownPredictionType { name: name.to_owned() }),
         }
     }
@@ -94,14 +102,14 @@ mod tests {
 
     #[test]
     fn from_what_a_network_is_trained_on_comes_the_picture_and_the_noise() {
-        let (alpha, sigma) = (0.6, 0.8);
-        let (x0, noise) = (0.3, -1.7);
-        let sample = alpha * x0 + sigma * noise;
-        for prediction in [
-            PredictionType::Epsilon,
-            PredictionType::VPrediction,
-            PredictionType::Sample,
+        for (prediction, alpha, sigma) in [
+            (PredictionType::Epsilon, 0.6, 0.8),
+            (PredictionType::VPrediction, 0.6, 0.8),
+            (PredictionType::Sample, 0.6, 0.8),
+            (PredictionType::FlowPrediction, 0.3, 0.7),
         ] {
+            let (x0, noise) = (0.3, -1.7);
+            let sample = alpha * x0 + sigma * noise;
             let target = prediction.target(alpha, sigma);
             let output = x0 * target.0 + noise * target.1;
             let line = |(a, b): Linear| sample * a + output * b;

@@ -1,20 +1,15 @@
 //! Strategic stochastic sampling (`TCDScheduler`; Zheng et al. 2024, algorithm 4): jump to a timestep
 //! `s` below the next one, then add noise up to it. `eta` is the paper's gamma.
 
-use crate::{
-    error::Result,
-    names::SchedulerKind,
-    prediction::combine,
-    schedule::{Plan, StepCoeffs},
-};
+use crate::{error::Result, plan::Plan, prediction::combine, rows::Row};
 
-pub(crate) fn steps(plan: &Plan) -> Result<Vec<StepCoeffs>> {
-    (0..plan.timesteps.len()).map(|i| step(plan, i)).collect()
+pub(crate) fn rows(plan: &Plan) -> Result<Vec<Row>> {
+    plan.steps().map(|i| row(plan, i)).collect()
 }
 
-fn step(plan: &Plan, i: usize) -> Result<StepCoeffs> {
+fn row(plan: &Plan, i: usize) -> Result<Row> {
     let eta = plan.eta.unwrap_or(0.3);
-    let is_last = i + 1 == plan.timesteps.len();
+    let is_last = i + 1 == plan.len();
     let next = if is_last { 0 } else { plan.index(i + 1) };
     // torch multiplies in f32; a different product could fall on the other side of a whole number.
     let jump = ((1.0 - eta) as f32 * next as f32).floor() as usize;
@@ -22,7 +17,7 @@ fn step(plan: &Plan, i: usize) -> Result<StepCoeffs> {
     let (alpha, sigma) = plan.noise.alpha_sigma(plan.index(i));
     let (alpha_jump, sigma_jump) = plan.noise.alpha_sigma(jump);
 
-    let denoised = plan.denoised_vp(SchedulerKind::Tcd, i)?;
+    let denoised = plan.denoised_vp(i)?;
     let jumped = combine(
         alpha_jump,
         denoised,
@@ -34,14 +29,11 @@ fn step(plan: &Plan, i: usize) -> Result<StepCoeffs> {
     } else {
         alphas_cumprod[next] / alphas_cumprod[jump]
     };
-    Ok(StepCoeffs {
-        timestep: plan.timesteps[i],
-        input_scale: 1.0,
-        sample: ratio.sqrt() * jumped.0,
-        model_output: ratio.sqrt() * jumped.1,
-        noise: (1.0 - ratio).max(0.0).sqrt(),
-        previous_denoised: 0.0,
+    Ok(Row::first_order(
+        plan.timesteps[i],
+        (ratio.sqrt() * jumped.0, ratio.sqrt() * jumped.1),
+        (1.0 - ratio).max(0.0).sqrt(),
         denoised,
-        add_noise: (alpha, sigma),
-    })
+        (alpha, sigma),
+    ))
 }

@@ -1,4 +1,4 @@
-//! Tables by name, names, refusals and warnings.
+//! Tables by name, refusals and warnings.
 
 use prima_schedulers::{
     ConfigSpacing, Error, Schedule, ScheduleOptions, SchedulerConfig, SchedulerKind, TimestepSpacing,
@@ -73,7 +73,7 @@ fn few_step_tables_are_the_published_ones() {
 
 #[test]
 fn every_spacing_gives_as_many_descending_timesteps_as_steps() {
-    for spacing in TimestepSpacing::ALL {
+    for spacing in TimestepSpacing::ALL.into_iter().filter(|s| *s != TimestepSpacing::Flow) {
         for n in (1..=10).chain([30, 50]) {
             if spacing == TimestepSpacing::Turbo && n > 10 {
                 continue;
@@ -106,8 +106,8 @@ fn the_turbo_demo_starts_at_the_deviation_of_image_and_noise() {
 fn ancestral_noise_follows_the_published_numbers() {
     let options = with(SchedulerKind::EulerAncestral, TimestepSpacing::Trailing, 4);
     let schedule = Schedule::new(&sdxl(), &options).expect("a schedule");
-    for (step, up) in schedule.steps.iter().zip([3.91930, 1.48163, 0.62591, 0.0]) {
-        assert!((step.noise - up).abs() < 1e-4, "{step:?}, want {up}");
+    for (row, up) in schedule.rows.iter().zip([3.91930, 1.48163, 0.62591, 0.0]) {
+        assert!((row.next.noise - up).abs() < 1e-4, "{row:?}, want {up}");
     }
     let plain = Schedule::new(&sdxl(), &with(SchedulerKind::Euler, TimestepSpacing::Trailing, 4)).expect("a schedule");
     let eta0 = Schedule::new(
@@ -118,59 +118,7 @@ fn ancestral_noise_follows_the_published_numbers() {
         },
     )
     .expect("a schedule");
-    assert_eq!(eta0.steps, plain.steps, "eta 0 is plain Euler");
-}
-
-#[test]
-fn names_of_other_tools_are_understood() {
-    use SchedulerKind::{Ddim, DpmPlusPlus2M, Euler, EulerAncestral, Lcm, Tcd};
-    let names = [
-        ("EulerDiscreteScheduler", Euler),
-        ("euler", Euler),
-        ("K_EULER", Euler),
-        ("Euler a", EulerAncestral),
-        ("euler_a", EulerAncestral),
-        ("k_euler_ancestral", EulerAncestral),
-        ("K_EULER_ANCESTRAL", EulerAncestral),
-        ("DDIM", Ddim),
-        ("LCM", Lcm),
-        ("TCDScheduler", Tcd),
-        ("DPM++ 2M", DpmPlusPlus2M),
-        ("dpm++_2m", DpmPlusPlus2M),
-        ("k_dpmpp_2m", DpmPlusPlus2M),
-        ("DPMSolverMultistep", DpmPlusPlus2M),
-    ];
-    for (name, kind) in names {
-        assert_eq!(name.parse::<SchedulerKind>().expect(name), kind, "{name}");
-    }
-    for kind in SchedulerKind::ALL {
-        for name in [kind.class_name(), kind.short_name(), kind.a1111_name()]
-            .iter()
-            .chain(kind.aliases())
-        {
-            assert_eq!(name.parse::<SchedulerKind>().expect(name), kind, "{name}");
-        }
-    }
-    assert_eq!(
-        "SGM Uniform".parse::<TimestepSpacing>().expect("a spacing"),
-        TimestepSpacing::SgmUniform
-    );
-    assert_eq!(TimestepSpacing::from_a1111("Automatic").expect("a spacing"), None);
-
-    let karras = SchedulerKind::from_a1111("DPM++ 2M Karras").expect("a sampler");
-    assert_eq!(karras, (DpmPlusPlus2M, Some(TimestepSpacing::Karras)));
-    assert_eq!(
-        SchedulerKind::from_a1111("Euler a").expect("a sampler"),
-        (EulerAncestral, None)
-    );
-
-    let unknown = "heun".parse::<SchedulerKind>().expect_err("unknown").to_string();
-    assert!(
-        unknown.contains("heun") && unknown.contains("euler_a") && unknown.contains("LCMScheduler"),
-        "{unknown}"
-    );
-    let unknown = "beta".parse::<TimestepSpacing>().expect_err("unknown").to_string();
-    assert!(unknown.contains("beta") && unknown.contains("sgm_uniform"), "{unknown}");
+    assert_eq!(eta0.rows, plain.rows, "eta 0 is plain Euler");
 }
 
 #[test]
@@ -178,14 +126,33 @@ fn fields_that_would_be_silently_wrong_are_refused_by_name() {
     let euler = r#""_class_name":"EulerDiscreteScheduler""#;
     let dpm = r#""_class_name":"DPMSolverMultistepScheduler""#;
     let refused = [
-        (euler, r#""use_exponential_sigmas":true"#, "use_exponential_sigmas"),
-        (euler, r#""use_beta_sigmas":true"#, "use_beta_sigmas"),
+        (
+            euler,
+            r#""use_karras_sigmas":true,"use_beta_sigmas":true"#,
+            "use_beta_sigmas",
+        ),
         (euler, r#""interpolation_type":"log_linear""#, "interpolation_type"),
         (euler, r#""timestep_type":"continuous""#, "timestep_type"),
-        (dpm, r#""algorithm_type":"sde-dpmsolver++""#, "algorithm_type"),
-        (dpm, r#""solver_order":3"#, "solver_order"),
-        (dpm, r#""solver_type":"heun""#, "solver_type"),
-        (dpm, r#""use_lu_lambdas":true"#, "use_lu_lambdas"),
+        (dpm, r#""algorithm_type":"dpmsolver""#, "algorithm_type"),
+        (dpm, r#""solver_order":4"#, "solver_order"),
+        (dpm, r#""solver_type":"rk4""#, "solver_type"),
+        (
+            dpm,
+            r#""use_flow_sigmas":true,"use_karras_sigmas":true"#,
+            "use_flow_sigmas",
+        ),
+        (dpm, r#""prediction_type":"flow_prediction""#, "use_flow_sigmas"),
+        (
+            r#""_class_name":"UniPCMultistepScheduler""#,
+            r#""predict_x0":false"#,
+            "predict_x0",
+        ),
+        (euler, r#""prediction_type":"flow_prediction""#, "FlowMatchEuler"),
+        (
+            r#""_class_name":"FlowMatchEulerDiscreteScheduler""#,
+            r#""use_dynamic_shifting":true"#,
+            "use_dynamic_shifting",
+        ),
         (dpm, r#""lambda_min_clipped":-5.1"#, "lambda_min_clipped"),
         (dpm, r#""thresholding":true"#, "thresholding"),
         (
@@ -195,6 +162,11 @@ fn fields_that_would_be_silently_wrong_are_refused_by_name() {
         ),
         (r#""_class_name":"DDIMScheduler""#, r#""eta":null"#, "clip_sample"),
         (euler, r#""shift":3.0"#, "shift"),
+        (
+            r#""_class_name":"HeunDiscreteScheduler""#,
+            r#""clip_sample":true"#,
+            "clip_sample",
+        ),
         (euler, r#""beta_start":"small""#, "beta_start"),
         (euler, r#""beta_schedule":"sigmoid""#, "beta_schedule"),
         (euler, r#""prediction_type":"flow""#, "prediction_type"),
@@ -287,9 +259,9 @@ fn a_schedule_without_signal_refuses_epsilon_where_it_would_divide_by_zero() {
     let schedule = Schedule::new(&config, &ScheduleOptions::steps(4)).expect("v_prediction");
     assert!(
         schedule
-            .steps
+            .rows
             .iter()
-            .all(|s| s.sample.is_finite() && s.model_output.is_finite())
+            .all(|r| r.next.sample.is_finite() && r.next.model_output.is_finite())
     );
 }
 
@@ -313,6 +285,76 @@ fn likely_mistakes_are_warned_about() {
 }
 
 #[test]
+fn rules_asked_for_by_name_span_all_noise_and_those_of_the_config_what_diffusers_does() {
+    let rules = [
+        TimestepSpacing::Karras,
+        TimestepSpacing::Exponential,
+        TimestepSpacing::Beta,
+        TimestepSpacing::KlOptimal,
+        TimestepSpacing::Ays,
+    ];
+    for rule in rules {
+        let schedule = Schedule::new(&sdxl(), &with(SchedulerKind::Euler, rule, 10)).expect("a schedule");
+        assert!(
+            (schedule.sigmas[0] - 14.6146).abs() < 1e-3,
+            "{rule}: {:?}",
+            schedule.sigmas
+        );
+        assert_eq!(schedule.init_noise_sigma, schedule.sigmas[0], "{rule}");
+    }
+    let mut config = sdxl();
+    config.use_karras_sigmas = Some(true);
+    let schedule = Schedule::new(&config, &ScheduleOptions::steps(10)).expect("a schedule");
+    assert!((schedule.sigmas[0] - 8.3774).abs() < 0.1, "{:?}", schedule.sigmas);
+}
+
+#[test]
+fn heun_asks_the_network_twice_in_every_step_but_the_last() {
+    let schedule =
+        Schedule::new(&sdxl(), &with(SchedulerKind::Heun, TimestepSpacing::Trailing, 4)).expect("a schedule");
+    let asked: Vec<(f64, bool)> = schedule.rows.iter().map(|row| (row.timestep, row.ends_step)).collect();
+    let wanted = [
+        (999.0, false),
+        (749.0, true),
+        (749.0, false),
+        (499.0, true),
+        (499.0, false),
+        (249.0, true),
+        (249.0, true),
+    ];
+    assert_eq!(asked, wanted);
+    assert_eq!(schedule.len(), 4);
+    let half = schedule.truncate(0.5).expect("a strength");
+    assert_eq!((half.len(), half.start_index), (2, 4));
+    assert_eq!(half.rows.as_slice(), &schedule.rows[4..]);
+}
+
+#[test]
+fn align_your_steps_is_a_table_of_ten_and_a_curve_through_it() {
+    let sigmas = |rule, n| {
+        Schedule::new(&sdxl(), &with(SchedulerKind::Euler, rule, n))
+            .expect("a schedule")
+            .sigmas
+    };
+    // diffusers' AysSchedules, to its three digits.
+    let sdxl = [
+        14.615, 6.315, 3.771, 2.181, 1.342, 0.862, 0.555, 0.380, 0.234, 0.113, 0.0,
+    ];
+    let sd15 = [
+        14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.0,
+    ];
+    for (rule, table) in [(TimestepSpacing::AysSdxl, sdxl), (TimestepSpacing::Ays, sd15)] {
+        for (found, wanted) in sigmas(rule, 10).iter().zip(table) {
+            assert!((found - wanted).abs() < 4e-3, "{rule}: {found} for {wanted}");
+        }
+        let twenty = sigmas(rule, 20);
+        for (i, wanted) in sigmas(rule, 10).iter().enumerate() {
+            assert!((twenty[2 * i] - wanted).abs() < 1e-6, "{rule}: {twenty:?}");
+        }
+    }
+}
+
+#[test]
 fn image_to_image_keeps_at_least_one_step_and_says_so() {
     let full = Schedule::new(&sdxl(), &with(SchedulerKind::Euler, TimestepSpacing::Trailing, 4)).expect("a schedule");
     let half = full.truncate(0.5).expect("a strength");
@@ -321,8 +363,8 @@ fn image_to_image_keeps_at_least_one_step_and_says_so() {
         (&[499.0, 249.0][..], 2, false)
     );
     assert_eq!(
-        (half.sigmas.as_slice(), half.steps.as_slice()),
-        (&full.sigmas[2..], &full.steps[2..])
+        (half.sigmas.as_slice(), half.rows.as_slice()),
+        (&full.sigmas[2..], &full.rows[2..])
     );
     assert!((half.add_noise().1 - 1.6129).abs() < 1e-4);
 

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Server, from_base64, painted, png, same, to_base64};
-use prima_pipeline::{InitImage, Picture, Request, ScheduleOptions, SchedulerKind};
+use prima_pipeline::{InitImage, Picture, Request, ScheduleOptions, SchedulerKind, TimestepSpacing};
 use serde_json::{Value, json};
 
 fn request() -> Request {
@@ -326,16 +326,41 @@ async fn a1111_lists_what_clients_ask_for() {
         assert_eq!(response.status(), 200, "{path}");
         response.json().await.unwrap()
     };
+    let lists = |list: &Value, key: &str, wanted: &[&str]| {
+        for wanted in wanted {
+            assert!(list.as_array().unwrap().iter().any(|s| s[key] == *wanted), "{wanted}");
+        }
+    };
     let samplers = get("samplers").await;
-    assert!(samplers.as_array().unwrap().iter().any(|s| s["name"] == "Euler a"));
-    let schedulers = get("schedulers").await;
-    assert!(
-        schedulers
-            .as_array()
-            .unwrap()
-            .iter()
-            .any(|s| s["label"] == "SGM Uniform")
+    lists(
+        &samplers,
+        "name",
+        &["Euler", "Euler a", "DPM++ 2M SDE", "DPM++ SDE", "UniPC"],
     );
+    let schedulers = get("schedulers").await;
+    let labels = [
+        "Automatic",
+        "Uniform",
+        "Karras",
+        "Exponential",
+        "Polyexponential",
+        "SGM Uniform",
+        "KL Optimal",
+        "Align Your Steps",
+        "Simple",
+        "Normal",
+        "DDIM",
+        "Beta",
+        "Turbo",
+    ];
+    lists(&schedulers, "label", &labels);
+    // What is listed is understood, by either name.
+    for schedule in schedulers.as_array().unwrap() {
+        for key in ["name", "label"] {
+            let name = schedule[key].as_str().unwrap();
+            assert!(TimestepSpacing::from_a1111(name).is_ok(), "{name}");
+        }
+    }
     assert_eq!(get("sd-models").await[0]["title"], "tiny-sdxl");
     assert_eq!(get("options").await["sd_model_checkpoint"], "tiny-sdxl");
     for path in [

@@ -47,6 +47,11 @@ impl Noising {
         let schedule = NoiseSchedule::exact(config).map_err(Error::config)?;
         let timesteps = schedule.num_train_timesteps();
         let prediction = config.prediction_type();
+        if schedule.is_flow() != (prediction == PredictionType::FlowPrediction) {
+            let message =
+                "flow_prediction goes with FlowMatchEulerDiscreteScheduler or use_flow_sigmas, and with nothing else";
+            return Err(Error::Config(message.into()));
+        }
         let at = |t| schedule.alpha_sigma(t);
         if prediction == PredictionType::Epsilon && at(timesteps - 1).0 == 0.0 {
             let message = "epsilon prediction says nothing about the picture where rescale_betas_zero_snr leaves no signal: use v_prediction";
@@ -57,6 +62,11 @@ impl Noising {
             sigma: (0..timesteps).map(|t| at(t).1 as f32).collect(),
             prediction,
         })
+    }
+
+    /// Is it flow matching's?
+    pub(crate) fn is_flow(&self) -> bool {
+        self.prediction == PredictionType::FlowPrediction
     }
 
     /// The noisiest timestep.
@@ -147,17 +157,19 @@ mod tests {
         let x0 = Tensor::from_vec(vec![0.5, -1.0], &[2, 1]);
         let noise = Tensor::from_vec(vec![-0.3, 2.0], &[2, 1]);
         let timesteps = [100, 700];
-        for prediction in [
-            PredictionType::Epsilon,
-            PredictionType::VPrediction,
-            PredictionType::Sample,
+        let betas = |prediction| SchedulerConfig {
+            prediction_type: Some(prediction),
+            rescale_betas_zero_snr: None,
+            ..default_scheduler()
+        };
+        for config in [
+            betas(PredictionType::Epsilon),
+            betas(PredictionType::VPrediction),
+            betas(PredictionType::Sample),
+            SchedulerConfig::of(SchedulerKind::FlowMatchEuler),
         ] {
-            let noising = Noising::new(&SchedulerConfig {
-                prediction_type: Some(prediction),
-                rescale_betas_zero_snr: None,
-                ..default_scheduler()
-            })
-            .unwrap();
+            let prediction = config.prediction_type();
+            let noising = Noising::new(&config).unwrap();
             let x = noising.noised(&timesteps, &x0, &noise);
             let output = noising.target(&timesteps, &x0, &noise);
             let parts = [
@@ -173,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn epsilon_prediction_without_any_signal_is_refused() {
+    fn a_prediction_that_does_not_suit_the_noise_is_refused() {
         let error = Noising::new(&SchedulerConfig {
             prediction_type: Some(PredictionType::Epsilon),
             ..default_scheduler()
@@ -181,5 +193,12 @@ mod tests {
         .unwrap_err()
         .to_string();
         assert!(error.contains("use v_prediction"), "{error}");
+        let error = Noising::new(&SchedulerConfig {
+            prediction_type: Some(PredictionType::FlowPrediction),
+            ..default_scheduler()
+        })
+        .unwrap_err()
+        .to_string();
+        assert!(error.contains("FlowMatchEulerDiscreteScheduler"), "{error}");
     }
 }

@@ -49,9 +49,12 @@ pub fn request(case: &Value, kind: &str) -> Request {
             strength: Some(strength),
         }
     });
-    let timesteps = case["timesteps"]
+    let timesteps: Option<Vec<f64>> = case["timesteps"]
         .as_array()
         .map(|t| t.iter().map(|t| t.as_f64().unwrap()).collect());
+    // Timesteps that a spacing gives are asked for by its name.
+    let spacing = case["timestep_spacing"].as_str().map(|name| name.parse().unwrap());
+    let num_inference_steps = size("num_inference_steps").or(timesteps.as_ref().map(Vec::len));
     // The cases carry diffusers' eta argument, which its pipelines hand to DDIM and TCD only.
     let class = case["scheduler_config"]["_class_name"].as_str().unwrap();
     let eta = number("eta").filter(|_| matches!(class, "DDIMScheduler" | "TCDScheduler"));
@@ -66,8 +69,9 @@ pub fn request(case: &Value, kind: &str) -> Request {
         height: size("height"),
         num_images: size("num_images_per_prompt").unwrap(),
         schedule: ScheduleOptions {
-            num_inference_steps: size("num_inference_steps"),
-            timesteps,
+            num_inference_steps,
+            timesteps: timesteps.filter(|_| spacing.is_none()),
+            spacing,
             eta,
             ..ScheduleOptions::default()
         },

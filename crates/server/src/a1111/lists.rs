@@ -27,22 +27,13 @@ pub(super) async fn samplers() -> Json<Value> {
 
 pub(super) async fn schedulers() -> Json<Value> {
     let entry = |name: &str, label: &str| json!({"name": name, "label": label, "aliases": [], "default_rho": -1.0, "need_inner_model": false});
-    let mut all = vec![entry("automatic", "Automatic"), entry("uniform", "Uniform")];
-    all.extend(TimestepSpacing::ALL.iter().map(|spacing| {
-        let label = match spacing {
-            TimestepSpacing::SgmUniform => "SGM Uniform".to_owned(),
-            other => capitalized(other.as_str()),
-        };
-        entry(spacing.as_str(), &label)
-    }));
+    let mut all = vec![
+        entry("automatic", "Automatic"),
+        entry("uniform", "Uniform"),
+        entry("polyexponential", "Polyexponential"),
+    ];
+    all.extend(TimestepSpacing::ALL.map(|spacing| entry(spacing.as_str(), spacing.a1111_label())));
     Json(json!(all))
-}
-
-fn capitalized(name: &str) -> String {
-    let mut chars = name.chars();
-    chars
-        .next()
-        .map_or_else(String::new, |c| c.to_uppercase().chain(chars).collect())
 }
 
 pub(super) async fn upscalers() -> Json<Value> {

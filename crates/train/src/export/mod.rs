@@ -13,7 +13,7 @@ use prima_checkpoint::export::{write_bytes, write_json};
 use prima_checkpoint::{ModelSource, export as write_component, export::weights_name};
 use prima_data::NOTICE;
 use prima_models::Vae;
-use prima_schedulers::{BetaSchedule, SchedulerConfig, SchedulerKind};
+use prima_schedulers::{BetaSchedule, PredictionType, SchedulerConfig, SchedulerKind};
 use prima_tensor::DType;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -94,7 +94,11 @@ pub struct Exported {
 /// Writes the folder `export.folder` from the averaged weights, in f16.
 pub fn export(config: &TrainConfig) -> Result<Exported> {
     let folder = &config.export.folder;
-    let kind = config.export.scheduler()?;
+    let noise = config.scheduler()?;
+    let kind = match noise.prediction_type() {
+        PredictionType::FlowPrediction => noise.kind().map_err(Error::config)?,
+        _ => config.export.scheduler()?,
+    };
     let mut parameters = 0;
     for (component, json, params) in components(config)? {
         write_component(
@@ -108,7 +112,7 @@ pub fn export(config: &TrainConfig) -> Result<Exported> {
     }
     let scheduler_folder = folder.join("scheduler");
     std::fs::create_dir_all(&scheduler_folder).map_err(Error::io(&scheduler_folder))?;
-    let scheduler = scheduler(&config.scheduler()?, kind);
+    let scheduler = scheduler(&noise, kind);
     write_json(&scheduler_folder.join("scheduler_config.json"), &scheduler)?;
     write_json(&folder.join("model_index.json"), &model_index(config, kind)?)?;
     write_json(
@@ -188,8 +192,11 @@ fn model_index(config: &TrainConfig, kind: SchedulerKind) -> Result<Value> {
     }))
 }
 
-/// The noise that training used, under the sampler that suits the networks.
+/// The noise that training used, under the sampler that suits the networks; a flow's as it is.
 fn scheduler(noise: &SchedulerConfig, kind: SchedulerKind) -> Value {
+    if noise.prediction_type() == PredictionType::FlowPrediction {
+        return json!(noise);
+    }
     let is_lcm = kind == SchedulerKind::Lcm;
     let mut config = json!({
         "_class_name": kind.class_name(),

@@ -26,7 +26,7 @@ use crate::trainer::LoopConfig;
 use prima_models::Unet2dCondition;
 use prima_picture::{Picture, contact_sheet};
 use prima_pipeline::{ModelCard, Parts, Pipeline, Request, ScheduleOptions, TextEncoders, TimestepSpacing};
-use prima_schedulers::SchedulerKind;
+use prima_schedulers::{PredictionType, SchedulerKind};
 use serde::de::DeserializeOwned;
 use std::ops::ControlFlow;
 
@@ -125,6 +125,10 @@ impl Trainee {
         // What they read, they read with other weights.
         self.text_encoders().forget_prompts();
         let [height, width] = self.size_px.map(|side| side as usize);
+        let config = &self.pipeline.parts().scheduler_config;
+        let is_flow = config.prediction_type() == PredictionType::FlowPrediction;
+        // A flow has a scheduler of its own, whose steps are trailing as they are.
+        let scheduler = (!is_flow).then_some(scheduler);
         let mut pictures = Vec::new();
         for prompt in &self.prompts {
             let request = Request {
@@ -134,8 +138,8 @@ impl Trainee {
                 width: Some(width),
                 height: Some(height),
                 schedule: ScheduleOptions {
-                    scheduler: Some(scheduler),
-                    spacing: (scheduler == SchedulerKind::Euler).then_some(TimestepSpacing::Trailing),
+                    scheduler,
+                    spacing: (scheduler == Some(SchedulerKind::Euler)).then_some(TimestepSpacing::Trailing),
                     ..ScheduleOptions::steps(steps)
                 },
                 ..Request::default()

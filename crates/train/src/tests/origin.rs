@@ -205,6 +205,32 @@ fn an_exported_run_is_a_model_to_start_from() {
 }
 
 #[test]
+fn a_flow_is_trained_and_exported_with_its_own_scheduler() {
+    let folder = Scratch::with_data("flow");
+    let flow = json!({ "_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 3.0 });
+    let config = folder.config(json!({
+        "networks": configs(), "scheduler": flow, "latents": { "count": 8, "batch_size": 8 }, "sample_prompts": ["a disc"],
+        "autoencoder": { "batch_size": 2, "crop_px": 32 },
+        "teacher": { "batch_size": 4, "sample_steps": 2 },
+        "export": { "folder": folder.join("exported"), "name": "flow", "stage": "teacher" },
+    }));
+    train(&config, "autoencoder", 1);
+    latents(&config, Budget::default()).unwrap();
+    train(&config, "teacher", 2);
+    let exported = export(&config).unwrap();
+    let model = ModelSource::open(&exported.folder).unwrap();
+    assert_eq!(model.json("scheduler", "scheduler_config.json").unwrap(), flow);
+    assert_eq!(
+        model.json("", "model_index.json").unwrap()["scheduler"][1],
+        flow["_class_name"]
+    );
+    assert_eq!(paint(&exported.folder).len(), 128 * 128 * 3);
+    let mut options = RunOptions::alone(Budget::steps(1), false);
+    let error = named("lcm").unwrap().run(&config, &mut options).unwrap_err();
+    assert!(error.to_string().contains("LCMScheduler does not know"), "{error}");
+}
+
+#[test]
 fn what_cannot_be_is_refused_with_its_name() {
     let folder = Scratch::with_data("refused");
     let model = folder.join("model");

@@ -87,6 +87,10 @@ impl StageConfig for LcmConfig {
         let [target, teacher] = [trained::teacher_unet(config)?, trained::teacher_unet(config)?];
         let data = trained::text_latents(config, &student.texts, config.seed + 5)?;
         let noising = Noising::new(&config.scheduler()?)?;
+        if noising.is_flow() {
+            let message = "lcm: a student of flow_prediction cannot be sampled, as LCMScheduler does not know it";
+            return Err(Error::Config(message.into()));
+        }
         let ladder = self.ladder(config, noising.last())?;
         let student = Trainee::new(config, student)?;
         let teacher = teacher.network;
