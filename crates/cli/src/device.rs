@@ -7,7 +7,7 @@ use prima_cuda::open;
 #[cfg(not(feature = "cuda"))]
 use prima_tensor::Device;
 use prima_tensor::{DType, DeviceChoice, DeviceError};
-use prima_train::Place;
+use prima_train::Launch;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -55,19 +55,19 @@ impl Args {
 impl Args {
     /// The same where weights are trained: they are f32 in any case, so bf16 is for a GPU's activations only. Of several
     /// processes on a machine each takes the GPU of its local rank.
-    pub fn choose_for_training(&self, place: &Place) -> Result<()> {
+    pub fn choose_for_training(&self, launch: &Launch) -> Result<()> {
         if self.dtype != DType::F32 && self.device == DeviceChoice::Cpu {
             let message = "--dtype bf16 is not possible in training on the CPU: use f32, or --device cuda";
             return Err(Usage(message.to_owned()).into());
         }
-        if place.world > 1 && self.device == DeviceChoice::Auto {
+        if launch.world > 1 && self.device == DeviceChoice::Auto {
             let message = "--device auto is not possible with several processes: use cpu or cuda";
             return Err(Usage(message.to_owned()).into());
         }
-        if place.world == 1 || self.device != DeviceChoice::Cuda(0) {
+        if launch.world == 1 || self.device != DeviceChoice::Cuda(0) {
             return self.choose();
         }
-        match self.open(DeviceChoice::Cuda(place.local_rank)) {
+        match self.open(DeviceChoice::Cuda(launch.local_rank)) {
             // Some launchers show each process its own GPU only.
             Err(error) if matches!(error.downcast_ref(), Some(DeviceError::NoSuchGpu { count: 1, .. })) => {
                 self.choose()

@@ -1,30 +1,68 @@
 //! `prima train`: the stages from data to a model folder, in order.
 
-use crate::{Usage, device};
+use crate::{Usage, device, source};
 use anyhow::Result;
+use clap::{ArgMatches, Args, FromArgMatches, Subcommand};
 use prima_tensor::device::catch;
-use prima_train::{Budget, Group, Place, Session, Summary, TrainConfig, export, stages};
-use std::path::PathBuf;
+use prima_train::stages::{STAGES, Stage};
+use prima_train::{Budget, Group, Launch, RunOptions, Summary, TrainConfig, export, latents};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Each stage reads the same configuration file; docs/training.md explains it.
-#[derive(clap::Subcommand)]
+/// Each reads the same configuration file; docs/training.md explains it.
 pub enum Command {
-    /// Train the autoencoder between pictures and latents
-    Autoencoder(Resumable),
-    /// Train the autoencoder's decoder further; latents stay valid
-    Decoder(Resumable),
+    /// One of the table's stages.
+    Stage(&'static Stage, Resumable),
+    Rest(Rest),
+}
+
+/// What is no training.
+#[derive(Subcommand)]
+pub enum Rest {
     /// Encode the training pictures once
     Latents(Run),
-    /// Train the many-step model and its text encoders
-    Teacher(Resumable),
-    /// Distill the teacher to one to four steps
-    Distill(Resumable),
     /// Write the result as a diffusers folder
     Export {
         /// The run's configuration (JSON)
         config: PathBuf,
     },
+}
+
+impl Subcommand for Command {
+    fn augment_subcommands(command: clap::Command) -> clap::Command {
+        let of = |stage: &Stage| {
+            let command = clap::Command::new(stage.name)
+                .about(stage.about)
+                .aliases(stage.old_name);
+            Resumable::augment_args(command)
+        };
+        Rest::augment_subcommands(command.subcommands(STAGES.iter().map(of)))
+    }
+
+    fn augment_subcommands_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_subcommands(command)
+    }
+
+    fn has_subcommand(name: &str) -> bool {
+        STAGES.iter().any(|stage| stage.name == name) || Rest::has_subcommand(name)
+    }
+}
+
+impl FromArgMatches for Command {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let stage = matches
+            .subcommand()
+            .and_then(|(name, args)| Some((STAGES.iter().find(|stage| stage.name == name)?, args)));
+        match stage {
+            Some((stage, args)) => Ok(Self::Stage(stage, Resumable::from_arg_matches(args)?)),
+            None => Ok(Self::Rest(Rest::from_arg_matches(matches)?)),
+        }
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
 }
 
 #[derive(clap::Args)]
@@ -51,10 +89,10 @@ pub struct Resumable {
 }
 
 impl Run {
-    /// The configuration; from here on the run computes where it was told to, as one process of `place.world`.
-    fn open(&self, place: &Place) -> Result<TrainConfig> {
-        self.device.choose_for_training(place)?;
-        Ok(TrainConfig::open(&self.config)?)
+    /// The configuration; from here on the run computes where it was told to, as one process of `launch.world`.
+    fn open(&self, launch: &Launch) -> Result<TrainConfig> {
+        self.device.choose_for_training(launch)?;
+        open(&self.config)
     }
 
     fn budget(&self) -> Budget {
@@ -65,64 +103,63 @@ impl Run {
     }
 }
 
+fn open(config: &Path) -> Result<TrainConfig> {
+    Ok(TrainConfig::open(config, |model| source::open(Some(model)))?)
+}
+
 fn minutes(text: &str) -> Result<Duration, String> {
     let minutes: f64 = text.parse().map_err(|_| "use a number of minutes".to_owned())?;
     Duration::try_from_secs_f64(minutes * 60.0).map_err(|_| "use a positive number of minutes".to_owned())
 }
 
-/// The common shape of the stages that can go on where they stopped.
-type Stage = fn(&TrainConfig, &mut Session) -> prima_train::Result<Summary>;
-
 pub fn run(command: Command) -> Result<()> {
-    let place = Place::from_env()?;
-    if place.is_first() {
+    let launch = Launch::from_env()?;
+    if launch.is_first() {
         crate::log_to_stderr();
     }
-    let resumable = |stage: Stage, args: Resumable| -> Result<()> {
-        let config = args.run.open(&place)?;
-        let train = || {
-            let mut session = Session {
-                budget: args.run.budget(),
-                resume: args.resume,
-                group: Group::join(place.clone())?,
-            };
-            stage(&config, &mut session)
-        };
-        let summary = catch(train)??;
-        if place.is_first() {
-            report(&summary)?;
-        }
-        Ok(())
-    };
-    let alone = |what: &str| -> Result<()> {
-        if place.world == 1 {
-            return Ok(());
-        }
-        let message = format!(
-            "prima train {what} runs in one process, but the launcher started {}",
-            place.world
-        );
-        Err(Usage(message).into())
-    };
     match command {
-        Command::Autoencoder(args) => resumable(stages::autoencoder, args),
-        Command::Decoder(args) => resumable(stages::decoder, args),
-        Command::Teacher(args) => resumable(stages::teacher, args),
-        Command::Distill(args) => resumable(stages::distill, args),
-        Command::Latents(run) => {
-            alone("latents")?;
-            let config = run.open(&place)?;
-            report(&catch(|| stages::latents(&config, run.budget()))??)
+        Command::Stage(stage, args) => train(stage, &args, &launch),
+        Command::Rest(Rest::Latents(run)) => {
+            alone("latents", &launch)?;
+            let config = run.open(&launch)?;
+            report(&catch(|| latents(&config, run.budget()))??)
         }
-        Command::Export { config } => {
-            alone("export")?;
-            let config = TrainConfig::open(&config)?;
-            let exported = export::export(&config)?;
+        Command::Rest(Rest::Export { config }) => {
+            alone("export", &launch)?;
+            let exported = export(&open(&config)?)?;
             eprintln!("{} parameters, {} bytes", exported.parameters, exported.bytes);
-            println!("{}", config.export.folder.display());
+            println!("{}", exported.folder.display());
             Ok(())
         }
     }
+}
+
+fn train(stage: &Stage, args: &Resumable, launch: &Launch) -> Result<()> {
+    let config = args.run.open(launch)?;
+    let summary = catch(|| {
+        let mut options = RunOptions {
+            budget: args.run.budget(),
+            resume: args.resume,
+            group: Group::join(launch.clone())?,
+        };
+        stage.run(&config, &mut options)
+    })??;
+    if launch.is_first() {
+        report(&summary)?;
+    }
+    Ok(())
+}
+
+/// Refuses work for one process that a launcher started several times.
+fn alone(what: &str, launch: &Launch) -> Result<()> {
+    if launch.world == 1 {
+        return Ok(());
+    }
+    let message = format!(
+        "prima train {what} runs in one process, but the launcher started {}",
+        launch.world
+    );
+    Err(Usage(message).into())
 }
 
 fn report(summary: &Summary) -> Result<()> {

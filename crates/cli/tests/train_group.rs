@@ -30,7 +30,7 @@ fn configure(folder: &Path, file: &str, run: &str, batches_per_step: usize, lear
     let stage = json!({
         "loop": { "batches_per_step": batches_per_step, "sample_every": 1_000_000, "save_every_s": 0, "log_every": 1,
             "optimizer": { "learning_rate": learning_rate } },
-        "batch_size": 2, "crop_px": 16, "whole_pictures_from": 2.0
+        "batch_size": 2, "crop_px": 32, "whole_pictures_from": 2.0
     });
     let config = json!({
         "data_dir": "data", "run_dir": run, "networks": tiny::configs(), "autoencoder": stage,

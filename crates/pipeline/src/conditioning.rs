@@ -101,6 +101,22 @@ impl TextEncoders {
         self.encoders.iter().map(|e| e.model.config().hidden_size).sum()
     }
 
+    pub fn encoders(&self) -> &[TextEncoder] {
+        &self.encoders
+    }
+
+    /// Token ids as the UNet sees them, on the tape and not remembered: what training reads. `ids` has `batch` rows of one
+    /// length for each encoder; the result is that of [`Conditioning`], `[batch, L, C]` and `[batch, P]`.
+    pub fn forward(&self, ids: &[Vec<u32>], batch: usize) -> (Tensor, Option<Tensor>) {
+        let encoders = self.encoders.iter().zip(ids);
+        let outputs: Vec<_> = encoders
+            .map(|(e, ids)| e.model.forward(ids, batch, self.hidden_state))
+            .collect();
+        let hidden: Vec<&Tensor> = outputs.iter().map(|output| &output.hidden_states).collect();
+        let pooled = outputs.last().and_then(|output| output.pooled.clone());
+        (concat_channels(&hidden), pooled)
+    }
+
     /// Longest prompt in tokens, start and end included.
     pub(crate) fn max_length(&self) -> usize {
         self.encoders

@@ -95,8 +95,7 @@ impl<'a> Guidance<'a> {
         let cond = self.unet_cond(&[uncond, &self.cond], images);
         let output = self.unet.step(&both, &vec![timestep; 2 * images], &cond, keep_going)?;
         let (uncond, text) = (take_batch(&output, 0, images), take_batch(&output, images, images));
-        let g = self.scale;
-        let guided = weighted_sum(&[(1.0 - g, &uncond), (g, &text)]);
+        let guided = classifier_free(&uncond, &text, self.scale);
         Ok(if self.rescale > 0.0 {
             rescale(&guided, &text, self.rescale)
         } else {
@@ -123,6 +122,11 @@ impl<'a> Guidance<'a> {
                 .map(|dim| guidance_scale_embedding(self.scale as f32, dim, batch)),
         }
     }
+}
+
+/// The two answers of a network as one: `uncond + scale * (text - uncond)` (Ho and Salimans 2022). Not recorded.
+pub fn classifier_free(uncond: &Tensor, text: &Tensor, scale: f64) -> Tensor {
+    weighted_sum(&[(1.0 - scale, uncond), (scale, text)])
 }
 
 /// Names the words that the text encoders never saw.

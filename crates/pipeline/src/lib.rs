@@ -32,6 +32,7 @@ mod vae;
 pub use conditioning::{Conditioning, TextEncoder, TextEncoders};
 pub use error::Error;
 pub use families::Family;
+pub use guidance::classifier_free;
 pub use load::{LoadOptions, Parts};
 pub use model_card::{Defaults, ModelCard};
 pub use needs::{Needs, check_room};

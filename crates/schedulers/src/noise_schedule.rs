@@ -70,8 +70,48 @@ impl NoiseSchedule {
         })
     }
 
+    /// The same process in f64 throughout, without the roundings of diffusers' tables: what training adds noise by. With
+    /// `rescale_betas_zero_snr` it really ends at no signal, whatever the class. Absent fields are those of the class that
+    /// `config` names, or of `EulerDiscreteScheduler`.
+    pub fn exact(config: &SchedulerConfig) -> Result<Self> {
+        let kind = match config.class_name {
+            Some(_) => config.kind()?,
+            None => SchedulerKind::Euler,
+        };
+        let class = kind.class();
+        if class.flow == Flow::Always || config.use_flow_sigmas == Some(true) {
+            return Self::flow(config);
+        }
+        let mut product = 1.0;
+        let mut roots: Vec<f64> = exact_betas(config, class.betas)?
+            .into_iter()
+            .map(|beta| {
+                product *= 1.0 - beta;
+                f64::sqrt(product)
+            })
+            .collect();
+        if config.rescale_betas_zero_snr == Some(true) {
+            let (first, last) = (roots[0], roots[roots.len() - 1]);
+            for root in &mut roots {
+                *root = (*root - last) * first / (first - last);
+            }
+        }
+        let alphas_cumprod: Vec<f64> = roots.iter().map(|root| root * root).collect();
+        let sigmas = alphas_cumprod.iter().map(|a| ((1.0 - a) / a).sqrt()).collect();
+        Ok(Self {
+            alphas_cumprod,
+            sigmas,
+            is_flow: false,
+        })
+    }
+
     pub fn num_train_timesteps(&self) -> usize {
         self.sigmas.len()
+    }
+
+    /// Whether it is flow matching's, `sample = (1 - sigma) * x0 + sigma * noise`.
+    pub fn is_flow(&self) -> bool {
+        self.is_flow
     }
 
     /// Signal power by training timestep.
@@ -145,6 +185,35 @@ fn betas(config: &SchedulerConfig, defaults: (f64, f64, BetaSchedule)) -> Result
         }
         return Ok(trained.clone());
     }
+    let (start, end, schedule) = beta_range(config, defaults)?;
+    Ok(match schedule {
+        BetaSchedule::Linear => linspace_f32(start, end, n),
+        BetaSchedule::ScaledLinear => linspace_f32(start.sqrt(), end.sqrt(), n)
+            .into_iter()
+            .map(|b| b * b)
+            .collect(),
+        BetaSchedule::SquaredcosCapV2 => squaredcos_cap_v2(n).map(|beta| beta as f32).collect(),
+    })
+}
+
+/// The betas before any rounding, where they are not given one by one.
+fn exact_betas(config: &SchedulerConfig, defaults: (f64, f64, BetaSchedule)) -> Result<Vec<f64>> {
+    let rounded = betas(config, defaults)?;
+    if config.trained_betas.is_some() {
+        return Ok(rounded.into_iter().map(f64::from).collect());
+    }
+    let (start, end, schedule) = beta_range(config, defaults)?;
+    let n = rounded.len();
+    let linspace = |start: f64, end: f64| (0..n).map(move |i| start + (end - start) * i as f64 / (n - 1) as f64);
+    Ok(match schedule {
+        BetaSchedule::Linear => linspace(start, end).collect(),
+        BetaSchedule::ScaledLinear => linspace(start.sqrt(), end.sqrt()).map(|b| b.powi(2)).collect(),
+        BetaSchedule::SquaredcosCapV2 => squaredcos_cap_v2(n).collect(),
+    })
+}
+
+/// `beta_start`, `beta_end` and how to go from one to the other.
+fn beta_range(config: &SchedulerConfig, defaults: (f64, f64, BetaSchedule)) -> Result<(f64, f64, BetaSchedule)> {
     let (start, end, schedule) = defaults;
     let start = config.beta_start.unwrap_or(start);
     let end = config.beta_end.unwrap_or(end);
@@ -155,14 +224,7 @@ fn betas(config: &SchedulerConfig, defaults: (f64, f64, BetaSchedule)) -> Result
             value: format!("{start}, {end}"),
         });
     }
-    Ok(match config.beta_schedule.unwrap_or(schedule) {
-        BetaSchedule::Linear => linspace_f32(start, end, n),
-        BetaSchedule::ScaledLinear => linspace_f32(start.sqrt(), end.sqrt(), n)
-            .into_iter()
-            .map(|b| b * b)
-            .collect(),
-        BetaSchedule::SquaredcosCapV2 => squaredcos_cap_v2(n),
-    })
+    Ok((start, end, config.beta_schedule.unwrap_or(schedule)))
 }
 
 fn checked_num_train_timesteps(config: &SchedulerConfig) -> Result<usize> {
@@ -195,10 +257,10 @@ fn linspace_f32(start: f64, end: f64, n: usize) -> Vec<f32> {
     (0..n).map(value).collect()
 }
 
-fn squaredcos_cap_v2(n: usize) -> Vec<f32> {
+fn squaredcos_cap_v2(n: usize) -> impl Iterator<Item = f64> {
     let alpha_bar = |t: f64| ((t + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2).cos().powi(2);
-    let beta = |i: usize| 1.0 - alpha_bar((i + 1) as f64 / n as f64) / alpha_bar(i as f64 / n as f64);
-    (0..n).map(|i| beta(i).min(0.999) as f32).collect()
+    let beta = move |i: usize| 1.0 - alpha_bar((i + 1) as f64 / n as f64) / alpha_bar(i as f64 / n as f64);
+    (0..n).map(move |i| beta(i).min(0.999))
 }
 
 /// `cumprod(1 - betas)`: torch accumulates in f64 and stores f32.
@@ -220,4 +282,35 @@ fn rescale_zero_terminal_snr(betas: &[f32]) -> Vec<f32> {
     std::iter::once(1.0 - bar[0])
         .chain(bar.windows(2).map(|w| 1.0 - w[1] / w[0]))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exact_process_is_diffusers_but_for_its_roundings() {
+        for beta_schedule in [
+            BetaSchedule::Linear,
+            BetaSchedule::ScaledLinear,
+            BetaSchedule::SquaredcosCapV2,
+        ] {
+            for zero_snr in [false, true] {
+                let config = SchedulerConfig {
+                    beta_schedule: Some(beta_schedule),
+                    rescale_betas_zero_snr: Some(zero_snr),
+                    ..SchedulerConfig::of(SchedulerKind::Ddim)
+                };
+                let exact = NoiseSchedule::exact(&config).unwrap();
+                let rounded = NoiseSchedule::new(&config, SchedulerKind::Ddim).unwrap();
+                for (a, b) in exact.alphas_cumprod().iter().zip(rounded.alphas_cumprod()) {
+                    assert!(
+                        (a - b).abs() < 2e-6,
+                        "{beta_schedule:?}, zero SNR {zero_snr}: {a}, rounded {b}"
+                    );
+                }
+                assert_eq!(exact.alpha_sigma(999) == (0.0, 1.0), zero_snr);
+            }
+        }
+    }
 }

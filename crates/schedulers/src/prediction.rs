@@ -44,9 +44,20 @@ impl PredictionType {
         }
     }
 
-    /// x0 where the sample is `alpha * x0 + sigma * noise` with `alpha^2 + sigma^2 = 1`, or
-    /// `alpha + sigma = 1` for flow matching.
-    pub(crate) fn denoised_vp(self, alpha: f64, sigma: f64) -> Linear {
+    /// What a network of this type is trained to predict: `x0 * .0 + noise * .1`, where the sample is
+    /// `alpha * x0 + sigma * noise`.
+    pub fn target(self, alpha: f64, sigma: f64) -> (f64, f64) {
+        match self {
+            Self::Epsilon => (0.0, 1.0),
+            Self::VPrediction => (-sigma, alpha),
+            Self::Sample => (1.0, 0.0),
+            Self::FlowPrediction => (-1.0, 1.0),
+        }
+    }
+
+    /// x0 as `sample * .0 + model_output * .1`, where the sample is `alpha * x0 + sigma * noise` with
+    /// `alpha^2 + sigma^2 = 1`, or `alpha + sigma = 1` for flow matching.
+    pub fn denoised_vp(self, alpha: f64, sigma: f64) -> (f64, f64) {
         match self {
             Self::Epsilon => (1.0 / alpha, -sigma / alpha),
             Self::VPrediction => (alpha, -sigma),
@@ -55,8 +66,8 @@ impl PredictionType {
         }
     }
 
-    /// The noise where the sample is `alpha * x0 + sigma * noise`.
-    pub(crate) fn epsilon_vp(self, alpha: f64, sigma: f64) -> Linear {
+    /// The noise, in the same way.
+    pub fn epsilon_vp(self, alpha: f64, sigma: f64) -> (f64, f64) {
         match self {
             Self::Epsilon => (0.0, 1.0),
             Self::VPrediction => (sigma, alpha),
@@ -83,4 +94,33 @@ impl FromStr for PredictionType {
 /// `a * x + b * y` for two lines.
 pub(crate) fn combine(a: f64, x: Linear, b: f64, y: Linear) -> Linear {
     (a * x.0 + b * y.0, a * x.1 + b * y.1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn from_what_a_network_is_trained_on_comes_the_picture_and_the_noise() {
+        for (prediction, alpha, sigma) in [
+            (PredictionType::Epsilon, 0.6, 0.8),
+            (PredictionType::VPrediction, 0.6, 0.8),
+            (PredictionType::Sample, 0.6, 0.8),
+            (PredictionType::FlowPrediction, 0.3, 0.7),
+        ] {
+            let (x0, noise) = (0.3, -1.7);
+            let sample = alpha * x0 + sigma * noise;
+            let target = prediction.target(alpha, sigma);
+            let output = x0 * target.0 + noise * target.1;
+            let line = |(a, b): Linear| sample * a + output * b;
+            assert!(
+                (line(prediction.denoised_vp(alpha, sigma)) - x0).abs() < 1e-12,
+                "{prediction:?}"
+            );
+            assert!(
+                (line(prediction.epsilon_vp(alpha, sigma)) - noise).abs() < 1e-12,
+                "{prediction:?}"
+            );
+        }
+    }
 }

@@ -30,22 +30,49 @@ pub enum Error {
 
 impl Error {
     /// Adds the path to an I/O error.
-    pub fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
+    pub(crate) fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
         move |source| Self::Io { path, source }
     }
 
-    pub fn file(file: impl AsRef<Path>, message: impl ToString) -> Self {
+    pub(crate) fn file(file: impl AsRef<Path>, message: impl ToString) -> Self {
         Self::File {
             file: file.as_ref().to_path_buf(),
             message: message.to_string(),
         }
+    }
+
+    // By value: it is what `map_err` hands over.
+    pub(crate) fn config(error: impl std::fmt::Display) -> Self {
+        Self::Config(error.to_string())
+    }
+}
+
+impl From<prima_data::DataError> for Error {
+    fn from(error: prima_data::DataError) -> Self {
+        Self::Data(error.to_string())
     }
 }
 
 impl From<prima_checkpoint::Error> for Error {
     fn from(error: prima_checkpoint::Error) -> Self {
         Self::Model(error.to_string())
+    }
+}
+
+/// Networks are never interrupted here: their hook always says yes.
+impl From<prima_models::Cancelled> for Error {
+    fn from(error: prima_models::Cancelled) -> Self {
+        Self::Model(error.to_string())
+    }
+}
+
+impl From<prima_pipeline::Error> for Error {
+    fn from(error: prima_pipeline::Error) -> Self {
+        match error {
+            prima_pipeline::Error::Device(error) => Self::Device(error),
+            other => Self::Model(other.to_string()),
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use prima_models::AutoencoderKlConfig;
 use prima_tensor::{Param, Tensor};
 
 /// The same autoencoder with latents of zero mean and unit deviation.
-pub fn fold_statistics(
+pub(crate) fn fold_statistics(
     config: &AutoencoderKlConfig,
     params: &NamedParams,
     statistics: &LatentStatistics,

@@ -10,14 +10,14 @@ use std::path::Path;
 
 /// Mean and standard deviation of each latent channel: what makes them normal.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
-pub struct LatentStatistics {
-    pub mean: Vec<f32>,
-    pub std: Vec<f32>,
+pub(crate) struct LatentStatistics {
+    pub(crate) mean: Vec<f32>,
+    pub(crate) std: Vec<f32>,
 }
 
 impl LatentStatistics {
     /// Of raw latents `[..., C]`.
-    pub fn of(latents: &[f32], channels: usize) -> Self {
+    pub(crate) fn of(latents: &[f32], channels: usize) -> Self {
         let count = (latents.len() / channels).max(1) as f64;
         let moment = |f: &(dyn Fn(f64, usize) -> f64 + Sync)| -> Vec<f64> {
             (0..channels)
@@ -42,7 +42,7 @@ impl LatentStatistics {
     }
 
     /// `(x - mean) / std`, in place.
-    pub fn normalise(&self, latents: &mut [f32]) {
+    pub(crate) fn normalise(&self, latents: &mut [f32]) {
         for pixel in latents.chunks_exact_mut(self.mean.len()) {
             for ((x, mean), std) in pixel.iter_mut().zip(&self.mean).zip(&self.std) {
                 *x = (*x - mean) / std;
@@ -52,17 +52,17 @@ impl LatentStatistics {
 }
 
 /// The cache in memory.
-pub struct LatentCache {
+pub(crate) struct LatentCache {
     /// One sample: `[h, w, c]`.
-    pub shape: [usize; 3],
-    pub statistics: LatentStatistics,
-    pub captions: Vec<String>,
+    pub(crate) shape: [usize; 3],
+    pub(crate) statistics: LatentStatistics,
+    pub(crate) captions: Vec<String>,
     latents: Vec<f32>,
 }
 
 impl LatentCache {
     /// From raw latents; normalises them.
-    pub fn new(shape: [usize; 3], mut latents: Vec<f32>, captions: Vec<String>) -> Self {
+    pub(crate) fn new(shape: [usize; 3], mut latents: Vec<f32>, captions: Vec<String>) -> Self {
         let statistics = LatentStatistics::of(&latents, shape[2]);
         statistics.normalise(&mut latents);
         Self {
@@ -73,16 +73,26 @@ impl LatentCache {
         }
     }
 
-    pub fn len(&self) -> usize {
+    /// From latents that are normal already.
+    pub(crate) fn of_normal(shape: [usize; 3], latents: Vec<f32>, captions: Vec<String>) -> Self {
+        let statistics = LatentStatistics {
+            mean: vec![0.0; shape[2]],
+            std: vec![1.0; shape[2]],
+        };
+        Self {
+            shape,
+            statistics,
+            captions,
+            latents,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
         self.captions.len()
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.captions.is_empty()
-    }
-
     /// Normalised latents of `rows`, `[rows, h, w, c]`.
-    pub fn batch(&self, rows: &[usize]) -> Tensor {
+    pub(crate) fn batch(&self, rows: &[usize]) -> Tensor {
         let size: usize = self.shape.iter().product();
         let values = rows
             .iter()
@@ -93,7 +103,7 @@ impl LatentCache {
         Tensor::from_vec(values, &[rows.len(), h, w, c])
     }
 
-    pub fn save(&self, dir: &Path) -> Result<()> {
+    pub(crate) fn save(&self, dir: &Path) -> Result<()> {
         std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
         let [h, w, c] = self.shape;
         let tensor = Tensor::from_vec(self.latents.clone(), &[self.len(), h, w, c]);
@@ -111,7 +121,7 @@ impl LatentCache {
         write("latents.json", statistics)
     }
 
-    pub fn open(dir: &Path) -> Result<Self> {
+    pub(crate) fn open(dir: &Path) -> Result<Self> {
         let path = dir.join("latents.safetensors");
         let tensor = TensorFile::open(&path)?.read("latents")?;
         let read = |name: &str| {

@@ -1,31 +1,31 @@
-//! Data (`prima_data`) to shipped model: the [`stages`] autoencoder, latents, teacher and
-//! distill, then [`export::export`]. One configuration file ([`TrainConfig`]) describes a run.
+//! Data (`prima_data`) to shipped model: [`stages`] that train, [`latents`] between them, then [`export`]. One configuration
+//! file ([`TrainConfig`]) describes a run; an [objective](objective) is a file in `objectives/` and a line in `stages.rs`.
 //!
-//! Batches and noise are functions of (seed, step), so that a resumed run repeats an
-//! uninterrupted one exactly.
+//! Batches and noise are functions of the seed and of the batch's number, so that a resumed run repeats an uninterrupted
+//! one exactly.
 
-pub mod config;
-pub mod ema;
+mod captions;
+mod config;
+mod draws;
 mod error;
-pub mod export;
-pub mod fold_statistics;
-pub mod group;
-pub mod latent_cache;
-mod log;
-pub mod loose_captions;
-pub mod networks;
-pub mod noise_schedule;
-pub mod objectives;
-pub mod optimizer;
-pub mod sample_grid;
-pub mod sampling;
+mod export;
+mod fold_statistics;
+mod group;
+mod latent_cache;
+mod latents;
+mod networks;
+mod noising;
+mod objective;
+mod objectives;
 pub mod stages;
-pub mod state;
-pub mod tensorboard;
-pub mod tokens;
-pub mod trainer;
+#[cfg(test)]
+mod tests;
+mod trained;
+mod trainer;
 
 pub use config::TrainConfig;
 pub use error::{Error, Result};
-pub use group::{Group, Place};
-pub use trainer::{Budget, Session, Summary};
+pub use export::{Exported, export};
+pub use group::{Group, Launch};
+pub use latents::latents;
+pub use trainer::{AdamW, AdamWConfig, Budget, RunOptions, Summary};

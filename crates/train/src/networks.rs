@@ -1,146 +1,182 @@
-//! The networks of a run, built from the configuration's `config.json` sections, with their
-//! parameters by name.
+//! The networks of a run with their parameters by name: built at random from the configuration's `config.json` sections, or
+//! those of a model.
 
-use crate::config::NetworkConfigs;
+use crate::config::{Origin, TrainConfig};
 use crate::error::{Error, Result};
-use prima_checkpoint::RandomInit;
+use crate::latent_cache::LatentStatistics;
+use prima_checkpoint::{ModelSource, RandomInit, Reader};
 use prima_models::{
-    AutoencoderKl, AutoencoderKlConfig, ClipTextConfig, ClipTextModel, HiddenState, Unet2dCondition,
-    Unet2dConditionConfig, UnetCond,
+    AutoencoderKl, ClipTextConfig, ClipTextModel, Tokenizer, Unet2dCondition, Unet2dConditionConfig, UnetCond, Vae,
 };
-use prima_tensor::{Param, Tensor, combine_per_sample, concat_channels, take_batch};
+use prima_pipeline::families::TextComponents;
+use prima_pipeline::{Family, TextEncoder, TextEncoders, families};
+use prima_tensor::{Param, Tensor};
 
-pub type NamedParams = Vec<(String, Param)>;
+/// Parameters under diffusers' keys.
+pub(crate) type NamedParams = Vec<(String, Param)>;
 
-/// A network and its parameters under diffusers' keys.
-pub struct Component<N> {
-    pub network: N,
-    pub params: NamedParams,
+/// A network and its parameters.
+pub(crate) struct Component<N> {
+    pub(crate) network: N,
+    pub(crate) params: NamedParams,
 }
 
-pub fn vae(configs: &NetworkConfigs, seed: u64) -> Result<Component<AutoencoderKl>> {
-    let config = AutoencoderKlConfig::from_json(&configs.vae.to_string(), "networks.vae")?;
-    let mut source = RandomInit::new(seed);
-    let network = AutoencoderKl::new(config, &mut source)?;
-    Ok(Component {
-        network,
-        params: source.into_params(),
-    })
+/// A model's text encoders, and the parameters of each under its component's name.
+pub(crate) struct Texts {
+    pub(crate) encoders: TextEncoders,
+    pub(crate) params: Vec<(&'static str, NamedParams)>,
+    /// An empty prompt is zeros, not what the encoders make of it.
+    pub(crate) force_zeros: bool,
 }
 
-fn text_encoder(json: &serde_json::Value, name: &str, seed: u64) -> Result<Component<ClipTextModel>> {
-    let config = ClipTextConfig::from_json(&json.to_string(), name)?;
-    let mut source = RandomInit::new(seed);
-    let network = ClipTextModel::new(config, &mut source)?;
-    Ok(Component {
-        network,
-        params: source.into_params(),
-    })
-}
-
-pub fn unet(configs: &NetworkConfigs, seed: u64) -> Result<Component<Unet2dCondition>> {
-    let config = Unet2dConditionConfig::from_json(&configs.unet.to_string(), "networks.unet")?;
-    let mut source = RandomInit::new(seed);
-    let network = Unet2dCondition::new(config, &mut source)?;
-    Ok(Component {
-        network,
-        params: source.into_params(),
-    })
-}
-
-/// The two text encoders of SDXL.
-pub struct TextEncoders {
-    pub first: Component<ClipTextModel>,
-    pub second: Component<ClipTextModel>,
-}
-
-impl TextEncoders {
-    pub fn new(configs: &NetworkConfigs, seed: u64) -> Result<Self> {
-        let encoders = Self {
-            first: text_encoder(&configs.text_encoder, "networks.text_encoder", seed)?,
-            second: text_encoder(&configs.text_encoder_2, "networks.text_encoder_2", seed ^ 1)?,
-        };
-        if !encoders.second.network.config().with_projection() {
-            let message = "networks.text_encoder_2 needs architectures = [\"CLIPTextModelWithProjection\"]";
-            return Err(Error::Config(message.into()));
-        }
-        Ok(encoders)
+impl Texts {
+    /// The parameters of all, `text_encoder.KEY` and `text_encoder_2.KEY`.
+    pub(crate) fn named_params(&self) -> NamedParams {
+        self.params
+            .iter()
+            .flat_map(|(name, params)| prefixed(name, params))
+            .collect()
     }
 
     /// Longest caption in tokens.
-    pub fn max_length(&self) -> usize {
-        let limit = |c: &Component<ClipTextModel>| c.network.config().max_position_embeddings;
-        limit(&self.first).min(limit(&self.second))
+    pub(crate) fn max_length(&self) -> usize {
+        let lengths = self.encoders.encoders().iter().map(|e| e.tokenizer.model_max_length());
+        lengths.min().unwrap_or(0)
     }
+}
 
-    /// `ids` `[batch, L]` to what the UNet is conditioned on. Rows where `keep` is 0 become
-    /// zeros: SDXL's empty prompt.
-    pub fn encode(&self, ids: &[u32], keep: &[f32], size_px: [f32; 2]) -> UnetCond {
-        let batch = keep.len();
-        let first = self.first.network.forward(ids, batch, HiddenState::PENULTIMATE);
-        let second = self.second.network.forward(ids, batch, HiddenState::PENULTIMATE);
-        let hidden = concat_channels(&[&first.hidden_states, &second.hidden_states]);
-        let zero = vec![0.0; batch];
-        let masked = |x: &Tensor| {
-            if keep.iter().all(|k| *k == 1.0) {
-                x.clone()
-            } else {
-                combine_per_sample(keep, x, &zero, &x.detach())
+/// A network at random, with the parameters it asked for.
+fn at_random<N>(
+    seed: u64,
+    make: impl FnOnce(&mut RandomInit) -> std::result::Result<N, prima_checkpoint::Error>,
+) -> Result<Component<N>> {
+    let mut source = RandomInit::new(seed);
+    let network = make(&mut source)?;
+    let params = source.into_params();
+    Ok(Component { network, params })
+}
+
+/// A model's component with its weights, each of which has to be read.
+fn of_model<N>(
+    model: &ModelSource,
+    component: &str,
+    load: impl FnOnce(&mut Reader) -> std::result::Result<N, prima_pipeline::Error>,
+) -> Result<Component<N>> {
+    Ok(families::read(model, component, |reader| {
+        let network = load(reader)?;
+        let params = reader.params().to_vec();
+        Ok(Component { network, params })
+    })?)
+}
+
+/// The autoencoder; `networks` is the configuration's section, `statistics` those of the latents, where training chose them.
+pub(crate) fn vae(config: &TrainConfig, statistics: Option<&LatentStatistics>, seed: u64) -> Result<Component<Vae>> {
+    let networks = match config.origin()? {
+        Origin::Model(model) => return of_model(model, "vae", |params| families::load_vae(model, params)),
+        Origin::Networks(networks) => networks,
+    };
+    let mut json = networks.vae.clone();
+    if let Some(LatentStatistics { mean, std }) = statistics {
+        json["latents_mean"] = serde_json::json!(mean);
+        json["latents_std"] = serde_json::json!(std);
+        json["scaling_factor"] = serde_json::json!(1.0);
+    }
+    at_random(seed, |source| Vae::new(&json.to_string(), "networks.vae", source))
+}
+
+/// The one kind that is trained.
+pub(crate) fn kl(vae: Component<Vae>) -> Result<Component<AutoencoderKl>> {
+    let Vae::Kl(network) = vae.network else {
+        let message = "the model's autoencoder is no AutoencoderKL, and only such are trained";
+        return Err(Error::Config(message.into()));
+    };
+    let params = vae.params;
+    Ok(Component { network, params })
+}
+
+pub(crate) fn unet(config: &TrainConfig, seed: u64) -> Result<Component<Unet2dCondition>> {
+    let unet = match config.origin()? {
+        Origin::Model(model) => of_model(model, "unet", |params| families::load_unet(model, params))?,
+        Origin::Networks(networks) => {
+            let config = Unet2dConditionConfig::from_json(&networks.unet.to_string(), "networks.unet")?;
+            at_random(seed, |source| Unet2dCondition::new(config, source))?
+        }
+    };
+    if unet.network.config().time_cond_proj_dim.is_some() {
+        let message = "a UNet that takes its guidance as an input (time_cond_proj_dim) is not trained yet";
+        return Err(Error::Config(message.into()));
+    }
+    Ok(unet)
+}
+
+/// The text encoders that there are, one or two.
+pub(crate) fn texts(config: &TrainConfig, seed: u64) -> Result<Texts> {
+    let mut built: Vec<(&'static str, Component<ClipTextModel>)> = Vec::new();
+    match config.origin()? {
+        Origin::Model(model) => {
+            for TextComponents { text_encoder: name, .. } in Family::of(model)?.text_encoders {
+                if model.exists(&format!("{name}/config.json")) {
+                    built.push((
+                        name,
+                        of_model(model, name, |params| families::load_text_encoder(model, name, params))?,
+                    ));
+                }
             }
-        };
-        let [height, width] = size_px;
-        UnetCond {
-            encoder_hidden_states: masked(&hidden),
-            text_embeds: second.pooled.as_ref().map(masked),
-            time_ids: vec![[height, width, 0.0, 0.0, height, width]; batch],
-            timestep_cond: None,
+        }
+        Origin::Networks(networks) => {
+            let sections = [
+                ("text_encoder", &networks.text_encoder),
+                ("text_encoder_2", &networks.text_encoder_2),
+            ];
+            for ((name, json), seed) in sections.into_iter().zip([seed, seed ^ 1]) {
+                let config = ClipTextConfig::from_json(&json.to_string(), &format!("networks.{name}"))?;
+                built.push((name, at_random(seed, |source| ClipTextModel::new(config, source))?));
+            }
         }
     }
+    // All encoders read rows of one length.
+    let lengths = built.iter().map(|(_, c)| c.network.config().max_position_embeddings);
+    let length = lengths.min().unwrap_or(0);
+    let (mut encoders, mut params) = (Vec::new(), Vec::new());
+    for (name, component) in built {
+        encoders.push(TextEncoder {
+            tokenizer: tokenizer(config, name, length)?,
+            model: component.network,
+        });
+        params.push((name, component.params));
+    }
+    let family = config.family()?;
+    Ok(Texts {
+        encoders: TextEncoders::new(encoders, family.hidden_state),
+        params,
+        force_zeros: config.force_zeros_for_empty_prompt()?,
+    })
 }
 
-/// The same conditioning with zeros in place of the text.
-pub fn unconditional(cond: &UnetCond) -> UnetCond {
-    let zeros = |t: &Tensor| Tensor::zeros(t.shape());
-    UnetCond {
-        encoder_hidden_states: zeros(&cond.encoder_hidden_states),
-        text_embeds: cond.text_embeds.as_ref().map(zeros),
-        time_ids: cond.time_ids.clone(),
-        timestep_cond: None,
-    }
-}
-
-/// Samples `start .. start + len`.
-pub fn take_cond(cond: &UnetCond, start: usize, len: usize) -> UnetCond {
-    UnetCond {
-        encoder_hidden_states: take_batch(&cond.encoder_hidden_states, start, len),
-        text_embeds: cond.text_embeds.as_ref().map(|t| take_batch(t, start, len)),
-        time_ids: cond.time_ids[start..start + len].to_vec(),
-        timestep_cond: None,
-    }
+/// The tokenizer of a text encoder: the model's, or the data set's own.
+fn tokenizer(config: &TrainConfig, text_encoder: &str, length: usize) -> Result<Tokenizer> {
+    Ok(match config.origin()? {
+        Origin::Model(model) => Tokenizer::load(model, &text_encoder.replace("text_encoder", "tokenizer"), length)?,
+        Origin::Networks(_) => Tokenizer::load(&ModelSource::Folder(config.data_dir.clone()), "tokenizer", length)?,
+    })
 }
 
 /// `unet(sample, timesteps)` without a way to interrupt it.
-pub fn denoise(unet: &Unet2dCondition, sample: &Tensor, timesteps: &[usize], cond: &UnetCond) -> Result<Tensor> {
+pub(crate) fn denoise(unet: &Unet2dCondition, sample: &Tensor, timesteps: &[usize], cond: &UnetCond) -> Result<Tensor> {
     let timesteps: Vec<f32> = timesteps.iter().map(|&t| t as f32).collect();
-    unet.forward(sample, &timesteps, cond, &mut || true)
-        .map_err(interrupted)
+    Ok(unet.forward(sample, &timesteps, cond, &mut || true)?)
 }
 
-pub fn encode(vae: &AutoencoderKl, pictures: &Tensor) -> Result<prima_models::DiagonalGaussian> {
-    vae.encode(pictures, &mut || true).map_err(interrupted)
+pub(crate) fn encode(vae: &AutoencoderKl, pictures: &Tensor) -> Result<prima_models::DiagonalGaussian> {
+    Ok(vae.encode(pictures, &mut || true)?)
 }
 
-pub fn decode(vae: &AutoencoderKl, latents: &Tensor) -> Result<Tensor> {
-    vae.decode(latents, &mut || true).map_err(interrupted)
-}
-
-/// Cannot happen with a hook that always says yes.
-fn interrupted(cancelled: prima_models::Cancelled) -> Error {
-    Error::Model(cancelled.to_string())
+pub(crate) fn decode(vae: &AutoencoderKl, latents: &Tensor) -> Result<Tensor> {
+    Ok(vae.decode(latents, &mut || true)?)
 }
 
 /// `prefix.key` for every key.
-pub fn prefixed(prefix: &str, params: &[(String, Param)]) -> NamedParams {
+pub(crate) fn prefixed(prefix: &str, params: &NamedParams) -> NamedParams {
     params
         .iter()
         .map(|(key, param)| (format!("{prefix}.{key}"), param.clone()))

@@ -6,7 +6,7 @@ use anyhow::Result;
 use prima_checkpoint::RandomInit;
 use prima_models::{Unet2dCondition, Unet2dConditionConfig, UnetCond};
 use prima_tensor::{Device, Philox, Tensor, device, weighted_mse};
-use prima_train::optimizer::{AdamW, AdamWConfig};
+use prima_train::{AdamW, AdamWConfig};
 use serde_json::{Value, json};
 
 /// Weights are f32, activations the device's type.

@@ -83,7 +83,7 @@ const SAME_NOISE: [&str; 8] = [
 ];
 
 /// The config under a class that we have, and the class that it replaced.
-pub(crate) fn known_scheduler(mut config: SchedulerConfig) -> (SchedulerConfig, Option<String>) {
+pub fn known_scheduler(mut config: SchedulerConfig) -> (SchedulerConfig, Option<String>) {
     let replaced = config
         .class_name
         .take_if(|class| class.parse::<SchedulerKind>().is_err() && SAME_NOISE.contains(&class.as_str()));

@@ -6,11 +6,11 @@ mod refusals;
 mod stable_diffusion;
 mod stable_diffusion_xl;
 
-pub use components::{load_text_encoder, load_unet, load_vae, read, scheduler_config};
+pub use components::{known_scheduler, load_text_encoder, load_unet, load_vae, read, scheduler_config};
 pub use stable_diffusion::STABLE_DIFFUSION;
 pub use stable_diffusion_xl::STABLE_DIFFUSION_XL;
 
-pub(crate) use components::{Weights, known_scheduler, path, text, text_encoders, unet, vae};
+pub(crate) use components::{Weights, path, text, text_encoders, unet, vae};
 
 use crate::Error;
 use prima_checkpoint::ModelSource;

@@ -1,10 +1,10 @@
 //! Data parallel training: several processes, each with batches of its own, that add up their gradients before each update.
 //! They hold the same weights all the time, so that only gradients travel. docs/training-at-scale.md says how to start them.
 
-mod place;
+mod launch;
 mod star;
 
-pub use place::Place;
+pub use launch::Launch;
 
 use crate::error::{Error, Result};
 use prima_tensor::gpu::Peers;
@@ -46,7 +46,7 @@ impl AllReduce for OverTcp<'_> {
 
 /// The processes of a run.
 pub struct Group {
-    place: Place,
+    launch: Launch,
     /// `None`: this process is alone.
     star: Option<Star>,
     /// Where a GPU computes.
@@ -56,28 +56,28 @@ pub struct Group {
 impl Group {
     pub fn alone() -> Self {
         Self {
-            place: Place::alone(),
+            launch: Launch::alone(),
             star: None,
             gpus: None,
         }
     }
 
     /// Finds the other processes. Ops compute where they will during training.
-    pub fn join(place: Place) -> Result<Self> {
-        if place.world == 1 {
+    pub fn join(launch: Launch) -> Result<Self> {
+        if launch.world == 1 {
             return Ok(Self::alone());
         }
-        let mut star = Star::connect(&place, timeout()?)?;
+        let mut star = Star::connect(&launch, timeout()?)?;
         let gpus = match Device::current().gpu() {
             Some(gpu) => {
-                let mut id = if place.is_first() { gpu.new_group()? } else { [0; 128] };
-                star.broadcast(place.is_first(), &mut id)?;
-                Some(gpu.clone().join_group(id, place.rank, place.world)?)
+                let mut id = if launch.is_first() { gpu.new_group()? } else { [0; 128] };
+                star.broadcast(launch.is_first(), &mut id)?;
+                Some(gpu.clone().join_group(id, launch.rank, launch.world)?)
             }
             None => None,
         };
         Ok(Self {
-            place,
+            launch,
             star: Some(star),
             gpus,
         })
@@ -85,33 +85,32 @@ impl Group {
 
     /// Number of processes.
     pub fn world(&self) -> usize {
-        self.place.world
+        self.launch.world
     }
 
     pub fn rank(&self) -> usize {
-        self.place.rank
+        self.launch.rank
     }
 
     /// Does this process log, save and draw?
     pub fn is_first(&self) -> bool {
-        self.place.is_first()
+        self.launch.is_first()
     }
 
     /// Rank 0's values in place of this process's own.
     pub(crate) fn follow_first<const N: usize>(&mut self, mut values: [u64; N]) -> Result<[u64; N]> {
         if let Some(star) = &mut self.star {
-            star.broadcast(self.place.is_first(), bytemuck::cast_slice_mut(&mut values))?;
+            star.broadcast(self.launch.is_first(), bytemuck::cast_slice_mut(&mut values))?;
         }
         Ok(values)
     }
 
-    /// The sum of one number.
-    pub(crate) fn sum(&mut self, value: f32) -> Result<f32> {
-        let mut values = [value];
+    /// The sums of a few numbers, as many in each process.
+    pub(crate) fn sum(&mut self, values: &mut [f32]) -> Result<()> {
         if let Some(star) = &mut self.star {
-            star.sum(self.place.is_first(), &mut values)?;
+            star.sum(self.launch.is_first(), values)?;
         }
-        Ok(values[0])
+        Ok(())
     }
 
     /// Replaces the gradients of `params` by their sums.

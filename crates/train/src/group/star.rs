@@ -1,7 +1,7 @@
 //! A star of TCP connections, rank 0 in the middle: how processes find each other, how they agree, and how they add up
 //! gradients on the CPU. Sums are taken in the order of ranks, so that they are the same from run to run.
 
-use super::place::Place;
+use super::launch::Launch;
 use crate::error::{Error, Result};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
@@ -25,12 +25,12 @@ struct Link {
 
 impl Star {
     /// Returns once all have come; ends after `timeout`, as does each later wait for another process.
-    pub fn connect(place: &Place, timeout: Duration) -> Result<Self> {
+    pub(super) fn connect(launch: &Launch, timeout: Duration) -> Result<Self> {
         let deadline = Instant::now() + timeout;
-        let links = if place.is_first() {
-            gather(place, deadline, timeout)?
+        let links = if launch.is_first() {
+            gather(launch, deadline, timeout)?
         } else {
-            vec![join(place, deadline, timeout)?]
+            vec![join(launch, deadline, timeout)?]
         };
         for link in &links {
             let stream = &link.stream;
@@ -45,7 +45,7 @@ impl Star {
     }
 
     /// Rank 0's bytes, for all.
-    pub fn broadcast(&mut self, is_first: bool, bytes: &mut [u8]) -> Result<()> {
+    pub(super) fn broadcast(&mut self, is_first: bool, bytes: &mut [u8]) -> Result<()> {
         for link in &mut self.links {
             if is_first {
                 link.send(bytes)?;
@@ -57,7 +57,7 @@ impl Star {
     }
 
     /// The sum over all ranks, for all.
-    pub fn sum(&mut self, is_first: bool, values: &mut [f32]) -> Result<()> {
+    pub(super) fn sum(&mut self, is_first: bool, values: &mut [f32]) -> Result<()> {
         let mut other = vec![0.0f32; values.len()];
         for link in &mut self.links {
             if is_first {
@@ -108,14 +108,14 @@ impl Link {
 }
 
 /// Rank 0: waits for all others.
-fn gather(place: &Place, deadline: Instant, timeout: Duration) -> Result<Vec<Link>> {
-    let address = listening_address(place)?;
+fn gather(launch: &Launch, deadline: Instant, timeout: Duration) -> Result<Vec<Link>> {
+    let address = listening_address(launch)?;
     let listener = TcpListener::bind(address).and_then(|listener| {
         listener.set_nonblocking(true)?;
         Ok(listener)
     });
     let listener = listener.map_err(|e| Error::Launch(format!("rank 0 cannot listen at {address}: {e}")))?;
-    let mut links: Vec<Option<Link>> = (1..place.world).map(|_| None).collect();
+    let mut links: Vec<Option<Link>> = (1..launch.world).map(|_| None).collect();
     while links.iter().any(Option::is_none) {
         let stream = match listener.accept() {
             Ok((stream, _)) => stream,
@@ -129,19 +129,19 @@ fn gather(place: &Place, deadline: Instant, timeout: Duration) -> Result<Vec<Lin
                 let message = format!(
                     "rank {} of {} did not come to {}:{} within {} s",
                     missing.join(", "),
-                    place.world,
-                    place.host,
-                    place.port,
+                    launch.world,
+                    launch.host,
+                    launch.port,
                     timeout.as_secs()
                 );
                 return Err(Error::Launch(message));
             }
         };
         let Some((rank, world)) = hello(&stream) else { continue };
-        if world != place.world || rank == 0 || rank >= world {
+        if world != launch.world || rank == 0 || rank >= world {
             let message = format!(
                 "a process says that it is rank {rank} of {world}, this one rank 0 of {}",
-                place.world
+                launch.world
             );
             return Err(Error::Launch(message));
         }
@@ -163,29 +163,29 @@ fn hello(mut stream: &TcpStream) -> Option<(usize, usize)> {
 }
 
 /// All interfaces, unless the name is this machine's own loopback.
-fn listening_address(place: &Place) -> Result<SocketAddr> {
-    let found = resolve(place).map_err(|e| Error::Launch(format!("MASTER_ADDR {:?}: {e}", place.host)))?;
+fn listening_address(launch: &Launch) -> Result<SocketAddr> {
+    let found = resolve(launch).map_err(|e| Error::Launch(format!("MASTER_ADDR {:?}: {e}", launch.host)))?;
     let ip = match found.ip() {
         ip if ip.is_loopback() => ip,
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
-    Ok(SocketAddr::new(ip, place.port))
+    Ok(SocketAddr::new(ip, launch.port))
 }
 
-fn resolve(place: &Place) -> std::io::Result<SocketAddr> {
-    let mut addresses = (place.host.as_str(), place.port).to_socket_addrs()?;
+fn resolve(launch: &Launch) -> std::io::Result<SocketAddr> {
+    let mut addresses = (launch.host.as_str(), launch.port).to_socket_addrs()?;
     addresses.next().ok_or_else(|| ErrorKind::NotFound.into())
 }
 
 /// The other ranks: tries until rank 0 listens.
-fn join(place: &Place, deadline: Instant, timeout: Duration) -> Result<Link> {
+fn join(launch: &Launch, deadline: Instant, timeout: Duration) -> Result<Link> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now()).max(RETRY);
-        let connected = resolve(place).and_then(|address| TcpStream::connect_timeout(&address, left));
+        let connected = resolve(launch).and_then(|address| TcpStream::connect_timeout(&address, left));
         match connected {
             Ok(mut stream) => {
-                let numbers = [place.rank as u32, place.world as u32].map(u32::to_le_bytes);
+                let numbers = [launch.rank as u32, launch.world as u32].map(u32::to_le_bytes);
                 let hello = [&MAGIC[..], numbers.as_flattened()].concat();
                 let link = |stream| Link { rank: 0, stream };
                 return match stream.write_all(&hello) {
@@ -197,10 +197,10 @@ fn join(place: &Place, deadline: Instant, timeout: Duration) -> Result<Link> {
             Err(why) => {
                 let message = format!(
                     "rank {} of {} found no rank 0 at {}:{} within {} s ({why})",
-                    place.rank,
-                    place.world,
-                    place.host,
-                    place.port,
+                    launch.rank,
+                    launch.world,
+                    launch.host,
+                    launch.port,
                     timeout.as_secs()
                 );
                 return Err(Error::Launch(message));

@@ -1,43 +1,67 @@
-//! What is optimised, one file an objective.
+//! What is optimised: one file an objective, with its section of the configuration.
 
 mod autoencoder;
-mod decoder;
-mod lcm;
-mod linear_start;
-mod picture_loss;
+mod consistency;
 mod teacher;
 
-pub use autoencoder::Autoencoder;
-pub use decoder::{Decoder, Painter};
-pub use lcm::ConsistencyDistillation;
-pub use linear_start::linear_start;
-pub use teacher::{Teacher, network_params};
+pub(crate) use autoencoder::{AutoencoderConfig, DecoderConfig};
+pub(crate) use consistency::LcmConfig;
+pub(crate) use teacher::TeacherConfig;
+#[cfg(test)]
+pub(crate) use {
+    autoencoder::{Autoencoder, Decoder, LatentPainter},
+    consistency::Lcm,
+    teacher::Teacher,
+};
 
+use crate::captions::Tokens;
 use crate::config::TrainConfig;
+use crate::draws::{purpose, uniform};
 use crate::error::Result;
 use crate::latent_cache::LatentCache;
-use crate::networks::{TextEncoders, decode};
-use crate::noise_schedule::NoiseSchedule;
-use crate::sample_grid::grid;
-use crate::sampling::{Sampler, noise, purpose, sample, uniform};
-use crate::tokens::Tokens;
-use image::RgbImage;
-use prima_models::{AutoencoderKl, Unet2dCondition, UnetCond};
-use prima_tensor::{Tensor, no_grad};
+use crate::networks::NamedParams;
+use crate::objective::Objective;
+use crate::trained::{self, Painter};
+use crate::trainer::LoopConfig;
+use prima_models::Unet2dCondition;
+use prima_picture::{Picture, contact_sheet};
+use prima_pipeline::{ModelCard, Parts, Pipeline, Request, ScheduleOptions, TextEncoders, TimestepSpacing};
+use prima_schedulers::{PredictionType, SchedulerKind};
+use serde::de::DeserializeOwned;
+use std::ops::ControlFlow;
+
+/// A section of the configuration, and the objective that it makes: what a line of [`crate::stages::STAGES`] is made of.
+pub(crate) trait StageConfig: DeserializeOwned + Default {
+    /// Of the section, the command and the folder.
+    const NAME: &'static str;
+    /// What it was called before, and is still read as.
+    const OLD_NAME: Option<&'static str> = None;
+    /// One line for the command's help.
+    const ABOUT: &'static str;
+    /// The scheduler that the network is sampled with once it is shipped; `None` where it paints nothing.
+    const SHIPS_WITH: Option<SchedulerKind> = None;
+
+    fn training(&self) -> &LoopConfig;
+
+    /// The objective, with the networks that earlier stages left.
+    fn objective(self, config: &TrainConfig) -> Result<Box<dyn Objective>>;
+}
 
 /// Latents and tokens to draw batches from.
-pub struct TextLatents {
-    pub cache: LatentCache,
-    /// Token ids of each row.
-    pub tokens: Tokens,
-    pub seed: u64,
+pub(crate) struct TextLatents {
+    pub(crate) cache: LatentCache,
+    /// Of each row.
+    pub(crate) tokens: Tokens,
+    /// Height and width of the pictures.
+    pub(crate) size_px: [f32; 2],
+    pub(crate) seed: u64,
 }
 
 impl TextLatents {
-    /// Rows of batch `step`: independent draws.
-    pub fn rows(&self, step: u64, batch_size: usize) -> Vec<usize> {
+    /// Rows of batch `number`: independent draws.
+    pub(crate) fn rows(&self, number: u64, batch_size: usize) -> Vec<usize> {
         let n = self.cache.len();
-        let draws = uniform(self.seed, purpose::ROW, step, batch_size);
+        let draws = uniform(self.seed, purpose::ROW, number, batch_size);
         draws
             .iter()
             .map(|u| ((f64::from(*u) * n as f64) as usize).min(n - 1))
@@ -45,54 +69,87 @@ impl TextLatents {
     }
 }
 
-/// What the sample grids need: prompts, and the decoder.
-pub struct SamplePrompts {
-    pub vae: AutoencoderKl,
-    /// `[prompts, L]`.
-    pub ids: Vec<u32>,
-    pub count: usize,
-    pub size_px: [f32; 2],
-    /// `[h, w, c]`.
-    pub latent_shape: [usize; 3],
-    pub seed: u64,
+/// A model in training as a pipeline: what losses compute with, and what draws the sample grids.
+pub(crate) struct Trainee {
+    pipeline: Pipeline,
+    pub(crate) unet_params: NamedParams,
+    pub(crate) text_params: NamedParams,
+    prompts: Vec<String>,
+    size_px: [f32; 2],
+    seed: u64,
 }
 
-impl SamplePrompts {
-    /// One picture a prompt, eight to a row.
-    pub fn draw(
-        &self,
-        unet: &Unet2dCondition,
-        text: &TextEncoders,
-        steps: usize,
-        guidance_scale: f32,
-        sampler: Sampler,
-    ) -> Result<Option<RgbImage>> {
-        if self.count == 0 {
+impl Trainee {
+    /// `painter` with the run's autoencoder and scheduler.
+    pub(crate) fn new(config: &TrainConfig, painter: Painter) -> Result<Self> {
+        let vae = trained::vae(config)?.network;
+        Self::of(config, painter, vae)
+    }
+
+    pub(crate) fn of(config: &TrainConfig, painter: Painter, vae: prima_models::Vae) -> Result<Self> {
+        let (unet_params, text_params) = (painter.unet_params(), painter.texts.named_params());
+        let parts = Parts {
+            name: config.export.name.clone(),
+            family: config.family()?,
+            text_encoders: painter.texts.encoders,
+            unet: painter.unet.network,
+            vae,
+            scheduler_config: config.scheduler()?,
+            replaced_scheduler: None,
+            card: ModelCard::default(),
+            force_zeros_for_empty_prompt: painter.texts.force_zeros,
+        };
+        Ok(Self {
+            pipeline: Pipeline::new(parts)?,
+            unet_params,
+            text_params,
+            prompts: config.sample_prompts.clone(),
+            size_px: config.picture_size_px(),
+            seed: config.seed,
+        })
+    }
+
+    pub(crate) fn unet(&self) -> &Unet2dCondition {
+        &self.pipeline.parts().unet
+    }
+
+    pub(crate) fn text_encoders(&self) -> &TextEncoders {
+        &self.pipeline.parts().text_encoders
+    }
+
+    /// One picture a prompt, eight to a row; `None` where there is no prompt.
+    pub(crate) fn draw(&self, scheduler: SchedulerKind, steps: usize, guidance_scale: f32) -> Result<Option<Picture>> {
+        if self.prompts.is_empty() {
             return Ok(None);
         }
-        let cond: UnetCond = no_grad(|| text.encode(&self.ids, &vec![1.0; self.count], self.size_px));
-        let [h, w, c] = self.latent_shape;
-        let latents = sample(
-            unet,
-            &cond,
-            noise(self.seed, purpose::SAMPLE, 0, &[self.count, h, w, c]),
-            &NoiseSchedule::trailing(steps),
-            guidance_scale,
-            sampler,
-            self.seed,
-        )?;
-        self.pictures(&latents).map(Some)
+        // What they read, they read with other weights.
+        self.text_encoders().forget_prompts();
+        let [height, width] = self.size_px.map(|side| side as usize);
+        let config = &self.pipeline.parts().scheduler_config;
+        let is_flow = config.prediction_type() == PredictionType::FlowPrediction;
+        // A flow has a scheduler of its own, whose steps are trailing as they are.
+        let scheduler = (!is_flow).then_some(scheduler);
+        let mut pictures = Vec::new();
+        for prompt in &self.prompts {
+            let request = Request {
+                prompt: prompt.clone(),
+                guidance_scale: Some(f64::from(guidance_scale)),
+                seed: self.seed,
+                width: Some(width),
+                height: Some(height),
+                schedule: ScheduleOptions {
+                    scheduler,
+                    spacing: (scheduler == Some(SchedulerKind::Euler)).then_some(TimestepSpacing::Trailing),
+                    ..ScheduleOptions::steps(steps)
+                },
+                ..Request::default()
+            };
+            pictures.extend(
+                self.pipeline
+                    .paint(&request, &mut |_| ControlFlow::Continue(()))?
+                    .pictures,
+            );
+        }
+        Ok(Some(contact_sheet(&pictures, 8, 2)))
     }
-
-    fn pictures(&self, latents: &Tensor) -> Result<RgbImage> {
-        no_grad(|| Ok(grid(&decode(&self.vae, &self.vae.unscale_latents(latents))?, 8)))
-    }
-}
-
-/// Height and width of a whole picture in pixels.
-pub fn picture_size(config: &TrainConfig) -> [f32; 2] {
-    let side = config.networks.vae["sample_size"]
-        .as_f64()
-        .unwrap_or(f64::from(prima_data::SIZE_PX)) as f32;
-    [side, side]
 }

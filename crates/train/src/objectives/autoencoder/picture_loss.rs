@@ -1,20 +1,41 @@
 //! How far a decoded picture is from the true one: L1 with a little MSE, differences of neighbouring pixels (edges) and
 //! 8x8 means (colours).
 
-use crate::config::PictureWeights;
-use crate::trainer::Loss;
+use crate::objective::Loss;
 use prima_tensor::{
     Activation, Conv2d, Param, Tensor, add, affine, conv2d, mean_absolute_error, no_grad, weighted_mse,
 };
+use serde::Deserialize;
 
-pub struct PictureLoss {
+/// Weights of the distances between pictures beside their L1, whose weight is 1.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct PictureWeights {
+    mse: f32,
+    /// L1 between differences of neighbouring pixels.
+    edges: f32,
+    /// L1 between 8x8 means.
+    colours: f32,
+}
+
+impl Default for PictureWeights {
+    fn default() -> Self {
+        Self {
+            mse: 0.5,
+            edges: 0.5,
+            colours: 0.5,
+        }
+    }
+}
+
+pub(super) struct PictureLoss {
     weights: PictureWeights,
     edges: Param,
     means: Param,
 }
 
 impl PictureLoss {
-    pub fn new(weights: PictureWeights) -> Self {
+    pub(super) fn new(weights: PictureWeights) -> Self {
         Self {
             weights,
             edges: edge_filter(),
@@ -23,7 +44,7 @@ impl PictureLoss {
     }
 
     /// Of pictures `[B, H, W, 3]` in [-1, 1].
-    pub fn between(&self, decoded: &Tensor, pictures: &Tensor) -> Loss {
+    pub(super) fn between(&self, decoded: &Tensor, pictures: &Tensor) -> Loss {
         let weights = &self.weights;
         let l1 = mean_absolute_error(decoded, pictures);
         let mse = weighted_mse(decoded, pictures, &vec![1.0; pictures.shape()[0]]);
@@ -39,7 +60,7 @@ impl PictureLoss {
         let mut total = add(&l1, &affine(&mse, weights.mse, 0.0));
         total = add(&total, &affine(&edges, weights.edges, 0.0));
         total = add(&total, &affine(&colours, weights.colours, 0.0));
-        Loss { total, metrics }
+        Loss::new(total, metrics)
     }
 }
 

@@ -2,7 +2,7 @@
 //! falls apart at `a cute cat wearing sunglasses`. It cannot paint what no picture shows, but it can learn to paint the
 //! cat.
 
-use crate::sampling::{purpose, uniform};
+use crate::draws::{purpose, uniform};
 
 const BEFORE: [&str; 8] = [
     "a picture of",
@@ -46,7 +46,7 @@ const AFTER: [&str; 14] = [
 ];
 
 /// Rewords this share of `captions`: no article, words before it, an adjective, or words after the object.
-pub fn reword(captions: &mut [String], share: f32) {
+pub(crate) fn reword(captions: &mut [String], share: f32) {
     let draws = uniform(1, purpose::DROPOUT, 0, 3 * captions.len());
     for (caption, draw) in captions.iter_mut().zip(draws.chunks_exact(3)) {
         if draw[0] < share && !caption.is_empty() {

@@ -50,7 +50,7 @@ pub enum LrScheduler {
 
 impl AdamWConfig {
     /// The learning rate at `step`, when the fraction `progress` of the budget is spent.
-    pub fn learning_rate_at(&self, step: u64, progress: f32) -> f32 {
+    pub(crate) fn learning_rate_at(&self, step: u64, progress: f32) -> f32 {
         let warmup = ((step + 1) as f32 / self.lr_warmup_steps.max(1) as f32).min(1.0);
         let progress = progress.clamp(0.0, 1.0);
         let decay = match self.lr_scheduler {
@@ -64,7 +64,7 @@ impl AdamWConfig {
 }
 
 pub struct AdamW {
-    pub config: AdamWConfig,
+    pub(crate) config: AdamWConfig,
     params: Vec<(String, Param)>,
     pub(crate) moments: Vec<Moments>,
     /// Updates made so far: the exponent of the bias correction.
@@ -82,7 +82,7 @@ impl AdamW {
         }
     }
 
-    pub fn params(&self) -> &[(String, Param)] {
+    pub(crate) fn params(&self) -> &Vec<(String, Param)> {
         &self.params
     }
 

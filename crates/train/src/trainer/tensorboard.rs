@@ -8,14 +8,14 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-pub struct EventWriter {
+pub(super) struct EventWriter {
     path: PathBuf,
     file: BufWriter<File>,
 }
 
 impl EventWriter {
     /// A new event file in `dir`.
-    pub fn create(dir: &Path) -> Result<Self> {
+    pub(super) fn create(dir: &Path) -> Result<Self> {
         std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
         let path = dir.join(format!("events.out.tfevents.{}.prima", wall_time() as u64));
         let file = BufWriter::new(File::create(&path).map_err(Error::io(&path))?);
@@ -28,7 +28,7 @@ impl EventWriter {
     }
 
     /// One number for a chart.
-    pub fn scalar(&mut self, tag: &str, step: u64, value: f32) -> Result<()> {
+    pub(super) fn scalar(&mut self, tag: &str, step: u64, value: f32) -> Result<()> {
         let mut summary_value = Vec::new();
         put_bytes(&mut summary_value, 1, tag.as_bytes());
         put_key(&mut summary_value, 2, 5);
@@ -37,7 +37,7 @@ impl EventWriter {
     }
 
     /// One picture, already encoded as PNG.
-    pub fn image(&mut self, tag: &str, step: u64, width: u32, height: u32, png: &[u8]) -> Result<()> {
+    pub(super) fn image(&mut self, tag: &str, step: u64, width: u32, height: u32, png: &[u8]) -> Result<()> {
         let mut image = Vec::new();
         put_varint_field(&mut image, 1, u64::from(height));
         put_varint_field(&mut image, 2, u64::from(width));

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 
 /// A process among those of one training run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct Launch {
     /// From 0; rank 0 logs, saves and draws.
     pub rank: usize,
     /// Number of processes.
@@ -33,7 +33,7 @@ const LAUNCHERS: [[&str; 3]; 3] = [
 /// Where MASTER_PORT says nothing: torch's.
 const DEFAULT_PORT: u16 = 29500;
 
-impl Place {
+impl Launch {
     /// The only process.
     pub fn alone() -> Self {
         Self {
@@ -105,8 +105,8 @@ fn port(variable: &impl Fn(&str) -> Option<String>) -> Result<u16> {
 mod tests {
     use super::*;
 
-    fn place(variables: &[(&str, &str)]) -> Result<Place> {
-        Place::from(|name| {
+    fn launch(variables: &[(&str, &str)]) -> Result<Launch> {
+        Launch::from(|name| {
             let found = variables.iter().find(|(known, _)| *known == name);
             found.map(|(_, value)| (*value).to_owned())
         })
@@ -116,14 +116,14 @@ mod tests {
     fn each_launcher_says_who_is_who() {
         let master = [("MASTER_ADDR", "node7"), ("MASTER_PORT", "4000")];
         for [rank, world, local] in LAUNCHERS {
-            let place = place(&[&master[..], &[(rank, "5"), (world, "8"), (local, "1")]].concat()).unwrap();
-            assert_eq!((place.rank, place.world, place.local_rank), (5, 8, 1));
-            assert_eq!((place.host.as_str(), place.port), ("node7", 4000));
+            let launch = launch(&[&master[..], &[(rank, "5"), (world, "8"), (local, "1")]].concat()).unwrap();
+            assert_eq!((launch.rank, launch.world, launch.local_rank), (5, 8, 1));
+            assert_eq!((launch.host.as_str(), launch.port), ("node7", 4000));
         }
-        assert_eq!(place(&master).unwrap(), Place::alone());
+        assert_eq!(launch(&master).unwrap(), Launch::alone());
         assert_eq!(
-            place(&[("SLURM_PROCID", "0"), ("SLURM_NTASKS", "1")]).unwrap(),
-            Place::alone()
+            launch(&[("SLURM_PROCID", "0"), ("SLURM_NTASKS", "1")]).unwrap(),
+            Launch::alone()
         );
     }
 
@@ -135,14 +135,14 @@ mod tests {
             ("MASTER_ADDR", "a"),
             ("TORCHELASTIC_USE_AGENT_STORE", "True"),
         ];
-        assert_eq!(place(&torchrun).unwrap().port, DEFAULT_PORT + 1);
-        assert!(place(&[&torchrun[..], &[("MASTER_PORT", "65535")]].concat()).is_err());
+        assert_eq!(launch(&torchrun).unwrap().port, DEFAULT_PORT + 1);
+        assert!(launch(&[&torchrun[..], &[("MASTER_PORT", "65535")]].concat()).is_err());
     }
 
     #[test]
     fn what_is_missing_or_wrong_is_named() {
         let refused = |variables: &[(&str, &str)], words: &[&str]| {
-            let error = place(variables).unwrap_err().to_string();
+            let error = launch(variables).unwrap_err().to_string();
             for word in words {
                 assert!(error.contains(word), "{word:?} is not in: {error}");
             }

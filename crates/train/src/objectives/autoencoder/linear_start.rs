@@ -23,7 +23,7 @@ const TENT: [f32; 3] = [0.25, 0.5, 0.25];
 
 /// Overwrites the weights on the linear path. Returns false, and changes nothing, if the
 /// configuration has no room for it.
-pub fn linear_start(params: &[(String, Param)], config: &AutoencoderKlConfig, log_variance: f32) -> bool {
+pub(super) fn linear_start(params: &[(String, Param)], config: &AutoencoderKlConfig, log_variance: f32) -> bool {
     let channels = &config.block_out_channels;
     let (blocks, groups) = (channels.len(), config.norm_num_groups);
     let rising = blocks >= 2 && channels[blocks - 1] != channels[blocks - 2];

@@ -1,0 +1,204 @@
+//! A scheduler's noise process for batches: factors for each sample, from tables in f32.
+
+use crate::error::{Error, Result};
+use prima_schedulers::{
+    BetaSchedule, ConfigSpacing, NoiseSchedule, PredictionType, Schedule, ScheduleOptions, SchedulerConfig,
+    SchedulerKind, TimestepSpacing,
+};
+use prima_tensor::{Tensor, combine_per_sample};
+
+/// Where neither the run's configuration nor a model says otherwise: SDXL's betas, rescaled to zero terminal SNR (Lin et al.
+/// 2024), so that the first step from pure noise is well posed, with v-prediction (Salimans and Ho 2022).
+pub(crate) fn default_scheduler() -> SchedulerConfig {
+    SchedulerConfig {
+        num_train_timesteps: Some(1000),
+        beta_start: Some(0.00085),
+        beta_end: Some(0.012),
+        beta_schedule: Some(BetaSchedule::ScaledLinear),
+        prediction_type: Some(PredictionType::VPrediction),
+        rescale_betas_zero_snr: Some(true),
+        timestep_spacing: Some(ConfigSpacing::Trailing),
+        steps_offset: Some(0),
+        ..SchedulerConfig::of(SchedulerKind::Euler)
+    }
+}
+
+/// The timesteps of `steps` steps, evenly spaced from the noisiest down (trailing).
+pub(crate) fn trailing(config: &SchedulerConfig, steps: usize) -> Result<Vec<usize>> {
+    let options = ScheduleOptions {
+        scheduler: Some(SchedulerKind::Euler),
+        spacing: Some(TimestepSpacing::Trailing),
+        ..ScheduleOptions::steps(steps)
+    };
+    let schedule = Schedule::new(config, &options).map_err(Error::config)?;
+    Ok(schedule.timesteps.iter().map(|t| *t as usize).collect())
+}
+
+/// `x_t = alpha[t] x0 + sigma[t] noise`, and what the network says about it.
+#[derive(Clone, Debug)]
+pub(crate) struct Noising {
+    alpha: Vec<f32>,
+    sigma: Vec<f32>,
+    prediction: PredictionType,
+}
+
+impl Noising {
+    pub(crate) fn new(config: &SchedulerConfig) -> Result<Self> {
+        let schedule = NoiseSchedule::exact(config).map_err(Error::config)?;
+        let timesteps = schedule.num_train_timesteps();
+        let prediction = config.prediction_type();
+        if schedule.is_flow() != (prediction == PredictionType::FlowPrediction) {
+            let message =
+                "flow_prediction goes with FlowMatchEulerDiscreteScheduler or use_flow_sigmas, and with nothing else";
+            return Err(Error::Config(message.into()));
+        }
+        let at = |t| schedule.alpha_sigma(t);
+        if prediction == PredictionType::Epsilon && at(timesteps - 1).0 == 0.0 {
+            let message = "epsilon prediction says nothing about the picture where rescale_betas_zero_snr leaves no signal: use v_prediction";
+            return Err(Error::Config(message.into()));
+        }
+        Ok(Self {
+            alpha: (0..timesteps).map(|t| at(t).0 as f32).collect(),
+            sigma: (0..timesteps).map(|t| at(t).1 as f32).collect(),
+            prediction,
+        })
+    }
+
+    /// Is it flow matching's?
+    pub(crate) fn is_flow(&self) -> bool {
+        self.prediction == PredictionType::FlowPrediction
+    }
+
+    /// The noisiest timestep.
+    pub(crate) fn last(&self) -> usize {
+        self.alpha.len() - 1
+    }
+
+    /// The timestep whose `sigma / alpha` is nearest to `exp(log_sigma)`.
+    pub(crate) fn timestep_of(&self, log_sigma: f32) -> usize {
+        let wanted = log_sigma.exp();
+        self.alpha
+            .iter()
+            .zip(&self.sigma)
+            .map(|(a, s)| s / a.max(1e-6))
+            .collect::<Vec<_>>()
+            .partition_point(|s| *s < wanted)
+            .min(self.last())
+    }
+
+    /// `x0` with `noise`, each sample at its own timestep.
+    pub(crate) fn noised(&self, timesteps: &[usize], x0: &Tensor, noise: &Tensor) -> Tensor {
+        let of = |table: &[f32]| -> Vec<f32> { timesteps.iter().map(|&t| table[t]).collect() };
+        combine_per_sample(&of(&self.alpha), x0, &of(&self.sigma), noise)
+    }
+
+    /// What the network should answer to [`noised`](Self::noised).
+    pub(crate) fn target(&self, timesteps: &[usize], x0: &Tensor, noise: &Tensor) -> Tensor {
+        let (picture, noise_part) = self.factors(timesteps, PredictionType::target);
+        combine_per_sample(&noise_part, noise, &picture, x0)
+    }
+
+    /// The picture that `output`, the network's answer to `x`, amounts to.
+    pub(crate) fn denoised(&self, timesteps: &[usize], x: &Tensor, output: &Tensor) -> Tensor {
+        let (of_x, of_output) = self.factors(timesteps, PredictionType::denoised_vp);
+        combine_per_sample(&of_x, x, &of_output, output)
+    }
+
+    /// The noise that it amounts to.
+    pub(crate) fn noise_of(&self, timesteps: &[usize], x: &Tensor, output: &Tensor) -> Tensor {
+        let (of_x, of_output) = self.factors(timesteps, PredictionType::epsilon_vp);
+        combine_per_sample(&of_x, x, &of_output, output)
+    }
+
+    fn factors(&self, timesteps: &[usize], line: fn(PredictionType, f64, f64) -> (f64, f64)) -> (Vec<f32>, Vec<f32>) {
+        let at = |&t: &usize| {
+            let (a, b) = line(self.prediction, f64::from(self.alpha[t]), f64::from(self.sigma[t]));
+            (a as f32, b as f32)
+        };
+        timesteps.iter().map(at).unzip()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn log_sigma(&self, timestep: usize) -> f32 {
+        (self.sigma[timestep] / self.alpha[timestep]).ln()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noising() -> Noising {
+        Noising::new(&default_scheduler()).unwrap()
+    }
+
+    #[test]
+    fn the_last_timestep_is_pure_noise_and_the_first_is_unchanged() {
+        let s = noising();
+        assert_eq!((s.alpha[999], s.sigma[999]), (0.0, 1.0));
+        assert!((s.alpha[0] - (1.0f32 - 0.00085).sqrt()).abs() < 1e-6);
+        // sigma / alpha at trailing-4 (papers: 5.39874, 1.76808, 0.72706).
+        for (t, sigma) in [(749, 5.39874f32), (499, 1.76808), (249, 0.72706)] {
+            assert!((s.log_sigma(t).exp() / sigma - 1.0).abs() < 1e-4, "timestep {t}");
+        }
+        assert!(s.timestep_of(1.76808f32.ln()).abs_diff(499) <= 1);
+        assert_eq!(s.timestep_of(50.0), 999);
+    }
+
+    #[test]
+    fn timesteps_are_trailing() {
+        let config = default_scheduler();
+        assert_eq!(trailing(&config, 4).unwrap(), [999, 749, 499, 249]);
+        assert_eq!(trailing(&config, 1).unwrap(), [999]);
+    }
+
+    #[test]
+    fn picture_and_noise_come_back_from_the_target_of_every_prediction_type() {
+        let x0 = Tensor::from_vec(vec![0.5, -1.0], &[2, 1]);
+        let noise = Tensor::from_vec(vec![-0.3, 2.0], &[2, 1]);
+        let timesteps = [100, 700];
+        let betas = |prediction| SchedulerConfig {
+            prediction_type: Some(prediction),
+            rescale_betas_zero_snr: None,
+            ..default_scheduler()
+        };
+        for config in [
+            betas(PredictionType::Epsilon),
+            betas(PredictionType::VPrediction),
+            betas(PredictionType::Sample),
+            SchedulerConfig::of(SchedulerKind::FlowMatchEuler),
+        ] {
+            let prediction = config.prediction_type();
+            let noising = Noising::new(&config).unwrap();
+            let x = noising.noised(&timesteps, &x0, &noise);
+            let output = noising.target(&timesteps, &x0, &noise);
+            let parts = [
+                (noising.denoised(&timesteps, &x, &output), &x0),
+                (noising.noise_of(&timesteps, &x, &output), &noise),
+            ];
+            for (got, want) in parts {
+                for (a, b) in got.data().iter().zip(want.data()) {
+                    assert!((a - b).abs() < 1e-5, "{prediction:?}: {a}, expected {b}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_prediction_that_does_not_suit_the_noise_is_refused() {
+        let error = Noising::new(&SchedulerConfig {
+            prediction_type: Some(PredictionType::Epsilon),
+            ..default_scheduler()
+        })
+        .unwrap_err()
+        .to_string();
+        assert!(error.contains("use v_prediction"), "{error}");
+        let error = Noising::new(&SchedulerConfig {
+            prediction_type: Some(PredictionType::FlowPrediction),
+            ..default_scheduler()
+        })
+        .unwrap_err()
+        .to_string();
+        assert!(error.contains("FlowMatchEulerDiscreteScheduler"), "{error}");
+    }
+}

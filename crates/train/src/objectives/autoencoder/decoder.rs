@@ -1,0 +1,255 @@
+//! The decoder alone, on whole pictures: from the encoder's latents, and from what the trained painter (the teacher,
+//! or its student) makes of a picture's caption in a few steps. The second teaches it to make a good picture of the
+//! painter's errors.
+
+use super::picture_loss::{PictureLoss, PictureWeights};
+use super::{pictures, reconstructions};
+use crate::captions::{TokenRows, conditioning};
+use crate::config::TrainConfig;
+use crate::draws::{noise, purpose, uniform};
+use crate::error::{Error, Result};
+use crate::latents::composer_options;
+use crate::networks::{Component, NamedParams, decode, denoise, encode, kl};
+use crate::noising::Noising;
+use crate::objective::{Batch, Loss, Objective, Player};
+use crate::objectives::StageConfig;
+use crate::trained::{self, Painter, decoder_params};
+use crate::trainer::LoopConfig;
+use prima_data::{Composer, Dataset, Sample};
+use prima_models::{AutoencoderKl, Unet2dCondition};
+use prima_picture::Picture;
+use prima_pipeline::TextEncoders;
+use prima_schedulers::SchedulerKind;
+use prima_tensor::{Tensor, add, affine, combine_per_sample, no_grad};
+use rayon::prelude::*;
+use serde::Deserialize;
+
+/// The decoder's further training, on whole pictures: the latents, and what was trained on them, stay valid.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct DecoderConfig {
+    #[serde(rename = "loop")]
+    training: LoopConfig,
+    batch_size: usize,
+    /// Standard deviation of the noise added to latents.
+    latent_noise: f32,
+    weights: PictureWeights,
+    /// Share of pictures in `latents.only_style`, where that is set: what the decoder is shipped for.
+    style_share: f32,
+    /// Of those, the share whose latents are what the network of `export.stage` paints for their caption, so that the
+    /// decoder learns to make a good picture of its errors too. Needs that stage trained where it is not 0.
+    painter_share: f32,
+    /// The timesteps of each way it paints, taken in turn batch by batch.
+    painter_timesteps: Vec<Vec<usize>>,
+}
+
+impl Default for DecoderConfig {
+    fn default() -> Self {
+        Self {
+            training: LoopConfig::default(),
+            batch_size: 4,
+            latent_noise: 0.05,
+            weights: PictureWeights::default(),
+            style_share: 0.8,
+            painter_share: 0.0,
+            painter_timesteps: vec![vec![999]],
+        }
+    }
+}
+
+impl StageConfig for DecoderConfig {
+    const NAME: &'static str = "decoder";
+    const ABOUT: &'static str = "Train the autoencoder's decoder further; latents stay valid";
+
+    fn training(&self) -> &LoopConfig {
+        &self.training
+    }
+
+    /// The state is of its own; the first time it starts from the autoencoder's average.
+    fn objective(self, config: &TrainConfig) -> Result<Box<dyn Objective>> {
+        let painter = match &config.latents.only_style {
+            _ if self.painter_share <= 0.0 => None,
+            Some(style) => Some(LatentPainter::shipped(config, style)?),
+            None => {
+                let message = "decoder.painter_share needs latents.only_style: the style that is painted";
+                return Err(Error::Config(message.into()));
+            }
+        };
+        let dataset = Dataset::open(&config.data_dir)?;
+        let mut options = composer_options(config, &dataset);
+        options.favoured_style = config.latents.only_style.clone().map(|style| (style, self.style_share));
+        let composer = Composer::new(dataset, options)?;
+        let vae = kl(trained::vae(config)?)?;
+        Ok(Box::new(Decoder::new(self, vae, composer, painter, config.seed + 1)))
+    }
+}
+
+/// What paints latents for captions in one style.
+pub(crate) struct LatentPainter {
+    pub(crate) unet: Unet2dCondition,
+    pub(crate) text_encoders: TextEncoders,
+    pub(crate) noising: Noising,
+    /// The style it was trained on ...
+    pub(crate) style: String,
+    /// ... and the share of captions that leave it unsaid.
+    pub(crate) unnamed_share: f32,
+    pub(crate) size_px: [f32; 2],
+    /// Does a step add new noise to its picture (LCM), or the noise that it saw (DDIM)?
+    pub(crate) adds_new_noise: bool,
+}
+
+impl LatentPainter {
+    /// The network to ship, and how it is sampled.
+    fn shipped(config: &TrainConfig, style: &str) -> Result<Self> {
+        let painter = Painter::shipped(config)?;
+        Ok(Self {
+            unet: painter.unet.network,
+            text_encoders: painter.texts.encoders,
+            noising: Noising::new(&config.scheduler()?)?,
+            adds_new_noise: config.export.scheduler()? == SchedulerKind::Lcm,
+            unnamed_share: match &config.latents.unnamed_style {
+                Some(unnamed) if unnamed == style => config.latents.unnamed_share,
+                _ => 0.0,
+            },
+            style: style.to_owned(),
+            size_px: config.picture_size_px(),
+        })
+    }
+
+    /// Does it know the style that this caption names?
+    fn paints(&self, caption: &str) -> bool {
+        caption.ends_with(self.style.as_str())
+    }
+
+    /// Its normalised latents `[B, h, w, c]` for `captions`, those it does not paint among them, over `timesteps`.
+    fn latents(
+        &self,
+        captions: &[&str],
+        shape: &[usize],
+        timesteps: &[usize],
+        seed: u64,
+        number: u64,
+    ) -> Result<Tensor> {
+        let suffix = format!(", {}", self.style);
+        let draws = uniform(seed, purpose::DROPOUT, number, captions.len());
+        let said: Vec<&str> = captions
+            .iter()
+            .zip(draws)
+            .map(|(caption, u)| match caption.strip_suffix(&suffix) {
+                Some(bare) if u < self.unnamed_share => bare,
+                _ => caption,
+            })
+            .collect();
+        let rows = TokenRows::of(&self.text_encoders, &said)?;
+        let cond = conditioning(&self.text_encoders, &rows, self.size_px);
+        let mut x = noise(seed, purpose::SAMPLE, number, shape);
+        for (i, &t) in timesteps.iter().enumerate() {
+            let at = vec![t; captions.len()];
+            let output = denoise(&self.unet, &x, &at, &cond)?;
+            let picture = self.noising.denoised(&at, &x, &output);
+            let Some(&next) = timesteps.get(i + 1) else {
+                return Ok(picture);
+            };
+            let noise = if self.adds_new_noise {
+                noise(seed ^ number, purpose::RENOISE, i as u64, shape)
+            } else {
+                self.noising.noise_of(&at, &x, &output)
+            };
+            x = self.noising.noised(&vec![next; captions.len()], &picture, &noise);
+        }
+        Ok(x)
+    }
+}
+
+pub(crate) struct Decoder {
+    config: DecoderConfig,
+    vae: AutoencoderKl,
+    params: NamedParams,
+    composer: Composer,
+    painter: Option<LatentPainter>,
+    seed: u64,
+    picture_loss: PictureLoss,
+}
+
+impl Decoder {
+    pub(crate) fn new(
+        config: DecoderConfig,
+        vae: Component<AutoencoderKl>,
+        composer: Composer,
+        painter: Option<LatentPainter>,
+        seed: u64,
+    ) -> Self {
+        Self {
+            params: decoder_params(&vae.params),
+            vae: vae.network,
+            composer,
+            painter,
+            picture_loss: PictureLoss::new(config.weights.clone()),
+            config,
+            seed,
+        }
+    }
+
+    fn samples_of(&self, number: u64) -> Result<Vec<Sample>> {
+        let size = self.config.batch_size as u64;
+        (number * size..(number + 1) * size)
+            .into_par_iter()
+            .map(|i| Ok(self.composer.sample(i)?))
+            .collect()
+    }
+
+    /// Raw latents of `pictures`: the encoder's, or the painter's where it is asked.
+    fn latents(&self, samples: &[Sample], pictures: &Tensor, number: u64) -> Result<Tensor> {
+        let encoded = encode(&self.vae, pictures)?.mean;
+        let Some(painter) = &self.painter else {
+            return Ok(encoded);
+        };
+        let draws = uniform(self.seed, purpose::ROW, number, samples.len());
+        let from_painter: Vec<f32> = samples
+            .iter()
+            .zip(draws)
+            .map(|(s, u)| f32::from(painter.paints(&s.caption) && u < self.config.painter_share))
+            .collect();
+        if from_painter.iter().all(|f| *f == 0.0) {
+            return Ok(encoded);
+        }
+        let captions: Vec<&str> = samples.iter().map(|s| s.caption.as_str()).collect();
+        let choices = &self.config.painter_timesteps;
+        let timesteps = &choices[number as usize % choices.len()];
+        let painted = painter.latents(&captions, encoded.shape(), timesteps, self.seed, number)?;
+        let from_encoder: Vec<f32> = from_painter.iter().map(|f| 1.0 - f).collect();
+        Ok(combine_per_sample(
+            &from_painter,
+            &self.vae.unscale_latents(&painted),
+            &from_encoder,
+            &encoded,
+        ))
+    }
+}
+
+impl Objective for Decoder {
+    fn name(&self) -> &'static str {
+        DecoderConfig::NAME
+    }
+
+    fn players(&self) -> Vec<Player> {
+        vec![Player::main("decoder", self.params.clone(), &self.config.training)]
+    }
+
+    fn batch_size(&self) -> usize {
+        self.config.batch_size
+    }
+
+    fn loss(&self, batch: Batch) -> Result<Loss> {
+        let samples = self.samples_of(batch.number)?;
+        let pictures = pictures(samples.iter().map(|s| s.rgb.as_slice()));
+        let z = no_grad(|| self.latents(&samples, &pictures, batch.number))?;
+        let noise = noise(self.seed, purpose::LATENT, batch.number, z.shape());
+        let noisy = add(&z, &affine(&noise, self.config.latent_noise, 0.0));
+        Ok(self.picture_loss.between(&decode(&self.vae, &noisy)?, &pictures))
+    }
+
+    fn samples(&self) -> Result<Option<Picture>> {
+        reconstructions(&self.vae, &self.composer).map(Some)
+    }
+}

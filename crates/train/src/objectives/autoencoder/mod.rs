@@ -1,0 +1,246 @@
+//! The autoencoder: picture -> latents -> picture, with a faint pull of the latents to 0.
+//! Random crops for speed and variety; whole pictures towards the end.
+
+mod decoder;
+mod linear_start;
+mod picture_loss;
+
+pub(crate) use decoder::DecoderConfig;
+#[cfg(test)]
+pub(crate) use decoder::{Decoder, LatentPainter};
+
+use super::StageConfig;
+use crate::config::{Origin, TrainConfig};
+use crate::draws::{noise, purpose, uniform};
+use crate::error::{Error, Result};
+use crate::latents::{composer_options, to_signed};
+use crate::networks::{self, Component, NamedParams, decode, encode, kl};
+use crate::objective::{Batch, Loss, Objective, Player};
+use crate::trainer::LoopConfig;
+use linear_start::linear_start;
+use picture_loss::{PictureLoss, PictureWeights};
+use prima_data::{Composer, Dataset, SIZE_PX};
+use prima_models::AutoencoderKl;
+use prima_picture::{Picture, contact_sheet};
+use prima_pipeline::pictures_of_tensor;
+use prima_tensor::{Tensor, add, affine, no_grad, weighted_mse};
+use rayon::prelude::*;
+use serde::Deserialize;
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct AutoencoderConfig {
+    #[serde(rename = "loop")]
+    training: LoopConfig,
+    batch_size: usize,
+    /// Side of the random crops in pixels; whole pictures where it is no smaller.
+    crop_px: usize,
+    /// From this fraction of the budget on, batches are whole pictures ...
+    whole_pictures_from: f32,
+    /// ... of this many.
+    whole_batch_size: usize,
+    /// Standard deviation of the noise added to latents, which makes the decoder tolerant.
+    latent_noise: f32,
+    /// Weight of the mean squared latent (the KL's pull to 0).
+    kl_weight: f32,
+    weights: PictureWeights,
+}
+
+impl Default for AutoencoderConfig {
+    fn default() -> Self {
+        Self {
+            training: LoopConfig::default(),
+            batch_size: 16,
+            crop_px: 64,
+            whole_pictures_from: 0.8,
+            whole_batch_size: 4,
+            latent_noise: 0.05,
+            kl_weight: 1e-4,
+            weights: PictureWeights::default(),
+        }
+    }
+}
+
+impl AutoencoderConfig {
+    fn log_variance(&self) -> f32 {
+        2.0 * self.latent_noise.max(1e-6).ln()
+    }
+}
+
+impl StageConfig for AutoencoderConfig {
+    const NAME: &'static str = "autoencoder";
+    const ABOUT: &'static str = "Train the autoencoder between pictures and latents";
+
+    fn training(&self) -> &LoopConfig {
+        &self.training
+    }
+
+    fn objective(self, config: &TrainConfig) -> Result<Box<dyn Objective>> {
+        if matches!(config.origin()?, Origin::Model(_)) {
+            let message = "a model's UNet knows its autoencoder's latents, which stay: only the decoder is trained (stage decoder)";
+            return Err(Error::Config(message.into()));
+        }
+        let component = kl(networks::vae(config, None, config.seed)?)?;
+        if !linear_start(&component.params, component.network.config(), self.log_variance()) {
+            tracing::warn!("autoencoder: this configuration starts at random, colours will take long");
+        }
+        let dataset = Dataset::open(&config.data_dir)?;
+        let options = composer_options(config, &dataset);
+        let composer = Composer::new(dataset, options)?;
+        Ok(Box::new(Autoencoder::new(self, component, composer, config.seed)?))
+    }
+}
+
+/// Pictures of the sample grid: indices that training does not reach.
+const GRID_START: u64 = 1 << 40;
+const GRID_COUNT: usize = 16;
+
+pub(crate) struct Autoencoder {
+    config: AutoencoderConfig,
+    vae: AutoencoderKl,
+    params: NamedParams,
+    composer: Composer,
+    seed: u64,
+    picture_loss: PictureLoss,
+}
+
+impl Autoencoder {
+    pub(crate) fn new(
+        config: AutoencoderConfig,
+        component: Component<AutoencoderKl>,
+        composer: Composer,
+        seed: u64,
+    ) -> Result<Self> {
+        let multiple = component.network.config().scale_factor().max(8);
+        if !config.crop_px.is_multiple_of(multiple) {
+            let message = format!("autoencoder.crop_px = {} is no multiple of {multiple}", config.crop_px);
+            return Err(Error::Config(message));
+        }
+        Ok(Self {
+            vae: component.network,
+            params: component.params,
+            composer,
+            picture_loss: PictureLoss::new(config.weights.clone()),
+            config,
+            seed,
+        })
+    }
+
+    /// Batch `number`: `[B, side, side, 3]` in [-1, 1].
+    fn pictures(&self, number: u64, size: usize, side: usize) -> Result<Tensor> {
+        let room = SIZE_PX as usize - side;
+        let corners = uniform(self.seed, purpose::CROP, number, 2 * size);
+        let crops: Vec<Vec<f32>> = (0..size)
+            .into_par_iter()
+            .map(|i| {
+                let sample = self
+                    .composer
+                    .sample(number * self.config.batch_size as u64 + i as u64)?;
+                let corner = |u: f32| (u * (room + 1) as f32) as usize;
+                Ok(crop(
+                    &sample.rgb,
+                    corner(corners[2 * i]),
+                    corner(corners[2 * i + 1]),
+                    side,
+                ))
+            })
+            .collect::<Result<_>>()?;
+        Ok(Tensor::from_vec(crops.concat(), &[size, side, side, 3]))
+    }
+}
+
+impl Objective for Autoencoder {
+    fn name(&self) -> &'static str {
+        AutoencoderConfig::NAME
+    }
+
+    fn players(&self) -> Vec<Player> {
+        vec![Player::main("autoencoder", self.params.clone(), &self.config.training)]
+    }
+
+    fn batch_size(&self) -> usize {
+        self.config.batch_size
+    }
+
+    fn loss(&self, batch: Batch) -> Result<Loss> {
+        let config = &self.config;
+        let whole = batch.progress >= config.whole_pictures_from;
+        let (size, side) = if whole {
+            (config.whole_batch_size, SIZE_PX as usize)
+        } else {
+            (config.batch_size, config.crop_px)
+        };
+        let pictures = self.pictures(batch.number, size, side)?;
+        let posterior = encode(&self.vae, &pictures)?;
+        let ones = vec![1.0; size];
+        let pull = weighted_mse(&posterior.mean, &Tensor::zeros(posterior.mean.shape()), &ones);
+        // The variance is fixed, and the file says so.
+        let log_variance = Tensor::full(config.log_variance(), posterior.logvar.shape());
+        let honest = weighted_mse(&posterior.logvar, &log_variance, &ones);
+        let z = posterior.mean;
+        let noise = noise(self.seed, purpose::LATENT, batch.number, z.shape());
+        let noisy = add(&z, &affine(&noise, config.latent_noise, 0.0));
+        let mut loss = self.picture_loss.between(&decode(&self.vae, &noisy)?, &pictures);
+        loss.metrics.push(("latent_std", std(&z)));
+        loss.total = add(&loss.total, &affine(&pull, config.kl_weight, 0.0));
+        loss.total = add(&loss.total, &affine(&honest, 1e-4, 0.0));
+        Ok(loss)
+    }
+
+    fn samples(&self) -> Result<Option<Picture>> {
+        reconstructions(&self.vae, &self.composer).map(Some)
+    }
+}
+
+/// Rows of pictures above their reconstructions.
+fn reconstructions(vae: &AutoencoderKl, composer: &Composer) -> Result<Picture> {
+    let half = GRID_COUNT / 2;
+    let mut rows = Vec::new();
+    for start in [0, half] {
+        let samples = (start..start + half)
+            .map(|i| Ok(composer.sample(GRID_START + i as u64)?))
+            .collect::<Result<Vec<_>>>()?;
+        let pictures = pictures(samples.iter().map(|s| s.rgb.as_slice()));
+        let decoded = no_grad(|| decode(vae, &encode(vae, &pictures)?.mean))?;
+        rows.extend([pictures_of_tensor(&pictures), pictures_of_tensor(&decoded)].concat());
+    }
+    Ok(contact_sheet(&rows, half, 2))
+}
+
+/// RGB bytes to `[B, SIZE_PX, SIZE_PX, 3]` in [-1, 1].
+fn pictures<'a>(rgb: impl Iterator<Item = &'a [u8]>) -> Tensor {
+    let values: Vec<f32> = rgb.flatten().map(|&b| to_signed(b)).collect();
+    let side = SIZE_PX as usize;
+    let count = values.len() / (side * side * 3);
+    Tensor::from_vec(values, &[count, side, side, 3])
+}
+
+/// A square of `side` pixels from RGB bytes `[SIZE_PX, SIZE_PX, 3]`.
+fn crop(rgb: &[u8], left: usize, top: usize, side: usize) -> Vec<f32> {
+    let row = |y: usize| {
+        let start = ((top + y) * SIZE_PX as usize + left) * 3;
+        rgb[start..start + side * 3].iter().map(|&b| to_signed(b))
+    };
+    (0..side).flat_map(row).collect()
+}
+
+fn std(x: &Tensor) -> f32 {
+    let n = x.numel() as f32;
+    let mean = x.data().iter().sum::<f32>() / n;
+    (x.data().iter().map(|v| (v - mean).powi(2)).sum::<f32>() / n).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crop_takes_the_square_at_its_corner() {
+        let side = SIZE_PX as usize;
+        let mut rgb = vec![0u8; side * side * 3];
+        rgb[(5 * side + 7) * 3] = 255;
+        let got = crop(&rgb, 6, 4, 8);
+        assert_eq!(got[(8 + 1) * 3], 1.0);
+        assert_eq!(got.iter().filter(|v| **v > -1.0).count(), 1);
+    }
+}

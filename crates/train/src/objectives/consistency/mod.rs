@@ -1,0 +1,7 @@
+//! Networks whose answers along one path agree.
+
+mod lcm;
+
+#[cfg(test)]
+pub(crate) use lcm::Lcm;
+pub(crate) use lcm::LcmConfig;

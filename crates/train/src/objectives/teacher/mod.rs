@@ -1,0 +1,165 @@
+//! The diffusion teacher: UNet and text encoders learn what the scheduler's prediction type asks for, at all noise levels.
+//! From scratch that is v-prediction under zero terminal SNR, so that the first step from pure noise is well posed.
+
+mod timesteps;
+
+use super::{StageConfig, TextLatents, Trainee};
+use crate::captions::conditioning;
+use crate::config::TrainConfig;
+use crate::draws::{noise, purpose, uniform};
+use crate::error::Result;
+use crate::networks::denoise;
+use crate::noising::Noising;
+use crate::objective::{Batch, Loss, Objective, Player};
+use crate::trained::{self, Painter};
+use crate::trainer::LoopConfig;
+use prima_picture::{Picture, contact_sheet};
+use prima_schedulers::SchedulerKind;
+use prima_tensor::{Tensor, no_grad, weighted_mse};
+use serde::Deserialize;
+use timesteps::TimestepSampling;
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct TeacherConfig {
+    #[serde(rename = "loop")]
+    training: LoopConfig,
+    batch_size: usize,
+    timesteps: TimestepSampling,
+    /// Share of captions replaced by the empty prompt, for classifier-free guidance.
+    caption_dropout: f32,
+    /// Are they trained too, or the UNet alone?
+    pub(crate) trains_text_encoders: bool,
+    sample_steps: usize,
+    sample_guidance_scale: f32,
+}
+
+impl Default for TeacherConfig {
+    fn default() -> Self {
+        Self {
+            training: LoopConfig::default(),
+            batch_size: 64,
+            timesteps: TimestepSampling::default(),
+            caption_dropout: 0.1,
+            trains_text_encoders: true,
+            sample_steps: 8,
+            sample_guidance_scale: 2.0,
+        }
+    }
+}
+
+impl StageConfig for TeacherConfig {
+    const NAME: &'static str = "teacher";
+    const ABOUT: &'static str = "Train the many-step model and its text encoders";
+    const SHIPS_WITH: Option<SchedulerKind> = Some(SchedulerKind::Euler);
+
+    fn training(&self) -> &LoopConfig {
+        &self.training
+    }
+
+    fn objective(self, config: &TrainConfig) -> Result<Box<dyn Objective>> {
+        let painter = Painter::fresh(config)?;
+        let data = trained::text_latents(config, &painter.texts, config.seed + 4)?;
+        let noising = Noising::new(&config.scheduler()?)?;
+        Ok(Box::new(Teacher::new(
+            self,
+            Trainee::new(config, painter)?,
+            data,
+            noising,
+        )))
+    }
+}
+
+pub(crate) struct Teacher {
+    config: TeacherConfig,
+    model: Trainee,
+    data: TextLatents,
+    noising: Noising,
+}
+
+impl Teacher {
+    pub(crate) fn new(config: TeacherConfig, model: Trainee, data: TextLatents, noising: Noising) -> Self {
+        Self {
+            config,
+            model,
+            data,
+            noising,
+        }
+    }
+}
+
+impl Objective for Teacher {
+    fn name(&self) -> &'static str {
+        TeacherConfig::NAME
+    }
+
+    fn players(&self) -> Vec<Player> {
+        let mut params = self.model.unet_params.clone();
+        if self.config.trains_text_encoders {
+            params.extend(self.model.text_params.clone());
+        }
+        vec![Player::main("teacher", params, &self.config.training)]
+    }
+
+    fn batch_size(&self) -> usize {
+        self.config.batch_size
+    }
+
+    fn loss(&self, batch: Batch) -> Result<Loss> {
+        let (data, noising, number, n) = (&self.data, &self.noising, batch.number, self.config.batch_size);
+        let rows = data.rows(number, n);
+        let x0 = data.cache.batch(&rows);
+        let keep = uniform(data.seed, purpose::DROPOUT, number, n)
+            .iter()
+            .map(|u| f32::from(*u >= self.config.caption_dropout))
+            .collect();
+        let tokens = data.tokens.rows(&rows, keep);
+        let conditioning = || conditioning(self.model.text_encoders(), &tokens, data.size_px);
+        let cond = if self.config.trains_text_encoders {
+            conditioning()
+        } else {
+            no_grad(conditioning)
+        };
+        let timesteps = self.config.timesteps.draw(noising, data.seed, number, n);
+        let noise = noise(data.seed, purpose::NOISE, number, x0.shape());
+        let x = noising.noised(&timesteps, &x0, &noise);
+        let target = noising.target(&timesteps, &x0, &noise);
+        let output = denoise(self.model.unet(), &x, &timesteps, &cond)?;
+        let total = weighted_mse(&output, &target, &vec![1.0; n]);
+        let metrics = by_noise_level(&output, &target, &timesteps, noising.last());
+        Ok(Loss::new(total, metrics))
+    }
+
+    fn samples(&self) -> Result<Option<Picture>> {
+        let draw = |steps, scale| self.model.draw(SchedulerKind::Euler, steps, scale);
+        // What one step can do, above what the teacher is for.
+        let (one, many) = (
+            draw(1, 1.0)?,
+            draw(self.config.sample_steps, self.config.sample_guidance_scale)?,
+        );
+        Ok(one.zip(many).map(|(one, many)| contact_sheet(&[one, many], 1, 0)))
+    }
+}
+
+/// Mean squared error at pure noise (what one step can do) and elsewhere.
+fn by_noise_level(output: &Tensor, target: &Tensor, timesteps: &[usize], last: usize) -> Vec<(&'static str, f32)> {
+    let each = output.numel() / timesteps.len();
+    let mut sums = [(0.0f32, 0usize); 2];
+    for (i, &t) in timesteps.iter().enumerate() {
+        let range = i * each..(i + 1) * each;
+        let squares: f32 = output.data()[range.clone()]
+            .iter()
+            .zip(&target.data()[range])
+            .map(|(a, b)| (a - b).powi(2))
+            .sum();
+        let (sum, count) = &mut sums[usize::from(t < last)];
+        *sum += squares / each as f32;
+        *count += 1;
+    }
+    ["mse_pure_noise", "mse_other"]
+        .into_iter()
+        .zip(sums)
+        .filter(|(_, (_, count))| *count > 0)
+        .map(|(name, (sum, count))| (name, sum / count as f32))
+        .collect()
+}

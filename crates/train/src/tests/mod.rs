@@ -1,0 +1,210 @@
+//! Tests that train: whole objectives on tiny networks.
+
+#[path = "../../tests/common/mod.rs"]
+mod common;
+mod objectives;
+mod origin;
+mod players;
+
+use crate::captions::Tokens;
+use crate::config::TrainConfig;
+use crate::latent_cache::LatentCache;
+use crate::networks::{self, NamedParams, kl};
+use crate::noising::{Noising, default_scheduler};
+use crate::objective::{Batch, Objective, Player};
+use crate::objectives::{Autoencoder, Decoder, LatentPainter, Lcm, StageConfig, Teacher, TextLatents, Trainee};
+use crate::trained::Painter;
+use crate::trainer::{AdamWConfig, LoopConfig, LrScheduler};
+use common::write_dataset;
+use prima_data::{Composer, ComposerOptions, Dataset, Profile};
+use prima_tensor::{Param, Philox, Tensor};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+/// A folder that goes with its last test.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("prima-train-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    /// One with a data set.
+    fn with_data(name: &str) -> Self {
+        let scratch = Self::new(name);
+        write_dataset(&scratch.join("data"));
+        scratch
+    }
+
+    fn join(&self, path: impl AsRef<Path>) -> PathBuf {
+        self.0.join(path)
+    }
+
+    /// The configuration of a run in it, with `sections` over what all runs here have.
+    fn config(&self, sections: Value) -> TrainConfig {
+        let mut config = json!({
+            "data_dir": self.join("data"), "run_dir": self.join("run"),
+            "export": { "folder": self.join("exported"), "name": "tiny" },
+        });
+        for (key, value) in sections.as_object().unwrap() {
+            config[key] = value.clone();
+        }
+        let path = self.join("config.json");
+        std::fs::write(&path, config.to_string()).unwrap();
+        TrainConfig::open(&path, |model| prima_checkpoint::ModelSource::open(model)).unwrap()
+    }
+
+    /// With the tiny networks at random.
+    fn random(&self) -> TrainConfig {
+        self.config(json!({ "networks": common::configs() }))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn training() -> LoopConfig {
+    LoopConfig {
+        optimizer: optimizer(),
+        batches_per_step: 2,
+        recompute: false,
+        ema_decay: 0.9,
+        log_every: 10,
+        sample_every: 1_000_000,
+        save_every_s: 1000,
+    }
+}
+
+/// A stage's section with these fields, and that `loop`.
+fn stage<C: StageConfig>(mut fields: Value) -> C {
+    fields["loop"] = serde_json::to_value(training()).unwrap();
+    serde_json::from_value(fields).unwrap()
+}
+
+fn optimizer() -> AdamWConfig {
+    AdamWConfig {
+        learning_rate: 3e-3,
+        lr_warmup_steps: 1,
+        lr_scheduler: LrScheduler::Constant,
+        ..AdamWConfig::default()
+    }
+}
+
+/// Eight captions, each with its own picture.
+fn data(painter: &Painter) -> TextLatents {
+    let noise = Philox {
+        seed: 5,
+        image: 0,
+        purpose: 99,
+        step: 0,
+    }
+    .normal(8 * 4 * 4 * 4);
+    let captions: Vec<String> = (0..8).map(|i| format!("thing {i}")).collect();
+    TextLatents {
+        tokens: Tokens::new(&painter.texts, &captions).unwrap(),
+        cache: LatentCache::new([4, 4, 4], noise, captions),
+        size_px: [128.0; 2],
+        seed: 1,
+    }
+}
+
+fn trainee(config: &TrainConfig, painter: Painter) -> Trainee {
+    let vae = networks::vae(config, None, 0).unwrap().network;
+    Trainee::of(config, painter, vae).unwrap()
+}
+
+fn noising() -> Noising {
+    Noising::new(&default_scheduler()).unwrap()
+}
+
+fn teacher(folder: &Scratch) -> Teacher {
+    let config = folder.random();
+    let painter = Painter::fresh(&config).unwrap();
+    let data = data(&painter);
+    Teacher::new(
+        stage(json!({ "batch_size": 8 })),
+        trainee(&config, painter),
+        data,
+        noising(),
+    )
+}
+
+/// A student that starts elsewhere than its teacher, so that it has something to learn.
+fn lcm(folder: &Scratch) -> Lcm {
+    let config = folder.random();
+    let student = Painter::fresh(&config).unwrap();
+    for (key, param) in &student.unet.params {
+        if key.starts_with("conv_out") {
+            param.update(|v| {
+                for (i, x) in v.iter_mut().enumerate() {
+                    *x += 0.3 * ((i % 7) as f32 - 3.0);
+                }
+            });
+        }
+    }
+    Lcm {
+        config: stage(json!({ "batch_size": 8 })),
+        data: data(&student),
+        student: trainee(&config, student),
+        target: networks::unet(&config, 3).unwrap(),
+        teacher: networks::unet(&config, 3).unwrap().network,
+        noising: noising(),
+        ladder: vec![999, 749, 499, 249],
+    }
+}
+
+fn autoencoder(folder: &Scratch) -> Autoencoder {
+    let config = folder.random();
+    let dataset = Dataset::open(&config.data_dir).unwrap();
+    let composer = Composer::new(dataset, ComposerOptions::for_profile(Profile::Core, 0)).unwrap();
+    let vae = kl(networks::vae(&config, None, 0).unwrap()).unwrap();
+    Autoencoder::new(stage(json!({ "batch_size": 2, "crop_px": 32 })), vae, composer, 0).unwrap()
+}
+
+/// The decoder, half of whose latents a painter makes, and the first weight of its encoder, which is not trained.
+fn decoder(folder: &Scratch, batch_size: usize) -> (Decoder, Param) {
+    let config = folder.random();
+    let vae = kl(networks::vae(&config, None, 0).unwrap()).unwrap();
+    let is_first = |(key, _): &&(String, Param)| key.starts_with("encoder.conv_in");
+    let encoder = vae.params.iter().find(is_first).unwrap().1.clone();
+    let options = ComposerOptions {
+        style: 1.0,
+        ..ComposerOptions::for_profile(Profile::Core, 0)
+    };
+    let composer = Composer::new(Dataset::open(&config.data_dir).unwrap(), options).unwrap();
+    let painter = Painter::fresh(&config).unwrap();
+    let painter = LatentPainter {
+        unet: painter.unet.network,
+        text_encoders: painter.texts.encoders,
+        noising: noising(),
+        style: "noto".into(),
+        unnamed_share: 0.5,
+        size_px: [128.0; 2],
+        adds_new_noise: false,
+    };
+    let fields = json!({ "batch_size": batch_size, "painter_share": 0.5, "painter_timesteps": [[999], [999, 500]] });
+    (Decoder::new(stage(fields), vae, composer, Some(painter), 0), encoder)
+}
+
+/// The parameters of an objective's only player, trainable.
+fn trainable(objective: &dyn Objective) -> NamedParams {
+    let [player]: [Player; 1] = objective.players().try_into().ok().unwrap();
+    for (_, param) in &player.params {
+        param.set_trainable(true);
+    }
+    player.params
+}
+
+fn loss(objective: &dyn Objective, number: u64) -> Tensor {
+    let batch = Batch {
+        player: 0,
+        number,
+        progress: 0.0,
+    };
+    objective.loss(batch).unwrap().total
+}

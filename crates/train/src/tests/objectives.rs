@@ -1,0 +1,71 @@
+//! Each objective learns on a tiny configuration, and a resumed run repeats an uninterrupted one.
+
+use super::{Scratch, autoencoder, decoder, lcm, loss, optimizer, teacher, trainable, training};
+use crate::objective::Objective;
+use crate::tests::common::saved;
+use crate::trainer::{AdamW, Budget, RunOptions, run};
+
+/// Mean loss over the first batches, before and after `steps` updates.
+fn before_and_after(objective: &dyn Objective, steps: u64) -> (f32, f32) {
+    let mut adam = AdamW::new(optimizer(), &trainable(objective));
+    let mean = || (0..4).map(|number| loss(objective, number).item()).sum::<f32>() / 4.0;
+    let before = mean();
+    for step in 0..steps {
+        let gradients = loss(objective, step).backward();
+        adam.update(&gradients, 3e-3);
+    }
+    (before, mean())
+}
+
+#[test]
+fn the_teacher_learns() {
+    let (before, after) = before_and_after(&teacher(&Scratch::with_data("teacher")), 200);
+    assert!(after < 0.9 * before, "{before} -> {after}");
+}
+
+#[test]
+fn the_student_approaches_its_consistency_target() {
+    let (before, after) = before_and_after(&lcm(&Scratch::with_data("lcm")), 60);
+    assert!(after < 0.7 * before, "{before} -> {after}");
+}
+
+#[test]
+fn the_autoencoder_learns() {
+    let (before, after) = before_and_after(&autoencoder(&Scratch::with_data("autoencoder")), 30);
+    assert!(after < 0.7 * before, "{before} -> {after}");
+}
+
+#[test]
+fn the_decoder_learns_from_the_encoder_and_from_the_painter_and_leaves_the_encoder_alone() {
+    let (objective, encoder) = decoder(&Scratch::with_data("decoder"), 2);
+    let before_training = encoder.tensor().data().to_vec();
+    let (before, after) = before_and_after(&objective, 12);
+    assert!(after < 0.8 * before, "{before} -> {after}");
+    assert_eq!(encoder.tensor().data(), before_training);
+}
+
+#[test]
+fn a_resumed_run_repeats_an_uninterrupted_one_exactly() {
+    let folder = Scratch::with_data("resumed");
+    let make = |name: &str| -> Box<dyn Objective> {
+        match name {
+            "teacher" => Box::new(teacher(&folder)),
+            // Its target is an average of its own, which no optimizer moves.
+            _ => Box::new(lcm(&folder)),
+        }
+    };
+    for name in ["teacher", "lcm"] {
+        let (whole, parts) = (
+            folder.join(format!("{name}-whole")),
+            folder.join(format!("{name}-parts")),
+        );
+        let train = |dir, steps, resume| {
+            let mut options = RunOptions::alone(Budget::steps(steps), resume);
+            run(&mut *make(name), &training(), dir, &mut options).unwrap();
+        };
+        train(&whole, 6, false);
+        train(&parts, 2, true);
+        train(&parts, 6, true);
+        assert!(saved(&whole) == saved(&parts), "{name}: states differ");
+    }
+}

@@ -1,0 +1,175 @@
+//! What earlier stages left in the run's folder: networks with their averaged weights, and summaries. Where a run starts from
+//! a model, a stage that has no state is the model itself.
+
+use crate::captions::{Tokens, loose};
+use crate::config::{Origin, TrainConfig};
+use crate::draws::{purpose, uniform};
+use crate::error::{Error, Result};
+use crate::latent_cache::{LatentCache, LatentStatistics};
+use crate::latents;
+use crate::networks::{self, Component, NamedParams, Texts, kl, prefixed};
+use crate::objectives::{AutoencoderConfig, DecoderConfig, StageConfig, TeacherConfig, TextLatents};
+use crate::trainer::Summary;
+use crate::trainer::state::{load_average, state_path};
+use prima_models::{Unet2dCondition, Vae};
+use std::path::PathBuf;
+
+/// A text-to-image model without its autoencoder.
+pub(crate) struct Painter {
+    pub(crate) unet: Component<Unet2dCondition>,
+    pub(crate) texts: Texts,
+}
+
+impl Painter {
+    /// At its start: at random, or as the model has it.
+    pub(crate) fn fresh(config: &TrainConfig) -> Result<Self> {
+        Ok(Self {
+            texts: networks::texts(config, config.seed + 2)?,
+            unet: networks::unet(config, config.seed + 3)?,
+        })
+    }
+
+    /// The teacher's averaged weights.
+    pub(crate) fn teacher(config: &TrainConfig) -> Result<Self> {
+        let painter = Self::fresh(config)?;
+        if let Some(state) = state(config, TeacherConfig::NAME)? {
+            // A teacher may have been trained without its text encoders.
+            load_average(&state, &painter.unet_params())?;
+            if config.section::<TeacherConfig>()?.trains_text_encoders {
+                load_average(&state, &painter.texts.named_params())?;
+            }
+        }
+        Ok(painter)
+    }
+
+    /// The networks to ship: the teacher's, with the UNet of the stage that is shipped.
+    pub(crate) fn shipped(config: &TrainConfig) -> Result<Self> {
+        let painter = Self::teacher(config)?;
+        let stage = config.export.stage()?;
+        if stage.name != TeacherConfig::NAME {
+            load_average(&needed_state(config, stage.name)?, &painter.unet_params())?;
+        }
+        Ok(painter)
+    }
+
+    /// Parameters of the UNet, `unet.KEY`.
+    pub(crate) fn unet_params(&self) -> NamedParams {
+        prefixed("unet", &self.unet.params)
+    }
+}
+
+/// The teacher's UNet alone.
+pub(crate) fn teacher_unet(config: &TrainConfig) -> Result<Component<Unet2dCondition>> {
+    let unet = networks::unet(config, config.seed + 3)?;
+    if let Some(state) = state(config, TeacherConfig::NAME)? {
+        load_average(&state, &prefixed("unet", &unet.params))?;
+    }
+    Ok(unet)
+}
+
+/// The autoencoder with its averaged weights, the decoder's refined where there are any, and the
+/// latents' statistics once they are known.
+pub(crate) fn vae(config: &TrainConfig) -> Result<Component<Vae>> {
+    let path = config.stage_dir(latents::NAME).join("latents.json");
+    let statistics: Option<LatentStatistics> = if path.exists() {
+        let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
+        Some(serde_json::from_str(&text).map_err(|e| Error::file(&path, e))?)
+    } else {
+        None
+    };
+    let vae = networks::vae(config, statistics.as_ref(), config.seed)?;
+    if matches!(config.origin()?, Origin::Networks(_)) {
+        load_average(&needed_state(config, AutoencoderConfig::NAME)?, &vae.params)?;
+    }
+    let refined = state_path(&config.stage_dir(DecoderConfig::NAME));
+    if !refined.exists() {
+        return Ok(vae);
+    }
+    let Component { network, params } = kl(vae)?;
+    load_average(&refined, &decoder_params(&params))?;
+    let network = Vae::Kl(network);
+    Ok(Component { network, params })
+}
+
+/// Those that turn latents into pictures.
+pub(crate) fn decoder_params(params: &NamedParams) -> NamedParams {
+    let of_decoder = |key: &str| key.starts_with("decoder.") || key.starts_with("post_quant_conv.");
+    params.iter().filter(|(key, _)| of_decoder(key)).cloned().collect()
+}
+
+/// The state of a stage; `None` where the model stands in for it.
+fn state(config: &TrainConfig, stage: &str) -> Result<Option<PathBuf>> {
+    let path = state_path(&config.stage_dir(stage));
+    match config.origin()? {
+        Origin::Model(_) if !path.exists() => Ok(None),
+        _ => needed_state(config, stage).map(Some),
+    }
+}
+
+fn needed_state(config: &TrainConfig, stage: &str) -> Result<PathBuf> {
+    let path = state_path(&config.stage_dir(stage));
+    if path.exists() {
+        Ok(path)
+    } else {
+        Err(Error::file(path, format!("not there: run the stage {stage} first")))
+    }
+}
+
+/// The latents and their captions as `texts` reads them; `seed` draws the batches.
+pub(crate) fn text_latents(config: &TrainConfig, texts: &Texts, seed: u64) -> Result<TextLatents> {
+    let mut cache = LatentCache::open(&config.stage_dir(latents::NAME))?;
+    if let Some(style) = &config.latents.unnamed_style {
+        leave_unnamed(&mut cache.captions, style, config.latents.unnamed_share);
+    }
+    loose::reword(&mut cache.captions, config.latents.reworded_share);
+    Ok(TextLatents {
+        tokens: Tokens::new(texts, &cache.captions)?,
+        cache,
+        size_px: config.picture_size_px(),
+        seed,
+    })
+}
+
+/// Takes `, style` off a share of the captions that end so: a prompt without a style means this one.
+fn leave_unnamed(captions: &mut [String], style: &str, share: f32) {
+    let suffix = format!(", {style}");
+    let draws = uniform(0, purpose::DROPOUT, 0, captions.len());
+    for (caption, draw) in captions.iter_mut().zip(draws) {
+        if draw < share
+            && let Some(bare) = caption.strip_suffix(&suffix)
+        {
+            *caption = bare.to_owned();
+        }
+    }
+}
+
+pub(crate) fn write_summary(config: &TrainConfig, stage: &str, summary: &Summary) -> Result<()> {
+    let path = config.stage_dir(stage).join("summary.json");
+    let json = serde_json::to_string_pretty(summary).map_err(|e| Error::file(&path, e))?;
+    std::fs::write(&path, json).map_err(Error::io(&path))
+}
+
+/// What a stage's run amounted to, where it ran.
+pub(crate) fn read_summary(config: &TrainConfig, stage: &str) -> Result<Option<Summary>> {
+    let path = config.stage_dir(stage).join("summary.json");
+    let Ok(text) = std::fs::read_to_string(&path) else {
+        return Ok(None);
+    };
+    serde_json::from_str(&text).map(Some).map_err(|e| Error::file(&path, e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_unnamed_style_is_taken_off() {
+        let mut captions = vec![
+            "a dog, glossy 3d".to_owned(),
+            "a cat, flat".to_owned(),
+            "a glossy 3d".to_owned(),
+        ];
+        leave_unnamed(&mut captions, "glossy 3d", 1.0);
+        assert_eq!(captions, ["a dog", "a cat, flat", "a glossy 3d"]);
+    }
+}
