@@ -1,0 +1,427 @@
+//! Captions from facts: exact, varied in wording, order and length.
+
+use super::facts::{Facts, Relation, Style, Thing, View};
+use super::light::{Time, Weather};
+use super::place::Place;
+use super::room::RoomKind;
+use super::ground::Material;
+use crate::caption::indefinite_article;
+use crate::random::Random;
+
+/// Nouns that take no article: things that are not counted, or are always many.
+const UNCOUNTED: [&str; 28] = [
+    "pancakes",
+    "fire",
+    "french fries",
+    "bread",
+    "cheese",
+    "toast",
+    "bacon",
+    "salad",
+    "sushi",
+    "glasses",
+    "scissors",
+    "pliers",
+    "tweezers",
+    "wheat",
+    "grass",
+    "rice",
+    "firewood",
+    "lettuce",
+    "rubble",
+    "toilet paper",
+    "whipped cream",
+    "spikes",
+    "cherries",
+    "grapes",
+    "stairs",
+    "binoculars",
+    "dynamite",
+    "ice cream",
+];
+
+/// The plural of an English noun phrase.
+pub fn plural(noun: &str) -> String {
+    if let Some((head, rest)) = noun.split_once(" of ") {
+        return format!("{} of {rest}", plural(head));
+    }
+    for (one, many) in [
+        ("sheep", "sheep"),
+        ("deer", "deer"),
+        ("elk", "elk"),
+        ("fish", "fish"),
+        ("wolf", "wolves"),
+        ("knife", "knives"),
+        ("loaf", "loaves"),
+        ("leaf", "leaves"),
+        ("shelf", "shelves"),
+        ("bookshelf", "bookshelves"),
+        ("mouse", "mice"),
+        ("man", "men"),
+        ("woman", "women"),
+        ("child", "children"),
+        ("tooth", "teeth"),
+        ("foot", "feet"),
+        ("goose", "geese"),
+        ("cactus", "cacti"),
+        ("die", "dice"),
+        ("aircraft", "aircraft"),
+        ("scarf", "scarves"),
+    ] {
+        if noun == one || (noun.ends_with(one) && noun[..noun.len() - one.len()].ends_with([' ', '-'])) {
+            return format!("{}{many}", &noun[..noun.len() - one.len()]);
+        }
+    }
+    let consonant_y = noun.ends_with('y') && !["ay", "ey", "oy", "uy"].iter().any(|v| noun.ends_with(v));
+    if consonant_y {
+        format!("{}ies", &noun[..noun.len() - 1])
+    } else if noun.ends_with('s') || noun.ends_with('x') || noun.ends_with("ch") || noun.ends_with("sh") {
+        format!("{noun}es")
+    } else if ["tomato", "potato", "mango", "hero"].iter().any(|o| noun.ends_with(o)) {
+        format!("{noun}es")
+    } else {
+        format!("{noun}s")
+    }
+}
+
+fn pick<'a>(options: &[&'a str], random: &mut Random) -> &'a str {
+    random.pick(options).copied().unwrap_or_default()
+}
+
+/// `a red car`, `two cats`, `french fries`.
+fn subject(thing: &Thing, random: &mut Random) -> String {
+    let noun = if random.chance(0.16) {
+        random.pick(&thing.synonyms).map_or(thing.noun.as_str(), String::as_str)
+    } else {
+        &thing.noun
+    };
+    let says = thing.colour.filter(|_| random.chance(if thing.painted { 0.95 } else { 0.16 }));
+    let colour = says.map_or(String::new(), |c| {
+        let name = c.name();
+        format!("{} ", if name == "grey" && random.chance(0.3) { "gray" } else { name })
+    });
+    let body = |noun: &str| match noun.split_once(" of ") {
+        // "a bunch of red grapes"
+        Some((measure, rest)) if !colour.is_empty() => format!("{measure} of {colour}{rest}"),
+        _ => format!("{colour}{noun}"),
+    };
+    if thing.count > 1 {
+        let number = ["", "", "two", "three", "four"][thing.count.min(4)];
+        let number = if random.chance(0.12) { ["", "", "2", "3", "4"][thing.count.min(4)] } else { number };
+        return format!("{number} {}", body(&plural(noun)));
+    }
+    if UNCOUNTED.contains(&noun) {
+        return body(noun);
+    }
+    let body = body(noun);
+    let article = indefinite_article(&body);
+    match random.below(20) {
+        0 => format!("the {body}"),
+        1 | 2 => body,
+        3 if thing.colour.is_none() || colour.is_empty() => format!("one {body}"),
+        _ => format!("{article} {body}"),
+    }
+}
+
+/// ` seen from behind` and the like, for views that a caption must say.
+fn view_words(view: Option<View>, random: &mut Random) -> &'static str {
+    match view {
+        Some(View::Side) => pick(&[", side view", " seen from the side", " in profile", " from the side", ", viewed from the side"], random),
+        Some(View::Back) => pick(&[" from behind", " seen from behind", ", back view", ", rear view", " seen from the back"], random),
+        Some(View::Front) if random.chance(0.4) => pick(&[", front view", " seen from the front", " facing the viewer", " from the front"], random),
+        Some(View::ThreeQuarter) if random.chance(0.08) => ", three-quarter view",
+        _ => "",
+    }
+}
+
+/// Where a thing is: `on a beach`.
+fn place_words(facts: &Facts, random: &mut Random) -> String {
+    let flowers = facts.detail.unwrap_or("colourful");
+    let options: &[&str] = match facts.place {
+        Place::Lake => &["by a mountain lake", "by a lake", "beside a lake in the mountains", "in front of a mountain lake"],
+        Place::PineLake => &["by a lake with a pine forest", "by a mountain lake", "at a forest lake", "by a lake"],
+        Place::SnowyMountains => &["in the snow", "in the snow in front of mountains", "in front of snowy mountains", "on snow"],
+        Place::Hills => &["in a meadow", "on green hills", "on the grass", "in front of rolling hills", "in the countryside"],
+        Place::Forest => &["in a forest", "in the woods", "in a pine forest", "among pine trees"],
+        Place::Desert => &["in the desert", "in front of sand dunes", "on desert sand"],
+        Place::Sea => &["by the sea", "at the seaside", "in front of the ocean", "by the ocean"],
+        Place::Beach => &["on a beach", "on the beach", "on a sandy beach", "on the sand by the sea"],
+        Place::FlowerField => &["in a field of {} flowers", "in a field of flowers", "among {} flowers", "in a flower meadow"],
+        Place::Skyline => &["in front of a city skyline", "in a city", "with a city skyline behind", "in front of skyscrapers"],
+        Place::Rooftop => &["on a rooftop", "on a roof above the city", "on a city rooftop"],
+        Place::Street => &["in a street", "on a city street", "on the road", "in the middle of a street"],
+        Place::Castle => &["in front of a castle", "near a castle on a hill"],
+        Place::Village => &["in a village", "in front of a village"],
+        Place::Room(RoomKind::Living) => &["in a living room"],
+        Place::Room(RoomKind::Bedroom) => &["in a bedroom"],
+        Place::Room(RoomKind::Kitchen) => &["in a kitchen"],
+        Place::Room(RoomKind::Bathroom) => &["in a bathroom"],
+        Place::Room(RoomKind::Office) => &["in an office"],
+        Place::Room(RoomKind::Dining) => &["in a dining room"],
+        Place::Room(RoomKind::Plain) => &["in a room", "indoors", "in a house"],
+        Place::Table => &["on a wooden table", "on a table", "on a table top"],
+        Place::Space => &["in space", "in outer space", "among the stars"],
+        Place::Moon => &["on the moon", "on the surface of the moon"],
+        Place::UnderWater => &["under water", "underwater", "in the sea", "in the ocean"],
+        Place::Aurora => &["under the northern lights", "under an aurora"],
+        Place::Studio => &[""],
+        Place::Plain(Material::Grass) => &["on grass", "on the grass", "on a lawn"],
+        Place::Plain(Material::Sand) => &["on sand", "on the sand"],
+        Place::Plain(Material::Snow) => &["on snow", "in the snow"],
+        Place::Plain(Material::Planks) => &["on a wooden floor", "on floorboards"],
+        Place::Plain(_) => &["on stone", "on the ground"],
+    };
+    let afloat = facts
+        .things
+        .first()
+        .is_some_and(|t| t.count > 0 && matches!(facts.place, Place::Sea | Place::Lake | Place::PineLake) && t.view.is_none() && facts.afloat());
+    let options: &[&str] = match (afloat, facts.place) {
+        (true, Place::Sea) => &["on the sea", "at sea", "on the ocean", "on the water"],
+        (true, _) => &["on a lake", "on a mountain lake", "on the water"],
+        _ => options,
+    };
+    pick(options, random).replace("{}", flowers)
+}
+
+/// A landscape as a noun phrase: `a mountain lake`.
+fn landscape_words(facts: &Facts, random: &mut Random) -> String {
+    let flowers = facts.detail.unwrap_or("colourful");
+    let options: &[&str] = match facts.place {
+        Place::Lake => &["a mountain lake", "a lake in front of mountains", "a lake in the mountains", "mountains reflected in a lake"],
+        Place::PineLake => &[
+            "a mountain lake with a pine forest",
+            "a lake with a pine forest",
+            "a pine forest mirrored in a mountain lake",
+            "a mountain lake surrounded by pine trees",
+        ],
+        Place::SnowyMountains => &["snowy mountains", "snow-covered mountains", "a snowy mountain landscape", "mountains with snow and pine trees"],
+        Place::Hills => &["rolling hills", "green hills", "a meadow with hills", "hilly countryside", "hills"],
+        Place::Forest => &["a pine forest", "a forest", "the woods", "a forest of pine trees"],
+        Place::Desert => &["a desert", "sand dunes", "desert dunes", "sand dunes in the desert"],
+        Place::Sea => &["the sea", "the ocean", "the open sea", "waves on the ocean"],
+        Place::Beach => &["a beach", "a sandy beach", "a beach by the sea", "the seaside"],
+        Place::FlowerField => &["a field of {} flowers", "a field of flowers", "a meadow full of {} flowers", "{} flowers in a field"],
+        Place::Skyline => &["a city skyline", "a skyline", "a city by the water", "skyscrapers", "a city with skyscrapers"],
+        Place::Street => &["a street", "a city street", "a street with houses", "a town street"],
+        Place::Castle => &["a castle on a hill", "a castle", "a castle on a green hill"],
+        Place::Village => &["a village", "a small village", "houses in a village", "a village with houses and trees"],
+        Place::Rooftop => &["a rooftop", "a city seen from a rooftop", "a flat roof above the city"],
+        Place::Space => &["a planet in space", "outer space with a planet", "a planet and stars", "space with a planet, stars and a nebula"],
+        Place::Moon => &["the surface of the moon", "a moon landscape", "the moon with the earth in the sky"],
+        Place::UnderWater => &["an underwater scene with fish", "fish under water", "the bottom of the sea with fish", "fish in the ocean"],
+        Place::Aurora => &["northern lights", "the aurora borealis", "northern lights over a lake", "an aurora in the night sky"],
+        Place::Room(RoomKind::Living) => &["a living room", "a living room with a couch", "the inside of a living room"],
+        Place::Room(RoomKind::Bedroom) => &["a bedroom", "a bedroom with a bed"],
+        Place::Room(RoomKind::Kitchen) => &["a kitchen", "a kitchen with a fridge"],
+        Place::Room(RoomKind::Bathroom) => &["a bathroom", "a bathroom with a bathtub"],
+        Place::Room(RoomKind::Office) => &["an office", "an office with a desk", "a home office"],
+        Place::Room(RoomKind::Dining) => &["a dining room", "a dining room with a table"],
+        Place::Room(RoomKind::Plain) => &["a room"],
+        Place::Table => &["a wooden table"],
+        Place::Studio | Place::Plain(_) => &["a plain background"],
+    };
+    pick(options, random).replace("{}", flowers)
+}
+
+/// `at sunset`; a plain day is seldom said.
+fn time_words(time: Time, random: &mut Random) -> &'static str {
+    match time {
+        Time::Day if random.chance(0.5) => "",
+        Time::Day => pick(&["during the day", "in daylight", "by day", "in the daytime"], random),
+        Time::Dawn => pick(&["at dawn", "at dawn", "in dawn light", "in the early morning", "at daybreak"], random),
+        Time::Sunrise => pick(&["at sunrise", "at sunrise", "in the morning sun", "in golden morning light"], random),
+        Time::Sunset => pick(&["at sunset", "at sunset", "in sunset light", "in the evening", "in the evening sun", "sunset lighting"], random),
+        Time::Night => pick(&["at night", "at night", "by night", "in the moonlight"], random),
+    }
+}
+
+/// `in the rain`, `under a cloudy sky`; a clear sky is seldom said.
+fn weather_words(weather: Weather, time: Time, random: &mut Random) -> &'static str {
+    match weather {
+        Weather::Clear if time == Time::Night && random.chance(0.2) => pick(&["under a starry sky", "under the stars"], random),
+        Weather::Clear if time == Time::Day && random.chance(0.3) => pick(&["on a sunny day", "in the sunshine", "under a blue sky", "on a clear day"], random),
+        Weather::Clear => "",
+        Weather::Cloudy => pick(&["under a cloudy sky", "on a cloudy day", "under an overcast sky", "under grey clouds"], random),
+        Weather::Fog => pick(&["in fog", "in the mist", "on a foggy day", "in thick fog"], random),
+        Weather::Rain => pick(&["in the rain", "on a rainy day", "in heavy rain", "while it rains"], random),
+        Weather::Snow => pick(&["while it snows", "in falling snow", "on a snowy day", "in a snowfall"], random),
+    }
+}
+
+impl Facts {
+    /// The first thing swims on water.
+    fn afloat(&self) -> bool {
+        self.things.first().is_some_and(|t| {
+            ["boat", "ship", "raft", "canoe", "swan", "duck", "galleon", "lily"]
+                .iter()
+                .any(|w| t.noun.contains(w) || t.model.contains(w))
+        })
+    }
+}
+
+/// One caption.
+pub fn write(facts: &Facts, random: &mut Random) -> String {
+    let (time, weather) = match (facts.time, facts.weather) {
+        (Some(time), Some(weather)) => {
+            let weather_said = weather_words(weather, time, random);
+            let mut time_said = time_words(time, random);
+            // "on a sunny day during the day" says it twice.
+            if time == Time::Day && !weather_said.is_empty() {
+                time_said = "";
+            }
+            let day = weather_said.contains(" day") && time != Time::Day;
+            let weather_said = match (day, weather) {
+                (true, Weather::Cloudy) => "under a cloudy sky",
+                (true, Weather::Fog) => "in fog",
+                (true, Weather::Rain) => "in the rain",
+                (true, Weather::Snow) => "while it snows",
+                _ => weather_said,
+            };
+            (time_said, weather_said)
+        }
+        _ => ("", ""),
+    };
+    let mut core = if facts.things.is_empty() {
+        let misty = facts.weather == Some(Weather::Fog) && random.chance(0.3);
+        let words = landscape_words(facts, random);
+        match words.strip_prefix("a ") {
+            Some(rest) if misty => format!("a {} {rest}", pick(&["misty", "foggy"], random)),
+            _ => words,
+        }
+    } else {
+        things_words(facts, random)
+    };
+    let place = if facts.things.is_empty() { String::new() } else { place_words(facts, random) };
+    let mut parts: Vec<String> = Vec::new();
+    if let Some(colour) = facts.background {
+        let name = colour.name();
+        let article = indefinite_article(name);
+        let plain = indefinite_article("plain");
+        let said = match random.below(8) {
+            0 => format!(" on {plain} plain {name} background"),
+            1 => format!(" against {article} {name} background"),
+            2 => format!(", {name} background"),
+            3 => format!(" in front of {article} {name} background"),
+            _ => format!(" on {article} {name} background"),
+        };
+        if random.chance(0.88) {
+            core.push_str(&said);
+        }
+    } else if !place.is_empty() && random.chance(0.92) {
+        parts.push(place);
+    }
+    if !time.is_empty() && random.chance(0.93) {
+        parts.push(time.to_owned());
+    }
+    if !weather.is_empty() && random.chance(0.93) {
+        parts.push(weather.to_owned());
+    }
+    let named = core.starts_with("a ") || core.starts_with("an ") || core.starts_with("two ") || core.starts_with("three ");
+    let (text, inverted) = join(core, &parts, random);
+    let mut text = styled(text, facts.style, named && !inverted, random);
+    if random.chance(0.10) {
+        // People begin sentences.
+        let mut letters = text.chars();
+        if let Some(first) = letters.next() {
+            text = first.to_uppercase().chain(letters).collect();
+        }
+        if random.chance(0.5) {
+            text.push('.');
+        }
+    }
+    text
+}
+
+/// The core and what stands around it, in one of several orders.
+/// Whether the core comes last is the second result.
+fn join(core: String, parts: &[String], random: &mut Random) -> (String, bool) {
+    if parts.is_empty() {
+        return (core, false);
+    }
+    let text = match random.below(10) {
+        0 | 1 => {
+            // "at sunset, a red car on a beach"
+            let (first, last) = parts.split_at(parts.len() - 1);
+            let mut text = format!("{}, {core}", last[0]);
+            for part in first {
+                text = format!("{text} {part}");
+            }
+            return (text, true);
+        }
+        2 | 3 => format!("{core}, {}", parts.join(", ")),
+        4 if parts.len() > 1 => {
+            let mut turned = parts.to_vec();
+            turned.reverse();
+            format!("{core} {}", turned.join(" "))
+        }
+        _ => format!("{core} {}", parts.join(" ")),
+    };
+    (text, false)
+}
+
+fn things_words(facts: &Facts, random: &mut Random) -> String {
+    let [first, rest @ ..] = facts.things.as_slice() else {
+        return String::new();
+    };
+    let a = subject(first, random);
+    let Some(second) = rest.first() else {
+        let view = view_words(first.view, random);
+        return format!("{a}{view}");
+    };
+    let b = subject(second, random);
+    let relation = match facts.relation {
+        Some(Relation::NextTo) | None => pick(&["next to", "next to", "beside", "and", "and", "by the side of"], random),
+        Some(Relation::LeftOf) => pick(&["to the left of", "left of", "on the left of"], random),
+        Some(Relation::RightOf) => pick(&["to the right of", "right of", "on the right of"], random),
+        Some(Relation::InFrontOf) => "in front of",
+        Some(Relation::Behind) => "behind",
+        Some(Relation::OnTopOf) => pick(&["on top of", "on", "on top of", "standing on"], random),
+    };
+    if random.chance(0.12) {
+        // The same said from the other side.
+        let turned = match facts.relation {
+            Some(Relation::LeftOf) => Some("to the right of"),
+            Some(Relation::RightOf) => Some("to the left of"),
+            Some(Relation::InFrontOf) => Some("behind"),
+            Some(Relation::Behind) => Some("in front of"),
+            Some(Relation::OnTopOf) => Some("under"),
+            _ => None,
+        };
+        if let Some(turned) = turned {
+            return format!("{b} {turned} {a}");
+        }
+    }
+    format!("{a} {relation} {b}")
+}
+
+/// `leads`: the text begins with its subject, so that "a painting of" may stand before it.
+fn styled(text: String, style: Style, leads: bool, random: &mut Random) -> String {
+    let (before, after): (&[&str], &[&str]) = match style {
+        Style::Render => {
+            return match random.below(24) {
+                0 => format!("{text}, 3d render"),
+                1 if leads => format!("a 3d render of {text}"),
+                2 if leads => format!("a picture of {text}"),
+                3 if leads => format!("an image of {text}"),
+                4 => format!("{text}, low poly"),
+                _ => text,
+            };
+        }
+        Style::OilPainting => (
+            &["an oil painting of {}", "oil painting of {}", "a painting of {}"],
+            &["{}, oil painting", "{} in oil", "{}, painted in oil"],
+        ),
+        Style::Watercolour => (
+            &["a watercolour of {}", "a watercolor painting of {}", "watercolour painting of {}"],
+            &["{}, watercolour", "{}, watercolor", "{}, watercolour painting"],
+        ),
+        Style::PixelArt => (&["pixel art of {}", "a pixel art picture of {}"], &["{}, pixel art", "{} in pixel art style", "{}, 8-bit"]),
+        Style::LineArt => (
+            &["a line drawing of {}", "line art of {}", "a black and white drawing of {}", "a sketch of {}"],
+            &["{}, line art", "{}, line drawing"],
+        ),
+        Style::Poster => (&["a flat illustration of {}", "a poster of {}"], &["{}, flat illustration", "{}, flat design", "{}, poster"]),
+    };
+    let form = if leads && random.chance(0.55) { pick(before, random) } else { pick(after, random) };
+    form.replace("{}", &text)
+}
