@@ -227,6 +227,8 @@ impl Cast {
         Thing {
             noun: self.noun.clone(),
             synonyms,
+            names: world.catalogue.names.get(&self.noun).cloned().unwrap_or_default(),
+            several: false,
             model: model.id.clone(),
             count: self.models.len(),
             colour: self.colour,

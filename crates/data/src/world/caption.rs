@@ -110,6 +110,10 @@ fn subject(thing: &Thing, random: &mut Random) -> String {
         let number = if random.chance(0.12) { ["", "", "2", "3", "4"][thing.count.min(4)] } else { number };
         return format!("{number} {}", body(&plural(noun)));
     }
+    if thing.several {
+        let some = if random.chance(0.3) { "some " } else { "" };
+        return format!("{some}{}", body(&thing.noun));
+    }
     if UNCOUNTED.contains(&noun) {
         return body(noun);
     }
@@ -407,6 +411,17 @@ fn styled(text: String, style: Style, leads: bool, random: &mut Random) -> Strin
                 _ => text,
             };
         }
+        Style::Icon("glossy 3d") if random.chance(0.55) => return text,
+        Style::Icon("glossy 3d") => (
+            &["a glossy 3d icon of {}", "a 3d emoji of {}"],
+            &["{}, glossy 3d", "{}, 3d emoji", "{}, 3d icon"],
+        ),
+        Style::Icon("pixel art") => (&["pixel art of {}"], &["{}, pixel art", "{}, pixel art"]),
+        Style::Icon(_) => (&["a flat icon of {}", "an emoji of {}"], &["{}, flat icon", "{}, emoji", "{}, icon"]),
+        Style::Photo => (
+            &["a photo of {}", "a photograph of {}", "a close-up photo of {}"],
+            &["{}, photo", "{}, photograph", "{}, close-up photo"],
+        ),
         Style::OilPainting => (
             &["an oil painting of {}", "oil painting of {}", "a painting of {}"],
             &["{}, oil painting", "{} in oil", "{}, painted in oil"],

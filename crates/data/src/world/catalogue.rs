@@ -70,12 +70,14 @@ pub struct Catalogue {
     pub models: Vec<Model>,
     /// Indices of models, by noun.
     pub nouns: BTreeMap<String, Vec<usize>>,
+    /// Names in other languages by noun and code.
+    pub names: BTreeMap<String, BTreeMap<String, String>>,
     files: Vec<Vec<u8>>,
     meshes: Vec<OnceLock<Mesh>>,
 }
 
 impl Catalogue {
-    /// Opens a folder that holds `models.tsv`, `fixes.tsv` and `models.tar.zst`.
+    /// Opens a folder that holds `models.tsv`, `fixes.tsv`, `names.tsv` and `models.tar.zst`.
     pub fn open(folder: &Path) -> Result<Self, WorldError> {
         let read = |name: &str| {
             let path = folder.join(name);
@@ -110,10 +112,12 @@ impl Catalogue {
         for (index, model) in models.iter().enumerate() {
             nouns.entry(model.noun.clone()).or_default().push(index);
         }
+        let names = parse_names(&table("names.tsv")?);
         let meshes = models.iter().map(|_| OnceLock::new()).collect();
         Ok(Self {
             models,
             nouns,
+            names,
             files,
             meshes,
         })
@@ -262,6 +266,24 @@ fn parse_placement(text: &str) -> Option<Placement> {
         "held" => Placement::Held,
         _ => return None,
     })
+}
+
+/// A header line of language codes, then a noun and its names; a missing name is empty.
+fn parse_names(text: &str) -> BTreeMap<String, BTreeMap<String, String>> {
+    let mut lines = text.lines();
+    let codes: Vec<&str> = lines.next().unwrap_or_default().split('\t').skip(1).collect();
+    lines
+        .filter_map(|line| {
+            let (noun, names) = line.split_once('\t')?;
+            let by_code = codes
+                .iter()
+                .zip(names.split('\t'))
+                .filter(|(_, name)| !name.is_empty())
+                .map(|(code, name)| ((*code).to_owned(), name.to_owned()))
+                .collect();
+            Some((noun.to_owned(), by_code))
+        })
+        .collect()
 }
 
 /// `id TAB key=value[; key=value...]`, by id.

@@ -4,7 +4,8 @@ use super::arrange::{self, Cast};
 use super::canvas::Canvas;
 use super::caption;
 use super::catalogue::{Placement, Size};
-use super::facts::{Facts, Style, Thing};
+use super::flat;
+use super::facts::{Facts, Relation, Style, Thing};
 use super::ground::{Material, Surface};
 use super::land::Stage;
 use super::light::{Light, Time, Weather};
@@ -35,6 +36,31 @@ pub(super) fn compose(
         Kind::Styled => Style::FILTERS[random.below(Style::FILTERS.len())],
         _ => Style::Render,
     };
+    let mut picture = picture(world, kind, style, (width, height), &mut random, noun);
+    if style != Style::Render {
+        picture.facts.style = style;
+    }
+    style::apply(style, &mut picture.canvas, &world.noise, &mut random);
+    let caption = caption::write(&picture.facts, &mut random);
+    Sample {
+        rgb: picture.canvas.to_srgb(),
+        width,
+        height,
+        mask: picture.mask,
+        caption,
+        facts: picture.facts,
+    }
+}
+
+/// The picture of a kind, not yet drawn in its style.
+pub(super) fn picture(
+    world: &World,
+    kind: Kind,
+    style: Style,
+    (width, height): (usize, usize),
+    random: &mut Random,
+    noun: Option<&str>,
+) -> Picture {
     let kind = match kind {
         Kind::Styled => {
             let at = random.unit();
@@ -48,34 +74,27 @@ pub(super) fn compose(
         }
         other => other,
     };
-    let mut picture = match kind {
+    match kind {
         Kind::Landscape if noun.is_none() => {
-            let place = landscape(&mut random);
-            empty(world, place, style, width, height, &mut random)
+            let place = landscape(random);
+            empty(world, place, style, width, height, random)
         }
-        Kind::Of(place) => empty(world, place, style, width, height, &mut random),
-        Kind::CloseUp => close_up(world, width, height, &mut random, noun),
-        Kind::Pair => scene(world, width, height, &mut random, noun, style, Group::Pair),
-        Kind::Count => scene(world, width, height, &mut random, noun, style, Group::Several),
-        _ => scene(world, width, height, &mut random, noun, style, Group::One),
-    };
-    picture.facts.style = style;
-    style::apply(style, &mut picture.canvas, &world.noise, &mut random);
-    let caption = caption::write(&picture.facts, &mut random);
-    Sample {
-        rgb: picture.canvas.to_srgb(),
-        width,
-        height,
-        mask: picture.mask,
-        caption,
-        facts: picture.facts,
+        Kind::Of(place) => empty(world, place, style, width, height, random),
+        Kind::CloseUp => close_up(world, width, height, random, noun),
+        Kind::Icon => flat::icons(world, (width, height), random, noun),
+        Kind::Figure => flat::figure(world, (width, height), random, noun),
+        Kind::Photo => flat::photo(world, (width, height), random),
+        Kind::Tile => flat::tile(world, (width, height), random),
+        Kind::Pair => scene(world, width, height, random, noun, style, Group::Pair),
+        Kind::Count => scene(world, width, height, random, noun, style, Group::Several),
+        _ => scene(world, width, height, random, noun, style, Group::One),
     }
 }
 
-struct Picture {
-    canvas: Canvas,
-    mask: Vec<u8>,
-    facts: Facts,
+pub(super) struct Picture {
+    pub canvas: Canvas,
+    pub mask: Vec<u8>,
+    pub facts: Facts,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -211,7 +230,7 @@ fn close_up(world: &World, width: usize, height: usize, random: &mut Random, nou
     let plain = random.chance(0.72) || floating;
     let table = !plain && model.size <= Size::Small && random.chance(0.6);
     let (place, background) = if plain {
-        let colour = backdrop_colour(&cast, world, random);
+        let colour = backdrop_colour(cast.main_rgb(world), random);
         let [r, g, b] = colour.background();
         painter.studio(srgb(r, g, b) * 0.96);
         (Place::Studio, Some(colour))
@@ -253,8 +272,7 @@ fn close_up(world: &World, width: usize, height: usize, random: &mut Random, nou
 }
 
 /// A background colour that the thing stands out from.
-fn backdrop_colour(cast: &Cast, world: &World, random: &mut Random) -> Colour {
-    let own = cast.main_rgb(world);
+pub(super) fn backdrop_colour(own: [f32; 3], random: &mut Random) -> Colour {
     let clear: Vec<Colour> = Colour::BACKGROUNDS
         .into_iter()
         .filter(|c| {
@@ -346,76 +364,145 @@ fn scene(world: &World, width: usize, height: usize, random: &mut Random, noun: 
     } else {
         place_for(lead.placement, lead.size, &lead.category, random)
     };
-    let (time, weather) = hour(place, style, random);
-    let outdoors = place.is_outdoors();
-    let light = if outdoors { Light::outdoors(time, weather, random) } else { Light::indoors(random) };
-    let (low, high) = place.horizon(true);
-    let view = View::new(width, height, random.range(low, high));
-    let h = height as f32;
-    let foot = match place {
-        Place::UnderWater => 0.86,
-        Place::Studio => random.range(0.66, 0.78),
-        _ => random.range(0.76, 0.87),
-    } * h;
-    let eye = (foot - view.horizon_px).max(0.08 * h) * DISTANCE / view.focal_px;
-    let camera = Camera::level(eye, DISTANCE, view.focal_px, view.centre_x(), view.horizon_px);
-    let edge_px = view.horizon_px + (foot - view.horizon_px) * random.range(0.28, 0.5);
-    let stage = Stage {
-        camera,
-        standing: true,
-        edge_px: if matches!(place, Place::Table | Place::Rooftop) { view.horizon_px + (foot - view.horizon_px) * 0.35 } else { edge_px },
-    };
-    let mut canvas = Canvas::new(width, height);
-    let mut painter = Painter {
-        canvas: &mut canvas,
-        view,
-        light: &light,
-        noise: &world.noise,
-        random: random.clone(),
-    };
-    let mut scenery = Solids::default();
-    let mut mask = vec![0; width * height];
-    let mut background = None;
-    let mut detail = None;
-    if place == Place::Studio {
-        let colour = backdrop_colour(&casts[0], world, random);
-        let [r, g, b] = colour.background();
-        painter.studio(srgb(r, g, b) * 0.96);
-        background = Some(colour);
-    } else {
-        let afloat = matches!(lead.placement, Placement::Water) || lead.placement == Placement::Sky;
-        let stage = if afloat && place != Place::UnderWater { Stage { standing: false, ..stage } } else { stage };
-        detail = place.paint(&mut painter, &stage, &world.catalogue, &mut scenery);
-        solid::render(&scenery, &camera, &light, place.ground(), painter.canvas, &mut mask, &world.noise);
-        mask.fill(0);
-        if outdoors {
-            painter.mist();
-        }
-    }
+    let afloat = matches!(lead.placement, Placement::Water | Placement::Sky);
+    let mut set = Set::new(world, place, style, (width, height), afloat, random, |random| {
+        backdrop_colour(casts[0].main_rgb(world), random)
+    });
+    let (camera, view, light) = (set.camera, set.view, set.light);
     let mut solids = Solids::default();
-    let ground = arrange::place_all(world, &mut casts, relation, place, &camera, &view, foot, &mut solids, random);
-    solid::render(&solids, &camera, &light, ground, painter.canvas, &mut mask, &world.noise);
-    if outdoors {
-        painter.fall();
-    }
-    *random = painter.random.clone();
+    let ground = arrange::place_all(world, &mut casts, relation, place, &camera, &view, set.foot, &mut solids, random);
+    solid::render(&solids, &camera, &light, ground, &mut set.canvas, &mut set.mask, &world.noise);
+    set.fall(world, random);
     let things: Vec<Thing> = casts
         .iter()
         .map(|cast| cast.thing(world, &solids, &camera, width, height, group == Group::One))
         .collect();
-    Picture {
-        canvas,
-        mask,
-        facts: Facts {
-            things,
-            relation,
+    set.picture(things, relation)
+}
+
+/// An empty stage: the place is painted, the things are still to come.
+pub(super) struct Set {
+    pub canvas: Canvas,
+    pub mask: Vec<u8>,
+    pub light: Light,
+    pub camera: Camera,
+    pub view: View,
+    /// Row where things at the front stand.
+    pub foot: f32,
+    place: Place,
+    time: Time,
+    weather: Weather,
+    detail: Option<&'static str>,
+    background: Option<Colour>,
+}
+
+impl Set {
+    /// Paints a place with room for things. `afloat`: they float or fly, nothing is needed to stand on. `colour` chooses
+    /// a plain background.
+    pub fn new(
+        world: &World,
+        place: Place,
+        style: Style,
+        (width, height): (usize, usize),
+        afloat: bool,
+        random: &mut Random,
+        colour: impl Fn(&mut Random) -> Colour,
+    ) -> Self {
+        let (time, weather) = hour(place, style, random);
+        let outdoors = place.is_outdoors();
+        let light = if outdoors {
+            Light::outdoors(time, weather, random)
+        } else {
+            Light::indoors(random)
+        };
+        let (low, high) = place.horizon(true);
+        let view = View::new(width, height, random.range(low, high));
+        let h = height as f32;
+        let foot = match place {
+            Place::UnderWater => 0.86,
+            Place::Studio => random.range(0.66, 0.78),
+            _ => random.range(0.76, 0.87),
+        } * h;
+        let eye = (foot - view.horizon_px).max(0.08 * h) * DISTANCE / view.focal_px;
+        let camera = Camera::level(eye, DISTANCE, view.focal_px, view.centre_x(), view.horizon_px);
+        let near = random.range(0.28, 0.5);
+        let near = if matches!(place, Place::Table | Place::Rooftop) { 0.35 } else { near };
+        let stage = Stage {
+            camera,
+            standing: !afloat || place == Place::UnderWater,
+            edge_px: view.horizon_px + (foot - view.horizon_px) * near,
+        };
+        let mut canvas = Canvas::new(width, height);
+        let mut painter = Painter {
+            canvas: &mut canvas,
+            view,
+            light: &light,
+            noise: &world.noise,
+            random: random.clone(),
+        };
+        let mut mask = vec![0; width * height];
+        let (mut background, mut detail) = (None, None);
+        if place == Place::Studio {
+            let colour = colour(&mut painter.random);
+            let [r, g, b] = colour.background();
+            painter.studio(srgb(r, g, b) * 0.96);
+            background = Some(colour);
+        } else {
+            let mut scenery = Solids::default();
+            detail = place.paint(&mut painter, &stage, &world.catalogue, &mut scenery);
+            solid::render(&scenery, &camera, &light, place.ground(), painter.canvas, &mut mask, &world.noise);
+            mask.fill(0);
+            if outdoors {
+                painter.mist();
+            }
+        }
+        *random = painter.random.clone();
+        Self {
+            canvas,
+            mask,
+            light,
+            camera,
+            view,
+            foot,
             place,
+            time,
+            weather,
             detail,
-            time: outdoors.then_some(time),
-            weather: outdoors.then_some(weather),
             background,
-            style: Style::Render,
-        },
+        }
+    }
+
+    /// Rain and snow in front of everything.
+    pub fn fall(&mut self, world: &World, random: &mut Random) {
+        if self.place.is_outdoors() {
+            let mut painter = Painter {
+                canvas: &mut self.canvas,
+                view: self.view,
+                light: &self.light,
+                noise: &world.noise,
+                random: random.clone(),
+            };
+            painter.fall();
+            *random = painter.random.clone();
+        }
+    }
+
+    pub fn picture(self, things: Vec<Thing>, relation: Option<Relation>) -> Picture {
+        let outdoors = self.place.is_outdoors();
+        Picture {
+            canvas: self.canvas,
+            mask: self.mask,
+            facts: Facts {
+                things,
+                relation,
+                place: self.place,
+                detail: self.detail,
+                time: outdoors.then_some(self.time),
+                weather: outdoors.then_some(self.weather),
+                background: self.background,
+                style: Style::Render,
+            },
+        }
     }
 }
 

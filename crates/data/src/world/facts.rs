@@ -3,6 +3,7 @@
 use super::light::{Time, Weather};
 use super::place::Place;
 use crate::colour::Colour;
+use std::collections::BTreeMap;
 
 /// From where a thing with a known front is seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -67,6 +68,9 @@ pub enum Style {
     PixelArt,
     LineArt,
     Poster,
+    /// An icon or emoji, with the word for its set.
+    Icon(&'static str),
+    Photo,
 }
 
 impl Style {
@@ -87,6 +91,8 @@ impl Style {
             Style::PixelArt => "pixel art",
             Style::LineArt => "line art",
             Style::Poster => "flat poster",
+            Style::Icon(set) => set,
+            Style::Photo => "photo",
         }
     }
 }
@@ -98,7 +104,11 @@ pub struct Thing {
     pub noun: String,
     /// More words that are true of it.
     pub synonyms: Vec<String>,
-    /// The pack's id of the model.
+    /// Its name in other languages, by code (de, es, fr, it, pt, ja, zh), where it is known.
+    pub names: BTreeMap<String, String>,
+    /// The noun is a plural without a number: a photograph of apples.
+    pub several: bool,
+    /// The pack's id of the model, or the set of an icon.
     pub model: String,
     pub count: usize,
     /// Given to it, or its own where it is clear.

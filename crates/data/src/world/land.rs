@@ -55,6 +55,7 @@ impl Painter<'_> {
             step: 1.017,
             bottom_px,
             haze: 0.014,
+            relief: 1.25,
         };
         let noise = self.noise;
         let shore = near;
@@ -176,6 +177,7 @@ impl Painter<'_> {
             step: 1.02,
             bottom_px: self.view.height as f32,
             haze: 0.030,
+            relief: 1.7,
         };
         let hill = |x: f32, z: f32| {
             let lift = smoothstep(2.0, 12.0, z);
@@ -281,15 +283,18 @@ impl Painter<'_> {
             eye: 0.8,
             near: if stage.standing { 4.0 } else { 1.0 },
             far: 45.0,
-            step: 1.009,
+            step: 1.005,
             bottom_px: self.view.height as f32,
-            haze: 0.022,
+            haze: 0.020,
+            relief: 2.6,
         };
         let dune = |x: f32, z: f32| {
             let lift = smoothstep(2.0, 15.0, z);
             let warp = noise.value(x * 0.16 + offset, z * 0.16) * 2.2;
             let n = noise.value(x * 0.13 + offset + warp * 0.35, z * 0.17 + warp * 0.3 + offset);
-            let crest = 1.0 - (2.0 * n - 1.0).abs();
+            // Crests are rounder far away, where a sharp one would fall between two steps.
+            let (t, round) = (2.0 * n - 1.0, 0.02 + 0.006 * z);
+            let crest = 1.0 - (t * t + round * round).sqrt() + round;
             tall * lift * (crest * crest * 1.1 - 0.22)
         };
         let warm = self.random.unit();

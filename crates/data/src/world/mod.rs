@@ -15,7 +15,9 @@ pub mod compose;
 mod cosmos;
 mod error;
 mod facts;
+mod flat;
 mod ground;
+mod icons;
 mod land;
 mod light;
 pub mod maths;
@@ -27,6 +29,7 @@ mod raster;
 mod room;
 mod sheet;
 mod sky;
+mod sprite;
 mod solid;
 mod style;
 mod terrain;
@@ -47,6 +50,7 @@ pub use room::RoomKind;
 pub use sheet::{Sheet, sheet};
 pub use vocabulary::everyday;
 
+use crate::DataError;
 use crate::random::Random;
 use noise::Noise;
 use std::path::Path;
@@ -85,19 +89,31 @@ pub enum Kind {
     Landscape,
     /// Any of these, drawn in a style.
     Styled,
+    /// An icon or emoji on a plain background, or two or three of them. Needs [`World::with_icons`].
+    Icon,
+    /// A glossy icon standing in a place. Needs [`World::with_icons`].
+    Figure,
+    /// A photograph of fruit or vegetables. Needs [`World::with_photos`].
+    Photo,
+    /// A pixel-art tile. Needs [`World::with_tiles`].
+    Tile,
     /// One landscape or place by name.
     Of(Place),
 }
 
 impl Kind {
     /// The kinds that training mixes, with their shares.
-    pub const MIX: [(Kind, f32); 6] = [
-        (Kind::CloseUp, 0.24),
-        (Kind::Object, 0.24),
-        (Kind::Pair, 0.16),
-        (Kind::Count, 0.10),
-        (Kind::Landscape, 0.18),
+    pub const MIX: [(Kind, f32); 10] = [
+        (Kind::CloseUp, 0.22),
+        (Kind::Object, 0.22),
+        (Kind::Pair, 0.13),
+        (Kind::Count, 0.08),
+        (Kind::Landscape, 0.15),
         (Kind::Styled, 0.08),
+        (Kind::Icon, 0.04),
+        (Kind::Figure, 0.05),
+        (Kind::Photo, 0.02),
+        (Kind::Tile, 0.01),
     ];
 
     /// Every kind that has a name of its own.
@@ -117,6 +133,10 @@ impl Kind {
             Kind::Count => "count",
             Kind::Landscape => "landscape",
             Kind::Styled => "styled",
+            Kind::Icon => "icon",
+            Kind::Figure => "figure",
+            Kind::Photo => "photo",
+            Kind::Tile => "tile",
             Kind::Of(place) => place.key(),
         }
     }
@@ -135,6 +155,9 @@ pub struct World {
     pub catalogue: Catalogue,
     vocabulary: Vocabulary,
     noise: Noise,
+    icons: Option<icons::Icons>,
+    photos: Vec<(String, Vec<u8>)>,
+    tiles: Vec<(String, Vec<u8>)>,
 }
 
 impl World {
@@ -146,7 +169,28 @@ impl World {
             catalogue,
             vocabulary,
             noise: Noise::new(),
+            icons: None,
+            photos: Vec::new(),
+            tiles: Vec::new(),
         })
+    }
+
+    /// Adds the icons of a folder of npm packages (`emojibase-data`, `@lobehub/fluent-emoji-3d`, and flat sets).
+    pub fn with_icons(mut self, folder: &Path) -> Result<Self, DataError> {
+        self.icons = Some(icons::Icons::open(folder)?);
+        Ok(self)
+    }
+
+    /// Adds an archive of photographs with a `labels.jsonl`, as the data builder takes it.
+    pub fn with_photos(mut self, archive: &Path) -> Result<Self, DataError> {
+        self.photos = crate::extras::photos(archive)?;
+        Ok(self)
+    }
+
+    /// Adds an archive of pixel-art tiles, as the data builder takes it.
+    pub fn with_tiles(mut self, archive: &Path) -> Result<Self, DataError> {
+        self.tiles = crate::extras::tiles(archive)?;
+        Ok(self)
     }
 
     /// Every noun that pictures can show, with the number of models; everyday nouns first, in their list's order.

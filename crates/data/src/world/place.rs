@@ -186,7 +186,7 @@ impl Place {
             Skyline => painter.skyline(stage),
             Rooftop => painter.rooftop(stage),
             Street => painter.street(stage, catalogue, solids),
-            Castle => painter.castle(stage, catalogue, solids),
+            Castle => painter.castle(stage, catalogue),
             Village => painter.village(stage, catalogue, solids),
             Room(kind) => painter.room(stage, kind, catalogue, solids),
             Table => painter.table(&stage.camera, stage.edge_px),

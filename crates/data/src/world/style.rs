@@ -10,14 +10,14 @@ use glam::Vec3;
 
 /// Redraws a picture in a style.
 pub(super) fn apply(style: Style, canvas: &mut Canvas, noise: &Noise, random: &mut Random) {
-    if style == Style::Render {
+    if matches!(style, Style::Render | Style::Icon(_) | Style::Photo) {
         return;
     }
     for pixel in &mut canvas.pixels {
         *pixel = pixel.clamp(Vec3::ZERO, Vec3::splat(1.2)).map(f32::sqrt);
     }
     match style {
-        Style::Render => {}
+        Style::Render | Style::Icon(_) | Style::Photo => {}
         Style::OilPainting => oil(canvas, random),
         Style::Watercolour => watercolour(canvas, noise, random),
         Style::PixelArt => pixel_art(canvas, random),

@@ -27,6 +27,8 @@ pub struct March {
     pub bottom_px: f32,
     /// Share lost to the horizon's colour grows with 1 - exp(-haze * distance).
     pub haze: f32,
+    /// Slopes are lit as if they were this much steeper.
+    pub relief: f32,
 }
 
 impl Painter<'_> {
@@ -54,7 +56,7 @@ impl Painter<'_> {
                     let e = 0.012 * z;
                     let dx = (height(side + e, z) - here) / e;
                     let dz = (height(side, z + e) - here) / e;
-                    let normal = Vec3::new(-dx, 1.0, dz).normalize_or(Vec3::Y);
+                    let normal = Vec3::new(-dx * march.relief, 1.0, dz * march.relief).normalize_or(Vec3::Y);
                     let spot = Spot {
                         x: side,
                         z,

@@ -3,11 +3,12 @@
 use super::catalogue::Catalogue;
 use super::ground::{Material, Surface};
 use super::land::Stage;
-use super::light::Weather;
+use super::light::{Light, Weather};
 use super::maths::{self, floor, lerp, smoothstep, srgb};
 use super::sky::SkyOptions;
-use super::solid::{Paint, Pose, Solids, turn_y};
-use super::terrain::{March, mountains};
+use super::noise::Noise;
+use super::solid::{self, Ground, Paint, Pose, Solids, turn_y};
+use super::terrain::{March, Spot, mountains};
 use super::view::Painter;
 use super::water::Water;
 use glam::Vec3;
@@ -22,9 +23,13 @@ pub fn furnish(
     longest: f32,
     facing: f32,
 ) {
-    let found: Vec<usize> = nouns
-        .iter()
-        .filter_map(|noun| catalogue.nouns.get(*noun))
+    let Some(noun) = random.pick(nouns) else {
+        return;
+    };
+    let found: Vec<usize> = catalogue
+        .nouns
+        .get(*noun)
+        .into_iter()
         .flatten()
         .copied()
         .filter(|i| !catalogue.models[*i].weak)
@@ -265,7 +270,7 @@ impl Painter<'_> {
         behind.standing = true;
         self.hills(&behind);
         let houses: &[&str] = &["house", "medieval house", "stone house", "farmhouse", "barn"];
-        let mut row = -2.2;
+        let mut row = -1.5;
         let snow = self.light.weather == Weather::Snow;
         while row > -8.0 {
             let count = 2 + self.random.below(2);
@@ -287,14 +292,14 @@ impl Painter<'_> {
     }
 
     /// A castle on a hill.
-    pub fn castle(&mut self, stage: &Stage, catalogue: &Catalogue, solids: &mut Solids) {
+    pub fn castle(&mut self, stage: &Stage, catalogue: &Catalogue) {
         self.town_sky();
         let noise = self.noise;
         let offset = self.random.range(0.0, 190.0);
         let eye = stage.camera.eye.y;
-        let away = self.random.range(11.0, 14.0);
+        let away = self.random.range(10.0, 12.5);
         let x0 = self.random.range(-0.9, 0.9);
-        let tall = self.random.range(1.5, 2.3);
+        let tall = self.random.range(1.6, 2.4);
         let march = March {
             eye,
             near: if stage.standing { 5.0 } else { 1.6 },
@@ -302,12 +307,12 @@ impl Painter<'_> {
             step: 1.014,
             bottom_px: self.view.height as f32,
             haze: 0.016,
+            relief: 1.5,
         };
         let crown = |x: f32, z: f32| {
-            let (dx, dz) = ((x - x0) / 3.4, (z - away) / 3.4);
-            let d = dx * dx + dz * dz;
+            let (dx, dz) = (x - x0, z - away);
             // Flat where the walls stand.
-            tall * smoothstep(1.0, 0.42, d * 0.5) + mountains(noise, x, z, offset, 20.0, 58.0, 4.0)
+            tall * (1.0 - smoothstep(1.9, 7.0, (dx * dx + dz * dz).sqrt())) + mountains(noise, x, z, offset, 20.0, 58.0, 4.0)
         };
         let height = |x: f32, z: f32| {
             let base = crown(x, z) + 0.25 * smoothstep(2.0, 7.0, z) * (noise.fbm(x * 0.5 + offset, z * 0.5, 3) - 0.5);
@@ -322,7 +327,7 @@ impl Painter<'_> {
         };
         let (a, b) = (srgb(96, 142, 62), srgb(140, 168, 80));
         let snowy = self.light.weather == Weather::Snow;
-        self.march(march, height, |noise, spot| {
+        let material = |noise: &Noise, spot: Spot| {
             let ground = crown(spot.x, spot.z);
             let clear = ((spot.x - x0) * (spot.x - x0) + (spot.z - away) * (spot.z - away)).sqrt() < 3.0;
             if spot.z > 22.0 {
@@ -335,11 +340,25 @@ impl Painter<'_> {
             let n = noise.fbm(spot.x * 1.6, spot.z * 1.6, 3);
             let grass = a.lerp(b, n) * (0.85 + 0.3 * n);
             if snowy { srgb(236, 242, 250) * (0.9 + 0.1 * n) } else { grass }
-        });
-        let at = Vec3::new(x0, tall - 0.06, stage.camera.eye.z - away);
-        let size = self.random.range(2.5, 3.0);
+        };
+        self.march(march, &height, &material);
+        // The walls stand behind the brow of the hill: they are drawn between its far and its near side.
+        let at = Vec3::new(x0, tall - 0.05, stage.camera.eye.z - away);
+        let size = self.random.range(3.0, 3.8);
         let facing = self.random.range(-0.6, 0.6);
-        furnish(solids, catalogue, &mut self.random, &["castle"], at, size, facing);
+        let mut walls = Solids::default();
+        furnish(&mut walls, catalogue, &mut self.random, &["castle"], at, size, facing);
+        let mut mask = vec![0; self.view.width * self.view.height];
+        let haze = Light {
+            haze: self.light.haze * 0.5,
+            ..*self.light
+        };
+        solid::render(&walls, &stage.camera, &haze, Ground::None, self.canvas, &mut mask, self.noise);
+        let brow = March {
+            far: away - 1.6,
+            ..march
+        };
+        self.march(brow, &height, &material);
         if stage.standing {
             self.near_ground(stage, if snowy { Material::Snow } else { Material::Grass }, 4.0);
         }
