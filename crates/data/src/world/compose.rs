@@ -14,6 +14,7 @@ use super::place::Place;
 use super::room::RoomKind;
 use super::solid::{self, Camera, Ground, Solids};
 use super::style;
+use super::tongues;
 use super::view::{Painter, View};
 use super::{Kind, Sample, World};
 use crate::colour::Colour;
@@ -22,6 +23,9 @@ use glam::Vec3;
 
 /// Distance of the level camera from the things.
 pub(super) const DISTANCE: f32 = 2.6;
+
+/// Share of the captions that are in another language where the words are known.
+const OTHER_LANGUAGES: f32 = 0.22;
 
 /// One picture of a kind. `noun` names the first thing.
 pub(super) fn compose(
@@ -41,7 +45,12 @@ pub(super) fn compose(
         picture.facts.style = style;
     }
     style::apply(style, &mut picture.canvas, &world.noise, &mut random);
-    let caption = caption::write(&picture.facts, &mut random);
+    // A style has no words in the other languages yet.
+    let foreign = style == Style::Render && random.chance(OTHER_LANGUAGES);
+    let caption = foreign
+        .then(|| tongues::write(&picture.facts, &mut random))
+        .flatten()
+        .unwrap_or_else(|| caption::write(&picture.facts, &mut random));
     Sample {
         rgb: picture.canvas.to_srgb(),
         width,

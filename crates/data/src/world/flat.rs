@@ -51,7 +51,8 @@ pub(super) fn icons(world: &World, size: (usize, usize), random: &mut Random, no
             .draw(glossy, noun, random)
             .or_else(|| icons.draw(true, noun, random))?;
         let second = (random.chance(0.2) && noun.is_none()).then(|| icons.draw(glossy, None, random)).flatten();
-        Some((first, second.filter(|s| s.0.noun != first.0.noun)))
+        let second = second.filter(|s| s.0.noun != first.0.noun);
+        Some((first, second))
     });
     let Some(((icon, sprite, style), second)) = drawn else {
         return instead(world, size, random);

@@ -26,14 +26,10 @@ const FLAT: [(&str, &str); 3] = [
 pub struct Icon {
     /// `dog`, `pair of scissors`.
     pub noun: String,
-    /// More English words.
-    pub tags: Vec<String>,
     /// Name by language code.
     pub names: BTreeMap<String, String>,
     /// Emojibase's group: 3 animals and nature, 4 food, 5 travel, 6 activities, 7 objects.
     pub group: u32,
-    /// Among the common nouns.
-    pub common: bool,
     glossy: Vec<Vec<u8>>,
     /// Style and SVG document.
     flat: Vec<(&'static str, String)>,
@@ -94,7 +90,7 @@ impl Icons {
             let codes: Vec<String> = shown.iter().map(|c| c.code.clone()).collect();
             taken.extend(codes.iter().cloned());
             let (glossy, flat) = drawings(&codes);
-            icons.push(icon(caption::without_article(&core.phrase), named, true, glossy, flat));
+            icons.push(icon(caption::without_article(&core.phrase), named, glossy, flat));
         }
         let common = icons.len();
         for concept in &words.concepts {
@@ -103,7 +99,7 @@ impl Icons {
             if shown {
                 let phrase = extras::phrase(concept);
                 let (glossy, flat) = drawings(std::slice::from_ref(&concept.code));
-                icons.push(icon(caption::without_article(&phrase), concept, false, glossy, flat));
+                icons.push(icon(caption::without_article(&phrase), concept, glossy, flat));
             }
         }
         icons.retain(|i| !i.glossy.is_empty() || !i.flat.is_empty());
@@ -141,13 +137,11 @@ impl Icons {
 fn icon(
     noun: &str,
     concept: &Concept,
-    common: bool,
     glossy: Vec<Vec<u8>>,
     flat: Vec<(&'static str, String)>,
 ) -> Icon {
     Icon {
         noun: noun.to_owned(),
-        tags: Vec::new(),
         names: concept
             .names
             .iter()
@@ -155,7 +149,6 @@ fn icon(
             .map(|(language, name)| (language.clone(), name.to_lowercase()))
             .collect(),
         group: concept.group,
-        common,
         glossy,
         flat,
     }

@@ -35,6 +35,7 @@ mod style;
 mod terrain;
 #[cfg(test)]
 mod tests;
+mod tongues;
 mod town;
 mod view;
 mod vocabulary;
