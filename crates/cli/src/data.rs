@@ -20,6 +20,15 @@ pub struct SheetArgs {
     /// Folder with the model pack
     #[arg(long, value_name = "DIR", default_value = "assets/models3d")]
     models: PathBuf,
+    /// Folder with the .tgz files of `npm pack`, for icons
+    #[arg(long, value_name = "DIR")]
+    packages: Option<PathBuf>,
+    /// Archive (.tar) of photographs with a labels.jsonl
+    #[arg(long, value_name = "FILE")]
+    photos: Option<PathBuf>,
+    /// Archive (.tar.gz) of pixel-art tiles
+    #[arg(long, value_name = "FILE")]
+    pixel_art: Option<PathBuf>,
     /// What to draw; the training mix if not given
     #[arg(long, value_name = "KIND")]
     kind: Option<String>,
@@ -93,7 +102,16 @@ fn run_sheet(args: &SheetArgs) -> Result<()> {
         }
         return Ok(());
     }
-    let world = World::open(&args.models)?;
+    let mut world = World::open(&args.models)?;
+    if let Some(folder) = &args.packages {
+        world = world.with_icons(folder)?;
+    }
+    if let Some(archive) = &args.photos {
+        world = world.with_photos(archive)?;
+    }
+    if let Some(archive) = &args.pixel_art {
+        world = world.with_tiles(archive)?;
+    }
     if args.nouns {
         for (noun, models) in world.nouns() {
             println!("{noun}\t{models}");
@@ -112,9 +130,15 @@ fn run_sheet(args: &SheetArgs) -> Result<()> {
     .with_context(|| format!("cannot write {}", args.out.display()))?;
     if args.captions {
         let path = args.out.with_extension("txt");
-        std::fs::write(&path, drawn.captions.join("\n") + "\n").with_context(|| format!("cannot write {}", path.display()))?;
+        std::fs::write(&path, drawn.captions.join("\n") + "\n")
+            .with_context(|| format!("cannot write {}", path.display()))?;
     }
-    println!("{}: {} pictures, {:.1} ms each on one core", args.out.display(), args.count, drawn.sample_ms);
+    println!(
+        "{}: {} pictures, {:.1} ms each on one core",
+        args.out.display(),
+        args.count,
+        drawn.sample_ms
+    );
     Ok(())
 }
 

@@ -31,7 +31,13 @@ pub(super) struct Cast {
 }
 
 /// Colours of coats and feathers.
-const COATS: [Colour; 5] = [Colour::Brown, Colour::White, Colour::Black, Colour::Grey, Colour::Orange];
+const COATS: [Colour; 5] = [
+    Colour::Brown,
+    Colour::White,
+    Colour::Black,
+    Colour::Grey,
+    Colour::Orange,
+];
 
 /// Things with a level top that others may stand on.
 const BASES: [&str; 22] = [
@@ -62,16 +68,21 @@ const BASES: [&str; 22] = [
 impl Cast {
     /// One thing of a noun.
     pub fn single(world: &World, noun: &str, random: &mut Random) -> Self {
-        Self::new(world, noun, 1, random)
+        Self::new(world, noun, 1, true, random)
+    }
+
+    /// One of two things: seen from where it is best known, as its view is not said.
+    fn partner(world: &World, noun: &str, random: &mut Random) -> Self {
+        Self::new(world, noun, 1, false, random)
     }
 
     /// Two to four of a noun.
     pub fn several(world: &World, noun: &str, random: &mut Random) -> Self {
         let count = [2, 2, 2, 3, 3, 4][random.below(6)];
-        Self::new(world, noun, count, random)
+        Self::new(world, noun, count, false, random)
     }
 
-    fn new(world: &World, noun: &str, count: usize, random: &mut Random) -> Self {
+    fn new(world: &World, noun: &str, count: usize, alone: bool, random: &mut Random) -> Self {
         let models = world.vocabulary.models(noun).unwrap_or(&[0]);
         let first = models[random.below(models.len())];
         let model = &world.catalogue.models[first];
@@ -86,9 +97,12 @@ impl Cast {
             })
             .collect();
         let same = chosen.iter().all(|m| *m == first);
-        let own = model.colour.as_deref().and_then(Colour::from_name).filter(|_| same);
+        let own = model
+            .colour
+            .as_ref()
+            .and_then(|name| Colour::from_name(&name.replace('-', " ")))
+            .filter(|_| same);
         let repaint = match model.tint {
-            Tint::No => None,
             Tint::Near if model.category == "animal" && random.chance(0.6) => random.pick(&COATS).copied(),
             Tint::Near if random.chance(0.5) => random.pick(&Colour::OBJECTS).copied(),
             Tint::Main | Tint::All if random.chance(0.55) => random.pick(&Colour::OBJECTS).copied(),
@@ -99,7 +113,8 @@ impl Cast {
         } else {
             own
         };
-        let (view, yaw) = draw_view(model.front_yaw.is_some(), random);
+        let has_back = ["animal", "people", "vehicle", "creature", "dinosaur"].contains(&model.category.as_str());
+        let (view, yaw) = draw_view(model.front_yaw.is_some(), alone, has_back, random);
         let yaws = (0..count)
             .map(|_| yaw + if count > 1 { random.range(-0.3, 0.3) } else { 0.0 })
             .collect();
@@ -118,7 +133,9 @@ impl Cast {
     pub fn main_rgb(&self, world: &World) -> [f32; 3] {
         match self.colour {
             Some(colour) if self.painted => colour.object(),
-            _ => world.catalogue.models[self.models[0]].main_rgb.map(|v| f32::from(v) / 255.0),
+            _ => world.catalogue.models[self.models[0]]
+                .main_rgb
+                .map(|v| f32::from(v) / 255.0),
         }
     }
 
@@ -188,10 +205,7 @@ impl Cast {
         let unit = Camera::pitched(at, pitch, 3.4, 1.0, (0.0, 0.0));
         let [l, t, r, b] = solids.projected_box(&unit, 1).unwrap_or([-0.1, -0.1, 0.1, 0.1]);
         let focal = (tall * view.height as f32 / (b - t).max(1e-3)).min(0.74 * view.width as f32 / (r - l).max(1e-3));
-        let centre = (
-            centre_px.0 - focal * (l + r) * 0.5,
-            centre_px.1 - focal * (t + b) * 0.5,
-        );
+        let centre = (centre_px.0 - focal * (l + r) * 0.5, centre_px.1 - focal * (t + b) * 0.5);
         Camera::pitched(at, pitch, 3.4, focal, centre)
     }
 
@@ -221,7 +235,12 @@ impl Cast {
             })
             .collect();
         let mut synonyms: Vec<String> = model.synonyms.iter().filter(|s| **s != self.noun).cloned().collect();
-        if model.noun != self.noun && self.models.iter().all(|m| world.catalogue.models[*m].noun == model.noun) {
+        if model.noun != self.noun
+            && self
+                .models
+                .iter()
+                .all(|m| world.catalogue.models[*m].noun == model.noun)
+        {
             synonyms.insert(0, model.noun.clone());
         }
         Thing {
@@ -240,16 +259,17 @@ impl Cast {
     }
 }
 
-/// A view, and how far the front is turned from the viewer; any turn where the front is unknown.
-fn draw_view(front_known: bool, random: &mut Random) -> (Option<Seen>, f32) {
+/// A view, and how far the front is turned from the viewer; any turn where the front is unknown. Only what is `alone` is
+/// seen from the side, and only what is worth seeing from there (`has_back`) from behind.
+fn draw_view(front_known: bool, alone: bool, has_back: bool, random: &mut Random) -> (Option<Seen>, f32) {
     if !front_known {
         return (None, random.range(0.0, std::f32::consts::TAU));
     }
     let side = if random.chance(0.5) { 1.0 } else { -1.0 };
     let at = random.unit();
-    if at < 0.16 {
+    if alone && at < 0.16 {
         (Some(Seen::Side), side * random.range(1.36, 1.78))
-    } else if at < 0.24 {
+    } else if alone && has_back && at < 0.24 {
         (Some(Seen::Back), std::f32::consts::PI + side * random.range(0.0, 0.45))
     } else if at < 0.46 {
         (Some(Seen::Front), side * random.range(0.0, 0.2))
@@ -268,14 +288,20 @@ fn flat(extent: Vec3) -> Mat3 {
         _ => Mat3::IDENTITY,
     };
     let laid = (lay * extent).abs();
-    if laid.z > laid.x { turn_y(std::f32::consts::FRAC_PI_2) * lay } else { lay }
+    if laid.z > laid.x {
+        turn_y(std::f32::consts::FRAC_PI_2) * lay
+    } else {
+        lay
+    }
 }
 
 fn turned_bounds(mesh: &Mesh, turn: Mat3) -> (Vec3, Vec3) {
-    mesh.positions.iter().map(|p| turn * *p).fold(
-        (Vec3::splat(f32::MAX), Vec3::splat(f32::MIN)),
-        |(low, high), p| (low.min(p), high.max(p)),
-    )
+    mesh.positions
+        .iter()
+        .map(|p| turn * *p)
+        .fold((Vec3::splat(f32::MAX), Vec3::splat(f32::MIN)), |(low, high), p| {
+            (low.min(p), high.max(p))
+        })
 }
 
 /// Relative size of a thing beside others: real proportions, compressed so that the small one stays visible.
@@ -295,19 +321,19 @@ fn stands(placement: Placement) -> bool {
 
 /// Two things that may be seen together.
 pub(super) fn pair(world: &World, noun: &str, random: &mut Random) -> Vec<Cast> {
-    let mut first = Cast::single(world, noun, random);
+    let mut first = Cast::partner(world, noun, random);
     for _ in 0..20 {
         if stands(world.catalogue.models[first.models[0]].placement) {
             break;
         }
         let other = world.vocabulary.draw(random).to_owned();
-        first = Cast::single(world, &other, random);
+        first = Cast::partner(world, &other, random);
     }
     let (noun, size) = (first.noun.clone(), first.size(world) as i32);
     let mut second = None;
     for attempt in 0..60 {
         let other = world.vocabulary.draw(random).to_owned();
-        let cast = Cast::single(world, &other, random);
+        let cast = Cast::partner(world, &other, random);
         let model = &world.catalogue.models[cast.models[0]];
         let near = (model.size as i32 - size).abs() <= 1 + attempt / 30;
         if other != noun && stands(model.placement) && near {
@@ -315,7 +341,7 @@ pub(super) fn pair(world: &World, noun: &str, random: &mut Random) -> Vec<Cast> 
             break;
         }
     }
-    let second = second.unwrap_or_else(|| Cast::single(world, "tree", random));
+    let second = second.unwrap_or_else(|| Cast::partner(world, "tree", random));
     vec![first, second]
 }
 
@@ -328,7 +354,7 @@ pub(super) fn relation(world: &World, casts: &mut [Cast], random: &mut Random) -
             .filter(|b| world.vocabulary.models(b).is_some() && *b != casts[0].noun)
             .collect();
         if let Some(base) = random.pick(&bases) {
-            casts[1] = Cast::single(world, base, random);
+            casts[1] = Cast::partner(world, base, random);
             return Relation::OnTopOf;
         }
     }
@@ -440,7 +466,9 @@ pub(super) fn place_all(
         }
         shrink *= 0.88;
         solids.clear();
-        casts.iter_mut().for_each(|cast| cast.objects.clear());
+        for cast in casts.iter_mut() {
+            cast.objects.clear();
+        }
     }
 }
 
@@ -487,25 +515,42 @@ fn row(
             scale *= 1.1;
             (Some(random.range(0.26, 0.36)), Ground::None)
         }
-        (Placement::Water, Place::Sea | Place::Lake | Place::PineLake) => {
-            (None, Ground::Water { ripple: random.range(0.15, 0.6) })
-        }
+        (Placement::Water, Place::Sea | Place::Lake | Place::PineLake) => (
+            None,
+            Ground::Water {
+                ripple: random.range(0.15, 0.6),
+            },
+        ),
         _ => (None, Ground::Floor),
     };
-    let z = if model.placement == Placement::Wall && matches!(place, Place::Room(_)) { -1.62 } else { 0.0 };
+    let z = if model.placement == Placement::Wall && matches!(place, Place::Room(_)) {
+        -1.62
+    } else {
+        0.0
+    };
     if z < 0.0 {
         cast.yaws.fill(0.0);
     }
     let free = (room.span * 0.92 - total * scale).max(0.0) * 0.5;
-    let middle = if count == 1 { random.range(-0.55, 0.55) * free } else { 0.0 };
+    let middle = if count == 1 {
+        random.range(-0.55, 0.55) * free
+    } else {
+        0.0
+    };
     for (copy, own) in bodies.iter().enumerate() {
         let x = middle + (copy as f32 - (count - 1) as f32 * 0.5) * pitch * scale;
-        let jitter = if count > 1 { random.range(-0.10, 0.10) * own.deep.max(0.3) * scale } else { 0.0 };
+        let jitter = if count > 1 {
+            random.range(-0.10, 0.10) * own.deep.max(0.3) * scale
+        } else {
+            0.0
+        };
         let mut y = 0.0;
         if let Some(centre) = centre_px {
             let wander = if count > 1 { random.range(-0.05, 0.05) } else { 0.0 };
             let row = (centre + wander) * view.height as f32;
-            y = camera.eye.y - (row - view.horizon_px) * room.per_px * (DISTANCE - z) / DISTANCE - own.tall * scale * 0.5;
+            y = camera.eye.y
+                - (row - view.horizon_px) * room.per_px * (DISTANCE - z) / DISTANCE
+                - own.tall * scale * 0.5;
         } else if matches!(ground, Ground::Water { .. }) {
             y = -0.10 * own.tall * scale;
         }
@@ -516,7 +561,14 @@ fn row(
 }
 
 /// Two things side by side, or one before the other.
-fn beside(world: &World, casts: &mut [Cast], relation: Relation, room: &Room, solids: &mut Solids, random: &mut Random) -> Ground {
+fn beside(
+    world: &World,
+    casts: &mut [Cast],
+    relation: Relation,
+    room: &Room,
+    solids: &mut Solids,
+    random: &mut Random,
+) -> Ground {
     let a = body(world, &casts[0], 0);
     let b = body(world, &casts[1], 0);
     let (sa, sb) = (a.relative, b.relative);
@@ -532,7 +584,10 @@ fn beside(world: &World, casts: &mut [Cast], relation: Relation, room: &Room, so
         Relation::Behind => (-0.85, 0.30, 0.62),
         _ => (0.0, 0.0, 1.0),
     };
-    let (wa, wb) = (a.wide.max(a.deep * 0.4) * sa, b.wide.max(b.deep * 0.4) * sb);
+    // Measured as the picture shows them: what is nearer looks larger.
+    let (closer_a, closer_b) = (DISTANCE / (DISTANCE - za), DISTANCE / (DISTANCE - zb));
+    let wa = a.wide.max(a.deep * 0.4) * sa * closer_a;
+    let wb = b.wide.max(b.deep * 0.4) * sb * closer_b;
     let gap = if near < 1.0 { 0.0 } else { 0.10 * (wa + wb) };
     // The nearer one hides a third of the smaller one at most.
     let apart = if near < 1.0 {
@@ -541,12 +596,12 @@ fn beside(world: &World, casts: &mut [Cast], relation: Relation, room: &Room, so
         (wa + wb) * 0.5 + gap
     };
     let total = apart + (wa + wb) * 0.5;
-    let highest = (a.tall * sa).max(b.tall * sb);
+    let highest = (a.tall * sa * closer_a).max(b.tall * sb * closer_b);
     let scale = (0.80 * room.span / total).min(room.tall.min(room.up) * 1.02 / highest) * room.shrink;
     // The pair's middle is the picture's middle.
     let shift = (wa - wb) * 0.25 * side * scale;
-    let xa = side * apart * 0.5 * scale - shift;
-    let xb = -side * apart * 0.5 * scale - shift;
+    let xa = (side * apart * 0.5 * scale - shift) / closer_a;
+    let xb = (-side * apart * 0.5 * scale - shift) / closer_b;
     casts[0].add(world, solids, 0, sa * scale, Vec3::new(xa, 0.0, za), 1);
     casts[1].add(world, solids, 0, sb * scale, Vec3::new(xb, 0.0, zb), 2);
     Ground::Floor
@@ -568,9 +623,12 @@ fn stack(world: &World, casts: &mut [Cast], room: &Room, solids: &mut Solids, ra
     let base = b.relative;
     let widest = b.wide.min(b.deep * 1.4) * base;
     let mut on = a.relative * 0.9;
-    on = on.min(widest * 0.78 / a.wide.max(a.deep * 0.8)).min(1.3 * base * b.tall.max(b.wide) / a.tall);
+    on = on
+        .min(widest * 0.78 / a.wide.max(a.deep * 0.8))
+        .min(1.3 * base * b.tall.max(b.wide) / a.tall);
     let highest = top * base + a.tall * on;
-    let scale = ((room.tall * 1.25).min(room.up) / highest).min(0.7 * room.span / (b.wide * base).max(a.wide * on)) * room.shrink;
+    let scale = ((room.tall * 1.25).min(room.up) / highest).min(0.7 * room.span / (b.wide * base).max(a.wide * on))
+        * room.shrink;
     let x = random.range(-0.12, 0.12) * room.span;
     casts[0].add(world, solids, 0, on * scale, Vec3::new(x, top * base * scale, 0.0), 1);
     casts[1].add(world, solids, 0, base * scale, Vec3::new(x, 0.0, 0.0), 2);

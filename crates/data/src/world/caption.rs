@@ -1,10 +1,10 @@
 //! Captions from facts: exact, varied in wording, order and length.
 
 use super::facts::{Facts, Relation, Style, Thing, View};
+use super::ground::Material;
 use super::light::{Time, Weather};
 use super::place::Place;
 use super::room::RoomKind;
-use super::ground::Material;
 use crate::caption::indefinite_article;
 use crate::random::Random;
 
@@ -68,16 +68,19 @@ pub fn plural(noun: &str) -> String {
         ("aircraft", "aircraft"),
         ("scarf", "scarves"),
     ] {
-        if noun == one || (noun.ends_with(one) && noun[..noun.len() - one.len()].ends_with([' ', '-'])) {
+        if noun == one
+            || (noun.ends_with(one) && (one == "fish" || noun[..noun.len() - one.len()].ends_with([' ', '-'])))
+        {
             return format!("{}{many}", &noun[..noun.len() - one.len()]);
         }
     }
     let consonant_y = noun.ends_with('y') && !["ay", "ey", "oy", "uy"].iter().any(|v| noun.ends_with(v));
     if consonant_y {
         format!("{}ies", &noun[..noun.len() - 1])
-    } else if noun.ends_with('s') || noun.ends_with('x') || noun.ends_with("ch") || noun.ends_with("sh") {
-        format!("{noun}es")
-    } else if ["tomato", "potato", "mango", "hero"].iter().any(|o| noun.ends_with(o)) {
+    } else if ["s", "x", "ch", "sh", "tomato", "potato", "mango", "hero"]
+        .iter()
+        .any(|end| noun.ends_with(end))
+    {
         format!("{noun}es")
     } else {
         format!("{noun}s")
@@ -95,19 +98,36 @@ fn subject(thing: &Thing, random: &mut Random) -> String {
     } else {
         &thing.noun
     };
-    let says = thing.colour.filter(|_| random.chance(if thing.painted { 0.95 } else { 0.16 }));
+    let says = thing
+        .colour
+        .filter(|_| random.chance(if thing.painted { 0.95 } else { 0.16 }));
     let colour = says.map_or(String::new(), |c| {
         let name = c.name();
-        format!("{} ", if name == "grey" && random.chance(0.3) { "gray" } else { name })
+        format!(
+            "{} ",
+            if name == "grey" && random.chance(0.3) {
+                "gray"
+            } else {
+                name
+            }
+        )
     });
     let body = |noun: &str| match noun.split_once(" of ") {
         // "a bunch of red grapes"
-        Some((measure, rest)) if !colour.is_empty() => format!("{measure} of {colour}{rest}"),
+        Some((measure @ ("bunch" | "pair" | "slice" | "piece" | "strip" | "loaf" | "pile"), rest))
+            if !colour.is_empty() =>
+        {
+            format!("{measure} of {colour}{rest}")
+        }
         _ => format!("{colour}{noun}"),
     };
     if thing.count > 1 {
         let number = ["", "", "two", "three", "four"][thing.count.min(4)];
-        let number = if random.chance(0.12) { ["", "", "2", "3", "4"][thing.count.min(4)] } else { number };
+        let number = if random.chance(0.12) {
+            ["", "", "2", "3", "4"][thing.count.min(4)]
+        } else {
+            number
+        };
         return format!("{number} {}", body(&plural(noun)));
     }
     if thing.several {
@@ -130,9 +150,35 @@ fn subject(thing: &Thing, random: &mut Random) -> String {
 /// ` seen from behind` and the like, for views that a caption must say.
 fn view_words(view: Option<View>, random: &mut Random) -> &'static str {
     match view {
-        Some(View::Side) => pick(&[", side view", " seen from the side", " in profile", " from the side", ", viewed from the side"], random),
-        Some(View::Back) => pick(&[" from behind", " seen from behind", ", back view", ", rear view", " seen from the back"], random),
-        Some(View::Front) if random.chance(0.4) => pick(&[", front view", " seen from the front", " facing the viewer", " from the front"], random),
+        Some(View::Side) => pick(
+            &[
+                ", side view",
+                " seen from the side",
+                " in profile",
+                " from the side",
+                ", viewed from the side",
+            ],
+            random,
+        ),
+        Some(View::Back) => pick(
+            &[
+                " from behind",
+                " seen from behind",
+                ", back view",
+                ", rear view",
+                " seen from the back",
+            ],
+            random,
+        ),
+        Some(View::Front) if random.chance(0.4) => pick(
+            &[
+                ", front view",
+                " seen from the front",
+                " facing the viewer",
+                " from the front",
+            ],
+            random,
+        ),
         Some(View::ThreeQuarter) if random.chance(0.08) => ", three-quarter view",
         _ => "",
     }
@@ -142,18 +188,59 @@ fn view_words(view: Option<View>, random: &mut Random) -> &'static str {
 fn place_words(facts: &Facts, random: &mut Random) -> String {
     let flowers = facts.detail.unwrap_or("colourful");
     let options: &[&str] = match facts.place {
-        Place::Lake => &["by a mountain lake", "by a lake", "beside a lake in the mountains", "in front of a mountain lake"],
-        Place::PineLake => &["by a lake with a pine forest", "by a mountain lake", "at a forest lake", "by a lake"],
-        Place::SnowyMountains => &["in the snow", "in the snow in front of mountains", "in front of snowy mountains", "on snow"],
-        Place::Hills => &["in a meadow", "on green hills", "on the grass", "in front of rolling hills", "in the countryside"],
+        Place::Lake => &[
+            "by a mountain lake",
+            "by a lake",
+            "beside a lake in the mountains",
+            "in front of a mountain lake",
+        ],
+        Place::PineLake => &[
+            "by a lake with a pine forest",
+            "by a mountain lake",
+            "at a forest lake",
+            "by a lake",
+        ],
+        Place::SnowyMountains => &[
+            "in the snow",
+            "in the snow in front of mountains",
+            "in front of snowy mountains",
+            "on snow",
+        ],
+        Place::Hills => &[
+            "in a meadow",
+            "on green hills",
+            "on the grass",
+            "in front of rolling hills",
+            "in the countryside",
+        ],
         Place::Forest => &["in a forest", "in the woods", "in a pine forest", "among pine trees"],
         Place::Desert => &["in the desert", "in front of sand dunes", "on desert sand"],
         Place::Sea => &["by the sea", "at the seaside", "in front of the ocean", "by the ocean"],
-        Place::Beach => &["on a beach", "on the beach", "on a sandy beach", "on the sand by the sea"],
-        Place::FlowerField => &["in a field of {} flowers", "in a field of flowers", "among {} flowers", "in a flower meadow"],
-        Place::Skyline => &["in front of a city skyline", "in a city", "with a city skyline behind", "in front of skyscrapers"],
+        Place::Beach => &[
+            "on a beach",
+            "on the beach",
+            "on a sandy beach",
+            "on the sand by the sea",
+        ],
+        Place::FlowerField => &[
+            "in a field of {} flowers",
+            "in a field of flowers",
+            "among {} flowers",
+            "in a flower meadow",
+        ],
+        Place::Skyline => &[
+            "in front of a city skyline",
+            "in a city",
+            "with a city skyline behind",
+            "in front of skyscrapers",
+        ],
         Place::Rooftop => &["on a rooftop", "on a roof above the city", "on a city rooftop"],
-        Place::Street => &["in a street", "on a city street", "on the road", "in the middle of a street"],
+        Place::Street => &[
+            "in a street",
+            "on a city street",
+            "on the road",
+            "in the middle of a street",
+        ],
         Place::Castle => &["in front of a castle", "near a castle on a hill"],
         Place::Village => &["in a village", "in front of a village"],
         Place::Room(RoomKind::Living) => &["in a living room"],
@@ -175,10 +262,12 @@ fn place_words(facts: &Facts, random: &mut Random) -> String {
         Place::Plain(Material::Planks) => &["on a wooden floor", "on floorboards"],
         Place::Plain(_) => &["on stone", "on the ground"],
     };
-    let afloat = facts
-        .things
-        .first()
-        .is_some_and(|t| t.count > 0 && matches!(facts.place, Place::Sea | Place::Lake | Place::PineLake) && t.view.is_none() && facts.afloat());
+    let afloat = facts.things.first().is_some_and(|t| {
+        t.count > 0
+            && matches!(facts.place, Place::Sea | Place::Lake | Place::PineLake)
+            && t.view.is_none()
+            && facts.afloat()
+    });
     let options: &[&str] = match (afloat, facts.place) {
         (true, Place::Sea) => &["on the sea", "at sea", "on the ocean", "on the water"],
         (true, _) => &["on a lake", "on a mountain lake", "on the water"],
@@ -191,30 +280,85 @@ fn place_words(facts: &Facts, random: &mut Random) -> String {
 fn landscape_words(facts: &Facts, random: &mut Random) -> String {
     let flowers = facts.detail.unwrap_or("colourful");
     let options: &[&str] = match facts.place {
-        Place::Lake => &["a mountain lake", "a lake in front of mountains", "a lake in the mountains", "mountains reflected in a lake"],
+        Place::Lake => &[
+            "a mountain lake",
+            "a lake in front of mountains",
+            "a lake in the mountains",
+            "mountains reflected in a lake",
+        ],
         Place::PineLake => &[
             "a mountain lake with a pine forest",
             "a lake with a pine forest",
             "a pine forest mirrored in a mountain lake",
             "a mountain lake surrounded by pine trees",
         ],
-        Place::SnowyMountains => &["snowy mountains", "snow-covered mountains", "a snowy mountain landscape", "mountains with snow and pine trees"],
-        Place::Hills => &["rolling hills", "green hills", "a meadow with hills", "hilly countryside", "hills"],
+        Place::SnowyMountains => &[
+            "snowy mountains",
+            "snow-covered mountains",
+            "a snowy mountain landscape",
+            "mountains with snow and pine trees",
+        ],
+        Place::Hills => &[
+            "rolling hills",
+            "green hills",
+            "a meadow with hills",
+            "hilly countryside",
+            "hills",
+        ],
         Place::Forest => &["a pine forest", "a forest", "the woods", "a forest of pine trees"],
         Place::Desert => &["a desert", "sand dunes", "desert dunes", "sand dunes in the desert"],
         Place::Sea => &["the sea", "the ocean", "the open sea", "waves on the ocean"],
         Place::Beach => &["a beach", "a sandy beach", "a beach by the sea", "the seaside"],
-        Place::FlowerField => &["a field of {} flowers", "a field of flowers", "a meadow full of {} flowers", "{} flowers in a field"],
-        Place::Skyline => &["a city skyline", "a skyline", "a city by the water", "skyscrapers", "a city with skyscrapers"],
+        Place::FlowerField => &[
+            "a field of {} flowers",
+            "a field of flowers",
+            "a meadow full of {} flowers",
+            "{} flowers in a field",
+        ],
+        Place::Skyline => &[
+            "a city skyline",
+            "a skyline",
+            "a city by the water",
+            "skyscrapers",
+            "a city with skyscrapers",
+        ],
         Place::Street => &["a street", "a city street", "a street with houses", "a town street"],
         Place::Castle => &["a castle on a hill", "a castle", "a castle on a green hill"],
-        Place::Village => &["a village", "a small village", "houses in a village", "a village with houses and trees"],
+        Place::Village => &[
+            "a village",
+            "a small village",
+            "houses in a village",
+            "a village with houses and trees",
+        ],
         Place::Rooftop => &["a rooftop", "a city seen from a rooftop", "a flat roof above the city"],
-        Place::Space => &["a planet in space", "outer space with a planet", "a planet and stars", "space with a planet, stars and a nebula"],
-        Place::Moon => &["the surface of the moon", "a moon landscape", "the moon with the earth in the sky"],
-        Place::UnderWater => &["an underwater scene with fish", "fish under water", "the bottom of the sea with fish", "fish in the ocean"],
-        Place::Aurora => &["northern lights", "the aurora borealis", "northern lights over a lake", "an aurora in the night sky"],
-        Place::Room(RoomKind::Living) => &["a living room", "a living room with a couch", "the inside of a living room"],
+        Place::Space => &[
+            "a planet in space",
+            "outer space with a planet",
+            "a planet and stars",
+            "space with a planet, stars and a nebula",
+        ],
+        Place::Moon => &[
+            "the surface of the moon",
+            "a moon landscape",
+            "the moon with the earth in the sky",
+        ],
+        Place::UnderWater => &[
+            "an underwater scene with fish",
+            "fish under water",
+            "the bottom of the sea with fish",
+            "fish in the ocean",
+        ],
+        Place::Aurora => &[
+            "northern lights",
+            "the aurora borealis",
+            "northern lights over a lake",
+            "an aurora in the night sky",
+        ],
+        Place::Room(RoomKind::Living) => &[
+            "a living room",
+            "a living room with a couch",
+            "the inside of a living room",
+        ],
         Place::Room(RoomKind::Bedroom) => &["a bedroom", "a bedroom with a bed"],
         Place::Room(RoomKind::Kitchen) => &["a kitchen", "a kitchen with a fridge"],
         Place::Room(RoomKind::Bathroom) => &["a bathroom", "a bathroom with a bathtub"],
@@ -232,9 +376,36 @@ fn time_words(time: Time, random: &mut Random) -> &'static str {
     match time {
         Time::Day if random.chance(0.5) => "",
         Time::Day => pick(&["during the day", "in daylight", "by day", "in the daytime"], random),
-        Time::Dawn => pick(&["at dawn", "at dawn", "in dawn light", "in the early morning", "at daybreak"], random),
-        Time::Sunrise => pick(&["at sunrise", "at sunrise", "in the morning sun", "in golden morning light"], random),
-        Time::Sunset => pick(&["at sunset", "at sunset", "in sunset light", "in the evening", "in the evening sun", "sunset lighting"], random),
+        Time::Dawn => pick(
+            &[
+                "at dawn",
+                "at dawn",
+                "in dawn light",
+                "in the early morning",
+                "at daybreak",
+            ],
+            random,
+        ),
+        Time::Sunrise => pick(
+            &[
+                "at sunrise",
+                "at sunrise",
+                "in the morning sun",
+                "in golden morning light",
+            ],
+            random,
+        ),
+        Time::Sunset => pick(
+            &[
+                "at sunset",
+                "at sunset",
+                "in sunset light",
+                "in the evening",
+                "in the evening sun",
+                "sunset lighting",
+            ],
+            random,
+        ),
         Time::Night => pick(&["at night", "at night", "by night", "in the moonlight"], random),
     }
 }
@@ -242,13 +413,37 @@ fn time_words(time: Time, random: &mut Random) -> &'static str {
 /// `in the rain`, `under a cloudy sky`; a clear sky is seldom said.
 fn weather_words(weather: Weather, time: Time, random: &mut Random) -> &'static str {
     match weather {
-        Weather::Clear if time == Time::Night && random.chance(0.2) => pick(&["under a starry sky", "under the stars"], random),
-        Weather::Clear if time == Time::Day && random.chance(0.3) => pick(&["on a sunny day", "in the sunshine", "under a blue sky", "on a clear day"], random),
+        Weather::Clear if time == Time::Night && random.chance(0.2) => {
+            pick(&["under a starry sky", "under the stars"], random)
+        }
+        Weather::Clear if time == Time::Day && random.chance(0.3) => pick(
+            &[
+                "on a sunny day",
+                "in the sunshine",
+                "under a blue sky",
+                "on a clear day",
+            ],
+            random,
+        ),
         Weather::Clear => "",
-        Weather::Cloudy => pick(&["under a cloudy sky", "on a cloudy day", "under an overcast sky", "under grey clouds"], random),
+        Weather::Cloudy => pick(
+            &[
+                "under a cloudy sky",
+                "on a cloudy day",
+                "under an overcast sky",
+                "under grey clouds",
+            ],
+            random,
+        ),
         Weather::Fog => pick(&["in fog", "in the mist", "on a foggy day", "in thick fog"], random),
-        Weather::Rain => pick(&["in the rain", "on a rainy day", "in heavy rain", "while it rains"], random),
-        Weather::Snow => pick(&["while it snows", "in falling snow", "on a snowy day", "in a snowfall"], random),
+        Weather::Rain => pick(
+            &["in the rain", "on a rainy day", "in heavy rain", "while it rains"],
+            random,
+        ),
+        Weather::Snow => pick(
+            &["while it snows", "in falling snow", "on a snowy day", "in a snowfall"],
+            random,
+        ),
     }
 }
 
@@ -295,7 +490,11 @@ pub fn write(facts: &Facts, random: &mut Random) -> String {
     } else {
         things_words(facts, random)
     };
-    let place = if facts.things.is_empty() { String::new() } else { place_words(facts, random) };
+    let place = if facts.things.is_empty() {
+        String::new()
+    } else {
+        place_words(facts, random)
+    };
     let mut parts: Vec<String> = Vec::new();
     if let Some(colour) = facts.background {
         let name = colour.name();
@@ -320,7 +519,8 @@ pub fn write(facts: &Facts, random: &mut Random) -> String {
     if !weather.is_empty() && random.chance(0.93) {
         parts.push(weather.to_owned());
     }
-    let named = core.starts_with("a ") || core.starts_with("an ") || core.starts_with("two ") || core.starts_with("three ");
+    let named =
+        core.starts_with("a ") || core.starts_with("an ") || core.starts_with("two ") || core.starts_with("three ");
     let (text, inverted) = join(core, &parts, random);
     let mut text = styled(text, facts.style, named && !inverted, random);
     if random.chance(0.10) {
@@ -374,7 +574,10 @@ fn things_words(facts: &Facts, random: &mut Random) -> String {
     };
     let b = subject(second, random);
     let relation = match facts.relation {
-        Some(Relation::NextTo) | None => pick(&["next to", "next to", "beside", "and", "and", "by the side of"], random),
+        Some(Relation::NextTo) | None => pick(
+            &["next to", "next to", "beside", "and", "and", "by the side of"],
+            random,
+        ),
         Some(Relation::LeftOf) => pick(&["to the left of", "left of", "on the left of"], random),
         Some(Relation::RightOf) => pick(&["to the right of", "right of", "on the right of"], random),
         Some(Relation::InFrontOf) => "in front of",
@@ -417,7 +620,10 @@ fn styled(text: String, style: Style, leads: bool, random: &mut Random) -> Strin
             &["{}, glossy 3d", "{}, 3d emoji", "{}, 3d icon"],
         ),
         Style::Icon("pixel art") => (&["pixel art of {}"], &["{}, pixel art", "{}, pixel art"]),
-        Style::Icon(_) => (&["a flat icon of {}", "an emoji of {}"], &["{}, flat icon", "{}, emoji", "{}, icon"]),
+        Style::Icon(_) => (
+            &["a flat icon of {}", "an emoji of {}"],
+            &["{}, flat icon", "{}, emoji", "{}, icon"],
+        ),
         Style::Photo => (
             &["a photo of {}", "a photograph of {}", "a close-up photo of {}"],
             &["{}, photo", "{}, photograph", "{}, close-up photo"],
@@ -427,16 +633,35 @@ fn styled(text: String, style: Style, leads: bool, random: &mut Random) -> Strin
             &["{}, oil painting", "{} in oil", "{}, painted in oil"],
         ),
         Style::Watercolour => (
-            &["a watercolour of {}", "a watercolor painting of {}", "watercolour painting of {}"],
+            &[
+                "a watercolour of {}",
+                "a watercolor painting of {}",
+                "watercolour painting of {}",
+            ],
             &["{}, watercolour", "{}, watercolor", "{}, watercolour painting"],
         ),
-        Style::PixelArt => (&["pixel art of {}", "a pixel art picture of {}"], &["{}, pixel art", "{} in pixel art style", "{}, 8-bit"]),
+        Style::PixelArt => (
+            &["pixel art of {}", "a pixel art picture of {}"],
+            &["{}, pixel art", "{} in pixel art style", "{}, 8-bit"],
+        ),
         Style::LineArt => (
-            &["a line drawing of {}", "line art of {}", "a black and white drawing of {}", "a sketch of {}"],
+            &[
+                "a line drawing of {}",
+                "line art of {}",
+                "a black and white drawing of {}",
+                "a sketch of {}",
+            ],
             &["{}, line art", "{}, line drawing"],
         ),
-        Style::Poster => (&["a flat illustration of {}", "a poster of {}"], &["{}, flat illustration", "{}, flat design", "{}, poster"]),
+        Style::Poster => (
+            &["a flat illustration of {}", "a poster of {}"],
+            &["{}, flat illustration", "{}, flat design", "{}, poster"],
+        ),
     };
-    let form = if leads && random.chance(0.55) { pick(before, random) } else { pick(after, random) };
+    let form = if leads && random.chance(0.55) {
+        pick(before, random)
+    } else {
+        pick(after, random)
+    };
     form.replace("{}", &text)
 }

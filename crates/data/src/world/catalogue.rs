@@ -134,9 +134,7 @@ impl Catalogue {
         if model.tint == Tint::Near {
             let main = model.main_rgb.map(|v| f32::from(v) / 255.0);
             for colour in &mut mesh.colours {
-                let distance: f32 = (0..3)
-                    .map(|c| (super::maths::encode(colour[c]) - main[c]).abs())
-                    .sum();
+                let distance: f32 = (0..3).map(|c| (super::maths::encode(colour[c]) - main[c]).abs()).sum();
                 colour[3] = 1.0 - super::maths::smoothstep(0.45, 0.75, distance);
             }
         }
@@ -286,9 +284,12 @@ fn parse_names(text: &str) -> BTreeMap<String, BTreeMap<String, String>> {
         .collect()
 }
 
-/// `id TAB key=value[; key=value...]`, by id.
-fn parse_fixes(text: &str) -> Result<BTreeMap<&str, Vec<(&str, &str)>>, WorldError> {
-    let mut fixes: BTreeMap<&str, Vec<(&str, &str)>> = BTreeMap::new();
+/// Keys and values by model id.
+type Fixes<'a> = BTreeMap<&'a str, Vec<(&'a str, &'a str)>>;
+
+/// `id TAB key=value[; key=value...]`.
+fn parse_fixes(text: &str) -> Result<Fixes<'_>, WorldError> {
+    let mut fixes: Fixes = BTreeMap::new();
     for (number, line) in text.lines().enumerate() {
         if line.is_empty() || line.starts_with('#') {
             continue;

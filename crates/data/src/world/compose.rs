@@ -4,8 +4,8 @@ use super::arrange::{self, Cast};
 use super::canvas::Canvas;
 use super::caption;
 use super::catalogue::{Placement, Size};
-use super::flat;
 use super::facts::{Facts, Relation, Style, Thing};
+use super::flat;
 use super::ground::{Material, Surface};
 use super::land::Stage;
 use super::light::{Light, Time, Weather};
@@ -181,7 +181,15 @@ fn empty(world: &World, place: Place, style: Style, width: usize, height: usize,
     };
     let detail = place.paint(&mut painter, &stage, &world.catalogue, &mut scenery);
     let mut mask = vec![0; width * height];
-    solid::render(&scenery, &camera, &light, place.ground(), painter.canvas, &mut mask, &world.noise);
+    solid::render(
+        &scenery,
+        &camera,
+        &light,
+        place.ground(),
+        painter.canvas,
+        &mut mask,
+        &world.noise,
+    );
     if place.is_outdoors() {
         painter.mist();
         painter.fall();
@@ -251,7 +259,9 @@ fn close_up(world: &World, width: usize, height: usize, random: &mut Random, nou
     } else {
         let material = match model.placement {
             Placement::Water => Material::Sand,
-            _ if model.size >= Size::Medium => [Material::Grass, Material::Stone, Material::Sand, Material::Snow][random.below(4)],
+            _ if model.size >= Size::Medium => {
+                [Material::Grass, Material::Stone, Material::Sand, Material::Snow][random.below(4)]
+            }
             _ => [Material::Grass, Material::Stone, Material::Planks, Material::Sand][random.below(4)],
         };
         let surface = Surface::new(material, &mut painter.random);
@@ -320,12 +330,22 @@ fn place_for(placement: Placement, size: Size, category: &str, random: &mut Rand
         (Placement::Water, _) => of(&[Place::Sea, Place::Lake, Place::PineLake], random),
         (Placement::Sky, "space") => Place::Space,
         (Placement::Sky, _) => of(
-            &[Place::Hills, Place::Lake, Place::SnowyMountains, Place::Sea, Place::Skyline, Place::Desert, Place::Beach],
+            &[
+                Place::Hills,
+                Place::Lake,
+                Place::SnowyMountains,
+                Place::Sea,
+                Place::Skyline,
+                Place::Desert,
+                Place::Beach,
+            ],
             random,
         ),
         (Placement::Wall, _) => Place::Room(RoomKind::Plain),
         (_, "space") => of(&[Place::Moon, Place::Moon, Place::Desert], random),
-        (_, "furniture" | "appliance" | "bathroom" | "electronics") if random.chance(0.75) => Place::Room(RoomKind::Plain),
+        (_, "furniture" | "appliance" | "bathroom" | "electronics") if random.chance(0.75) => {
+            Place::Room(RoomKind::Plain)
+        }
         (Placement::Table | Placement::Held, _) if random.chance(0.62) => Place::Table,
         (_, "animal") if size <= Size::Medium => of(
             &[
@@ -345,10 +365,16 @@ fn place_for(placement: Placement, size: Size, category: &str, random: &mut Rand
             ],
             random,
         ),
-        _ if size <= Size::Small && random.chance(0.5) => of(&[Place::Table, Place::Room(RoomKind::Plain), Place::Rooftop], random),
+        _ if size <= Size::Small && random.chance(0.5) => {
+            of(&[Place::Table, Place::Room(RoomKind::Plain), Place::Rooftop], random)
+        }
         _ if size >= Size::Large => {
             let place = of(&outdoors, random);
-            if matches!(place, Place::Village | Place::Castle) { Place::Hills } else { place }
+            if matches!(place, Place::Village | Place::Castle) {
+                Place::Hills
+            } else {
+                place
+            }
         }
         _ if random.chance(0.08) => Place::Rooftop,
         _ => of(&outdoors, random),
@@ -356,7 +382,15 @@ fn place_for(placement: Placement, size: Size, category: &str, random: &mut Rand
 }
 
 /// Things in a place.
-fn scene(world: &World, width: usize, height: usize, random: &mut Random, noun: Option<&str>, style: Style, group: Group) -> Picture {
+fn scene(
+    world: &World,
+    width: usize,
+    height: usize,
+    random: &mut Random,
+    noun: Option<&str>,
+    style: Style,
+    group: Group,
+) -> Picture {
     let noun = noun.unwrap_or_else(|| world.vocabulary.draw(random)).to_owned();
     let mut casts = match group {
         Group::One => vec![Cast::single(world, &noun, random)],
@@ -379,8 +413,26 @@ fn scene(world: &World, width: usize, height: usize, random: &mut Random, noun: 
     });
     let (camera, view, light) = (set.camera, set.view, set.light);
     let mut solids = Solids::default();
-    let ground = arrange::place_all(world, &mut casts, relation, place, &camera, &view, set.foot, &mut solids, random);
-    solid::render(&solids, &camera, &light, ground, &mut set.canvas, &mut set.mask, &world.noise);
+    let ground = arrange::place_all(
+        world,
+        &mut casts,
+        relation,
+        place,
+        &camera,
+        &view,
+        set.foot,
+        &mut solids,
+        random,
+    );
+    solid::render(
+        &solids,
+        &camera,
+        &light,
+        ground,
+        &mut set.canvas,
+        &mut set.mask,
+        &world.noise,
+    );
     set.fall(world, random);
     let things: Vec<Thing> = casts
         .iter()
@@ -435,7 +487,11 @@ impl Set {
         let eye = (foot - view.horizon_px).max(0.08 * h) * DISTANCE / view.focal_px;
         let camera = Camera::level(eye, DISTANCE, view.focal_px, view.centre_x(), view.horizon_px);
         let near = random.range(0.28, 0.5);
-        let near = if matches!(place, Place::Table | Place::Rooftop) { 0.35 } else { near };
+        let near = if matches!(place, Place::Table | Place::Rooftop) {
+            0.35
+        } else {
+            near
+        };
         let stage = Stage {
             camera,
             standing: !afloat || place == Place::UnderWater,
@@ -459,7 +515,15 @@ impl Set {
         } else {
             let mut scenery = Solids::default();
             detail = place.paint(&mut painter, &stage, &world.catalogue, &mut scenery);
-            solid::render(&scenery, &camera, &light, place.ground(), painter.canvas, &mut mask, &world.noise);
+            solid::render(
+                &scenery,
+                &camera,
+                &light,
+                place.ground(),
+                painter.canvas,
+                &mut mask,
+                &world.noise,
+            );
             mask.fill(0);
             if outdoors {
                 painter.mist();
@@ -520,7 +584,9 @@ impl Painter<'_> {
     fn fade_floor(&mut self, camera: &Camera, tone: Vec3) {
         let (w, h) = (self.view.width, self.view.height);
         for y in 0..h {
-            let far = camera.ground(camera.centre_px.0, y as f32 + 0.5).map_or(f32::MAX, |(p, _)| -p.z);
+            let far = camera
+                .ground(camera.centre_px.0, y as f32 + 0.5)
+                .map_or(f32::MAX, |(p, _)| -p.z);
             let share = super::maths::smoothstep(0.8, 3.4, far);
             for pixel in &mut self.canvas.pixels[y * w..(y + 1) * w] {
                 *pixel += (tone - *pixel) * share;

@@ -28,8 +28,9 @@ impl Painter<'_> {
                 let n = self.noise.fbm(u + warp * 1.6, v - warp * 1.6, 5);
                 let body = smoothstep(0.42, 0.85, n);
                 let core = smoothstep(0.6, 0.85, n);
-                cloud[gy * gw + gx] =
-                    (a.lerp(b, smoothstep(0.35, 0.65, warp)) * body * 0.8 + Vec3::new(1.0, 0.85, 0.8) * core * 0.25) * strength;
+                cloud[gy * gw + gx] = (a.lerp(b, smoothstep(0.35, 0.65, warp)) * body * 0.8
+                    + Vec3::new(1.0, 0.85, 0.8) * core * 0.25)
+                    * strength;
             }
         }
         let deep = srgb(6, 8, 22);
@@ -54,7 +55,10 @@ impl Painter<'_> {
             );
             self.planet(x, y, radius);
             if self.random.chance(0.4) {
-                let (mx, my) = (w as f32 * self.random.range(0.08, 0.92), h as f32 * self.random.range(0.08, 0.3));
+                let (mx, my) = (
+                    w as f32 * self.random.range(0.08, 0.92),
+                    h as f32 * self.random.range(0.08, 0.3),
+                );
                 let radius = unit * self.random.range(0.03, 0.06);
                 self.ball(mx, my, radius, 3);
             }
@@ -121,10 +125,17 @@ impl Painter<'_> {
                         ground.lerp(Vec3::splat(0.92), (white * 0.85).max(ice))
                     }
                     2 => srgb(190, 100, 62).lerp(srgb(120, 66, 50), self.noise.fbm(u * 2.4, v * 2.4, 5)),
-                    _ => srgb(190, 190, 188).lerp(srgb(110, 110, 114), smoothstep(0.35, 0.65, self.noise.fbm(u * 3.0, v * 3.0, 4))),
+                    _ => srgb(190, 190, 188).lerp(
+                        srgb(110, 110, 114),
+                        smoothstep(0.35, 0.65, self.noise.fbm(u * 3.0, v * 3.0, 4)),
+                    ),
                 };
                 let lit = smoothstep(-0.08, 0.75, n.dot(sun)) * 1.1;
-                let rim = if kind == 3 { 0.0 } else { (1.0 - fz) * (1.0 - fz) * 0.35 * smoothstep(0.0, 0.6, n.dot(sun)) };
+                let rim = if kind == 3 {
+                    0.0
+                } else {
+                    (1.0 - fz) * (1.0 - fz) * 0.35 * smoothstep(0.0, 0.6, n.dot(sun))
+                };
                 self.canvas.mix(at.0, at.1, body * (lit + 0.015) + glow * rim, cover);
             }
         }
@@ -146,8 +157,12 @@ impl Painter<'_> {
                 let share = smoothstep(1.35, 1.42, d) * smoothstep(2.15, 2.05, d);
                 if share > 0.0 {
                     let line = 0.45 + 0.55 * self.noise.value(d * 22.0, seed);
-                    self.canvas
-                        .mix(x as isize + dx, y as isize + dy, colour * (0.5 + 0.4 * line), share * line * 0.85);
+                    self.canvas.mix(
+                        x as isize + dx,
+                        y as isize + dy,
+                        colour * (0.5 + 0.4 * line),
+                        share * line * 0.85,
+                    );
                 }
             }
         }
@@ -179,19 +194,25 @@ impl Painter<'_> {
         let bed = self.view.horizon_px + unit * 0.10;
         for y in 0..h {
             let v = y as f32 / h as f32;
-            let base = top.lerp(middle, smoothstep(0.0, 0.42, v)).lerp(deep, smoothstep(0.3, 0.95, v));
+            let base = top
+                .lerp(middle, smoothstep(0.0, 0.42, v))
+                .lerp(deep, smoothstep(0.3, 0.95, v));
             for x in 0..w {
                 let (dx, dy) = ((x as f32 - source) / unit, y as f32 / unit + 0.28);
-                let beam = self.noise.value(dx / dy * 7.0 + seed, seed) * 0.65 + self.noise.value(dx / dy * 17.0, seed) * 0.35;
+                let beam =
+                    self.noise.value(dx / dy * 7.0 + seed, seed) * 0.65 + self.noise.value(dx / dy * 17.0, seed) * 0.35;
                 let ray = smoothstep(0.52, 0.82, beam) * smoothstep(1.15, 0.1, dy) * 0.34;
                 let mut c = base + top * ray;
                 let edge = bed + unit * 0.05 * (self.noise.fbm(x as f32 * 0.012 + seed, 4.0, 3) - 0.5) * 2.0;
                 if y as f32 > edge
                     && let Some((p, t)) = stage.camera.ground(x as f32 + 0.5, y as f32 + 0.5)
                 {
-                    let web = self.noise.value(p.x * 3.4 + seed, p.z * 3.4) - self.noise.value(p.x * 3.1 + 9.0, p.z * 3.1 + seed);
+                    let web = self.noise.value(p.x * 3.4 + seed, p.z * 3.4)
+                        - self.noise.value(p.x * 3.1 + 9.0, p.z * 3.1 + seed);
                     let caustic = smoothstep(0.10, 0.0, web.abs()) * 0.45;
-                    let sand = surface.at(self.noise, p, t / self.view.focal_px) * Vec3::new(0.42, 0.78, 0.82) * (0.62 + caustic);
+                    let sand = surface.at(self.noise, p, t / self.view.focal_px)
+                        * Vec3::new(0.42, 0.78, 0.82)
+                        * (0.62 + caustic);
                     let near = maths::exp(-t * 0.16);
                     c = c.lerp(sand, near * smoothstep(0.0, 10.0, y as f32 - edge));
                 }
@@ -216,8 +237,13 @@ impl Painter<'_> {
     }
 
     fn weed(&mut self, x: f32, foot: f32, tall: f32) {
-        let colour = [srgb(38, 122, 70), srgb(80, 134, 52), srgb(150, 70, 70), srgb(24, 96, 84)][self.random.below(4)];
-        let phase = self.random.range(0.0, 6.28);
+        let colour = [
+            srgb(38, 122, 70),
+            srgb(80, 134, 52),
+            srgb(150, 70, 70),
+            srgb(24, 96, 84),
+        ][self.random.below(4)];
+        let phase = self.random.range(0.0, std::f32::consts::TAU);
         let blades = 3 + self.random.below(3);
         for blade in 0..blades {
             let lean = (blade as f32 - blades as f32 * 0.5) * 0.12;
@@ -228,7 +254,12 @@ impl Painter<'_> {
                 let half = tall * 0.035 * (1.0 - t) + 0.5;
                 let y = foot - step as f32;
                 if y >= 0.0 && (y as usize) < self.view.height {
-                    self.span(y as usize, cx - half, cx + half, colour * lerp(0.35, 0.95, t) * Vec3::new(0.7, 0.95, 0.95));
+                    self.span(
+                        y as usize,
+                        cx - half,
+                        cx + half,
+                        colour * lerp(0.35, 0.95, t) * Vec3::new(0.7, 0.95, 0.95),
+                    );
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! Pictures of flat things: icons on plain ground, icons standing in places, photographs, pixel-art tiles.
 
-use super::compose::{DISTANCE, Picture, Set, backdrop_colour};
 use super::canvas::Canvas;
+use super::compose::{DISTANCE, Picture, Set, backdrop_colour};
 use super::facts::{Facts, Relation, Style, Thing};
 use super::maths::{self, srgb};
 use super::place::Place;
@@ -50,7 +50,9 @@ pub(super) fn icons(world: &World, size: (usize, usize), random: &mut Random, no
         let first = icons
             .draw(glossy, noun, random)
             .or_else(|| icons.draw(true, noun, random))?;
-        let second = (random.chance(0.2) && noun.is_none()).then(|| icons.draw(glossy, None, random)).flatten();
+        let second = (random.chance(0.2) && noun.is_none())
+            .then(|| icons.draw(glossy, None, random))
+            .flatten();
         let second = second.filter(|s| s.0.noun != first.0.noun);
         Some((first, second))
     });
@@ -60,7 +62,10 @@ pub(super) fn icons(world: &World, size: (usize, usize), random: &mut Random, no
     let mut set = Set::new(world, Place::Studio, Style::Render, size, false, random, |random| {
         backdrop_colour(srgb_mean(&sprite), random)
     });
-    let (w, h) = (size.0 as f32 * DISTANCE / set.view.focal_px, size.1 as f32 * DISTANCE / set.view.focal_px);
+    let (w, h) = (
+        size.0 as f32 * DISTANCE / set.view.focal_px,
+        size.1 as f32 * DISTANCE / set.view.focal_px,
+    );
     let grounded = random.chance(0.45);
     let copies = if second.is_some() {
         2
@@ -79,8 +84,17 @@ pub(super) fn icons(world: &World, size: (usize, usize), random: &mut Random, no
     // The row where the icons' middles are, and the height of their feet above the ground there.
     let middle = random.range(0.44, 0.56) * size.1 as f32;
     let base = set.camera.eye.y - (middle - set.view.horizon_px) * DISTANCE / set.view.focal_px - tall * 0.5;
+    let tall = if grounded {
+        tall.min(set.foot * DISTANCE / set.view.focal_px * 0.9)
+    } else {
+        tall
+    };
     let foot_y = if grounded { 0.0 } else { base };
-    let wander = if copies == 1 { random.range(-0.5, 0.5) * (w * 0.94 - tall * widest).max(0.0) * 0.6 } else { 0.0 };
+    let wander = if copies == 1 {
+        random.range(-0.5, 0.5) * (w * 0.94 - tall * widest).max(0.0) * 0.6
+    } else {
+        0.0
+    };
     let mirrored = random.chance(0.3);
     let mut boxes = Vec::new();
     let (camera, light) = (set.camera, set.light);
@@ -110,9 +124,60 @@ pub(super) fn icons(world: &World, size: (usize, usize), random: &mut Random, no
     picture
 }
 
+/// Whether a thing stands on the ground: not the sky's, and no face without a body.
+fn stands(noun: &str) -> bool {
+    ![
+        "cloud",
+        "sun",
+        "moon",
+        "star",
+        "rainbow",
+        "snowflake",
+        "comet",
+        "wave",
+        "tornado",
+        "fog",
+        "drop",
+        "wind",
+        "lightning",
+        "face",
+        "head",
+        "planet",
+        "globe",
+        "map",
+        "milky",
+        "night",
+        "sunrise",
+        "sunset",
+        "cyclone",
+        "eye",
+        "web",
+        "ticket",
+        "galaxy",
+        "print",
+        "volcano",
+        "mountain",
+        "fuji",
+        "city",
+        "bridge",
+        "park",
+        "beach",
+        "island",
+        "desert",
+    ]
+    .iter()
+    .any(|w| noun.contains(w))
+}
+
 /// A glossy icon standing in a place.
 pub(super) fn figure(world: &World, size: (usize, usize), random: &mut Random, noun: Option<&str>) -> Picture {
-    let drawn = world.icons.as_ref().and_then(|icons| icons.draw(true, noun, random));
+    let drawn = world.icons.as_ref().and_then(|icons| {
+        (0..8).find_map(|_| {
+            icons
+                .draw(true, noun, random)
+                .filter(|(icon, ..)| noun.is_some() || stands(&icon.noun))
+        })
+    });
     let Some((icon, sprite, style)) = drawn else {
         return instead(world, size, random);
     };
@@ -129,7 +194,6 @@ pub(super) fn figure(world: &World, size: (usize, usize), random: &mut Random, n
         Place::Skyline,
     ];
     let place = match icon.group {
-        3 => nature[random.below(nature.len())],
         4 if random.chance(0.8) => Place::Table,
         7 if random.chance(0.7) => [Place::Table, Place::Room(RoomKind::Plain)][random.below(2)],
         _ => nature[random.below(nature.len())],
@@ -137,7 +201,9 @@ pub(super) fn figure(world: &World, size: (usize, usize), random: &mut Random, n
     let mut set = Set::new(world, place, Style::Render, size, false, random, |_| Colour::White);
     let unit = DISTANCE / set.view.focal_px;
     let (w, h) = (size.0 as f32 * unit, set.foot * unit);
-    let tall = (h * random.range(0.55, 0.85)).min(0.62 * w / sprite.aspect()).min(size.1 as f32 * unit * 0.66);
+    let tall = (h * random.range(0.55, 0.85))
+        .min(0.62 * w / sprite.aspect())
+        .min(size.1 as f32 * unit * 0.66);
     let free = (w * 0.94 - tall * sprite.aspect()).max(0.0) * 0.5;
     let stand = Stand {
         foot: Vec3::new(random.range(-0.6, 0.6) * free, 0.0, 0.0),
@@ -185,9 +251,16 @@ pub(super) fn photo(world: &World, size: (usize, usize), random: &mut Random) ->
             canvas.pixels[y * size.0 + x] = c.map(unroll);
         }
     }
-    let mut shown = thing(without_article(phrase), "photo", std::collections::BTreeMap::new(), vec![[0.0, 0.0, 1.0, 1.0]]);
+    let mut shown = thing(
+        without_article(phrase),
+        "photo",
+        std::collections::BTreeMap::new(),
+        vec![[0.0, 0.0, 1.0, 1.0]],
+    );
     // Most of the photographs show several of the fruit.
-    if random.chance(0.5) {
+    if phrase.starts_with("some ") {
+        shown.several = true;
+    } else if random.chance(0.6) {
         shown.noun = super::caption::plural(&shown.noun);
         shown.several = true;
     }
@@ -259,7 +332,12 @@ pub(super) fn tile(world: &World, size: (usize, usize), random: &mut Random) -> 
         size.0,
         size.1,
     );
-    let mut shown = thing(without_article(phrase), "pixel art", std::collections::BTreeMap::new(), vec![bounds]);
+    let mut shown = thing(
+        without_article(phrase),
+        "pixel art",
+        std::collections::BTreeMap::new(),
+        vec![bounds],
+    );
     shown.colour = Some(name_of(mean));
     picture_of(canvas, mask, shown, Some(background), Style::Icon("pixel art"))
 }

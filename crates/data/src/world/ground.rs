@@ -55,13 +55,19 @@ impl Surface {
             Material::DryGrass => (srgb(176, 152, 84), srgb(150, 142, 74)),
             Material::Sand => pick(
                 random,
-                &[(srgb(232, 206, 152), srgb(214, 184, 126)), (srgb(240, 220, 176), srgb(222, 198, 150))],
+                &[
+                    (srgb(232, 206, 152), srgb(214, 184, 126)),
+                    (srgb(240, 220, 176), srgb(222, 198, 150)),
+                ],
             ),
             Material::Snow => (srgb(242, 246, 252), srgb(214, 226, 244)),
             Material::Dirt => (srgb(140, 106, 74), srgb(112, 84, 58)),
             Material::Stone | Material::Paving => pick(
                 random,
-                &[(srgb(164, 160, 154), srgb(136, 132, 128)), (srgb(176, 166, 148), srgb(150, 138, 122))],
+                &[
+                    (srgb(164, 160, 154), srgb(136, 132, 128)),
+                    (srgb(176, 166, 148), srgb(150, 138, 122)),
+                ],
             ),
             Material::Asphalt => (srgb(92, 94, 98), srgb(76, 78, 84)),
             Material::Planks | Material::Table => pick(
@@ -92,14 +98,17 @@ impl Surface {
             Material::Moon => (srgb(168, 168, 170), srgb(120, 120, 126)),
             Material::Roof => pick(
                 random,
-                &[(srgb(128, 122, 118), srgb(106, 100, 98)), (srgb(156, 98, 76), srgb(126, 76, 60))],
+                &[
+                    (srgb(128, 122, 118), srgb(106, 100, 98)),
+                    (srgb(156, 98, 76), srgb(126, 76, 60)),
+                ],
             ),
             Material::SeaBed => (srgb(214, 200, 150), srgb(180, 168, 128)),
         };
         let angle = match material {
             Material::Planks | Material::Paving | Material::Tiles => random.range(-0.35, 0.35),
             Material::Table => std::f32::consts::FRAC_PI_2 + random.range(-0.12, 0.12),
-            _ => random.range(0.0, 6.28),
+            _ => random.range(0.0, std::f32::consts::TAU),
         };
         Self {
             material,
@@ -139,7 +148,9 @@ impl Surface {
                 let warp = n(1.1, 0.0) * 2.2;
                 let ripple = maths::sin((v * 1.0 + warp) * 26.0) * seen(8.0) * 0.5;
                 let grain = n(40.0, 5.0) + n(90.0, 9.0);
-                self.base.lerp(self.other, (0.45 + n(0.7, 17.0) + ripple * 0.35).clamp(0.0, 1.0)) * (1.0 + grain * 0.14)
+                self.base
+                    .lerp(self.other, (0.45 + n(0.7, 17.0) + ripple * 0.35).clamp(0.0, 1.0))
+                    * (1.0 + grain * 0.14)
             }
             Material::Snow => {
                 let drift = n(0.7, 0.0) + n(2.1, 13.0) * 0.6;
@@ -189,7 +200,11 @@ impl Surface {
             _ => (0.5, 0.02),
         };
         let row = floor(v / size);
-        let shifted = if self.material == Material::Tiles { u } else { u + size * 0.5 * (row - 2.0 * floor(row * 0.5)) };
+        let shifted = if self.material == Material::Tiles {
+            u
+        } else {
+            u + size * 0.5 * (row - 2.0 * floor(row * 0.5))
+        };
         let column = floor(shifted / size);
         let (fu, fv) = (shifted / size - column, v / size - row);
         let edge = fu.min(1.0 - fu).min(fv.min(1.0 - fv)) * size;
@@ -219,7 +234,9 @@ impl Surface {
         let seen = (1.2 - footprint * 40.0).clamp(0.0, 1.0);
         let grain = (noise.value(u * 26.0 + warp * 2.0 + board * 13.0, v * 1.1 + tone * 40.0) - 0.5)
             + (noise.value(u * 70.0 + warp * 3.0, v * 2.2 + tone * 20.0) - 0.5) * 0.6;
-        let body = self.base.lerp(self.other, (0.15 + 0.7 * tone + grain * 0.55 * seen).clamp(0.0, 1.0));
+        let body = self
+            .base
+            .lerp(self.other, (0.15 + 0.7 * tone + grain * 0.55 * seen).clamp(0.0, 1.0));
         body * (1.0 - 0.55 * gap.max(joint * 0.8))
     }
 }

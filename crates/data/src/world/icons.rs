@@ -134,12 +134,7 @@ impl Icons {
     }
 }
 
-fn icon(
-    noun: &str,
-    concept: &Concept,
-    glossy: Vec<Vec<u8>>,
-    flat: Vec<(&'static str, String)>,
-) -> Icon {
+fn icon(noun: &str, concept: &Concept, glossy: Vec<Vec<u8>>, flat: Vec<(&'static str, String)>) -> Icon {
     Icon {
         noun: noun.to_owned(),
         names: concept
@@ -163,7 +158,11 @@ fn vector(svg: &str) -> Option<Sprite> {
     let tree = usvg::Tree::from_str(svg, &usvg::Options::default()).ok()?;
     let scale = SIDE_PX as f32 / tree.size().width().max(tree.size().height());
     let mut pixmap = tiny_skia::Pixmap::new(SIDE_PX, SIDE_PX)?;
-    resvg::render(&tree, tiny_skia::Transform::from_scale(scale, scale), &mut pixmap.as_mut());
+    resvg::render(
+        &tree,
+        tiny_skia::Transform::from_scale(scale, scale),
+        &mut pixmap.as_mut(),
+    );
     let straight: Vec<u8> = pixmap
         .pixels()
         .iter()

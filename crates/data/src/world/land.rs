@@ -129,7 +129,11 @@ impl Painter<'_> {
         water.deep = srgb(20, 62, 84).lerp(srgb(30, 92, 98), self.random.unit());
         self.water(water);
         if stage.standing {
-            let material = if self.light.weather == Weather::Snow { Material::Snow } else { Material::Grass };
+            let material = if self.light.weather == Weather::Snow {
+                Material::Snow
+            } else {
+                Material::Grass
+            };
             self.near_ground(stage, material, 7.0);
         } else if self.random.chance(if pines { 0.6 } else { 0.3 }) {
             let base = bottom * 1.04;
@@ -193,7 +197,11 @@ impl Painter<'_> {
             }
         };
         let (a, b) = (srgb(104, 156, 62), srgb(158, 182, 82));
-        let (a, b) = if self.random.chance(0.25) { (srgb(150, 150, 70), srgb(190, 172, 92)) } else { (a, b) };
+        let (a, b) = if self.random.chance(0.25) {
+            (srgb(150, 150, 70), srgb(190, 172, 92))
+        } else {
+            (a, b)
+        };
         self.march(march, height, |noise, spot| {
             if spot.z > 6.0 && wood(spot.x, spot.z) > 0.74 {
                 return srgb(52, 96, 46) * (0.7 + 0.6 * noise.value(spot.x * 9.0, spot.z * 9.0));
@@ -232,7 +240,11 @@ impl Painter<'_> {
         for layer in 0..layers {
             let near = layer as f32 / (layers - 1) as f32;
             let tall = lerp(0.20, if stage.standing { 0.46 } else { 0.62 }, near * near);
-            let base = lerp(edge, edge + unit * if stage.standing { 0.10 } else { 0.24 }, near * near);
+            let base = lerp(
+                edge,
+                edge + unit * if stage.standing { 0.10 } else { 0.24 },
+                near * near,
+            );
             let count = (lerp(44.0, if stage.standing { 7.0 } else { 9.0 }, near) * w / unit) as usize;
             let fog = lerp(0.72, 0.02, smoothstep(0.0, 0.95, near)) + self.light.haze * (1.0 - near) * 2.0;
             for k in 0..count {
@@ -305,7 +317,10 @@ impl Painter<'_> {
         self.march(march, dune, |noise, spot| {
             let warp = noise.value(spot.x * 1.3, spot.z * 1.3) * 2.0;
             let ripple = maths::sin((spot.z * 5.0 + spot.x * 1.5 + warp) * 3.0) * smoothstep(9.0, 2.0, spot.z);
-            a.lerp(b, 0.45 + 0.25 * ripple + (noise.value(spot.x * 0.7, spot.z * 0.7) - 0.5) * 0.5)
+            a.lerp(
+                b,
+                0.45 + 0.25 * ripple + (noise.value(spot.x * 0.7, spot.z * 0.7) - 0.5) * 0.5,
+            )
         });
         if stage.standing {
             let mut surface = Surface::new(Material::Sand, &mut self.random);
@@ -323,7 +338,11 @@ impl Painter<'_> {
         }
         let stormy = matches!(self.light.weather, Weather::Rain);
         let mut water = Water::lake(horizon, self.view.height as f32);
-        water.chop = if stormy { self.random.range(0.7, 1.0) } else { self.random.range(0.3, 0.7) };
+        water.chop = if stormy {
+            self.random.range(0.7, 1.0)
+        } else {
+            self.random.range(0.3, 0.7)
+        };
         water.eye = 0.8;
         water.deep = srgb(12, 70, 104).lerp(srgb(18, 104, 118), self.random.unit());
         self.water(water);
@@ -339,7 +358,11 @@ impl Painter<'_> {
         self.sea(stage, None);
         let (w, unit) = (self.view.width, self.view.unit());
         let h = self.view.height as f32;
-        let edge = if stage.standing { stage.edge_px } else { lerp(self.view.horizon_px, h, self.random.range(0.35, 0.6)) };
+        let edge = if stage.standing {
+            stage.edge_px
+        } else {
+            lerp(self.view.horizon_px, h, self.random.range(0.35, 0.6))
+        };
         let surface = Surface::new(Material::Sand, &mut self.random);
         let slope = self.random.range(-0.16, 0.16);
         let seed = self.random.range(0.0, 200.0);
@@ -347,7 +370,8 @@ impl Painter<'_> {
         let noise = self.noise;
         let shore = |x: usize| {
             let u = (x as f32 - w as f32 * 0.5) / unit;
-            edge + unit * (slope * u + 0.03 * maths::sin(u * 5.0 + seed) + 0.02 * (noise.value(u * 9.0 + seed, 3.0) - 0.5))
+            edge + unit
+                * (slope * u + 0.03 * maths::sin(u * 5.0 + seed) + 0.02 * (noise.value(u * 9.0 + seed, 3.0) - 0.5))
         };
         let foam = Vec3::splat(0.92) * light;
         for x in 0..w {
@@ -366,7 +390,8 @@ impl Painter<'_> {
                 *pixel = pixel.lerp(wet, if d > 0.0 { 1.0 } else { shallow });
                 let lace = noise.fbm(x as f32 * 0.16 + seed, y as f32 * 0.34, 3);
                 let band = |centre: f32, wide: f32| maths::exp(-((d - centre) / wide) * ((d - centre) / wide));
-                let white = band(-0.004 * unit, 0.011 * unit) + 0.7 * band(-0.04 * unit, 0.008 * unit) * smoothstep(0.4, 0.6, lace);
+                let white = band(-0.004 * unit, 0.011 * unit)
+                    + 0.7 * band(-0.04 * unit, 0.008 * unit) * smoothstep(0.4, 0.6, lace);
                 *pixel = pixel.lerp(foam, (white * (0.55 + lace * 0.7)).min(0.95));
             }
         }
@@ -383,7 +408,13 @@ impl Painter<'_> {
             ("white", &[[248, 248, 244], [236, 236, 240], [255, 250, 230]][..]),
             (
                 "colourful",
-                &[[226, 48, 50], [250, 206, 50], [150, 90, 200], [250, 250, 246], [244, 130, 170]][..],
+                &[
+                    [226, 48, 50],
+                    [250, 206, 50],
+                    [150, 90, 200],
+                    [250, 250, 246],
+                    [244, 130, 170],
+                ][..],
             ),
         ][self.random.below(6)];
         let palette: Vec<Vec3> = palette.iter().map(|[r, g, b]| srgb(*r, *g, *b)).collect();

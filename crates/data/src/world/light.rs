@@ -136,7 +136,11 @@ impl Light {
                 random.range(0.45, 0.85),
             ),
         };
-        let jitter = Vec3::new(random.range(0.88, 1.12), random.range(0.92, 1.08), random.range(0.88, 1.12));
+        let jitter = Vec3::new(
+            random.range(0.88, 1.12),
+            random.range(0.92, 1.08),
+            random.range(0.88, 1.12),
+        );
         let mut light = Self {
             time,
             weather,
@@ -144,7 +148,11 @@ impl Light {
             sun: sun * strength,
             sky: middle.lerp(horizon, 0.35) / maths::luminance(middle.lerp(horizon, 0.35)).max(0.02) * sky,
             bounce: Vec3::splat(sky * 0.45) * sun,
-            fill: if time == Time::Night { Vec3::new(0.10, 0.11, 0.15) } else { Vec3::splat(0.10) },
+            fill: if time == Time::Night {
+                Vec3::new(0.10, 0.11, 0.15)
+            } else {
+                Vec3::splat(0.10)
+            },
             haze: 0.0,
             fog: horizon,
             softness: 3.0,
@@ -167,8 +175,12 @@ impl Light {
             Time::Night => random.range(0.8, 1.2),
             _ => random.range(0.42, 0.62),
         };
-        light.direction = Vec3::new((side - 0.5) * 2.6 + random.range(-0.15, 0.15), tilt, random.range(0.25, 0.8))
-            .normalize_or(Vec3::Y);
+        light.direction = Vec3::new(
+            (side - 0.5) * 2.6 + random.range(-0.15, 0.15),
+            tilt,
+            random.range(0.25, 0.8),
+        )
+        .normalize_or(Vec3::Y);
         light.under(weather, random);
         light.fog = light.horizon;
         light
@@ -181,7 +193,7 @@ impl Light {
             _ if self.time == Time::Night && weather != Weather::Rain => (0.62, 1.25, 0.6),
             Weather::Cloudy => (0.88, 0.95, 0.38),
             Weather::Fog => (0.80, 1.05, 0.22),
-            Weather::Rain if self.time == Time::Night => (0.8, 1.1, 0.5),
+            Weather::Rain if self.time == Time::Night => (0.75, 1.35, 0.6),
             Weather::Rain => (0.88, 0.66, 0.16),
             Weather::Snow => (0.90, 1.0, 0.24),
         };
@@ -199,7 +211,7 @@ impl Light {
         self.softness = 7.0;
         self.disc = None;
         if weather == Weather::Fog {
-            self.haze = random.range(0.06, 0.10);
+            self.haze = random.range(0.04, 0.075);
         }
     }
 
@@ -211,8 +223,12 @@ impl Light {
         Self {
             time: Time::Day,
             weather: Weather::Clear,
-            direction: Vec3::new(side * random.range(0.35, 0.95), random.range(0.95, 1.3), random.range(0.35, 0.9))
-                .normalize_or(Vec3::Y),
+            direction: Vec3::new(
+                side * random.range(0.35, 0.95),
+                random.range(0.95, 1.3),
+                random.range(0.35, 0.9),
+            )
+            .normalize_or(Vec3::Y),
             sun: Vec3::new(1.0, 0.96 - 0.03 * warm, 0.92 - 0.10 * warm) * 0.82,
             sky: Vec3::new(0.97, 0.99, 1.03) * 0.50,
             bounce: white * 0.30,

@@ -102,9 +102,10 @@ impl Mesh {
 
     /// Extent of the model: (lowest, highest) corner.
     pub fn bounds(&self) -> (Vec3, Vec3) {
-        self.positions.iter().fold(
-            (Vec3::splat(f32::MAX), Vec3::splat(f32::MIN)),
-            |(low, high), p| (low.min(*p), high.max(*p)),
-        )
+        self.positions
+            .iter()
+            .fold((Vec3::splat(f32::MAX), Vec3::splat(f32::MIN)), |(low, high), p| {
+                (low.min(*p), high.max(*p))
+            })
     }
 }

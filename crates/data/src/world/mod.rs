@@ -29,8 +29,8 @@ mod raster;
 mod room;
 mod sheet;
 mod sky;
-mod sprite;
 mod solid;
+mod sprite;
 mod style;
 mod terrain;
 #[cfg(test)]
@@ -212,7 +212,11 @@ impl World {
             })
             .map_or(Kind::Object, |(kind, _)| kind);
         // Half of the pictures are square.
-        let size = if random.chance(0.5) { SIZES[0] } else { SIZES[1 + random.below(4)] };
+        let size = if random.chance(0.5) {
+            SIZES[0]
+        } else {
+            SIZES[1 + random.below(4)]
+        };
         self.sample_of(kind, seed, number, size)
     }
 

@@ -39,8 +39,8 @@ pub enum Place {
 }
 
 use Place::{
-    Aurora, Beach, Castle, Desert, FlowerField, Forest, Hills, Lake, Moon, PineLake, Plain, Rooftop, Room, Sea, Skyline,
-    SnowyMountains, Space, Street, Studio, Table, UnderWater, Village,
+    Aurora, Beach, Castle, Desert, FlowerField, Forest, Hills, Lake, Moon, PineLake, Plain, Rooftop, Room, Sea,
+    Skyline, SnowyMountains, Space, Street, Studio, Table, UnderWater, Village,
 };
 
 impl Place {
@@ -210,14 +210,22 @@ fn palms(painter: &mut Painter, stage: &Stage, catalogue: &Catalogue, solids: &m
         return;
     }
     let side = if painter.random.chance(0.5) { -1.0 } else { 1.0 };
-    for _ in 0..1 + painter.random.below(2) {
+    for _ in 0..=painter.random.below(2) {
         let x = side * painter.random.range(1.1, 1.6);
         let z = -painter.random.range(0.2, 1.4);
         let size = painter.random.range(1.7, 2.4);
-        let turn = painter.random.range(0.0, 6.28);
+        let turn = painter.random.range(0.0, std::f32::consts::TAU);
         let edge = stage.camera.project(Vec3::new(x, 0.0, z)).y;
         if edge > stage.edge_px {
-            furnish(solids, catalogue, &mut painter.random, &["palm tree"], Vec3::new(x, 0.0, z), size, turn);
+            furnish(
+                solids,
+                catalogue,
+                &mut painter.random,
+                &["palm tree"],
+                Vec3::new(x, 0.0, z),
+                size,
+                turn,
+            );
         }
     }
 }
@@ -228,13 +236,28 @@ fn reef(painter: &mut Painter, stage: &Stage, catalogue: &Catalogue, solids: &mu
         let x = painter.random.range(-1.6, 1.6);
         let z = -painter.random.range(0.4, 2.2);
         let size = painter.random.range(0.25, 0.5);
-        furnish(solids, catalogue, &mut painter.random, &["rock"], Vec3::new(x, 0.0, z), size, x);
+        furnish(
+            solids,
+            catalogue,
+            &mut painter.random,
+            &["rock"],
+            Vec3::new(x, 0.0, z),
+            size,
+            x,
+        );
     }
     if stage.standing {
         return;
     }
     let fish: &[&str] = &[
-        "clownfish", "blue tang", "yellow tang", "butterflyfish", "goldfish", "royal gramma", "moorish idol", "fish",
+        "clownfish",
+        "blue tang",
+        "yellow tang",
+        "butterflyfish",
+        "goldfish",
+        "royal gramma",
+        "moorish idol",
+        "fish",
     ];
     let one = [fish[painter.random.below(fish.len())]];
     for _ in 0..3 + painter.random.below(4) {

@@ -31,12 +31,17 @@ impl Painter<'_> {
             let within = layer - layer as usize as f32;
             let half = wide * down * (0.52 + 0.62 * within) + 0.3;
             let ragged = (self.noise.value(row as f32 * 0.9 + seed, seed) - 0.5) * half * 0.35;
-            let (l, r) = (x - half + ragged + lean * tall * up, x + half + ragged + lean * tall * up);
+            let (l, r) = (
+                x - half + ragged + lean * tall * up,
+                x + half + ragged + lean * tall * up,
+            );
             let shade = lerp(0.62, 1.12, 1.0 - within);
             let from = l.max(0.0) as usize;
             let to = (r.ceil().max(0.0) as usize).min(self.view.width);
             for px in from..to {
-                let cover = ((r - px as f32).min(1.0)).min((px as f32 + 1.0 - l).min(1.0)).clamp(0.0, 1.0);
+                let cover = ((r - px as f32).min(1.0))
+                    .min((px as f32 + 1.0 - l).min(1.0))
+                    .clamp(0.0, 1.0);
                 let across = ((px as f32 + 0.5 - x) / half.max(0.5)) * side;
                 let needle = self.noise.value(px as f32 * 0.8 + seed, row as f32 * 0.8) - 0.5;
                 let sunny = smoothstep(-0.6, 0.9, across + needle * 0.9);
@@ -73,7 +78,7 @@ impl Painter<'_> {
         let side = if light.direction.x >= 0.0 { 1.0 } else { -1.0 };
         let clumps = 5 + self.random.below(3);
         for k in 0..clumps {
-            let angle = k as f32 / clumps as f32 * 6.28 + seed;
+            let angle = k as f32 / clumps as f32 * std::f32::consts::TAU + seed;
             let (s, c) = (super::maths::sin(angle), super::maths::cos(angle));
             let cx = x + c * tall * 0.20;
             let cy = base - tall * 0.64 + s * tall * 0.17;
@@ -82,7 +87,10 @@ impl Painter<'_> {
             for dy in -reach..=reach {
                 for dx in -reach..=reach {
                     let (fx, fy) = (dx as f32 / radius, dy as f32 / radius);
-                    let leaf = self.noise.value(dx as f32 * 0.55 + seed, dy as f32 * 0.55 + k as f32 * 9.0) - 0.5;
+                    let leaf = self
+                        .noise
+                        .value(dx as f32 * 0.55 + seed, dy as f32 * 0.55 + k as f32 * 9.0)
+                        - 0.5;
                     let d = (fx * fx + fy * fy).sqrt() + leaf * 0.4;
                     let cover = ((1.0 - d) * radius * 0.7).clamp(0.0, 1.0);
                     if cover <= 0.0 {

@@ -52,7 +52,9 @@ impl Painter<'_> {
             let up = (foot - y as f32) / unit;
             for x in 0..w {
                 let u = (x as f32 / w as f32 - lamp_x).abs();
-                let mut c = wall * (0.98 - 0.38 * u * u - 0.16 * smoothstep(0.15, 0.75, up)) * lerp(0.86, 1.0, smoothstep(0.0, 0.12, up));
+                let mut c = wall
+                    * (0.98 - 0.38 * u * u - 0.16 * smoothstep(0.15, 0.75, up))
+                    * lerp(0.86, 1.0, smoothstep(0.0, 0.12, up));
                 if tile {
                     let (tu, tv) = (x as f32 / unit * 14.0, up * 14.0);
                     let (fu, fv) = (tu - maths::floor(tu), tv - maths::floor(tv));
@@ -68,7 +70,13 @@ impl Painter<'_> {
         for row in 0..skirt as usize {
             let y = foot - row as f32 - 1.0;
             if y >= 0.0 && (y as usize) < h {
-                let tone = if row == 0 { 0.6 } else if row + 1 == skirt as usize { 1.08 } else { 0.95 };
+                let tone = if row == 0 {
+                    0.6
+                } else if row + 1 == skirt as usize {
+                    1.08
+                } else {
+                    0.95
+                };
                 self.span(y as usize, 0.0, w as f32, srgb(238, 236, 230) * tone * 0.9);
             }
         }
@@ -87,7 +95,11 @@ impl Painter<'_> {
         let horizon = camera.centre_px.1;
         let (w, unit) = (self.view.width as f32, self.view.unit());
         let x = if avoid_middle {
-            if self.random.chance(0.5) { self.random.range(0.08, 0.2) } else { self.random.range(0.8, 0.92) }
+            if self.random.chance(0.5) {
+                self.random.range(0.08, 0.2)
+            } else {
+                self.random.range(0.8, 0.92)
+            }
         } else {
             self.random.range(0.3, 0.7)
         } * w;
@@ -112,8 +124,20 @@ impl Painter<'_> {
 
     fn window(&mut self, x: f32, y: f32, wide: f32, tall: f32) {
         let frame = (wide * 0.06).max(2.0);
-        self.rect(x - frame, y - frame, wide + 2.0 * frame, tall + 2.0 * frame, srgb(240, 238, 232) * 0.95);
-        self.rect(x - frame * 1.6, y + tall + frame * 0.6, wide + 3.2 * frame, frame, srgb(225, 222, 214));
+        self.rect(
+            x - frame,
+            y - frame,
+            wide + 2.0 * frame,
+            tall + 2.0 * frame,
+            srgb(240, 238, 232) * 0.95,
+        );
+        self.rect(
+            x - frame * 1.6,
+            y + tall + frame * 0.6,
+            wide + 3.2 * frame,
+            frame,
+            srgb(225, 222, 214),
+        );
         let (top, low) = (srgb(110, 174, 232), srgb(214, 232, 242));
         let seed = self.random.range(0.0, 200.0);
         let first = y.max(0.0) as usize;
@@ -138,10 +162,21 @@ impl Painter<'_> {
     /// A framed picture of a small landscape.
     fn picture(&mut self, x: f32, y: f32, wide: f32, tall: f32) {
         let frame = (wide * 0.05).max(1.6);
-        let wood = [srgb(92, 62, 40), srgb(40, 40, 44), srgb(200, 168, 96), srgb(232, 228, 220)][self.random.below(4)];
+        let wood = [
+            srgb(92, 62, 40),
+            srgb(40, 40, 44),
+            srgb(200, 168, 96),
+            srgb(232, 228, 220),
+        ][self.random.below(4)];
         self.rect(x + 2.0, y + 2.5, wide, tall, srgb(120, 112, 104) * 0.8);
         self.rect(x, y, wide, tall, wood);
-        self.rect(x + frame, y + frame, wide - 2.0 * frame, tall - 2.0 * frame, srgb(246, 244, 238));
+        self.rect(
+            x + frame,
+            y + frame,
+            wide - 2.0 * frame,
+            tall - 2.0 * frame,
+            srgb(246, 244, 238),
+        );
         let (ix, iy) = (x + frame * 2.0, y + frame * 2.0);
         let (iw, ih) = (wide - 4.0 * frame, tall - 4.0 * frame);
         let tones = [
@@ -176,11 +211,13 @@ impl Painter<'_> {
                 rug(self, 1.5, 0.75, -0.9);
                 put(self, &["couch"], 0.0, 0.45, 1.65, 0.0);
                 put(self, &["floor lamp"], 1.25, 0.35, 1.35, 0.0);
-                put(self, &["coffee table"], 0.0, 1.45, 0.85, 0.0);
+                if !stage.standing {
+                    put(self, &["coffee table"], 0.0, 1.45, 0.85, 0.0);
+                }
                 if self.random.chance(0.6) {
                     put(self, &["houseplant"], -1.3, 0.4, 0.8, 0.0);
                 }
-                if self.random.chance(0.5) {
+                if !stage.standing && self.random.chance(0.5) {
                     put(self, &["armchair"], -1.35, 1.25, 0.8, 0.9);
                 }
             }
@@ -265,7 +302,10 @@ impl Painter<'_> {
             }
         }
         for _ in 0..self.random.below(7) {
-            let (x, y) = (self.random.range(0.0, w as f32), self.random.range(0.0, edge_px.max(1.0)));
+            let (x, y) = (
+                self.random.range(0.0, w as f32),
+                self.random.range(0.0, edge_px.max(1.0)),
+            );
             let r = unit * self.random.range(0.03, 0.07);
             let glow = tone * self.random.range(0.10, 0.3) + Vec3::new(0.03, 0.02, 0.0);
             self.dot(x, y, r, glow);

@@ -87,7 +87,10 @@ impl Painter<'_> {
 
     /// Stars of varied brightness, the brightest with a small halo.
     pub fn stars(&mut self, amount: f32) {
-        let (w, h) = (self.view.width as f32, self.view.horizon_px.min(self.view.height as f32));
+        let (w, h) = (
+            self.view.width as f32,
+            self.view.horizon_px.min(self.view.height as f32),
+        );
         let count = (amount * 340.0 * w * h / (256.0 * 150.0)) as usize;
         for _ in 0..count {
             let (x, y) = (self.random.range(0.0, w), self.random.range(0.0, h));

@@ -619,7 +619,10 @@ impl Shader<'_> {
         let light = self.light;
         let facing = normal.dot(light.direction);
         let sun = if facing > 0.0 {
-            facing * self.shadow.lit(point + normal * (1.5 / self.shadow.scale), 1.6 + light.softness * 0.3)
+            facing
+                * self
+                    .shadow
+                    .lit(point + normal * (1.5 / self.shadow.scale), 1.6 + light.softness * 0.3)
         } else {
             0.0
         };

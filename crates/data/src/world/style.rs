@@ -75,7 +75,11 @@ fn oil(canvas: &mut Canvas, random: &mut Random) {
         *pixel = Vec3::new(0.55, 0.48, 0.40);
     }
     let at = |x: usize, y: usize| smooth[y * w + x];
-    for (radius, long, cell, detail) in [(5.0f32, 20.0f32, 5.0f32, 0.0f32), (2.8, 13.0, 3.4, 0.0), (1.5, 8.0, 2.6, 0.018)] {
+    for (radius, long, cell, detail) in [
+        (5.0f32, 20.0f32, 5.0f32, 0.0f32),
+        (2.8, 13.0, 3.4, 0.0),
+        (1.5, 8.0, 2.6, 0.018),
+    ] {
         let (radius, long, cell) = (radius * unit, long * unit, cell * unit);
         let (cols, rows) = ((w as f32 / cell) as usize + 1, (h as f32 / cell) as usize + 1);
         let count = cols * rows;
@@ -234,7 +238,11 @@ fn pixel_art(canvas: &mut Canvas, random: &mut Random) {
             let mut c = sum / ((x1 - cx) * (y1 - cy)) as f32;
             let l = luma(c);
             c = (Vec3::splat(l) + (c - Vec3::splat(l)) * 1.25).clamp(Vec3::ZERO, Vec3::ONE);
-            let checker = if ((cx / cell) + (cy / cell)) % 2 == 0 { 0.05 } else { -0.05 };
+            let checker = if ((cx / cell) + (cy / cell)) % 2 == 0 {
+                0.05
+            } else {
+                -0.05
+            };
             let q = c.map(|v| maths::floor(v * levels + 0.5 + checker) / levels);
             let q = q.clamp(Vec3::ZERO, Vec3::ONE);
             for y in cy..y1 {
@@ -253,7 +261,11 @@ fn line_art(canvas: &mut Canvas, random: &mut Random) {
     let (g1, g2) = (blur(&grey, w, h, 1), blur(&grey, w, h, 2));
     let (h1, h2) = (blur(&hue, w, h, 1), blur(&hue, w, h, 2));
     let paper = srgb(250, 248, 242).map(f32::sqrt);
-    let ink = [Vec3::splat(0.10), Vec3::new(0.12, 0.12, 0.22), Vec3::new(0.22, 0.14, 0.10)][random.below(3)];
+    let ink = [
+        Vec3::splat(0.10),
+        Vec3::new(0.12, 0.12, 0.22),
+        Vec3::new(0.22, 0.14, 0.10),
+    ][random.below(3)];
     let hatched = random.chance(0.5);
     for y in 0..h {
         for x in 0..w {

@@ -33,12 +33,7 @@ pub struct March {
 
 impl Painter<'_> {
     /// Draws a height field over what is there. `material` gives the linear colour in full white light.
-    pub fn march(
-        &mut self,
-        march: March,
-        height: impl Fn(f32, f32) -> f32,
-        material: impl Fn(&Noise, Spot) -> Vec3,
-    ) {
+    pub fn march(&mut self, march: March, height: impl Fn(f32, f32) -> f32, material: impl Fn(&Noise, Spot) -> Vec3) {
         let (w, h) = (self.view.width, self.view.height);
         let (focal, horizon) = (self.view.focal_px, self.view.horizon_px);
         let haze = march.haze + self.light.haze * 1.6;
@@ -130,10 +125,20 @@ pub fn alpine(noise: &Noise, spot: Spot, snow_line: f32, tree_line: f32, palette
     let n = noise.fbm(spot.x * 2.1 + 11.0, spot.z * 2.1, 4);
     let strata = noise.value(spot.x * 0.6, spot.height * 7.0 + n * 2.0);
     let steep = 1.0 - spot.normal.y;
-    let rock = palette.rock.lerp(palette.dark, smoothstep(0.3, 0.75, n * 0.6 + strata * 0.4));
+    let rock = palette
+        .rock
+        .lerp(palette.dark, smoothstep(0.3, 0.75, n * 0.6 + strata * 0.4));
     let green = palette.meadow.lerp(palette.wood, smoothstep(0.35, 0.6, n));
-    let low = smoothstep(tree_line + 0.25, tree_line - 0.25, spot.height + (n - 0.5) * 0.9 + steep * 0.4);
-    let snow = smoothstep(-0.14, 0.14, spot.height - snow_line + (n - 0.5) * 1.5 - (steep - 0.35).max(0.0) * 1.7);
+    let low = smoothstep(
+        tree_line + 0.25,
+        tree_line - 0.25,
+        spot.height + (n - 0.5) * 0.9 + steep * 0.4,
+    );
+    let snow = smoothstep(
+        -0.14,
+        0.14,
+        spot.height - snow_line + (n - 0.5) * 1.5 - (steep - 0.35).max(0.0) * 1.7,
+    );
     rock.lerp(green, low).lerp(srgb(226, 232, 242), snow)
 }
 

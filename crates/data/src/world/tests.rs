@@ -111,8 +111,8 @@ fn relations_hold_between_the_centres() {
             Relation::Behind => assert!(a.boxes[0][3] < b.boxes[0][3], "{}", sample.caption),
             Relation::NextTo => assert!((ax - bx).abs() > 0.05, "{}", sample.caption),
         }
-        for object in [1, 2] {
-            let seen = sample.mask.iter().filter(|o| **o == object).count();
+        for object in [1u8, 2] {
+            let seen = sample.mask.iter().map(|o| u32::from(*o == object)).sum::<u32>();
             assert!(seen > 60, "{}: thing {object} is hidden", sample.caption);
         }
         checked += 1;
@@ -127,7 +127,11 @@ fn a_single_thing_is_large_and_not_cut_off() {
         let kind = if number % 2 == 0 { Kind::Object } else { Kind::CloseUp };
         let sample = world.sample_of(kind, 4, number, SIZES[(number % 5) as usize]);
         let [l, t, r, b] = sample.facts.things[0].boxes[0];
-        assert!(l > 0.0 && t > 0.0 && r < 1.0 && b < 1.0, "{}: {l} {t} {r} {b}", sample.caption);
+        assert!(
+            l > 0.0 && t > 0.0 && r < 1.0 && b < 1.0,
+            "{}: {l} {t} {r} {b}",
+            sample.caption
+        );
         assert!((r - l).max(b - t) > 0.2, "{}: {l} {t} {r} {b}", sample.caption);
     }
 }

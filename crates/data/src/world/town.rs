@@ -5,8 +5,8 @@ use super::ground::{Material, Surface};
 use super::land::Stage;
 use super::light::{Light, Weather};
 use super::maths::{self, floor, lerp, smoothstep, srgb};
-use super::sky::SkyOptions;
 use super::noise::Noise;
+use super::sky::SkyOptions;
 use super::solid::{self, Ground, Paint, Pose, Solids, turn_y};
 use super::terrain::{March, Spot, mountains};
 use super::view::Painter;
@@ -71,7 +71,11 @@ impl Painter<'_> {
     /// Rows of towers, nearer ones darker and taller, windows lit by the hour. `base_px`: their feet.
     fn towers(&mut self, base_px: f32, tallest: f32) {
         let (w, unit) = (self.view.width as f32, self.view.unit());
-        let lamps = self.light.lamps().max(if self.light.weather == Weather::Clear { 0.0 } else { 0.25 });
+        let lamps = self.light.lamps().max(if self.light.weather == Weather::Clear {
+            0.0
+        } else {
+            0.25
+        });
         for layer in 0..3 {
             let near = layer as f32 / 2.0;
             let fog = lerp(0.62, 0.06, near) + self.light.haze * (1.5 - near);
@@ -80,11 +84,7 @@ impl Painter<'_> {
             while x < w {
                 let wide = unit * self.random.range(0.035, 0.085) * lerp(0.8, 1.25, near);
                 let hump = maths::exp(-((x - centre) / (0.38 * w)) * ((x - centre) / (0.38 * w)));
-                let tall = unit
-                    * tallest
-                    * lerp(0.85, 0.62, near)
-                    * (0.30 + 0.75 * hump)
-                    * self.random.range(0.5, 1.1);
+                let tall = unit * tallest * lerp(0.85, 0.62, near) * (0.30 + 0.75 * hump) * self.random.range(0.5, 1.1);
                 self.tower(x, base_px, wide, tall, fog.min(0.92), lamps);
                 x += wide + unit * self.random.range(-0.004, 0.014);
             }
@@ -107,10 +107,17 @@ impl Painter<'_> {
         let flank = light.on(Vec3::new(if sunny_right { 1.0 } else { -1.0 }, 0.0, 0.2));
         let hazed = |c: Vec3| c + (light.fog - c) * fog;
         let split = self.random.range(0.55, 0.75);
-        let setback = if self.random.chance(0.4) { self.random.range(0.55, 0.85) } else { 2.0 };
+        let setback = if self.random.chance(0.4) {
+            self.random.range(0.55, 0.85)
+        } else {
+            2.0
+        };
         let top = base - tall;
         let glass = srgb(120, 150, 180).lerp(light.middle, 0.5);
-        let (pitch_x, pitch_y) = ((wide * self.random.range(0.12, 0.17)).max(2.6), self.random.range(3.0, 4.4));
+        let (pitch_x, pitch_y) = (
+            (wide * self.random.range(0.12, 0.17)).max(2.6),
+            self.random.range(3.0, 4.4),
+        );
         let lit_share = lamps * self.random.range(0.25, 0.6);
         let seed = self.random.range(0.0, 200.0);
         let glassy = self.random.range(0.25, 0.75);
@@ -121,19 +128,27 @@ impl Painter<'_> {
             let first = l.max(0.0) as usize;
             let last = (r.ceil().max(0.0) as usize).min(self.view.width);
             for px in first..last {
-                let cover = (r - px as f32).min(1.0).min(px as f32 + 1.0 - l).min((row as f32 + 1.0 - top).min(1.0)).clamp(0.0, 1.0);
+                let cover = (r - px as f32)
+                    .min(1.0)
+                    .min(px as f32 + 1.0 - l)
+                    .min((row as f32 + 1.0 - top).min(1.0))
+                    .clamp(0.0, 1.0);
                 let across = (px as f32 + 0.5 - l) / (r - l);
                 let right_face = across > split;
                 let face = if right_face == sunny_right { flank } else { front * 0.8 };
                 let mut body = tone * face * lerp(0.86, 1.05, up);
                 let (u, v) = ((px as f32 + 0.5 - x) / pitch_x, (row as f32 + 0.5 - top) / pitch_y);
                 let (fu, fv) = (u - floor(u), v - floor(v));
-                let window = smoothstep(0.12, 0.3, fu) * smoothstep(0.92, 0.75, fu) * smoothstep(0.15, 0.35, fv) * smoothstep(0.95, 0.8, fv);
+                let window = smoothstep(0.12, 0.3, fu)
+                    * smoothstep(0.92, 0.75, fu)
+                    * smoothstep(0.15, 0.35, fv)
+                    * smoothstep(0.95, 0.8, fv);
                 let mut pane = hazed(body.lerp(glass * face * 0.75, glassy));
                 let draw = self.noise.value(floor(u) + seed, floor(v) + seed * 0.5);
                 // The lattice's numbers are even in [0, 1) at whole coordinates plus one fraction: close enough.
                 if draw < lit_share {
-                    let glow = [srgb(255, 210, 130), srgb(255, 232, 180), srgb(200, 220, 255)][(draw * 97.0) as usize % 3];
+                    let glow =
+                        [srgb(255, 210, 130), srgb(255, 232, 180), srgb(200, 220, 255)][(draw * 97.0) as usize % 3];
                     pane = hazed(pane).lerp(glow * 0.95, lerp(0.95, 0.45, fog));
                 }
                 body = hazed(body).lerp(pane, window);
@@ -154,7 +169,10 @@ impl Painter<'_> {
     pub fn skyline(&mut self, stage: &Stage) {
         self.town_sky();
         let base = self.view.horizon_px + self.view.unit() * 0.02;
-        let tallest = self.random.range(0.42, 0.62).min(self.view.horizon_px / self.view.unit() * 0.95);
+        let tallest = self
+            .random
+            .range(0.42, 0.62)
+            .min(self.view.horizon_px / self.view.unit() * 0.95);
         self.towers(base, tallest);
         let mut water = Water::lake(base, self.view.height as f32);
         water.chop = self.random.range(0.15, 0.4);
@@ -203,7 +221,11 @@ impl Painter<'_> {
         let asphalt = Surface::new(Material::Asphalt, &mut self.random);
         let paving = Surface::new(Material::Paving, &mut self.random);
         let grass = Surface::new(
-            if self.light.weather == Weather::Snow { Material::Snow } else { Material::Grass },
+            if self.light.weather == Weather::Snow {
+                Material::Snow
+            } else {
+                Material::Grass
+            },
             &mut self.random,
         );
         let (w, h) = (self.view.width, self.view.height);
@@ -250,7 +272,15 @@ impl Painter<'_> {
             while z > -6.0 {
                 let at = Vec3::new(side * 1.16, 0.0, z);
                 if self.random.chance(0.5) {
-                    furnish(solids, catalogue, &mut self.random, &["street lamp"], at, 1.25, -side * quarter);
+                    furnish(
+                        solids,
+                        catalogue,
+                        &mut self.random,
+                        &["street lamp"],
+                        at,
+                        1.25,
+                        -side * quarter,
+                    );
                 } else {
                     furnish(solids, catalogue, &mut self.random, &["tree"], at, 1.1, 0.0);
                 }
@@ -259,7 +289,15 @@ impl Painter<'_> {
             if self.random.chance(0.7) {
                 let at = Vec3::new(side * 0.62, 0.0, -self.random.range(1.5, 6.0));
                 let facing = if side > 0.0 { std::f32::consts::PI } else { 0.0 };
-                furnish(solids, catalogue, &mut self.random, &["hatchback", "sedan", "taxi", "van", "car"], at, 0.95, facing);
+                furnish(
+                    solids,
+                    catalogue,
+                    &mut self.random,
+                    &["hatchback", "sedan", "taxi", "van", "car"],
+                    at,
+                    0.95,
+                    facing,
+                );
             }
         }
     }
@@ -281,7 +319,15 @@ impl Painter<'_> {
                 }
                 let size = self.random.range(1.25, 1.7);
                 let facing = -x.signum() * self.random.range(0.1, 0.8);
-                furnish(solids, catalogue, &mut self.random, houses, Vec3::new(x, 0.0, row), size, facing);
+                furnish(
+                    solids,
+                    catalogue,
+                    &mut self.random,
+                    houses,
+                    Vec3::new(x, 0.0, row),
+                    size,
+                    facing,
+                );
                 let tree = if snow { "pine tree" } else { "tree" };
                 let at = Vec3::new(x + self.random.range(0.9, 1.3), 0.0, row - self.random.range(-0.2, 0.8));
                 let size = self.random.range(0.9, 1.4);
@@ -312,7 +358,8 @@ impl Painter<'_> {
         let crown = |x: f32, z: f32| {
             let (dx, dz) = (x - x0, z - away);
             // Flat where the walls stand.
-            tall * (1.0 - smoothstep(1.9, 7.0, (dx * dx + dz * dz).sqrt())) + mountains(noise, x, z, offset, 20.0, 58.0, 4.0)
+            tall * (1.0 - smoothstep(1.9, 7.0, (dx * dx + dz * dz).sqrt()))
+                + mountains(noise, x, z, offset, 20.0, 58.0, 4.0)
         };
         let height = |x: f32, z: f32| {
             let base = crown(x, z) + 0.25 * smoothstep(2.0, 7.0, z) * (noise.fbm(x * 0.5 + offset, z * 0.5, 3) - 0.5);
@@ -339,9 +386,13 @@ impl Painter<'_> {
             }
             let n = noise.fbm(spot.x * 1.6, spot.z * 1.6, 3);
             let grass = a.lerp(b, n) * (0.85 + 0.3 * n);
-            if snowy { srgb(236, 242, 250) * (0.9 + 0.1 * n) } else { grass }
+            if snowy {
+                srgb(236, 242, 250) * (0.9 + 0.1 * n)
+            } else {
+                grass
+            }
         };
-        self.march(march, &height, &material);
+        self.march(march, height, material);
         // The walls stand behind the brow of the hill: they are drawn between its far and its near side.
         let at = Vec3::new(x0, tall - 0.05, stage.camera.eye.z - away);
         let size = self.random.range(3.0, 3.8);
@@ -353,12 +404,20 @@ impl Painter<'_> {
             haze: self.light.haze * 0.5,
             ..*self.light
         };
-        solid::render(&walls, &stage.camera, &haze, Ground::None, self.canvas, &mut mask, self.noise);
+        solid::render(
+            &walls,
+            &stage.camera,
+            &haze,
+            Ground::None,
+            self.canvas,
+            &mut mask,
+            self.noise,
+        );
         let brow = March {
             far: away - 1.6,
             ..march
         };
-        self.march(brow, &height, &material);
+        self.march(brow, height, material);
         if stage.standing {
             self.near_ground(stage, if snowy { Material::Snow } else { Material::Grass }, 4.0);
         }

@@ -52,7 +52,10 @@ impl Vocabulary {
         let others = words
             .iter()
             .filter(|(word, models)| {
-                !known.contains(word) && models.iter().any(|m| !RARE.contains(&catalogue.models[*m].category.as_str()))
+                !known.contains(word)
+                    && models
+                        .iter()
+                        .any(|m| !RARE.contains(&catalogue.models[*m].category.as_str()))
             })
             .map(|(word, _)| word.clone())
             .collect();

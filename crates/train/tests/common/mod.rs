@@ -1,10 +1,10 @@
 //! A tiny configuration of every network, and data for it.
 #![allow(dead_code)] // each test file uses its own part
 
-use prima_tensor::{Param, Philox};
-use prima_train::config::{AutoencoderStage, DecoderStage, DistillStage, NetworkConfigs, TeacherStage};
 use prima_data::dataset::{FORMAT, Kind, Manifest, NounRecord, SpriteRecord, write_jsonl};
 use prima_data::{Composer, ComposerOptions, Dataset, Profile, SIZE_PX, bpe};
+use prima_tensor::{Param, Philox};
+use prima_train::config::{AutoencoderStage, DecoderStage, DistillStage, NetworkConfigs, TeacherStage};
 use prima_train::latent_cache::LatentCache;
 use prima_train::networks::{self, TextEncoders};
 use prima_train::objectives::{
