@@ -104,6 +104,8 @@ pub struct Thing {
     pub noun: String,
     /// More words that are true of it.
     pub synonyms: Vec<String>,
+    /// A word that is true of it: `snowy`, `open`, `golden`.
+    pub modifier: Option<String>,
     /// Its name in other languages, by code (de, es, fr, it, pt, ja, zh), where it is known.
     pub names: BTreeMap<String, String>,
     /// The noun is a plural without a number: a photograph of apples.

@@ -1,11 +1,11 @@
 //! Pictures of flat things: icons on plain ground, icons standing in places, photographs, pixel-art tiles.
 
 use super::canvas::Canvas;
-use super::compose::{DISTANCE, Picture, Set, backdrop_colour};
 use super::facts::{Facts, Relation, Style, Thing};
 use super::maths::{self, srgb};
 use super::place::Place;
 use super::room::RoomKind;
+use super::set::{DISTANCE, Picture, Set, backdrop_colour};
 use super::sprite::{Sprite, Stand};
 use super::{Kind, World};
 use crate::caption::without_article;
@@ -26,6 +26,7 @@ fn thing(noun: &str, set: &str, names: std::collections::BTreeMap<String, String
     Thing {
         noun: noun.to_owned(),
         synonyms: Vec::new(),
+        modifier: None,
         names,
         several: false,
         model: set.to_owned(),

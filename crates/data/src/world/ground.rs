@@ -1,8 +1,8 @@
 //! Ground and floors in perspective: grass, sand, snow, stone, paving, asphalt, wood, tiles.
 
+use super::camera::Camera;
 use super::maths::{self, floor, lerp, smoothstep, srgb};
 use super::noise::Noise;
-use super::solid::Camera;
 use super::view::Painter;
 use glam::Vec3;
 

@@ -1,10 +1,10 @@
 //! Landscapes: lakes, mountains, hills, forests, deserts, seas, beaches, fields.
 
+use super::camera::Camera;
 use super::ground::{Material, Surface};
 use super::light::{Time, Weather};
 use super::maths::{self, floor, lerp, smoothstep, srgb};
 use super::sky::SkyOptions;
-use super::solid::Camera;
 use super::terrain::{Alpine, March, alpine, cone_tree, mountains};
 use super::view::Painter;
 use super::water::Water;

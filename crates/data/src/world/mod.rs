@@ -8,8 +8,10 @@
 //! Everything is computed in linear light; colours in the sources are sRGB bytes turned linear once ([`maths::srgb`]).
 
 mod arrange;
+mod camera;
 mod canvas;
 pub mod caption;
+mod cast;
 pub mod catalogue;
 pub mod compose;
 mod cosmos;
@@ -23,10 +25,14 @@ mod light;
 pub mod maths;
 mod mesh;
 mod noise;
+mod phrases;
 mod place;
 mod plants;
 mod raster;
 mod room;
+mod set;
+mod shade;
+mod shadow;
 mod sheet;
 mod sky;
 mod solid;

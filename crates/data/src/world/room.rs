@@ -1,10 +1,11 @@
 //! Indoors: rooms with a wall, a floor and furniture; table tops; plain studio grounds.
 
+use super::camera::Camera;
 use super::catalogue::Catalogue;
 use super::ground::{Material, Surface};
 use super::land::Stage;
 use super::maths::{self, lerp, smoothstep, srgb};
-use super::solid::{Camera, Solids};
+use super::solid::Solids;
 use super::town::furnish;
 use super::view::Painter;
 use glam::Vec3;

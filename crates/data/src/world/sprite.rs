@@ -1,9 +1,9 @@
 //! Flat pictures with transparency standing in a scene like cardboard figures, with a cast shadow.
 
+use super::camera::Camera;
 use super::canvas::Canvas;
 use super::light::Light;
 use super::maths;
-use super::solid::Camera;
 use glam::{Vec3, Vec4};
 
 /// A drawing cut to its visible part, linear and premultiplied.

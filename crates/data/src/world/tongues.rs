@@ -1,7 +1,7 @@
 //! Captions in seven languages beside English: a name, a colour, a place, an hour and a weather, joined by commas, so that
 //! nothing has to agree with a noun's gender.
 
-use super::facts::Facts;
+use super::facts::{Facts, View};
 use super::light::{Time, Weather};
 use super::place::Place;
 use super::room::RoomKind;
@@ -267,7 +267,7 @@ pub(super) fn write(facts: &Facts, random: &mut Random) -> Option<String> {
     let mut parts: Vec<String> = Vec::new();
     match facts.things.as_slice() {
         [] => parts.push(place(facts.place)?[at].to_owned()),
-        [thing] if thing.count == 1 && !thing.several && facts.relation.is_none() => {
+        [thing] if thing.count == 1 && !thing.several && !matches!(thing.view, Some(View::Side | View::Back)) => {
             let colour = thing.colour.filter(|_| thing.painted);
             parts.push(languages::phrase(
                 code,

@@ -6,8 +6,9 @@ use super::land::Stage;
 use super::light::{Light, Weather};
 use super::maths::{self, floor, lerp, smoothstep, srgb};
 use super::noise::Noise;
+use super::shade::{self, Ground};
 use super::sky::SkyOptions;
-use super::solid::{self, Ground, Paint, Pose, Solids, turn_y};
+use super::solid::{Paint, Pose, Solids, turn_y};
 use super::terrain::{March, Spot, mountains};
 use super::view::Painter;
 use super::water::Water;
@@ -404,7 +405,7 @@ impl Painter<'_> {
             haze: self.light.haze * 0.5,
             ..*self.light
         };
-        solid::render(
+        shade::render(
             &walls,
             &stage.camera,
             &haze,
