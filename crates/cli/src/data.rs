@@ -1,8 +1,9 @@
 //! `prima data`: training data from packages of pictures.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::ValueEnum;
 use indicatif::ProgressBar;
+use prima_data::world::{Kind, World, sheet};
 use prima_data::{BuildOptions, Profile, build};
 use std::path::PathBuf;
 
@@ -10,6 +11,47 @@ use std::path::PathBuf;
 pub enum Command {
     /// Render sprites, write captions and train the tokenizer
     Build(Args),
+    /// Show what the scene generator draws, as a contact sheet
+    Sheet(SheetArgs),
+}
+
+#[derive(clap::Args)]
+pub struct SheetArgs {
+    /// Folder with the model pack
+    #[arg(long, value_name = "DIR", default_value = "assets/models3d")]
+    models: PathBuf,
+    /// Folder with the .tgz files of `npm pack`, for icons
+    #[arg(long, value_name = "DIR")]
+    packages: Option<PathBuf>,
+    /// Archive (.tar) of photographs with a labels.jsonl
+    #[arg(long, value_name = "FILE")]
+    photos: Option<PathBuf>,
+    /// Archive (.tar.gz) of pixel-art tiles
+    #[arg(long, value_name = "FILE")]
+    pixel_art: Option<PathBuf>,
+    /// What to draw; the training mix if not given
+    #[arg(long, value_name = "KIND")]
+    kind: Option<String>,
+    /// How many pictures
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    count: usize,
+    /// Pictures in a row
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    columns: usize,
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    seed: u64,
+    /// PNG file to write
+    #[arg(long, value_name = "FILE", default_value = "sheet.png")]
+    out: PathBuf,
+    /// Write the captions to a text file beside the sheet
+    #[arg(long)]
+    captions: bool,
+    /// List the kinds and stop
+    #[arg(long)]
+    list: bool,
+    /// List the nouns, each with its number of models, and stop
+    #[arg(long)]
+    nouns: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -47,7 +89,60 @@ pub struct Args {
 
 pub fn run(command: Command) -> Result<()> {
     crate::log_to_stderr();
-    let Command::Build(args) = command;
+    match command {
+        Command::Build(args) => run_build(args),
+        Command::Sheet(args) => run_sheet(&args),
+    }
+}
+
+fn run_sheet(args: &SheetArgs) -> Result<()> {
+    if args.list {
+        for kind in Kind::all() {
+            println!("{}", kind.name());
+        }
+        return Ok(());
+    }
+    let mut world = World::open(&args.models)?;
+    if let Some(folder) = &args.packages {
+        world = world.with_icons(folder)?;
+    }
+    if let Some(archive) = &args.photos {
+        world = world.with_photos(archive)?;
+    }
+    if let Some(archive) = &args.pixel_art {
+        world = world.with_tiles(archive)?;
+    }
+    if args.nouns {
+        for (noun, models) in world.nouns() {
+            println!("{noun}\t{models}");
+        }
+        return Ok(());
+    }
+    let kind = args.kind.as_deref().map(Kind::from_name).transpose()?;
+    let drawn = sheet(&world, kind, args.seed, args.count, args.columns);
+    image::save_buffer(
+        &args.out,
+        &drawn.rgb,
+        drawn.width as u32,
+        drawn.height as u32,
+        image::ExtendedColorType::Rgb8,
+    )
+    .with_context(|| format!("cannot write {}", args.out.display()))?;
+    if args.captions {
+        let path = args.out.with_extension("txt");
+        std::fs::write(&path, drawn.captions.join("\n") + "\n")
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    println!(
+        "{}: {} pictures, {:.1} ms each on one core",
+        args.out.display(),
+        args.count,
+        drawn.sample_ms
+    );
+    Ok(())
+}
+
+fn run_build(args: Args) -> Result<()> {
     let options = BuildOptions {
         packages: args.packages,
         photos: args.photos,

@@ -143,6 +143,23 @@ fn produce(label: &PhotoLabel) -> String {
 }
 
 fn add_photos(archive: &Path, nouns: &mut Vec<NounRecord>, jobs: &mut Vec<Job>) -> Result<(), DataError> {
+    for (phrase, bytes) in photos(archive)? {
+        let noun = noun_called(&phrase, nouns);
+        jobs.push(Job {
+            noun,
+            set: "grocery",
+            style: "photo",
+            kind: Kind::Photo,
+            has_colour: false,
+            drawing: Drawing::Photo(bytes),
+        });
+    }
+    Ok(())
+}
+
+/// The photographs of an archive, each with its noun phrase, in the order of its `labels.jsonl`.
+pub(super) fn photos(archive: &Path) -> Result<Vec<(String, Vec<u8>)>, DataError> {
+    let mut photos = Vec::new();
     let mut files = read_archive(archive, |_| true)?;
     let missing = || DataError::MissingFile {
         archive: archive.to_owned(),
@@ -158,40 +175,38 @@ fn add_photos(archive: &Path, nouns: &mut Vec<NounRecord>, jobs: &mut Vec<Job>) 
         let Some(bytes) = files.remove(&label.file) else {
             continue;
         };
-        let noun = noun_called(&produce(&label), nouns);
+        photos.push((produce(&label), bytes));
+    }
+    Ok(photos)
+}
+
+fn add_pixel_art(archive: &Path, nouns: &mut Vec<NounRecord>, jobs: &mut Vec<Job>) -> Result<(), DataError> {
+    for (phrase, bytes) in tiles(archive)? {
+        let noun = noun_called(&phrase, nouns);
+        let drawing = Drawing::PixelArt(bytes);
+        let (set, style, kind) = ("dcss", "pixel art", Kind::PixelArt);
         jobs.push(Job {
             noun,
-            set: "grocery",
-            style: "photo",
-            kind: Kind::Photo,
-            has_colour: false,
-            drawing: Drawing::Photo(bytes),
+            set,
+            style,
+            kind,
+            has_colour: true,
+            drawing,
         });
     }
     Ok(())
 }
 
-/// Tiles of monsters and things are named by their files; walls, floors and interface tiles are left out.
-fn add_pixel_art(archive: &Path, nouns: &mut Vec<NounRecord>, jobs: &mut Vec<Job>) -> Result<(), DataError> {
+/// The tiles of an archive that have a name, each with its noun phrase: monsters and things are named by their files;
+/// walls, floors and interface tiles are left out.
+pub(super) fn tiles(archive: &Path) -> Result<Vec<(String, Vec<u8>)>, DataError> {
     let files = read_archive(archive, |name| {
         has_extension(name, "png") && tile_phrase(name).is_some()
     })?;
-    for (path, bytes) in files {
-        if let Some(phrase) = tile_phrase(&path) {
-            let noun = noun_called(&phrase, nouns);
-            let drawing = Drawing::PixelArt(bytes);
-            let (set, style, kind) = ("dcss", "pixel art", Kind::PixelArt);
-            jobs.push(Job {
-                noun,
-                set,
-                style,
-                kind,
-                has_colour: true,
-                drawing,
-            });
-        }
-    }
-    Ok(())
+    Ok(files
+        .into_iter()
+        .filter_map(|(path, bytes)| Some((tile_phrase(&path)?, bytes)))
+        .collect())
 }
 
 /// Folders of things that all look like one kind of thing.

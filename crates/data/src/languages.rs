@@ -207,18 +207,27 @@ const OTHERS: [Language; 7] = [
     },
 ];
 
-/// The same caption in another language: `[{article} ]{name}[, {colour}][, {background}]`. `None` if the noun has no
-/// name there. The article is any of the language's, in half of the captions: a prompt has one, and the model need only
-/// learn to read past it.
+/// The same caption in another language. `None` if the noun has no name there.
 pub fn in_language(noun: &NounRecord, code: &str, said: Said, random: &mut Random) -> Option<String> {
+    phrase(code, noun.names.get(code)?, said.colour, said.background, random)
+}
+
+/// `[{article} ]{name}[, {colour}][, {background}]` in a language; `None` if the language is not known. The article is any
+/// of the language's, in half of the captions: a prompt has one, and the model need only learn to read past it.
+pub fn phrase(
+    code: &str,
+    name: &str,
+    colour: Option<Colour>,
+    background: Option<Colour>,
+    random: &mut Random,
+) -> Option<String> {
     let language = OTHERS.iter().find(|l| l.code == code)?;
-    let name = noun.names.get(code)?;
     let article = random.pick(language.articles).filter(|_| random.chance(0.5));
     let mut caption = match article {
         // Chinese joins its words.
         Some(article) if article.is_ascii() => format!("{article} {name}"),
         Some(article) => format!("{article}{name}"),
-        None => name.clone(),
+        None => name.to_owned(),
     };
     let word = |colour: Colour| {
         COLOUR_ORDER
@@ -226,7 +235,7 @@ pub fn in_language(noun: &NounRecord, code: &str, said: Said, random: &mut Rando
             .position(|c| *c == colour)
             .map(|i| language.colours[i])
     };
-    for (colour, template) in [(said.colour, language.colour), (said.background, language.background)] {
+    for (colour, template) in [(colour, language.colour), (background, language.background)] {
         if let Some(word) = colour.and_then(word) {
             caption.push_str(language.separator);
             caption.push_str(&template.replace("{}", word));

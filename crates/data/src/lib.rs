@@ -39,6 +39,7 @@ mod render;
 mod scene;
 #[cfg(test)]
 mod tests;
+pub mod world;
 
 pub use build::{BuildOptions, build};
 pub use composer::{Composer, ComposerOptions, EVALUATION_NOUNS, Sample};

@@ -1,0 +1,16 @@
+//! What can go wrong with the model pack.
+
+use std::path::PathBuf;
+
+/// Errors of the scene generator.
+#[derive(Debug, thiserror::Error)]
+pub enum WorldError {
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("{file} line {line}: expected the columns of a model, found another number or value of them")]
+    Table { file: String, line: usize },
+    #[error("model {id}: {what}")]
+    Model { id: String, what: String },
+    #[error("no kind of picture is called {0:?}: `prima data sheet --list` shows them")]
+    Kind(String),
+}

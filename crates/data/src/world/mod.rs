@@ -1,0 +1,248 @@
+//! A generator of pictures with exact captions: models, landscapes and places, rendered from a seed.
+//!
+//! [`World::sample`] depends on (seed, number, size) and the model pack alone: no thread, clock or platform maths library
+//! has a say. A sample holds the picture, a mask of its objects, a caption and [`Facts`], the structured truth behind the
+//! caption. What goes into a picture is decided in [`compose`], painted by the place's painter ([`place`]) and the
+//! rasteriser ([`solid`]), and put into words by [`caption`].
+//!
+//! Everything is computed in linear light; colours in the sources are sRGB bytes turned linear once ([`maths::srgb`]).
+
+mod arrange;
+mod camera;
+mod canvas;
+pub mod caption;
+mod cast;
+pub mod catalogue;
+pub mod compose;
+mod cosmos;
+mod error;
+mod facts;
+mod flat;
+mod ground;
+mod icons;
+mod land;
+mod light;
+pub mod maths;
+mod mesh;
+mod noise;
+mod phrases;
+mod place;
+mod plants;
+mod raster;
+mod room;
+mod set;
+mod shade;
+mod shadow;
+mod sheet;
+mod sky;
+mod solid;
+mod sprite;
+mod style;
+mod terrain;
+#[cfg(test)]
+mod tests;
+mod tongues;
+mod town;
+mod view;
+mod vocabulary;
+mod water;
+mod weather;
+
+pub use catalogue::Catalogue;
+pub use error::WorldError;
+pub use facts::{Facts, Relation, Style, Thing, View};
+pub use light::{Time, Weather};
+pub use place::Place;
+pub use room::RoomKind;
+pub use sheet::{Sheet, sheet};
+pub use vocabulary::everyday;
+
+use crate::DataError;
+use crate::random::Random;
+use noise::Noise;
+use std::path::Path;
+use vocabulary::Vocabulary;
+
+/// Sizes (width, height) in pixels that pictures are composed for, multiples of 16 of about 256 x 256 pixels in all: 1:1,
+/// 3:2, 2:3, 16:9, 9:16.
+pub const SIZES: [(usize, usize); 5] = [(256, 256), (320, 208), (208, 320), (336, 192), (192, 336)];
+
+/// One training sample.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    /// [height, width, 3] sRGB.
+    pub rgb: Vec<u8>,
+    pub width: usize,
+    pub height: usize,
+    /// [height, width]: 0, or the number of the object that is seen there.
+    pub mask: Vec<u8>,
+    /// Never empty: leaving captions out is the training's business.
+    pub caption: String,
+    pub facts: Facts,
+}
+
+/// What a sample shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// One thing on a plain background in a named colour, or on plain ground.
+    CloseUp,
+    /// One thing in a place.
+    Object,
+    /// Two things and how they lie to each other.
+    Pair,
+    /// Two to four of one thing.
+    Count,
+    /// A landscape or place by itself.
+    Landscape,
+    /// Any of these, drawn in a style.
+    Styled,
+    /// An icon or emoji on a plain background, or two or three of them. Needs [`World::with_icons`].
+    Icon,
+    /// A glossy icon standing in a place. Needs [`World::with_icons`].
+    Figure,
+    /// A photograph of fruit or vegetables. Needs [`World::with_photos`].
+    Photo,
+    /// A pixel-art tile. Needs [`World::with_tiles`].
+    Tile,
+    /// One landscape or place by name.
+    Of(Place),
+}
+
+impl Kind {
+    /// The kinds that training mixes, with their shares.
+    pub const MIX: [(Kind, f32); 10] = [
+        (Kind::CloseUp, 0.22),
+        (Kind::Object, 0.22),
+        (Kind::Pair, 0.13),
+        (Kind::Count, 0.08),
+        (Kind::Landscape, 0.15),
+        (Kind::Styled, 0.08),
+        (Kind::Icon, 0.04),
+        (Kind::Figure, 0.05),
+        (Kind::Photo, 0.02),
+        (Kind::Tile, 0.01),
+    ];
+
+    /// Every kind that has a name of its own.
+    pub fn all() -> Vec<Kind> {
+        Self::MIX
+            .iter()
+            .map(|(kind, _)| *kind)
+            .chain(Place::LANDSCAPES.map(Kind::Of))
+            .collect()
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::CloseUp => "close-up",
+            Kind::Object => "object",
+            Kind::Pair => "pair",
+            Kind::Count => "count",
+            Kind::Landscape => "landscape",
+            Kind::Styled => "styled",
+            Kind::Icon => "icon",
+            Kind::Figure => "figure",
+            Kind::Photo => "photo",
+            Kind::Tile => "tile",
+            Kind::Of(place) => place.key(),
+        }
+    }
+
+    pub fn from_name(name: &str) -> Result<Kind, WorldError> {
+        Self::all()
+            .into_iter()
+            .find(|kind| kind.name() == name)
+            .ok_or_else(|| WorldError::Kind(name.to_owned()))
+    }
+}
+
+/// The generator: the model pack and what is derived from it once.
+#[derive(Debug)]
+pub struct World {
+    pub catalogue: Catalogue,
+    vocabulary: Vocabulary,
+    noise: Noise,
+    icons: Option<icons::Icons>,
+    photos: Vec<(String, Vec<u8>)>,
+    tiles: Vec<(String, Vec<u8>)>,
+}
+
+impl World {
+    /// Opens the folder with the model pack (`assets/models3d`).
+    pub fn open(folder: &Path) -> Result<Self, WorldError> {
+        let catalogue = Catalogue::open(folder)?;
+        let vocabulary = Vocabulary::new(&catalogue);
+        Ok(Self {
+            catalogue,
+            vocabulary,
+            noise: Noise::new(),
+            icons: None,
+            photos: Vec::new(),
+            tiles: Vec::new(),
+        })
+    }
+
+    /// Adds the icons of a folder of npm packages (`emojibase-data`, `@lobehub/fluent-emoji-3d`, and flat sets).
+    pub fn with_icons(mut self, folder: &Path) -> Result<Self, DataError> {
+        self.icons = Some(icons::Icons::open(folder)?);
+        Ok(self)
+    }
+
+    /// Adds an archive of photographs with a `labels.jsonl`, as the data builder takes it.
+    pub fn with_photos(mut self, archive: &Path) -> Result<Self, DataError> {
+        self.photos = crate::extras::photos(archive)?;
+        Ok(self)
+    }
+
+    /// Adds an archive of pixel-art tiles, as the data builder takes it.
+    pub fn with_tiles(mut self, archive: &Path) -> Result<Self, DataError> {
+        self.tiles = crate::extras::tiles(archive)?;
+        Ok(self)
+    }
+
+    /// Every noun that pictures can show, with the number of models; everyday nouns first, in their list's order.
+    pub fn nouns(&self) -> Vec<(&str, usize)> {
+        self.vocabulary.listing()
+    }
+
+    /// The sample with this number, of a kind and size drawn from the mix.
+    pub fn sample(&self, seed: u64, number: u64) -> Sample {
+        let mut random = Random::new(&[seed, number, 0x51]);
+        let at = random.unit();
+        let mut end = 0.0;
+        let kind = Kind::MIX
+            .into_iter()
+            .find(|(_, share)| {
+                end += share;
+                at < end
+            })
+            .map_or(Kind::Object, |(kind, _)| kind);
+        // Half of the pictures are square.
+        let size = if random.chance(0.5) {
+            SIZES[0]
+        } else {
+            SIZES[1 + random.below(4)]
+        };
+        self.sample_of(kind, seed, number, size)
+    }
+
+    /// The sample with this number, of one kind, composed for a size (width, height) of at least 64 px a side.
+    pub fn sample_of(&self, kind: Kind, seed: u64, number: u64, (width, height): (usize, usize)) -> Sample {
+        let random = Random::new(&[seed, number, 0x50]);
+        compose::compose(self, kind, width, height, random, None)
+    }
+
+    /// A sample of a kind whose (first) thing is this noun; `None` if no model shows it.
+    pub fn sample_noun(
+        &self,
+        kind: Kind,
+        noun: &str,
+        seed: u64,
+        number: u64,
+        (width, height): (usize, usize),
+    ) -> Option<Sample> {
+        self.vocabulary.models(noun)?;
+        let random = Random::new(&[seed, number, 0x52]);
+        Some(compose::compose(self, kind, width, height, random, Some(noun)))
+    }
+}
