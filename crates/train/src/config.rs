@@ -6,6 +6,7 @@ use crate::export::ExportConfig;
 use crate::latents::LatentsConfig;
 use crate::noising::default_scheduler;
 use crate::objectives::StageConfig;
+use crate::picture_source::WorldConfig;
 use crate::stages;
 use prima_checkpoint::ModelSource;
 use prima_pipeline::{Family, families};
@@ -16,8 +17,11 @@ use std::path::{Path, PathBuf};
 
 #[derive(Clone, Debug, Deserialize)]
 pub struct TrainConfig {
-    /// Folder of the data set (see `prima_data`).
+    /// Folder of the data set (see `prima_data`), whose words the tokenizers split; its pictures too, unless there is a `world`.
     pub(crate) data_dir: PathBuf,
+    /// Pictures that the scene generator renders, in place of the data set's.
+    #[serde(default)]
+    pub(crate) world: Option<WorldConfig>,
     /// Folder of states, caches, logs and sample grids.
     pub(crate) run_dir: PathBuf,
     #[serde(default)]

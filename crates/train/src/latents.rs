@@ -3,9 +3,9 @@
 use crate::config::{Origin, TrainConfig};
 use crate::error::{Error, Result};
 use crate::latent_cache::LatentCache;
+use crate::picture_source::{self, Sample, to_tensor};
 use crate::trained;
 use crate::trainer::{Budget, Summary};
-use prima_data::{Composer, ComposerOptions, Dataset};
 use prima_tensor::{Tensor, no_grad};
 use rayon::prelude::*;
 use serde::Deserialize;
@@ -56,11 +56,15 @@ impl Default for LatentsConfig {
 /// Composes and encodes pictures until there are enough of them or the budget is spent.
 pub fn latents(config: &TrainConfig, budget: Budget) -> Result<Summary> {
     let started = Instant::now();
-    let dataset = Dataset::open(&config.data_dir)?;
-    let mut options = composer_options(config, &dataset);
-    options.favoured_style = config.latents.only_style.clone().map(|style| (style, 1.0));
-    let composer = Composer::new(dataset, options)?;
+    let source = picture_source::open(config, |options| {
+        options.favoured_style = config.latents.only_style.clone().map(|style| (style, 1.0));
+    })?;
     let encoder = Encoder::open(config)?;
+    if source.size_px() != [encoder.side; 2] {
+        let ([width, height], side) = (source.size_px(), encoder.side);
+        let message = format!("the data's pictures are {width}x{height}, the autoencoder's sample_size is {side}");
+        return Err(Error::Config(message));
+    }
     let (mut values, mut captions) = (Vec::new(), Vec::new());
     let mut index = 0u64;
     let in_time = || budget.deadline.is_none_or(|d| Instant::now() < d);
@@ -69,9 +73,9 @@ pub fn latents(config: &TrainConfig, budget: Budget) -> Result<Summary> {
         index = range.end;
         let samples = range
             .into_par_iter()
-            .map(|i| Ok(composer.sample(i)?))
+            .map(|i| source.sample(i))
             .collect::<Result<Vec<_>>>()?;
-        values.extend_from_slice(encoder.latents(samples.iter().map(|s| s.rgb.as_slice()))?.data());
+        values.extend_from_slice(encoder.latents(&samples)?.data());
         let before = captions.len();
         captions.extend(samples.into_iter().map(|s| s.caption.replace(['\n', '\r'], " ")));
         if captions.len() / 2048 != before / 2048 {
@@ -125,11 +129,9 @@ impl Encoder {
         })
     }
 
-    /// Of RGB bytes, as the cache takes them.
-    fn latents<'a>(&self, pictures: impl Iterator<Item = &'a [u8]>) -> Result<Tensor> {
-        let pixels: Vec<f32> = pictures.flatten().map(|&b| to_signed(b)).collect();
-        let count = pixels.len() / (self.side * self.side * 3);
-        let pictures = Tensor::from_vec(pixels, &[count, self.side, self.side, 3]);
+    /// As the cache takes them.
+    fn latents(&self, samples: &[Sample]) -> Result<Tensor> {
+        let pictures = to_tensor(samples);
         let latents = no_grad(|| self.vae.encode(&pictures, &mut || true))?.mode();
         Ok(if self.is_normal {
             self.vae.scale_latents(&latents)
@@ -142,21 +144,4 @@ impl Encoder {
 /// A byte of a picture to the networks' range, -1 to 1.
 pub(crate) fn to_signed(byte: u8) -> f32 {
     f32::from(byte) / 127.5 - 1.0
-}
-
-/// How the run composes its pictures.
-pub(crate) fn composer_options(config: &TrainConfig, dataset: &Dataset) -> ComposerOptions {
-    let mut options = ComposerOptions::for_profile(dataset.manifest.profile, config.seed);
-    // Captions are dropped while training, row by row; the cache keeps them all.
-    options.empty_caption = 0.0;
-    if let Some(english) = config.latents.english {
-        options.english = english;
-    }
-    if let Some(style) = config.latents.style {
-        options.style = style;
-    }
-    if let Some(jitter) = config.latents.jitter {
-        options.jitter = jitter;
-    }
-    options
 }

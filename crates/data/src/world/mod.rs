@@ -207,16 +207,7 @@ impl World {
 
     /// The sample with this number, of a kind and size drawn from the mix.
     pub fn sample(&self, seed: u64, number: u64) -> Sample {
-        let mut random = Random::new(&[seed, number, 0x51]);
-        let at = random.unit();
-        let mut end = 0.0;
-        let kind = Kind::MIX
-            .into_iter()
-            .find(|(_, share)| {
-                end += share;
-                at < end
-            })
-            .map_or(Kind::Object, |(kind, _)| kind);
+        let (kind, mut random) = Self::draw_kind(seed, number);
         // Half of the pictures are square.
         let size = if random.chance(0.5) {
             SIZES[0]
@@ -224,6 +215,23 @@ impl World {
             SIZES[1 + random.below(4)]
         };
         self.sample_of(kind, seed, number, size)
+    }
+
+    /// The same in one size (width, height) of at least 64 px a side.
+    pub fn sample_sized(&self, seed: u64, number: u64, size: (usize, usize)) -> Sample {
+        self.sample_of(Self::draw_kind(seed, number).0, seed, number, size)
+    }
+
+    /// A kind from the mix, and the draws that follow.
+    fn draw_kind(seed: u64, number: u64) -> (Kind, Random) {
+        let mut random = Random::new(&[seed, number, 0x51]);
+        let at = random.unit();
+        let mut end = 0.0;
+        let found = Kind::MIX.into_iter().find(|(_, share)| {
+            end += share;
+            at < end
+        });
+        (found.map_or(Kind::Object, |(kind, _)| kind), random)
     }
 
     /// The sample with this number, of one kind, composed for a size (width, height) of at least 64 px a side.

@@ -72,6 +72,7 @@ fn training() -> LoopConfig {
     LoopConfig {
         optimizer: optimizer(),
         batches_per_step: 2,
+        bf16_products: false,
         recompute: false,
         ema_decay: 0.9,
         log_every: 10,
@@ -163,7 +164,13 @@ fn autoencoder(folder: &Scratch) -> Autoencoder {
     let dataset = Dataset::open(&config.data_dir).unwrap();
     let composer = Composer::new(dataset, ComposerOptions::for_profile(Profile::Core, 0)).unwrap();
     let vae = kl(networks::vae(&config, None, 0).unwrap()).unwrap();
-    Autoencoder::new(stage(json!({ "batch_size": 2, "crop_px": 32 })), vae, composer, 0).unwrap()
+    Autoencoder::new(
+        stage(json!({ "batch_size": 2, "crop_px": 32 })),
+        vae,
+        Box::new(composer),
+        0,
+    )
+    .unwrap()
 }
 
 /// The decoder, half of whose latents a painter makes, and the first weight of its encoder, which is not trained.
@@ -188,7 +195,10 @@ fn decoder(folder: &Scratch, batch_size: usize) -> (Decoder, Param) {
         adds_new_noise: false,
     };
     let fields = json!({ "batch_size": batch_size, "painter_share": 0.5, "painter_timesteps": [[999], [999, 500]] });
-    (Decoder::new(stage(fields), vae, composer, Some(painter), 0), encoder)
+    (
+        Decoder::new(stage(fields), vae, Box::new(composer), Some(painter), 0),
+        encoder,
+    )
 }
 
 /// The parameters of an objective's only player, trainable.

@@ -64,6 +64,9 @@ impl<'a> Trainer<'a> {
         let name = objective.name();
         let buffers = objective.buffers();
         let mut learners = Learner::all(name, objective.players(), &buffers)?;
+        for (_, param) in learners.iter().flat_map(Learner::params) {
+            param.set_bf16_products(config.bf16_products);
+        }
         let path = state_path(dir);
         let position = if options.resume && path.exists() {
             let position = state::load(&path, &mut learners, &buffers)?;

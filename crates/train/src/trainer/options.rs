@@ -54,6 +54,9 @@ pub(crate) struct LoopConfig {
     /// Keep the inputs of the residual and transformer blocks only, and compute the rest again in the backward pass: about a
     /// third more time for much less memory.
     pub(crate) recompute: bool,
+    /// Round the factors of products to bf16, forward and backward, where the processor multiplies bf16 faster than f32;
+    /// parameters, sums and everything between products stay f32. On a GPU `--dtype` says what is multiplied.
+    pub(crate) bf16_products: bool,
     pub(crate) ema_decay: f32,
     pub(crate) log_every: u64,
     /// Steps between two grids of samples, of which the last step draws one too; 0: none are drawn.
@@ -67,6 +70,7 @@ impl Default for LoopConfig {
             optimizer: AdamWConfig::default(),
             batches_per_step: 1,
             recompute: false,
+            bf16_products: false,
             ema_decay: 0.999,
             log_every: 20,
             sample_every: 250,

@@ -3,19 +3,18 @@
 //! painter's errors.
 
 use super::picture_loss::{PictureLoss, PictureWeights};
-use super::{pictures, reconstructions};
+use super::reconstructions;
 use crate::captions::{TokenRows, conditioning};
 use crate::config::TrainConfig;
 use crate::draws::{noise, purpose, uniform};
 use crate::error::{Error, Result};
-use crate::latents::composer_options;
 use crate::networks::{Component, NamedParams, decode, denoise, encode, kl};
 use crate::noising::Noising;
 use crate::objective::{Batch, Loss, Objective, Player};
 use crate::objectives::StageConfig;
+use crate::picture_source::{self, PictureSource, Sample, to_tensor};
 use crate::trained::{self, Painter, decoder_params};
 use crate::trainer::LoopConfig;
-use prima_data::{Composer, Dataset, Sample};
 use prima_models::{AutoencoderKl, Unet2dCondition};
 use prima_picture::Picture;
 use prima_pipeline::TextEncoders;
@@ -75,12 +74,11 @@ impl StageConfig for DecoderConfig {
                 return Err(Error::Config(message.into()));
             }
         };
-        let dataset = Dataset::open(&config.data_dir)?;
-        let mut options = composer_options(config, &dataset);
-        options.favoured_style = config.latents.only_style.clone().map(|style| (style, self.style_share));
-        let composer = Composer::new(dataset, options)?;
+        let source = picture_source::open(config, |options| {
+            options.favoured_style = config.latents.only_style.clone().map(|style| (style, self.style_share));
+        })?;
         let vae = kl(trained::vae(config)?)?;
-        Ok(Box::new(Decoder::new(self, vae, composer, painter, config.seed + 1)))
+        Ok(Box::new(Decoder::new(self, vae, source, painter, config.seed + 1)))
     }
 }
 
@@ -165,7 +163,7 @@ pub(crate) struct Decoder {
     config: DecoderConfig,
     vae: AutoencoderKl,
     params: NamedParams,
-    composer: Composer,
+    source: Box<dyn PictureSource>,
     painter: Option<LatentPainter>,
     seed: u64,
     picture_loss: PictureLoss,
@@ -175,14 +173,14 @@ impl Decoder {
     pub(crate) fn new(
         config: DecoderConfig,
         vae: Component<AutoencoderKl>,
-        composer: Composer,
+        source: Box<dyn PictureSource>,
         painter: Option<LatentPainter>,
         seed: u64,
     ) -> Self {
         Self {
             params: decoder_params(&vae.params),
             vae: vae.network,
-            composer,
+            source,
             painter,
             picture_loss: PictureLoss::new(config.weights.clone()),
             config,
@@ -194,7 +192,7 @@ impl Decoder {
         let size = self.config.batch_size as u64;
         (number * size..(number + 1) * size)
             .into_par_iter()
-            .map(|i| Ok(self.composer.sample(i)?))
+            .map(|i| self.source.sample(i))
             .collect()
     }
 
@@ -242,7 +240,7 @@ impl Objective for Decoder {
 
     fn loss(&self, batch: Batch) -> Result<Loss> {
         let samples = self.samples_of(batch.number)?;
-        let pictures = pictures(samples.iter().map(|s| s.rgb.as_slice()));
+        let pictures = to_tensor(&samples);
         let z = no_grad(|| self.latents(&samples, &pictures, batch.number))?;
         let noise = noise(self.seed, purpose::LATENT, batch.number, z.shape());
         let noisy = add(&z, &affine(&noise, self.config.latent_noise, 0.0));
@@ -250,6 +248,6 @@ impl Objective for Decoder {
     }
 
     fn samples(&self) -> Result<Option<Picture>> {
-        reconstructions(&self.vae, &self.composer).map(Some)
+        reconstructions(&self.vae, &*self.source).map(Some)
     }
 }

@@ -13,13 +13,13 @@ use super::StageConfig;
 use crate::config::{Origin, TrainConfig};
 use crate::draws::{noise, purpose, uniform};
 use crate::error::{Error, Result};
-use crate::latents::{composer_options, to_signed};
+use crate::latents::to_signed;
 use crate::networks::{self, Component, NamedParams, decode, encode, kl};
 use crate::objective::{Batch, Loss, Objective, Player};
+use crate::picture_source::{self, PictureSource, to_tensor};
 use crate::trainer::LoopConfig;
 use linear_start::linear_start;
 use picture_loss::{PictureLoss, PictureWeights};
-use prima_data::{Composer, Dataset, SIZE_PX};
 use prima_models::AutoencoderKl;
 use prima_picture::{Picture, contact_sheet};
 use prima_pipeline::pictures_of_tensor;
@@ -35,6 +35,8 @@ pub(crate) struct AutoencoderConfig {
     batch_size: usize,
     /// Side of the random crops in pixels; whole pictures where it is no smaller.
     crop_px: usize,
+    /// Crops of one picture in a batch, where pictures take longer to make than to learn from.
+    crops_per_picture: usize,
     /// From this fraction of the budget on, batches are whole pictures ...
     whole_pictures_from: f32,
     /// ... of this many.
@@ -52,6 +54,7 @@ impl Default for AutoencoderConfig {
             training: LoopConfig::default(),
             batch_size: 16,
             crop_px: 64,
+            crops_per_picture: 1,
             whole_pictures_from: 0.8,
             whole_batch_size: 4,
             latent_noise: 0.05,
@@ -84,10 +87,8 @@ impl StageConfig for AutoencoderConfig {
         if !linear_start(&component.params, component.network.config(), self.log_variance()) {
             tracing::warn!("autoencoder: this configuration starts at random, colours will take long");
         }
-        let dataset = Dataset::open(&config.data_dir)?;
-        let options = composer_options(config, &dataset);
-        let composer = Composer::new(dataset, options)?;
-        Ok(Box::new(Autoencoder::new(self, component, composer, config.seed)?))
+        let source = picture_source::open(config, |_| {})?;
+        Ok(Box::new(Autoencoder::new(self, component, source, config.seed)?))
     }
 }
 
@@ -99,7 +100,7 @@ pub(crate) struct Autoencoder {
     config: AutoencoderConfig,
     vae: AutoencoderKl,
     params: NamedParams,
-    composer: Composer,
+    source: Box<dyn PictureSource>,
     seed: u64,
     picture_loss: PictureLoss,
 }
@@ -108,7 +109,7 @@ impl Autoencoder {
     pub(crate) fn new(
         config: AutoencoderConfig,
         component: Component<AutoencoderKl>,
-        composer: Composer,
+        source: Box<dyn PictureSource>,
         seed: u64,
     ) -> Result<Self> {
         let multiple = component.network.config().scale_factor().max(8);
@@ -116,36 +117,49 @@ impl Autoencoder {
             let message = format!("autoencoder.crop_px = {} is no multiple of {multiple}", config.crop_px);
             return Err(Error::Config(message));
         }
+        if config.crops_per_picture == 0 || !config.batch_size.is_multiple_of(config.crops_per_picture) {
+            let message = format!(
+                "autoencoder.crops_per_picture = {} does not divide batch_size = {}",
+                config.crops_per_picture, config.batch_size
+            );
+            return Err(Error::Config(message));
+        }
         Ok(Self {
             vae: component.network,
             params: component.params,
-            composer,
+            source,
             picture_loss: PictureLoss::new(config.weights.clone()),
             config,
             seed,
         })
     }
 
-    /// Batch `number`: `[B, side, side, 3]` in [-1, 1].
-    fn pictures(&self, number: u64, size: usize, side: usize) -> Result<Tensor> {
-        let room = SIZE_PX as usize - side;
+    /// Batch `number` of crops: `[batch_size, crop_px, crop_px, 3]` in [-1, 1].
+    fn crops(&self, number: u64) -> Result<Tensor> {
+        let (size, each) = (self.config.batch_size, self.config.crops_per_picture);
         let corners = uniform(self.seed, purpose::CROP, number, 2 * size);
-        let crops: Vec<Vec<f32>> = (0..size)
-            .into_par_iter()
-            .map(|i| {
-                let sample = self
-                    .composer
-                    .sample(number * self.config.batch_size as u64 + i as u64)?;
-                let corner = |u: f32| (u * (room + 1) as f32) as usize;
-                Ok(crop(
-                    &sample.rgb,
-                    corner(corners[2 * i]),
-                    corner(corners[2 * i + 1]),
-                    side,
-                ))
+        let side = self.source.size_px().into_iter().fold(self.config.crop_px, usize::min);
+        let first = number * (size / each) as u64;
+        let crops: Vec<Vec<f32>> = corners
+            .par_chunks_exact(2 * each)
+            .enumerate()
+            .map(|(i, corners)| {
+                let picture = self.source.sample(first + i as u64)?.picture;
+                let crops = corners.as_chunks().0.iter().map(|corner| crop(&picture, *corner, side));
+                Ok(crops.collect::<Vec<_>>().concat())
             })
             .collect::<Result<_>>()?;
         Ok(Tensor::from_vec(crops.concat(), &[size, side, side, 3]))
+    }
+
+    /// Whole pictures, `[whole_batch_size, H, W, 3]` in [-1, 1].
+    fn whole_pictures(&self, number: u64) -> Result<Tensor> {
+        let first = number * self.config.batch_size as u64;
+        let samples: Vec<_> = (first..first + self.config.whole_batch_size as u64)
+            .into_par_iter()
+            .map(|i| self.source.sample(i))
+            .collect::<Result<_>>()?;
+        Ok(to_tensor(&samples))
     }
 }
 
@@ -164,15 +178,13 @@ impl Objective for Autoencoder {
 
     fn loss(&self, batch: Batch) -> Result<Loss> {
         let config = &self.config;
-        let whole = batch.progress >= config.whole_pictures_from;
-        let (size, side) = if whole {
-            (config.whole_batch_size, SIZE_PX as usize)
+        let pictures = if batch.progress >= config.whole_pictures_from {
+            self.whole_pictures(batch.number)?
         } else {
-            (config.batch_size, config.crop_px)
+            self.crops(batch.number)?
         };
-        let pictures = self.pictures(batch.number, size, side)?;
         let posterior = encode(&self.vae, &pictures)?;
-        let ones = vec![1.0; size];
+        let ones = vec![1.0; pictures.dim(0)];
         let pull = weighted_mse(&posterior.mean, &Tensor::zeros(posterior.mean.shape()), &ones);
         // The variance is fixed, and the file says so.
         let log_variance = Tensor::full(config.log_variance(), posterior.logvar.shape());
@@ -188,38 +200,32 @@ impl Objective for Autoencoder {
     }
 
     fn samples(&self) -> Result<Option<Picture>> {
-        reconstructions(&self.vae, &self.composer).map(Some)
+        reconstructions(&self.vae, &*self.source).map(Some)
     }
 }
 
 /// Rows of pictures above their reconstructions.
-fn reconstructions(vae: &AutoencoderKl, composer: &Composer) -> Result<Picture> {
+fn reconstructions(vae: &AutoencoderKl, source: &dyn PictureSource) -> Result<Picture> {
     let half = GRID_COUNT / 2;
     let mut rows = Vec::new();
     for start in [0, half] {
         let samples = (start..start + half)
-            .map(|i| Ok(composer.sample(GRID_START + i as u64)?))
+            .map(|i| source.sample(GRID_START + i as u64))
             .collect::<Result<Vec<_>>>()?;
-        let pictures = pictures(samples.iter().map(|s| s.rgb.as_slice()));
+        let pictures = to_tensor(&samples);
         let decoded = no_grad(|| decode(vae, &encode(vae, &pictures)?.mean))?;
         rows.extend([pictures_of_tensor(&pictures), pictures_of_tensor(&decoded)].concat());
     }
     Ok(contact_sheet(&rows, half, 2))
 }
 
-/// RGB bytes to `[B, SIZE_PX, SIZE_PX, 3]` in [-1, 1].
-fn pictures<'a>(rgb: impl Iterator<Item = &'a [u8]>) -> Tensor {
-    let values: Vec<f32> = rgb.flatten().map(|&b| to_signed(b)).collect();
-    let side = SIZE_PX as usize;
-    let count = values.len() / (side * side * 3);
-    Tensor::from_vec(values, &[count, side, side, 3])
-}
-
-/// A square of `side` pixels from RGB bytes `[SIZE_PX, SIZE_PX, 3]`.
-fn crop(rgb: &[u8], left: usize, top: usize, side: usize) -> Vec<f32> {
+/// A square of `side` pixels, `corner` (left, top) from 0 to 1 within the room there is.
+fn crop(picture: &Picture, corner: [f32; 2], side: usize) -> Vec<f32> {
+    let at = |u: f32, length: usize| (u * (length - side + 1) as f32) as usize;
+    let [left, top] = [at(corner[0], picture.width), at(corner[1], picture.height)];
     let row = |y: usize| {
-        let start = ((top + y) * SIZE_PX as usize + left) * 3;
-        rgb[start..start + side * 3].iter().map(|&b| to_signed(b))
+        let start = ((top + y) * picture.width + left) * 3;
+        picture.rgb[start..start + side * 3].iter().map(|&b| to_signed(b))
     };
     (0..side).flat_map(row).collect()
 }
@@ -236,11 +242,13 @@ mod tests {
 
     #[test]
     fn a_crop_takes_the_square_at_its_corner() {
-        let side = SIZE_PX as usize;
-        let mut rgb = vec![0u8; side * side * 3];
-        rgb[(5 * side + 7) * 3] = 255;
-        let got = crop(&rgb, 6, 4, 8);
-        assert_eq!(got[(8 + 1) * 3], 1.0);
+        let (width, height) = (12, 10);
+        let mut rgb = vec![0u8; width * height * 3];
+        rgb[(5 * width + 3) * 3] = 255;
+        let picture = Picture { width, height, rgb };
+        // Of the places 0 to 4 across and 0 to 2 down, those number 2 and 1.
+        let got = crop(&picture, [0.45, 0.4], 8);
+        assert_eq!(got[(4 * 8 + 1) * 3], 1.0);
         assert_eq!(got.iter().filter(|v| **v > -1.0).count(), 1);
     }
 }
