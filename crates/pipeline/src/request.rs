@@ -236,7 +236,7 @@ impl Response {
         let mut fields = vec![
             ("Steps", self.num_inference_steps.to_string()),
             ("Sampler", self.scheduler.a1111_name().to_owned()),
-            ("Schedule type", self.timestep_spacing.to_owned()),
+            ("Schedule type", self.timestep_spacing.clone()),
             ("CFG scale", self.guidance_scale.to_string()),
             ("Seed", self.seed.to_string()),
             ("Size", format!("{width}x{height}")),
