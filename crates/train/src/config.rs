@@ -10,7 +10,7 @@ use crate::picture_source::WorldConfig;
 use crate::stages;
 use prima_checkpoint::ModelSource;
 use prima_pipeline::{Family, families};
-use prima_schedulers::SchedulerConfig;
+use prima_schedulers::{SchedulerConfig, SchedulerKind};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -151,7 +151,12 @@ impl TrainConfig {
     /// The noise process and what the network predicts: the run's own, or the model's.
     pub(crate) fn scheduler(&self) -> Result<SchedulerConfig> {
         match (&self.scheduler, self.origin()?) {
-            (Some(config), _) => Ok(config.clone()),
+            (Some(config), _) => {
+                let mut config = config.clone();
+                let euler = || SchedulerKind::Euler.class_name().to_owned();
+                config.class_name.get_or_insert_with(euler);
+                Ok(config)
+            }
             (None, Origin::Model(model)) => Ok(families::known_scheduler(families::scheduler_config(model)?).0),
             (None, Origin::Networks(_)) => Ok(default_scheduler()),
         }
