@@ -6,7 +6,7 @@ use super::cast::{Cast, turned_bounds};
 use super::catalogue::{Placement, Size};
 use super::facts::Relation;
 use super::place::Place;
-use super::room::RoomKind;
+use super::room::{RoomKind, WALL_Z};
 use super::set::DISTANCE;
 use super::shade::Ground;
 use super::solid::Solids;
@@ -260,7 +260,7 @@ fn row(
         _ => (None, Ground::Floor),
     };
     let z = if model.placement == Placement::Wall && matches!(place, Place::Room(_)) {
-        -1.62
+        WALL_Z + 0.08
     } else {
         0.0
     };

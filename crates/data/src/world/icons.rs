@@ -83,7 +83,11 @@ impl Icons {
         let mut icons: Vec<Icon> = Vec::new();
         let mut taken: HashSet<String> = HashSet::new();
         for core in core_nouns() {
-            let shown: Vec<&Concept> = core.labels.iter().filter_map(|l| words.by_label(l)).collect();
+            // A whole animal stands better than a face alone: faces come last, and only where there is nothing else.
+            let mut shown: Vec<&Concept> = core.labels.iter().filter_map(|l| words.by_label(l)).collect();
+            shown.sort_by_key(|c| c.label.contains("face"));
+            let bodies = shown.iter().filter(|c| !c.label.contains("face")).count();
+            shown.truncate(bodies.max(1));
             let Some(named) = words.by_label(&core.words).filter(|_| !shown.is_empty()) else {
                 continue;
             };

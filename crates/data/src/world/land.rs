@@ -295,7 +295,7 @@ impl Painter<'_> {
             eye: 0.8,
             near: if stage.standing { 4.0 } else { 1.0 },
             far: 45.0,
-            step: 1.005,
+            step: 1.007,
             bottom_px: self.view.height as f32,
             haze: 0.020,
             relief: 2.6,

@@ -111,14 +111,14 @@ pub enum Kind {
 impl Kind {
     /// The kinds that training mixes, with their shares.
     pub const MIX: [(Kind, f32); 10] = [
-        (Kind::CloseUp, 0.22),
-        (Kind::Object, 0.22),
-        (Kind::Pair, 0.13),
+        (Kind::CloseUp, 0.20),
+        (Kind::Object, 0.21),
+        (Kind::Pair, 0.12),
         (Kind::Count, 0.08),
         (Kind::Landscape, 0.15),
         (Kind::Styled, 0.08),
-        (Kind::Icon, 0.04),
-        (Kind::Figure, 0.05),
+        (Kind::Icon, 0.05),
+        (Kind::Figure, 0.08),
         (Kind::Photo, 0.02),
         (Kind::Tile, 0.01),
     ];

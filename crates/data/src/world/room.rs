@@ -10,6 +10,9 @@ use super::town::furnish;
 use super::view::Painter;
 use glam::Vec3;
 
+/// Where the wall of a room stands behind things.
+pub(super) const WALL_Z: f32 = -1.7;
+
 /// What a room is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RoomKind {
@@ -192,7 +195,13 @@ impl Painter<'_> {
 
     /// A furnished room.
     pub fn room(&mut self, stage: &Stage, kind: RoomKind, catalogue: &Catalogue, solids: &mut Solids) {
-        let wall_z = if stage.standing { -1.7 } else { -1.2 };
+        // A narrow picture steps back until the furniture along the wall is in it.
+        let half = 0.5 * self.view.width as f32 / self.view.focal_px;
+        let wall_z = if stage.standing {
+            WALL_Z
+        } else {
+            stage.camera.eye.z - (1.5 / half).max(3.8)
+        };
         self.room_shell(&stage.camera, wall_z, kind);
         self.wall_things(&stage.camera, wall_z, stage.standing);
         let mirror = if self.random.chance(0.5) { -1.0 } else { 1.0 };

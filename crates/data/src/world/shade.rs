@@ -69,7 +69,7 @@ fn shade_floor(solids: &Solids, camera: &Camera, light: &Light, shadow: &Shadow,
             if (p.x - centre.x).abs() > reach || (p.z - centre.z).abs() > reach {
                 continue;
             }
-            let lit = shadow.lit(p, softness);
+            let lit = shadow.lit(p, softness, 1);
             let keep = (1.0 - share * (1.0 - lit) * 0.92) * (1.0 - (1.0 - contact.open(p)) * (1.0 - 0.5 * share));
             canvas.pixels[y * canvas.width + x] *= keep;
         }
@@ -222,9 +222,11 @@ impl Shader<'_> {
         let facing = normal.dot(light.direction);
         let sun = if facing > 0.0 {
             facing
-                * self
-                    .shadow
-                    .lit(point + normal * (1.5 / self.shadow.scale), 1.6 + light.softness * 0.3)
+                * self.shadow.lit(
+                    point + normal * (1.5 / self.shadow.scale),
+                    1.6 + light.softness * 0.3,
+                    if facet.object == 0 { 3 } else { 1 },
+                )
         } else {
             0.0
         };
@@ -233,12 +235,21 @@ impl Shader<'_> {
         let up = normal.y * 0.5 + 0.5;
         let ambient = (light.bounce * (1.0 - up) + light.sky * up) * open;
         // A little light from the viewer's side keeps faces readable.
-        let towards = -normal.dot(ray.normalize_or(Vec3::NEG_Z));
+        let gaze = ray.normalize_or(Vec3::NEG_Z);
+        let towards = -normal.dot(gaze);
         let fill = light.fill * towards.max(0.0);
-        let half = (light.direction - ray.normalize_or(Vec3::NEG_Z)).normalize_or(Vec3::Y);
-        let shine = maths::powf(normal.dot(half).max(0.0), 24.0) * 0.10 * (sun > 0.0) as u8 as f32;
-        let seen = colour * (light.sun * sun + ambient + fill) + light.sun * shine;
-        let haze = 1.0 - maths::exp(-light.haze * (1.0 / w));
-        seen + (light.fog - seen) * haze
+        let mut seen = colour * (light.sun * sun + ambient + fill);
+        if sun > 0.0 {
+            let half = (light.direction - gaze).normalize_or(Vec3::Y);
+            let s = normal.dot(half).max(0.0);
+            // s^24
+            let (s3, mut shine) = (s * s * s, 0.10);
+            shine *= (s3 * s3) * (s3 * s3) * (s3 * s3) * (s3 * s3);
+            seen += light.sun * shine;
+        }
+        if light.haze > 0.0 {
+            seen += (light.fog - seen) * (1.0 - maths::exp(-light.haze / w));
+        }
+        seen
     }
 }

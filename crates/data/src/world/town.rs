@@ -262,8 +262,8 @@ impl Painter<'_> {
         };
         let quarter = std::f32::consts::FRAC_PI_2;
         for side in [-1.0f32, 1.0] {
-            let mut z = 0.2 - self.random.range(0.0, 0.8);
-            while z > -8.0 {
+            let mut z = -0.7 - self.random.range(0.0, 0.6);
+            while z > -7.0 {
                 let size = self.random.range(2.0, 2.6);
                 let at = Vec3::new(side * (1.42 + size * 0.36), 0.0, z - size * 0.5);
                 furnish(solids, catalogue, &mut self.random, houses, at, size, -side * quarter);
@@ -311,7 +311,7 @@ impl Painter<'_> {
         let houses: &[&str] = &["house", "medieval house", "stone house", "farmhouse", "barn"];
         let mut row = -1.5;
         let snow = self.light.weather == Weather::Snow;
-        while row > -8.0 {
+        while row > -6.0 {
             let count = 2 + self.random.below(2);
             for k in 0..count {
                 let x = (k as f32 - (count - 1) as f32 * 0.5) * (1.6 - row * 0.22) + self.random.range(-0.5, 0.5);
