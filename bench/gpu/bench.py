@@ -1,6 +1,6 @@
 """prima beside PyTorch on one GPU: SDXL at full size with random weights, and a training step of the shipped model's teacher.
 
-    python bench.py --prima PATH_TO/bench_gpu [--device cuda:0] [--dtype bf16] [--runs 20] [--json out.json]
+    python bench.py --prima PATH_TO/gpu [--device cuda:0] [--dtype bf16] [--runs 20] [--json out.json]
                     [--tiny] [--skip-compile] [--only turbo,lightning,train]
 
 Needs torch and diffusers (with transformers); no model files. `cargo xtask bench gpu` builds the program and runs this; on a
@@ -21,7 +21,7 @@ TEXT_TOKENS = 77
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prima", required=True, help="the program bench_gpu")
+    parser.add_argument("--prima", required=True, help="the program gpu")
     parser.add_argument("--device", default="cuda:0", help="cuda:N, or cpu to try the bench itself")
     parser.add_argument("--dtype", default="bf16", choices=["bf16", "f32"])
     parser.add_argument("--tf32", action="store_true", help="TF32 products in f32, on both sides")

@@ -1,6 +1,6 @@
 """prima's ops beside those of PyTorch and ONNX Runtime on one processor, in the same run.
 
-    python bench.py --prima PATH_TO/bench_ops [--rounds 5] [--threads N] [--only conv,attention] [--json out.json]
+    python bench.py --prima PATH_TO/ops [--rounds 5] [--threads N] [--only conv,attention] [--json out.json]
 
 Needs torch; with onnxruntime and onnx its matrix products and convolutions too. `cargo xtask bench ops --peers` builds the program
 and runs this. Each op is measured by one engine after the other, round after round, the others idle meanwhile; the figures
@@ -19,7 +19,7 @@ import time
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prima", required=True, help="the program bench_ops")
+    parser.add_argument("--prima", required=True, help="the program ops")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--only", default="linear,conv,doubled_conv,attention,training")

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use std::path::Path;
 use std::process::Command;
 
-/// What anybody's tests may use, and nobody else: the shipped binary has no emulator in it, and only `cli` knows of CUDA.
+/// What anybody's tests may use: the shipped binary has no emulator in it, and only `cli` and the benches know of CUDA.
 const FOR_TESTS: &[&str] = &["prima-cuda", "prima-emulator"];
 
 /// Each crate and all that it may depend on. `server`, `train` and `eval` never see each other.
@@ -96,6 +96,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "prima-bench",
         &[
             "prima-tensor",
+            "prima-cuda",
             "prima-checkpoint",
             "prima-models",
             "prima-schedulers",

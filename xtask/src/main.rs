@@ -1,7 +1,9 @@
-//! The project's chores: `cargo xtask check | test | test-gpu | bench ops | bench studio | bench gpu | soak | clients | goldens`.
+//! The project's chores: `cargo xtask check | test | test-gpu | bench ops | bench pointwise | bench gpu | bench studio | soak | clients | goldens`.
 
 mod arrows;
+mod benches;
 mod browser;
+mod circles;
 mod not_run;
 mod nvrtc;
 mod serving;
@@ -20,7 +22,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Format, clippy with warnings as errors, and the direction of the crates' dependencies
+    /// The direction of the crates' dependencies, circles of files, format, and clippy with warnings as errors
     Check,
     /// `check`, then every test of the workspace
     Test,
@@ -29,7 +31,7 @@ enum Task {
     /// Side-by-side measurements on this machine
     Bench {
         #[command(subcommand)]
-        bench: Bench,
+        bench: benches::Bench,
     },
     /// Bad clients and an honest one against `prima serve`: no panic, flat memory, no suffering
     Soak {
@@ -49,37 +51,6 @@ enum Task {
         python: PathBuf,
         /// The generator to run, a file of scripts/goldens/; without it, lists them
         script: Option<String>,
-    },
-}
-
-#[derive(Subcommand)]
-enum Bench {
-    /// GFLOP/s of each op of the engine beside the machine's measured peak
-    Ops {
-        /// Beside PyTorch and ONNX Runtime, in the same run
-        #[arg(long)]
-        peers: bool,
-        /// A Python that has torch, and onnxruntime and onnx if it shall [default: $PRIMA_PYTHON or python3]
-        #[arg(long)]
-        python: Option<PathBuf>,
-        /// For the bench with peers: --rounds 5 --threads N --only conv,attention --json FILE
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        args: Vec<String>,
-    },
-    /// SDXL and training on an NVIDIA GPU beside PyTorch
-    Gpu {
-        /// A Python that has torch, diffusers and transformers [default: $PRIMA_PYTHON or python3]
-        #[arg(long)]
-        python: Option<PathBuf>,
-        /// For the bench: --device cuda:1 --dtype f32 --only train --json FILE; --device cpu --tiny tries it without a GPU
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        args: Vec<String>,
-    },
-    /// From keystroke to picture in the studio, with 1, 4 and 16 typists
-    Studio {
-        /// For the bench: --typists 1,4 --speed 8 --script FILE --json
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        args: Vec<String>,
     },
 }
 
@@ -109,16 +80,8 @@ fn perform(task: Task) -> Result<()> {
             not_run::report(&root, &missing)
         }
         Task::TestGpu => test_gpu(&root),
-        Task::Bench {
-            bench: Bench::Ops { peers, python, args },
-        } => bench_ops(&root, peers, python, &args),
-        Task::Bench {
-            bench: Bench::Gpu { python, args },
-        } => bench_gpu(&root, python, &args),
-        Task::Bench {
-            bench: Bench::Studio { args },
-        } => serving::bench_studio(&root, &args),
-        Task::Soak { minutes } => serving::soak(&root, minutes),
+        Task::Bench { bench } => benches::perform(&root, bench),
+        Task::Soak { minutes } => benches::soak(&root, minutes),
         Task::Clients { python } => match serving::clients(&root, python)? {
             Some(missing) => bail!("not run: {missing}"),
             None => Ok(()),
@@ -140,6 +103,7 @@ fn target(root: &Path) -> PathBuf {
 
 fn check(root: &Path) -> Result<()> {
     arrows::check(root)?;
+    circles::check(root)?;
     cargo(root, &["fmt", "--all", "--check"])?;
     cargo(
         root,
@@ -210,50 +174,6 @@ fn test_gpu(root: &Path) -> Result<()> {
         program.display()
     );
     run(Command::new(program).arg("--model").arg(root.join("goldens/tiny-sdxl")))
-}
-
-/// Builds prima's side of the bench as one program, says how to carry it to a machine without cargo, and runs both sides here.
-fn bench_gpu(root: &Path, python: Option<PathBuf>, args: &[String]) -> Result<()> {
-    cargo(
-        root,
-        &["build", "--release", "-p", "prima-cli", "--example", "bench_gpu"],
-    )?;
-    let program = target(root).join("release/examples/bench_gpu");
-    let script = root.join("bench/gpu/bench.py");
-    println!(
-        "The bench is one program, {}, and one script, {}; on a machine without cargo:\n  python3 bench.py --prima ./bench_gpu",
-        program.display(),
-        script.display()
-    );
-    beside_peers(&script, &program, python, args)
-}
-
-/// Builds the bench of the engine's ops and runs it, alone or beside other engines.
-fn bench_ops(root: &Path, peers: bool, python: Option<PathBuf>, args: &[String]) -> Result<()> {
-    cargo(
-        root,
-        &["build", "--release", "-p", "prima-tensor", "--example", "bench_ops"],
-    )?;
-    let program = target(root).join("release/examples/bench_ops");
-    if peers {
-        beside_peers(&root.join("bench/ops/bench.py"), &program, python, args)
-    } else {
-        run(&mut Command::new(program))
-    }
-}
-
-/// Runs a script that measures a program beside others.
-fn beside_peers(script: &Path, program: &Path, python: Option<PathBuf>, args: &[String]) -> Result<()> {
-    let mut command = Command::new(python_or_default(python));
-    command.arg(script).arg("--prima").arg(program).args(args);
-    let line = describe(&command);
-    let status = command.status().with_context(|| format!("cannot start `{line}`"))?;
-    match status.code() {
-        Some(0) => Ok(()),
-        // 3: something is missing here, and the script said what.
-        Some(code) => std::process::exit(code),
-        None => bail!("`{line}` was ended"),
-    }
 }
 
 /// The Python that was given, or `$PRIMA_PYTHON`, or python3.

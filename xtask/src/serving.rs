@@ -1,4 +1,4 @@
-//! Checks and measurements of `prima serve`: the studio's bench, the soak, other programs' clients.
+//! Other programs' clients against `prima serve`.
 
 use crate::{cargo, python_or_default, run};
 use anyhow::{Context, Result, bail};
@@ -6,32 +6,6 @@ use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-
-/// Typists at human speed against the live protocol; `args` go to the program `studio` of bench/.
-pub fn bench_studio(root: &Path, args: &[String]) -> Result<()> {
-    let mut line = vec!["run", "--release", "-p", "prima-bench", "--bin", "studio", "--"];
-    line.extend(args.iter().map(String::as_str));
-    cargo(root, &line)
-}
-
-/// Bad clients beside an honest one, against the same server in a process of its own.
-pub fn soak(root: &Path, minutes: f64) -> Result<()> {
-    let minutes = minutes.to_string();
-    cargo(
-        root,
-        &[
-            "run",
-            "--release",
-            "-p",
-            "prima-bench",
-            "--bin",
-            "soak",
-            "--",
-            "--minutes",
-            &minutes,
-        ],
-    )
-}
 
 /// The clients of scripts/clients against a running server; says why not where Python or the
 /// packages are missing.

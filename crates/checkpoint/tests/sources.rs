@@ -336,6 +336,57 @@ fn single_file(path: &Path, extra: &[(&str, &[usize])]) -> ModelSource {
     ModelSource::open(path).unwrap()
 }
 
+const UNET_OF_DIFFUSERS: &[&str] = &[
+    "time_embedding.linear_1.weight",
+    "time_embedding.linear_2.bias",
+    "add_embedding.linear_1.weight",
+    "add_embedding.linear_2.bias",
+    "conv_in.weight",
+    "down_blocks.0.resnets.0.norm1.weight",
+    "down_blocks.0.resnets.0.conv1.weight",
+    "down_blocks.0.resnets.0.time_emb_proj.weight",
+    "down_blocks.0.downsamplers.0.conv.weight",
+    "down_blocks.1.resnets.0.conv1.weight",
+    "down_blocks.1.resnets.0.conv_shortcut.weight",
+    "down_blocks.1.attentions.0.proj_in.weight",
+    "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.weight",
+    "down_blocks.1.attentions.0.transformer_blocks.1.attn2.to_k.weight",
+    "mid_block.resnets.0.norm2.weight",
+    "mid_block.attentions.0.proj_in.weight",
+    "mid_block.resnets.1.conv2.weight",
+    "up_blocks.0.resnets.0.norm1.weight",
+    "up_blocks.0.resnets.1.norm1.weight",
+    "up_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight",
+    "up_blocks.0.attentions.0.transformer_blocks.1.attn2.to_k.weight",
+    "up_blocks.0.attentions.1.norm.weight",
+    "up_blocks.0.attentions.1.transformer_blocks.0.attn2.to_k.weight",
+    "up_blocks.0.attentions.1.transformer_blocks.1.attn2.to_k.weight",
+    "up_blocks.0.upsamplers.0.conv.weight",
+    "up_blocks.1.resnets.0.norm1.weight",
+    "up_blocks.1.resnets.1.norm1.weight",
+    "conv_norm_out.weight",
+    "conv_out.weight",
+];
+
+const VAE_OF_DIFFUSERS: &[&str] = &[
+    "encoder.conv_in.weight",
+    "encoder.down_blocks.0.resnets.0.conv1.weight",
+    "encoder.down_blocks.0.downsamplers.0.conv.weight",
+    "encoder.down_blocks.1.resnets.0.conv1.weight",
+    "encoder.down_blocks.1.resnets.0.conv_shortcut.weight",
+    "encoder.mid_block.resnets.0.norm1.weight",
+    "encoder.mid_block.attentions.0.group_norm.weight",
+    "encoder.mid_block.attentions.0.to_q.weight",
+    "encoder.mid_block.attentions.0.to_out.0.bias",
+    "encoder.conv_norm_out.weight",
+    "decoder.conv_in.weight",
+    "decoder.conv_out.weight",
+    "decoder.up_blocks.1.resnets.0.conv1.weight",
+    "decoder.up_blocks.0.resnets.1.conv2.weight",
+    "decoder.up_blocks.0.upsamplers.0.conv.weight",
+    "quant_conv.weight",
+];
+
 #[test]
 fn a_single_files_keys_become_those_of_diffusers() {
     let dir = tempfile::tempdir().unwrap();
@@ -352,61 +403,8 @@ fn a_single_files_keys_become_those_of_diffusers() {
         expected.sort_unstable();
         assert_eq!(keys(component), expected, "{component}");
     };
-    expect(
-        "unet",
-        vec![
-            "time_embedding.linear_1.weight",
-            "time_embedding.linear_2.bias",
-            "add_embedding.linear_1.weight",
-            "add_embedding.linear_2.bias",
-            "conv_in.weight",
-            "down_blocks.0.resnets.0.norm1.weight",
-            "down_blocks.0.resnets.0.conv1.weight",
-            "down_blocks.0.resnets.0.time_emb_proj.weight",
-            "down_blocks.0.downsamplers.0.conv.weight",
-            "down_blocks.1.resnets.0.conv1.weight",
-            "down_blocks.1.resnets.0.conv_shortcut.weight",
-            "down_blocks.1.attentions.0.proj_in.weight",
-            "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.weight",
-            "down_blocks.1.attentions.0.transformer_blocks.1.attn2.to_k.weight",
-            "mid_block.resnets.0.norm2.weight",
-            "mid_block.attentions.0.proj_in.weight",
-            "mid_block.resnets.1.conv2.weight",
-            "up_blocks.0.resnets.0.norm1.weight",
-            "up_blocks.0.resnets.1.norm1.weight",
-            "up_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight",
-            "up_blocks.0.attentions.0.transformer_blocks.1.attn2.to_k.weight",
-            "up_blocks.0.attentions.1.norm.weight",
-            "up_blocks.0.attentions.1.transformer_blocks.0.attn2.to_k.weight",
-            "up_blocks.0.attentions.1.transformer_blocks.1.attn2.to_k.weight",
-            "up_blocks.0.upsamplers.0.conv.weight",
-            "up_blocks.1.resnets.0.norm1.weight",
-            "up_blocks.1.resnets.1.norm1.weight",
-            "conv_norm_out.weight",
-            "conv_out.weight",
-        ],
-    );
-    expect(
-        "vae",
-        vec![
-            "encoder.conv_in.weight",
-            "encoder.down_blocks.0.resnets.0.conv1.weight",
-            "encoder.down_blocks.0.downsamplers.0.conv.weight",
-            "encoder.down_blocks.1.resnets.0.conv1.weight",
-            "encoder.down_blocks.1.resnets.0.conv_shortcut.weight",
-            "encoder.mid_block.resnets.0.norm1.weight",
-            "encoder.mid_block.attentions.0.group_norm.weight",
-            "encoder.mid_block.attentions.0.to_q.weight",
-            "encoder.mid_block.attentions.0.to_out.0.bias",
-            "encoder.conv_norm_out.weight",
-            "decoder.conv_in.weight",
-            "decoder.conv_out.weight",
-            "decoder.up_blocks.1.resnets.0.conv1.weight",
-            "decoder.up_blocks.0.resnets.1.conv2.weight",
-            "decoder.up_blocks.0.upsamplers.0.conv.weight",
-            "quant_conv.weight",
-        ],
-    );
+    expect("unet", UNET_OF_DIFFUSERS.to_vec());
+    expect("vae", VAE_OF_DIFFUSERS.to_vec());
     let layer = "text_model.encoder.layers.0";
     let mut big_g: Vec<String> = ["q", "k", "v"]
         .iter()

@@ -2,7 +2,7 @@
 //! change places.
 
 use crate::backend::{Direction, Product, Then};
-use crate::error::CudaError;
+use crate::error::{CudaError, failed};
 use crate::libraries::{Library, open};
 use cudarc::cublaslt::{result, sys};
 use cudarc::driver;
@@ -29,10 +29,6 @@ pub(crate) struct CublasLt {
     handle: sys::cublasLtHandle_t,
     workspace: u64,
     plans: Mutex<HashMap<Product, ProductPlan>>,
-}
-
-fn failed(call: &'static str) -> impl Fn(result::CublasError) -> CudaError {
-    move |error| CudaError::call(call, error)
 }
 
 /// Sets an attribute of a product to the bytes of `value`.
@@ -79,8 +75,7 @@ impl CublasLt {
         Ok(Some(Self {
             handle: result::create_handle().map_err(failed("cublasLtCreate"))?,
             // SAFETY: the size is not zero; the memory is kept for the life of the process.
-            workspace: unsafe { driver::result::malloc_sync(WORKSPACE_BYTES) }
-                .map_err(super::driver::failed("cuMemAlloc"))?,
+            workspace: unsafe { driver::result::malloc_sync(WORKSPACE_BYTES) }.map_err(failed("cuMemAlloc"))?,
             plans: Mutex::default(),
         }))
     }

@@ -1,7 +1,7 @@
 //! Convolutions by cuDNN on channels-last pictures.
 
 use crate::backend::Direction;
-use crate::error::CudaError;
+use crate::error::{CudaError, failed};
 use crate::libraries::{Library, open};
 use cudarc::cudnn::{result, sys};
 use cudarc::driver;
@@ -48,10 +48,6 @@ pub(crate) struct Cudnn {
     handle: sys::cudnnHandle_t,
     /// Also the lock on the handle, which is one thread's at a time.
     state: Mutex<State>,
-}
-
-fn failed(call: &'static str) -> impl Fn(result::CudnnError) -> CudaError {
-    move |error| CudaError::call(call, error)
 }
 
 impl Cudnn {

@@ -4,7 +4,7 @@ use crate::backend::{Backend, Capacity, Direction, KernelId, Product};
 use crate::compiler::Compiler;
 use crate::cublaslt::CublasLt;
 use crate::cudnn::Cudnn;
-use crate::error::CudaError;
+use crate::error::{CudaError, failed};
 use crate::libraries::{Library, open};
 use crate::nccl::Communicator;
 use cudarc::driver::{DriverError, result, sys};
@@ -26,10 +26,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 pub(crate) fn version_text(version: i32) -> String {
     format!("{}.{}", version / 1000, version % 1000 / 10)
-}
-
-pub(crate) fn failed(call: &'static str) -> impl Fn(DriverError) -> CudaError {
-    move |error| CudaError::call(call, error)
 }
 
 /// Starts the driver. How many GPUs there are, and the CUDA version of the driver.

@@ -42,6 +42,11 @@ impl CudaError {
     }
 }
 
+/// For `map_err` of what a library was asked by `call`.
+pub(crate) fn failed<E: std::fmt::Debug>(call: &'static str) -> impl Fn(E) -> CudaError {
+    move |error| CudaError::call(call, error)
+}
+
 impl From<CudaError> for DeviceError {
     fn from(error: CudaError) -> Self {
         Self::Gpu(Arc::new(error))

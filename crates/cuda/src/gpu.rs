@@ -2,8 +2,9 @@
 
 use crate::backend::{Backend, KernelId};
 use crate::dry_run::DryRun;
+use crate::group::Group;
 use crate::memory::{Array, Pool, array_of};
-use crate::nccl::{self, Group};
+use crate::nccl;
 use crate::recording::Recordings;
 use prima_tensor::device::fail;
 use prima_tensor::gpu::{DeviceArray, Form, Gpu, GroupId, Peers, RecordingCounts, Stored, Usage, Work};

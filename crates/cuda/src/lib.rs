@@ -14,6 +14,7 @@ mod dry_run;
 mod elementwise;
 mod error;
 mod gpu;
+mod group;
 mod layout;
 mod libraries;
 mod memory;

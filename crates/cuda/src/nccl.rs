@@ -3,17 +3,11 @@
 //!
 //! It compiles; it has never run.
 
-use crate::driver::failed;
-use crate::error::CudaError;
-use crate::gpu::CudaGpu;
+use crate::error::{CudaError, failed};
 use crate::libraries::{Library, open};
-use crate::memory::tensor;
 use cudarc::driver::{result, sys};
-use prima_tensor::device::fail;
-use prima_tensor::gpu::{DeviceArray, GroupId, Peers};
-use prima_tensor::{DType, Tensor};
+use prima_tensor::gpu::GroupId;
 use std::ffi::{CStr, c_char, c_int, c_void};
-use std::sync::Arc;
 
 /// `ncclUniqueId`.
 #[repr(C)]
@@ -126,28 +120,4 @@ pub(crate) fn new_id() -> Result<GroupId, CudaError> {
     // SAFETY: the pointer is valid for the call.
     check("ncclGetUniqueId", unsafe { get(&raw mut id) })?;
     Ok(id.0)
-}
-
-/// The GPUs of several processes, each of which computes on one.
-pub(crate) struct Group {
-    gpu: Arc<CudaGpu>,
-    communicator: Communicator,
-}
-
-impl Group {
-    pub fn new(gpu: Arc<CudaGpu>, communicator: Communicator) -> Self {
-        Self { gpu, communicator }
-    }
-}
-
-impl Peers for Group {
-    fn sum(&self, values: &Tensor) -> Tensor {
-        let from = self.gpu.array(values, DType::F32);
-        let out = self.gpu.empty(from.len(), DType::F32);
-        // SAFETY: both arrays have this many values and outlive the call; the pool hands them out again in the order of the
-        // stream only.
-        let done = unsafe { self.communicator.sum(from.address(), out.address(), from.len()) };
-        done.unwrap_or_else(|error| fail(error));
-        tensor(out, values.shape())
-    }
 }

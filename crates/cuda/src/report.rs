@@ -1,7 +1,7 @@
 //! What there is on this machine: for `prima doctor`.
 
-use crate::driver::{compute_capability, failed, start, version_text};
-use crate::error::CudaError;
+use crate::driver::{compute_capability, start, version_text};
+use crate::error::{CudaError, failed};
 use crate::libraries::{Library, open};
 use cudarc::driver::result;
 

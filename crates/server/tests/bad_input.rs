@@ -28,11 +28,12 @@ const OPENAI: &str = "/v1/images/generations";
 const A1111: &str = "/sdapi/v1/txt2img";
 const PREDICTION: &str = "/v1/predictions";
 
-#[tokio::test]
-async fn impossible_requests_are_refused_by_name_in_each_apis_shape() {
-    let server = Server::start().await;
+/// A path, a body, and what the refusal says.
+type Case = (&'static str, Value, &'static str);
+
+fn openai() -> Vec<Case> {
     let long = "x".repeat(3000);
-    let cases: &[(&str, Value, &str)] = &[
+    vec![
         (OPENAI, json!({}), "prompt is missing"),
         (OPENAI, json!({"prompt": 5}), "not what this route takes"),
         (OPENAI, json!({"prompt": long}), "prompt has 3000 characters"),
@@ -62,6 +63,11 @@ async fn impossible_requests_are_refused_by_name_in_each_apis_shape() {
         (OPENAI, json!({"prompt": "a", "num_inference_steps": 0}), "steps 0"),
         (OPENAI, json!({"prompt": "a", "num_inference_steps": 101}), "steps 101"),
         (OPENAI, json!({"prompt": "a", "guidance_scale": 1e9}), "guidance_scale"),
+    ]
+}
+
+fn a1111_words() -> Vec<Case> {
+    vec![
         (A1111, json!([]), "an object is expected"),
         (A1111, json!({"prompt": "a", "sampler_name": "Heun3"}), "Heun3"),
         (A1111, json!({"prompt": "a", "scheduler": "Sideways"}), "Sideways"),
@@ -87,11 +93,11 @@ async fn impossible_requests_are_refused_by_name_in_each_apis_shape() {
             json!({"prompt": "a", "override_settings": {"CLIP_stop_at_last_layers": 0}}),
             "CLIP_stop_at_last_layers 0",
         ),
-        (
-            PREDICTION,
-            json!({"input": {"prompt": "a", "guidance_rescale": 2}}),
-            "guidance_rescale 2",
-        ),
+    ]
+}
+
+fn a1111_pictures() -> Vec<Case> {
+    vec![
         ("/sdapi/v1/img2img", json!({"prompt": "a"}), "init_images"),
         (
             "/sdapi/v1/img2img",
@@ -149,6 +155,16 @@ async fn impossible_requests_are_refused_by_name_in_each_apis_shape() {
             json!({"image": to_base64(&png(8, 8)), "upscaler_1": "ESRGAN"}),
             "ESRGAN",
         ),
+    ]
+}
+
+fn predictions() -> Vec<Case> {
+    vec![
+        (
+            PREDICTION,
+            json!({"input": {"prompt": "a", "guidance_rescale": 2}}),
+            "guidance_rescale 2",
+        ),
         (PREDICTION, json!({"input": {}}), "prompt is missing"),
         (
             PREDICTION,
@@ -175,9 +191,15 @@ async fn impossible_requests_are_refused_by_name_in_each_apis_shape() {
             json!({"prompt": "a", "resolution": "huge"}),
             "resolution",
         ),
-    ];
+    ]
+}
+
+#[tokio::test]
+async fn impossible_requests_are_refused_by_name_in_each_apis_shape() {
+    let server = Server::start().await;
+    let cases = [openai(), a1111_words(), a1111_pictures(), predictions()].concat();
     for (path, body, said) in cases {
-        let (status, answer) = server.refused(path, body).await;
+        let (status, answer) = server.refused(path, &body).await;
         let expected = if path.starts_with("/sdapi/") { 422 } else { 400 };
         assert_eq!(status, expected, "{path} {body} {answer}");
         let text = sentence(path, &answer);

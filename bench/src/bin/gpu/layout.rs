@@ -1,11 +1,11 @@
-//! What is measured: networks' configs, sizes and steps. `bench_gpu --layouts` prints it for the other side of the bench.
+//! What is measured: networks' configs, sizes and steps. `gpu --layouts` prints it for the other side of the bench.
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 /// SDXL's own configs, and very small ones of the same kind.
-const SDXL: &str = include_str!("../../../../bench/gpu/sdxl.json");
-const TINY: &str = include_str!("../../../../bench/gpu/tiny.json");
+const SDXL: &str = include_str!("../../../gpu/sdxl.json");
+const TINY: &str = include_str!("../../../gpu/tiny.json");
 /// The shipped model's, for training.
 const RECIPE: &str = include_str!("../../../../recipes/prima-mini.json");
 

@@ -1,8 +1,8 @@
 //! How fast prima is on a GPU: SDXL's networks at full size with random weights, and a training step of the shipped model's
 //! teacher. One program that can be carried to a machine without cargo; bench/gpu/bench.py runs it beside PyTorch.
 //!
-//! `bench_gpu [--device cuda:N] [--dtype bf16|f32] [--tf32] [--tiny] [--only turbo,lightning,train] [--runs N] [--warmup N]`
-//! prints one JSON object; `bench_gpu --layouts [--tiny]` prints what would be measured. Exit codes: 0, 1 failed, 2 bad
+//! `gpu [--device cuda:N] [--dtype bf16|f32] [--tf32] [--tiny] [--only turbo,lightning,train] [--runs N] [--warmup N]`
+//! prints one JSON object; `gpu --layouts [--tiny]` prints what would be measured. Exit codes: 0, 1 failed, 2 bad
 //! arguments, 3 there is no GPU and nothing ran.
 
 mod layout;

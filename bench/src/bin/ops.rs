@@ -4,6 +4,7 @@
 //! For `bench/ops/bench.py`, which runs other engines beside this one: `--list` prints the ops, `--json N...` those with
 //! these numbers, as one JSON object a line.
 
+use anyhow::{Context, Result, bail};
 use prima_tensor::{
     Activation, Conv2d, DType, Param, Tensor, add, attention_in, bf16_peak_gflops, conv2d, group_norm, kernel_name,
     linear, no_grad, peak_gflops, upsample_conv2d, weighted_mse,
@@ -217,7 +218,7 @@ fn table() {
     bench_group_norm(320, 64);
 }
 
-fn main() {
+fn main() -> Result<()> {
     prima_tensor::keep_large_buffers();
     let args: Vec<String> = std::env::args().skip(1).collect();
     let ops = ops();
@@ -227,10 +228,11 @@ fn main() {
         Some("--json") => {
             for number in &args[1..] {
                 let op = number.parse().ok().and_then(|n: usize| ops.get(n));
-                let op = op.unwrap_or_else(|| panic!("{number}: there are ops 0 to {}", ops.len() - 1));
+                let op = op.with_context(|| format!("{number}: there are ops 0 to {}", ops.len() - 1))?;
                 println!("{}", json!({"seconds": op.measure()}));
             }
         }
-        Some(other) => panic!("{other}: the bench takes --list, --json NUMBER... or nothing"),
+        Some(other) => bail!("{other}: the bench takes --list, --json NUMBER... or nothing"),
     }
+    Ok(())
 }
