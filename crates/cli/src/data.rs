@@ -5,6 +5,7 @@ use clap::ValueEnum;
 use indicatif::ProgressBar;
 use prima_data::world::{Kind, World, sheet};
 use prima_data::{BuildOptions, Profile, build};
+use prima_picture::{Format, QUALITY, encode};
 use std::path::PathBuf;
 
 #[derive(clap::Subcommand)]
@@ -120,14 +121,8 @@ fn run_sheet(args: &SheetArgs) -> Result<()> {
     }
     let kind = args.kind.as_deref().map(Kind::from_name).transpose()?;
     let drawn = sheet(&world, kind, args.seed, args.count, args.columns);
-    image::save_buffer(
-        &args.out,
-        &drawn.rgb,
-        drawn.width as u32,
-        drawn.height as u32,
-        image::ExtendedColorType::Rgb8,
-    )
-    .with_context(|| format!("cannot write {}", args.out.display()))?;
+    let png = encode(&drawn.picture, Format::Png, QUALITY, None)?;
+    std::fs::write(&args.out, png).with_context(|| format!("cannot write {}", args.out.display()))?;
     if args.captions {
         let path = args.out.with_extension("txt");
         std::fs::write(&path, drawn.captions.join("\n") + "\n")
