@@ -76,7 +76,7 @@ impl Cast {
             .filter(|_| same);
         let repaint = match model.tint {
             Tint::Near if model.category == "animal" && random.chance(0.6) => random.pick(&COATS).copied(),
-            Tint::Near if random.chance(0.5) => random.pick(&Colour::OBJECTS).copied(),
+            Tint::Near if model.category != "animal" && random.chance(0.5) => random.pick(&Colour::OBJECTS).copied(),
             Tint::Main | Tint::All if random.chance(0.55) => random.pick(&Colour::OBJECTS).copied(),
             _ => None,
         };
@@ -241,15 +241,15 @@ impl Cast {
     }
 }
 
-/// A view, and how far the front is turned from the viewer; any turn where the front is unknown. Only what is `alone` is
-/// seen from the side, and only what is worth seeing from there (`has_back`) from behind.
+/// A view, and how far the front is turned from the viewer; any turn where the front is unknown. Only what is `alone`,
+/// and worth seeing from there (`has_back`), is seen from the side or from behind.
 fn draw_view(front_known: bool, alone: bool, has_back: bool, random: &mut Random) -> (Option<Seen>, f32) {
     if !front_known {
         return (None, random.range(0.0, std::f32::consts::TAU));
     }
     let side = if random.chance(0.5) { 1.0 } else { -1.0 };
     let at = random.unit();
-    if alone && at < 0.16 {
+    if alone && has_back && at < 0.16 {
         (Some(Seen::Side), side * random.range(1.36, 1.78))
     } else if alone && has_back && at < 0.24 {
         (Some(Seen::Back), std::f32::consts::PI + side * random.range(0.0, 0.45))

@@ -73,7 +73,8 @@ pub(super) fn picture(
     let kind = match kind {
         Kind::Styled => {
             let at = random.unit();
-            if at < 0.4 {
+            // Lines of grass and waves alone say little.
+            if at < 0.4 && style != Style::LineArt {
                 Kind::Landscape
             } else if at < 0.75 {
                 Kind::Object

@@ -309,17 +309,17 @@ impl Painter<'_> {
             let crest = 1.0 - (t * t + round * round).sqrt() + round;
             tall * lift * (crest * crest * 1.1 - 0.22)
         };
-        let warm = self.random.unit();
+        let (warm, slant) = (self.random.unit(), self.random.range(-3.0, 3.0));
         let (a, b) = (
             srgb(232, 184, 112).lerp(srgb(224, 152, 92), warm),
             srgb(206, 152, 88).lerp(srgb(190, 116, 68), warm),
         );
         self.march(march, dune, |noise, spot| {
-            let warp = noise.value(spot.x * 1.3, spot.z * 1.3) * 2.0;
-            let ripple = maths::sin((spot.z * 5.0 + spot.x * 1.5 + warp) * 3.0) * smoothstep(9.0, 2.0, spot.z);
+            let warp = noise.value(spot.x * 1.3 + offset, spot.z * 1.3) * 2.0;
+            let ripple = maths::sin((spot.z * 5.0 + spot.x * slant + warp) * 3.0) * smoothstep(9.0, 2.0, spot.z);
             a.lerp(
                 b,
-                0.45 + 0.25 * ripple + (noise.value(spot.x * 0.7, spot.z * 0.7) - 0.5) * 0.5,
+                0.45 + 0.25 * ripple + (noise.value(spot.x * 0.7 + offset, spot.z * 0.7) - 0.5) * 0.5,
             )
         });
         if stage.standing {

@@ -112,6 +112,7 @@ impl Painter<'_> {
         let light = self.light.on_floor();
         let depth = (h - from_px).max(1.0);
         let count = (amount * 2600.0 * w / 256.0) as usize;
+        let (seed, bare) = (self.random.range(0.0, 200.0), self.random.range(0.05, 0.36));
         let mut rows: Vec<f32> = (0..count).map(|_| self.random.unit()).collect();
         rows.sort_by(f32::total_cmp);
         for r in rows {
@@ -119,8 +120,11 @@ impl Painter<'_> {
             let y = from_px + k * depth * 1.02;
             let x = self.random.range(-4.0, w + 4.0);
             let radius = (0.45 + 3.4 * k * k + 0.9 * k) * self.random.range(0.75, 1.2);
-            let patch = self.noise.value(x * 0.02 / (0.15 + k), k * 9.0 + 30.0);
-            if patch < 0.22 {
+            // Bare patches, in perspective.
+            let patch = self
+                .noise
+                .value((x - w * 0.5) * 0.02 / (0.15 + k) + seed, k * 9.0 + seed);
+            if patch < bare {
                 continue;
             }
             let colour = palette[self.random.below(palette.len())] * self.random.range(0.75, 1.1);
