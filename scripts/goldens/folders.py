@@ -5,7 +5,7 @@
     goldens/tiny-lcm/    a UNet of two levels with guidance embedding; newer file contents (tokenizer.json only,
                          text encoder 1 without prefix, real eos_token_id)
     goldens/unets/*      UNet configs that a port must read from config.json rather than assume
-    goldens/vae-force-upcast/, goldens/taesd/
+    goldens/vae-three-levels/, goldens/taesd/
 """
 
 import pathlib

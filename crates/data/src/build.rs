@@ -5,6 +5,7 @@ use crate::caption;
 use crate::colour::Palette;
 use crate::dataset::{FORMAT, Kind, Manifest, NounRecord, Source, SpriteRecord, write_jsonl};
 use crate::extras;
+use crate::languages;
 use crate::nouns::core_nouns;
 use crate::packages::{
     Concept, Drawing, Emojibase, IconifySet, code_points, find_package, has_extension, read_archive,
@@ -406,8 +407,8 @@ fn word_counts(words: &Emojibase, nouns: &[NounRecord]) -> Result<WordCounts, Da
             add(name, weight / 12)?;
         }
     }
-    for words in caption::template_words() {
-        add(&words, 100)?;
+    for words in caption::template_words().iter().chain(&languages::words()) {
+        add(words, 100)?;
     }
     Ok(counts)
 }

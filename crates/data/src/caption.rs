@@ -268,7 +268,7 @@ pub fn english(phrase: &str, said: Said, random: &mut Random) -> String {
     }
 }
 
-/// Every word that templates can bring in, for the tokenizer.
+/// Every word that the English templates can bring in, for the tokenizer.
 pub fn template_words() -> Vec<String> {
     let mut words: Vec<String> = Colour::BACKGROUNDS
         .iter()
@@ -281,7 +281,6 @@ pub fn template_words() -> Vec<String> {
             .split(", ")
             .map(str::to_owned),
     );
-    words.extend(super::languages::words());
     words
 }
 

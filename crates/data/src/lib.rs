@@ -25,6 +25,7 @@
 
 pub mod bpe;
 mod build;
+mod canvas;
 pub mod caption;
 pub mod colour;
 mod composer;
@@ -95,8 +96,6 @@ impl DataError {
         }
     }
 
-    // By value: it is what `map_err` hands over.
-    #[allow(clippy::needless_pass_by_value)]
     fn tokenizer(error: tokenizers::Error) -> Self {
         Self::Tokenizer(error.to_string())
     }

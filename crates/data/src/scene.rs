@@ -1,15 +1,16 @@
 //! Scenes: two objects in a relation, or two to four of the same.
 
 use crate::DataError;
+use crate::canvas::{Placement, canvas, draw};
 use crate::caption;
 use crate::colour::{self, Colour};
-use crate::composer::{Composer, Place, Sample, canvas, draw};
+use crate::composer::{Composer, Sample};
 use crate::random::Random;
 
 const NUMBERS: [&str; 3] = ["two", "three", "four"];
 
 /// A relation and where its two objects go (scale, x and y of each, pixels from the centre).
-const RELATIONS: [(&str, [Place; 2]); 6] = [
+const RELATIONS: [(&str, [Placement; 2]); 6] = [
     ("to the left of", [place(0.5, -31.0, 0.0), place(0.5, 31.0, 0.0)]),
     ("to the right of", [place(0.5, 31.0, 0.0), place(0.5, -31.0, 0.0)]),
     ("next to", [place(0.5, -30.0, 4.0), place(0.5, 30.0, 4.0)]),
@@ -18,8 +19,8 @@ const RELATIONS: [(&str, [Place; 2]); 6] = [
     ("on top of", [place(0.46, 0.0, -28.0), place(0.56, 0.0, 28.0)]),
 ];
 
-const fn place(scale: f32, x: f32, y: f32) -> Place {
-    Place { scale, x, y }
+const fn place(scale: f32, x: f32, y: f32) -> Placement {
+    Placement { scale, x, y }
 }
 
 /// A scene with its exact caption.
@@ -69,7 +70,7 @@ fn relation(composer: &Composer, random: &mut Random) -> Result<Sample, DataErro
     let mut rgb = canvas(background.background());
     // "On top of" overlaps: the upper object is drawn last.
     for ((pixels, _), at) in drawn.iter().zip(places).rev() {
-        let shake = Place {
+        let shake = Placement {
             x: at.x + random.range(-2.0, 2.0),
             y: at.y + random.range(-2.0, 2.0),
             ..at
@@ -110,7 +111,7 @@ fn count(composer: &Composer, random: &mut Random) -> Result<Sample, DataError> 
         _ => &[(-30.0, -30.0), (30.0, -30.0), (-30.0, 30.0), (30.0, 30.0)],
     };
     for (x, y) in spots {
-        let at = Place {
+        let at = Placement {
             scale,
             x: x + random.range(-3.0, 3.0),
             y: y + random.range(-3.0, 3.0),

@@ -204,10 +204,6 @@ impl Param {
         self.write().node = trainable.then(Node::leaf);
     }
 
-    pub fn is_trainable(&self) -> bool {
-        self.read().node.is_some()
-    }
-
     pub(crate) fn node_id(&self) -> Option<u64> {
         self.read().node.as_ref().map(|n| n.id())
     }
