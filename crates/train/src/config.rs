@@ -6,9 +6,10 @@ use crate::export::ExportConfig;
 use crate::latents::LatentsConfig;
 use crate::noising::default_scheduler;
 use crate::objectives::StageConfig;
-use crate::picture_source::WorldConfig;
+use crate::picture_source::{PictureSource, WorldConfig};
 use crate::stages;
 use prima_checkpoint::ModelSource;
+use prima_data::{Composer, ComposerOptions, Dataset};
 use prima_pipeline::{Family, families};
 use prima_schedulers::{SchedulerConfig, SchedulerKind};
 use serde::Deserialize;
@@ -164,6 +165,20 @@ impl TrainConfig {
 
     pub(crate) fn stage_dir(&self, stage: &str) -> PathBuf {
         self.run_dir.join(stage)
+    }
+
+    /// What the run learns from: the scene generator if there is a `world`, else the data set, whose options `adjust` may
+    /// change.
+    pub(crate) fn pictures(&self, adjust: impl FnOnce(&mut ComposerOptions)) -> Result<Box<dyn PictureSource>> {
+        if let Some(world) = &self.world {
+            let [height, width] = self.picture_size_px().map(|side| side as usize);
+            return world.open(self.seed, [width, height]);
+        }
+        let dataset = Dataset::open(&self.data_dir)?;
+        let mut options = ComposerOptions::for_profile(dataset.manifest.profile, self.seed);
+        self.latents.adjust(&mut options);
+        adjust(&mut options);
+        Ok(Box::new(Composer::new(dataset, options)?))
     }
 
     /// Height and width of a whole picture in pixels.

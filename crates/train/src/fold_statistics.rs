@@ -3,7 +3,7 @@
 //! channels only; a 1x1 convolution has no padding, so that this is exact.)
 
 use crate::latent_cache::LatentStatistics;
-use crate::networks::NamedParams;
+use crate::params::NamedParams;
 use prima_models::AutoencoderKlConfig;
 use prima_tensor::{Param, Tensor};
 

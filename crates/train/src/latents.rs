@@ -3,9 +3,10 @@
 use crate::config::{Origin, TrainConfig};
 use crate::error::{Error, Result};
 use crate::latent_cache::LatentCache;
-use crate::picture_source::{self, Sample, to_tensor};
+use crate::picture_source::{Sample, to_tensor};
 use crate::trained;
 use crate::trainer::{Budget, Summary};
+use prima_data::ComposerOptions;
 use prima_tensor::{Tensor, no_grad};
 use rayon::prelude::*;
 use serde::Deserialize;
@@ -53,10 +54,27 @@ impl Default for LatentsConfig {
     }
 }
 
+impl LatentsConfig {
+    /// How the run composes its pictures.
+    pub(crate) fn adjust(&self, options: &mut ComposerOptions) {
+        // Captions are dropped while training, row by row; the cache keeps them all.
+        options.empty_caption = 0.0;
+        if let Some(english) = self.english {
+            options.english = english;
+        }
+        if let Some(style) = self.style {
+            options.style = style;
+        }
+        if let Some(jitter) = self.jitter {
+            options.jitter = jitter;
+        }
+    }
+}
+
 /// Composes and encodes pictures until there are enough of them or the budget is spent.
 pub fn latents(config: &TrainConfig, budget: Budget) -> Result<Summary> {
     let started = Instant::now();
-    let source = picture_source::open(config, |options| {
+    let source = config.pictures(|options| {
         options.favoured_style = config.latents.only_style.clone().map(|style| (style, 1.0));
     })?;
     let encoder = Encoder::open(config)?;
@@ -139,9 +157,4 @@ impl Encoder {
             latents
         })
     }
-}
-
-/// A byte of a picture to the networks' range, -1 to 1.
-pub(crate) fn to_signed(byte: u8) -> f32 {
-    f32::from(byte) / 127.5 - 1.0
 }

@@ -17,6 +17,7 @@ mod networks;
 mod noising;
 mod objective;
 mod objectives;
+mod params;
 mod picture_source;
 pub mod stages;
 #[cfg(test)]

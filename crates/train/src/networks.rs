@@ -4,22 +4,14 @@
 use crate::config::{Origin, TrainConfig};
 use crate::error::{Error, Result};
 use crate::latent_cache::LatentStatistics;
+use crate::params::{Component, NamedParams, prefixed};
 use prima_checkpoint::{ModelSource, RandomInit, Reader};
 use prima_models::{
     AutoencoderKl, ClipTextConfig, ClipTextModel, Tokenizer, Unet2dCondition, Unet2dConditionConfig, UnetCond, Vae,
 };
 use prima_pipeline::families::TextComponents;
 use prima_pipeline::{Family, TextEncoder, TextEncoders, families};
-use prima_tensor::{Param, Tensor};
-
-/// Parameters under diffusers' keys.
-pub(crate) type NamedParams = Vec<(String, Param)>;
-
-/// A network and its parameters.
-pub(crate) struct Component<N> {
-    pub(crate) network: N,
-    pub(crate) params: NamedParams,
-}
+use prima_tensor::Tensor;
 
 /// A model's text encoders, and the parameters of each under its component's name.
 pub(crate) struct Texts {
@@ -173,12 +165,4 @@ pub(crate) fn encode(vae: &AutoencoderKl, pictures: &Tensor) -> Result<prima_mod
 
 pub(crate) fn decode(vae: &AutoencoderKl, latents: &Tensor) -> Result<Tensor> {
     Ok(vae.decode(latents, &mut || true)?)
-}
-
-/// `prefix.key` for every key.
-pub(crate) fn prefixed(prefix: &str, params: &NamedParams) -> NamedParams {
-    params
-        .iter()
-        .map(|(key, param)| (format!("{prefix}.{key}"), param.clone()))
-        .collect()
 }

@@ -1,7 +1,7 @@
 //! What an objective is: players, whose turn it is, and that player's loss.
 
 use crate::error::Result;
-use crate::networks::NamedParams;
+use crate::params::NamedParams;
 use crate::trainer::{AdamWConfig, LoopConfig};
 use prima_picture::Picture;
 use prima_tensor::Tensor;

@@ -1,10 +1,8 @@
 //! What a run learns from: pictures with captions, by number.
 
-use crate::config::TrainConfig;
 use crate::error::{Error, Result};
-use crate::latents::{LatentsConfig, to_signed};
 use prima_data::world::World;
-use prima_data::{Composer, ComposerOptions, Dataset, SIZE_PX};
+use prima_data::{Composer, SIZE_PX};
 use prima_picture::Picture;
 use prima_tensor::Tensor;
 use serde::Deserialize;
@@ -32,37 +30,12 @@ pub(crate) struct WorldConfig {
     models: PathBuf,
 }
 
-/// The run's source: the scene generator if the configuration names it, else the data set, whose options `adjust` may change.
-pub(crate) fn open(config: &TrainConfig, adjust: impl FnOnce(&mut ComposerOptions)) -> Result<Box<dyn PictureSource>> {
-    if let Some(world) = &config.world {
-        let [height, width] = config.picture_size_px().map(|side| side as usize);
-        return Ok(Box::new(Rendered {
-            world: World::open(&world.models).map_err(|e| Error::Data(e.to_string()))?,
-            seed: config.seed,
-            size_px: [width, height],
-        }));
+impl WorldConfig {
+    /// The scene generator's pictures in one size (width, height).
+    pub(crate) fn open(&self, seed: u64, size_px: [usize; 2]) -> Result<Box<dyn PictureSource>> {
+        let world = World::open(&self.models).map_err(|e| Error::Data(e.to_string()))?;
+        Ok(Box::new(Rendered { world, seed, size_px }))
     }
-    let dataset = Dataset::open(&config.data_dir)?;
-    let mut options = composer_options(&config.latents, &dataset, config.seed);
-    adjust(&mut options);
-    Ok(Box::new(Composer::new(dataset, options)?))
-}
-
-/// How the run composes its pictures.
-fn composer_options(latents: &LatentsConfig, dataset: &Dataset, seed: u64) -> ComposerOptions {
-    let mut options = ComposerOptions::for_profile(dataset.manifest.profile, seed);
-    // Captions are dropped while training, row by row; the cache keeps them all.
-    options.empty_caption = 0.0;
-    if let Some(english) = latents.english {
-        options.english = english;
-    }
-    if let Some(style) = latents.style {
-        options.style = style;
-    }
-    if let Some(jitter) = latents.jitter {
-        options.jitter = jitter;
-    }
-    options
 }
 
 struct Rendered {
@@ -119,4 +92,9 @@ pub(crate) fn to_tensor(samples: &[Sample]) -> Tensor {
         bytes.map(|&b| to_signed(b)).collect(),
         &[samples.len(), height, width, 3],
     )
+}
+
+/// A byte of a picture to the networks' range, -1 to 1.
+pub(crate) fn to_signed(byte: u8) -> f32 {
+    f32::from(byte) / 127.5 - 1.0
 }

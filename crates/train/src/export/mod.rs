@@ -6,7 +6,7 @@ use crate::config::{Origin, TrainConfig};
 use crate::error::{Error, Result};
 use crate::fold_statistics::fold_statistics;
 use crate::latent_cache::LatentStatistics;
-use crate::networks::{Component, NamedParams};
+use crate::params::{Component, NamedParams};
 use crate::stages::{self, Stage};
 use crate::trained::{self, Painter};
 use prima_checkpoint::export::{write_bytes, write_json};

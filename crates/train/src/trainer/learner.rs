@@ -3,8 +3,8 @@
 use super::ema::Ema;
 use super::optimizer::AdamW;
 use crate::error::{Error, Result};
-use crate::networks::NamedParams;
 use crate::objective::Player;
+use crate::params::NamedParams;
 use std::collections::HashSet;
 
 pub(super) struct Learner {

@@ -18,8 +18,8 @@ pub use options::{Budget, RunOptions, Summary};
 
 use crate::error::{Error, Result};
 use crate::group::Group;
-use crate::networks::NamedParams;
 use crate::objective::{Batch, Objective, Turn};
+use crate::params::NamedParams;
 use batches::{Batches, Sum};
 use learner::{Learner, with_averages};
 use log::{Log, Report};

@@ -13,7 +13,7 @@
 
 use super::learner::Learner;
 use crate::error::{Error, Result};
-use crate::networks::NamedParams;
+use crate::params::NamedParams;
 use prima_checkpoint::{TensorFile, write_safetensors};
 use prima_tensor::{DType, Param, Tensor};
 use std::path::{Path, PathBuf};

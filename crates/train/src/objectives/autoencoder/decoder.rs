@@ -8,11 +8,12 @@ use crate::captions::{TokenRows, conditioning};
 use crate::config::TrainConfig;
 use crate::draws::{noise, purpose, uniform};
 use crate::error::{Error, Result};
-use crate::networks::{Component, NamedParams, decode, denoise, encode, kl};
+use crate::networks::{decode, denoise, encode, kl};
 use crate::noising::Noising;
 use crate::objective::{Batch, Loss, Objective, Player};
 use crate::objectives::StageConfig;
-use crate::picture_source::{self, PictureSource, Sample, to_tensor};
+use crate::params::{Component, NamedParams};
+use crate::picture_source::{PictureSource, Sample, to_tensor};
 use crate::trained::{self, Painter, decoder_params};
 use crate::trainer::LoopConfig;
 use prima_models::{AutoencoderKl, Unet2dCondition};
@@ -74,7 +75,7 @@ impl StageConfig for DecoderConfig {
                 return Err(Error::Config(message.into()));
             }
         };
-        let source = picture_source::open(config, |options| {
+        let source = config.pictures(|options| {
             options.favoured_style = config.latents.only_style.clone().map(|style| (style, self.style_share));
         })?;
         let vae = kl(trained::vae(config)?)?;

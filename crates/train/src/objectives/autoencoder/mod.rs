@@ -13,10 +13,10 @@ use super::StageConfig;
 use crate::config::{Origin, TrainConfig};
 use crate::draws::{noise, purpose, uniform};
 use crate::error::{Error, Result};
-use crate::latents::to_signed;
-use crate::networks::{self, Component, NamedParams, decode, encode, kl};
+use crate::networks::{self, decode, encode, kl};
 use crate::objective::{Batch, Loss, Objective, Player};
-use crate::picture_source::{self, PictureSource, to_tensor};
+use crate::params::{Component, NamedParams};
+use crate::picture_source::{PictureSource, to_signed, to_tensor};
 use crate::trainer::LoopConfig;
 use linear_start::linear_start;
 use picture_loss::{PictureLoss, PictureWeights};
@@ -87,7 +87,7 @@ impl StageConfig for AutoencoderConfig {
         if !linear_start(&component.params, component.network.config(), self.log_variance()) {
             tracing::warn!("autoencoder: this configuration starts at random, colours will take long");
         }
-        let source = picture_source::open(config, |_| {})?;
+        let source = config.pictures(|_| {})?;
         Ok(Box::new(Autoencoder::new(self, component, source, config.seed)?))
     }
 }
