@@ -85,57 +85,64 @@ pub struct Light {
     pub disc_colour: Vec3,
 }
 
+/// Zenith, middle and horizon of the sky, the sun's colour and strength, the sky's strength, and how high the disc stands.
+type Hour = (Vec3, Vec3, Vec3, Vec3, f32, f32, f32);
+
+fn hour(time: Time, random: &mut Random) -> Hour {
+    match time {
+        Time::Day => (
+            srgb(28, 92, 190),
+            srgb(92, 164, 230),
+            srgb(196, 224, 240),
+            srgb(255, 246, 228),
+            1.05,
+            0.55,
+            random.range(0.62, 0.95),
+        ),
+        Time::Dawn => (
+            srgb(58, 76, 136),
+            srgb(158, 140, 184),
+            srgb(248, 196, 184),
+            srgb(255, 214, 200),
+            0.62,
+            0.46,
+            random.range(0.05, 0.16),
+        ),
+        Time::Sunrise => (
+            srgb(72, 116, 186),
+            srgb(222, 178, 158),
+            srgb(255, 212, 136),
+            srgb(255, 204, 132),
+            0.9,
+            0.45,
+            random.range(0.08, 0.26),
+        ),
+        Time::Sunset => (
+            srgb(46, 40, 104),
+            srgb(204, 88, 92),
+            srgb(255, 150, 62),
+            srgb(255, 158, 84),
+            0.85,
+            0.36,
+            random.range(0.03, 0.2),
+        ),
+        Time::Night => (
+            srgb(6, 10, 34),
+            srgb(16, 28, 68),
+            srgb(40, 58, 104),
+            srgb(192, 206, 250),
+            0.36,
+            0.24,
+            random.range(0.45, 0.85),
+        ),
+    }
+}
+
 impl Light {
     /// The light of an hour and a weather, its hues and the sun's place varied by `random`.
     pub fn outdoors(time: Time, weather: Weather, random: &mut Random) -> Self {
         let side = random.range(0.12, 0.88);
-        let (zenith, middle, horizon, sun, strength, sky, height) = match time {
-            Time::Day => (
-                srgb(28, 92, 190),
-                srgb(92, 164, 230),
-                srgb(196, 224, 240),
-                srgb(255, 246, 228),
-                1.05,
-                0.55,
-                random.range(0.62, 0.95),
-            ),
-            Time::Dawn => (
-                srgb(58, 76, 136),
-                srgb(158, 140, 184),
-                srgb(248, 196, 184),
-                srgb(255, 214, 200),
-                0.62,
-                0.46,
-                random.range(0.05, 0.16),
-            ),
-            Time::Sunrise => (
-                srgb(72, 116, 186),
-                srgb(222, 178, 158),
-                srgb(255, 212, 136),
-                srgb(255, 204, 132),
-                0.9,
-                0.45,
-                random.range(0.08, 0.26),
-            ),
-            Time::Sunset => (
-                srgb(46, 40, 104),
-                srgb(204, 88, 92),
-                srgb(255, 150, 62),
-                srgb(255, 158, 84),
-                0.85,
-                0.36,
-                random.range(0.03, 0.2),
-            ),
-            Time::Night => (
-                srgb(6, 10, 34),
-                srgb(16, 28, 68),
-                srgb(40, 58, 104),
-                srgb(192, 206, 250),
-                0.36,
-                0.24,
-                random.range(0.45, 0.85),
-            ),
-        };
+        let (zenith, middle, horizon, sun, strength, sky, height) = hour(time, random);
         let jitter = Vec3::new(
             random.range(0.88, 1.12),
             random.range(0.92, 1.08),

@@ -11,10 +11,9 @@ pub(super) fn pick<'a>(options: &[&'a str], random: &mut Random) -> &'a str {
     random.pick(options).copied().unwrap_or_default()
 }
 
-/// Where a thing is: `on a beach`.
-pub(super) fn place_words(facts: &Facts, random: &mut Random) -> String {
-    let flowers = facts.detail.unwrap_or("colourful");
-    let options: &[&str] = match facts.place {
+/// Where a thing is that nature made.
+fn in_nature(place: Place) -> Option<&'static [&'static str]> {
+    Some(match place {
         Place::Lake => &[
             "by a mountain lake",
             "by a lake",
@@ -55,6 +54,13 @@ pub(super) fn place_words(facts: &Facts, random: &mut Random) -> String {
             "among {} flowers",
             "in a flower meadow",
         ],
+        _ => return None,
+    })
+}
+
+/// Where a thing is that is none of [`in_nature`].
+fn in_places(place: Place) -> &'static [&'static str] {
+    match place {
         Place::Skyline => &[
             "in front of a city skyline",
             "in a city",
@@ -88,7 +94,14 @@ pub(super) fn place_words(facts: &Facts, random: &mut Random) -> String {
         Place::Plain(Material::Snow) => &["on snow", "in the snow"],
         Place::Plain(Material::Planks) => &["on a wooden floor", "on floorboards"],
         Place::Plain(_) => &["on stone", "on the ground"],
-    };
+        _ => &[],
+    }
+}
+
+/// Where a thing is: `on a beach`.
+pub(super) fn place_words(facts: &Facts, random: &mut Random) -> String {
+    let flowers = facts.detail.unwrap_or("colourful");
+    let options = in_nature(facts.place).unwrap_or_else(|| in_places(facts.place));
     let afloat = facts.things.first().is_some_and(|t| {
         t.count > 0
             && matches!(facts.place, Place::Sea | Place::Lake | Place::PineLake)
@@ -103,10 +116,9 @@ pub(super) fn place_words(facts: &Facts, random: &mut Random) -> String {
     pick(options, random).replace("{}", flowers)
 }
 
-/// A landscape as a noun phrase: `a mountain lake`.
-pub(super) fn landscape_words(facts: &Facts, random: &mut Random) -> String {
-    let flowers = facts.detail.unwrap_or("colourful");
-    let options: &[&str] = match facts.place {
+/// A landscape that nature made.
+fn nature(place: Place) -> Option<&'static [&'static str]> {
+    Some(match place {
         Place::Lake => &[
             "a mountain lake",
             "a lake in front of mountains",
@@ -142,6 +154,13 @@ pub(super) fn landscape_words(facts: &Facts, random: &mut Random) -> String {
             "a meadow full of {} flowers",
             "{} flowers in a field",
         ],
+        _ => return None,
+    })
+}
+
+/// A landscape that is none of [`nature`].
+fn places(place: Place) -> &'static [&'static str] {
+    match place {
         Place::Skyline => &[
             "a city skyline",
             "a skyline",
@@ -194,7 +213,14 @@ pub(super) fn landscape_words(facts: &Facts, random: &mut Random) -> String {
         Place::Room(RoomKind::Plain) => &["a room"],
         Place::Table => &["a wooden table"],
         Place::Studio | Place::Plain(_) => &["a plain background"],
-    };
+        _ => &[],
+    }
+}
+
+/// A landscape as a noun phrase: `a mountain lake`.
+pub(super) fn landscape_words(facts: &Facts, random: &mut Random) -> String {
+    let flowers = facts.detail.unwrap_or("colourful");
+    let options = nature(facts.place).unwrap_or_else(|| places(facts.place));
     pick(options, random).replace("{}", flowers)
 }
 

@@ -13,6 +13,11 @@ pub const CODES: [&str; 7] = ["de", "es", "fr", "it", "pt", "ja", "zh"];
 
 /// A landscape's name in each language.
 fn place(place: Place) -> Option<[&'static str; 7]> {
+    nature(place).or_else(|| town(place)).or_else(|| room(place))
+}
+
+/// What nobody built.
+fn nature(place: Place) -> Option<[&'static str; 7]> {
     Some(match place {
         Place::Lake | Place::PineLake => [
             "Bergsee",
@@ -54,6 +59,49 @@ fn place(place: Place) -> Option<[&'static str; 7]> {
             "花畑",
             "花田",
         ],
+        Place::Space => [
+            "Weltraum",
+            "espacio exterior",
+            "espace",
+            "spazio",
+            "espaço sideral",
+            "宇宙",
+            "太空",
+        ],
+        Place::Moon => [
+            "Mondoberfläche",
+            "superficie de la luna",
+            "surface de la lune",
+            "superficie della luna",
+            "superfície da lua",
+            "月面",
+            "月球表面",
+        ],
+        Place::UnderWater => [
+            "unter Wasser",
+            "bajo el agua",
+            "sous l'eau",
+            "sott'acqua",
+            "debaixo d'água",
+            "水中",
+            "水下",
+        ],
+        Place::Aurora => [
+            "Nordlichter",
+            "aurora boreal",
+            "aurore boréale",
+            "aurora boreale",
+            "aurora boreal",
+            "オーロラ",
+            "北极光",
+        ],
+        _ => return None,
+    })
+}
+
+/// Where people live.
+fn town(place: Place) -> Option<[&'static str; 7]> {
+    Some(match place {
         Place::Skyline => [
             "Skyline einer Stadt",
             "horizonte de la ciudad",
@@ -83,6 +131,13 @@ fn place(place: Place) -> Option<[&'static str; 7]> {
             "山丘上的城堡",
         ],
         Place::Village => ["Dorf", "pueblo", "village", "villaggio", "aldeia", "村", "村庄"],
+        _ => return None,
+    })
+}
+
+/// Rooms, and the table in them.
+fn room(place: Place) -> Option<[&'static str; 7]> {
+    Some(match place {
         Place::Room(RoomKind::Living) => [
             "Wohnzimmer",
             "sala de estar",
@@ -139,43 +194,7 @@ fn place(place: Place) -> Option<[&'static str; 7]> {
             "木のテーブルの上",
             "在木桌上",
         ],
-        Place::Space => [
-            "Weltraum",
-            "espacio exterior",
-            "espace",
-            "spazio",
-            "espaço sideral",
-            "宇宙",
-            "太空",
-        ],
-        Place::Moon => [
-            "Mondoberfläche",
-            "superficie de la luna",
-            "surface de la lune",
-            "superficie della luna",
-            "superfície da lua",
-            "月面",
-            "月球表面",
-        ],
-        Place::UnderWater => [
-            "unter Wasser",
-            "bajo el agua",
-            "sous l'eau",
-            "sott'acqua",
-            "debaixo d'água",
-            "水中",
-            "水下",
-        ],
-        Place::Aurora => [
-            "Nordlichter",
-            "aurora boreal",
-            "aurore boréale",
-            "aurora boreale",
-            "aurora boreal",
-            "オーロラ",
-            "北极光",
-        ],
-        Place::Studio | Place::Plain(_) => return None,
+        _ => return None,
     })
 }
 

@@ -255,6 +255,11 @@ impl Painter<'_> {
                 self.canvas.pixels[y * w + x] = colour + (self.light.fog - colour) * lost;
             }
         }
+        self.line_street(catalogue, solids);
+    }
+
+    /// Houses, lamps, trees and cars on both sides of a street.
+    fn line_street(&mut self, catalogue: &Catalogue, solids: &mut Solids) {
         let houses: &[&str] = if self.random.chance(0.5) {
             &["townhouse", "apartment building", "shop"]
         } else {
