@@ -66,6 +66,6 @@ pub fn run(command: Command) -> Result<()> {
         bar.set_position(done as u64);
     })?;
     bar.finish_and_clear();
-    println!("{}", serde_json::to_string_pretty(&manifest)?);
+    crate::out::say!("{}", serde_json::to_string_pretty(&manifest)?);
     Ok(())
 }

@@ -45,7 +45,7 @@ impl Args {
         }
         let (device, why_not) = open(choice, self.dtype, self.tf32)?;
         if let Some(why_not) = why_not {
-            eprintln!("computing on the CPU: {why_not}");
+            crate::out::note!("computing on the CPU: {why_not}");
         }
         device.make_default();
         Ok(())

@@ -15,7 +15,7 @@ mod cuda {
     }
 
     pub fn print() {
-        println!("  {}", DeviceError::WithoutCuda);
+        crate::out::say!("  {}", DeviceError::WithoutCuda);
     }
 }
 
@@ -42,15 +42,15 @@ pub fn run(args: &Args) -> Result<()> {
             },
             "cuda": cuda::json(),
         });
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        crate::out::say!("{}", serde_json::to_string_pretty(&report)?);
         return Ok(());
     }
-    println!("prima {}", env!("CARGO_PKG_VERSION"));
-    println!("\nCPU ({})", std::env::consts::ARCH);
-    println!("  features   {}", cpu_features().join(", "));
-    println!("  kernel     {}", kernel_name());
-    println!("  threads    {}", rayon::current_num_threads());
-    println!("\nCUDA");
+    crate::out::say!("prima {}", env!("CARGO_PKG_VERSION"));
+    crate::out::say!("\nCPU ({})", std::env::consts::ARCH);
+    crate::out::say!("  features   {}", cpu_features().join(", "));
+    crate::out::say!("  kernel     {}", kernel_name());
+    crate::out::say!("  threads    {}", rayon::current_num_threads());
+    crate::out::say!("\nCUDA");
     cuda::print();
     Ok(())
 }

@@ -111,7 +111,7 @@ fn write_suite(args: &SuiteArgs) -> Result<()> {
         Error::Language { .. } => Usage(format!("--{error}")).into(),
         other => anyhow::Error::from(other),
     })?;
-    println!("{}", args.out.join("suite.json").display());
+    crate::out::say!("{}", args.out.join("suite.json").display());
     Ok(())
 }
 
@@ -128,7 +128,7 @@ fn quality(args: &QualityArgs) -> Result<()> {
             write_sheet(sheet, &row, args.seeds as usize)?;
         }
         if !args.judge.json {
-            println!(
+            crate::out::say!(
                 "{steps} steps: top-1 {:.1} %, top-5 {:.1} % of {} pictures; colours {:.1} % of {}",
                 100.0 * row.classes.top1,
                 100.0 * row.classes.top5,
@@ -144,7 +144,7 @@ fn quality(args: &QualityArgs) -> Result<()> {
             "model": pipeline.name(), "suite": suite.description, "features": "EfficientNet-lite0, nearest class mean, cosine",
             "results": rows,
         });
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        crate::out::say!("{}", serde_json::to_string_pretty(&report)?);
     }
     Ok(())
 }
@@ -155,11 +155,11 @@ fn ceiling(args: &CeilingArgs) -> Result<()> {
     let judge = Judge::new(&suite, &net)?;
     let rows = with_bar("nouns", |bar| judge.ceiling(&pipeline, &composer, bar))?;
     if args.judge.json {
-        println!("{}", serde_json::to_string_pretty(&rows)?);
+        crate::out::say!("{}", serde_json::to_string_pretty(&rows)?);
         return Ok(());
     }
     for row in &rows {
-        println!(
+        crate::out::say!(
             "{}: {} drawings, top-1 {:.1} %, top-5 {:.1} %; after the autoencoder {:.1} %, {:.1} %",
             row.style,
             row.drawings.pictures,

@@ -24,7 +24,7 @@ pub fn run(command: Command) -> Result<()> {
         _ => info(&path)?,
     };
     if json {
-        println!("{}", serde_json::to_string_pretty(&info)?);
+        crate::out::say!("{}", serde_json::to_string_pretty(&info)?);
     } else {
         print(&info);
     }
@@ -33,15 +33,15 @@ pub fn run(command: Command) -> Result<()> {
 
 fn print(info: &ModelInfo) {
     let class = info.pipeline_class.as_deref().unwrap_or("no pipeline");
-    println!("{}: {class}, {}, {}", info.name, info.layout, info.preset);
-    println!(
+    crate::out::say!("{}: {class}, {}, {}", info.name, info.layout, info.preset);
+    crate::out::say!(
         "{:<16} {:<32} {:>14} {:>8} {:>10}  storage",
         "", "", "parameters", "tensors", "bytes"
     );
     for part in &info.components {
         let dtypes: Vec<&str> = part.dtypes.keys().map(String::as_str).collect();
         let class = part.class_name.as_deref().unwrap_or("");
-        println!(
+        crate::out::say!(
             "{:<16} {class:<32} {:>14} {:>8} {:>10}  {}",
             part.name,
             part.parameters,
@@ -50,7 +50,7 @@ fn print(info: &ModelInfo) {
             dtypes.join(", ")
         );
     }
-    println!(
+    crate::out::say!(
         "{:<16} {:<32} {:>14} {:>8} {:>10}",
         "total", "", info.parameters, "", info.bytes
     );

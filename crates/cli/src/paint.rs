@@ -147,7 +147,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     if args.json {
         let json = report::json(&response, &files, pipeline.name(), &times);
-        println!("{}", serde_json::to_string_pretty(&json)?);
+        crate::out::say!("{}", serde_json::to_string_pretty(&json)?);
     } else {
         report::print(&response, &files, &times);
     }

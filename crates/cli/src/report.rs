@@ -16,18 +16,18 @@ pub struct Times {
 /// Warnings and times on stderr, the files on stdout.
 pub fn print(response: &Response, files: &[PathBuf], times: &Times) {
     for warning in &response.warnings {
-        eprintln!("warning: {warning}");
+        crate::out::note!("warning: {warning}");
     }
     let steps = response.timesteps.len();
     let plural = if steps == 1 { "" } else { "s" };
-    eprintln!(
+    crate::out::note!(
         "seed {}, {steps} step{plural}, {:.2} s",
         response.seed,
         times.total.as_secs_f64()
     );
     if let Some(warm) = &times.warm {
         let ms = |d: Duration| d.as_secs_f64() * 1e3;
-        eprintln!(
+        crate::out::note!(
             "warm, median of {}: {:.1} ms (text {:.1}, steps {:.1}, decode {:.1}, encode {:.1})",
             warm.paintings,
             ms(warm.total),
@@ -38,7 +38,7 @@ pub fn print(response: &Response, files: &[PathBuf], times: &Times) {
         );
     }
     for file in files {
-        println!("{}", file.display());
+        crate::out::say!("{}", file.display());
     }
 }
 

@@ -106,10 +106,10 @@ async fn serve(args: Args) -> Result<()> {
     prima_pipeline::check_room(&model, load.dtype, &Request::default())?;
     let engine = Engine::start(model, load, args.max_jobs);
     let url = url(&args, address);
-    println!("{url}");
-    eprintln!("the studio is at {url} (Ctrl-C ends it)");
+    crate::out::say!("{url}");
+    crate::out::note!("the studio is at {url} (Ctrl-C ends it)");
     if args.open && webbrowser::open(&url).is_err() {
-        eprintln!("no browser could be opened; open the address above");
+        crate::out::note!("no browser could be opened; open the address above");
     }
     tokio::spawn(watch(engine.clone()));
     Ok(prima_server::serve(listener, engine, options, prima_server::asked_to_stop()).await?)

@@ -127,8 +127,8 @@ pub fn run(command: Command) -> Result<()> {
         Command::Rest(Rest::Export { config }) => {
             alone("export", &launch)?;
             let exported = export(&open(&config)?)?;
-            eprintln!("{} parameters, {} bytes", exported.parameters, exported.bytes);
-            println!("{}", exported.folder.display());
+            crate::out::note!("{} parameters, {} bytes", exported.parameters, exported.bytes);
+            crate::out::say!("{}", exported.folder.display());
             Ok(())
         }
     }
@@ -163,6 +163,6 @@ fn alone(what: &str, launch: &Launch) -> Result<()> {
 }
 
 fn report(summary: &Summary) -> Result<()> {
-    println!("{}", serde_json::to_string_pretty(summary)?);
+    crate::out::say!("{}", serde_json::to_string_pretty(summary)?);
     Ok(())
 }

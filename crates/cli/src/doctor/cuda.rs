@@ -40,13 +40,13 @@ pub fn print() {
     for library in &report.libraries {
         let origin = library.origin.as_deref().unwrap_or("not found");
         let version = library.version.as_deref().unwrap_or("");
-        println!("  {:<18} {version:<10} {origin}", library.name);
+        crate::out::say!("  {:<18} {version:<10} {origin}", library.name);
     }
     if let Some(version) = &report.driver_cuda {
-        println!("  the driver supports CUDA {version}");
+        crate::out::say!("  the driver supports CUDA {version}");
     }
     for gpu in &report.gpus {
-        println!(
+        crate::out::say!(
             "  cuda:{}  {}, compute capability {}, {} of {} MiB free",
             gpu.index,
             gpu.name,
@@ -56,7 +56,7 @@ pub fn print() {
         );
     }
     match &report.problem {
-        Some(problem) => println!("  --device cuda cannot be used: {problem}"),
-        None => println!("  --device cuda can be tried; {UNTRIED}"),
+        Some(problem) => crate::out::say!("  --device cuda cannot be used: {problem}"),
+        None => crate::out::say!("  --device cuda can be tried; {UNTRIED}"),
     }
 }
