@@ -1,5 +1,6 @@
 //! `prima data`: training data from packages of pictures.
 
+use crate::out::say;
 use anyhow::Result;
 use clap::ValueEnum;
 use indicatif::ProgressBar;
@@ -66,6 +67,6 @@ pub fn run(command: Command) -> Result<()> {
         bar.set_position(done as u64);
     })?;
     bar.finish_and_clear();
-    crate::out::say!("{}", serde_json::to_string_pretty(&manifest)?);
+    say!("{}", serde_json::to_string_pretty(&manifest)?);
     Ok(())
 }

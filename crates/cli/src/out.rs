@@ -19,7 +19,7 @@ pub fn line(text: Arguments) -> anyhow::Result<()> {
 }
 
 /// A line for the person at the terminal; where it cannot be written there is nobody to tell.
-pub fn note(text: Arguments) {
+pub fn tell(text: Arguments) {
     let _ = writeln!(stderr().lock(), "{text}");
 }
 
@@ -30,7 +30,7 @@ macro_rules! say {
 
 /// `eprintln!`, without its panic.
 macro_rules! note {
-    ($($text:tt)*) => { $crate::out::note(format_args!($($text)*)) };
+    ($($text:tt)*) => { $crate::out::tell(format_args!($($text)*)) };
 }
 
 pub(crate) use {note, say};

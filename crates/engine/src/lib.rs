@@ -230,7 +230,14 @@ impl Session {
         let replaced = {
             let mut state = lock(&self.lane.shared.state);
             let replaced = state.replace(self.lane.id, rev, units, Instant::now());
-            if state.stopping { replaced.map(|mut old| { old.extend(state.drop_waiting()); old }) } else { replaced }
+            if state.stopping {
+                replaced.map(|mut old| {
+                    old.extend(state.drop_waiting());
+                    old
+                })
+            } else {
+                replaced
+            }
         };
         self.lane.shared.changed.notify_all();
         replaced.is_some()

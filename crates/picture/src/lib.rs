@@ -72,7 +72,10 @@ mod tests {
         };
         let small = line.resized(8, 512);
         assert_eq!((small.width, small.height, small.rgb.len()), (8, 512, 8 * 512 * 3));
-        assert!(resize_bytes((16_000, 1), (8, 512)) < 1 << 20, "memory does not grow with 16000 * 512");
+        assert!(
+            resize_bytes((16_000, 1), (8, 512)) < 1 << 20,
+            "memory does not grow with 16000 * 512"
+        );
         assert!(small.rgb.iter().all(|v| v.abs_diff(100) <= 2), "{:?}", &small.rgb[..24]);
     }
 }

@@ -148,9 +148,7 @@ pub fn encode_gif<E: From<Error>>(
         height,
         reason: e.to_string(),
     };
-    encoder
-        .set_repeat(Repeat::Infinite)
-        .map_err(|e| failed(0, 0, &e))?;
+    encoder.set_repeat(Repeat::Infinite).map_err(|e| failed(0, 0, &e))?;
     for picture in frames {
         let Picture { width, height, rgb } = picture?;
         let rgb = RgbImage::from_raw(width as u32, height as u32, rgb).unwrap_or_default();

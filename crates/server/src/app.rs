@@ -61,9 +61,7 @@ impl App {
     pub fn pipeline(&self) -> Result<&Pipeline, Refusal> {
         match (self.engine.pipeline(), self.engine.readiness()) {
             // Also after it was loaded: the engine may break later.
-            (_, Readiness::Failed(reason)) => {
-                Err(Refusal::unavailable(format!("the model cannot be used: {reason}")))
-            }
+            (_, Readiness::Failed(reason)) => Err(Refusal::unavailable(format!("the model cannot be used: {reason}"))),
             (Some(pipeline), _) => Ok(pipeline),
             (None, stage) => Err(Refusal::unavailable(format!("the model is not there yet: {stage}"))),
         }

@@ -44,7 +44,10 @@ impl Attempts {
     pub fn wrong(&self, peer: Peer, now: Instant) {
         let mut records = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if records.len() >= ADDRESSES && !records.contains_key(&peer) {
-            let oldest = records.iter().min_by_key(|(_, record)| record.last).map(|(peer, _)| *peer);
+            let oldest = records
+                .iter()
+                .min_by_key(|(_, record)| record.last)
+                .map(|(peer, _)| *peer);
             oldest.map(|oldest| records.remove(&oldest));
         }
         let record = records.entry(peer).or_insert(Record { wrong: 0, last: now });

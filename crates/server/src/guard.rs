@@ -165,7 +165,10 @@ pub(crate) fn check_token(app: &App, peer: Option<Peer>, headers: &HeaderMap, ur
     let Some(token) = &app.options.token else { return Ok(()) };
     let given = given_tokens(headers, uri);
     let now = Instant::now();
-    if let Some(wait) = peer.and_then(|peer| app.attempts.wait(peer, now)).filter(|_| !given.is_empty()) {
+    if let Some(wait) = peer
+        .and_then(|peer| app.attempts.wait(peer, now))
+        .filter(|_| !given.is_empty())
+    {
         let seconds = wait.as_secs() + 1;
         let message = format!("too many wrong tokens came from this address; try again in {seconds} s");
         return Err(Refusal {

@@ -150,7 +150,13 @@ impl Door {
                 router: TowerToHyperService::new(self.router.clone()),
                 connection,
             };
-            let serving = serve_one(stream, answers, self.builder.clone(), self.first_byte, self.graceful.watcher());
+            let serving = serve_one(
+                stream,
+                answers,
+                self.builder.clone(),
+                self.first_byte,
+                self.graceful.watcher(),
+            );
             tokio::spawn(async move {
                 tokio::select! {
                     () = serving => {}

@@ -114,7 +114,9 @@ fn delay(text: &str) -> Result<u64, Refusal> {
 /// One frame after the other is unpacked, packed and dropped; between two of them others have their turn.
 async fn animate(app: &App, frames: Vec<Packed<Bytes>>, delay: Duration) -> Result<Vec<u8>, Refusal> {
     // Of the largest frame: RGB, RGBA, and a palette's numbers; and what the file comes to at most.
-    let one = frames.iter().map(|f| f.header.decode_bytes + 8 * f.header.width * f.header.height);
+    let one = frames
+        .iter()
+        .map(|f| f.header.decode_bytes + 8 * f.header.width * f.header.height);
     let all: usize = frames.iter().map(|f| f.header.width * f.header.height).sum();
     let memory = app.workshop.memory(one.max().unwrap_or(0) + all).await?;
     let (workshop, runtime) = (app.workshop.clone(), Handle::current());
