@@ -80,7 +80,8 @@ const live = new Live({
     if (retry_ms === null) {
       return error(reason || "The server refused the connection.", "Open the address that prima serve printed, with its token.", again, "connection");
     }
-    const why = code === 1013 ? reason || "The server has too many sessions." : "The connection to prima is lost.";
+    const said = [1011, 1013].includes(code) ? reason : "";
+    const why = said || (code === 1013 ? "The server has too many sessions." : "The connection to prima is lost.");
     outage = setTimeout(() => error(why, "Trying again by itself. Is prima serve still running?", again, "connection"), OUTAGE_MS);
   },
 });

@@ -1,5 +1,6 @@
 //! `prima data`: training data from packages of pictures.
 
+use crate::out::say;
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use indicatif::ProgressBar;
@@ -156,6 +157,6 @@ fn run_build(args: Args) -> Result<()> {
         bar.set_position(done as u64);
     })?;
     bar.finish_and_clear();
-    println!("{}", serde_json::to_string_pretty(&manifest)?);
+    say!("{}", serde_json::to_string_pretty(&manifest)?);
     Ok(())
 }

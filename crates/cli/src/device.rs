@@ -1,6 +1,7 @@
 //! `--device` and `--dtype`: where a command computes, and in what.
 
 use crate::Usage;
+use crate::out::note;
 use anyhow::Result;
 #[cfg(feature = "cuda")]
 use prima_cuda::open;
@@ -45,7 +46,7 @@ impl Args {
         }
         let (device, why_not) = open(choice, self.dtype, self.tf32)?;
         if let Some(why_not) = why_not {
-            eprintln!("computing on the CPU: {why_not}");
+            note!("computing on the CPU: {why_not}");
         }
         device.make_default();
         Ok(())

@@ -6,6 +6,7 @@ mod cuda;
 /// Of a binary without CUDA.
 #[cfg(not(feature = "cuda"))]
 mod cuda {
+    use crate::out::say;
     use prima_tensor::DeviceError;
     use serde_json::{Value, json};
 
@@ -14,11 +15,13 @@ mod cuda {
         json!({"usable": false, "problem": problem, "driver_cuda": null, "libraries": [], "gpus": []})
     }
 
-    pub fn print() {
-        println!("  {}", DeviceError::WithoutCuda);
+    pub fn print() -> anyhow::Result<()> {
+        say!("  {}", DeviceError::WithoutCuda);
+        Ok(())
     }
 }
 
+use crate::out::say;
 use anyhow::Result;
 use prima_tensor::{cpu_features, kernel_name};
 use serde_json::json;
@@ -42,15 +45,14 @@ pub fn run(args: &Args) -> Result<()> {
             },
             "cuda": cuda::json(),
         });
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        say!("{}", serde_json::to_string_pretty(&report)?);
         return Ok(());
     }
-    println!("prima {}", env!("CARGO_PKG_VERSION"));
-    println!("\nCPU ({})", std::env::consts::ARCH);
-    println!("  features   {}", cpu_features().join(", "));
-    println!("  kernel     {}", kernel_name());
-    println!("  threads    {}", rayon::current_num_threads());
-    println!("\nCUDA");
-    cuda::print();
-    Ok(())
+    say!("prima {}", env!("CARGO_PKG_VERSION"));
+    say!("\nCPU ({})", std::env::consts::ARCH);
+    say!("  features   {}", cpu_features().join(", "));
+    say!("  kernel     {}", kernel_name());
+    say!("  threads    {}", rayon::current_num_threads());
+    say!("\nCUDA");
+    cuda::print()
 }

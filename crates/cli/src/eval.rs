@@ -1,5 +1,6 @@
 //! `prima eval`: writes an evaluation suite from a data set, and measures a model, or what it learnt from, with it.
 
+use crate::out::say;
 use crate::{Usage, source};
 use anyhow::{Context, Result};
 use clap::{Args as ClapArgs, Subcommand};
@@ -111,7 +112,7 @@ fn write_suite(args: &SuiteArgs) -> Result<()> {
         Error::Language { .. } => Usage(format!("--{error}")).into(),
         other => anyhow::Error::from(other),
     })?;
-    println!("{}", args.out.join("suite.json").display());
+    say!("{}", args.out.join("suite.json").display());
     Ok(())
 }
 
@@ -128,7 +129,7 @@ fn quality(args: &QualityArgs) -> Result<()> {
             write_sheet(sheet, &row, args.seeds as usize)?;
         }
         if !args.judge.json {
-            println!(
+            say!(
                 "{steps} steps: top-1 {:.1} %, top-5 {:.1} % of {} pictures; colours {:.1} % of {}",
                 100.0 * row.classes.top1,
                 100.0 * row.classes.top5,
@@ -144,7 +145,7 @@ fn quality(args: &QualityArgs) -> Result<()> {
             "model": pipeline.name(), "suite": suite.description, "features": "EfficientNet-lite0, nearest class mean, cosine",
             "results": rows,
         });
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        say!("{}", serde_json::to_string_pretty(&report)?);
     }
     Ok(())
 }
@@ -155,11 +156,11 @@ fn ceiling(args: &CeilingArgs) -> Result<()> {
     let judge = Judge::new(&suite, &net)?;
     let rows = with_bar("nouns", |bar| judge.ceiling(&pipeline, &composer, bar))?;
     if args.judge.json {
-        println!("{}", serde_json::to_string_pretty(&rows)?);
+        say!("{}", serde_json::to_string_pretty(&rows)?);
         return Ok(());
     }
     for row in &rows {
-        println!(
+        say!(
             "{}: {} drawings, top-1 {:.1} %, top-5 {:.1} %; after the autoencoder {:.1} %, {:.1} %",
             row.style,
             row.drawings.pictures,

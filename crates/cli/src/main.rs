@@ -7,6 +7,7 @@ mod doctor;
 mod embedded;
 mod eval;
 mod models;
+mod out;
 mod output;
 mod paint;
 mod report;
@@ -15,6 +16,7 @@ mod source;
 mod train;
 
 use clap::{Parser, Subcommand};
+use out::note;
 use std::process::ExitCode;
 
 #[derive(Parser)]
@@ -69,14 +71,46 @@ pub struct Usage(pub String);
 
 fn main() -> ExitCode {
     prima_tensor::keep_large_buffers();
-    let cli = Cli::parse();
-    match run(cli) {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(answer) => return say_how_it_is_used(&answer),
+    };
+    match run_and_catch(cli) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<out::Unread>() => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", sentence(&error));
+            note!("error: {}", sentence(&error));
             ExitCode::from(if is_usage(&error) { 2 } else { 1 })
         }
     }
+}
+
+/// clap's help, version or complaint.
+fn say_how_it_is_used(answer: &clap::Error) -> ExitCode {
+    match answer.print() {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            note!("error: what prima has to say cannot be written: {error}");
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::from(u8::try_from(answer.exit_code()).unwrap_or(1)),
+    }
+}
+
+/// A panic is an error like others, in one sentence; `RUST_BACKTRACE=1` shows more of it. What runs long has its log.
+fn run_and_catch(cli: Cli) -> anyhow::Result<()> {
+    let runs_long = matches!(
+        cli.command,
+        None | Some(Command::Serve(_) | Command::Train { .. } | Command::Data { .. })
+    );
+    if !runs_long && std::env::var_os("RUST_BACKTRACE").is_none() {
+        std::panic::set_hook(Box::new(|_| {}));
+    }
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(cli))).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+        let text = text.unwrap_or_else(|| "no message".to_owned());
+        anyhow::bail!("this met a defect of prima, or a file that it does not understand: {text}")
+    })
 }
 
 fn run(cli: Cli) -> anyhow::Result<()> {

@@ -1,5 +1,6 @@
 //! `prima models`: what is in a model's files.
 
+use crate::out::say;
 use crate::source;
 use anyhow::Result;
 use prima_checkpoint::{ModelInfo, info};
@@ -24,24 +25,28 @@ pub fn run(command: Command) -> Result<()> {
         _ => info(&path)?,
     };
     if json {
-        println!("{}", serde_json::to_string_pretty(&info)?);
+        say!("{}", serde_json::to_string_pretty(&info)?);
     } else {
-        print(&info);
+        print(&info)?;
     }
     Ok(())
 }
 
-fn print(info: &ModelInfo) {
+fn print(info: &ModelInfo) -> Result<()> {
     let class = info.pipeline_class.as_deref().unwrap_or("no pipeline");
-    println!("{}: {class}, {}, {}", info.name, info.layout, info.preset);
-    println!(
+    say!("{}: {class}, {}, {}", info.name, info.layout, info.preset);
+    say!(
         "{:<16} {:<32} {:>14} {:>8} {:>10}  storage",
-        "", "", "parameters", "tensors", "bytes"
+        "",
+        "",
+        "parameters",
+        "tensors",
+        "bytes"
     );
     for part in &info.components {
         let dtypes: Vec<&str> = part.dtypes.keys().map(String::as_str).collect();
         let class = part.class_name.as_deref().unwrap_or("");
-        println!(
+        say!(
             "{:<16} {class:<32} {:>14} {:>8} {:>10}  {}",
             part.name,
             part.parameters,
@@ -50,8 +55,13 @@ fn print(info: &ModelInfo) {
             dtypes.join(", ")
         );
     }
-    println!(
+    say!(
         "{:<16} {:<32} {:>14} {:>8} {:>10}",
-        "total", "", info.parameters, "", info.bytes
+        "total",
+        "",
+        info.parameters,
+        "",
+        info.bytes
     );
+    Ok(())
 }

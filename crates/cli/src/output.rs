@@ -23,10 +23,13 @@ pub fn files(path: Option<PathBuf>, seed: u64, count: usize) -> Result<Vec<PathB
 }
 
 fn check_writable(path: &Path) -> Result<()> {
-    if path.is_dir() {
+    if let Ok(there) = fs::metadata(path)
+        && !there.is_file()
+    {
         anyhow::bail!(
-            "cannot write {}: it is a folder; give a file name with -o",
-            path.display()
+            "cannot write {}: it is {}; give a file name with -o",
+            path.display(),
+            kind(&there)
         );
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -34,6 +37,29 @@ fn check_writable(path: &Path) -> Result<()> {
     fs::write(&probe, b"")
         .and_then(|()| fs::remove_file(&probe))
         .with_context(|| explain(path))
+}
+
+/// What there is in the place of a file.
+pub fn kind(metadata: &fs::Metadata) -> &'static str {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt;
+        let kind = metadata.file_type();
+        if kind.is_fifo() {
+            return "a pipe";
+        }
+        if kind.is_socket() {
+            return "a socket";
+        }
+        if kind.is_char_device() || kind.is_block_device() {
+            return "a device";
+        }
+    }
+    if metadata.is_dir() {
+        "a folder"
+    } else {
+        "something that is not a file"
+    }
 }
 
 /// Writes beside `path`, then renames: a reader sees the old file or the whole new one.

@@ -1,9 +1,10 @@
 //! `prima paint`: a prompt to PNG files.
 
 use crate::bar::Bar;
+use crate::out::say;
 use crate::report::{self, Times};
 use crate::{device, output, source};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use prima_picture::encode_png;
 use prima_pipeline::{
     LoadOptions, Picture, Pipeline, Request, RequestBuilder, Rng, ScheduleOptions, SchedulerKind, TimestepSpacing,
@@ -147,9 +148,9 @@ pub fn run(args: &Args) -> Result<()> {
     }
     if args.json {
         let json = report::json(&response, &files, pipeline.name(), &times);
-        println!("{}", serde_json::to_string_pretty(&json)?);
+        say!("{}", serde_json::to_string_pretty(&json)?);
     } else {
-        report::print(&response, &files, &times);
+        report::print(&response, &files, &times)?;
     }
     Ok(())
 }
@@ -186,6 +187,12 @@ fn request(args: &Args) -> Result<Request> {
 }
 
 fn init_picture(path: &Path) -> Result<Picture> {
-    let bytes = std::fs::read(path).with_context(|| format!("cannot read the picture {}", path.display()))?;
+    let cannot = || format!("cannot read the picture {}", path.display());
+    // A pipe or a device may never end.
+    let kind = std::fs::metadata(path).with_context(cannot)?;
+    if !kind.is_file() {
+        bail!("{}: it is not a file but {}", cannot(), output::kind(&kind));
+    }
+    let bytes = std::fs::read(path).with_context(cannot)?;
     Ok(Picture::decode(&bytes, &path.display().to_string())?)
 }

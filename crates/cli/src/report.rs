@@ -1,5 +1,6 @@
 //! What `prima paint` says when it has painted.
 
+use crate::out::{note, say};
 use prima_pipeline::{Medians, Response};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -14,20 +15,20 @@ pub struct Times {
 }
 
 /// Warnings and times on stderr, the files on stdout.
-pub fn print(response: &Response, files: &[PathBuf], times: &Times) {
+pub fn print(response: &Response, files: &[PathBuf], times: &Times) -> anyhow::Result<()> {
     for warning in &response.warnings {
-        eprintln!("warning: {warning}");
+        note!("warning: {warning}");
     }
     let steps = response.timesteps.len();
     let plural = if steps == 1 { "" } else { "s" };
-    eprintln!(
+    note!(
         "seed {}, {steps} step{plural}, {:.2} s",
         response.seed,
         times.total.as_secs_f64()
     );
     if let Some(warm) = &times.warm {
         let ms = |d: Duration| d.as_secs_f64() * 1e3;
-        eprintln!(
+        note!(
             "warm, median of {}: {:.1} ms (text {:.1}, steps {:.1}, decode {:.1}, encode {:.1})",
             warm.paintings,
             ms(warm.total),
@@ -38,8 +39,9 @@ pub fn print(response: &Response, files: &[PathBuf], times: &Times) {
         );
     }
     for file in files {
-        println!("{}", file.display());
+        say!("{}", file.display());
     }
+    Ok(())
 }
 
 /// The same and more in one object.

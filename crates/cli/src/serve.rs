@@ -1,5 +1,6 @@
 //! `prima serve`, and bare `prima`: the studio and the APIs.
 
+use crate::out::note;
 use crate::{Usage, device, source};
 use anyhow::{Context, Result};
 use prima_engine::{Engine, Readiness};
@@ -77,6 +78,8 @@ pub fn run(args: Args) -> Result<()> {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
+        // Work on pictures waits for its turn before it takes a thread.
+        .max_blocking_threads(64)
         .enable_all()
         .build()
         .context("the server's threads cannot be started")?;
@@ -106,10 +109,14 @@ async fn serve(args: Args) -> Result<()> {
     prima_pipeline::check_room(&model, load.dtype, &Request::default())?;
     let engine = Engine::start(model, load, args.max_jobs);
     let url = url(&args, address);
-    println!("{url}");
-    eprintln!("the studio is at {url} (Ctrl-C ends it)");
+    // That nobody reads the address is no reason not to serve.
+    match crate::out::line(format_args!("{url}")) {
+        Err(error) if !error.is::<crate::out::Unread>() => return Err(error),
+        _ => {}
+    }
+    note!("the studio is at {url} (Ctrl-C ends it)");
     if args.open && webbrowser::open(&url).is_err() {
-        eprintln!("no browser could be opened; open the address above");
+        note!("no browser could be opened; open the address above");
     }
     tokio::spawn(watch(engine.clone()));
     Ok(prima_server::serve(listener, engine, options, prima_server::asked_to_stop()).await?)

@@ -1,5 +1,6 @@
 //! `prima train`: the stages from data to a model folder, in order.
 
+use crate::out::{note, say};
 use crate::{Usage, device, source};
 use anyhow::Result;
 use clap::{ArgMatches, Args, FromArgMatches, Subcommand};
@@ -127,8 +128,8 @@ pub fn run(command: Command) -> Result<()> {
         Command::Rest(Rest::Export { config }) => {
             alone("export", &launch)?;
             let exported = export(&open(&config)?)?;
-            eprintln!("{} parameters, {} bytes", exported.parameters, exported.bytes);
-            println!("{}", exported.folder.display());
+            note!("{} parameters, {} bytes", exported.parameters, exported.bytes);
+            say!("{}", exported.folder.display());
             Ok(())
         }
     }
@@ -163,6 +164,6 @@ fn alone(what: &str, launch: &Launch) -> Result<()> {
 }
 
 fn report(summary: &Summary) -> Result<()> {
-    println!("{}", serde_json::to_string_pretty(summary)?);
+    say!("{}", serde_json::to_string_pretty(summary)?);
     Ok(())
 }

@@ -128,6 +128,7 @@ fn what_cannot_be_served_is_said_in_a_sentence() {
         (vec!["serve", "--port", &port], 1, "cannot listen"),
         (vec!["serve", "--port", "0", "--cors", "*"], 2, "--cors *"),
         (vec!["serve", "--port", "0", "--token", " "], 2, "--token"),
+        (vec!["serve", "--port", "0", "--token", "a"], 2, "openssl rand"),
         (vec!["serve", "--port", "0", "--model", "nowhere"], 1, "nowhere"),
         (vec!["serve", "--max-sessions", "0"], 2, "--max-sessions"),
     ] {
@@ -135,4 +136,30 @@ fn what_cannot_be_served_is_said_in_a_sentence() {
         assert_eq!(output.status.code(), Some(code), "{args:?} {}", stderr(&output));
         assert!(stderr(&output).contains(said), "{said:?} is not in {}", stderr(&output));
     }
+}
+
+#[test]
+#[cfg(unix)]
+fn a_request_to_stop_answers_the_client_of_a_long_job() {
+    let model = golden("tiny-sdxl").display().to_string();
+    let mut serving = Serving::start(&["serve", "--port", "0", "--model", &model]);
+    while !serving.get("/readyz").contains("\"ready\":true") {}
+    let body = r#"{"prompt": "a", "steps": 100, "width": 1024, "height": 1024, "batch_size": 16}"#;
+    let mut job = TcpStream::connect(serving.host()).unwrap();
+    let (host, length) = (serving.host(), body.len());
+    write!(
+        job,
+        "POST /sdapi/v1/txt2img HTTP/1.1\r\nhost: {host}\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+    .unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    let id = serving.process.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    let mut answer = String::new();
+    job.read_to_string(&mut answer).unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 503") && answer.contains("retry-after"),
+        "{answer}"
+    );
+    assert!(serving.process.wait().unwrap().success());
 }

@@ -26,6 +26,8 @@ use prima_pipeline::{Error, LoadOptions, ModelSource, Parts, Pipeline, Request, 
 use state::{LaneId, State};
 use std::collections::HashSet;
 use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -33,6 +35,8 @@ use std::time::{Duration, Instant};
 pub const SHOW_AT_LEAST: Duration = Duration::from_millis(150);
 /// Units that can be begun and not finished; a bound on memory.
 const WORKERS: usize = 3;
+/// Workers that broke and began anew before the engine gives up: beyond, something is wrong that will not pass.
+const RESTARTS: usize = 100;
 
 /// How urgent a unit is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -115,6 +119,8 @@ struct Shared {
     /// Sizes painted so far.
     sizes: Mutex<HashSet<(usize, usize)>>,
     max_jobs: usize,
+    /// Times that a worker had to begin anew.
+    restarts: AtomicUsize,
 }
 
 impl Engine {
@@ -128,20 +134,33 @@ impl Engine {
                 pipeline: OnceLock::new(),
                 sizes: Mutex::default(),
                 max_jobs,
+                restarts: AtomicUsize::new(0),
             }),
         };
         let shared = engine.shared.clone();
-        spawn("prima-engine", move || {
-            if let Err(error) = shared.load(&source, options) {
-                shared.set_readiness(Readiness::Failed(error.to_string()));
-                return;
+        let started = spawn(move || {
+            let loaded = catch_unwind(AssertUnwindSafe(|| shared.load(&source, options)));
+            match loaded {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return shared.fail(error.to_string()),
+                Err(panic) => {
+                    let message = panic_message(panic.as_ref());
+                    return shared.fail(format!("loading it met a defect of prima: {message}"));
+                }
             }
             for _ in 1..WORKERS {
-                let shared = shared.clone();
-                spawn("prima-engine", move || shared.work());
+                let worker = shared.clone();
+                if let Err(error) = spawn(move || worker.work_on()) {
+                    shared.fail(format!("a thread of the engine cannot be started: {error}"));
+                }
             }
-            shared.work();
+            shared.work_on();
         });
+        if let Err(error) = started {
+            engine
+                .shared
+                .fail(format!("the engine's thread cannot be started: {error}"));
+        }
         engine
     }
 
@@ -165,7 +184,7 @@ impl Engine {
         }
     }
 
-    /// Queues `units`, to be painted in order.
+    /// Queues `units`, to be painted in order. An engine that has stopped drops them.
     pub fn submit(&self, units: Vec<Unit>) -> Result<Job, QueueFull> {
         let now = Instant::now();
         let mut state = lock(&self.shared.state);
@@ -173,8 +192,13 @@ impl Engine {
             return Err(QueueFull);
         }
         let id = state.add_lane(false, now);
-        state.replace(id, 0, units, now);
+        let dropped = if state.stopping {
+            Some(units)
+        } else {
+            state.replace(id, 0, units, now)
+        };
         drop(state);
+        drop(dropped);
         self.shared.changed.notify_all();
         Ok(Job {
             lane: Lane {
@@ -188,10 +212,9 @@ impl Engine {
         lock(&self.shared.state).occupancy()
     }
 
-    /// Ends all work and the engine's threads; what is in flight hears [`Failure::Cancelled`].
+    /// Ends all work and the engine's threads; what is in flight hears [`Failure::Cancelled`], what is not begun is dropped.
     pub fn stop(&self) {
-        lock(&self.shared.state).stopping = true;
-        self.shared.changed.notify_all();
+        self.shared.stop();
     }
 }
 
@@ -204,7 +227,18 @@ impl Session {
     /// `units` of revision `rev` take the place of everything older. `false`: `rev` is not newer than
     /// what is there, and nothing changed.
     pub fn replace(&self, rev: u64, units: Vec<Unit>) -> bool {
-        let replaced = lock(&self.lane.shared.state).replace(self.lane.id, rev, units, Instant::now());
+        let replaced = {
+            let mut state = lock(&self.lane.shared.state);
+            let replaced = state.replace(self.lane.id, rev, units, Instant::now());
+            if state.stopping {
+                replaced.map(|mut old| {
+                    old.extend(state.drop_waiting());
+                    old
+                })
+            } else {
+                replaced
+            }
+        };
         self.lane.shared.changed.notify_all();
         replaced.is_some()
     }
@@ -267,6 +301,23 @@ impl Shared {
         Ok(())
     }
 
+    /// Nothing will be painted any more, for this reason.
+    fn fail(&self, reason: String) {
+        self.set_readiness(Readiness::Failed(reason));
+        self.stop();
+    }
+
+    fn stop(&self) {
+        let dropped = {
+            let mut state = lock(&self.state);
+            state.stopping = true;
+            state.drop_waiting()
+        };
+        self.changed.notify_all();
+        // Callbacks are dropped without the lock.
+        drop(dropped);
+    }
+
     fn set_readiness(&self, readiness: Readiness) {
         *lock(&self.readiness) = readiness;
     }
@@ -286,7 +337,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn spawn(name: &str, body: impl FnOnce() + Send + 'static) {
-    // Fails only when the machine has no threads left; the readiness then stays what it is.
-    let _ = std::thread::Builder::new().name(name.to_owned()).spawn(body);
+fn spawn(body: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    std::thread::Builder::new()
+        .name("prima-engine".to_owned())
+        .spawn(body)
+        .map(drop)
+}
+
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned())
 }

@@ -163,6 +163,12 @@ impl State {
         std::mem::take(&mut lane.units).into_iter().map(|u| u.0).collect()
     }
 
+    /// All that has not begun, of all lanes, for the caller to drop.
+    pub fn drop_waiting(&mut self) -> Vec<Unit> {
+        let units = self.lanes.values_mut().flat_map(|lane| std::mem::take(&mut lane.units));
+        units.map(|u| u.0).collect()
+    }
+
     pub fn counts(&self, lane: LaneId) -> Counts {
         self.lanes.get(&lane).map_or_else(Counts::default, |lane| lane.counts)
     }

@@ -2,21 +2,51 @@
 
 use crate::listener::Listener;
 use crate::state::{Granted, RunId, Tick};
-use crate::{Event, Failure, OnEvent, Outcome, Painted, Shared, Unit, lock};
+use crate::{Event, Failure, OnEvent, Outcome, Painted, RESTARTS, Shared, Unit, lock, panic_message};
 use prima_pipeline::{Error, Pipeline, Progress, Request, Response};
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+/// A unit's turn; ends when dropped.
+struct Turn<'a> {
+    shared: &'a Shared,
+    run: RunId,
+    /// Whether a picture was shown.
+    shown: bool,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        lock(&self.shared.state).finish(self.run, self.shown, Instant::now());
+        self.shared.changed.notify_all();
+    }
+}
+
 impl Shared {
-    /// Takes units until the engine stops.
-    pub(crate) fn work(&self) {
+    /// Takes units until the engine stops. A panic outside of what a unit is blamed for (a callback that breaks while it is
+    /// dropped, a defect of the bookkeeping) ends one unit; the worker begins anew, a bounded number of times.
+    pub(crate) fn work_on(&self) {
+        while let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.work())) {
+            if self.restarts.fetch_add(1, Ordering::Relaxed) >= RESTARTS {
+                let message = panic_message(panic.as_ref());
+                return self.fail(format!("its workers met defects of prima again and again: {message}"));
+            }
+        }
+    }
+
+    fn work(&self) {
         let Some(pipeline) = self.pipeline.get() else { return };
         while let Some(granted) = self.next() {
-            let (run, shown) = self.perform(pipeline, granted);
-            lock(&self.state).finish(run, shown, Instant::now());
-            self.changed.notify_all();
+            // Gives the baton back, whatever happens.
+            let mut turn = Turn {
+                shared: self,
+                run: granted.run,
+                shown: false,
+            };
+            turn.shown = self.perform(pipeline, granted);
         }
     }
 
@@ -41,7 +71,7 @@ impl Shared {
     }
 
     /// Paints a unit; whether it was shown.
-    fn perform(&self, pipeline: &Pipeline, granted: Granted) -> (RunId, bool) {
+    fn perform(&self, pipeline: &Pipeline, granted: Granted) -> bool {
         let Granted { run, unit, queued } = granted;
         let Unit {
             request, mut on_event, ..
@@ -65,7 +95,7 @@ impl Shared {
         };
         // A callback's own panic ends its unit, not the engine.
         let _ = catch_unwind(AssertUnwindSafe(|| on_event(Event::Done(outcome))));
-        (run, shown)
+        shown
     }
 
     /// All events of a unit but the last.
@@ -125,10 +155,4 @@ fn painted(request: &Request, response: Response, model: &str) -> Painted {
         recipes: recipes.collect(),
         response,
     }
-}
-
-fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "no message".to_owned())
 }

@@ -8,7 +8,7 @@ mod write;
 
 pub use error::Error;
 pub use parameters::Parameters;
-pub use read::{MAX_SIDE_PX, MAX_TEXT_BYTES, read_parameters};
+pub use read::{Header, MAX_SIDE_PX, MAX_TEXT_BYTES, read_parameters};
 pub use sheet::contact_sheet;
 pub use write::{Format, QUALITY, encode, encode_gif, encode_png};
 
@@ -31,8 +31,7 @@ impl Picture {
         }
         let buffer = image::RgbImage::from_raw(self.width as u32, self.height as u32, self.rgb.clone());
         let mut buffer = buffer.unwrap_or_default();
-        let coarse = |from: usize, to: usize| if from > 8 * to { 4 * to } else { from };
-        let between = (coarse(self.width, width), coarse(self.height, height));
+        let between = coarse((self.width, self.height), (width, height));
         if between != (self.width, self.height) {
             buffer = image::imageops::thumbnail(&buffer, between.0 as u32, between.1 as u32);
         }
@@ -40,6 +39,23 @@ impl Picture {
         let rgb = image::imageops::resize(&buffer, width as u32, height as u32, filter).into_raw();
         Self { width, height, rgb }
     }
+}
+
+/// Memory that [`Picture::resized`] needs from one size (width, height) to another, in bytes, the picture itself not counted.
+pub fn resize_bytes(from: (usize, usize), to: (usize, usize)) -> usize {
+    let between = coarse(from, to);
+    let rgb = |(width, height): (usize, usize)| 3usize.saturating_mul(width).saturating_mul(height);
+    // The filter goes vertical first, into RGBA of 32 bits a channel.
+    let vertical = between.0.saturating_mul(to.1).saturating_mul(16);
+    [rgb(from), rgb(between), vertical, rgb(to)]
+        .iter()
+        .fold(0, |sum, bytes| sum.saturating_add(*bytes))
+}
+
+/// The size to which a picture is averaged before the filter.
+fn coarse(from: (usize, usize), to: (usize, usize)) -> (usize, usize) {
+    let side = |from: usize, to: usize| if from > 8 * to { 4 * to } else { from };
+    (side(from.0, to.0), side(from.1, to.1))
 }
 
 #[cfg(test)]
@@ -56,6 +72,10 @@ mod tests {
         };
         let small = line.resized(8, 512);
         assert_eq!((small.width, small.height, small.rgb.len()), (8, 512, 8 * 512 * 3));
+        assert!(
+            resize_bytes((16_000, 1), (8, 512)) < 1 << 20,
+            "memory does not grow with 16000 * 512"
+        );
         assert!(small.rgb.iter().all(|v| v.abs_diff(100) <= 2), "{:?}", &small.rgb[..24]);
     }
 }

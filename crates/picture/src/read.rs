@@ -23,35 +23,11 @@ impl Picture {
     /// As [`decode`](Self::decode), but a picture of more than `max_pixels`, or with a side of more than
     /// [`MAX_SIDE_PX`], is refused before its pixels are unpacked: a bound on memory and time.
     pub fn decode_at_most(bytes: &[u8], name: &str, max_pixels: usize) -> Result<Self, Error> {
-        let failed = |reason: String| Error::NotAPicture {
-            name: name.to_owned(),
-            reason,
-        };
-        let format = format_of(bytes).ok_or_else(|| failed("its first bytes are those of no such file".to_owned()))?;
-        let bytes = if format == ImageFormat::Png {
-            without_compressed_notes(bytes)
-        } else {
-            Cow::Borrowed(bytes)
-        };
-        let mut reader = ImageReader::with_format(Cursor::new(&*bytes), format);
-        let mut limits = image::Limits::default();
-        limits.max_alloc = Some(MAX_DECODED_BYTES);
-        reader.limits(limits.clone());
-        let mut decoder = reader.into_decoder().map_err(|e| failed(e.to_string()))?;
-        let (width, height) = decoder.dimensions();
-        if (width as usize).saturating_mul(height as usize) > max_pixels {
-            let message = format!("it has {width}x{height} pixels, more than the {max_pixels} allowed");
-            return Err(failed(message));
-        }
-        if width.max(height) as usize > MAX_SIDE_PX {
-            let message = format!("it has {width}x{height} pixels, and the longest side allowed is {MAX_SIDE_PX}");
-            return Err(failed(message));
-        }
-        limits
-            .reserve(decoder.total_bytes())
-            .map_err(|e| failed(e.to_string()))?;
-        let orientation = decoder.orientation().map_err(|e| failed(e.to_string()))?;
-        let mut image = DynamicImage::from_decoder(decoder).map_err(|e| failed(e.to_string()))?;
+        let failed = |e: image::ImageError| not_a_picture(name, e.to_string());
+        let bytes = without_notes(bytes, name)?;
+        let mut decoder = open(&bytes, name, max_pixels)?;
+        let orientation = decoder.orientation().map_err(failed)?;
+        let mut image = DynamicImage::from_decoder(decoder).map_err(failed)?;
         image.apply_orientation(orientation);
         let rgb = image.into_rgb8();
         Ok(Self {
@@ -60,6 +36,77 @@ impl Picture {
             rgb: rgb.into_raw(),
         })
     }
+}
+
+/// What a file's header announces, before its pixels are unpacked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// As the file says, before EXIF turns the picture.
+    pub width: usize,
+    pub height: usize,
+    /// Memory that [`Picture::decode_at_most`] needs for it at most, in bytes, the file's own not counted.
+    pub decode_bytes: usize,
+}
+
+impl Header {
+    /// Reads the header alone. The same bounds hold and the same files are refused as in [`Picture::decode_at_most`].
+    pub fn read(bytes: &[u8], name: &str, max_pixels: usize) -> Result<Self, Error> {
+        let bytes = without_notes(bytes, name)?;
+        let decoder = open(&bytes, name, max_pixels)?;
+        let (width, height) = decoder.dimensions();
+        let (width, height) = (width as usize, height as usize);
+        let copied = if matches!(bytes, Cow::Owned(_)) { bytes.len() } else { 0 };
+        // The decoder's own planes and its output, the picture turned upright or made RGB.
+        let decode_bytes = 2 * decoder.total_bytes() as usize + 3 * width * height + copied;
+        Ok(Self {
+            width,
+            height,
+            decode_bytes,
+        })
+    }
+}
+
+fn not_a_picture(name: &str, reason: String) -> Error {
+    Error::NotAPicture {
+        name: name.to_owned(),
+        reason,
+    }
+}
+
+/// The file as far as its pixels go.
+fn without_notes<'a>(bytes: &'a [u8], name: &str) -> Result<Cow<'a, [u8]>, Error> {
+    match format_of(bytes) {
+        Some(ImageFormat::Png) => Ok(without_compressed_notes(bytes)),
+        Some(_) => Ok(Cow::Borrowed(bytes)),
+        None => Err(not_a_picture(
+            name,
+            "its first bytes are those of no such file".to_owned(),
+        )),
+    }
+}
+
+/// A decoder that has read the header, if what that announces is within the bounds.
+fn open<'a>(bytes: &'a [u8], name: &str, max_pixels: usize) -> Result<impl ImageDecoder + 'a, Error> {
+    let failed = |e: image::ImageError| not_a_picture(name, e.to_string());
+    let mut reader = ImageReader::new(Cursor::new(bytes));
+    if let Some(format) = format_of(bytes) {
+        reader.set_format(format);
+    }
+    let mut limits = image::Limits::default();
+    limits.max_alloc = Some(MAX_DECODED_BYTES);
+    reader.limits(limits.clone());
+    let decoder = reader.into_decoder().map_err(failed)?;
+    let (width, height) = decoder.dimensions();
+    if (width as usize).saturating_mul(height as usize) > max_pixels {
+        let message = format!("it has {width}x{height} pixels, more than the {max_pixels} allowed");
+        return Err(not_a_picture(name, message));
+    }
+    if width.max(height) as usize > MAX_SIDE_PX {
+        let message = format!("it has {width}x{height} pixels, and the longest side allowed is {MAX_SIDE_PX}");
+        return Err(not_a_picture(name, message));
+    }
+    limits.reserve(decoder.total_bytes()).map_err(failed)?;
+    Ok(decoder)
 }
 
 /// Of the formats that are read, the one that a file's first bytes are of.
@@ -275,6 +322,18 @@ mod tests {
     }
 
     #[test]
+    fn the_header_tells_size_and_memory_without_the_pixels() {
+        // The pixels of this file are those of a far smaller picture: nothing looks at them yet.
+        let header = Header::read(&png(4000, 3000, &[]), "a.png", 1 << 24).unwrap();
+        assert_eq!((header.width, header.height), (4000, 3000));
+        assert_eq!(header.decode_bytes, 3 * 3 * 4000 * 3000);
+        let mut iccp = b"icc\0\0".to_vec();
+        iccp.extend(deflated(1 << 20));
+        let packed = Header::read(&png(4000, 3000, &[(b"iCCP", iccp)]), "a.png", 1 << 24).unwrap();
+        assert!(packed.decode_bytes - header.decode_bytes < 1000);
+    }
+
+    #[test]
     fn sides_are_bounded_as_well_as_the_area() {
         for (width, height) in [(1 << 24, 1), (1, 1 << 24), (1 << 15, 16)] {
             let error = Picture::decode_at_most(&png(width, height, &[]), "long.png", 1 << 24).unwrap_err();
@@ -289,7 +348,8 @@ mod tests {
             height: 2,
             rgb: vec![9; 12],
         };
-        let gif = crate::encode_gif(vec![frame], std::time::Duration::from_millis(50)).unwrap();
+        let frames = [frame].map(Ok::<_, Error>).into_iter();
+        let gif = crate::encode_gif(frames, std::time::Duration::from_millis(50)).unwrap();
         assert!(Picture::decode(&gif, "a.gif").is_err());
     }
 

@@ -135,27 +135,28 @@ fn exif(text: &str) -> Vec<u8> {
     out
 }
 
-/// Frames of one size as a GIF that repeats for ever, `delay` between them.
-pub fn encode_gif(frames: Vec<Picture>, delay: Duration) -> Result<Vec<u8>, Error> {
-    let Some(first) = frames.first() else {
-        return Ok(Vec::new());
-    };
-    let (width, height) = (first.width, first.height);
-    let failed = |e: ImageError| Error::Encode {
+/// Frames of one size as a GIF that repeats for ever, `delay` between them. One frame is asked for at a time and dropped when
+/// it is written; the first error of `frames` ends it.
+pub fn encode_gif<E: From<Error>>(
+    frames: impl Iterator<Item = Result<Picture, E>>,
+    delay: Duration,
+) -> Result<Vec<u8>, E> {
+    let mut out = Vec::new();
+    let mut encoder = GifEncoder::new_with_speed(&mut out, 10);
+    let failed = |width, height, e: &ImageError| Error::Encode {
         width,
         height,
         reason: e.to_string(),
     };
-    let mut out = Vec::new();
-    let mut encoder = GifEncoder::new_with_speed(&mut out, 10);
-    encoder.set_repeat(Repeat::Infinite).map_err(failed)?;
+    encoder.set_repeat(Repeat::Infinite).map_err(|e| failed(0, 0, &e))?;
     for picture in frames {
-        let rgb = RgbImage::from_raw(picture.width as u32, picture.height as u32, picture.rgb).unwrap_or_default();
+        let Picture { width, height, rgb } = picture?;
+        let rgb = RgbImage::from_raw(width as u32, height as u32, rgb).unwrap_or_default();
         let rgba = image::DynamicImage::from(rgb).into_rgba8();
         let delay = Delay::from_saturating_duration(delay);
         encoder
             .encode_frame(image::Frame::from_parts(rgba, 0, 0, delay))
-            .map_err(failed)?;
+            .map_err(|e| failed(width, height, &e))?;
     }
     drop(encoder);
     Ok(out)

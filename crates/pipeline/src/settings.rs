@@ -98,8 +98,13 @@ impl Pipeline {
     /// Width and height in pixels at which an initial picture is painted over where the request does
     /// not say: its own, if the model can be expected to cope, else the same shape at the model's area.
     pub fn fit(&self, picture: &Picture) -> (usize, usize) {
+        self.fit_size(picture.width, picture.height)
+    }
+
+    /// [`fit`](Self::fit), of a picture of that size.
+    pub fn fit_size(&self, width: usize, height: usize) -> (usize, usize) {
         let defaults = self.defaults();
-        fit(picture, defaults.width * defaults.height, self.size_multiple())
+        fit((width, height), defaults.width * defaults.height, self.size_multiple())
     }
 }
 
@@ -154,8 +159,8 @@ fn size(pipeline: &Pipeline, request: &Request) -> Result<(usize, usize), Error>
 
 /// The size at which an initial picture is painted over: its own, if the model can be expected to
 /// cope (twice its own area), else the same shape at the model's area.
-fn fit(picture: &Picture, native_area: usize, multiple: usize) -> (usize, usize) {
-    let area = (picture.width * picture.height).max(1) as f64;
+fn fit((width, height): (usize, usize), native_area: usize, multiple: usize) -> (usize, usize) {
+    let area = (width * height).max(1) as f64;
     let native = native_area as f64;
     let scale = if area > 2.0 * native {
         (native / area).sqrt()
@@ -166,7 +171,7 @@ fn fit(picture: &Picture, native_area: usize, multiple: usize) -> (usize, usize)
         let px = (px as f64 * scale) as usize / multiple * multiple;
         px.clamp(multiple, MAX_SIDE_PX / multiple * multiple)
     };
-    (side(picture.width), side(picture.height))
+    (side(width), side(height))
 }
 
 #[cfg(test)]
@@ -175,17 +180,7 @@ mod tests {
 
     #[test]
     fn an_initial_picture_keeps_its_shape() {
-        let of = |width, height| {
-            fit(
-                &Picture {
-                    width,
-                    height,
-                    rgb: Vec::new(),
-                },
-                512 * 512,
-                8,
-            )
-        };
+        let of = |width, height| fit((width, height), 512 * 512, 8);
         assert_eq!(of(515, 401), (512, 400));
         assert_eq!(of(4000, 3000), (584, 440));
         assert_eq!(of(3, 9000), (8, 4096));

@@ -1,7 +1,10 @@
 //! What all handlers share.
 
+use crate::attempts::Attempts;
+use crate::body::Bodies;
 use crate::metrics::Metrics;
 use crate::options::{Limits, ServerOptions};
+use crate::pictures::Workshop;
 use crate::refusal::Refusal;
 use crate::watch::Watch;
 use prima_engine::{Engine, Readiness};
@@ -19,14 +22,18 @@ pub(crate) struct App {
     pub metrics: Arc<Metrics>,
     /// One permit a live session.
     pub sessions: Arc<Semaphore>,
-    /// One permit a request body in memory.
-    pub bodies: Arc<Semaphore>,
-    /// One permit a picture that is being unpacked.
-    pub decoders: Arc<Semaphore>,
+    /// Request bodies in memory.
+    pub bodies: Arc<Bodies>,
+    /// What unpacking, resizing and packing of clients' pictures may take.
+    pub workshop: Arc<Workshop>,
+    /// Wrong tokens.
+    pub attempts: Arc<Attempts>,
     /// Requests of the A1111 API, oldest first.
     pub tasks: Arc<Mutex<Vec<Arc<Watch>>>>,
     /// Turns true at shutdown.
     pub closing: Arc<watch::Sender<bool>>,
+    /// Turns true when the farewell is over.
+    pub cut_off: Arc<watch::Sender<bool>>,
 }
 
 impl App {
@@ -34,10 +41,12 @@ impl App {
         Ok(Self {
             metrics: Arc::new(Metrics::new()?),
             sessions: Arc::new(Semaphore::new(options.max_sessions)),
-            bodies: Arc::new(Semaphore::new(2 * options.max_jobs)),
-            decoders: Arc::new(Semaphore::new(2)),
+            bodies: Bodies::new(options.limits.bodies_bytes),
+            workshop: Arc::new(Workshop::new(options.limits.pictures_bytes)),
+            attempts: Arc::default(),
             tasks: Arc::default(),
             closing: Arc::new(watch::channel(false).0),
+            cut_off: Arc::new(watch::channel(false).0),
             engine,
             options: Arc::new(options),
             address,
@@ -51,10 +60,9 @@ impl App {
     /// The model, or a 503 that says how far loading is.
     pub fn pipeline(&self) -> Result<&Pipeline, Refusal> {
         match (self.engine.pipeline(), self.engine.readiness()) {
+            // Also after it was loaded: the engine may break later.
+            (_, Readiness::Failed(reason)) => Err(Refusal::unavailable(format!("the model cannot be used: {reason}"))),
             (Some(pipeline), _) => Ok(pipeline),
-            (None, Readiness::Failed(reason)) => {
-                Err(Refusal::unavailable(format!("the model cannot be used: {reason}")))
-            }
             (None, stage) => Err(Refusal::unavailable(format!("the model is not there yet: {stage}"))),
         }
     }

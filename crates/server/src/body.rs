@@ -1,39 +1,125 @@
 //! Request bodies: bounded in bytes and in time, and JSON with sentences for errors.
 
-use crate::app::App;
+use crate::connections::Peer;
 use crate::options::Limits;
 use crate::refusal::Refusal;
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::{Body, Bytes, HttpBody, to_bytes};
 use axum::extract::{FromRequest, Multipart, Request};
 use axum::http::StatusCode;
+use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
-use tokio::time::timeout;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
 
-/// The whole body.
-pub(crate) async fn read(limits: &Limits, body: Body) -> Result<Bytes, Refusal> {
-    match timeout(limits.body_time, to_bytes(body, limits.body_bytes)).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) => {
-            let too_large = std::error::Error::source(&error).is_some_and(|e| e.to_string().contains("limit"));
-            Err(if too_large {
-                Refusal::too_large(limits.body_bytes)
-            } else {
-                Refusal::bad("the request body broke off")
-            })
+/// Bodies in memory: so many bytes of all clients together, and half as many of one.
+pub(crate) struct Bodies {
+    most: usize,
+    held: Mutex<(usize, HashMap<Option<Peer>, usize>)>,
+}
+
+/// What one request holds of it; given back when dropped.
+pub(crate) struct Share {
+    bodies: Arc<Bodies>,
+    peer: Option<Peer>,
+    bytes: usize,
+}
+
+impl Bodies {
+    pub fn new(most: usize) -> Arc<Self> {
+        let held = Mutex::default();
+        Arc::new(Self { most, held })
+    }
+
+    pub fn share(self: &Arc<Self>, peer: Option<Peer>) -> Share {
+        Share {
+            bodies: self.clone(),
+            peer,
+            bytes: 0,
         }
-        Err(_) => Err(Refusal::new(
-            StatusCode::REQUEST_TIMEOUT,
-            format!(
-                "the request body did not arrive within {} s",
-                limits.body_time.as_secs()
-            ),
-        )),
+    }
+
+    fn held(&self) -> MutexGuard<'_, (usize, HashMap<Option<Peer>, usize>)> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+impl Share {
+    /// Bytes that have arrived; `false` if there is no room for them.
+    fn grow(&mut self, bytes: usize) -> bool {
+        let mut held = self.bodies.held();
+        let (all, by_peer) = &mut *held;
+        let own = by_peer.get(&self.peer).copied().unwrap_or(0);
+        if *all + bytes > self.bodies.most || own + bytes > self.bodies.most / 2 {
+            return false;
+        }
+        *all += bytes;
+        by_peer.insert(self.peer, own + bytes);
+        self.bytes += bytes;
+        true
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut held = self.bodies.held();
+        let (all, by_peer) = &mut *held;
+        *all -= self.bytes;
+        if let Some(own) = by_peer.get_mut(&self.peer) {
+            *own -= self.bytes;
+            if *own == 0 {
+                by_peer.remove(&self.peer);
+            }
+        }
+    }
+}
+
+/// The whole body, as fast as it has to come.
+pub(crate) async fn receive(limits: &Limits, share: &mut Share, body: Body) -> Result<Bytes, Refusal> {
+    if body.size_hint().lower() > limits.body_bytes as u64 {
+        return Err(Refusal::too_large(limits.body_bytes));
+    }
+    let began = Instant::now();
+    let mut chunks = body.into_data_stream();
+    let mut bytes = Vec::new();
+    loop {
+        // By when more has to be there, at the pace that is asked for.
+        let paced = Duration::from_secs_f64(bytes.len() as f64 / limits.body_bytes_per_second as f64);
+        let until = began + limits.body_time.min(limits.body_grace + paced);
+        let chunk = match timeout_at(until, chunks.next()).await {
+            Ok(Some(Ok(chunk))) => chunk,
+            Ok(Some(Err(_))) => return Err(Refusal::bad("the request body broke off")),
+            Ok(None) => return Ok(bytes.into()),
+            Err(_) => return Err(too_slow(limits)),
+        };
+        if bytes.len() + chunk.len() > limits.body_bytes {
+            return Err(Refusal::too_large(limits.body_bytes));
+        }
+        if !share.grow(chunk.len()) {
+            return Err(Refusal::queue_full());
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+}
+
+fn too_slow(limits: &Limits) -> Refusal {
+    let (seconds, pace) = (limits.body_time.as_secs(), limits.body_bytes_per_second);
+    let message =
+        format!("the request body did not arrive within {seconds} s, or came at less than {pace} bytes a second");
+    Refusal::new(StatusCode::REQUEST_TIMEOUT, message)
+}
+
+/// The body of a request that was let in ([`receive`]).
+pub(crate) async fn read(body: Body) -> Result<Bytes, Refusal> {
+    to_bytes(body, usize::MAX)
+        .await
+        .map_err(|_| Refusal::bad("the request body broke off"))
+}
+
 /// A JSON body.
-pub(crate) async fn json<T: DeserializeOwned>(app: &App, request: Request) -> Result<T, Refusal> {
-    let bytes = read(app.limits(), request.into_body()).await?;
+pub(crate) async fn json<T: DeserializeOwned>(request: Request) -> Result<T, Refusal> {
+    let bytes = read(request.into_body()).await?;
     parse(&bytes)
 }
 
@@ -55,9 +141,9 @@ impl Part {
 }
 
 /// A `multipart/form-data` body, at most `most` parts.
-pub(crate) async fn form(app: &App, request: Request, most: usize) -> Result<Vec<Part>, Refusal> {
+pub(crate) async fn form(request: Request, most: usize) -> Result<Vec<Part>, Refusal> {
     let (head, body) = request.into_parts();
-    let bytes = read(app.limits(), body).await?;
+    let bytes = read(body).await?;
     let mut request = Request::from_parts(head, Body::from(bytes));
     // The bytes are here and counted.
     axum::extract::DefaultBodyLimit::disable().apply(&mut request);
@@ -75,4 +161,24 @@ pub(crate) async fn form(app: &App, request: Request, most: usize) -> Result<Vec
         parts.push(Part { name, bytes });
     }
     Ok(parts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::IpAddr;
+
+    #[test]
+    fn one_address_does_not_take_the_room_of_all() {
+        let bodies = Bodies::new(100);
+        let peer = |last| Some(Peer::of(IpAddr::from([192, 0, 2, last])));
+        let (mut first, mut second, mut other) = (bodies.share(peer(1)), bodies.share(peer(1)), bodies.share(peer(2)));
+        assert!(first.grow(30) && first.grow(10));
+        assert!(!second.grow(11) && second.grow(10), "50 of 100 are one address's");
+        assert!(other.grow(50));
+        assert!(!bodies.share(peer(3)).grow(1));
+        drop((first, second, other));
+        let held = bodies.held();
+        assert!(held.0 == 0 && held.1.is_empty());
+    }
 }

@@ -1,12 +1,16 @@
 //! Who may use the server, and what browsers are told to enforce.
 
 use crate::app::App;
+use crate::body;
+use crate::connections::Peer;
 use crate::refusal::Refusal;
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
+use std::time::Instant;
 use subtle::ConstantTimeEq;
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 
@@ -118,9 +122,7 @@ pub(crate) fn check_origin(app: &App, headers: &HeaderMap) -> Result<(), Refusal
     };
     let origin = origin.to_str().unwrap_or("");
     let host = headers.get(header::HOST).and_then(|h| h.to_str().ok()).unwrap_or("");
-    let own = origin
-        .split_once("://")
-        .is_some_and(|(_, authority)| !host.is_empty() && authority == host);
+    let own = is_own(origin, host, app.address.ip().is_loopback());
     if own || app.options.cors.iter().any(|allowed| allowed == origin) {
         return Ok(());
     }
@@ -130,21 +132,58 @@ pub(crate) fn check_origin(app: &App, headers: &HeaderMap) -> Result<(), Refusal
     ))
 }
 
+/// Whether a page of `origin` came from the server that is asked as `host`. Of a server that only this machine reaches, the
+/// names of this machine are one.
+fn is_own(origin: &str, host: &str, on_loopback: bool) -> bool {
+    // TLS, where there is any, ends before this server.
+    let authority = origin.strip_prefix("http://").map(|a| (a, "80"));
+    let Some((authority, port)) = authority.or_else(|| origin.strip_prefix("https://").map(|a| (a, "443"))) else {
+        return false;
+    };
+    if host.is_empty() || authority.eq_ignore_ascii_case(host) {
+        return !host.is_empty();
+    }
+    let port_of = |host: &str| {
+        let port = host[name_of(host).len()..].strip_prefix(':').unwrap_or(port);
+        port.to_owned()
+    };
+    let this_machine = |host: &str| ["localhost", "127.0.0.1", "[::1]"].contains(&name_of(host));
+    on_loopback && this_machine(authority) && this_machine(host) && port_of(authority) == port_of(host)
+}
+
 /// Everything but the page's files and the health checks wants the token, where there is one.
 pub(crate) async fn authorize(State(app): State<App>, request: Request, next: Next) -> Response {
-    match check_token(&app, request.headers(), request.uri()) {
+    let peer = request.extensions().get::<Peer>().copied();
+    match check_token(&app, peer, request.headers(), request.uri()) {
         Ok(()) => next.run(request).await,
         Err(refusal) => refusal.into_response(),
     }
 }
 
-pub(crate) fn check_token(app: &App, headers: &HeaderMap, uri: &Uri) -> Result<(), Refusal> {
+/// `peer`: who asks, to whom wrong tokens are counted.
+pub(crate) fn check_token(app: &App, peer: Option<Peer>, headers: &HeaderMap, uri: &Uri) -> Result<(), Refusal> {
     let Some(token) = &app.options.token else { return Ok(()) };
-    let right = given_tokens(headers, uri)
+    let given = given_tokens(headers, uri);
+    let now = Instant::now();
+    if let Some(wait) = peer
+        .and_then(|peer| app.attempts.wait(peer, now))
+        .filter(|_| !given.is_empty())
+    {
+        let seconds = wait.as_secs() + 1;
+        let message = format!("too many wrong tokens came from this address; try again in {seconds} s");
+        return Err(Refusal {
+            retry_after: Some(seconds),
+            ..Refusal::new(StatusCode::TOO_MANY_REQUESTS, message)
+        });
+    }
+    let right = given
         .iter()
         .any(|given| bool::from(given.as_bytes().ct_eq(token.as_bytes())));
     if right {
         return Ok(());
+    }
+    if let Some(peer) = peer.filter(|_| !given.is_empty()) {
+        app.attempts.wrong(peer, now);
     }
     let message = "this server wants its token, as the header `Authorization: Bearer TOKEN` or as `?token=TOKEN`";
     Err(Refusal::new(StatusCode::UNAUTHORIZED, message))
@@ -174,14 +213,40 @@ fn given_tokens(headers: &HeaderMap, uri: &Uri) -> Vec<String> {
     found
 }
 
-/// Bounds the request bodies that are in memory at once.
+/// Takes in a request's body, bounded in bytes and in time, before its route is asked: one that does not arrive holds nothing
+/// but its own connection.
 pub(crate) async fn admit(State(app): State<App>, request: Request, next: Next) -> Response {
     if request.method() != Method::POST {
         return next.run(request).await;
     }
-    match app.bodies.clone().try_acquire_owned() {
-        Ok(_permit) => next.run(request).await,
-        Err(_) => Refusal::queue_full().into_response(),
+    let (parts, body) = request.into_parts();
+    let peer = parts.extensions.get::<Peer>().copied();
+    let mut share = app.bodies.share(peer);
+    match body::receive(app.limits(), &mut share, body).await {
+        Ok(bytes) => next.run(Request::from_parts(parts, Body::from(bytes))).await,
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+/// At shutdown: what comes anew is refused, what is being answered is refused when the farewell is over, and connections end.
+/// Health checks are answered to the last.
+pub(crate) async fn leave_in_time(State(app): State<App>, request: Request, next: Next) -> Response {
+    if crate::health::is_check(request.uri().path()) {
+        return next.run(request).await;
+    }
+    let leaving = || {
+        let mut response = Refusal::unavailable("the server is shutting down").into_response();
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
+        response
+    };
+    if *app.closing.borrow() {
+        return leaving();
+    }
+    let mut cut_off = app.cut_off.subscribe();
+    tokio::select! {
+        response = next.run(request) => response,
+        _ = cut_off.wait_for(|&over| over) => leaving(),
     }
 }
 
@@ -202,6 +267,35 @@ mod tests {
         }
         for host in ["evil.example:7860", "127.0.0.1.evil.example", "192.168.1.2"] {
             assert!(!is_loopback(name_of(host)), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_page_of_this_server_is_its_own_and_others_are_not() {
+        for (origin, host, on_loopback) in [
+            ("http://localhost:7860", "localhost:7860", true),
+            ("http://localhost:7860", "127.0.0.1:7860", true),
+            ("http://[::1]:7860", "localhost:7860", true),
+            ("http://127.0.0.1:7860", "[::1]:7860", true),
+            ("http://localhost", "127.0.0.1:80", true),
+            ("http://paint.example:7860", "paint.example:7860", false),
+            ("https://paint.example", "paint.example", false),
+        ] {
+            assert!(is_own(origin, host, on_loopback), "{origin} {host}");
+        }
+        for (origin, host, on_loopback) in [
+            ("evil://localhost:7860", "localhost:7860", true),
+            ("file://localhost:7860", "localhost:7860", true),
+            ("null", "localhost:7860", true),
+            ("http://", "", true),
+            ("http://localhost:7861", "127.0.0.1:7860", true),
+            ("https://localhost", "127.0.0.1:80", true),
+            ("http://localhost:7860", "127.0.0.1:7860", false),
+            ("http://localhost.evil.example:7860", "127.0.0.1:7860", true),
+            ("http://a.localhost:7860", "127.0.0.1:7860", true),
+            ("http://evil.example:7860", "localhost:7860", true),
+        ] {
+            assert!(!is_own(origin, host, on_loopback), "{origin} {host}");
         }
     }
 }

@@ -8,24 +8,37 @@ use axum::response::{IntoResponse, Response};
 use prima_engine::Readiness;
 use serde_json::json;
 
-/// The process answers.
-pub(crate) async fn healthz() -> &'static str {
-    "ok"
+/// Whether a path is one of those that are answered whatever else goes on.
+pub(crate) fn is_check(path: &str) -> bool {
+    ["/healthz", "/readyz", "/metrics"].contains(&path)
 }
 
-/// 200 once pictures can be painted; before that 503 with the stage of loading.
+/// The process answers, and says what it knows of itself; whether it can paint is [`readyz`]'s matter.
+pub(crate) async fn healthz(State(app): State<App>) -> String {
+    match app.engine.readiness() {
+        failed @ Readiness::Failed(_) => failed.to_string(),
+        _ if *app.closing.borrow() => "shutting down".to_owned(),
+        _ => "ok".to_owned(),
+    }
+}
+
+/// 200 while pictures can be painted; else 503 with the stage of loading, the reason why it failed, or the shutdown.
 pub(crate) async fn readyz(State(app): State<App>) -> Response {
-    let stage = app.engine.readiness();
-    let status = match stage {
-        Readiness::Ready => StatusCode::OK,
-        _ => StatusCode::SERVICE_UNAVAILABLE,
+    let readiness = app.engine.readiness();
+    let closing = *app.closing.borrow();
+    let ready = readiness == Readiness::Ready && !closing;
+    let stage = if closing {
+        "shutting down".to_owned()
+    } else {
+        readiness.to_string()
     };
     let model = app.engine.pipeline().map(prima_pipeline::Pipeline::name);
-    (
-        status,
-        Json(json!({"ready": stage == Readiness::Ready, "stage": stage.to_string(), "model": model})),
-    )
-        .into_response()
+    let body = Json(json!({"ready": ready, "stage": stage, "model": model}));
+    if ready {
+        body.into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "2")], body).into_response()
+    }
 }
 
 /// `GET /metrics`.

@@ -29,6 +29,7 @@ pub(crate) enum JobEvent {
 /// A job in the engine; dropping it ends the work.
 pub(crate) struct Running {
     _job: Job,
+    units: usize,
     events: mpsc::UnboundedReceiver<JobEvent>,
 }
 
@@ -37,7 +38,8 @@ impl Running {
         self.events.recv().await
     }
 
-    /// All pictures, one `Painted` a unit. An interrupted job gives what it has.
+    /// All pictures, one `Painted` a unit. An interrupted job gives what it has; units that the engine dropped on its end are
+    /// an error.
     pub async fn all(mut self) -> Result<Vec<Painted>, Refusal> {
         let mut all = Vec::new();
         while let Some(event) = self.next().await {
@@ -46,6 +48,9 @@ impl Running {
                 JobEvent::Painted(painted) => all.push(painted),
                 JobEvent::Failed(refusal) => return Err(refusal),
             }
+        }
+        if all.len() < self.units {
+            return Err(Failure::Cancelled.into());
         }
         Ok(all)
     }
@@ -59,6 +64,7 @@ pub(crate) fn start(
     watch: &Arc<Watch>,
     previews: usize,
 ) -> Result<Running, Refusal> {
+    let count = requests.len();
     let (sender, events) = mpsc::unbounded_channel();
     let units = requests.into_iter().enumerate().map(|(index, request)| Unit {
         on_event: Reporter {
@@ -80,7 +86,11 @@ pub(crate) fn start(
         ready_at: None,
     });
     let job = app.engine.submit(units.collect()).map_err(|_| Refusal::queue_full())?;
-    Ok(Running { _job: job, events })
+    Ok(Running {
+        _job: job,
+        units: count,
+        events,
+    })
 }
 
 /// Tells the handler, the watch and the metrics of one unit.

@@ -16,7 +16,9 @@
 
 mod a1111;
 mod app;
+mod attempts;
 mod body;
+mod connections;
 mod files;
 mod guard;
 mod health;
@@ -54,6 +56,10 @@ pub enum Error {
         "{address} is reachable from other machines, so a token is needed: add --token SECRET, or use --host 127.0.0.1"
     )]
     TokenNeeded { address: SocketAddr },
+    #[error(
+        "--token has {chars} characters, and fewer than {least} can be guessed: make one with `openssl rand -hex 16`"
+    )]
+    TokenShort { chars: usize, least: usize },
     #[error("--cors {origin} is not an origin such as http://localhost:3000")]
     Origin { origin: String },
     #[error("cannot listen on {host} port {port}")]
@@ -78,18 +84,15 @@ pub async fn serve(
 ) -> Result<(), Error> {
     let address = listener.local_addr()?;
     options.check(address)?;
-    let app = App::new(engine.clone(), options, address)?;
-    let (closing, sessions) = (app.closing.clone(), app.sessions.clone());
+    let app = App::new(engine, options, address)?;
     let all_sessions = app.options.max_sessions as u32;
-    let ended = async move {
-        shutdown.await;
-        tracing::info!("shutting down");
-        closing.send_replace(true);
-    };
-    listen::accept(listener, router(app), ended).await;
+    listen::accept(listener, router(app.clone()), &app, shutdown).await;
     // Sessions say goodbye.
-    let _ = tokio::time::timeout(std::time::Duration::from_secs(5), sessions.acquire_many(all_sessions)).await;
-    engine.stop();
+    let _ = tokio::time::timeout(
+        std::time::Duration::from_secs(5),
+        app.sessions.acquire_many(all_sessions),
+    )
+    .await;
     Ok(())
 }
 
@@ -126,6 +129,7 @@ fn router(app: App) -> Router {
         None => router,
     };
     router
+        .layer(from_fn_with_state(app.clone(), guard::leave_in_time))
         .layer(from_fn(refusal::shape))
         .layer(from_fn(guard::headers))
         .layer(from_fn_with_state(app.metrics.clone(), metrics::count))

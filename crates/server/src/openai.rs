@@ -64,12 +64,12 @@ struct Answer {
 }
 
 pub(crate) async fn generations(State(app): State<App>, request: HttpRequest) -> Result<Response, Refusal> {
-    let fields = crate::body::parse(&read(app.limits(), request.into_body()).await?)?;
+    let fields = crate::body::parse(&read(request.into_body()).await?)?;
     answer(&app, fields, None, "image_generation").await
 }
 
 pub(crate) async fn edits(State(app): State<App>, request: HttpRequest) -> Result<Response, Refusal> {
-    let (fields, image) = edit_form(form(&app, request, 40).await?)?;
+    let (fields, image) = edit_form(form(request, 40).await?)?;
     let Some(image) = image else {
         return Err(Refusal::field(
             "image",

@@ -37,9 +37,17 @@ impl Default for ServerOptions {
     }
 }
 
+/// The shortest token: 64 bits in hexadecimal digits.
+const TOKEN_CHARS: usize = 16;
+
 impl ServerOptions {
     /// Refuses what would let strangers in.
     pub fn check(&self, address: SocketAddr) -> Result<(), Error> {
+        let token = self.token.as_deref().map(|token| token.chars().count());
+        if let Some(chars) = token.filter(|chars| (1..TOKEN_CHARS).contains(chars)) {
+            let least = TOKEN_CHARS;
+            return Err(Error::TokenShort { chars, least });
+        }
         if !address.ip().is_loopback() && self.token.as_deref().unwrap_or("").is_empty() {
             return Err(Error::TokenNeeded { address });
         }
@@ -84,6 +92,23 @@ pub struct Limits {
     pub stall: Duration,
     /// A body that is not there after this long is given up.
     pub body_time: Duration,
+    /// So is one that brings fewer bytes than this a second, on average, after the first [`body_grace`](Self::body_grace).
+    pub body_bytes_per_second: usize,
+    pub body_grace: Duration,
+    /// All bodies in memory at once; those of one address, half of it.
+    pub bodies_bytes: usize,
+    /// Memory for unpacking, resizing and packing clients' pictures, all together.
+    pub pictures_bytes: usize,
+    /// HTTP connections at once; beyond them, those that ask for nothing give way, and a few more are kept for health checks.
+    /// Live sessions are counted apart.
+    pub connections: usize,
+    pub connections_per_address: usize,
+    /// A new connection's first byte has to be there by then.
+    pub first_byte_time: Duration,
+    /// A request's whole head has to be there by then; also how long an idle connection is kept.
+    pub head_time: Duration,
+    /// Requests may take this long after the server was asked to stop.
+    pub farewell: Duration,
 }
 
 impl Default for Limits {
@@ -101,6 +126,15 @@ impl Default for Limits {
             message_burst: 240.0,
             stall: Duration::from_secs(20),
             body_time: Duration::from_secs(30),
+            body_bytes_per_second: 1 << 10,
+            body_grace: Duration::from_secs(5),
+            bodies_bytes: 256 << 20,
+            pictures_bytes: 1 << 30,
+            connections: 512,
+            connections_per_address: 128,
+            first_byte_time: Duration::from_secs(5),
+            head_time: Duration::from_secs(15),
+            farewell: Duration::from_secs(10),
         }
     }
 }

@@ -53,7 +53,7 @@ pub(crate) async fn predict(
     State(app): State<App>,
     request: HttpRequest,
 ) -> Result<(StatusCode, Json<Value>), Refusal> {
-    let body: Value = body::json(&app, request).await?;
+    let body: Value = body::json(request).await?;
     let given = body.get("input").cloned().unwrap_or_else(|| body.clone());
     let input: Input = serde_json::from_value(given.clone())
         .map_err(|e| Refusal::bad(format!("the request body is not what this route takes: {e}")))?;

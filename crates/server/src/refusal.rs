@@ -103,7 +103,7 @@ impl From<Failure> for Refusal {
                 message,
             } => Self::field(field, message),
             Failure::Request { field: None, message } => Self::bad(message),
-            Failure::Cancelled => Self::unavailable("the request was cancelled"),
+            Failure::Cancelled => Self::unavailable("the request was cancelled before it was painted"),
             Failure::Defect { message } => {
                 tracing::error!("caught a panic: {message}");
                 Self::defect()

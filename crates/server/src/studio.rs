@@ -2,21 +2,27 @@
 
 use crate::app::App;
 use crate::body::{form, read};
-use crate::pictures::{decode, off_the_loop};
+use crate::pictures::{Packed, metadata_bytes, off_the_loop};
 use crate::refusal::Refusal;
 use axum::Json;
+use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use prima_picture::{Parameters, Picture, encode_gif, read_parameters};
+use prima_picture::{Parameters, encode_gif, read_parameters};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
 /// The settings that a picture's file carries.
 pub(crate) async fn read_png(State(app): State<App>, request: Request) -> Result<Json<Value>, Refusal> {
-    let bytes = read(app.limits(), request.into_body()).await?;
+    let bytes = read(request.into_body()).await?;
     let cannot = |message: String| Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, message);
-    let found = off_the_loop(move || Ok(read_parameters(&bytes))).await?;
+    let found = app
+        .workshop
+        .run(metadata_bytes(&bytes), move || Ok(read_parameters(&bytes)))
+        .await?;
     let found = found.map_err(|e| cannot(e.to_string()))?;
     let parameters = found.ok_or_else(|| cannot("this file does not say how it was painted".to_owned()))?;
     Ok(Json(settings(&parameters)))
@@ -69,44 +75,17 @@ const PIXELS: usize = 64 << 20;
 /// `frame` files and `delay_ms` to an animated GIF.
 pub(crate) async fn animation(State(app): State<App>, request: Request) -> Result<Response, Refusal> {
     let mut delay_ms = 100;
-    let mut frames: Vec<Picture> = Vec::new();
-    let mut pixels = 0;
-    for part in form(&app, request, FRAMES + 1).await? {
+    let mut frames: Vec<Packed<Bytes>> = Vec::new();
+    for part in form(request, FRAMES + 1).await? {
         match part.name.as_str() {
-            "delay_ms" => {
-                let text = part.text()?;
-                let wrong = || {
-                    Refusal::field(
-                        "delay_ms",
-                        format!(
-                            "delay_ms {:?} is not possible: use 20 to 10000",
-                            crate::refusal::short(&text, 20)
-                        ),
-                    )
-                };
-                delay_ms = text
-                    .trim()
-                    .parse()
-                    .ok()
-                    .filter(|d| (20..=10_000).contains(d))
-                    .ok_or_else(wrong)?;
-            }
+            "delay_ms" => delay_ms = delay(&part.text()?)?,
             "frame" => {
-                let picture = decode(&app, part.bytes).await?;
-                pixels += picture.width * picture.height;
+                frames.push(Packed::open(&app, part.bytes).await?);
+                let pixels: usize = frames.iter().map(|f| f.header.width * f.header.height).sum();
                 if pixels > PIXELS {
-                    return Err(Refusal::field(
-                        "frame",
-                        format!("the frames have more than {PIXELS} pixels in all"),
-                    ));
+                    let message = format!("the frames have more than {PIXELS} pixels in all");
+                    return Err(Refusal::field("frame", message));
                 }
-                if frames
-                    .first()
-                    .is_some_and(|f| (f.width, f.height) != (picture.width, picture.height))
-                {
-                    return Err(Refusal::field("frame", "the frames of an animation have one size"));
-                }
-                frames.push(picture);
             }
             other => {
                 return Err(Refusal::bad(format!(
@@ -119,6 +98,49 @@ pub(crate) async fn animation(State(app): State<App>, request: Request) -> Resul
     if frames.is_empty() {
         return Err(Refusal::field("frame", "an animation needs at least one frame"));
     }
-    let gif = off_the_loop(move || Ok(encode_gif(frames, Duration::from_millis(delay_ms))?)).await?;
+    let gif = animate(&app, frames, Duration::from_millis(delay_ms)).await?;
     Ok(([(header::CONTENT_TYPE, "image/gif")], gif).into_response())
+}
+
+fn delay(text: &str) -> Result<u64, Refusal> {
+    let delay = text.trim().parse().ok().filter(|d| (20..=10_000).contains(d));
+    delay.ok_or_else(|| {
+        let text = crate::refusal::short(text, 20);
+        let message = format!("delay_ms {text:?} is not possible: use 20 to 10000");
+        Refusal::field("delay_ms", message)
+    })
+}
+
+/// One frame after the other is unpacked, packed and dropped; between two of them others have their turn.
+async fn animate(app: &App, frames: Vec<Packed<Bytes>>, delay: Duration) -> Result<Vec<u8>, Refusal> {
+    // Of the largest frame: RGB, RGBA, and a palette's numbers; and what the file comes to at most.
+    let one = frames
+        .iter()
+        .map(|f| f.header.decode_bytes + 8 * f.header.width * f.header.height);
+    let all: usize = frames.iter().map(|f| f.header.width * f.header.height).sum();
+    let memory = app.workshop.memory(one.max().unwrap_or(0) + all).await?;
+    let (workshop, runtime) = (app.workshop.clone(), Handle::current());
+    let (waiting, asked) = oneshot::channel();
+    let (mut size, mut bench) = (None, None);
+    let next = move |frame: Packed<Bytes>| {
+        // Also for the packing of this frame, which follows.
+        drop(bench.take());
+        bench = Some(runtime.block_on(workshop.bench())?);
+        if waiting.is_closed() {
+            return Err(Refusal::bad("the client has gone"));
+        }
+        let picture = frame.decode()?;
+        let found = (picture.width, picture.height);
+        if *size.get_or_insert(found) != found {
+            return Err(Refusal::field("frame", "the frames of an animation have one size"));
+        }
+        Ok(picture)
+    };
+    let gif = off_the_loop(move || {
+        let _memory = memory;
+        encode_gif(frames.into_iter().map(next), delay)
+    })
+    .await;
+    drop::<oneshot::Receiver<()>>(asked);
+    gif
 }

@@ -334,13 +334,13 @@ async fn unknown_routes_and_methods_are_named_in_each_apis_shape() {
 
 #[tokio::test]
 async fn the_token_is_wanted_by_everything_but_the_page_and_health() {
-    let server = Server::with(|o| o.token = Some("secret".into())).await;
+    let server = Server::with(|o| o.token = Some("a-secret-of-this-test".into())).await;
     for path in ["/v1/models", "/sdapi/v1/samplers", "/metrics", "/v1/models?token=wrong"] {
         let response = server.get(path).await;
         assert_eq!(response.status(), 401, "{path}");
         assert!(response.headers().contains_key("www-authenticate"));
         let text = sentence(path, &response.json().await.unwrap());
-        assert!(text.contains("token") && !text.contains("secret"), "{text}");
+        assert!(text.contains("token") && !text.contains("a-secret"), "{text}");
     }
     let (status, body) = server.refused(OPENAI, &json!({"prompt": "a"})).await;
     assert_eq!(
@@ -350,11 +350,11 @@ async fn the_token_is_wanted_by_everything_but_the_page_and_health() {
     for path in ["/healthz", "/readyz", "/openapi.json", "/"] {
         assert_ne!(server.get(path).await.status(), 401, "{path}");
     }
-    assert_eq!(server.get("/v1/models?token=secret").await.status(), 200);
+    assert_eq!(server.get("/v1/models?token=a-secret-of-this-test").await.status(), 200);
     let bearer = server
         .http
         .get(server.url("/v1/models"))
-        .bearer_auth("secret")
+        .bearer_auth("a-secret-of-this-test")
         .send()
         .await
         .unwrap();
@@ -362,7 +362,7 @@ async fn the_token_is_wanted_by_everything_but_the_page_and_health() {
     let basic = server
         .http
         .get(server.url("/sdapi/v1/samplers"))
-        .basic_auth("user", Some("secret"))
+        .basic_auth("user", Some("a-secret-of-this-test"))
         .send()
         .await
         .unwrap();
@@ -523,10 +523,18 @@ async fn a_public_address_needs_a_token() {
     let error = ServerOptions::default().check(public).unwrap_err().to_string();
     assert!(error.contains("--token"), "{error}");
     let with_token = ServerOptions {
-        token: Some("x".into()),
+        token: Some("0123456789abcdef".into()),
         ..ServerOptions::default()
     };
     assert!(with_token.check(public).is_ok());
+    for (short, address) in [("a", public), ("0123456789abcde", "127.0.0.1:1".parse().unwrap())] {
+        let options = ServerOptions {
+            token: Some(short.into()),
+            ..ServerOptions::default()
+        };
+        let error = options.check(address).unwrap_err().to_string();
+        assert!(error.contains("openssl rand"), "{error}");
+    }
     let wrong = ServerOptions {
         cors: vec!["*".into()],
         ..ServerOptions::default()

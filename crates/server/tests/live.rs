@@ -368,15 +368,17 @@ async fn a_client_that_never_reads_is_cut_off_and_others_go_on() {
 
 #[tokio::test]
 async fn strangers_are_told_why_they_may_not_stay() {
-    let server = Server::with(|o| o.token = Some("secret".into())).await;
+    let server = Server::with(|o| o.token = Some("a-secret-of-this-test".into())).await;
     for path in ["/live", "/live?token=wrong"] {
         let (code, reason) = server.live_at(path, &[]).await.closed().await;
         assert_eq!(code, 1008);
         assert!(reason.contains("token"), "{reason}");
     }
-    let mut live = server.live_at("/live?token=secret", &[]).await;
+    let mut live = server.live_at("/live?token=a-secret-of-this-test", &[]).await;
     assert_eq!(live.text().await["type"], "hello");
-    let mut live = server.live_at("/live", &[("authorization", "Bearer secret")]).await;
+    let mut live = server
+        .live_at("/live", &[("authorization", "Bearer a-secret-of-this-test")])
+        .await;
     assert_eq!(live.text().await["type"], "hello");
 }
 

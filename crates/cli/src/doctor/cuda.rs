@@ -1,5 +1,6 @@
 //! What `prima doctor` says of NVIDIA GPUs.
 
+use crate::out::say;
 use prima_cuda::report;
 use serde_json::{Value, json};
 
@@ -35,18 +36,18 @@ pub fn json() -> Value {
     })
 }
 
-pub fn print() {
+pub fn print() -> anyhow::Result<()> {
     let report = report();
     for library in &report.libraries {
         let origin = library.origin.as_deref().unwrap_or("not found");
         let version = library.version.as_deref().unwrap_or("");
-        println!("  {:<18} {version:<10} {origin}", library.name);
+        say!("  {:<18} {version:<10} {origin}", library.name);
     }
     if let Some(version) = &report.driver_cuda {
-        println!("  the driver supports CUDA {version}");
+        say!("  the driver supports CUDA {version}");
     }
     for gpu in &report.gpus {
-        println!(
+        say!(
             "  cuda:{}  {}, compute capability {}, {} of {} MiB free",
             gpu.index,
             gpu.name,
@@ -56,7 +57,8 @@ pub fn print() {
         );
     }
     match &report.problem {
-        Some(problem) => println!("  --device cuda cannot be used: {problem}"),
-        None => println!("  --device cuda can be tried; {UNTRIED}"),
+        Some(problem) => say!("  --device cuda cannot be used: {problem}"),
+        None => say!("  --device cuda can be tried; {UNTRIED}"),
     }
+    Ok(())
 }

@@ -79,7 +79,7 @@ pub(super) async fn img2img(State(app): State<App>, request: HttpRequest) -> Res
 
 /// The body as it came, without the pictures, and what it means.
 async fn fields(app: &App, request: HttpRequest) -> Result<(Map<String, Value>, Fields), Refusal> {
-    let value: Value = body::json(app, request).await?;
+    let value: Value = body::json(request).await?;
     let wrong = |e: String| Refusal::bad(format!("the request body is not what this route takes: {e}"));
     let mut given = value
         .as_object()

@@ -2,7 +2,7 @@
 
 use crate::app::App;
 use crate::body;
-use crate::pictures::{decode, from_base64, off_the_loop, to_base64};
+use crate::pictures::{Packed, from_base64, metadata_bytes, to_base64};
 use crate::refusal::{Refusal, short};
 use axum::Json;
 use axum::extract::{Request, State};
@@ -16,9 +16,12 @@ struct PngInfo {
 }
 
 pub(super) async fn png_info(State(app): State<App>, request: Request) -> Result<Json<Value>, Refusal> {
-    let wanted: PngInfo = body::json(&app, request).await?;
+    let wanted: PngInfo = body::json(request).await?;
     let bytes = from_base64("image", &wanted.image)?;
-    let found = off_the_loop(move || Ok(read_parameters(&bytes)?)).await?;
+    let found = app
+        .workshop
+        .run(metadata_bytes(&bytes), move || Ok(read_parameters(&bytes)?))
+        .await?;
     let Some(parameters) = found else {
         return Ok(Json(json!({"info": "", "items": {}, "parameters": {}})));
     };
@@ -57,7 +60,7 @@ impl Default for Extra {
 
 /// Makes a picture larger by interpolation; there is no network for it yet.
 pub(super) async fn extra_single_image(State(app): State<App>, request: Request) -> Result<Json<Value>, Refusal> {
-    let wanted: Extra = body::json(&app, request).await?;
+    let wanted: Extra = body::json(request).await?;
     if !["None", "Lanczos", "Nearest"].contains(&wanted.upscaler_1.as_str()) {
         let message = format!(
             "there is no upscaler {:?} here: use None, Lanczos or Nearest",
@@ -65,28 +68,37 @@ pub(super) async fn extra_single_image(State(app): State<App>, request: Request)
         );
         return Err(Refusal::field("upscaler_1", message));
     }
-    let picture = decode(&app, from_base64("image", &wanted.image)?).await?;
-    let (width, height) = if wanted.resize_mode == 1 {
-        (wanted.upscaling_resize_w, wanted.upscaling_resize_h)
-    } else {
+    let packed = Packed::open(&app, from_base64("image", &wanted.image)?).await?;
+    drop(wanted.image);
+    let nearest = wanted.upscaler_1 == "Nearest";
+    let size = move |(width, height)| {
+        if wanted.resize_mode == 1 {
+            return (wanted.upscaling_resize_w, wanted.upscaling_resize_h);
+        }
         let scaled = |side: usize| (side as f64 * wanted.upscaling_resize).round().clamp(0.0, 1e9) as usize;
-        (scaled(picture.width), scaled(picture.height))
+        (scaled(width), scaled(height))
     };
+    let (width, height) = size((packed.header.width, packed.header.height));
     let most = app.limits().image_pixels;
     if width == 0 || height == 0 || width.saturating_mul(height) > most {
         let message = format!("{width}x{height} is not possible: use at least 1x1 and at most {most} pixels");
         return Err(Refusal::field("upscaling_resize", message));
     }
-    let nearest = wanted.upscaler_1 == "Nearest";
-    let encoded = off_the_loop(move || {
-        let larger = if nearest {
-            nearest_at(&picture, width, height)
-        } else {
-            picture.resized(width, height)
-        };
-        Ok(to_base64(&encode(&larger, Format::Png, QUALITY, None)?))
-    })
-    .await?;
+    // The PNG and its base64 are no larger together than 8 bytes a pixel.
+    let bytes = packed.bytes_to_resize(size) + 8 * width * height;
+    let encoded = app
+        .workshop
+        .run(bytes, move || {
+            let picture = packed.decode()?;
+            let (width, height) = size((picture.width, picture.height));
+            let larger = if nearest {
+                nearest_at(&picture, width, height)
+            } else {
+                picture.resized(width, height)
+            };
+            Ok(to_base64(&encode(&larger, Format::Png, QUALITY, None)?))
+        })
+        .await?;
     Ok(Json(json!({"html_info": "", "image": encoded})))
 }
 

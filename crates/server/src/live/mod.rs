@@ -7,8 +7,10 @@ mod tasks;
 mod words;
 
 use crate::app::App;
+use crate::connections::Peer;
 use crate::refusal::Refusal;
 use crate::{guard, pictures};
+use axum::Extension;
 use axum::extract::State;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::http::{HeaderMap, Uri};
@@ -55,11 +57,12 @@ pub(crate) async fn connect(
     State(app): State<App>,
     headers: HeaderMap,
     uri: Uri,
+    peer: Option<Extension<Peer>>,
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
 ) -> Result<Response, Refusal> {
     let upgrade = upgrade.map_err(|_| Refusal::bad("/live is a WebSocket (docs/live-protocol.md)"))?;
     let admitted = guard::check_origin(&app, &headers)
-        .and_then(|()| guard::check_token(&app, &headers, &uri))
+        .and_then(|()| guard::check_token(&app, peer.map(|Extension(peer)| peer), &headers, &uri))
         .map_err(|refusal| Goodbye::new(POLICY, refusal.message))
         .and_then(|()| {
             let many = || Goodbye::new(TRY_LATER, "there are too many sessions; try again in a moment");
@@ -123,6 +126,8 @@ async fn serve(app: App, socket: WebSocket, permit: OwnedSemaphorePermit) {
         close(&mut sink, goodbye).await;
     } else {
         tracing::debug!("session left");
+        // Its own close frame is answered with one.
+        let _ = timeout(Duration::from_secs(2), sink.close()).await;
     }
     drop(permit);
 }
@@ -193,10 +198,10 @@ async fn greet(app: &App, outbox: &Outbox) -> Result<(), Goodbye> {
     let mut closing = app.closing.subscribe();
     let pipeline = loop {
         match (app.engine.pipeline(), app.engine.readiness()) {
-            (Some(pipeline), _) => break pipeline,
-            (None, Readiness::Failed(reason)) => {
+            (_, Readiness::Failed(reason)) => {
                 return Err(Goodbye::new(FAILED, format!("the model cannot be used: {reason}")));
             }
+            (Some(pipeline), _) => break pipeline,
             _ => {}
         }
         tokio::select! {

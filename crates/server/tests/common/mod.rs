@@ -54,6 +54,19 @@ impl Server {
     }
 
     async fn started(model: ModelSource, change: impl FnOnce(&mut ServerOptions)) -> Self {
+        let server = Self::begun(model, change).await;
+        while server.get("/readyz").await.status() != 200 {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        server
+    }
+
+    /// A server that may never be ready.
+    pub async fn loading(model: PathBuf) -> Self {
+        Self::begun(ModelSource::open(model).unwrap(), |_| {}).await
+    }
+
+    async fn begun(model: ModelSource, change: impl FnOnce(&mut ServerOptions)) -> Self {
         let mut options = ServerOptions::default();
         change(&mut options);
         let engine = Engine::start(model, LoadOptions::default(), options.max_jobs);
@@ -64,17 +77,13 @@ impl Server {
             let _ = stopped.await;
         };
         let ended = tokio::spawn(serve(listener, engine.clone(), options, shutdown));
-        let server = Self {
+        Self {
             address,
             http: reqwest::Client::new(),
             engine,
             stop: Some(stop),
             ended,
-        };
-        while server.get("/readyz").await.status() != 200 {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
-        server
     }
 
     pub fn url(&self, path: &str) -> String {
