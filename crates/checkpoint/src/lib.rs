@@ -5,11 +5,15 @@
 //! a network starts untrained, and [`export`](export::export) writes what training made.
 
 mod error;
+mod files;
+mod finite;
 pub mod export;
 pub mod hub;
+mod header;
 mod info;
 mod model_source;
 mod random_init;
+mod ranges;
 mod reader;
 mod single_file;
 mod source;
@@ -17,8 +21,10 @@ mod tensor_file;
 
 pub use error::Error;
 pub use export::{export, write_safetensors};
+pub use finite::first_not_finite;
 pub use info::{ComponentInfo, ModelInfo, info};
 pub use model_source::{EmbeddedModel, ModelSource};
+pub use ranges::in_range;
 pub use random_init::RandomInit;
 pub use reader::Reader;
 pub use single_file::{FileKind, what_is_it};
