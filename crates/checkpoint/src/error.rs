@@ -58,7 +58,9 @@ pub enum Error {
     #[error("{file} is not a safetensors file: {reason}")]
     NotSafetensors { file: String, reason: String },
 
-    #[error("{file}: tensor `{key}` has the value {value} at {index:?}; the file is damaged, download or make it again")]
+    #[error(
+        "{file}: tensor `{key}` has the value {value} at {index:?}; the file is damaged, download or make it again"
+    )]
     NotFinite {
         file: String,
         key: String,

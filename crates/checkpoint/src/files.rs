@@ -38,7 +38,10 @@ pub(crate) fn read_small(path: &Path) -> Result<Vec<u8>, Error> {
     let (file, length) = open_regular(path)?;
     let too_large = || Error::File {
         file: path.display().to_string(),
-        message: format!("is larger than the {} MiB that such a file may have", MAX_SMALL_BYTES >> 20),
+        message: format!(
+            "is larger than the {} MiB that such a file may have",
+            MAX_SMALL_BYTES >> 20
+        ),
     };
     if length > MAX_SMALL_BYTES {
         return Err(too_large());
@@ -69,5 +72,9 @@ pub(crate) fn kind_of(file_type: FileType) -> &'static str {
             return "a device";
         }
     }
-    if file_type.is_dir() { "a directory" } else { "no regular file" }
+    if file_type.is_dir() {
+        "a directory"
+    } else {
+        "no regular file"
+    }
 }

@@ -84,7 +84,10 @@ fn check_places(tensors: &BTreeMap<String, TensorInfo>) -> Result<u64, String> {
                 "tensor `{key}` is said to lie at bytes {from} to {to}, where {next} comes next"
             ));
         }
-        let numel = info.shape.iter().try_fold(1usize, |product, &axis| product.checked_mul(axis));
+        let numel = info
+            .shape
+            .iter()
+            .try_fold(1usize, |product, &axis| product.checked_mul(axis));
         let bits = numel.and_then(|numel| numel.checked_mul(info.dtype.bitsize()));
         if bits != (to - from).checked_mul(8) || bits.is_none() {
             return Err(format!(

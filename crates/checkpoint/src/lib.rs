@@ -5,11 +5,11 @@
 //! a network starts untrained, and [`export`](export::export) writes what training made.
 
 mod error;
+pub mod export;
 mod files;
 mod finite;
-pub mod export;
-pub mod hub;
 mod header;
+pub mod hub;
 mod info;
 mod model_source;
 mod random_init;
@@ -24,8 +24,8 @@ pub use export::{export, write_safetensors};
 pub use finite::first_not_finite;
 pub use info::{ComponentInfo, ModelInfo, info};
 pub use model_source::{EmbeddedModel, ModelSource};
-pub use ranges::in_range;
 pub use random_init::RandomInit;
+pub use ranges::in_range;
 pub use reader::Reader;
 pub use single_file::{FileKind, what_is_it};
 pub use source::{Init, ParamSource};

@@ -206,7 +206,10 @@ impl Reader {
         }
         Err(Error::File {
             file: self.files[stored.file].name().to_owned(),
-            message: format!("tensor `{}` has shape {shape:?}, whose rows are not {parts} equal parts", stored.key),
+            message: format!(
+                "tensor `{}` has shape {shape:?}, whose rows are not {parts} equal parts",
+                stored.key
+            ),
         })
     }
 

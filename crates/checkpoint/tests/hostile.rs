@@ -19,7 +19,11 @@ fn empty_tensors<'a>(keys: impl IntoIterator<Item = &'a str>) -> Vec<u8> {
     let mut header = "{".to_owned();
     for key in keys {
         let comma = if header.len() > 1 { "," } else { "" };
-        write!(header, r#"{comma}"{key}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}"#).unwrap();
+        write!(
+            header,
+            r#"{comma}"{key}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}"#
+        )
+        .unwrap();
     }
     file(&(header + "}"), 0)
 }
@@ -72,7 +76,12 @@ fn huge_indices_in_keys_cost_no_more_than_small_ones() {
     ];
     for prefix in prefixes {
         for number in [1 << 40, usize::MAX] {
-            for suffix in [".0.in_layers.2.weight", ".attn.in_proj_weight", ".block.0.conv1.weight", ""] {
+            for suffix in [
+                ".0.in_layers.2.weight",
+                ".attn.in_proj_weight",
+                ".block.0.conv1.weight",
+                "",
+            ] {
                 let key = format!("{prefix}{number}{suffix}");
                 for kind in [SD1, SDXL] {
                     // An answer or a refusal, at once.
@@ -92,10 +101,14 @@ fn two_megabytes_of_numbered_blocks_are_answered_within_a_second() {
         "first_stage_model.taesd_decoder.",
         "cond_stage_model.transformer.text_model.encoder.layers.",
     ] {
-        let keys: Vec<String> = (0..18_000).map(|i| format!("{prefix}{i}.0.in_layers.2.weight")).collect();
+        let keys: Vec<String> = (0..18_000)
+            .map(|i| format!("{prefix}{i}.0.in_layers.2.weight"))
+            .collect();
         let _ = answer(&empty_tensors(SD1.into_iter().chain(keys.iter().map(String::as_str))));
     }
-    let keys: Vec<String> = (0..20_000).map(|i| format!("down_blocks.0.{i}.time_embedding.{i}")).collect();
+    let keys: Vec<String> = (0..20_000)
+        .map(|i| format!("down_blocks.0.{i}.time_embedding.{i}"))
+        .collect();
     let keys = keys.iter().map(String::as_str).chain(["time_embedding.0"]);
     assert_eq!(answer(&empty_tensors(keys)).unwrap().preset, "unet");
 }
@@ -115,9 +128,7 @@ fn a_key_that_is_listed_twice_is_refused_under_any_spelling() {
 #[test]
 fn places_that_overlap_leave_gaps_or_lie_outside_are_refused() {
     let two = |a: [u64; 2], b: [u64; 2]| {
-        let entry = |[from, to]: [u64; 2]| {
-            format!(r#"{{"dtype":"F32","shape":[1],"data_offsets":[{from},{to}]}}"#)
-        };
+        let entry = |[from, to]: [u64; 2]| format!(r#"{{"dtype":"F32","shape":[1],"data_offsets":[{from},{to}]}}"#);
         file(&format!(r#"{{"a":{},"b":{}}}"#, entry(a), entry(b)), 8)
     };
     assert!(TensorFile::from_bytes("m", two([4, 8], [0, 4])).is_ok());
@@ -201,12 +212,17 @@ fn a_joint_projection_that_cannot_be_cut_in_three_is_refused() {
     let path = dir.path().join("m.safetensors");
     let bias = "conditioner.embedders.1.model.transformer.resblocks.0.attn.in_proj_bias";
     let entry = |key: &str, from: usize| {
-        format!(r#""{key}":{{"dtype":"F32","shape":[64],"data_offsets":[{from},{}]}}"#, from + 256)
+        format!(
+            r#""{key}":{{"dtype":"F32","shape":[64],"data_offsets":[{from},{}]}}"#,
+            from + 256
+        )
     };
     let [encoder, unet] = SDXL;
     let header = [entry(encoder, 0), entry(unet, 256), entry(bias, 512)].join(",");
     std::fs::write(&path, file(&format!("{{{header}}}"), 768)).unwrap();
-    let mut reader = ModelSource::SingleFile(path).component_reader("text_encoder_2").unwrap();
+    let mut reader = ModelSource::SingleFile(path)
+        .component_reader("text_encoder_2")
+        .unwrap();
     // As wide as the whole: without the check, k would be read from behind the tensor.
     let key = "text_model.encoder.layers.0.self_attn.k_proj.bias";
     let error = reader.param(key, &[64], Init::Zeros).err().unwrap().to_string();
@@ -268,12 +284,24 @@ fn what_is_no_regular_file_is_refused_by_its_kind() {
         other => panic!("{other}"),
     };
     fifo(&root.join("m.safetensors"));
-    assert_eq!(kind(TensorFile::open(&root.join("m.safetensors")).err().unwrap()), "a FIFO");
-    assert_eq!(kind(ModelSource::open(root.join("m.safetensors")).unwrap_err()), "a FIFO");
+    assert_eq!(
+        kind(TensorFile::open(&root.join("m.safetensors")).err().unwrap()),
+        "a FIFO"
+    );
+    assert_eq!(
+        kind(ModelSource::open(root.join("m.safetensors")).unwrap_err()),
+        "a FIFO"
+    );
     assert_eq!(kind(TensorFile::open(root).err().unwrap()), "a directory");
-    assert_eq!(kind(TensorFile::open(Path::new("/dev/zero")).err().unwrap()), "a device");
+    assert_eq!(
+        kind(TensorFile::open(Path::new("/dev/zero")).err().unwrap()),
+        "a device"
+    );
     std::os::unix::fs::symlink("/dev/zero", root.join("zero.safetensors")).unwrap();
-    assert_eq!(kind(Reader::open(&root.join("zero.safetensors")).err().unwrap()), "a device");
+    assert_eq!(
+        kind(Reader::open(&root.join("zero.safetensors")).err().unwrap()),
+        "a device"
+    );
 
     let model = root.join("model");
     std::fs::create_dir_all(model.join("unet")).unwrap();
@@ -317,7 +345,14 @@ fn a_shard_index_of_many_files_is_refused_before_any_is_opened() {
 
 #[test]
 fn the_kind_of_a_file_of_junk_keys_is_unknown() {
-    let keys = ["", ".", "model.diffusion_model.", "\\u0000", "first_stage_model..", "ключ"];
+    let keys = [
+        "",
+        ".",
+        "model.diffusion_model.",
+        "\\u0000",
+        "first_stage_model..",
+        "ключ",
+    ];
     let file = TensorFile::from_bytes("m", empty_tensors(keys)).unwrap();
     assert_eq!(what_is_it(&file), FileKind::Unknown);
 }

@@ -10,7 +10,10 @@ fn check(configs: &[&str], read: impl Fn(&str) -> Result<(), prima_checkpoint::E
         let field = config.split('"').nth(1).unwrap();
         let error = read(config).expect_err(config).to_string();
         assert!(error.starts_with("m/config.json: "), "{error}");
-        assert!(error.contains(field) && error.contains("it must be"), "{config}: {error}");
+        assert!(
+            error.contains(field) && error.contains("it must be"),
+            "{config}: {error}"
+        );
     }
     read("{}").unwrap();
 }
@@ -41,7 +44,9 @@ fn a_unets_numbers_are_bounded() {
         r#"{"conv_in_kernel": 1001}"#,
         r#"{"downsample_padding": 1000}"#,
     ];
-    check(&configs, |json| Unet2dConditionConfig::from_json(json, "m/config.json").map(|_| ()));
+    check(&configs, |json| {
+        Unet2dConditionConfig::from_json(json, "m/config.json").map(|_| ())
+    });
 }
 
 #[test]
@@ -60,7 +65,9 @@ fn a_text_encoders_numbers_are_bounded() {
         r#"{"intermediate_size": 0}"#,
         r#"{"projection_dim": 0}"#,
     ];
-    check(&configs, |json| ClipTextConfig::from_json(json, "m/config.json").map(|_| ()));
+    check(&configs, |json| {
+        ClipTextConfig::from_json(json, "m/config.json").map(|_| ())
+    });
 }
 
 #[test]
@@ -78,7 +85,9 @@ fn an_autoencoders_numbers_are_bounded() {
         r#"{"latents_mean": [1e30, 0, 0, 0]}"#,
         r#"{"norm_num_groups": 0}"#,
     ];
-    check(&configs, |json| AutoencoderKlConfig::from_json(json, "m/config.json").map(|_| ()));
+    check(&configs, |json| {
+        AutoencoderKlConfig::from_json(json, "m/config.json").map(|_| ())
+    });
     let many = format!(r#"{{"block_out_channels": {:?}}}"#, vec![32; 64]);
     let error = AutoencoderKlConfig::from_json(&many, "m").unwrap_err().to_string();
     assert_eq!(
@@ -92,7 +101,9 @@ fn an_autoencoders_numbers_are_bounded() {
         r#"{"num_encoder_blocks": [1000000]}"#,
         r#"{"decoder_block_out_channels": []}"#,
     ];
-    check(&configs, |json| AutoencoderTinyConfig::from_json(json, "m/config.json").map(|_| ()));
+    check(&configs, |json| {
+        AutoencoderTinyConfig::from_json(json, "m/config.json").map(|_| ())
+    });
 }
 
 /// A tokenizer.json with this normalizer.

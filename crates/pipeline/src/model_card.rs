@@ -71,7 +71,12 @@ impl ModelCard {
         }
         for (&steps, timesteps) in &self.timesteps {
             in_range(file, "timesteps' number of steps", steps, 1..=MAX_STEPS)?;
-            in_range(file, &format!("length of timesteps[{steps}]"), timesteps.len(), steps..=steps)?;
+            in_range(
+                file,
+                &format!("length of timesteps[{steps}]"),
+                timesteps.len(),
+                steps..=steps,
+            )?;
             for &timestep in timesteps {
                 in_range(file, &format!("timesteps[{steps}]"), timestep, 0.0..=MAX_TIMESTEP)?;
             }

@@ -127,7 +127,9 @@ fn denoise(
         let done = timings.steps.len();
         // On a GPU each look would wait for it; what is not finite stays so until the last step.
         if on_cpu || done == total {
-            check_finite(&state.sample, || format!("after step {done} of {total} the latents hold"))?;
+            check_finite(&state.sample, || {
+                format!("after step {done} of {total} the latents hold")
+            })?;
         }
         tell(
             on_progress,

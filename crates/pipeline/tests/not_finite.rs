@@ -50,7 +50,10 @@ fn damaged(file: &str, suffix: &str, value: f32) -> (TempDir, String) {
 }
 
 fn load(dir: &TempDir) -> Result<Pipeline, Error> {
-    Pipeline::load(&ModelSource::open(dir.path()).unwrap(), &LoadOptions { dtype: DType::F32 })
+    Pipeline::load(
+        &ModelSource::open(dir.path()).unwrap(),
+        &LoadOptions { dtype: DType::F32 },
+    )
 }
 
 #[test]
@@ -61,11 +64,18 @@ fn weights_that_are_not_finite_are_refused_when_the_model_is_loaded() {
         (unet, "to_q.weight", f32::NAN),
         (vae, "conv_in.weight", f32::INFINITY),
         ("text_encoder/model.safetensors", "fc1.bias", f32::NAN),
-        ("text_encoder_2/model.safetensors", "token_embedding.weight", f32::NEG_INFINITY),
+        (
+            "text_encoder_2/model.safetensors",
+            "token_embedding.weight",
+            f32::NEG_INFINITY,
+        ),
     ] {
         let (dir, key) = damaged(file, suffix, value);
         let error = load(&dir).err().unwrap().to_string();
-        assert!(error.contains(file) && error.contains(&key) && error.contains("has the value"), "{error}");
+        assert!(
+            error.contains(file) && error.contains(&key) && error.contains("has the value"),
+            "{error}"
+        );
     }
 }
 
@@ -89,7 +99,10 @@ fn an_overflow_while_denoising_names_the_step_and_what_to_try() {
     let text = error.to_string();
     assert!(matches!(error, Error::NotFinite { .. }) && !error.is_usage(), "{text}");
     assert!(
-        text.starts_with(&format!("after step {} of 3 the latents hold NaN or infinite values", steps + 1)),
+        text.starts_with(&format!(
+            "after step {} of 3 the latents hold NaN or infinite values",
+            steps + 1
+        )),
         "{text}"
     );
     assert!(text.contains("--dtype f32"), "{text}");
@@ -97,7 +110,11 @@ fn an_overflow_while_denoising_names_the_step_and_what_to_try() {
 
 #[test]
 fn an_overflow_of_the_autoencoder_is_an_error() {
-    let (dir, _) = damaged("vae/diffusion_pytorch_model.safetensors", "decoder.conv_out.weight", 3e38);
+    let (dir, _) = damaged(
+        "vae/diffusion_pytorch_model.safetensors",
+        "decoder.conv_out.weight",
+        3e38,
+    );
     let request = Request {
         prompt: "a red apple".to_owned(),
         schedule: ScheduleOptions::steps(1),
@@ -120,7 +137,9 @@ fn a_model_cards_numbers_are_bounded() {
         (r#"{"timesteps": {"2": [1]}}"#, "length of timesteps[2] = 1"),
         (r#"{"timesteps": {"1": [-4]}}"#, "timesteps[1] = -4"),
     ] {
-        let error = prima_pipeline::ModelCard::parse(card, "m/prima.json").unwrap_err().to_string();
+        let error = prima_pipeline::ModelCard::parse(card, "m/prima.json")
+            .unwrap_err()
+            .to_string();
         assert!(error.starts_with(&format!("m/prima.json: {field}")), "{error}");
     }
 }

@@ -249,7 +249,11 @@ impl SchedulerConfig {
         let counts = [
             ("num_train_timesteps", self.num_train_timesteps, 2..=MAX_TRAIN_TIMESTEPS),
             ("steps_offset", self.steps_offset, 0..=MAX_TRAIN_TIMESTEPS),
-            ("original_inference_steps", self.original_inference_steps, 1..=MAX_TRAIN_TIMESTEPS),
+            (
+                "original_inference_steps",
+                self.original_inference_steps,
+                1..=MAX_TRAIN_TIMESTEPS,
+            ),
         ];
         for (field, value, allowed) in counts {
             in_range(field, value, allowed)?;

@@ -25,5 +25,10 @@ fn a_schedulers_numbers_are_bounded() {
         );
     }
     let json = r#"{"sigma_min": 3.0, "sigma_max": 2.0}"#;
-    assert!(SchedulerConfig::from_json(json).unwrap_err().to_string().contains("`sigma_min`"));
+    assert!(
+        SchedulerConfig::from_json(json)
+            .unwrap_err()
+            .to_string()
+            .contains("`sigma_min`")
+    );
 }

@@ -277,7 +277,11 @@ impl Ranges for Unet2dConditionConfig {
         for (field, value) in optional {
             check.channels(&value.map(|value| (field, value)).into_iter().collect::<Vec<_>>())?;
         }
-        check.each("cross_attention_dim", self.cross_attention_dim.values(), 1..=MAX_CHANNELS)?;
+        check.each(
+            "cross_attention_dim",
+            self.cross_attention_dim.values(),
+            1..=MAX_CHANNELS,
+        )?;
         check.each("attention_head_dim", self.attention_head_dim.values(), 1..=MAX_CHANNELS)?;
         check.each("layers_per_block", self.layers_per_block.values(), 1..=MAX_LAYERS)?;
         let transformers = self.transformer_layers_per_block.values();

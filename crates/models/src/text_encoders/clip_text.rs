@@ -128,7 +128,11 @@ impl Ranges for ClipTextConfig {
         check.within("vocab_size", self.vocab_size, 1..=MAX_VOCAB)?;
         check.within("intermediate_size", self.intermediate_size, 1..=4 * MAX_CHANNELS)?;
         check.within("num_hidden_layers", self.num_hidden_layers, 1..=MAX_LAYERS)?;
-        check.within("max_position_embeddings", self.max_position_embeddings, 2..=MAX_POSITIONS)?;
+        check.within(
+            "max_position_embeddings",
+            self.max_position_embeddings,
+            2..=MAX_POSITIONS,
+        )?;
         check.epsilon("layer_norm_eps", self.layer_norm_eps)
     }
 }

@@ -178,7 +178,12 @@ impl TokenizerFiles {
         ];
         files.into_iter().try_for_each(|(file, bytes)| {
             let length = bytes.as_ref().map_or(0, Vec::len);
-            in_range(&format!("{file} of {name}"), "length in bytes", length, ..=MAX_FILE_BYTES)
+            in_range(
+                &format!("{file} of {name}"),
+                "length in bytes",
+                length,
+                ..=MAX_FILE_BYTES,
+            )
         })
     }
 }
