@@ -108,6 +108,17 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "prima-data",
         ],
     ),
+    // Whatever reads what strangers send.
+    (
+        "prima-fuzz",
+        &[
+            "prima-picture",
+            "prima-checkpoint",
+            "prima-models",
+            "prima-schedulers",
+            "prima-pipeline",
+        ],
+    ),
     ("xtask", &[]),
 ];
 

@@ -1,11 +1,13 @@
-//! The project's chores: `cargo xtask check | test | test-gpu | bench ops | bench pointwise | bench gpu | bench studio | soak | clients | goldens`.
+//! The project's chores: `cargo xtask check | test | test-gpu | bench | soak | fuzz | sanitize | clients | goldens`.
 
 mod arrows;
 mod benches;
 mod browser;
 mod circles;
+mod fuzz;
 mod not_run;
 mod nvrtc;
+mod outside;
 mod serving;
 
 use anyhow::{Context, Result, bail};
@@ -22,7 +24,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// The direction of the crates' dependencies, circles of files, format, and clippy with warnings as errors
+    /// The direction of the crates' dependencies, circles of files, licences, format, and clippy with warnings as errors
     Check,
     /// `check`, then every test of the workspace
     Test,
@@ -38,6 +40,16 @@ enum Task {
         #[arg(long, default_value_t = 10.0)]
         minutes: f64,
     },
+    /// Files, pictures and texts that nobody should send: each target of fuzz/ for a while
+    Fuzz {
+        /// For each target
+        #[arg(long, default_value_t = 10.0)]
+        minutes: f64,
+        /// One of them: safetensors, single_file, configs, tokenizer, pictures, metadata, prompt, schedule
+        target: Option<String>,
+    },
+    /// The engine's tests under AddressSanitizer and ThreadSanitizer, and Miri; says what cannot run here
+    Sanitize,
     /// The official OpenAI client and an A1111 client library, in Python, against `prima serve`
     Clients {
         /// A Python that has the packages of scripts/clients/requirements.txt [default: $PRIMA_PYTHON or python3]
@@ -67,21 +79,29 @@ fn main() -> ExitCode {
 fn perform(task: Task) -> Result<()> {
     let root = workspace_root()?;
     match task {
-        Task::Check => check(&root),
+        Task::Check => {
+            if let Some(missing) = check(&root)? {
+                println!("\nNot run here:\n  {missing}");
+            }
+            Ok(())
+        }
         Task::Test => {
-            check(&root)?;
+            let mut missing = Vec::from_iter(check(&root)?);
             browser::check_types(&root)?;
             browser::install();
-            let mut missing = Vec::from_iter(nvrtc::install(&target(&root)));
+            missing.extend(nvrtc::install(&target(&root)));
             missing.extend(not_run::no_cpp_compiler());
             cargo(&root, &["test", "--release", "--workspace"])?;
             test_lesser_processors(&root)?;
+            fuzz::short(&root)?;
             missing.extend(serving::clients(&root, None)?);
             not_run::report(&root, &missing)
         }
         Task::TestGpu => test_gpu(&root),
         Task::Bench { bench } => benches::perform(&root, bench),
         Task::Soak { minutes } => benches::soak(&root, minutes),
+        Task::Fuzz { minutes, target } => fuzz::long(&root, minutes, target.as_deref()),
+        Task::Sanitize => outside::sanitize(&root),
         Task::Clients { python } => match serving::clients(&root, python)? {
             Some(missing) => bail!("not run: {missing}"),
             None => Ok(()),
@@ -101,9 +121,11 @@ fn target(root: &Path) -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from)
 }
 
-fn check(root: &Path) -> Result<()> {
+/// What could not be checked here, if anything.
+fn check(root: &Path) -> Result<Option<String>> {
     arrows::check(root)?;
     circles::check(root)?;
+    let missing = outside::deny(root)?;
     cargo(root, &["fmt", "--all", "--check"])?;
     cargo(
         root,
@@ -147,7 +169,8 @@ fn check(root: &Path) -> Result<()> {
             "-D",
             "warnings",
         ],
-    )
+    )?;
+    Ok(missing)
 }
 
 /// The engine's tests as on processors that have less than this one.
@@ -191,6 +214,12 @@ fn cargo_in(root: &Path) -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(root);
     cargo
+}
+
+/// Whether a tool is here: it answers this.
+fn succeeds(program: &str, args: &[&str]) -> bool {
+    let answer = Command::new(program).args(args).output();
+    answer.is_ok_and(|output| output.status.success())
 }
 
 fn run(command: &mut Command) -> Result<()> {

@@ -58,6 +58,36 @@ pub enum Error {
     #[error("{file} is not a safetensors file: {reason}")]
     NotSafetensors { file: String, reason: String },
 
+    #[error(
+        "{file}: tensor `{key}` has the value {value} at {index:?}; the file is damaged, download or make it again"
+    )]
+    NotFinite {
+        file: String,
+        key: String,
+        /// One number for each axis.
+        index: Vec<usize>,
+        value: f32,
+    },
+
+    #[error("{file}: tensor `{key}` has shape {found:?}, which has no axis {axis}")]
+    Axes {
+        file: String,
+        key: String,
+        axis: usize,
+        found: Vec<usize>,
+    },
+
+    #[error("{file}: {field} = {value} is not possible, it must be {allowed}")]
+    Range {
+        file: String,
+        field: String,
+        value: String,
+        allowed: String,
+    },
+
+    #[error("{} is {kind}, and a regular file was expected", path.display())]
+    Kind { path: PathBuf, kind: &'static str },
+
     #[error("{file}: `{key}` is stored as {dtype}; f32, f16, bf16 and f64 are supported")]
     DType { file: String, key: String, dtype: String },
 

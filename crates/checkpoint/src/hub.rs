@@ -1,6 +1,7 @@
 //! The hub's local cache: `models--org--name/{refs/<revision>, snapshots/<commit>/...}`. Looked
 //! up, never filled: nothing here touches the network.
 
+use crate::files::read_small;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -32,7 +33,8 @@ pub fn find_in(cache: &Path, name: &str) -> Option<PathBuf> {
     }
     let root = cache.join(format!("models--{org}--{model}"));
     let snapshots = root.join("snapshots");
-    let commit = fs::read_to_string(root.join("refs").join(revision)).ok();
+    let commit = read_small(&root.join("refs").join(revision)).ok();
+    let commit = commit.and_then(|bytes| String::from_utf8(bytes).ok());
     let named = commit.as_deref().map_or(revision, str::trim);
     let snapshot = snapshots.join(named);
     if is_plain(named) && snapshot.is_dir() {

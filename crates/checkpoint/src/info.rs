@@ -1,5 +1,6 @@
 //! What a model is, without loading it: components, classes, sizes, storage types, preset.
 
+use crate::files::read_small;
 use crate::model_source::folder_reader;
 use crate::single_file::what_is_it;
 use crate::tensor_file::TensorFile;
@@ -134,7 +135,7 @@ impl ComponentInfo {
 /// The folder of a single network.
 fn component_folder(path: &Path) -> Result<ModelInfo, Error> {
     let file = path.join("config.json");
-    let text = std::fs::read(&file).map_err(Error::io("read", &file))?;
+    let text = read_small(&file)?;
     let config: Value = serde_json::from_slice(&text).map_err(|source| Error::Json {
         file: file.display().to_string(),
         source,

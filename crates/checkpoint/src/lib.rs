@@ -6,10 +6,14 @@
 
 mod error;
 pub mod export;
+mod files;
+mod finite;
+mod header;
 pub mod hub;
 mod info;
 mod model_source;
 mod random_init;
+mod ranges;
 mod reader;
 mod single_file;
 mod source;
@@ -17,9 +21,11 @@ mod tensor_file;
 
 pub use error::Error;
 pub use export::{export, write_safetensors};
+pub use finite::first_not_finite;
 pub use info::{ComponentInfo, ModelInfo, info};
 pub use model_source::{EmbeddedModel, ModelSource};
 pub use random_init::RandomInit;
+pub use ranges::in_range;
 pub use reader::Reader;
 pub use single_file::{FileKind, what_is_it};
 pub use source::{Init, ParamSource};

@@ -1,12 +1,12 @@
 //! The three shapes in which a model comes (a diffusers folder, the same folder embedded in the
 //! binary, one file in the original layout) behind one set of questions.
 
+use crate::files::{kind_of, read_small};
 use crate::single_file::{FileKind, SingleFile, what_is_it};
 use crate::tensor_file::TensorFile;
-use crate::{Error, Reader, hub};
+use crate::{Error, Reader, hub, in_range};
 use serde_json::Value;
-use std::collections::BTreeSet;
-use std::fs;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 /// A model, wherever its files are. Paths are relative to the model and use `/`
@@ -59,6 +59,12 @@ impl ModelSource {
                 _ => Err(unsupported_file(path)),
             };
         }
+        if let Ok(metadata) = path.metadata() {
+            return Err(Error::Kind {
+                path: path.to_path_buf(),
+                kind: kind_of(metadata.file_type()),
+            });
+        }
         let id = path.to_string_lossy();
         match hub::find(&id) {
             Some(snapshot) => Self::folder(&snapshot),
@@ -94,8 +100,9 @@ impl ModelSource {
                 beside(file, path).is_some()
                     || SingleFile::open(file).is_ok_and(|single| {
                         let (component, name) = path.split_once('/').unwrap_or(("", path));
-                        // A config that needs the folder beside (an error here) is not there yet.
-                        single.config(component, name).is_ok()
+                        // A config that needs the folder beside (an error here) is not there yet; one that a tensor of
+                        // a wrong rank stands for is, and reading it says what is wrong.
+                        matches!(single.config(component, name), Ok(_) | Err(Error::Axes { .. }))
                     })
             }
         }
@@ -109,16 +116,16 @@ impl ModelSource {
             hint: hint.to_owned(),
         };
         match self {
-            Self::Folder(root) => match fs::read(root.join(path)) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(missing("")),
-                other => other.map_err(Error::io("read", &root.join(path))),
+            Self::Folder(root) => match read_small(&root.join(path)) {
+                Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Err(missing("")),
+                other => other,
             },
             Self::Embedded(model) => model.get(path).map(<[u8]>::to_vec).ok_or_else(|| missing("")),
             Self::SingleFile(file) => {
                 let Some(found) = beside(file, path) else {
                     return Err(missing("; put it in a `config` folder beside the file"));
                 };
-                fs::read(&found).map_err(Error::io("read", &found))
+                read_small(&found)
             }
         }
     }
@@ -256,10 +263,13 @@ pub(crate) fn folder_reader(folder: &Path) -> Result<Reader, Error> {
     })
 }
 
+/// All are open at once; the largest models of the hub have some 200.
+const MAX_SHARDS: usize = 512;
+
 /// The shards that an index file lists.
 fn sharded_reader(index: &Path) -> Result<Reader, Error> {
     let file = index.display().to_string();
-    let text = fs::read(index).map_err(Error::io("read", index))?;
+    let text = read_small(index)?;
     let json: Value = serde_json::from_slice(&text).map_err(|source| Error::Json {
         file: file.clone(),
         source,
@@ -270,6 +280,10 @@ fn sharded_reader(index: &Path) -> Result<Reader, Error> {
             message: "has no `weight_map` from keys to shards".to_owned(),
         });
     };
+    if let Some((key, value)) = weight_map.iter().find(|(_, name)| !name.is_string()) {
+        let message = format!("gives `{key}` the shard {value}, which is no file name");
+        return Err(Error::File { file, message });
+    }
     let names: BTreeSet<&str> = weight_map.values().filter_map(Value::as_str).collect();
     let plain = |name: &&str| !name.contains(['/', '\\']);
     if let Some(name) = names.iter().find(|name| !plain(name)) {
@@ -278,10 +292,12 @@ fn sharded_reader(index: &Path) -> Result<Reader, Error> {
             message: format!("shard `{name}` lies outside of the model's folder"),
         });
     }
+    in_range(&file, "number of shards", names.len(), 1..=MAX_SHARDS)?;
     let shards = names.iter().map(|name| TensorFile::open(&index.with_file_name(name)));
     let shards = shards.collect::<Result<Vec<_>, _>>()?;
+    let stored: HashSet<&String> = shards.iter().flat_map(|file| file.tensors().keys()).collect();
     for key in weight_map.keys() {
-        if !shards.iter().any(|file| file.tensors().contains_key(key)) {
+        if !stored.contains(key) {
             let message = format!("lists `{key}`, which is in none of its shards");
             return Err(Error::File { file, message });
         }

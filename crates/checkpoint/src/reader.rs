@@ -47,7 +47,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// One safetensors file, memory-mapped.
+    /// One safetensors file, of which each tensor is read when it is asked for.
     pub fn open(path: &Path) -> Result<Self, Error> {
         Ok(Self::from_file(TensorFile::open(path)?))
     }
@@ -185,7 +185,7 @@ impl Reader {
         match stored.view {
             View::Whole => {}
             View::Rows { parts, .. } => {
-                // Rows that do not divide stay whole, and the caller sees a wrong shape.
+                // Rows that do not divide stay whole, and `param` says so.
                 if let Some(rows) = shape.first_mut().filter(|rows| rows.is_multiple_of(parts)) {
                     *rows /= parts;
                 }
@@ -193,6 +193,24 @@ impl Reader {
             View::Transposed => shape.reverse(),
         }
         Some(shape)
+    }
+
+    /// That a tensor of several parameters can be cut into them: the parts after the first would else lie outside of it.
+    fn check_parts(&self, stored: &Stored) -> Result<(), Error> {
+        let View::Rows { parts, .. } = stored.view else {
+            return Ok(());
+        };
+        let shape = self.entry(stored).map_or(&[][..], |entry| &entry.shape);
+        if shape.first().is_some_and(|rows| rows.is_multiple_of(parts)) {
+            return Ok(());
+        }
+        Err(Error::File {
+            file: self.files[stored.file].name().to_owned(),
+            message: format!(
+                "tensor `{}` has shape {shape:?}, whose rows are not {parts} equal parts",
+                stored.key
+            ),
+        })
     }
 
     fn load(&self, stored: &Stored, shape: &[usize]) -> Result<Tensor, Error> {
@@ -227,6 +245,7 @@ impl ParamSource for Reader {
         };
         let (resolved, stored) = self.resolve(key).ok_or_else(missing)?;
         let found = self.shape_of(stored).ok_or_else(missing)?;
+        self.check_parts(stored)?;
         let file = || self.files[stored.file].name().to_owned();
         if found != shape && !(is_vae_attention_weight(&resolved) && same_but_1x1(&found, shape)) {
             return Err(Error::Shape {

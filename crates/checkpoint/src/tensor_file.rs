@@ -1,27 +1,56 @@
-//! One safetensors file: memory-mapped, or bytes already in memory.
+//! One safetensors file: on disk, or bytes already in memory.
 
-use crate::Error;
+use crate::files::open_regular;
+use crate::header::Header;
+use crate::{Error, finite};
 use prima_tensor::Tensor;
-use safetensors::tensor::Metadata;
-use safetensors::{Dtype, SafeTensorError, SafeTensors};
+use safetensors::Dtype;
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+/// Read, converted and checked at once: small enough to stay in a core's cache in between.
+const CHUNK_BYTES: usize = 128 << 10;
 
 /// Where a file's bytes live.
 enum Bytes {
-    Map(memmap2::Mmap),
+    /// Read when they are needed, not mapped: a file that another process shortens is then an error, where a map would end
+    /// this process with SIGBUS.
+    File(Mutex<File>),
     Static(&'static [u8]),
     Owned(Vec<u8>),
 }
 
 impl Bytes {
-    fn as_slice(&self) -> &[u8] {
+    /// `length` bytes from `at`, in `buffer` if they are not in memory anyway.
+    fn at<'a>(&'a self, at: usize, length: usize, buffer: &'a mut Vec<u8>) -> io::Result<&'a [u8]> {
+        let in_memory = |bytes: &'a [u8]| bytes.get(at..at + length).ok_or(io::ErrorKind::UnexpectedEof.into());
         match self {
-            Self::Map(map) => map,
-            Self::Static(bytes) => bytes,
-            Self::Owned(bytes) => bytes,
+            Self::Static(bytes) => in_memory(bytes),
+            Self::Owned(bytes) => in_memory(bytes),
+            Self::File(file) => {
+                buffer.resize(length, 0);
+                // A reader that panicked left nothing half done: every read seeks first.
+                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+                file.seek(SeekFrom::Start(at as u64))?;
+                file.read_exact(buffer)?;
+                Ok(buffer)
+            }
+        }
+    }
+
+    /// The length now.
+    fn len(&self) -> io::Result<u64> {
+        match self {
+            Self::Static(bytes) => Ok(bytes.len() as u64),
+            Self::Owned(bytes) => Ok(bytes.len() as u64),
+            Self::File(file) => {
+                let file = file.lock().unwrap_or_else(PoisonError::into_inner);
+                Ok(file.metadata()?.len())
+            }
         }
     }
 }
@@ -55,14 +84,10 @@ pub struct TensorFile {
 }
 
 impl TensorFile {
-    /// Maps `path` into memory.
+    /// Opens `path` and reads its header.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let file = File::open(path).map_err(Error::io("open", path))?;
-        // SAFETY: the map is read-only and private to this process. A file that another process
-        // rewrites in place while it is mapped would change under us; `export` never does that
-        // (it writes beside the target and renames), and a hub cache's blobs are immutable.
-        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(Error::io("map", path))?;
-        Self::parse(path.display().to_string(), Bytes::Map(map))
+        let (file, _) = open_regular(path)?;
+        Self::parse(path.display().to_string(), Bytes::File(Mutex::new(file)))
     }
 
     /// A file embedded in the binary; `name` is what errors call it.
@@ -76,28 +101,27 @@ impl TensorFile {
     }
 
     fn parse(name: String, bytes: Bytes) -> Result<Self, Error> {
-        let slice = bytes.as_slice();
-        let (header, metadata) = SafeTensors::read_metadata(slice).map_err(|e| header_error(&name, slice, &e))?;
-        let start = header + 8;
-        let tensors = metadata.tensors();
-        let tensors = tensors.into_iter().map(|(key, info)| {
+        let mut buffer = Vec::new();
+        let length = bytes.len().map_err(Error::io("read", Path::new(&name)))?;
+        let mut read = |at, length| {
+            let read = bytes.at(at, length, &mut buffer).map(<[u8]>::to_vec);
+            read.map_err(Error::io("read", Path::new(&name)))
+        };
+        let header = Header::read(&name, length, &mut read)?;
+        let tensors = header.tensors.into_iter().map(|(key, info)| {
             let (from, to) = info.data_offsets;
-            (
-                key,
-                TensorEntry {
-                    dtype: info.dtype,
-                    shape: info.shape.clone(),
-                    range: start + from..start + to,
-                },
-            )
+            let entry = TensorEntry {
+                dtype: info.dtype,
+                shape: info.shape,
+                range: header.data_start + from..header.data_start + to,
+            };
+            (key, entry)
         });
-        let tensors = tensors.collect();
-        let metadata = metadata.metadata().clone().unwrap_or_default().into_iter().collect();
         Ok(Self {
+            tensors: tensors.collect(),
+            metadata: header.metadata,
             name,
             bytes,
-            tensors,
-            metadata,
         })
     }
 
@@ -128,88 +152,94 @@ impl TensorFile {
         ))
     }
 
-    /// Elements `range` (in elements, row-major) of the tensor described by `entry`, as f32.
+    /// Elements `range` (in elements, row-major) of the tensor described by `entry`, as f32, every one of them finite.
     pub(crate) fn read_range(&self, key: &str, entry: &TensorEntry, range: Range<usize>) -> Result<Vec<f32>, Error> {
         let unit = entry.dtype.bitsize() / 8;
-        let from = entry.range.start + range.start * unit;
-        let bytes = &self.bytes.as_slice()[from..from + range.len() * unit];
-        decode(entry.dtype, bytes).ok_or_else(|| Error::DType {
-            file: self.name.clone(),
-            key: key.to_owned(),
-            dtype: format!("{:?}", entry.dtype),
-        })
+        if !is_float(entry.dtype) {
+            return Err(Error::DType {
+                file: self.name.clone(),
+                key: key.to_owned(),
+                dtype: format!("{:?}", entry.dtype),
+            });
+        }
+        let mut values = vec![0.0; range.len()];
+        let mut buffer = Vec::new();
+        let mut first = range.start;
+        for values in values.chunks_mut(CHUNK_BYTES / unit) {
+            let at = entry.range.start + first * unit;
+            let bytes = self.bytes.at(at, values.len() * unit, &mut buffer);
+            decode(entry.dtype, bytes.map_err(|error| self.cut_short(error))?, values);
+            if let Some(i) = finite::first_not_finite(values) {
+                return Err(Error::NotFinite {
+                    file: self.name.clone(),
+                    key: key.to_owned(),
+                    index: index_of(first + i, &entry.shape),
+                    value: values[i],
+                });
+            }
+            first += values.len();
+        }
+        Ok(values)
+    }
+
+    /// Bytes that the header was checked to have are not there any more.
+    fn cut_short(&self, error: io::Error) -> Error {
+        let expected = self.tensors.values().map(|entry| entry.range.end as u64).max();
+        match (self.bytes.len(), expected) {
+            (Ok(found), Some(expected)) if found < expected => Error::Truncated {
+                file: self.name.clone(),
+                expected,
+                found,
+            },
+            _ => Error::io("read", Path::new(&self.name))(error),
+        }
     }
 }
 
-/// Little-endian floats of any supported type to f32; None for a type that is not a float.
-fn decode(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
-    let pairs = || bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
-    Some(match dtype {
-        Dtype::F32 => bytes
-            .chunks_exact(4)
-            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-            .collect(),
-        Dtype::BF16 => pairs().map(|bits| f32::from_bits(u32::from(bits) << 16)).collect(),
-        Dtype::F16 => decode_f16(bytes),
-        Dtype::F64 => bytes
-            .chunks_exact(8)
-            .map(|b| f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]) as f32)
-            .collect(),
-        _ => return None,
-    })
+/// The place of element `i` of a row-major tensor, axis by axis.
+fn index_of(mut i: usize, shape: &[usize]) -> Vec<usize> {
+    let mut index = vec![0; shape.len()];
+    for (place, &length) in index.iter_mut().zip(shape).rev() {
+        (*place, i) = (i % length, i / length);
+    }
+    index
+}
+
+fn is_float(dtype: Dtype) -> bool {
+    matches!(dtype, Dtype::F32 | Dtype::BF16 | Dtype::F16 | Dtype::F64)
+}
+
+/// Little-endian floats of a type that [`is_float`] to f32.
+fn decode(dtype: Dtype, bytes: &[u8], values: &mut [f32]) {
+    let pairs = bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
+    match dtype {
+        Dtype::F32 => {
+            for (value, b) in values.iter_mut().zip(bytes.chunks_exact(4)) {
+                *value = f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+            }
+        }
+        Dtype::BF16 => {
+            for (value, bits) in values.iter_mut().zip(pairs) {
+                *value = f32::from_bits(u32::from(bits) << 16);
+            }
+        }
+        Dtype::F16 => decode_f16(bytes, values),
+        _ => {
+            for (value, b) in values.iter_mut().zip(bytes.chunks_exact(8)) {
+                *value = f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]) as f32;
+            }
+        }
+    }
 }
 
 /// f16 through `half`'s slice conversion, which uses F16C where the CPU has it.
-fn decode_f16(bytes: &[u8]) -> Vec<f32> {
+fn decode_f16(bytes: &[u8], values: &mut [f32]) {
     use half::slice::HalfFloatSliceExt;
-    let mut out = vec![0.0; bytes.len() / 2];
-    if let Ok(values) = bytemuck::try_cast_slice::<u8, half::f16>(bytes) {
-        values.convert_to_f32_slice(&mut out);
+    if let Ok(stored) = bytemuck::try_cast_slice::<u8, half::f16>(bytes) {
+        stored.convert_to_f32_slice(values);
     } else {
-        for (value, b) in out.iter_mut().zip(bytes.chunks_exact(2)) {
+        for (value, b) in values.iter_mut().zip(bytes.chunks_exact(2)) {
             *value = half::f16::from_le_bytes([b[0], b[1]]).to_f32();
         }
-    }
-    out
-}
-
-/// The sentence for a header that safetensors refuses: a file cut short is by far the commonest.
-fn header_error(name: &str, bytes: &[u8], error: &SafeTensorError) -> Error {
-    let file = name.to_owned();
-    let found = bytes.len() as u64;
-    let Some(length) = bytes.get(..8).and_then(|b| b.try_into().ok()).map(u64::from_le_bytes) else {
-        return Error::Truncated {
-            file,
-            expected: 8,
-            found,
-        };
-    };
-    let header = bytes
-        .get(8..)
-        .and_then(|rest| rest.get(..usize::try_from(length).ok()?));
-    match (error, header) {
-        (SafeTensorError::MetadataIncompleteBuffer, Some(header)) => {
-            let data = serde_json::from_slice::<Metadata>(header).map_or(0, |m| m.data_len() as u64);
-            let expected = 8 + length + data;
-            if found < expected {
-                return Error::Truncated { file, expected, found };
-            }
-            let reason = format!("{} bytes follow the tensors that its header lists", found - expected);
-            Error::NotSafetensors { file, reason }
-        }
-        // A real header starts with `{`; anything else is another kind of file, not a short one.
-        (SafeTensorError::InvalidHeaderLength, _) if bytes.get(8) == Some(&b'{') || found == 8 => Error::Truncated {
-            file,
-            expected: 8 + length,
-            found,
-        },
-        (SafeTensorError::InvalidHeaderLength | SafeTensorError::HeaderTooLarge, _) => Error::NotSafetensors {
-            file,
-            reason: "it does not start with a header length".to_owned(),
-        },
-        _ => Error::NotSafetensors {
-            file,
-            reason: error.to_string(),
-        },
     }
 }

@@ -100,7 +100,7 @@ pub fn run(command: Command) -> Result<()> {
 fn run_sheet(args: &SheetArgs) -> Result<()> {
     if args.list {
         for kind in Kind::all() {
-            println!("{}", kind.name());
+            say!("{}", kind.name());
         }
         return Ok(());
     }
@@ -116,7 +116,7 @@ fn run_sheet(args: &SheetArgs) -> Result<()> {
     }
     if args.nouns {
         for (noun, models) in world.nouns() {
-            println!("{noun}\t{models}");
+            say!("{noun}\t{models}");
         }
         return Ok(());
     }
@@ -129,7 +129,7 @@ fn run_sheet(args: &SheetArgs) -> Result<()> {
         std::fs::write(&path, drawn.captions.join("\n") + "\n")
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
-    println!(
+    say!(
         "{}: {} pictures, {:.1} ms each on one core",
         args.out.display(),
         args.count,

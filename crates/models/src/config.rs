@@ -1,9 +1,11 @@
 //! What the config files of all models share: strict reading of a JSON object.
 
-use prima_checkpoint::Error;
+use prima_checkpoint::{Error, in_range};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use std::fmt::Display;
+use std::ops::RangeBounds;
 
 /// A value for all blocks, or one value per block.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -14,6 +16,14 @@ pub enum OneOrMany<T> {
 }
 
 impl<T: Clone> OneOrMany<T> {
+    /// Every value in it.
+    pub(crate) fn values(&self) -> &[T] {
+        match self {
+            Self::One(value) => std::slice::from_ref(value),
+            Self::Many(values) => values,
+        }
+    }
+
     /// One value per block; an error names `field` when the list has another length.
     pub(crate) fn per_block(&self, blocks: usize, field: &str) -> Result<Vec<T>, Error> {
         match self {
@@ -36,6 +46,14 @@ pub enum TransformerLayers {
 }
 
 impl TransformerLayers {
+    /// Every number in it.
+    pub(crate) fn values(&self) -> Vec<usize> {
+        match self {
+            Self::One(layers) => vec![*layers],
+            Self::PerBlock(blocks) => blocks.iter().flat_map(OneOrMany::values).copied().collect(),
+        }
+    }
+
     pub(crate) fn per_block(&self, blocks: usize) -> Result<Vec<OneOrMany<usize>>, Error> {
         let all = match self {
             Self::One(layers) => OneOrMany::One(OneOrMany::One(*layers)),
@@ -45,11 +63,79 @@ impl TransformerLayers {
     }
 }
 
+/// What errors call a config that is not read from a file.
+pub(crate) const CONFIG: &str = "config.json";
+
 /// An error about the values of a config.
 pub(crate) fn invalid(message: String) -> Error {
     Error::File {
-        file: "config.json".into(),
+        file: CONFIG.into(),
         message,
+    }
+}
+
+/// What a config's numbers may be. Wide enough for every model there is: the bounds keep a damaged or hostile file from
+/// asking for more memory than there is, from overflowing a product and from dividing by nothing.
+pub(crate) trait Ranges {
+    fn check_ranges(&self, check: &Check) -> Result<(), Error>;
+}
+
+/// Most entries of a list with one entry per block.
+pub(crate) const MAX_BLOCKS: usize = 16;
+/// Widest activation, and widest text embedding.
+pub(crate) const MAX_CHANNELS: usize = 1 << 16;
+/// Most layers of one block or encoder.
+pub(crate) const MAX_LAYERS: usize = 256;
+
+/// Checks the numbers of the config `file`.
+pub(crate) struct Check<'a> {
+    pub file: &'a str,
+}
+
+impl Check<'_> {
+    pub fn within<T: PartialOrd + Display>(
+        &self,
+        field: &str,
+        value: T,
+        allowed: impl RangeBounds<T>,
+    ) -> Result<(), Error> {
+        in_range(self.file, field, value, allowed)
+    }
+
+    /// Each of several values of one field.
+    pub fn each<T: PartialOrd + Display + Copy>(
+        &self,
+        field: &str,
+        values: &[T],
+        allowed: impl RangeBounds<T> + Clone,
+    ) -> Result<(), Error> {
+        values
+            .iter()
+            .try_for_each(|&value| self.within(field, value, allowed.clone()))
+    }
+
+    /// Widths: `(field, channels)`.
+    pub fn channels(&self, fields: &[(&str, usize)]) -> Result<(), Error> {
+        fields
+            .iter()
+            .try_for_each(|&(field, value)| self.within(field, value, 1..=MAX_CHANNELS))
+    }
+
+    /// The widths of the blocks, one or more.
+    pub fn blocks(&self, field: &str, channels: &[usize]) -> Result<(), Error> {
+        self.within(&format!("number of {field}"), channels.len(), 1..=MAX_BLOCKS)?;
+        self.each(field, channels, 1..=MAX_CHANNELS)
+    }
+
+    /// What a norm adds to the variance.
+    pub fn epsilon(&self, field: &str, eps: f64) -> Result<(), Error> {
+        // The networks compute in f32, where less is zero.
+        self.within(field, eps, f64::from(f32::MIN_POSITIVE)..=1.0)
+    }
+
+    /// A factor on latents: what encodes multiplies by it, what decodes divides.
+    pub fn factor(&self, field: &str, factor: f64) -> Result<(), Error> {
+        self.within(field, factor, 1e-6..=1e6)
     }
 }
 
@@ -92,7 +178,7 @@ impl Plain {
 /// Reads `json` (the text of `file`) as the config of one of `classes`. Fields of `T` are
 /// read, those of `neutral` must have a listed value, those that start with `_` are notes of
 /// the library that wrote the file; any other field with a value is an error.
-pub(crate) fn read<T: DeserializeOwned + Serialize + Default>(
+pub(crate) fn read<T: DeserializeOwned + Serialize + Default + Ranges>(
     json: &str,
     file: &str,
     class_names: &[&str],
@@ -121,7 +207,9 @@ pub(crate) fn read<T: DeserializeOwned + Serialize + Default>(
         }
         check_unused(key, value, neutral).map_err(&fail)?;
     }
-    serde_json::from_value(Value::Object(object)).map_err(|e| fail(format!("{e}")))
+    let config: T = serde_json::from_value(Value::Object(object)).map_err(|e| fail(format!("{e}")))?;
+    config.check_ranges(&Check { file })?;
+    Ok(config)
 }
 
 fn check_unused(key: &str, value: &Value, neutral: &[Neutral]) -> Result<(), String> {

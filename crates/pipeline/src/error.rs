@@ -34,6 +34,9 @@ pub enum Error {
     /// The model's parts are each right and do not fit together.
     #[error("{model}: {message}")]
     Model { model: String, message: String },
+    /// What the networks computed is not a picture: NaN or infinities.
+    #[error("{what} NaN or infinite values: {fix}")]
+    NotFinite { what: String, fix: &'static str },
     /// The GPU cannot do it; what the request had allocated there is free again.
     #[error(transparent)]
     Device(#[from] prima_tensor::DeviceError),

@@ -2,6 +2,8 @@
 
 use crate::Error;
 use crate::families::Family;
+use crate::request::{MAX_SIDE_PX, MAX_STEPS};
+use prima_checkpoint::in_range;
 use prima_schedulers::{SchedulerKind, TimestepSpacing};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -43,9 +45,48 @@ impl ModelCard {
             model: file.to_owned(),
             message: e.to_string(),
         };
-        serde_json::from_str(text).map_err(message)
+        let card: Self = serde_json::from_str(text).map_err(message)?;
+        card.check(file)?;
+        Ok(card)
+    }
+
+    /// Numbers that no request could ask for either.
+    fn check(&self, file: &str) -> Result<(), Error> {
+        if let Some(steps) = self.num_inference_steps {
+            in_range(file, "num_inference_steps", steps, 1..=MAX_STEPS)?;
+        }
+        if let Some(scale) = self.guidance_scale {
+            in_range(file, "guidance_scale", scale, 0.0..=100.0)?;
+        }
+        for (field, side) in [("width", self.width), ("height", self.height)] {
+            if let Some(side) = side {
+                in_range(file, field, side, 8..=MAX_SIDE_PX)?;
+            }
+        }
+        if let Some(strength) = self.strength {
+            in_range(file, "strength", strength, 0.0..=1.0)?;
+        }
+        for &steps in &self.step_counts {
+            in_range(file, "step_counts", steps, 1..=MAX_STEPS)?;
+        }
+        for (&steps, timesteps) in &self.timesteps {
+            in_range(file, "timesteps' number of steps", steps, 1..=MAX_STEPS)?;
+            in_range(
+                file,
+                &format!("length of timesteps[{steps}]"),
+                timesteps.len(),
+                steps..=steps,
+            )?;
+            for &timestep in timesteps {
+                in_range(file, &format!("timesteps[{steps}]"), timestep, 0.0..=MAX_TIMESTEP)?;
+            }
+        }
+        Ok(())
     }
 }
+
+/// More than any training process has.
+const MAX_TIMESTEP: f64 = 1e5;
 
 /// What the presets are chosen by.
 #[derive(Clone, Copy, Debug)]

@@ -3,9 +3,10 @@
 use crate::guidance::Guidance;
 use crate::noise::{NoiseSource, Purpose};
 use crate::settings::Settings;
-use crate::{Error, Pipeline, Progress, Request, Response, Timings, image_to_image, vae};
+use crate::vae::{self, check_finite};
+use crate::{Error, Pipeline, Progress, Request, Response, Timings, image_to_image};
 use prima_schedulers::{Schedule, State};
-use prima_tensor::{Tensor, affine, device, no_grad, take_batch, weighted_sum};
+use prima_tensor::{Device, Tensor, affine, device, no_grad, take_batch, weighted_sum};
 use std::ops::ControlFlow;
 use std::time::Instant;
 
@@ -107,6 +108,7 @@ fn denoise(
     on_progress: OnProgress,
 ) -> Result<Tensor, Error> {
     let total = schedule.len();
+    let on_cpu = Device::current().memory()?.is_none();
     let shape = [latents.dim(0), latents.dim(1), latents.dim(2), latents.dim(3)];
     let mut state = State::new(latents);
     let mut started = Instant::now();
@@ -122,10 +124,17 @@ fn denoise(
             continue;
         }
         timings.steps.push(started.elapsed());
+        let done = timings.steps.len();
+        // On a GPU each look would wait for it; what is not finite stays so until the last step.
+        if on_cpu || done == total {
+            check_finite(&state.sample, || {
+                format!("after step {done} of {total} the latents hold")
+            })?;
+        }
         tell(
             on_progress,
             Progress::Step {
-                done: timings.steps.len(),
+                done,
                 total,
                 latents: &state.sample,
                 denoised: &denoised,

@@ -2,8 +2,9 @@
 
 use crate::noise::{NoiseSource, Purpose};
 use crate::{Error, Picture, Pipeline, picture_to_tensor, pictures_of_tensor};
+use prima_checkpoint::first_not_finite;
 use prima_models::Vae;
-use prima_tensor::{Tensor, no_grad};
+use prima_tensor::{Device, Tensor, no_grad};
 
 /// A picture to latents `[1, h, w, C]` of about unit variance; a distribution is drawn from, as
 /// diffusers' image-to-image pipelines do (`retrieve_latents`).
@@ -23,7 +24,22 @@ pub(crate) fn encode(
 /// Scaled latents `[B, h, w, C]` to pictures.
 pub(crate) fn decode(vae: &Vae, latents: &Tensor, keep_going: &mut dyn FnMut() -> bool) -> Result<Vec<Picture>, Error> {
     let image = vae.decode(&vae.unscale_latents(latents), keep_going)?;
+    // On a GPU the values become bytes before they come back.
+    if Device::current().memory()?.is_none() {
+        check_finite(&image, || "the decoded picture holds".to_owned())?;
+    }
     Ok(pictures_of_tensor(&image))
+}
+
+/// Refuses a result that is not finite, which would else become a flat picture.
+pub(crate) fn check_finite(x: &Tensor, what: impl FnOnce() -> String) -> Result<(), Error> {
+    match first_not_finite(x.data()) {
+        None => Ok(()),
+        Some(_) => Err(Error::NotFinite {
+            what: what(),
+            fix: "use --dtype f32, a lower guidance_scale or another scheduler; if none helps, the model's files are damaged",
+        }),
+    }
 }
 
 impl Pipeline {

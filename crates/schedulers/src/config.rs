@@ -7,6 +7,8 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use std::fmt::Display;
+use std::ops::RangeInclusive;
 
 /// The file as written: absent fields stay `None`, so that a config can be run by another class than
 /// its own with that class's defaults (diffusers' `OtherScheduler.from_config(config)`).
@@ -171,6 +173,23 @@ pub enum FinalSigmasType {
     SigmaMin,
 }
 
+/// A hundred times what every published model was trained with.
+const MAX_TRAIN_TIMESTEPS: usize = 100_000;
+/// f32's range of noise that leaves a signal to tell: 2^20.
+const MAX_SIGMA: f64 = 1_048_576.0;
+
+/// The one check of a number: field, value and what is allowed. Absent fields are the class's default.
+fn in_range<T: PartialOrd + Display>(field: &str, value: Option<T>, allowed: RangeInclusive<T>) -> Result<()> {
+    match value {
+        Some(value) if !allowed.contains(&value) => Err(Error::BadField {
+            field: field.to_owned(),
+            reason: format!("a number from {} to {} expected", allowed.start(), allowed.end()),
+            value: value.to_string(),
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// `algorithm_type` of the stochastic solvers.
 const SDE: &str = "sde-dpmsolver++";
 
@@ -205,10 +224,43 @@ impl SchedulerConfig {
     /// (`"lambda_min_clipped": -Infinity`); they are read as null.
     pub fn from_json(text: &str) -> Result<Self> {
         let fields: Map<String, Value> = serde_json::from_str(&without_infinities(text))?;
-        match serde_json::from_value(Value::Object(fields.clone())) {
-            Ok(config) => Ok(config),
+        match serde_json::from_value::<Self>(Value::Object(fields.clone())) {
+            Ok(config) => config.check_ranges().map(|()| config),
             // serde names no field when a type is wrong: find the one that fails alone.
             Err(error) => Err(fields.into_iter().find_map(bad_field).unwrap_or(Error::Json(error))),
+        }
+    }
+
+    /// Refuses numbers that no process of noise can have, or that would ask for tables without end. What only some
+    /// classes read is checked for all: a config may run under another class than its own.
+    pub(crate) fn check_ranges(&self) -> Result<()> {
+        let floats = [
+            ("beta_start", self.beta_start, 0.0..=1.0),
+            ("beta_end", self.beta_end, 0.0..=1.0),
+            ("sigma_min", self.sigma_min, 0.0..=MAX_SIGMA),
+            ("sigma_max", self.sigma_max, 0.0..=MAX_SIGMA),
+            ("timestep_scaling", self.timestep_scaling, f64::MIN_POSITIVE..=1e6),
+            ("shift", self.shift, 1e-3..=1e3),
+            ("flow_shift", self.flow_shift, 1e-3..=1e3),
+        ];
+        for (field, value, allowed) in floats {
+            in_range(field, value, allowed)?;
+        }
+        let counts = [
+            ("num_train_timesteps", self.num_train_timesteps, 2..=MAX_TRAIN_TIMESTEPS),
+            ("steps_offset", self.steps_offset, 0..=MAX_TRAIN_TIMESTEPS),
+            (
+                "original_inference_steps",
+                self.original_inference_steps,
+                1..=MAX_TRAIN_TIMESTEPS,
+            ),
+        ];
+        for (field, value, allowed) in counts {
+            in_range(field, value, allowed)?;
+        }
+        match (self.sigma_min, self.sigma_max) {
+            (Some(min), Some(max)) if min > max => in_range("sigma_min", Some(min), 0.0..=max),
+            _ => Ok(()),
         }
     }
 

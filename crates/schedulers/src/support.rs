@@ -65,6 +65,7 @@ impl SchedulerConfig {
     /// Refuses what `kind` would have to obey and cannot; returns warnings about what it never reads.
     pub(crate) fn check(&self, kind: SchedulerKind) -> Result<Vec<String>> {
         use SchedulerKind::{Ddim, DpmPlusPlus2M, DpmPlusPlus2MSde, DpmPlusPlus2S, DpmPlusPlusSde, Euler, Lcm, UniPc};
+        self.check_ranges()?;
         self.check_unknown()?;
         let refuse = Refuse {
             class: kind.class_name(),

@@ -3,8 +3,7 @@
 //! groups) are given where they fit, and where they do not the file needs a `config` folder beside it.
 
 use super::{
-    COND_PROJ, FileKind, HEAD_CHANNELS, NORM_GROUPS, SingleFile, TextEncoderKeys, TextLayout, UNET, VAE, count,
-    leading_number,
+    COND_PROJ, FileKind, HEAD_CHANNELS, NORM_GROUPS, SingleFile, TextEncoderKeys, TextLayout, UNET, VAE, leading_number,
 };
 use crate::Error;
 use serde_json::{Value, json};
@@ -32,13 +31,18 @@ impl SingleFile {
 
     /// Size `axis` of a tensor that the config cannot do without.
     pub(super) fn size(&self, key: &str, axis: usize) -> Result<usize, Error> {
-        self.shape(key)
-            .and_then(|shape| shape.get(axis).copied())
-            .ok_or_else(|| Error::Missing {
-                file: self.file.name().to_owned(),
-                key: key.to_owned(),
-                expected: Vec::new(),
-            })
+        let file = || self.file.name().to_owned();
+        let shape = self.shape(key).ok_or_else(|| Error::Missing {
+            file: file(),
+            key: key.to_owned(),
+            expected: Vec::new(),
+        })?;
+        shape.get(axis).copied().ok_or_else(|| Error::Axes {
+            file: file(),
+            key: key.to_owned(),
+            axis,
+            found: shape.to_vec(),
+        })
     }
 
     /// `channels / unit`, or the sentence that says why the family's convention does not fit.
@@ -129,9 +133,9 @@ impl SingleFile {
 
     /// No mid block, and no self-attention at the largest resolution.
     fn is_sdxs(&self) -> bool {
-        let has_mid = self.keys(UNET).any(|key| key.starts_with("middle_block."));
+        let has_mid = self.has_any(&format!("{UNET}middle_block."));
         let attention = format!("{UNET}input_blocks.1.1.transformer_blocks.0.attn1.to_k.weight");
-        let self_attention = self.shape(&attention).is_some_and(|shape| shape[0] == shape[1]);
+        let self_attention = self.shape(&attention).is_some_and(|shape| is_square(shape));
         self.kind != FileKind::Sdxl && !has_mid && !self_attention
     }
 
@@ -144,7 +148,7 @@ impl SingleFile {
     }
 
     fn vae_config(&self) -> Result<Value, Error> {
-        let blocks = count(self.keys(VAE), "encoder.down.");
+        let blocks = self.count(&format!("{VAE}encoder.down."));
         let width = |i| self.size(&format!("{VAE}encoder.down.{i}.block.0.conv1.weight"), 0);
         let channels = (0..blocks).map(width).collect::<Result<Vec<_>, _>>()?;
         for &width in &channels {
@@ -162,7 +166,7 @@ impl SingleFile {
             "force_upcast": true,
             "in_channels": self.size(&format!("{VAE}encoder.conv_in.weight"), 1)?,
             "latent_channels": self.size(&format!("{VAE}decoder.conv_in.weight"), 1)?,
-            "layers_per_block": count(self.keys(VAE), "encoder.down.0.block."),
+            "layers_per_block": self.count(&format!("{VAE}encoder.down.0.block.")),
             "norm_num_groups": NORM_GROUPS,
             "out_channels": self.size(&format!("{VAE}decoder.conv_out.weight"), 0)?,
             "sample_size": sample_size,
@@ -174,12 +178,8 @@ impl SingleFile {
     /// Of an `AutoencoderTiny`: stages are the blocks between two convolutions.
     fn taesd_config(&self) -> Result<Value, Error> {
         let stages = |half: &str| -> Vec<usize> {
-            let prefix = format!("{half}.");
             let mut kinds = BTreeMap::new();
-            for (layer, leaf) in self
-                .keys(VAE)
-                .filter_map(|key| leading_number(key.strip_prefix(&prefix)?))
-            {
+            for (layer, leaf) in self.keys(&format!("{VAE}{half}.")).filter_map(leading_number) {
                 kinds.insert(layer, leaf.starts_with("conv."));
             }
             let mut stages = Vec::new();
@@ -198,7 +198,9 @@ impl SingleFile {
             Ok(vec![self.size(&format!("{VAE}{key}.weight"), 0)?; blocks.len()])
         };
         // The decoder begins with a clamp and ends with a convolution to the picture.
-        let last = count(self.keys(VAE), "taesd_decoder.").saturating_sub(1);
+        let decoder_keys = format!("{VAE}taesd_decoder.");
+        let layers = self.keys(&decoder_keys).filter_map(|key| Some(leading_number(key)?.0));
+        let last = layers.max().unwrap_or(0);
         Ok(json!({
             "_class_name": "AutoencoderTiny",
             "act_fn": "relu",
@@ -260,4 +262,9 @@ impl SingleFile {
             "vocab_size": self.size(&token, 0)?,
         }))
     }
+}
+
+/// Whether the first two axes are as long as each other.
+pub(super) fn is_square(shape: &[usize]) -> bool {
+    matches!(shape, [rows, columns, ..] if rows == columns)
 }

@@ -11,7 +11,8 @@ use crate::reader::{Stored, View};
 use crate::tensor_file::TensorFile;
 use crate::{Error, Reader};
 use rename::{rename_open_clip, rename_taesd, rename_vae};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 use unet_layout::UnetLayout;
@@ -169,7 +170,7 @@ impl SingleFile {
 
     /// Whether the autoencoder is one of the TAESD family.
     fn has_taesd(&self) -> bool {
-        self.keys(VAE).any(|key| key.starts_with("taesd_decoder."))
+        self.has_any(&format!("{VAE}taesd_decoder."))
     }
 
     fn text_encoders(&self) -> &'static [TextEncoderKeys] {
@@ -182,7 +183,7 @@ impl SingleFile {
 
     /// What begins the names of a text encoder in transformers' layout: old merges leave it out.
     fn text_root(&self, encoder: &TextEncoderKeys) -> &'static str {
-        let has_root = self.keys(encoder.prefix).any(|key| key.starts_with("text_model."));
+        let has_root = self.has_any(&format!("{}text_model.", encoder.prefix));
         if has_root { "text_model." } else { "" }
     }
 
@@ -192,11 +193,10 @@ impl SingleFile {
     fn text_layers(&self, encoder: &TextEncoderKeys) -> usize {
         match encoder.layout {
             TextLayout::Transformers => {
-                let layers = format!("{}encoder.layers.", self.text_root(encoder));
-                count(self.keys(encoder.prefix), &layers)
+                self.count(&format!("{}{}encoder.layers.", encoder.prefix, self.text_root(encoder)))
             }
             TextLayout::OpenClip => {
-                let layers = count(self.keys(encoder.prefix), "transformer.resblocks.");
+                let layers = self.count(&format!("{}transformer.resblocks.", encoder.prefix));
                 let is_whole = self.has(&format!("{}text_projection", encoder.prefix));
                 let reads_all = self.kind != FileKind::StableDiffusion2 || !is_whole;
                 layers.saturating_sub(usize::from(!reads_all))
@@ -209,12 +209,23 @@ impl SingleFile {
         self.file.tensors().get(key).map(|entry| entry.shape.as_slice())
     }
 
-    /// Stored keys that start with `prefix`, without it.
+    /// Stored keys that start with `prefix`, without it. They are found, not searched for: a file of many keys is asked
+    /// many such questions.
     pub fn keys<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a str> {
-        self.file
-            .tensors()
-            .keys()
-            .filter_map(move |key| key.strip_prefix(prefix))
+        let from = (Bound::Included(prefix), Bound::Unbounded);
+        let keys = self.file.tensors().range::<str, _>(from);
+        keys.map_while(move |(key, _)| key.strip_prefix(prefix))
+    }
+
+    /// Whether any stored key starts with `prefix`.
+    fn has_any(&self, prefix: &str) -> bool {
+        self.keys(prefix).next().is_some()
+    }
+
+    /// How many different numbers follow `prefix` in the keys: never more than there are keys, whatever the numbers are.
+    fn count(&self, prefix: &str) -> usize {
+        let numbers = self.keys(prefix).filter_map(|key| Some(leading_number(key)?.0));
+        numbers.collect::<BTreeSet<usize>>().len()
     }
 
     /// A reader of one component under its diffusers keys. A key of the component with no known
@@ -275,7 +286,7 @@ impl SingleFile {
         if self.has_taesd() {
             return self.entries(VAE, rename_taesd);
         }
-        let up_blocks = count(self.keys(VAE), "decoder.up.");
+        let up_blocks = self.count(&format!("{VAE}decoder.up."));
         self.entries(VAE, |key| rename_vae(key, up_blocks))
     }
 
@@ -294,14 +305,6 @@ impl SingleFile {
 
 fn stored(key: String, view: View) -> Stored {
     Stored { file: 0, key, view }
-}
-
-/// One more than the largest number that follows `start` in the keys.
-fn count<'a>(keys: impl Iterator<Item = &'a str>, start: &str) -> usize {
-    keys.filter_map(|key| leading_number(key.strip_prefix(start)?))
-        .map(|(n, _)| n + 1)
-        .max()
-        .unwrap_or(0)
 }
 
 /// `12.rest` to (12, `rest`); a bare number has an empty rest.

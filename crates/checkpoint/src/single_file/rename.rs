@@ -32,7 +32,12 @@ pub(super) fn rename_vae(key: &str, up_blocks: usize) -> Option<String> {
         ("down_blocks", "downsample", index, rest)
     } else {
         let (index, rest) = leading_number(rest.strip_prefix("up.")?)?;
-        ("up_blocks", "upsample", up_blocks.checked_sub(index + 1)?, rest)
+        (
+            "up_blocks",
+            "upsample",
+            up_blocks.checked_sub(index)?.checked_sub(1)?,
+            rest,
+        )
     };
     if let Some(rest) = rest.strip_prefix("block.") {
         let rest = rest.replace("nin_shortcut.", "conv_shortcut.");

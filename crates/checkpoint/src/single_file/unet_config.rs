@@ -1,8 +1,9 @@
 //! The config of a one-file model's UNet. Which blocks it has, how many layers and how deep their transformers are all
 //! follows from which tensors exist.
 
+use super::config::is_square;
 use super::unet_layout::{Slot, UnetLayout};
-use super::{COND_PROJ, FileKind, HEAD_CHANNELS, NORM_GROUPS, SingleFile, UNET, count};
+use super::{COND_PROJ, FileKind, HEAD_CHANNELS, NORM_GROUPS, SingleFile, UNET};
 use crate::Error;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -13,8 +14,8 @@ const HEADS_1: usize = 8;
 impl SingleFile {
     pub(super) fn unet_config(&self) -> Result<Value, Error> {
         let layout = UnetLayout::of(self);
-        let down = self.blocks("input_blocks", &layout.input);
-        let up = self.blocks("output_blocks", &layout.output);
+        let down = self.blocks("input_blocks", &layout.input)?;
+        let up = self.blocks("output_blocks", &layout.output)?;
         let widths = down
             .iter()
             .map(|block| self.width(block))
@@ -37,7 +38,7 @@ impl SingleFile {
             "norm_num_groups": NORM_GROUPS,
             "out_channels": self.size(&format!("{UNET}out.2.weight"), 0)?,
             "sample_size": self.sample_size(),
-            "time_cond_proj_dim": self.shape(COND_PROJ).map(|shape| shape[1]),
+            "time_cond_proj_dim": self.has(COND_PROJ).then(|| self.size(COND_PROJ, 1)).transpose()?,
             "up_block_types": up.iter().map(|block| block.kind(["UpBlock2D", "CrossAttnUpBlock2D"])).collect::<Vec<_>>(),
             "use_linear_projection": self.has_linear_projections(),
         });
@@ -53,25 +54,26 @@ impl SingleFile {
     }
 
     /// The blocks of one side of the UNet, in the file's order.
-    fn blocks(&self, side: &str, slots: &BTreeMap<usize, Slot>) -> Vec<BlockShapes> {
+    fn blocks(&self, side: &str, slots: &BTreeMap<usize, Slot>) -> Result<Vec<BlockShapes>, Error> {
         let mut blocks: Vec<BlockShapes> = Vec::new();
         for (&i, slot) in slots.iter().filter(|(_, slot)| slot.has_resnet) {
             let first = format!("{side}.{i}");
-            let depth = count(self.keys(UNET), &format!("{first}.1.transformer_blocks."));
+            let depth = self.count(&format!("{UNET}{first}.1.transformer_blocks."));
             if let Some(block) = blocks.get_mut(slot.block) {
                 block.depths.push(depth);
                 continue;
             }
             let transformer = format!("{UNET}{first}.1.transformer_blocks.0");
-            let read_by = |attention: &str| self.shape(&format!("{transformer}.{attention}.to_k.weight"));
+            let read_by = |attention: &str| format!("{transformer}.{attention}.to_k.weight");
+            let [own, cross] = [read_by("attn1"), read_by("attn2")];
             blocks.push(BlockShapes {
                 depths: vec![depth],
-                cross_attention_dim: read_by("attn2").map(|shape| shape[1]),
-                only_cross_attention: read_by("attn1").is_some_and(|shape| shape[1] != shape[0]),
+                cross_attention_dim: self.has(&cross).then(|| self.size(&cross, 1)).transpose()?,
+                only_cross_attention: self.shape(&own).is_some_and(|shape| !is_square(shape)),
                 first,
             });
         }
-        blocks
+        Ok(blocks)
     }
 
     fn width(&self, block: &BlockShapes) -> Result<usize, Error> {
@@ -96,7 +98,7 @@ impl SingleFile {
     }
 
     fn mid_block_type(&self) -> Option<&'static str> {
-        let has = |start: &str| self.keys(UNET).any(|key| key.starts_with(start));
+        let has = |start: &str| self.has_any(&format!("{UNET}{start}"));
         if has("middle_block.1.transformer_blocks.") || has("middle_block.1.proj_in.") {
             Some("UNetMidBlock2DCrossAttn")
         } else {

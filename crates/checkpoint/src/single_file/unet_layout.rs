@@ -26,16 +26,15 @@ impl UnetLayout {
     pub fn of(file: &SingleFile) -> Self {
         let has = |key: String| file.shape(&format!("{UNET}{key}")).is_some();
         let slots = |side: &str, first: usize, samplers: &[&str]| {
-            let start = format!("{side}.");
+            let start = format!("{UNET}{side}.");
             let numbers: BTreeSet<usize> = file
-                .keys(UNET)
-                .filter_map(|key| Some(leading_number(key.strip_prefix(&start)?)?.0))
+                .keys(&start)
+                .filter_map(|key| Some(leading_number(key)?.0))
                 .collect();
             let (mut block, mut layer) = (0, 0);
             let mut slots = BTreeMap::new();
             for i in numbers.into_iter().filter(|&i| i >= first) {
-                let resnet = format!("{side}.{i}.0.in_layers.");
-                let has_resnet = file.keys(UNET).any(|key| key.starts_with(&resnet));
+                let has_resnet = file.has_any(&format!("{UNET}{side}.{i}.0.in_layers."));
                 slots.insert(
                     i,
                     Slot {

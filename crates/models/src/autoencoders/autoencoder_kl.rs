@@ -1,7 +1,7 @@
 //! The variational autoencoder between pictures and latents (diffusers
 //! `models/autoencoders/autoencoder_kl.py`, `vae.py`, 0.42.1).
 
-use crate::config::{Neutral, OneOrMany, Plain, invalid};
+use crate::config::{CONFIG, Check, MAX_LAYERS, Neutral, OneOrMany, Plain, Ranges, invalid};
 use crate::layers::{Conv, GroupNorm, Linear, Start};
 use crate::resnet::{Downsample2D, ResnetBlock2D, ResnetShape, Upsample2D};
 use crate::{Cancelled, check};
@@ -79,10 +79,8 @@ impl AutoencoderKlConfig {
     }
 
     fn check(&self) -> Result<(), Error> {
+        self.check_ranges(&Check { file: CONFIG })?;
         let blocks = self.block_out_channels.len();
-        if blocks == 0 {
-            return Err(invalid("block_out_channels is empty".into()));
-        }
         let kinds = [
             ("down_block_types", &self.down_block_types, "DownEncoderBlock2D"),
             ("up_block_types", &self.up_block_types, "UpDecoderBlock2D"),
@@ -113,6 +111,26 @@ impl AutoencoderKlConfig {
             eps: NORM_EPS,
             temb_channels: None,
         }
+    }
+}
+
+impl Ranges for AutoencoderKlConfig {
+    fn check_ranges(&self, check: &Check) -> Result<(), Error> {
+        check.blocks("block_out_channels", &self.block_out_channels)?;
+        check.channels(&[
+            ("in_channels", self.in_channels),
+            ("out_channels", self.out_channels),
+            ("latent_channels", self.latent_channels),
+            ("norm_num_groups", self.norm_num_groups),
+        ])?;
+        check.within("layers_per_block", self.layers_per_block, 1..=MAX_LAYERS)?;
+        check.factor("scaling_factor", self.scaling_factor)?;
+        if let Some(shift) = self.shift_factor {
+            check.within("shift_factor", shift, -1e6..=1e6)?;
+        }
+        let list = |values: &Option<Vec<f64>>| values.clone().unwrap_or_default();
+        check.each("latents_mean", &list(&self.latents_mean), -1e6..=1e6)?;
+        check.each("latents_std", &list(&self.latents_std), 1e-6..=1e6)
     }
 }
 

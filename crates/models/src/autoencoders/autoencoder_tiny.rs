@@ -1,7 +1,7 @@
 //! The distilled autoencoder of the TAESD family (diffusers
 //! `models/autoencoders/autoencoder_tiny.py`, `vae.py`, 0.42.1).
 
-use crate::config::{Neutral, Plain, invalid};
+use crate::config::{CONFIG, Check, MAX_LAYERS, Neutral, Plain, Ranges, invalid};
 use crate::layers::{Conv, Start};
 use crate::{Cancelled, check};
 use prima_checkpoint::{Error, ParamSource};
@@ -71,6 +71,7 @@ impl AutoencoderTinyConfig {
     }
 
     fn check(&self) -> Result<(), Error> {
+        self.check_ranges(&Check { file: CONFIG })?;
         let stages = [
             ("encoder", &self.encoder_block_out_channels, &self.num_encoder_blocks),
             ("decoder", &self.decoder_block_out_channels, &self.num_decoder_blocks),
@@ -91,6 +92,25 @@ impl AutoencoderTinyConfig {
             }
         }
         Ok(())
+    }
+}
+
+impl Ranges for AutoencoderTinyConfig {
+    fn check_ranges(&self, check: &Check) -> Result<(), Error> {
+        check.blocks("encoder_block_out_channels", &self.encoder_block_out_channels)?;
+        check.blocks("decoder_block_out_channels", &self.decoder_block_out_channels)?;
+        check.channels(&[
+            ("in_channels", self.in_channels),
+            ("out_channels", self.out_channels),
+            ("latent_channels", self.latent_channels),
+        ])?;
+        // The last stage of a half may have no block.
+        check.each("num_encoder_blocks", &self.num_encoder_blocks, 0..=MAX_LAYERS)?;
+        check.each("num_decoder_blocks", &self.num_decoder_blocks, 0..=MAX_LAYERS)?;
+        check.factor("scaling_factor", self.scaling_factor)?;
+        check.factor("latent_magnitude", self.latent_magnitude)?;
+        check.within("latent_shift", self.latent_shift, -1e6..=1e6)?;
+        check.within("shift_factor", self.shift_factor, -1e6..=1e6)
     }
 }
 

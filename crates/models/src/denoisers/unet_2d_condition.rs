@@ -74,6 +74,7 @@ pub struct Unet2dCondition {
 
 impl Unet2dCondition {
     pub fn new(config: Unet2dConditionConfig, source: &mut dyn ParamSource) -> Result<Self, Error> {
+        config.check()?;
         let levels = config.levels()?;
         for (field, kernel) in [
             ("conv_in_kernel", config.conv_in_kernel),

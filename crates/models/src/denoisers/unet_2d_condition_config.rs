@@ -3,11 +3,16 @@
 
 use super::transformer_2d::TransformerShape;
 use super::unet_2d_blocks::BlockShape;
-use crate::config::{Neutral, OneOrMany, Plain, TransformerLayers, invalid};
+use crate::config::{
+    CONFIG, Check, MAX_CHANNELS, MAX_LAYERS, Neutral, OneOrMany, Plain, Ranges, TransformerLayers, invalid,
+};
 use crate::resnet::ResnetShape;
 use prima_checkpoint::Error;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+/// Largest side in latents.
+const MAX_SAMPLE_SIZE: usize = 4096;
 
 /// `UNet2DConditionModel`'s `config.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -120,6 +125,11 @@ impl Unet2dConditionConfig {
     /// The `config.json` that diffusers reads back.
     pub fn to_json(&self) -> Value {
         crate::config::write(self, &[("_class_name", CLASS_NAME)])
+    }
+
+    /// Refuses numbers out of range, as [`from_json`](Self::from_json) does.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        self.check_ranges(&Check { file: CONFIG })
     }
 
     /// Whether this is the shape of SDXS's UNets, which no other model has: no mid block,
@@ -244,6 +254,49 @@ impl Unet2dConditionConfig {
             transformers: self.transformers(levels, level, layers, depth, &self.up_block_types[i], names)?,
             resample: level > 0,
         })
+    }
+}
+
+impl Ranges for Unet2dConditionConfig {
+    fn check_ranges(&self, check: &Check) -> Result<(), Error> {
+        check.blocks("block_out_channels", &self.block_out_channels)?;
+        check.channels(&[
+            ("in_channels", self.in_channels),
+            ("out_channels", self.out_channels),
+            ("norm_num_groups", self.norm_num_groups),
+        ])?;
+        let optional = [
+            ("addition_time_embed_dim", self.addition_time_embed_dim),
+            ("time_embedding_dim", self.time_embedding_dim),
+            ("time_cond_proj_dim", self.time_cond_proj_dim),
+            (
+                "projection_class_embeddings_input_dim",
+                self.projection_class_embeddings_input_dim,
+            ),
+        ];
+        for (field, value) in optional {
+            check.channels(&value.map(|value| (field, value)).into_iter().collect::<Vec<_>>())?;
+        }
+        check.each(
+            "cross_attention_dim",
+            self.cross_attention_dim.values(),
+            1..=MAX_CHANNELS,
+        )?;
+        check.each("attention_head_dim", self.attention_head_dim.values(), 1..=MAX_CHANNELS)?;
+        check.each("layers_per_block", self.layers_per_block.values(), 1..=MAX_LAYERS)?;
+        let transformers = self.transformer_layers_per_block.values();
+        check.each("transformer_layers_per_block", &transformers, 0..=MAX_LAYERS)?;
+        for block in self.reverse_transformer_layers_per_block.iter().flatten() {
+            check.each("reverse_transformer_layers_per_block", block.values(), 0..=MAX_LAYERS)?;
+        }
+        if let Some(size) = &self.sample_size {
+            check.each("sample_size", size.values(), 1..=MAX_SAMPLE_SIZE)?;
+        }
+        check.epsilon("norm_eps", self.norm_eps)?;
+        check.within("freq_shift", self.freq_shift, 0.0..=1.0)?;
+        check.within("downsample_padding", self.downsample_padding, 0..=1)?;
+        check.within("conv_in_kernel", self.conv_in_kernel, 1..=15)?;
+        check.within("conv_out_kernel", self.conv_out_kernel, 1..=15)
     }
 }
 

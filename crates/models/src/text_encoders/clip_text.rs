@@ -1,7 +1,7 @@
 //! CLIP's text encoder (transformers `models/clip/modeling_clip.py`, 5.23.0): the hidden state
 //! that the caller names and, of an encoder with projection, the projected EOS token.
 
-use crate::config::{Neutral, Plain, invalid};
+use crate::config::{CONFIG, Check, MAX_CHANNELS, MAX_LAYERS, Neutral, Plain, Ranges, invalid};
 use crate::layers::{LayerNorm, Linear, Start};
 use prima_checkpoint::{Error, Init, ParamSource};
 use prima_tensor::{Activation, Param, Tensor, add_positions, attention_in, embedding, gather_rows};
@@ -69,6 +69,11 @@ const NEUTRAL: &[Neutral] = &[
     ("chunk_size_feed_forward", &[Plain::Any]),
 ];
 
+/// Most tokens that an encoder knows.
+const MAX_VOCAB: usize = 1 << 22;
+/// Longest prompt in tokens.
+const MAX_POSITIONS: usize = 1 << 13;
+
 const WITH_PROJECTION: &str = "CLIPTextModelWithProjection";
 
 impl ClipTextConfig {
@@ -98,10 +103,10 @@ impl ClipTextConfig {
     }
 
     fn check(&self) -> Result<(), Error> {
+        self.check_ranges(&Check { file: CONFIG })?;
         let Self {
             hidden_size,
             num_attention_heads: heads,
-            num_hidden_layers: layers,
             ..
         } = *self;
         if heads == 0 || !hidden_size.is_multiple_of(heads) {
@@ -109,10 +114,26 @@ impl ClipTextConfig {
                 "num_attention_heads = {heads} does not divide hidden_size = {hidden_size}"
             )));
         }
-        if layers == 0 {
-            return Err(invalid("num_hidden_layers = 0 is not supported".into()));
-        }
         Ok(())
+    }
+}
+
+impl Ranges for ClipTextConfig {
+    fn check_ranges(&self, check: &Check) -> Result<(), Error> {
+        check.channels(&[
+            ("hidden_size", self.hidden_size),
+            ("projection_dim", self.projection_dim),
+            ("num_attention_heads", self.num_attention_heads),
+        ])?;
+        check.within("vocab_size", self.vocab_size, 1..=MAX_VOCAB)?;
+        check.within("intermediate_size", self.intermediate_size, 1..=4 * MAX_CHANNELS)?;
+        check.within("num_hidden_layers", self.num_hidden_layers, 1..=MAX_LAYERS)?;
+        check.within(
+            "max_position_embeddings",
+            self.max_position_embeddings,
+            2..=MAX_POSITIONS,
+        )?;
+        check.epsilon("layer_norm_eps", self.layer_norm_eps)
     }
 }
 

@@ -2,8 +2,9 @@
 //! collapsed, NFC, byte-level BPE with the suffix `</w>`, framed by the start and end tokens and
 //! padded to the encoder's length.
 
-use prima_checkpoint::{Error, ModelSource};
+use prima_checkpoint::{Error, ModelSource, in_range};
 use serde_json::{Value, json};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use tokenizers::AddedToken;
 
 /// CLIP's splitting into words, before the byte-level alphabet.
@@ -80,16 +81,16 @@ impl Tokenizer {
                 "a length of {model_max_length} has no room for the start and end tokens"
             )));
         }
+        files.check_sizes(name)?;
         let special = SpecialTokens::read(name, files)?;
         let mut inner = match (&files.tokenizer_json, &files.vocab_json, &files.merges_txt) {
-            (Some(json), ..) => tokenizers::Tokenizer::from_bytes(json),
+            (Some(json), ..) => guarded(name, || tokenizers::Tokenizer::from_bytes(json))?,
             (None, Some(vocab), Some(merges)) => {
                 let json = clip_tokenizer_json(name, vocab, merges)?;
-                tokenizers::Tokenizer::from_bytes(json.to_string())
+                guarded(name, || tokenizers::Tokenizer::from_bytes(json.to_string()))?
             }
             _ => return Err(error("needs tokenizer.json, or vocab.json and merges.txt".to_owned())),
-        }
-        .map_err(|e| error(format!("the tokenizer cannot be built: {e}")))?;
+        };
         // A folder may say how long its own prompts are; the text encoder decides here.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| error(e.to_string()))?;
@@ -102,7 +103,13 @@ impl Tokenizer {
         // As transformers does: special tokens are matched in the raw text, before anything else.
         let added =
             [special.bos, special.eos, special.pad].map(|token| AddedToken::from(token, true).normalized(false));
-        inner.add_special_tokens(&added);
+        guarded(name, || {
+            inner.add_special_tokens(&added);
+            // What can be built, but panics at the first words, is no tokenizer either. Whether it knows the words is
+            // not the question.
+            let _ = inner.encode(PROBE, false);
+            Ok(())
+        })?;
         Ok(Self {
             name: name.to_owned(),
             inner,
@@ -147,10 +154,62 @@ impl Tokenizer {
             .map_or(0, |encoding| encoding.get_ids().len() + 2)
     }
 
+    /// The largest id that it gives.
+    pub fn max_id(&self) -> u32 {
+        self.inner.get_vocab(true).into_values().max().unwrap_or(0)
+    }
+
     pub fn model_max_length(&self) -> usize {
         self.model_max_length
     }
 }
+
+/// CLIP's tokenizer.json has 3.6 MB.
+const MAX_FILE_BYTES: usize = 32 << 20;
+
+impl TokenizerFiles {
+    fn check_sizes(&self, name: &str) -> Result<(), Error> {
+        let files = [
+            ("tokenizer.json", &self.tokenizer_json),
+            ("vocab.json", &self.vocab_json),
+            ("merges.txt", &self.merges_txt),
+            ("special_tokens_map.json", &self.special_tokens_map_json),
+            ("tokenizer_config.json", &self.tokenizer_config_json),
+        ];
+        files.into_iter().try_for_each(|(file, bytes)| {
+            let length = bytes.as_ref().map_or(0, Vec::len);
+            in_range(
+                &format!("{file} of {name}"),
+                "length in bytes",
+                length,
+                ..=MAX_FILE_BYTES,
+            )
+        })
+    }
+}
+
+/// What the tokenizers library builds from a file. It panics on some files that it should refuse (one whose normalizer
+/// makes letters of nothing, for instance): what unwinds out of it here is an error about the file, and what was being
+/// built is dropped. Nothing else of prima is caught.
+fn guarded<T>(name: &str, build: impl FnOnce() -> Result<T, tokenizers::Error>) -> Result<T, Error> {
+    let error = |message: String| Error::File {
+        file: name.to_owned(),
+        message: format!("the tokenizer cannot be built: {message}"),
+    };
+    // Unwind safe: whatever `build` changed is dropped with the error.
+    match catch_unwind(AssertUnwindSafe(build)) {
+        Ok(built) => built.map_err(|e| error(e.to_string())),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()));
+            let text = text.unwrap_or_else(|| "no reason given".to_owned());
+            Err(error(format!("its library panics on it ({text})")))
+        }
+    }
+}
+
+/// Words, a number, signs and letters outside of ASCII.
+const PROBE: &str = "a red apple, 2 caf\u{e9}s!";
 
 /// The rest of `text` from the beginning of the word that byte `start` is in.
 fn from_word(text: &str, start: usize) -> &str {

@@ -177,10 +177,15 @@ pub(crate) fn text_encoders(source: &ModelSource, family: &Family, weights: Weig
         }
         let model = weights.of(source, component, |params| load_text_encoder(source, component, params))?;
         let length = model.config().max_position_embeddings;
-        encoders.push(TextEncoder {
-            tokenizer: Tokenizer::load(source, components.tokenizer, length)?,
-            model,
-        });
+        let tokenizer = Tokenizer::load(source, components.tokenizer, length)?;
+        let (max_id, vocab_size) = (tokenizer.max_id() as usize, model.config().vocab_size);
+        if max_id >= vocab_size {
+            return Err(Error::Model {
+                model: path(source, components.tokenizer, ""),
+                message: format!("it has a token {max_id}, and {component} knows those below {vocab_size} only"),
+            });
+        }
+        encoders.push(TextEncoder { tokenizer, model });
     }
     Ok(TextEncoders::new(encoders, family.hidden_state))
 }

@@ -1,0 +1,134 @@
+"""Writes the seeds in this folder anew: small, valid inputs of every target.
+
+    python3 -m venv .venv && .venv/bin/pip install pillow
+    .venv/bin/python fuzz/seeds/make.py
+"""
+
+import json
+import struct
+from pathlib import Path
+
+from PIL import Image, PngImagePlugin
+
+HERE = Path(__file__).parent
+GOLDENS = HERE.parent.parent / "goldens"
+
+
+def write(target, name, data):
+    folder = HERE / target
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_bytes(data if isinstance(data, bytes) else data.encode())
+
+
+def safetensors(tensors, metadata=None):
+    """A file of these {key: (dtype, shape)}, all zeros."""
+    size = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8}
+    header, at = ({"__metadata__": metadata} if metadata else {}), 0
+    for key, (dtype, shape) in tensors.items():
+        numel = 1
+        for axis in shape:
+            numel *= axis
+        end = at + numel * size[dtype]
+        header[key] = {"dtype": dtype, "shape": shape, "data_offsets": [at, end]}
+        at = end
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + bytes(at)
+
+
+def shrunk(path):
+    """A model's header with every axis but 1 made 0: the keys of a real file without its data."""
+    data = path.read_bytes()
+    length = struct.unpack("<Q", data[:8])[0]
+    header = json.loads(data[8 : 8 + length])
+    header.pop("__metadata__", None)
+    return safetensors({key: ("F32", [0] * len(info["shape"])) for key, info in header.items()})
+
+
+write("safetensors", "types", safetensors({
+    "a": ("F32", [2, 3]), "b": ("F16", [4]), "c": ("BF16", [1, 1, 2]), "d": ("F64", []), "e": ("I64", [1]),
+}, {"format": "pt"}))
+write("safetensors", "vae", safetensors({
+    "decoder.mid_block.attentions.0.query.weight": ("F32", [2, 2, 1, 1]), "text_model.x": ("F32", [0]), "x": ("F16", [1]),
+}))
+
+write("single_file", "sdxl", shrunk(GOLDENS / "single-file/tiny-sdxl.safetensors"))
+unet, vae, clip = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.transformer.text_model."
+write("single_file", "sd1", safetensors({
+    unet + "input_blocks.0.0.weight": ("F16", [32, 4, 1, 1]),
+    unet + "input_blocks.1.0.in_layers.2.weight": ("F16", [32, 1, 1, 1]),
+    unet + "input_blocks.1.1.transformer_blocks.0.attn1.to_k.weight": ("F16", [1, 1]),
+    unet + "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": ("F16", [1, 2]),
+    unet + "input_blocks.2.0.op.weight": ("F16", [1]),
+    unet + "output_blocks.0.0.in_layers.2.weight": ("F16", [32, 1, 1, 1]),
+    unet + "out.2.weight": ("F16", [4, 1, 1, 1]),
+    unet + "time_embedding.cond_proj.weight": ("F16", [1, 8]),
+    vae + "encoder.conv_in.weight": ("F16", [1, 3, 1, 1]),
+    vae + "encoder.down.0.block.0.conv1.weight": ("F16", [32, 1, 1, 1]),
+    vae + "decoder.conv_in.weight": ("F16", [1, 4, 1, 1]),
+    vae + "decoder.conv_out.weight": ("F16", [3, 1, 1, 1]),
+    vae + "decoder.up.0.block.0.conv1.weight": ("F16", [1]),
+    clip + "embeddings.token_embedding.weight": ("F16", [2, 64]),
+    clip + "embeddings.position_embedding.weight": ("F16", [2, 64]),
+    clip + "encoder.layers.0.mlp.fc1.weight": ("F16", [2, 64]),
+}, {"modelspec.prediction_type": "v"}))
+open_clip = "cond_stage_model.model."
+write("single_file", "sd2", safetensors({
+    unet + "input_blocks.0.0.weight": ("F16", [32, 4, 1, 1]),
+    vae + "taesd_decoder.1.weight": ("F16", [1, 4, 1, 1]),
+    vae + "taesd_decoder.3.conv.0.weight": ("F16", [1]),
+    vae + "taesd_encoder.0.weight": ("F16", [1, 3, 1, 1]),
+    open_clip + "token_embedding.weight": ("F16", [2, 64]),
+    open_clip + "positional_embedding": ("F16", [2, 64]),
+    open_clip + "text_projection": ("F16", [1, 2]),
+    open_clip + "transformer.resblocks.0.mlp.c_fc.weight": ("F16", [2, 64]),
+    open_clip + "transformer.resblocks.0.attn.in_proj_bias": ("F16", [6]),
+}))
+write("single_file", "lora", safetensors({"a.lora_down.weight": ("F16", [1, 2])}))
+
+for component in ["unet", "vae", "text_encoder", "text_encoder_2"]:
+    write("configs", component, (GOLDENS / "tiny-sdxl" / component / "config.json").read_bytes())
+write("configs", "scheduler", (GOLDENS / "tiny-sdxl/scheduler/scheduler_config.json").read_bytes())
+write("configs", "taesd", json.dumps({"_class_name": "AutoencoderTiny", "scaling_factor": 1.0, "num_encoder_blocks": [1, 3]}))
+write("configs", "card", json.dumps({"width": 128, "height": 96, "strength": 0.5, "timesteps": {"1": [399.0]}}))
+
+tokens = {"<|startoftext|>": 0, "<|endoftext|>": 1, "a</w>": 2, "r": 3, "e": 4, "d</w>": 5, "re": 6, "red</w>": 7}
+merges = [["r", "e"], ["re", "d</w>"]]
+tokenizer = {
+    "version": "1.0", "truncation": None, "padding": None,
+    "added_tokens": [{"id": 1, "content": "<|endoftext|>", "single_word": False, "lstrip": False, "rstrip": False,
+                      "normalized": False, "special": True}],
+    "normalizer": {"type": "Sequence", "normalizers": [
+        {"type": "NFC"}, {"type": "Replace", "pattern": {"Regex": "\\s+"}, "content": " "}, {"type": "Lowercase"}]},
+    "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+        {"type": "Split", "pattern": {"Regex": "'s|[\\p{L}]+|[\\p{N}]"}, "behavior": "Removed", "invert": True},
+        {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}]},
+    "post_processor": {"type": "RobertaProcessing", "sep": ["<|endoftext|>", 1], "cls": ["<|startoftext|>", 0],
+                       "trim_offsets": False, "add_prefix_space": False},
+    "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+    "model": {"type": "BPE", "dropout": None, "unk_token": "<|endoftext|>", "continuing_subword_prefix": "",
+              "end_of_word_suffix": "</w>", "fuse_unk": False, "vocab": tokens, "merges": merges},
+}
+write("tokenizer", "json", json.dumps(tokenizer))
+tokenizer["normalizer"] = {"type": "Replace", "pattern": {"String": "q"}, "content": "x"}
+write("tokenizer", "replace", json.dumps(tokenizer))
+write("tokenizer", "vocab", json.dumps(tokens).encode() + b"\0#version: 0.2\nr e\nre d</w>\n")
+
+picture = Image.new("RGB", (5, 3), (200, 30, 10))
+info = PngImagePlugin.PngInfo()
+parameters = "a red apple\nNegative prompt: blurry\nSteps: 4, Sampler: Euler, CFG scale: 1, Seed: 1, Size: 64x64"
+info.add_text("parameters", parameters)
+info.add_itxt("Comment", "caf\u00e9", zip=True)
+exif = Image.Exif()
+exif[0x010E] = parameters
+for target in ["pictures", "metadata"]:
+    picture.save(HERE / target / "png", "PNG", pnginfo=info)
+    picture.convert("P").save(HERE / target / "palette", "PNG")
+    picture.save(HERE / target / "jpeg", "JPEG", exif=exif)
+    picture.save(HERE / target / "webp", "WEBP", lossless=True, exif=exif)
+
+write("prompt", "weights", "a (red:1.3) apple, ((shiny)) [dull] \\(not\\) (nested (deep:0.5):2)")
+write("prompt", "parameters", parameters)
+write("prompt", "size", "512x512")
+write("prompt", "scheduler", "dpm++_2m_karras")
+for i in range(12):
+    write("schedule", f"{i:02}", bytes([i, i + 1, i % 8]) + struct.pack("<ddd", 0.5, 0.7, 999.0) + bytes([1 + i, 200, 20]))
