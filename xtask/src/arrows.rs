@@ -50,7 +50,6 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "prima-engine",
         ],
     ),
-    // pipeline: for sample grids only.
     (
         "prima-train",
         &[
@@ -95,6 +94,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "prima-bench",
         &[
+            "prima-picture",
             "prima-tensor",
             "prima-cuda",
             "prima-checkpoint",

@@ -33,6 +33,7 @@ mod predictions;
 mod refusal;
 mod studio;
 mod watch;
+mod workshop;
 
 pub use listen::{asked_to_stop, bind};
 pub use options::{Limits, ServerOptions};

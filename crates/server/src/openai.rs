@@ -6,9 +6,10 @@
 use crate::app::App;
 use crate::body::{Part, form, read};
 use crate::jobs::{self, JobEvent, Painted, Running, now};
-use crate::pictures::{format_named, initial, off_the_loop, to_base64};
+use crate::pictures::{format_named, initial, to_base64};
 use crate::refusal::{Refusal, short};
 use crate::watch::Watch;
+use crate::workshop::off_the_loop;
 use axum::Json;
 use axum::extract::{Path, Request as HttpRequest, State};
 use axum::http::StatusCode;

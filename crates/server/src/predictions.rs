@@ -5,9 +5,10 @@
 use crate::app::App;
 use crate::body;
 use crate::jobs::{self, now};
-use crate::pictures::{format_named, from_base64, initial, off_the_loop, to_base64};
+use crate::pictures::{format_named, from_base64, initial, to_base64};
 use crate::refusal::Refusal;
 use crate::watch::Watch;
+use crate::workshop::off_the_loop;
 use axum::Json;
 use axum::extract::{Request as HttpRequest, State};
 use axum::http::StatusCode;

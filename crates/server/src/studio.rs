@@ -2,8 +2,9 @@
 
 use crate::app::App;
 use crate::body::{form, read};
-use crate::pictures::{Packed, metadata_bytes, off_the_loop};
+use crate::pictures::{Packed, metadata_bytes};
 use crate::refusal::Refusal;
+use crate::workshop::off_the_loop;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Request, State};

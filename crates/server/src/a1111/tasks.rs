@@ -2,9 +2,10 @@
 //! own, named by its `force_task_id`, and `?task_id=` picks one. Without it the oldest is meant.
 
 use crate::app::App;
-use crate::pictures::{off_the_loop, to_base64};
+use crate::pictures::to_base64;
 use crate::refusal::Refusal;
 use crate::watch::Watch;
+use crate::workshop::off_the_loop;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};

@@ -9,7 +9,7 @@ mod words;
 use crate::app::App;
 use crate::connections::Peer;
 use crate::refusal::Refusal;
-use crate::{guard, pictures};
+use crate::{guard, pictures, workshop};
 use axum::Extension;
 use axum::extract::State;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
@@ -317,7 +317,7 @@ async fn write(
             Next::Frame(frame) => {
                 let counts = counter();
                 count_revisions(app, seen, counts);
-                match pictures::off_the_loop(move || frame.to_message(counts)).await {
+                match workshop::off_the_loop(move || frame.to_message(counts)).await {
                     Ok(bytes) => {
                         app.metrics.frames_sent.inc();
                         Message::Binary(bytes.into())
