@@ -94,6 +94,10 @@ fn a_model_at_which_a_library_panics_is_one_sentence() {
     let tokenizer = serde_json::json!({
         "version": "1.0", "added_tokens": [],
         "normalizer": {"type": "Replace", "pattern": {"String": ""}, "content": "x".repeat(1000)},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": "[\\p{L}]+|[\\p{N}]|[^\\s\\p{L}\\p{N}]+"}, "behavior": "Removed", "invert": true},
+            {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+        ]},
         "model": {"type": "BPE", "end_of_word_suffix": "</w>", "vocab": vocab, "merges": merges},
     });
     for name in ["tokenizer", "tokenizer_2"] {

@@ -41,6 +41,8 @@ pub fn prima(folder: &Path, args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_prima"))
         .current_dir(folder)
         .args(args)
+        // With it, panics say more.
+        .env_remove("RUST_BACKTRACE")
         .output()
         .unwrap()
 }
