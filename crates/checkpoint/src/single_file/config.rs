@@ -135,7 +135,7 @@ impl SingleFile {
     fn is_sdxs(&self) -> bool {
         let has_mid = self.has_any(&format!("{UNET}middle_block."));
         let attention = format!("{UNET}input_blocks.1.1.transformer_blocks.0.attn1.to_k.weight");
-        let self_attention = self.shape(&attention).is_some_and(|shape| is_square(shape));
+        let self_attention = self.shape(&attention).is_some_and(is_square);
         self.kind != FileKind::Sdxl && !has_mid && !self_attention
     }
 
