@@ -23,14 +23,14 @@ pub struct Target {
 }
 
 pub const TARGETS: [Target; 8] = [
-    target("safetensors", safetensors, 20_000),
-    target("single_file", single_file, 5_000),
-    target("configs", configs, 20_000),
-    target("tokenizer", tokenizer, 1_000),
-    target("pictures", pictures, 2_000),
-    target("metadata", metadata, 10_000),
-    target("prompt", prompt, 20_000),
-    target("schedule", schedule, 5_000),
+    target("safetensors", safetensors, 12_000),
+    target("single_file", single_file, 12_000),
+    target("configs", configs, 12_000),
+    target("tokenizer", tokenizer, 5_000),
+    target("pictures", pictures, 12_000),
+    target("metadata", metadata, 12_000),
+    target("prompt", prompt, 12_000),
+    target("schedule", schedule, 12_000),
 ];
 
 const fn target(name: &'static str, run: fn(&[u8]), short_run: u64) -> Target {
