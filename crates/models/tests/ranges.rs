@@ -109,7 +109,10 @@ fn an_autoencoders_numbers_are_bounded() {
 /// A tokenizer.json with this normalizer.
 fn tokenizer(normalizer: &str) -> Result<Tokenizer, prima_checkpoint::Error> {
     let json = format!(
-        r#"{{"version": "1.0", "added_tokens": [], "normalizer": {normalizer}, "pre_tokenizer": null,
+        r#"{{"version": "1.0", "added_tokens": [], "normalizer": {normalizer}, "pre_tokenizer": {{"type": "Sequence",
+        "pretokenizers": [
+            {{"type": "Split", "pattern": {{"Regex": "[\\p{{L}}]+|[\\p{{N}}]"}}, "behavior": "Removed", "invert": true}},
+            {{"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true}}]}},
         "model": {{"type": "BPE", "unk_token": "<|endoftext|>", "vocab": {{"<|startoftext|>": 0, "<|endoftext|>": 1}}, "merges": []}}}}"#
     );
     let files = TokenizerFiles {
