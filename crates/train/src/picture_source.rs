@@ -14,6 +14,15 @@ pub(crate) struct Sample {
     pub(crate) caption: String,
 }
 
+impl Sample {
+    fn of([width, height]: [usize; 2], rgb: Vec<u8>, caption: String) -> Self {
+        Self {
+            picture: Picture { width, height, rgb },
+            caption,
+        }
+    }
+}
+
 /// An endless supply, all of one size; the same number gives the same sample.
 pub(crate) trait PictureSource: Send + Sync {
     fn sample(&self, number: u64) -> Result<Sample>;
@@ -48,15 +57,7 @@ impl PictureSource for Rendered {
     fn sample(&self, number: u64) -> Result<Sample> {
         let [width, height] = self.size_px;
         let sample = self.world.sample_sized(self.seed, number, (width, height));
-        let picture = Picture {
-            width,
-            height,
-            rgb: sample.rgb,
-        };
-        Ok(Sample {
-            picture,
-            caption: sample.caption,
-        })
+        Ok(Sample::of(self.size_px, sample.rgb, sample.caption))
     }
 
     fn size_px(&self) -> [usize; 2] {
@@ -67,16 +68,7 @@ impl PictureSource for Rendered {
 impl PictureSource for Composer {
     fn sample(&self, number: u64) -> Result<Sample> {
         let sample = Composer::sample(self, number)?;
-        let [width, height] = self.size_px();
-        let picture = Picture {
-            width,
-            height,
-            rgb: sample.rgb,
-        };
-        Ok(Sample {
-            picture,
-            caption: sample.caption,
-        })
+        Ok(Sample::of(self.size_px(), sample.rgb, sample.caption))
     }
 
     fn size_px(&self) -> [usize; 2] {
@@ -97,4 +89,21 @@ pub(crate) fn to_tensor(samples: &[Sample]) -> Tensor {
 /// A byte of a picture to the networks' range, -1 to 1.
 pub(crate) fn to_signed(byte: u8) -> f32 {
     f32::from(byte) / 127.5 - 1.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rendered_pictures_have_the_size_of_the_run_and_come_again_by_number() {
+        let models = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/models3d"));
+        let source = WorldConfig { models }.open(3, [96, 64]).unwrap();
+        let (first, again, other) = (source.sample(5), source.sample(5), source.sample(6));
+        let [first, again, other] = [first, again, other].map(Result::unwrap);
+        assert_eq!((first.picture.width, first.picture.height), (96, 64));
+        assert!(first.picture == again.picture && first.caption == again.caption && !first.caption.is_empty());
+        assert!(first.picture != other.picture);
+        assert_eq!(to_tensor(&[first, other]).shape(), [2, 64, 96, 3]);
+    }
 }
