@@ -64,8 +64,8 @@ impl Parts {
     }
 
     fn make(source: &ModelSource, weights: Weights, on_component: &mut dyn FnMut(&'static str)) -> Result<Self, Error> {
-        let family = Family::of(source)?;
         let index = source.json("", "model_index.json")?;
+        let family = Family::of_index(source, &index)?;
         let card = model_card(source)?;
         on_component("text encoders");
         let text_encoders = families::text_encoders(source, family, weights)?;

@@ -15,6 +15,7 @@ pub(crate) use components::{Weights, path, text, text_encoders, unet, vae};
 use crate::Error;
 use prima_checkpoint::ModelSource;
 use prima_models::HiddenState;
+use serde_json::Value;
 
 /// What sets a family apart.
 #[derive(Debug)]
@@ -54,14 +55,18 @@ pub const FAMILIES: [&Family; 2] = [&STABLE_DIFFUSION, &STABLE_DIFFUSION_XL];
 impl Family {
     /// The family of a model; a model that belongs to none, or was made for another task, is refused by name.
     pub fn of(source: &ModelSource) -> Result<&'static Self, Error> {
-        let index = source.json("", "model_index.json")?;
+        Self::of_index(source, &source.json("", "model_index.json")?)
+    }
+
+    /// [`of`](Self::of), where the model's index has been read.
+    pub(crate) fn of_index(source: &ModelSource, index: &Value) -> Result<&'static Self, Error> {
         // Without a class it is taken for the layout of our own models.
         let class = index["_class_name"]
             .as_str()
             .unwrap_or(STABLE_DIFFUSION_XL.pipelines[0]);
         let family = FAMILIES.into_iter().find(|family| family.pipelines.contains(&class));
         let family = family.ok_or_else(|| refusals::unknown_pipeline(source, class))?;
-        refusals::check_task(source, &index)?;
+        refusals::check_task(source, index)?;
         Ok(family)
     }
 }
