@@ -25,6 +25,7 @@ mod prompt_weights;
 mod repeat;
 mod request;
 mod request_builder;
+mod sampling;
 mod settings;
 mod text_to_image;
 mod vae;
@@ -49,6 +50,7 @@ pub use request::{
     InitImage, MAX_AREA_PX, MAX_IMAGES, MAX_SIDE_PX, MAX_STEPS, Progress, Request, RequestLimits, Response, Timings,
 };
 pub use request_builder::{RequestBuilder, Spelling, parse_size, scheduler_named};
+pub use sampling::{Sampling, sample};
 
 /// A loaded model, ready to paint.
 pub struct Pipeline {

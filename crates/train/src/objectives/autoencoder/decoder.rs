@@ -9,17 +9,16 @@ use crate::config::TrainConfig;
 use crate::draws::{noise, purpose, uniform};
 use crate::error::{Error, Result};
 use crate::networks::{decode, denoise, encode, kl};
-use crate::noising::Noising;
 use crate::objective::{Batch, Loss, Objective, Player};
 use crate::objectives::StageConfig;
 use crate::params::{Component, NamedParams};
 use crate::picture_source::{PictureSource, Sample, to_tensor};
 use crate::trained::{self, Painter, decoder_params};
 use crate::trainer::LoopConfig;
-use prima_models::{AutoencoderKl, Unet2dCondition};
+use prima_models::{AutoencoderKl, Unet2dCondition, UnetCond};
 use prima_picture::Picture;
-use prima_pipeline::TextEncoders;
-use prima_schedulers::SchedulerKind;
+use prima_pipeline::{Sampling, TextEncoders, sample};
+use prima_schedulers::{Schedule, ScheduleOptions, SchedulerConfig, SchedulerKind};
 use prima_tensor::{Tensor, add, affine, combine_per_sample, no_grad};
 use rayon::prelude::*;
 use serde::Deserialize;
@@ -69,7 +68,7 @@ impl StageConfig for DecoderConfig {
     fn objective(self, config: &TrainConfig) -> Result<Box<dyn Objective>> {
         let painter = match &config.latents.only_style {
             _ if self.painter_share <= 0.0 => None,
-            Some(style) => Some(LatentPainter::shipped(config, style)?),
+            Some(style) => Some(LatentPainter::shipped(config, style, &self.painter_timesteps)?),
             None => {
                 let message = "decoder.painter_share needs latents.only_style: the style that is painted";
                 return Err(Error::Config(message.into()));
@@ -87,25 +86,23 @@ impl StageConfig for DecoderConfig {
 pub(crate) struct LatentPainter {
     pub(crate) unet: Unet2dCondition,
     pub(crate) text_encoders: TextEncoders,
-    pub(crate) noising: Noising,
+    /// The ways it paints, taken in turn batch by batch.
+    pub(crate) schedules: Vec<Schedule>,
     /// The style it was trained on ...
     pub(crate) style: String,
     /// ... and the share of captions that leave it unsaid.
     pub(crate) unnamed_share: f32,
     pub(crate) size_px: [f32; 2],
-    /// Does a step add new noise to its picture (LCM), or the noise that it saw (DDIM)?
-    pub(crate) adds_new_noise: bool,
 }
 
 impl LatentPainter {
     /// The network to ship, and how it is sampled.
-    fn shipped(config: &TrainConfig, style: &str) -> Result<Self> {
+    fn shipped(config: &TrainConfig, style: &str, timesteps: &[Vec<usize>]) -> Result<Self> {
         let painter = Painter::shipped(config)?;
         Ok(Self {
             unet: painter.unet.network,
             text_encoders: painter.texts.encoders,
-            noising: Noising::new(&config.scheduler()?)?,
-            adds_new_noise: config.export.scheduler()? == SchedulerKind::Lcm,
+            schedules: schedules(&config.scheduler()?, config.export.scheduler()?, timesteps)?,
             unnamed_share: match &config.latents.unnamed_style {
                 Some(unnamed) if unnamed == style => config.latents.unnamed_share,
                 _ => 0.0,
@@ -120,15 +117,9 @@ impl LatentPainter {
         caption.ends_with(self.style.as_str())
     }
 
-    /// Its normalised latents `[B, h, w, c]` for `captions`, those it does not paint among them, over `timesteps`.
-    fn latents(
-        &self,
-        captions: &[&str],
-        shape: &[usize],
-        timesteps: &[usize],
-        seed: u64,
-        number: u64,
-    ) -> Result<Tensor> {
+    /// Its normalised latents `[B, h, w, c]` for `captions`, those it does not paint among them, over the schedule whose turn
+    /// batch `number` is.
+    fn latents(&self, captions: &[&str], shape: &[usize], seed: u64, number: u64) -> Result<Tensor> {
         let suffix = format!(", {}", self.style);
         let draws = uniform(seed, purpose::DROPOUT, number, captions.len());
         let said: Vec<&str> = captions
@@ -141,22 +132,64 @@ impl LatentPainter {
             .collect();
         let rows = TokenRows::of(&self.text_encoders, &said)?;
         let cond = conditioning(&self.text_encoders, &rows, self.size_px);
-        let mut x = noise(seed, purpose::SAMPLE, number, shape);
-        for (i, &t) in timesteps.iter().enumerate() {
-            let at = vec![t; captions.len()];
-            let output = denoise(&self.unet, &x, &at, &cond)?;
-            let picture = self.noising.denoised(&at, &x, &output);
-            let Some(&next) = timesteps.get(i + 1) else {
-                return Ok(picture);
-            };
-            let noise = if self.adds_new_noise {
-                noise(seed ^ number, purpose::RENOISE, i as u64, shape)
-            } else {
-                self.noising.noise_of(&at, &x, &output)
-            };
-            x = self.noising.noised(&vec![next; captions.len()], &picture, &noise);
-        }
-        Ok(x)
+        let schedule = &self.schedules[number as usize % self.schedules.len()];
+        let start = noise(seed, purpose::SAMPLE, number, shape);
+        let mut rollout = Rollout {
+            unet: &self.unet,
+            cond: &cond,
+            shape,
+            seed: seed ^ number,
+        };
+        sample(
+            schedule,
+            affine(&start, schedule.init_noise_sigma as f32, 0.0),
+            &mut rollout,
+        )
+    }
+}
+
+/// The scheduler's table for each list of timesteps, as the shipped model is sampled.
+pub(crate) fn schedules(
+    noise: &SchedulerConfig,
+    scheduler: SchedulerKind,
+    timesteps: &[Vec<usize>],
+) -> Result<Vec<Schedule>> {
+    if timesteps.is_empty() {
+        return Err(Error::Config("decoder.painter_timesteps is empty".into()));
+    }
+    let schedule = |timesteps: &Vec<usize>| {
+        let options = ScheduleOptions {
+            scheduler: Some(scheduler),
+            timesteps: Some(timesteps.iter().map(|&t| t as f64).collect()),
+            ..ScheduleOptions::default()
+        };
+        Schedule::new(noise, &options).map_err(|e| Error::Config(format!("decoder.painter_timesteps: {e}")))
+    };
+    timesteps.iter().map(schedule).collect()
+}
+
+/// One batch on its way through a schedule.
+struct Rollout<'a> {
+    unet: &'a Unet2dCondition,
+    cond: &'a UnetCond,
+    shape: &'a [usize],
+    seed: u64,
+}
+
+impl Sampling for Rollout<'_> {
+    type Error = Error;
+
+    fn model_output(&mut self, model_input: &Tensor, timestep: f32) -> Result<Tensor> {
+        denoise(
+            self.unet,
+            model_input,
+            &vec![timestep as usize; self.shape[0]],
+            self.cond,
+        )
+    }
+
+    fn noise(&mut self, row: usize) -> Tensor {
+        noise(self.seed, purpose::RENOISE, row as u64, self.shape)
     }
 }
 
@@ -213,9 +246,7 @@ impl Decoder {
             return Ok(encoded);
         }
         let captions: Vec<&str> = samples.iter().map(|s| s.caption.as_str()).collect();
-        let choices = &self.config.painter_timesteps;
-        let timesteps = &choices[number as usize % choices.len()];
-        let painted = painter.latents(&captions, encoded.shape(), timesteps, self.seed, number)?;
+        let painted = painter.latents(&captions, encoded.shape(), self.seed, number)?;
         let from_encoder: Vec<f32> = from_painter.iter().map(|f| 1.0 - f).collect();
         Ok(combine_per_sample(
             &from_painter,

@@ -7,7 +7,7 @@ mod picture_loss;
 
 pub(crate) use decoder::DecoderConfig;
 #[cfg(test)]
-pub(crate) use decoder::{Decoder, LatentPainter};
+pub(crate) use decoder::{Decoder, LatentPainter, schedules};
 
 use super::StageConfig;
 use crate::config::{Origin, TrainConfig};
