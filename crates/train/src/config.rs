@@ -187,4 +187,16 @@ impl TrainConfig {
         let side = networks.and_then(|networks| networks.vae["sample_size"].as_f64());
         [side.unwrap_or(f64::from(prima_data::SIZE_PX)) as f32; 2]
     }
+
+    /// Width and height in pixels of every picture that the painter learns from; none where that is a model's business.
+    pub(crate) fn painted_sizes(&self) -> Vec<[usize; 2]> {
+        if self.source.is_some() {
+            return Vec::new();
+        }
+        if self.world.is_some() && self.latents.every_size {
+            return prima_data::world::SIZES.map(|(w, h)| [w, h]).to_vec();
+        }
+        let [height, width] = self.picture_size_px().map(|side| side as usize);
+        vec![[width, height]]
+    }
 }

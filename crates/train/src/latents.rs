@@ -1,15 +1,18 @@
-//! The stage `latents`: composes pictures and encodes them once; later stages read only these.
+//! The stage `latents`: composes pictures and encodes them once; later stages read only these. Run again with a greater count
+//! (or after it was cut short), it goes on where it stopped.
 
 use crate::config::{Origin, TrainConfig};
 use crate::error::{Error, Result};
-use crate::latent_cache::LatentCache;
+use crate::latent_cache::{EncodedPicture, LatentManifest, LatentStatistics, save_shard, shards, statistics_of};
 use crate::picture_source::{Sample, to_tensor};
 use crate::trained;
 use crate::trainer::{Budget, Summary};
 use prima_data::ComposerOptions;
-use prima_tensor::{Tensor, no_grad};
+use prima_picture::Picture;
+use prima_tensor::{Param, no_grad};
 use rayon::prelude::*;
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 /// The folder below `run_dir` and the section of the configuration.
@@ -21,6 +24,8 @@ pub(crate) struct LatentsConfig {
     /// Pictures to compose and encode.
     pub(crate) count: usize,
     pub(crate) batch_size: usize,
+    /// Pictures of every size that the scene generator composes for, in place of the run's own size.
+    pub(crate) every_size: bool,
     /// Share of captions in English; the data set's own where absent.
     pub(crate) english: Option<f32>,
     /// Share of captions that name the style; the data set's own where absent.
@@ -43,6 +48,7 @@ impl Default for LatentsConfig {
         Self {
             count: 24_000,
             batch_size: 16,
+            every_size: false,
             english: None,
             style: None,
             jitter: None,
@@ -71,46 +77,50 @@ impl LatentsConfig {
     }
 }
 
+/// Pictures of a shard: what is lost at most when the machine goes.
+const SHARD: usize = 2048;
+
 /// Composes and encodes pictures until there are enough of them or the budget is spent.
 pub fn latents(config: &TrainConfig, budget: Budget) -> Result<Summary> {
     let started = Instant::now();
     let source = config.pictures(|options| {
         options.favoured_style = config.latents.only_style.clone().map(|style| (style, 1.0));
     })?;
+    let dir = config.stage_dir(NAME);
     let encoder = Encoder::open(config)?;
-    if source.size_px() != [encoder.side; 2] {
-        let ([width, height], side) = (source.size_px(), encoder.side);
-        let message = format!("the data's pictures are {width}x{height}, the autoencoder's sample_size is {side}");
-        return Err(Error::Config(message));
+    let mut manifest = LatentManifest::read(&dir)?;
+    if manifest.as_ref().is_some_and(|m| m.fingerprint != encoder.fingerprint) {
+        let message = "holds latents of another autoencoder: move it away, or go back to that autoencoder";
+        return Err(Error::file(&dir, message));
     }
-    let (mut values, mut captions) = (Vec::new(), Vec::new());
-    let mut index = 0u64;
+    let (mut shard, mut done) = shards(&dir)?;
+    let before = done;
     let in_time = || budget.deadline.is_none_or(|d| Instant::now() < d);
-    while captions.len() < config.latents.count && in_time() {
-        let range = index..index + config.latents.batch_size as u64;
-        index = range.end;
-        let samples = range
-            .into_par_iter()
-            .map(|i| source.sample(i))
-            .collect::<Result<Vec<_>>>()?;
-        values.extend_from_slice(encoder.latents(&samples)?.data());
-        let before = captions.len();
-        captions.extend(samples.into_iter().map(|s| s.caption.replace(['\n', '\r'], " ")));
-        if captions.len() / 2048 != before / 2048 {
-            let rate = captions.len() as f64 / started.elapsed().as_secs_f64();
-            let (done, count) = (captions.len(), config.latents.count);
-            tracing::info!("latents: {done} of {count}, {rate:.1} pictures/s");
+    while done < config.latents.count && in_time() {
+        let mut pictures: Vec<EncodedPicture> = Vec::new();
+        let wanted = SHARD.min(config.latents.count - done);
+        while pictures.len() < wanted && in_time() {
+            let first = (done + pictures.len()) as u64;
+            let end = first + config.latents.batch_size.min(wanted - pictures.len()) as u64;
+            let samples = (first..end).into_par_iter().map(|i| match config.latents.every_size {
+                true => source.sample_of_any_size(i),
+                false => source.sample(i),
+            });
+            pictures.extend(encoder.encode(samples.collect::<Result<Vec<_>>>()?)?);
         }
+        if manifest.is_none() {
+            let new = encoder.manifest(&pictures);
+            new.write(&dir)?;
+            manifest = Some(new);
+        }
+        save_shard(&dir, shard, &pictures)?;
+        (shard, done) = (shard + 1, done + pictures.len());
+        let rate = (done - before) as f64 / started.elapsed().as_secs_f64();
+        tracing::info!("latents: {done} of {}, {rate:.1} pictures/s", config.latents.count);
     }
-    let cache = if encoder.is_normal {
-        LatentCache::of_normal(encoder.shape, values, captions)
-    } else {
-        LatentCache::new(encoder.shape, values, captions)
-    };
-    cache.save(&config.stage_dir(NAME))?;
     let summary = Summary {
-        steps: index,
-        samples: cache.len() as u64,
+        steps: done as u64,
+        samples: done as u64,
         seconds: started.elapsed().as_secs_f64(),
         loss: 0.0,
     };
@@ -121,40 +131,96 @@ pub fn latents(config: &TrainConfig, budget: Budget) -> Result<Summary> {
 /// What makes latents of pictures.
 struct Encoder {
     vae: prima_models::Vae,
-    side: usize,
-    /// Of one sample's latents.
-    shape: [usize; 3],
     /// The model's own scale makes its latents what its UNet knows; those of an autoencoder that was trained here are
     /// measured first.
     is_normal: bool,
+    fingerprint: u64,
 }
 
 impl Encoder {
     fn open(config: &TrainConfig) -> Result<Self> {
         let is_normal = matches!(config.origin()?, Origin::Model(_));
-        let vae = trained::vae(config)?.network;
+        let vae = trained::vae(config)?;
         let side = config.picture_size_px()[0] as usize;
-        let factor = vae.scale_factor();
+        let factor = vae.network.scale_factor();
         if !side.is_multiple_of(factor) {
             let message = format!("pictures of {side} pixels do not divide into the autoencoder's cells of {factor}");
             return Err(Error::Config(message));
         }
         Ok(Self {
-            shape: [side / factor, side / factor, vae.latent_channels()],
-            vae,
-            side,
+            // The decoder may be refined later; latents stay valid.
+            fingerprint: fingerprint(vae.params.iter().filter(|(key, _)| key.starts_with("encoder."))),
+            vae: vae.network,
             is_normal,
         })
     }
 
-    /// As the cache takes them.
-    fn latents(&self, samples: &[Sample]) -> Result<Tensor> {
-        let pictures = to_tensor(samples);
-        let latents = no_grad(|| self.vae.encode(&pictures, &mut || true))?.mode();
-        Ok(if self.is_normal {
-            self.vae.scale_latents(&latents)
-        } else {
-            latents
-        })
+    fn manifest(&self, pictures: &[EncodedPicture]) -> LatentManifest {
+        let channels = self.vae.latent_channels();
+        LatentManifest {
+            statistics: match self.is_normal {
+                true => LatentStatistics::unit(channels),
+                false => statistics_of(pictures, channels),
+            },
+            fingerprint: self.fingerprint,
+            cell_px: self.vae.scale_factor(),
+        }
     }
+
+    /// As the cache takes them, size by size.
+    fn encode(&self, samples: Vec<Sample>) -> Result<Vec<EncodedPicture>> {
+        let mut by_size: BTreeMap<[usize; 2], Vec<Sample>> = BTreeMap::new();
+        for sample in samples {
+            let size = [sample.picture.height, sample.picture.width];
+            by_size.entry(size).or_default().push(sample);
+        }
+        let mut encoded = Vec::new();
+        for samples in by_size.into_values() {
+            let pictures = to_tensor(&samples);
+            let latents = no_grad(|| self.vae.encode(&pictures, &mut || true))?.mode();
+            let latents = if self.is_normal {
+                self.vae.scale_latents(&latents)
+            } else {
+                latents
+            };
+            let [_, h, w, c] = *latents.shape() else {
+                return Err(Error::Config("the autoencoder's latents have no 4 axes".into()));
+            };
+            for (sample, latents) in samples.into_iter().zip(latents.data().chunks_exact(h * w * c)) {
+                encoded.push(EncodedPicture {
+                    size: [h, w],
+                    latents: latents.to_vec(),
+                    objects: coverage(&sample, [h, w]),
+                    caption: sample.caption,
+                });
+            }
+        }
+        Ok(encoded)
+    }
+}
+
+/// The share of each latent's pixels that show an object; empty where the sample does not know.
+fn coverage(sample: &Sample, [h, w]: [usize; 2]) -> Vec<f32> {
+    let Picture { width, height, .. } = sample.picture;
+    if sample.objects.len() != width * height {
+        return Vec::new();
+    }
+    let (cell_h, cell_w) = (height / h, width / w);
+    let mut shares = vec![0.0; h * w];
+    for (y, row) in sample.objects.chunks_exact(width).enumerate() {
+        for (x, _) in row.iter().enumerate().filter(|(_, object)| **object != 0) {
+            shares[(y / cell_h).min(h - 1) * w + (x / cell_w).min(w - 1)] += 1.0 / (cell_h * cell_w) as f32;
+        }
+    }
+    shares
+}
+
+/// Of the bits of every 61st weight (FNV-1a): enough to tell two trained networks apart.
+fn fingerprint<'a>(params: impl Iterator<Item = &'a (String, Param)>) -> u64 {
+    params.fold(0xcbf2_9ce4_8422_2325, |hash, (_, param)| {
+        let tensor = param.tensor();
+        tensor.data().iter().step_by(61).fold(hash, |hash, value| {
+            (hash ^ u64::from(value.to_bits())).wrapping_mul(0x0000_0100_0000_01b3)
+        })
+    })
 }

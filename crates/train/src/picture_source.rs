@@ -12,22 +12,21 @@ use std::path::PathBuf;
 pub(crate) struct Sample {
     pub(crate) picture: Picture,
     pub(crate) caption: String,
+    /// For each pixel 0, or the number of the object seen there; empty where that is not known.
+    pub(crate) objects: Vec<u8>,
 }
 
-impl Sample {
-    fn of([width, height]: [usize; 2], rgb: Vec<u8>, caption: String) -> Self {
-        Self {
-            picture: Picture { width, height, rgb },
-            caption,
-        }
-    }
-}
-
-/// An endless supply, all of one size; the same number gives the same sample.
+/// An endless supply; the same number gives the same sample.
 pub(crate) trait PictureSource: Send + Sync {
+    /// A picture of the run's size.
     fn sample(&self, number: u64) -> Result<Sample>;
 
-    /// Width and height of every picture in pixels.
+    /// A picture in one of the sizes that there are.
+    fn sample_of_any_size(&self, number: u64) -> Result<Sample> {
+        self.sample(number)
+    }
+
+    /// Width and height of the run's pictures in pixels.
     fn size_px(&self) -> [usize; 2];
 }
 
@@ -37,12 +36,30 @@ pub(crate) trait PictureSource: Send + Sync {
 pub(crate) struct WorldConfig {
     /// Folder of the model pack.
     models: PathBuf,
+    /// Folder of npm packages with icons, which stand in for nouns without a model.
+    #[serde(default)]
+    packages: Option<PathBuf>,
+    /// Archive of photographs.
+    #[serde(default)]
+    photos: Option<PathBuf>,
+    /// Archive of pixel-art tiles.
+    #[serde(default)]
+    pixel_art: Option<PathBuf>,
 }
 
 impl WorldConfig {
     /// The scene generator's pictures in one size (width, height).
     pub(crate) fn open(&self, seed: u64, size_px: [usize; 2]) -> Result<Box<dyn PictureSource>> {
-        let world = World::open(&self.models).map_err(|e| Error::Data(e.to_string()))?;
+        let mut world = World::open(&self.models).map_err(|e| Error::Data(e.to_string()))?;
+        if let Some(folder) = &self.packages {
+            world = world.with_icons(folder)?;
+        }
+        if let Some(archive) = &self.photos {
+            world = world.with_photos(archive)?;
+        }
+        if let Some(archive) = &self.pixel_art {
+            world = world.with_tiles(archive)?;
+        }
         Ok(Box::new(Rendered { world, seed, size_px }))
     }
 }
@@ -56,8 +73,11 @@ struct Rendered {
 impl PictureSource for Rendered {
     fn sample(&self, number: u64) -> Result<Sample> {
         let [width, height] = self.size_px;
-        let sample = self.world.sample_sized(self.seed, number, (width, height));
-        Ok(Sample::of(self.size_px, sample.rgb, sample.caption))
+        Ok(self.world.sample_sized(self.seed, number, (width, height)).into())
+    }
+
+    fn sample_of_any_size(&self, number: u64) -> Result<Sample> {
+        Ok(self.world.sample(self.seed, number).into())
     }
 
     fn size_px(&self) -> [usize; 2] {
@@ -65,10 +85,33 @@ impl PictureSource for Rendered {
     }
 }
 
+impl From<prima_data::world::Sample> for Sample {
+    fn from(sample: prima_data::world::Sample) -> Self {
+        Self {
+            picture: Picture {
+                width: sample.width,
+                height: sample.height,
+                rgb: sample.rgb,
+            },
+            caption: sample.caption,
+            objects: sample.mask,
+        }
+    }
+}
+
 impl PictureSource for Composer {
     fn sample(&self, number: u64) -> Result<Sample> {
         let sample = Composer::sample(self, number)?;
-        Ok(Sample::of(self.size_px(), sample.rgb, sample.caption))
+        let [width, height] = self.size_px();
+        Ok(Sample {
+            picture: Picture {
+                width,
+                height,
+                rgb: sample.rgb,
+            },
+            caption: sample.caption,
+            objects: Vec::new(),
+        })
     }
 
     fn size_px(&self) -> [usize; 2] {
@@ -98,7 +141,8 @@ mod tests {
     #[test]
     fn rendered_pictures_have_the_size_of_the_run_and_come_again_by_number() {
         let models = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/models3d"));
-        let source = WorldConfig { models }.open(3, [96, 64]).unwrap();
+        let config: WorldConfig = serde_json::from_value(serde_json::json!({ "models": models })).unwrap();
+        let source = config.open(3, [96, 64]).unwrap();
         let (first, again, other) = (source.sample(5), source.sample(5), source.sample(6));
         let [first, again, other] = [first, again, other].map(Result::unwrap);
         assert_eq!((first.picture.width, first.picture.height), (96, 64));

@@ -5,7 +5,7 @@ use crate::captions::{Tokens, loose};
 use crate::config::{Origin, TrainConfig};
 use crate::draws::{purpose, uniform};
 use crate::error::{Error, Result};
-use crate::latent_cache::{LatentCache, LatentStatistics};
+use crate::latent_cache::{LatentCache, LatentManifest};
 use crate::latents;
 use crate::networks::{self, Texts, kl};
 use crate::objectives::{AutoencoderConfig, DecoderConfig, StageConfig, TeacherConfig, TextLatents};
@@ -71,13 +71,8 @@ pub(crate) fn teacher_unet(config: &TrainConfig) -> Result<Component<Unet2dCondi
 /// The autoencoder with its averaged weights, the decoder's refined where there are any, and the
 /// latents' statistics once they are known.
 pub(crate) fn vae(config: &TrainConfig) -> Result<Component<Vae>> {
-    let path = config.stage_dir(latents::NAME).join("latents.json");
-    let statistics: Option<LatentStatistics> = if path.exists() {
-        let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
-        Some(serde_json::from_str(&text).map_err(|e| Error::file(&path, e))?)
-    } else {
-        None
-    };
+    let manifest = LatentManifest::read(&config.stage_dir(latents::NAME))?;
+    let statistics = manifest.map(|manifest| manifest.statistics);
     let vae = networks::vae(config, statistics.as_ref(), config.seed)?;
     if matches!(config.origin()?, Origin::Networks(_)) {
         load_average(&needed_state(config, AutoencoderConfig::NAME)?, &vae.params)?;
@@ -126,7 +121,6 @@ pub(crate) fn text_latents(config: &TrainConfig, texts: &Texts, seed: u64) -> Re
     Ok(TextLatents {
         tokens: Tokens::new(texts, &cache.captions)?,
         cache,
-        size_px: config.picture_size_px(),
         seed,
     })
 }

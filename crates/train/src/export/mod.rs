@@ -234,6 +234,7 @@ fn settings(config: &TrainConfig, lcm: bool) -> Value {
         },
         "width": width as usize,
         "height": height as usize,
+        "sizes": config.painted_sizes(),
         "guidance_free": config.export.guidance_scale.is_none_or(|scale| scale <= 1.0),
         "timesteps": config.export.timesteps,
     });

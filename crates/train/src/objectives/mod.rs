@@ -9,7 +9,7 @@ pub(crate) use consistency::LcmConfig;
 pub(crate) use teacher::TeacherConfig;
 #[cfg(test)]
 pub(crate) use {
-    autoencoder::{Autoencoder, Decoder, LatentPainter},
+    autoencoder::{Autoencoder, Decoder, LatentPainter, schedules as painter_schedules},
     consistency::Lcm,
     teacher::Teacher,
 };
@@ -52,20 +52,14 @@ pub(crate) struct TextLatents {
     pub(crate) cache: LatentCache,
     /// Of each row.
     pub(crate) tokens: Tokens,
-    /// Height and width of the pictures.
-    pub(crate) size_px: [f32; 2],
     pub(crate) seed: u64,
 }
 
 impl TextLatents {
-    /// Rows of batch `number`: independent draws.
+    /// Rows of batch `number`: independent draws among those of one size.
     pub(crate) fn rows(&self, number: u64, batch_size: usize) -> Vec<usize> {
-        let n = self.cache.len();
-        let draws = uniform(self.seed, purpose::ROW, number, batch_size);
-        draws
-            .iter()
-            .map(|u| ((f64::from(*u) * n as f64) as usize).min(n - 1))
-            .collect()
+        self.cache
+            .draw(&uniform(self.seed, purpose::ROW, number, batch_size + 1))
     }
 }
 

@@ -8,16 +8,19 @@ mod players;
 
 use crate::captions::Tokens;
 use crate::config::TrainConfig;
-use crate::latent_cache::LatentCache;
+use crate::latent_cache::{EncodedPicture, LatentCache};
 use crate::networks::{self, kl};
 use crate::noising::{Noising, default_scheduler};
 use crate::objective::{Batch, Objective, Player};
-use crate::objectives::{Autoencoder, Decoder, LatentPainter, Lcm, StageConfig, Teacher, TextLatents, Trainee};
+use crate::objectives::{
+    Autoencoder, Decoder, LatentPainter, Lcm, StageConfig, Teacher, TextLatents, Trainee, painter_schedules,
+};
 use crate::params::NamedParams;
 use crate::trained::Painter;
 use crate::trainer::{AdamWConfig, LoopConfig, LrScheduler};
 use common::write_dataset;
 use prima_data::{Composer, ComposerOptions, Dataset, Profile};
+use prima_schedulers::SchedulerKind;
 use prima_tensor::{Param, Philox, Tensor};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -106,11 +109,17 @@ fn data(painter: &Painter) -> TextLatents {
         step: 0,
     }
     .normal(8 * 4 * 4 * 4);
-    let captions: Vec<String> = (0..8).map(|i| format!("thing {i}")).collect();
+    let picture = |(i, latents): (usize, &[f32])| EncodedPicture {
+        size: [4, 4],
+        latents: latents.to_vec(),
+        objects: Vec::new(),
+        caption: format!("thing {i}"),
+    };
+    let pictures: Vec<EncodedPicture> = noise.chunks(4 * 4 * 4).enumerate().map(picture).collect();
+    let cache = LatentCache::of(&pictures, 4);
     TextLatents {
-        tokens: Tokens::new(&painter.texts, &captions).unwrap(),
-        cache: LatentCache::new([4, 4, 4], noise, captions),
-        size_px: [128.0; 2],
+        tokens: Tokens::new(&painter.texts, &cache.captions).unwrap(),
+        cache,
         seed: 1,
     }
 }
@@ -189,13 +198,12 @@ fn decoder(folder: &Scratch, batch_size: usize) -> (Decoder, Param) {
     let painter = LatentPainter {
         unet: painter.unet.network,
         text_encoders: painter.texts.encoders,
-        noising: noising(),
+        schedules: painter_schedules(&default_scheduler(), SchedulerKind::Euler, &[vec![999], vec![999, 500]]).unwrap(),
         style: "noto".into(),
         unnamed_share: 0.5,
         size_px: [128.0; 2],
-        adds_new_noise: false,
     };
-    let fields = json!({ "batch_size": batch_size, "painter_share": 0.5, "painter_timesteps": [[999], [999, 500]] });
+    let fields = json!({ "batch_size": batch_size, "painter_share": 0.5 });
     (
         Decoder::new(stage(fields), vae, Box::new(composer), Some(painter), 0),
         encoder,

@@ -200,7 +200,7 @@ impl Objective for Lcm {
         let rows = data.rows(number, n);
         let x0 = data.cache.batch(&rows);
         let tokens = data.tokens.rows(&rows, vec![1.0; n]);
-        let cond = no_grad(|| conditioning(self.student.text_encoders(), &tokens, data.size_px));
+        let cond = no_grad(|| conditioning(self.student.text_encoders(), &tokens, data.cache.size_px(rows[0])));
         let rungs = self.rungs(number, n);
         let timesteps: Vec<usize> = rungs.iter().map(|&r| self.ladder[r]).collect();
         let noise = noise(data.seed, purpose::NOISE, number, x0.shape());

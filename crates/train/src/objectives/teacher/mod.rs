@@ -15,7 +15,7 @@ use crate::trained::{self, Painter};
 use crate::trainer::LoopConfig;
 use prima_picture::{Picture, contact_sheet};
 use prima_schedulers::SchedulerKind;
-use prima_tensor::{Tensor, no_grad, weighted_mse};
+use prima_tensor::{Tensor, mul, no_grad, weighted_mse};
 use serde::Deserialize;
 use timesteps::TimestepSampling;
 
@@ -28,6 +28,8 @@ pub(crate) struct TeacherConfig {
     timesteps: TimestepSampling,
     /// Share of captions replaced by the empty prompt, for classifier-free guidance.
     caption_dropout: f32,
+    /// Weight of the error where an object is seen, relative to elsewhere, where the data says so.
+    object_weight: f32,
     /// Are they trained too, or the UNet alone?
     pub(crate) trains_text_encoders: bool,
     sample_steps: usize,
@@ -41,6 +43,7 @@ impl Default for TeacherConfig {
             batch_size: 64,
             timesteps: TimestepSampling::default(),
             caption_dropout: 0.1,
+            object_weight: 1.0,
             trains_text_encoders: true,
             sample_steps: 8,
             sample_guidance_scale: 2.0,
@@ -88,6 +91,25 @@ impl Teacher {
     }
 }
 
+impl Teacher {
+    /// Answer and target, scaled so that their squared distance weighs objects by `object_weight`, one on average.
+    fn emphasised(&self, rows: &[usize], output: &Tensor, target: &Tensor) -> (Tensor, Tensor) {
+        if self.config.object_weight == 1.0 {
+            return (output.clone(), target.clone());
+        }
+        let more = self.config.object_weight - 1.0;
+        let objects = self.data.cache.objects(rows);
+        let mean = objects.iter().sum::<f32>() / objects.len() as f32;
+        let channels = output.numel() / objects.len();
+        let factors: Vec<f32> = objects
+            .iter()
+            .flat_map(|share| std::iter::repeat_n(((1.0 + more * share) / (1.0 + more * mean)).sqrt(), channels))
+            .collect();
+        let factors = Tensor::from_vec(factors, output.shape());
+        (mul(output, &factors), mul(target, &factors))
+    }
+}
+
 impl Objective for Teacher {
     fn name(&self) -> &'static str {
         TeacherConfig::NAME
@@ -114,7 +136,7 @@ impl Objective for Teacher {
             .map(|u| f32::from(*u >= self.config.caption_dropout))
             .collect();
         let tokens = data.tokens.rows(&rows, keep);
-        let conditioning = || conditioning(self.model.text_encoders(), &tokens, data.size_px);
+        let conditioning = || conditioning(self.model.text_encoders(), &tokens, data.cache.size_px(rows[0]));
         let cond = if self.config.trains_text_encoders {
             conditioning()
         } else {
@@ -125,7 +147,8 @@ impl Objective for Teacher {
         let x = noising.noised(&timesteps, &x0, &noise);
         let target = noising.target(&timesteps, &x0, &noise);
         let output = denoise(self.model.unet(), &x, &timesteps, &cond)?;
-        let total = weighted_mse(&output, &target, &vec![1.0; n]);
+        let (emphasised, wanted) = self.emphasised(&rows, &output, &target);
+        let total = weighted_mse(&emphasised, &wanted, &vec![1.0; n]);
         let metrics = by_noise_level(&output, &target, &timesteps, noising.last());
         Ok(Loss::new(total, metrics))
     }
