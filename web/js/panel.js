@@ -6,7 +6,7 @@ import { randomSeed } from "./state.js";
 /** @import { Hello, Settings } from "./types.js" */
 /** @import { Store } from "./state.js" */
 
-/** Aspects by name; areas are those of the model's own size. */
+/** Aspects by name; areas are those of the model's own size, unless the model says which sizes it paints. */
 /** @type {ReadonlyArray<readonly [string, number]>} */
 const SHAPES = [
   ["Square", 1],
@@ -26,6 +26,9 @@ export function sizeFor(aspect, { model, limits }) {
     const multiple = model.size_multiple;
     return Math.min(Math.max(Math.round(px / multiple), 1) * multiple, Math.floor(limits.max_side_px / multiple) * multiple);
   };
+  const away = (/** @type {[number, number]} */ [w, h]) => Math.abs(Math.log(w / h / aspect));
+  const [first, ...rest] = model.sizes;
+  if (first) return rest.reduce((best, size) => (away(size) < away(best) ? size : best), first);
   if (aspect === 1) return [model.width, model.height];
   const area = model.width * model.height;
   return [side(Math.sqrt(area * aspect)), side(Math.sqrt(area / aspect))];
@@ -93,7 +96,13 @@ export class Panel {
     html("guidance-group").hidden = !model.uses_guidance;
     html("styles-group").hidden = model.styles.length === 0;
     html("styles").replaceChildren(...model.styles.map((name) => this.#styleChip(name)));
-    html("shapes").replaceChildren(...SHAPES.map(([name, aspect]) => this.#shape(name, aspect, hello)));
+    const shapes = new Map();
+    for (const [name, aspect] of SHAPES) {
+      const size = sizeFor(aspect, hello);
+      if (!shapes.has(String(size))) shapes.set(String(size), this.#shape(name, size));
+    }
+    html("shapes").replaceChildren(...shapes.values());
+    html("shapes-group").hidden = shapes.size < 2;
     html("model-line").textContent = `${model.name}, ${model.width} × ${model.height}, prima ${hello.version}`;
     this.show(this.#store.now);
   }
@@ -112,11 +121,9 @@ export class Panel {
 
   /**
    * @param {string} name
-   * @param {number} aspect
-   * @param {Hello} hello
+   * @param {[number, number]} size width and height in pixels
    */
-  #shape(name, aspect, hello) {
-    const [width, height] = sizeFor(aspect, hello);
+  #shape(name, [width, height]) {
     const title = `${name}, ${width} × ${height}`;
     const choice = make("button", { type: "button", role: "radio", title, "aria-label": title });
     choice.dataset.size = `${width}x${height}`;

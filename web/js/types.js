@@ -19,6 +19,7 @@
  * @property {number} width
  * @property {number} height
  * @property {number} size_multiple
+ * @property {[number, number][]} sizes that the model can paint; any where there is none
  * @property {number} num_inference_steps
  * @property {number} guidance_scale
  * @property {number} strength

@@ -39,6 +39,18 @@ impl Picture {
         let rgb = image::imageops::resize(&buffer, width as u32, height as u32, filter).into_raw();
         Self { width, height, rgb }
     }
+
+    /// The same picture at another size and shape: enlarged or reduced until it covers that, and cut to it in the middle.
+    #[must_use]
+    pub fn covering(&self, width: usize, height: usize) -> Self {
+        let scale = (width as f64 / self.width as f64).max(height as f64 / self.height as f64);
+        let side = |from: usize, least: usize| ((from as f64 * scale).round() as usize).max(least);
+        let whole = self.resized(side(self.width, width), side(self.height, height));
+        let (left, top) = ((whole.width - width) / 2, (whole.height - height) / 2);
+        let row = |y: usize| &whole.rgb[((top + y) * whole.width + left) * 3..][..width * 3];
+        let rgb = (0..height).flat_map(row).copied().collect();
+        Self { width, height, rgb }
+    }
 }
 
 /// Memory that [`Picture::resized`] needs from one size (width, height) to another, in bytes, the picture itself not counted.
@@ -61,6 +73,21 @@ fn coarse(from: (usize, usize), to: (usize, usize)) -> (usize, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_picture_of_another_shape_is_cut_in_the_middle_and_not_stretched() {
+        // Columns of 0, 100, 100, 0.
+        let rgb = [0, 100, 100, 0].repeat(4).into_iter().flat_map(|v| [v; 3]).collect();
+        let square = Picture {
+            width: 4,
+            height: 4,
+            rgb,
+        };
+        let tall = square.covering(2, 4);
+        assert_eq!((tall.width, tall.height, tall.rgb), (2, 4, vec![100; 24]));
+        let large = square.covering(16, 8);
+        assert_eq!((large.width, large.height, large.rgb.len()), (16, 8, 16 * 8 * 3));
+    }
 
     #[test]
     fn a_long_thin_picture_shrinks_to_its_mean() {

@@ -24,6 +24,9 @@ pub struct ModelCard {
     pub width: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub height: Option<usize>,
+    /// Width and height of every picture that the model was trained on: other sizes are painted at the nearest and enlarged.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sizes: Vec<[usize; 2]>,
     /// For image-to-image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub strength: Option<f64>,
@@ -62,6 +65,9 @@ impl ModelCard {
             if let Some(side) = side {
                 in_range(file, field, side, 8..=MAX_SIDE_PX)?;
             }
+        }
+        for side in self.sizes.iter().flatten() {
+            in_range(file, "sizes", *side, 8..=MAX_SIDE_PX)?;
         }
         if let Some(strength) = self.strength {
             in_range(file, "strength", strength, 0.0..=1.0)?;
@@ -112,6 +118,8 @@ pub struct Defaults {
     pub guidance_scale: f64,
     pub width: usize,
     pub height: usize,
+    /// Sizes (width, height) that the model can paint; any where this is empty.
+    pub sizes: Vec<[usize; 2]>,
     pub strength: f64,
     pub step_counts: Vec<usize>,
     pub timesteps: BTreeMap<usize, Vec<f64>>,
@@ -126,6 +134,7 @@ impl Defaults {
             guidance_scale: card.guidance_scale.unwrap_or(preset.guidance_scale),
             width: card.width.unwrap_or(traits.native_px),
             height: card.height.unwrap_or(traits.native_px),
+            sizes: card.sizes.clone(),
             strength: card.strength.unwrap_or(0.5),
             step_counts: if card.step_counts.is_empty() {
                 preset.step_counts.to_vec()

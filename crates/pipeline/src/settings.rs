@@ -8,8 +8,11 @@ use prima_schedulers::{Schedule, ScheduleOptions, TimestepSpacing};
 pub(crate) struct Settings {
     pub schedule: Schedule,
     pub guidance_scale: f64,
+    /// What the network paints, in pixels ...
     pub width: usize,
     pub height: usize,
+    /// ... and what becomes of it: width and height.
+    pub finished: (usize, usize),
     pub num_images: usize,
     /// Only where there is an initial picture.
     pub strength: Option<f64>,
@@ -41,11 +44,13 @@ impl Settings {
         if let (Some(strength), None) = (strength, only_step) {
             schedule = schedule.truncate(strength).map_err(Error::Schedule)?;
         }
-        let (width, height) = size(pipeline, request)?;
+        let finished = size(pipeline, request)?;
+        let (width, height) = painted(&defaults.sizes, finished);
         let mut settings = Self {
             guidance_scale: request.guidance_scale.unwrap_or(defaults.guidance_scale),
             width,
             height,
+            finished,
             num_images: request.num_images,
             strength,
             num_inference_steps,
@@ -64,6 +69,12 @@ impl Settings {
 
     /// Says what few-step models are commonly asked for in vain.
     fn warn(&mut self, defaults: &Defaults, request: &Request, guidance_embedding: bool) {
+        let ((w, h), (width, height)) = (self.finished, (self.width, self.height));
+        if (w, h) != (width, height) {
+            self.warnings.push(format!(
+                "this model paints {width}x{height}: the picture of {w}x{h} is made from that, without more detail"
+            ));
+        }
         let g = self.guidance_scale;
         let guided = g > 1.0 && !guidance_embedding;
         if guided && defaults.guidance_free {
@@ -157,6 +168,20 @@ fn size(pipeline: &Pipeline, request: &Request) -> Result<(usize, usize), Error>
     Ok((width, height))
 }
 
+/// Of the `sizes` that a model paints, the one to make a picture of another size from: the nearest in shape, then in area.
+fn painted(sizes: &[[usize; 2]], (width, height): (usize, usize)) -> (usize, usize) {
+    let distance = |&&[w, h]: &&[usize; 2]| {
+        let shape = ((w * height) as f64 / (h * width) as f64).ln().abs();
+        let area = ((w * h) as f64 / (width * height) as f64).ln().abs();
+        // Shapes that differ by less than a rounded side are the same.
+        ((shape * 50.0).round() as usize, (area * 1000.0) as usize)
+    };
+    match sizes.iter().min_by_key(distance) {
+        Some(&[w, h]) => (w, h),
+        None => (width, height),
+    }
+}
+
 /// The size at which an initial picture is painted over: its own, if the model can be expected to
 /// cope (twice its own area), else the same shape at the model's area.
 fn fit((width, height): (usize, usize), native_area: usize, multiple: usize) -> (usize, usize) {
@@ -184,6 +209,18 @@ mod tests {
         assert_eq!(of(515, 401), (512, 400));
         assert_eq!(of(4000, 3000), (584, 440));
         assert_eq!(of(3, 9000), (8, 4096));
+    }
+
+    #[test]
+    fn a_size_that_the_model_does_not_paint_is_made_from_the_nearest_shape() {
+        let sizes = [[256, 256], [320, 208], [208, 320], [128, 128]];
+        let of = |width, height| painted(&sizes, (width, height));
+        assert_eq!(of(512, 512), (256, 256));
+        assert_eq!(of(64, 64), (128, 128));
+        assert_eq!(of(320, 208), (320, 208));
+        assert_eq!(of(1920, 1080), (320, 208));
+        assert_eq!(of(600, 900), (208, 320));
+        assert_eq!(painted(&[], (600, 904)), (600, 904));
     }
 
     fn defaults(card: &str) -> Defaults {

@@ -2,11 +2,12 @@
 
 use crate::guidance::Guidance;
 use crate::noise::{NoiseSource, Purpose};
+use crate::sampling::{Sampling, sample};
 use crate::settings::Settings;
 use crate::vae::{self, check_finite};
-use crate::{Error, Pipeline, Progress, Request, Response, Timings, image_to_image};
-use prima_schedulers::{Schedule, State};
-use prima_tensor::{Device, Tensor, affine, device, no_grad, take_batch, weighted_sum};
+use crate::{Error, Picture, Pipeline, Progress, Request, Response, Timings, image_to_image};
+use prima_schedulers::Schedule;
+use prima_tensor::{Device, Tensor, affine, device, no_grad, take_batch};
 use std::ops::ControlFlow;
 use std::time::Instant;
 
@@ -34,14 +35,16 @@ impl Pipeline {
 
         let mut noise = NoiseSource::new(request.rng, request.seed);
         let latents = self.first_latents(request, &settings, &mut noise, &mut timings, on_progress)?;
-        let latents = denoise(
-            &settings.schedule,
-            &guidance,
-            latents,
-            &mut noise,
-            &mut timings,
+        let mut steps = Steps {
+            schedule: &settings.schedule,
+            guidance: &guidance,
+            noise: &mut noise,
+            shape: [latents.dim(0), latents.dim(1), latents.dim(2), latents.dim(3)],
+            timings: &mut timings,
             on_progress,
-        )?;
+            started: Instant::now(),
+        };
+        let latents = sample(&settings.schedule, latents, &mut steps)?;
 
         let decode = Instant::now();
         let total = settings.num_images;
@@ -49,7 +52,8 @@ impl Pipeline {
         for i in 0..total {
             let one = take_batch(&latents, i, 1);
             let keep_going = &mut || !stops(on_progress, Progress::Tick);
-            pictures.extend(vae::decode(&self.parts.vae, &one, keep_going)?);
+            let painted = vae::decode(&self.parts.vae, &one, keep_going)?;
+            pictures.extend(painted.into_iter().map(|picture| finished(picture, request, &settings)));
             tell(on_progress, Progress::Decode { done: i + 1, total })?;
         }
         timings.decode = decode.elapsed();
@@ -63,7 +67,7 @@ impl Pipeline {
     }
 
     /// What a picture looks like on its way: the `denoised` of [`Progress::Step`], decoded.
-    pub fn preview(&self, denoised: &Tensor) -> Result<Vec<crate::Picture>, Error> {
+    pub fn preview(&self, denoised: &Tensor) -> Result<Vec<Picture>, Error> {
         device::catch(|| no_grad(|| vae::decode(&self.parts.vae, denoised, &mut || true)))?
     }
 
@@ -97,63 +101,55 @@ impl Pipeline {
     }
 }
 
-/// Noisy latents to clean ones: per row of the schedule one (guided) network evaluation and what
-/// follows from it.
-fn denoise(
-    schedule: &Schedule,
-    guidance: &Guidance,
-    latents: Tensor,
-    noise: &mut NoiseSource,
-    timings: &mut Timings,
-    on_progress: OnProgress,
-) -> Result<Tensor, Error> {
-    let total = schedule.len();
-    let on_cpu = Device::current().memory()?.is_none();
-    let shape = [latents.dim(0), latents.dim(1), latents.dim(2), latents.dim(3)];
-    let mut state = State::new(latents);
-    let mut started = Instant::now();
-    for (i, row) in schedule.rows.iter().enumerate() {
-        let model_input = affine(&state.sample, row.input_scale as f32, 0.0);
-        let keep_going = &mut || !stops(on_progress, Progress::Tick);
-        let model_output = guidance.model_output(&model_input, row.timestep as f32, keep_going)?;
-        let fresh = row
-            .needs_noise()
-            .then(|| noise.normal(Purpose::Step, schedule.start_index + i, shape));
-        let denoised = state.advance(row, &model_output, fresh.as_ref(), sum);
-        if !row.ends_step {
-            continue;
-        }
-        timings.steps.push(started.elapsed());
-        let done = timings.steps.len();
-        // On a GPU each look would wait for it; what is not finite stays so until the last step.
-        if on_cpu || done == total {
-            check_finite(&state.sample, || {
-                format!("after step {done} of {total} the latents hold")
-            })?;
-        }
-        tell(
-            on_progress,
-            Progress::Step {
-                done,
-                total,
-                latents: &state.sample,
-                denoised: &denoised,
-            },
-        )?;
-        started = Instant::now();
+/// What was painted, at the size that was asked for: one that was painted over a picture was stretched with it.
+fn finished(picture: Picture, request: &Request, settings: &Settings) -> Picture {
+    let (width, height) = settings.finished;
+    match &request.init_image {
+        _ if (width, height) == (picture.width, picture.height) => picture,
+        Some(_) => picture.resized(width, height),
+        None => picture.covering(width, height),
     }
-    Ok(state.sample)
 }
 
-/// `weighted_sum`, of as many terms as there are.
-fn sum(terms: &[(f64, &Tensor)]) -> Tensor {
-    match terms.split_at_checked(4) {
-        Some((four, rest)) if !rest.is_empty() => {
-            let four = weighted_sum(four);
-            let terms: Vec<(f64, &Tensor)> = [(1.0, &four)].into_iter().chain(rest.iter().copied()).collect();
-            sum(&terms)
+/// A request's steps: what [`sample`](crate::sampling::sample) asks for, timed and told.
+struct Steps<'a, 'b> {
+    schedule: &'a Schedule,
+    guidance: &'a Guidance<'a>,
+    noise: &'a mut NoiseSource,
+    shape: [usize; 4],
+    timings: &'a mut Timings,
+    on_progress: OnProgress<'b>,
+    started: Instant,
+}
+
+impl Sampling for Steps<'_, '_> {
+    type Error = Error;
+
+    fn model_output(&mut self, model_input: &Tensor, timestep: f32) -> Result<Tensor, Error> {
+        let keep_going = &mut || !stops(self.on_progress, Progress::Tick);
+        self.guidance.model_output(model_input, timestep, keep_going)
+    }
+
+    fn noise(&mut self, row: usize) -> Tensor {
+        self.noise.normal(Purpose::Step, row, self.shape)
+    }
+
+    fn after_step(&mut self, latents: &Tensor, denoised: &Tensor) -> Result<(), Error> {
+        self.timings.steps.push(self.started.elapsed());
+        let (done, total) = (self.timings.steps.len(), self.schedule.len());
+        // On a GPU each look would wait for it; what is not finite stays so until the last step.
+        if done == total || Device::current().memory()?.is_none() {
+            check_finite(latents, || format!("after step {done} of {total} the latents hold"))?;
         }
-        _ => weighted_sum(terms),
+        let step = Progress::Step {
+            done,
+            total,
+            latents,
+            denoised,
+        };
+        tell(self.on_progress, step)?;
+        self.started = Instant::now();
+        Ok(())
     }
 }
 
@@ -172,7 +168,7 @@ fn tell(on_progress: OnProgress, progress: Progress) -> Result<(), Error> {
 fn response(
     request: &Request,
     settings: Settings,
-    pictures: Vec<crate::Picture>,
+    pictures: Vec<Picture>,
     timings: Timings,
     warnings: Vec<String>,
 ) -> Response {
