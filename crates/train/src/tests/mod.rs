@@ -12,7 +12,9 @@ use crate::latent_cache::LatentCache;
 use crate::networks::{self, kl};
 use crate::noising::{Noising, default_scheduler};
 use crate::objective::{Batch, Objective, Player};
-use crate::objectives::{Autoencoder, Decoder, LatentPainter, Lcm, StageConfig, Teacher, TextLatents, Trainee};
+use crate::objectives::{
+    Autoencoder, Corpus, Decoder, LatentPainter, Lcm, StageConfig, Teacher, Text, TextLatents, Trainee,
+};
 use crate::params::NamedParams;
 use crate::trained::Painter;
 use crate::trainer::{AdamWConfig, LoopConfig, LrScheduler};
@@ -134,6 +136,13 @@ fn teacher(folder: &Scratch) -> Teacher {
         data,
         noising(),
     )
+}
+
+fn text(folder: &Scratch) -> Text {
+    let config = folder.random();
+    let texts = networks::texts(&config, 2).unwrap();
+    let corpus = Corpus::open(&config.data_dir, &texts).unwrap();
+    Text::new(stage(json!({ "batch_size": 4 })), texts, corpus, 1).unwrap()
 }
 
 /// A student that starts elsewhere than its teacher, so that it has something to learn.
