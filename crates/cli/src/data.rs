@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use indicatif::ProgressBar;
 use prima_data::world::{Kind, World, sheet};
-use prima_data::{BuildOptions, Profile, build};
+use prima_data::{BuildOptions, Profile, build, tokenizer_of};
 use prima_picture::{Format, QUALITY, encode};
 use std::path::PathBuf;
 
@@ -15,10 +15,15 @@ pub enum Command {
     Build(Args),
     /// Show what the scene generator draws, as a contact sheet
     Sheet(SheetArgs),
+    /// List captions of the scene generator, each once
+    Captions(CaptionsArgs),
+    /// Train the tokenizer of a run that learns from the scene generator, on a list of texts
+    Words(WordsArgs),
 }
 
+/// What the scene generator draws from.
 #[derive(clap::Args)]
-pub struct SheetArgs {
+struct WorldArgs {
     /// Folder with the model pack
     #[arg(long, value_name = "DIR", default_value = "assets/models3d")]
     models: PathBuf,
@@ -31,6 +36,55 @@ pub struct SheetArgs {
     /// Archive (.tar.gz) of pixel-art tiles
     #[arg(long, value_name = "FILE")]
     pixel_art: Option<PathBuf>,
+}
+
+impl WorldArgs {
+    fn open(&self) -> Result<World> {
+        let mut world = World::open(&self.models)?;
+        if let Some(folder) = &self.packages {
+            world = world.with_icons(folder)?;
+        }
+        if let Some(archive) = &self.photos {
+            world = world.with_photos(archive)?;
+        }
+        if let Some(archive) = &self.pixel_art {
+            world = world.with_tiles(archive)?;
+        }
+        Ok(world)
+    }
+}
+
+#[derive(clap::Args)]
+pub struct CaptionsArgs {
+    #[command(flatten)]
+    world: WorldArgs,
+    /// How many pictures to caption; the list is shorter, as captions come again
+    #[arg(long, value_name = "N", default_value_t = 60_000)]
+    count: u64,
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    seed: u64,
+    /// Text file to write, a caption a line
+    #[arg(short, long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+#[derive(clap::Args)]
+pub struct WordsArgs {
+    /// Text file, a text a line: captions, and words that they do not have
+    #[arg(long, value_name = "FILE")]
+    texts: PathBuf,
+    /// Folder to write, the `data_dir` of a run; made if it is not there
+    #[arg(short, long, value_name = "DIR")]
+    out: PathBuf,
+    /// Entries of the tokenizer
+    #[arg(long, value_name = "N", default_value_t = 12_288)]
+    vocab_size: usize,
+}
+
+#[derive(clap::Args)]
+pub struct SheetArgs {
+    #[command(flatten)]
+    world: WorldArgs,
     /// What to draw; the training mix if not given
     #[arg(long, value_name = "KIND")]
     kind: Option<String>,
@@ -94,6 +148,8 @@ pub fn run(command: Command) -> Result<()> {
     match command {
         Command::Build(args) => run_build(args),
         Command::Sheet(args) => run_sheet(&args),
+        Command::Captions(args) => run_captions(&args),
+        Command::Words(args) => run_words(&args),
     }
 }
 
@@ -104,16 +160,7 @@ fn run_sheet(args: &SheetArgs) -> Result<()> {
         }
         return Ok(());
     }
-    let mut world = World::open(&args.models)?;
-    if let Some(folder) = &args.packages {
-        world = world.with_icons(folder)?;
-    }
-    if let Some(archive) = &args.photos {
-        world = world.with_photos(archive)?;
-    }
-    if let Some(archive) = &args.pixel_art {
-        world = world.with_tiles(archive)?;
-    }
+    let world = args.world.open()?;
     if args.nouns {
         for (noun, models) in world.nouns() {
             say!("{noun}\t{models}");
@@ -135,6 +182,23 @@ fn run_sheet(args: &SheetArgs) -> Result<()> {
         args.count,
         drawn.sample_ms
     );
+    Ok(())
+}
+
+fn run_captions(args: &CaptionsArgs) -> Result<()> {
+    let captions = args.world.open()?.captions(args.seed, args.count);
+    std::fs::write(&args.out, captions.join("\n") + "\n")
+        .with_context(|| format!("cannot write {}", args.out.display()))?;
+    say!("{}: {} different captions", args.out.display(), captions.len());
+    Ok(())
+}
+
+fn run_words(args: &WordsArgs) -> Result<()> {
+    let texts =
+        std::fs::read_to_string(&args.texts).with_context(|| format!("cannot read {}", args.texts.display()))?;
+    let bpe = tokenizer_of(texts.lines(), args.vocab_size)?;
+    bpe.write(&args.out.join("tokenizer"))?;
+    say!("{}: {} entries", args.out.join("tokenizer").display(), bpe.vocab.len());
     Ok(())
 }
 

@@ -6,9 +6,11 @@ use anyhow::{Context, Result};
 use clap::{Args as ClapArgs, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use prima_data::Composer;
-use prima_eval::{Error, FeatureNet, Judge, Quality, Suite, SuiteOptions};
+use prima_data::world::Catalogue;
+use prima_eval::{Error, FeatureNet, Judge, Nearest, Quality, Suite, SuiteOptions};
 use prima_picture::{Format, Picture, QUALITY, contact_sheet, encode};
 use prima_pipeline::{LoadOptions, Pipeline};
+use prima_train::TrainConfig;
 use std::path::{Path, PathBuf};
 
 #[derive(Subcommand)]
@@ -19,6 +21,8 @@ pub enum Command {
     Quality(QualityArgs),
     /// Measure the drawings that a model learnt from, as they are and after its autoencoder: the ceiling for `quality`
     Ceiling(CeilingArgs),
+    /// Measure what text encoders make of words: is the nearest everyday noun the one that a word means?
+    Words(WordsArgs),
 }
 
 #[derive(ClapArgs)]
@@ -65,6 +69,25 @@ pub struct CeilingArgs {
 }
 
 #[derive(ClapArgs)]
+pub struct WordsArgs {
+    /// `embedded`, a folder or a file
+    #[arg(long)]
+    model: Option<String>,
+    /// The text encoders that a run has so far, in place of a model's: its configuration (JSON)
+    #[arg(long, value_name = "CONFIG", conflicts_with = "model")]
+    run: Option<PathBuf>,
+    /// Folder with the model pack, for names in other languages
+    #[arg(long, value_name = "DIR", default_value = "assets/models3d")]
+    models: PathBuf,
+    /// List the words whose nearest noun is another
+    #[arg(long)]
+    wrong: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(ClapArgs)]
 struct JudgeArgs {
     /// Suite made by `prima eval suite`
     #[arg(long)]
@@ -94,7 +117,51 @@ pub fn run(command: Command) -> Result<()> {
         Command::Suite(args) => write_suite(&args),
         Command::Quality(args) => quality(&args),
         Command::Ceiling(args) => ceiling(&args),
+        Command::Words(args) => words(&args),
     }
+}
+
+fn words(args: &WordsArgs) -> Result<()> {
+    let names = Catalogue::open(&args.models)?.names;
+    let found = if let Some(run) = &args.run {
+        let config = TrainConfig::open(run, |model| source::open(Some(model)))?;
+        prima_eval::words(&prima_train::text_encoders(&config)?, &names)?
+    } else {
+        let pipeline = Pipeline::load(&source::open(args.model.as_deref())?, &LoadOptions::default())?;
+        prima_eval::words(&pipeline.parts().text_encoders, &names)?
+    };
+    if args.json {
+        say!("{}", serde_json::to_string_pretty(&found)?);
+        return Ok(());
+    }
+    say!(
+        "{:34} {:>5} {:>8} {:>8}",
+        "nearest is right, %",
+        "of",
+        "pooled",
+        "token"
+    );
+    let mut lines = vec![
+        ("synonyms that no caption has".to_owned(), found.synonyms),
+        ("synonyms that no text has".to_owned(), found.never_seen),
+    ];
+    lines.extend(
+        found
+            .languages
+            .iter()
+            .map(|(code, nearest)| (format!("names in {code}"), *nearest)),
+    );
+    lines.push(("noun and colour".to_owned(), found.colours));
+    lines.push(("noun and count".to_owned(), found.counts));
+    for (name, Nearest { of, pooled, token }) in lines {
+        say!("{name:34} {of:5} {pooled:8.1} {token:8.1}");
+    }
+    if args.wrong {
+        for (word, meant, nearest) in &found.wrong {
+            say!("{word}: {nearest}, not {meant}");
+        }
+    }
+    Ok(())
 }
 
 fn write_suite(args: &SuiteArgs) -> Result<()> {

@@ -73,6 +73,18 @@ fn byte_symbols() -> Vec<char> {
 /// Words of the corpus with their weight.
 pub type WordCounts = BTreeMap<String, u64>;
 
+/// A tokenizer of `entries` tokens for texts like these.
+pub fn tokenizer_of<'a>(texts: impl Iterator<Item = &'a str>, entries: usize) -> Result<Bpe, DataError> {
+    let splitter = WordSplitter::new()?;
+    let mut counts = WordCounts::new();
+    for text in texts {
+        for word in splitter.words(text)? {
+            *counts.entry(word).or_default() += 1;
+        }
+    }
+    Ok(train(&counts, entries))
+}
+
 /// Trains `entries` tokens. Fewer come out if the corpus has no more pairs that occur at least twice.
 pub fn train(words: &WordCounts, entries: usize) -> Bpe {
     let symbols = byte_symbols();

@@ -42,7 +42,9 @@ mod scene;
 mod tests;
 pub mod world;
 
+pub use bpe::tokenizer_of;
 pub use build::{BuildOptions, build};
+pub use colour::Colour;
 pub use composer::{Composer, ComposerOptions, EVALUATION_NOUNS, Sample};
 pub use dataset::{Dataset, Kind, Manifest, NounRecord, Source, SpriteRecord};
 pub use notice::NOTICE;

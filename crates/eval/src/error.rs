@@ -13,6 +13,8 @@ pub enum Error {
     Language { code: String, noun: String, known: String },
     #[error("the pipeline returned no picture for {0:?}")]
     NoPicture(String),
+    #[error("the last text encoder has no pooled output: only SDXL's layout can be asked for words")]
+    NoPooledOutput,
     #[error(transparent)]
     Picture(#[from] prima_picture::Error),
     #[error(transparent)]

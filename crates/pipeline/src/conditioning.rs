@@ -1,6 +1,7 @@
 //! Prompts to what the UNet is conditioned on, remembered by the exact prompt.
 
 use crate::Error;
+use crate::known_words::{KnownWords, UnknownWord};
 use crate::prompt_weights::WeightedPrompt;
 use prima_models::{ClipTextModel, HiddenState, Tokenizer};
 use prima_tensor::{Device, Tensor, concat_channels};
@@ -16,6 +17,8 @@ pub struct Conditioning {
     pub pooled_prompt_embeds: Option<Tensor>,
     /// The end of the prompt that did not fit.
     pub dropped: String,
+    /// Its words that the model saw no picture of, where the model says which it did.
+    pub unknown_words: Vec<UnknownWord>,
 }
 
 impl Conditioning {
@@ -27,6 +30,7 @@ impl Conditioning {
             prompt_embeds: zeros(&self.prompt_embeds),
             pooled_prompt_embeds: self.pooled_prompt_embeds.as_ref().map(zeros),
             dropped: String::new(),
+            unknown_words: Vec::new(),
         }
     }
 }
@@ -37,10 +41,26 @@ pub struct TextEncoder {
     pub model: ClipTextModel,
 }
 
+impl TextEncoder {
+    /// The pooled output for a text by itself, `projection_dim` values of length 1; `None` without a projection.
+    fn pooled_direction(&self, text: &str) -> Result<Option<Vec<f32>>, Error> {
+        let encoded = self.tokenizer.encode(text)?;
+        // What follows the end token does not change it.
+        let ids = &encoded.ids[..=encoded.eos_index];
+        let pooled = self.model.forward(ids, 1, HiddenState::LAST).pooled;
+        Ok(pooled.map(|pooled| {
+            let values = pooled.into_vec();
+            let length = values.iter().map(|v| v * v).sum::<f32>().sqrt().max(1e-9);
+            values.into_iter().map(|v| v / length).collect()
+        }))
+    }
+}
+
 /// A model's text encoders, one or two, and the prompts they read last.
 pub struct TextEncoders {
     encoders: Vec<TextEncoder>,
     hidden_state: HiddenState,
+    known_words: Option<KnownWords>,
     cache: Mutex<Cache>,
 }
 
@@ -92,8 +112,22 @@ impl TextEncoders {
         Self {
             encoders,
             hidden_state,
+            known_words: None,
             cache: Mutex::default(),
         }
+    }
+
+    /// The words of `captions`, for a model's folder; `None` without pooled outputs.
+    pub fn known_words<'a>(&self, captions: impl Iterator<Item = &'a str>) -> Result<Option<KnownWords>, Error> {
+        match self.encoders.last() {
+            Some(encoder) => KnownWords::learn(captions, &|word| encoder.pooled_direction(word)),
+            None => Ok(None),
+        }
+    }
+
+    /// The same, and every prompt is asked for words that are none of these.
+    pub(crate) fn with_known_words(self, known_words: Option<KnownWords>) -> Self {
+        Self { known_words, ..self }
     }
 
     /// Width of `prompt_embeds`.
@@ -190,10 +224,15 @@ impl TextEncoders {
             }
         }
         let prompt_embeds = concat_channels(&hidden.iter().collect::<Vec<_>>());
+        let unknown_words = match (&self.known_words, self.encoders.last()) {
+            (Some(known), Some(encoder)) => known.unknown(&prompt.text, &|word| encoder.pooled_direction(word))?,
+            _ => Vec::new(),
+        };
         Ok(Conditioning {
             prompt_embeds,
             pooled_prompt_embeds,
             dropped,
+            unknown_words,
         })
     }
 }
@@ -235,6 +274,7 @@ mod tests {
             prompt_embeds: Tensor::zeros(&[1, 1, values]),
             pooled_prompt_embeds: None,
             dropped: String::new(),
+            unknown_words: Vec::new(),
         })
     }
 

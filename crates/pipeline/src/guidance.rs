@@ -1,5 +1,6 @@
 //! What the network is told beside the latents, and how two answers become one.
 
+use crate::known_words::UnknownWord;
 use crate::settings::Settings;
 use crate::{Conditioning, Error, Pipeline, Request};
 use prima_models::{Unet2dCondition, UnetCond, guidance_scale_embedding};
@@ -35,6 +36,7 @@ impl<'a> Guidance<'a> {
         let (cond, mut text_cached) = parts.text_encoders.encode(&request.prompt, request.clip_skip)?;
         let max_length = parts.text_encoders.max_length();
         warn_dropped(warnings, "prompt", &cond, max_length);
+        warn_unknown(warnings, &cond.unknown_words);
         let is_guided = settings.guidance_scale > 1.0 && pipeline.guidance_embedding_dim().is_none();
         let uncond = match (is_guided, &request.negative_prompt) {
             (false, _) => None,
@@ -136,6 +138,18 @@ fn warn_dropped(warnings: &mut Vec<String>, what: &str, conditioning: &Condition
             "the {what} is longer than {max_length} tokens; this part was not read: \"{}\"",
             conditioning.dropped
         ));
+    }
+}
+
+/// Names the words that no picture was seen of, and what they come nearest to.
+fn warn_unknown(warnings: &mut Vec<String>, words: &[UnknownWord]) {
+    let named = |UnknownWord { word, nearest }: &UnknownWord| match nearest.as_slice() {
+        [] => format!("\"{word}\""),
+        nearest => format!("\"{word}\" (nearest known: {})", nearest.join(", ")),
+    };
+    if !words.is_empty() {
+        let list: Vec<String> = words.iter().map(named).collect();
+        warnings.push(format!("the model saw no pictures of {}", list.join(", ")));
     }
 }
 

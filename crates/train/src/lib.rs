@@ -30,4 +30,5 @@ pub use error::{Error, Result};
 pub use export::{Exported, export};
 pub use group::{Group, Launch};
 pub use latents::latents;
+pub use trained::text_encoders;
 pub use trainer::{AdamW, AdamWConfig, Budget, RunOptions, Summary};

@@ -4,7 +4,7 @@
 use crate::config::TrainConfig;
 use crate::error::Result;
 use crate::objective::Objective;
-use crate::objectives::{AutoencoderConfig, DecoderConfig, LcmConfig, StageConfig, TeacherConfig};
+use crate::objectives::{AutoencoderConfig, DecoderConfig, LcmConfig, StageConfig, TeacherConfig, TextConfig};
 use crate::trained::write_summary;
 use crate::trainer::{LoopConfig, RunOptions, Summary, run};
 use prima_schedulers::SchedulerKind;
@@ -13,6 +13,7 @@ use prima_schedulers::SchedulerKind;
 pub const STAGES: &[Stage] = &[
     Stage::of::<AutoencoderConfig>(),
     Stage::of::<DecoderConfig>(),
+    Stage::of::<TextConfig>(),
     Stage::of::<TeacherConfig>(),
     Stage::of::<LcmConfig>(),
 ];

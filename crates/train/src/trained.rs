@@ -8,11 +8,12 @@ use crate::error::{Error, Result};
 use crate::latent_cache::{LatentCache, LatentManifest};
 use crate::latents;
 use crate::networks::{self, Texts, kl};
-use crate::objectives::{AutoencoderConfig, DecoderConfig, StageConfig, TeacherConfig, TextLatents};
+use crate::objectives::{AutoencoderConfig, DecoderConfig, StageConfig, TeacherConfig, TextConfig, TextLatents};
 use crate::params::{Component, NamedParams, prefixed};
 use crate::trainer::Summary;
 use crate::trainer::state::{load_average, state_path};
 use prima_models::{Unet2dCondition, Vae};
+use prima_pipeline::TextEncoders;
 use std::path::PathBuf;
 
 /// A text-to-image model without its autoencoder.
@@ -22,10 +23,10 @@ pub(crate) struct Painter {
 }
 
 impl Painter {
-    /// At its start: at random, or as the model has it.
+    /// At its start: at random, or as the model has it; the text encoders as the stage `text` left them, where it ran.
     pub(crate) fn fresh(config: &TrainConfig) -> Result<Self> {
         Ok(Self {
-            texts: networks::texts(config, config.seed + 2)?,
+            texts: texts(config)?,
             unet: networks::unet(config, config.seed + 3)?,
         })
     }
@@ -57,6 +58,32 @@ impl Painter {
     pub(crate) fn unet_params(&self) -> NamedParams {
         prefixed("unet", &self.unet.params)
     }
+}
+
+/// The text encoders that the stage `text` starts from.
+pub(crate) fn untrained_texts(config: &TrainConfig) -> Result<Texts> {
+    networks::texts(config, config.seed + 2)
+}
+
+/// The text encoders before any picture: as the stage `text` left them, where it ran.
+pub(crate) fn texts(config: &TrainConfig) -> Result<Texts> {
+    let texts = untrained_texts(config)?;
+    let learned = state_path(&config.stage_dir(TextConfig::NAME));
+    if learned.exists() {
+        load_average(&learned, &texts.named_params())?;
+    }
+    Ok(texts)
+}
+
+/// The text encoders that a run has so far, and will ship: the teacher's, if it trains them and ran, else those of the stage
+/// `text`.
+pub fn text_encoders(config: &TrainConfig) -> Result<TextEncoders> {
+    let texts = texts(config)?;
+    let teacher = state_path(&config.stage_dir(TeacherConfig::NAME));
+    if teacher.exists() && config.section::<TeacherConfig>()?.trains_text_encoders {
+        load_average(&teacher, &texts.named_params())?;
+    }
+    Ok(texts.encoders)
 }
 
 /// The teacher's UNet alone.

@@ -41,6 +41,7 @@ impl Runs {
         let config = json!({
             "data_dir": self.folder.join("data"), "run_dir": self.folder.join(run), "networks": configs(),
             "autoencoder": { "loop": training, "batch_size": 2, "crop_px": 32, "whole_pictures_from": 2.0 },
+            "text": { "loop": training, "batch_size": 4 },
             "latents": { "count": 8, "batch_size": 8, "only_style": "noto" },
             "teacher": { "loop": training, "batch_size": 2 },
             "lcm": { "loop": training, "batch_size": 2 },

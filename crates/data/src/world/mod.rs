@@ -48,6 +48,7 @@ mod vocabulary;
 mod water;
 mod weather;
 
+pub use caption::plural;
 pub use catalogue::Catalogue;
 pub use error::WorldError;
 pub use facts::{Facts, Relation, Style, Thing, View};
@@ -55,17 +56,22 @@ pub use light::{Time, Weather};
 pub use place::Place;
 pub use room::RoomKind;
 pub use sheet::{Sheet, sheet};
-pub use vocabulary::everyday;
+pub use vocabulary::{Synonym, everyday, synonyms};
 
 use crate::DataError;
 use crate::random::Random;
 use noise::Noise;
+use rayon::prelude::*;
+use std::collections::HashSet;
 use std::path::Path;
 use vocabulary::Vocabulary;
 
 /// Sizes (width, height) in pixels that pictures are composed for, multiples of 16 of about 256 x 256 pixels in all: 1:1,
 /// 3:2, 2:3, 16:9, 9:16.
 pub const SIZES: [(usize, usize); 5] = [(256, 256), (320, 208), (208, 320), (336, 192), (192, 336)];
+
+/// The smallest size that pictures are composed for.
+const SMALLEST: (usize, usize) = (64, 64);
 
 /// One training sample.
 #[derive(Debug, Clone, PartialEq)]
@@ -220,6 +226,20 @@ impl World {
     /// The same in one size (width, height) of at least 64 px a side.
     pub fn sample_sized(&self, seed: u64, number: u64, size: (usize, usize)) -> Sample {
         self.sample_of(Self::draw_kind(seed, number).0, seed, number, size)
+    }
+
+    /// The captions of samples `0..count` of the mix, each once, in the order in which they come. What a picture shows is
+    /// decided while it is painted, so that a caption costs a picture: a small one here.
+    pub fn captions(&self, seed: u64, count: u64) -> Vec<String> {
+        let drawn: Vec<String> = (0..count)
+            .into_par_iter()
+            .map(|number| self.sample_sized(seed, number, SMALLEST).caption)
+            .collect();
+        let mut known = HashSet::new();
+        drawn
+            .into_iter()
+            .filter(|caption| known.insert(caption.clone()))
+            .collect()
     }
 
     /// A kind from the mix, and the draws that follow.

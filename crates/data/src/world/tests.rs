@@ -196,3 +196,25 @@ fn plurals_are_english() {
         assert_eq!(caption::plural(one), many);
     }
 }
+
+#[test]
+fn the_synonyms_to_be_judged_by_are_in_no_caption_and_mean_everyday_nouns() {
+    let world = world();
+    let (nouns, asked) = (everyday(), synonyms());
+    assert!(asked.iter().filter(|s| !s.never_seen).count() >= 80 && asked.iter().any(|s| s.never_seen));
+    for synonym in asked {
+        assert!(nouns.contains(&synonym.noun), "{}", synonym.noun);
+        let word = synonym.word;
+        let in_pack = |m: &super::catalogue::Model| m.noun == word || m.synonyms.iter().any(|s| s == word);
+        assert!(!world.catalogue.models.iter().any(in_pack), "{word}");
+    }
+}
+
+#[test]
+fn captions_are_those_of_the_samples_each_once() {
+    let world = world();
+    let captions = world.captions(5, 40);
+    assert_eq!(captions[0], world.sample_sized(5, 0, SMALLEST).caption);
+    assert_eq!(captions.iter().collect::<HashSet<_>>().len(), captions.len());
+    assert_eq!(captions, world.captions(5, 40));
+}

@@ -16,6 +16,34 @@ pub fn everyday() -> Vec<&'static str> {
         .collect()
 }
 
+/// Words for everyday nouns that no caption has.
+const SYNONYMS: &str = include_str!("synonyms.tsv");
+
+/// A word that no caption has, and the everyday noun that it means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Synonym {
+    pub word: &'static str,
+    pub noun: &'static str,
+    /// No text that any network learns from has it either.
+    pub never_seen: bool,
+}
+
+/// Words that a model is judged on without having read them in a caption. Chosen before training, as the nouns were.
+pub fn synonyms() -> Vec<Synonym> {
+    SYNONYMS
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| {
+            let mut columns = line.split('\t');
+            Some(Synonym {
+                word: columns.next()?,
+                noun: columns.next()?,
+                never_seen: columns.next() == Some("never"),
+            })
+        })
+        .collect()
+}
+
 /// Which models may be called by which word.
 #[derive(Debug)]
 pub struct Vocabulary {

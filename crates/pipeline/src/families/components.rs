@@ -3,6 +3,7 @@
 
 use super::Family;
 use crate::conditioning::{TextEncoder, TextEncoders};
+use crate::known_words::KnownWords;
 use crate::{Error, Vae};
 use prima_checkpoint::{Init, ModelSource, ParamSource, Reader};
 use prima_models::{ClipTextConfig, ClipTextModel, Tokenizer, Unet2dCondition, Unet2dConditionConfig};
@@ -187,7 +188,11 @@ pub(crate) fn text_encoders(source: &ModelSource, family: &Family, weights: Weig
         }
         encoders.push(TextEncoder { tokenizer, model });
     }
-    Ok(TextEncoders::new(encoders, family.hidden_state))
+    let width = encoders
+        .last()
+        .map_or(0, |e: &TextEncoder| e.model.config().projection_dim);
+    let known_words = KnownWords::load(source, width)?;
+    Ok(TextEncoders::new(encoders, family.hidden_state).with_known_words(known_words))
 }
 
 pub(crate) fn unet(source: &ModelSource, weights: Weights) -> Result<Unet2dCondition, Error> {

@@ -3,7 +3,7 @@
 use crate::config::{Origin, TrainConfig};
 use crate::error::Result;
 use crate::latents;
-use crate::objectives::{AutoencoderConfig, DecoderConfig, StageConfig, TeacherConfig};
+use crate::objectives::{AutoencoderConfig, DecoderConfig, StageConfig, TeacherConfig, TextConfig};
 use crate::trained::read_summary;
 use prima_data::{ComposerOptions, Dataset, EVALUATION_NOUNS, Manifest};
 
@@ -59,6 +59,7 @@ fn facts(config: &TrainConfig) -> Result<String> {
     let mut stages = vec![
         AutoencoderConfig::NAME,
         DecoderConfig::NAME,
+        TextConfig::NAME,
         latents::NAME,
         TeacherConfig::NAME,
     ];

@@ -6,6 +6,7 @@ use crate::config::{Origin, TrainConfig};
 use crate::error::{Error, Result};
 use crate::fold_statistics::fold_statistics;
 use crate::latent_cache::LatentStatistics;
+use crate::latents;
 use crate::params::{Component, NamedParams};
 use crate::stages::{self, Stage};
 use crate::trained::{self, Painter};
@@ -13,6 +14,7 @@ use prima_checkpoint::export::{write_bytes, write_json};
 use prima_checkpoint::{ModelSource, export as write_component, export::weights_name};
 use prima_data::NOTICE;
 use prima_models::Vae;
+use prima_pipeline::KnownWords;
 use prima_schedulers::{BetaSchedule, PredictionType, SchedulerConfig, SchedulerKind};
 use prima_tensor::DType;
 use serde::Deserialize;
@@ -119,6 +121,9 @@ pub fn export(config: &TrainConfig) -> Result<Exported> {
         &folder.join("prima.json"),
         &settings(config, kind == SchedulerKind::Lcm),
     )?;
+    if let Some(known) = known_words(config)? {
+        known.write(folder)?;
+    }
     write_bytes(&folder.join("NOTICE"), NOTICE.as_bytes())?;
     let card = card::card(config, kind == SchedulerKind::Lcm, parameters)?;
     write_bytes(&folder.join("MODEL_CARD.md"), card.as_bytes())?;
@@ -127,6 +132,16 @@ pub fn export(config: &TrainConfig) -> Result<Exported> {
         parameters,
         bytes: folder_bytes(folder)?,
     })
+}
+
+/// The words of the captions that the run learnt from, where the stage `latents` kept them.
+fn known_words(config: &TrainConfig) -> Result<Option<KnownWords>> {
+    let path = config.stage_dir(latents::NAME).join("captions.txt");
+    if !path.exists() {
+        return Ok(None);
+    }
+    let captions = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
+    Ok(trained::text_encoders(config)?.known_words(captions.lines())?)
 }
 
 /// The networks by component, each with its `config.json`; writes the tokenizers beside them.

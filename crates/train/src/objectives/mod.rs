@@ -3,15 +3,18 @@
 mod autoencoder;
 mod consistency;
 mod teacher;
+mod text;
 
 pub(crate) use autoencoder::{AutoencoderConfig, DecoderConfig};
 pub(crate) use consistency::LcmConfig;
 pub(crate) use teacher::TeacherConfig;
+pub(crate) use text::TextConfig;
 #[cfg(test)]
 pub(crate) use {
     autoencoder::{Autoencoder, Decoder, LatentPainter, schedules as painter_schedules},
     consistency::Lcm,
     teacher::Teacher,
+    text::{Corpus, Text},
 };
 
 use crate::captions::Tokens;

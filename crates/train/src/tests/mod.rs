@@ -13,7 +13,8 @@ use crate::networks::{self, kl};
 use crate::noising::{Noising, default_scheduler};
 use crate::objective::{Batch, Objective, Player};
 use crate::objectives::{
-    Autoencoder, Decoder, LatentPainter, Lcm, StageConfig, Teacher, TextLatents, Trainee, painter_schedules,
+    Autoencoder, Corpus, Decoder, LatentPainter, Lcm, StageConfig, Teacher, Text, TextLatents, Trainee,
+    painter_schedules,
 };
 use crate::params::NamedParams;
 use crate::trained::Painter;
@@ -143,6 +144,13 @@ fn teacher(folder: &Scratch) -> Teacher {
         data,
         noising(),
     )
+}
+
+fn text(folder: &Scratch) -> Text {
+    let config = folder.random();
+    let texts = networks::texts(&config, 2).unwrap();
+    let corpus = Corpus::open(&config.data_dir, &texts).unwrap();
+    Text::new(stage(json!({ "batch_size": 4 })), texts, corpus, 1).unwrap()
 }
 
 /// A student that starts elsewhere than its teacher, so that it has something to learn.

@@ -1,8 +1,9 @@
 //! Each objective learns on a tiny configuration, and a resumed run repeats an uninterrupted one.
 
-use super::{Scratch, autoencoder, decoder, lcm, loss, optimizer, teacher, trainable, training};
+use super::{Scratch, autoencoder, decoder, lcm, loss, optimizer, teacher, text, trainable, training};
 use crate::objective::Objective;
 use crate::tests::common::saved;
+use crate::trained::Painter;
 use crate::trainer::{AdamW, Budget, RunOptions, run};
 
 /// Mean loss over the first batches, before and after `steps` updates.
@@ -45,16 +46,45 @@ fn the_decoder_learns_from_the_encoder_and_from_the_painter_and_leaves_the_encod
 }
 
 #[test]
+fn the_text_encoders_learn_their_embeddings() {
+    let (before, after) = before_and_after(&text(&Scratch::with_data("text")), 200);
+    assert!(after < 0.3 * before, "{before} -> {after}");
+}
+
+#[test]
+fn the_teacher_starts_from_the_text_encoders_that_a_stage_left() {
+    let folder = Scratch::with_data("text-first");
+    let config = folder.random();
+    let weights = |painter: Painter| -> Vec<Vec<f32>> {
+        let params = painter.texts.named_params();
+        params.iter().map(|(_, param)| param.tensor().into_vec()).collect()
+    };
+    let at_random = weights(Painter::fresh(&config).unwrap());
+    let mut objective = text(&folder);
+    let mut options = RunOptions::alone(Budget::steps(2), false);
+    run(&mut objective, &training(), &config.stage_dir("text"), &mut options).unwrap();
+    let learnt: Vec<Vec<f32>> = objective.players()[0]
+        .params
+        .iter()
+        .map(|(_, p)| p.tensor().into_vec())
+        .collect();
+    let started = weights(Painter::fresh(&config).unwrap());
+    assert_ne!(started, at_random);
+    assert_eq!(started, learnt[..started.len()]);
+}
+
+#[test]
 fn a_resumed_run_repeats_an_uninterrupted_one_exactly() {
     let folder = Scratch::with_data("resumed");
     let make = |name: &str| -> Box<dyn Objective> {
         match name {
             "teacher" => Box::new(teacher(&folder)),
+            "text" => Box::new(text(&folder)),
             // Its target is an average of its own, which no optimizer moves.
             _ => Box::new(lcm(&folder)),
         }
     };
-    for name in ["teacher", "lcm"] {
+    for name in ["teacher", "lcm", "text"] {
         let (whole, parts) = (
             folder.join(format!("{name}-whole")),
             folder.join(format!("{name}-parts")),

@@ -1,8 +1,10 @@
 //! A tiny configuration of every network, and data for it. The tests of `prima train` use it too.
 #![allow(dead_code)] // each test uses its own part
 
+use prima_checkpoint::write_safetensors;
 use prima_data::dataset::{FORMAT, Kind, Manifest, NounRecord, SpriteRecord, write_jsonl};
 use prima_data::{Profile, SIZE_PX, bpe};
+use prima_tensor::{DType, Param, Tensor};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -41,7 +43,7 @@ pub fn saved(dir: &Path) -> BTreeMap<String, Vec<f32>> {
         .collect()
 }
 
-/// One noun with one sprite, a red disc, and a tokenizer that knows its name.
+/// One noun with one sprite, a red disc, and a tokenizer that knows its name; four texts with embeddings.
 pub fn write_dataset(folder: &Path) {
     std::fs::create_dir_all(folder).unwrap();
     let side = SIZE_PX as i32;
@@ -90,4 +92,9 @@ pub fn write_dataset(folder: &Path) {
     std::fs::write(folder.join("manifest.json"), serde_json::to_string(&manifest).unwrap()).unwrap();
     let words = BTreeMap::from([("disc".to_owned(), 5), ("thing".to_owned(), 5)]);
     bpe::train(&words, VOCABULARY).write(&folder.join("tokenizer")).unwrap();
+    std::fs::write(folder.join("texts.txt"), "disc\nthing\na disc\na disc and a thing\n").unwrap();
+    let values = (0..4 * 8).map(|i| if i % 9 == 0 { 2.0 } else { -0.3 }).collect();
+    let embeddings = Param::new(Tensor::from_vec(values, &[4, 8]));
+    let path = folder.join("embeddings.safetensors");
+    write_safetensors(&path, &[("embeddings".into(), embeddings)], DType::F16).unwrap();
 }
