@@ -1,7 +1,10 @@
 //! Composed pictures encoded once and reused for several epochs: normalised latents with their
 //! captions, in `latents.safetensors` (f16), `captions.txt` and `latents.json`.
 
+use crate::checksum::sha256;
 use crate::error::{Error, Result};
+use prima_checkpoint::export::write_bytes;
+use prima_checkpoint::whole_file::check_writable;
 use prima_checkpoint::{TensorFile, write_safetensors};
 use prima_tensor::{DType, Param, Tensor};
 use rayon::prelude::*;
@@ -49,6 +52,22 @@ impl LatentStatistics {
             }
         }
     }
+}
+
+const LATENTS: &str = "latents.safetensors";
+const CAPTIONS: &str = "captions.txt";
+/// Written last: it says which files the other two are.
+const INDEX: &str = "latents.json";
+
+#[derive(Serialize, Deserialize)]
+struct Index {
+    #[serde(flatten)]
+    statistics: LatentStatistics,
+    /// Older caches have none.
+    #[serde(default)]
+    latents_sha256: Option<String>,
+    #[serde(default)]
+    captions_sha256: Option<String>,
 }
 
 /// The cache in memory.
@@ -103,34 +122,56 @@ impl LatentCache {
         Tensor::from_vec(values, &[rows.len(), h, w, c])
     }
 
+    /// Could a cache be saved here? Also removes what a killed process left of one.
+    pub(crate) fn check_writable(dir: &Path) -> Result<()> {
+        for name in [LATENTS, CAPTIONS, INDEX] {
+            check_writable(&dir.join(name))?;
+        }
+        Ok(())
+    }
+
     pub(crate) fn save(&self, dir: &Path) -> Result<()> {
         std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
         let [h, w, c] = self.shape;
         let tensor = Tensor::from_vec(self.latents.clone(), &[self.len(), h, w, c]);
         write_safetensors(
-            &dir.join("latents.safetensors"),
+            &dir.join(LATENTS),
             &[("latents".into(), Param::new(tensor))],
             DType::F16,
         )?;
-        let write = |name: &str, text: String| {
-            let path = dir.join(name);
-            std::fs::write(&path, text).map_err(Error::io(&path))
+        write_bytes(&dir.join(CAPTIONS), self.captions.join("\n").as_bytes())?;
+        let index = Index {
+            statistics: self.statistics.clone(),
+            latents_sha256: Some(sha256(&dir.join(LATENTS))?),
+            captions_sha256: Some(sha256(&dir.join(CAPTIONS))?),
         };
-        write("captions.txt", self.captions.join("\n"))?;
-        let statistics = serde_json::to_string(&self.statistics).map_err(|e| Error::file(dir, e))?;
-        write("latents.json", statistics)
+        let index = serde_json::to_string(&index).map_err(|e| Error::file(dir, e))?;
+        Ok(write_bytes(&dir.join(INDEX), index.as_bytes())?)
     }
 
     pub(crate) fn open(dir: &Path) -> Result<Self> {
-        let path = dir.join("latents.safetensors");
-        let tensor = TensorFile::open(&path)?.read("latents")?;
         let read = |name: &str| {
             let path = dir.join(name);
             std::fs::read_to_string(&path).map_err(Error::io(&path))
         };
-        let captions: Vec<String> = read("captions.txt")?.lines().map(str::to_owned).collect();
-        let statistics: LatentStatistics =
-            serde_json::from_str(&read("latents.json")?).map_err(|e| Error::file(dir.join("latents.json"), e))?;
+        let index = serde_json::from_str(&read(INDEX)?).map_err(|e| Error::file(dir.join(INDEX), e))?;
+        let Index {
+            statistics,
+            latents_sha256,
+            captions_sha256,
+        } = index;
+        for (name, expected) in [(LATENTS, latents_sha256), (CAPTIONS, captions_sha256)] {
+            let path = dir.join(name);
+            if let Some(expected) = expected
+                && sha256(&path)? != expected
+            {
+                let message = format!("its SHA-256 is not the one in {INDEX}: run the stage latents again");
+                return Err(Error::file(path, message));
+            }
+        }
+        let path = dir.join(LATENTS);
+        let tensor = TensorFile::open(&path)?.read("latents")?;
+        let captions: Vec<String> = read(CAPTIONS)?.lines().map(str::to_owned).collect();
         let [n, h, w, c] = *tensor.shape() else {
             return Err(Error::file(
                 &path,
@@ -174,6 +215,12 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("prima-latents-{}", std::process::id()));
         cache.save(&dir).unwrap();
         let opened = LatentCache::open(&dir).unwrap();
+        std::fs::write(dir.join(CAPTIONS), "a\nb\nd").unwrap();
+        let error = LatentCache::open(&dir).err().unwrap().to_string();
+        assert!(
+            error.contains(CAPTIONS) && error.contains("run the stage latents again"),
+            "{error}"
+        );
         std::fs::remove_dir_all(&dir).unwrap();
         assert_eq!((opened.len(), opened.shape), (3, [2, 2, 2]));
         assert_eq!(opened.statistics, cache.statistics);

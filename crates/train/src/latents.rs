@@ -4,6 +4,7 @@ use crate::config::{Origin, TrainConfig};
 use crate::error::{Error, Result};
 use crate::latent_cache::LatentCache;
 use crate::picture_source::{Sample, to_tensor};
+use crate::stage_folder::StageFolder;
 use crate::trained;
 use crate::trainer::{Budget, Summary};
 use prima_data::ComposerOptions;
@@ -78,6 +79,9 @@ pub fn latents(config: &TrainConfig, budget: Budget) -> Result<Summary> {
         options.favoured_style = config.latents.only_style.clone().map(|style| (style, 1.0));
     })?;
     let encoder = Encoder::open(config)?;
+    let dir = config.stage_dir(NAME);
+    let _folder = StageFolder::hold(&dir)?;
+    LatentCache::check_writable(&dir)?;
     if source.size_px() != [encoder.side; 2] {
         let ([width, height], side) = (source.size_px(), encoder.side);
         let message = format!("the data's pictures are {width}x{height}, the autoencoder's sample_size is {side}");
@@ -107,12 +111,13 @@ pub fn latents(config: &TrainConfig, budget: Budget) -> Result<Summary> {
     } else {
         LatentCache::new(encoder.shape, values, captions)
     };
-    cache.save(&config.stage_dir(NAME))?;
+    cache.save(&dir)?;
     let summary = Summary {
         steps: index,
         samples: cache.len() as u64,
         seconds: started.elapsed().as_secs_f64(),
         loss: 0.0,
+        stopped: false,
     };
     trained::write_summary(config, NAME, &summary)?;
     Ok(summary)

@@ -11,7 +11,9 @@ use crate::networks::{self, Texts, kl};
 use crate::objectives::{AutoencoderConfig, DecoderConfig, StageConfig, TeacherConfig, TextLatents};
 use crate::params::{Component, NamedParams, prefixed};
 use crate::trainer::Summary;
-use crate::trainer::state::{load_average, state_path};
+use crate::trainer::state::load_average;
+use crate::trainer::states::States;
+use prima_checkpoint::export::write_bytes;
 use prima_models::{Unet2dCondition, Vae};
 use std::path::PathBuf;
 
@@ -82,10 +84,9 @@ pub(crate) fn vae(config: &TrainConfig) -> Result<Component<Vae>> {
     if matches!(config.origin()?, Origin::Networks(_)) {
         load_average(&needed_state(config, AutoencoderConfig::NAME)?, &vae.params)?;
     }
-    let refined = state_path(&config.stage_dir(DecoderConfig::NAME));
-    if !refined.exists() {
+    let Some(refined) = newest_state(config, DecoderConfig::NAME)? else {
         return Ok(vae);
-    }
+    };
     let Component { network, params } = kl(vae)?;
     load_average(&refined, &decoder_params(&params))?;
     let network = Vae::Kl(network);
@@ -100,20 +101,21 @@ pub(crate) fn decoder_params(params: &NamedParams) -> NamedParams {
 
 /// The state of a stage; `None` where the model stands in for it.
 fn state(config: &TrainConfig, stage: &str) -> Result<Option<PathBuf>> {
-    let path = state_path(&config.stage_dir(stage));
     match config.origin()? {
-        Origin::Model(_) if !path.exists() => Ok(None),
-        _ => needed_state(config, stage).map(Some),
+        Origin::Model(_) => newest_state(config, stage),
+        Origin::Networks(_) => needed_state(config, stage).map(Some),
     }
 }
 
 fn needed_state(config: &TrainConfig, stage: &str) -> Result<PathBuf> {
-    let path = state_path(&config.stage_dir(stage));
-    if path.exists() {
-        Ok(path)
-    } else {
-        Err(Error::file(path, format!("not there: run the stage {stage} first")))
-    }
+    newest_state(config, stage)?.ok_or_else(|| {
+        let dir = config.stage_dir(stage);
+        Error::file(dir, format!("there is no state: run the stage {stage} first"))
+    })
+}
+
+fn newest_state(config: &TrainConfig, stage: &str) -> Result<Option<PathBuf>> {
+    States::of(&config.stage_dir(stage))?.newest_whole()
 }
 
 /// The latents and their captions as `texts` reads them; `seed` draws the batches.
@@ -147,7 +149,7 @@ fn leave_unnamed(captions: &mut [String], style: &str, share: f32) {
 pub(crate) fn write_summary(config: &TrainConfig, stage: &str, summary: &Summary) -> Result<()> {
     let path = config.stage_dir(stage).join("summary.json");
     let json = serde_json::to_string_pretty(summary).map_err(|e| Error::file(&path, e))?;
-    std::fs::write(&path, json).map_err(Error::io(&path))
+    Ok(write_bytes(&path, json.as_bytes())?)
 }
 
 /// What a stage's run amounted to, where it ran.
