@@ -1,4 +1,4 @@
-//! The project's chores: `cargo xtask check | test | test-gpu | bench | soak | fuzz | sanitize | clients | goldens`.
+//! The project's chores: `cargo xtask check | test | test-gpu | bench | soak | kills | fuzz | sanitize | clients | goldens`.
 
 mod arrows;
 mod benches;
@@ -39,6 +39,12 @@ enum Task {
     Soak {
         #[arg(long, default_value_t = 10.0)]
         minutes: f64,
+    },
+    /// `prima train` and `prima paint`, killed at random moments: nothing torn, nothing lost, nothing left behind
+    Kills {
+        /// For each of the two
+        #[arg(long, default_value_t = 200)]
+        count: usize,
     },
     /// Files, pictures and texts that nobody should send: each target of fuzz/ for a while
     Fuzz {
@@ -100,6 +106,7 @@ fn perform(task: Task) -> Result<()> {
         Task::TestGpu => test_gpu(&root),
         Task::Bench { bench } => benches::perform(&root, bench),
         Task::Soak { minutes } => benches::soak(&root, minutes),
+        Task::Kills { count } => kills(&root, count),
         Task::Fuzz { minutes, target } => fuzz::long(&root, minutes, target.as_deref()),
         Task::Sanitize => outside::sanitize(&root),
         Task::Clients { python } => match serving::clients(&root, python)? {
@@ -184,6 +191,17 @@ fn test_lesser_processors(root: &Path) -> Result<()> {
             .args(tests.as_flattened()))?;
     }
     Ok(())
+}
+
+/// The test that `test` runs with a few kills, with more.
+fn kills(root: &Path, count: usize) -> Result<()> {
+    let test = ["test", "--release", "-p", "prima-cli", "--test", "kills"];
+    run(cargo_in(root).env("PRIMA_KILLS", count.to_string()).args(test).args([
+        "--",
+        "--nocapture",
+        "--test-threads",
+        "1",
+    ]))
 }
 
 /// Builds the GPU checks as one program, says how to carry it to a machine without cargo, and runs it here.

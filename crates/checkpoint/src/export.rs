@@ -1,14 +1,14 @@
-//! Parameters to model files, each written beside its target and renamed over it: a reader sees
-//! the old file or the new one, never half of one.
+//! Parameters to model files: a reader sees the old file or the new one, never half of one
+//! ([`whole_file`](crate::whole_file)).
 
 use crate::Error;
+use crate::whole_file::replace;
 use prima_tensor::{DType, Param, Tensor};
 use safetensors::tensor::View;
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fs::{self, File};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::Path;
 
 /// Writes a component into `folder`: `config.json` and `<weights>` (diffusers calls the latter
 /// `diffusion_pytorch_model.safetensors`, transformers `model.safetensors`; see [`weights_name`]).
@@ -64,31 +64,8 @@ pub fn write_json(path: &Path, value: &serde_json::Value) -> Result<(), Error> {
 /// Writes a file, atomically.
 pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     replace(path, |temporary| {
-        let mut file = File::create(temporary).map_err(Error::io("create", temporary))?;
-        file.write_all(bytes).map_err(Error::io("write", temporary))
+        fs::write(temporary, bytes).map_err(Error::io("write", path))
     })
-}
-
-/// Lets `write` make a file beside `path`, flushes it to the disk and renames it to `path`.
-fn replace(path: &Path, write: impl FnOnce(&Path) -> Result<(), Error>) -> Result<(), Error> {
-    let temporary = temporary_name(path);
-    let renamed = write(&temporary).and_then(|()| {
-        File::open(&temporary)
-            .and_then(|file| file.sync_all())
-            .map_err(Error::io("flush", &temporary))?;
-        fs::rename(&temporary, path).map_err(Error::io("replace", path))
-    });
-    if renamed.is_err() {
-        // The first error is the one to report; the leftover may not even exist.
-        let _ = fs::remove_file(&temporary);
-    }
-    renamed
-}
-
-/// `dir/.name.<pid>.tmp`: same directory, so that the rename stays on one file system.
-fn temporary_name(path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".{name}.{}.tmp", std::process::id()))
 }
 
 /// A parameter that is converted only when its turn to be written comes.

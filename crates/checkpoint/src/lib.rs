@@ -18,6 +18,7 @@ mod reader;
 mod single_file;
 mod source;
 mod tensor_file;
+pub mod whole_file;
 
 pub use error::Error;
 pub use export::{export, write_safetensors};

@@ -1,9 +1,10 @@
 //! `prima data`: training data from packages of pictures.
 
 use crate::out::say;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::ValueEnum;
 use indicatif::ProgressBar;
+use prima_checkpoint::export::write_bytes;
 use prima_data::world::{Kind, World, sheet};
 use prima_data::{BuildOptions, Profile, build, tokenizer_of};
 use prima_picture::{Format, QUALITY, encode};
@@ -170,11 +171,10 @@ fn run_sheet(args: &SheetArgs) -> Result<()> {
     let kind = args.kind.as_deref().map(Kind::from_name).transpose()?;
     let drawn = sheet(&world, kind, args.seed, args.count, args.columns);
     let png = encode(&drawn.picture, Format::Png, QUALITY, None)?;
-    std::fs::write(&args.out, png).with_context(|| format!("cannot write {}", args.out.display()))?;
+    write_bytes(&args.out, &png)?;
     if args.captions {
         let path = args.out.with_extension("txt");
-        std::fs::write(&path, drawn.captions.join("\n") + "\n")
-            .with_context(|| format!("cannot write {}", path.display()))?;
+        write_bytes(&path, (drawn.captions.join("\n") + "\n").as_bytes())?;
     }
     say!(
         "{}: {} pictures, {:.1} ms each on one core",

@@ -2,9 +2,10 @@
 
 use crate::out::say;
 use crate::{Usage, source};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Args as ClapArgs, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
+use prima_checkpoint::export::write_bytes;
 use prima_data::Composer;
 use prima_data::world::Catalogue;
 use prima_eval::{Error, FeatureNet, Judge, Nearest, Quality, Suite, SuiteOptions};
@@ -247,7 +248,7 @@ fn write_sheet(path: &Path, row: &Quality, seeds: usize) -> Result<()> {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     let out = path.with_file_name(format!("{stem}-{}.png", row.steps));
     let png = encode(&sheet, Format::Png, QUALITY, None)?;
-    std::fs::write(&out, png).with_context(|| out.display().to_string())
+    Ok(write_bytes(&out, &png)?)
 }
 
 fn with_bar<T>(what: &'static str, work: impl FnOnce(&mut dyn FnMut(usize, usize)) -> T) -> T {

@@ -13,6 +13,7 @@ mod paint;
 mod report;
 mod serve;
 mod source;
+mod stop;
 mod train;
 
 use clap::{Parser, Subcommand};
@@ -77,12 +78,21 @@ fn main() -> ExitCode {
     };
     match run_and_catch(cli) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.is::<out::Unread>() => ExitCode::SUCCESS,
-        Err(error) => {
-            note!("error: {}", sentence(&error));
-            ExitCode::from(if is_usage(&error) { 2 } else { 1 })
-        }
+        Err(error) => end_early(&error),
     }
+}
+
+/// What there is to say of a command that did not come to its end, and the exit code.
+fn end_early(error: &anyhow::Error) -> ExitCode {
+    if error.is::<out::Unread>() {
+        return ExitCode::SUCCESS;
+    }
+    if let Some(stopped) = error.downcast_ref::<stop::Stopped>() {
+        note!("{stopped}");
+        return ExitCode::from(stopped.exit_code());
+    }
+    note!("error: {}", sentence(error));
+    ExitCode::from(if is_usage(error) { 2 } else { 1 })
 }
 
 /// clap's help, version or complaint.
@@ -151,6 +161,9 @@ fn is_usage(error: &anyhow::Error) -> bool {
         || error
             .downcast_ref::<prima_pipeline::Error>()
             .is_some_and(prima_pipeline::Error::is_usage)
+        || error
+            .downcast_ref::<prima_train::Error>()
+            .is_some_and(prima_train::Error::is_usage)
 }
 
 /// What training and data building say as they go.

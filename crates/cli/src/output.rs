@@ -3,6 +3,7 @@
 use crate::Usage;
 use anyhow::{Context, Result};
 use prima_checkpoint::export::write_bytes;
+use prima_checkpoint::whole_file;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -32,11 +33,8 @@ fn check_writable(path: &Path) -> Result<()> {
             kind(&there)
         );
     }
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let probe = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
-    fs::write(&probe, b"")
-        .and_then(|()| fs::remove_file(&probe))
-        .with_context(|| explain(path))
+    // It also removes what a killed `paint` left of this file.
+    whole_file::check_writable(path).with_context(|| explain(path))
 }
 
 /// What there is in the place of a file.
@@ -62,7 +60,7 @@ pub fn kind(metadata: &fs::Metadata) -> &'static str {
     }
 }
 
-/// Writes beside `path`, then renames: a reader sees the old file or the whole new one.
+/// A reader sees the old file or the whole new one.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     write_bytes(path, bytes).with_context(|| explain(path))
 }

@@ -1,6 +1,7 @@
 //! `prima train`: the stages from data to a model folder, in order.
 
 use crate::out::{note, say};
+use crate::stop::Stop;
 use crate::{Usage, device, source};
 use anyhow::Result;
 use clap::{ArgMatches, Args, FromArgMatches, Subcommand};
@@ -84,9 +85,12 @@ pub struct Run {
 pub struct Resumable {
     #[command(flatten)]
     run: Run,
-    /// Go on from the last saved state
+    /// Go on from the newest saved state that is whole, if there is one
     #[arg(long)]
     resume: bool,
+    /// Discard what an earlier run of this stage left in the run's folder
+    #[arg(long, conflicts_with = "resume")]
+    overwrite: bool,
 }
 
 impl Run {
@@ -137,16 +141,25 @@ pub fn run(command: Command) -> Result<()> {
 
 fn train(stage: &Stage, args: &Resumable, launch: &Launch) -> Result<()> {
     let config = args.run.open(launch)?;
+    let group = catch(|| Group::join(launch.clone()))??;
+    // Until here there is nothing to save.
+    let stop = Stop::listen()?;
     let summary = catch(|| {
         let mut options = RunOptions {
             budget: args.run.budget(),
             resume: args.resume,
-            group: Group::join(launch.clone())?,
+            overwrite: args.overwrite,
+            stop: stop.asked.clone(),
+            group,
         };
         stage.run(&config, &mut options)
     })??;
     if launch.is_first() {
         report(&summary)?;
+    }
+    if summary.stopped {
+        let what = format!("step {} is saved, go on with --resume", summary.steps);
+        return Err(stop.stopped(what).into());
     }
     Ok(())
 }

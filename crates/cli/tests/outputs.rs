@@ -5,7 +5,7 @@
 #[allow(dead_code, reason = "each test file uses its part")]
 mod common;
 
-use common::{copied_model, folder, golden, paint, prima, refused, stderr};
+use common::{copied_model, folder, golden, paint, prima, prima_on_full_disk, refused, stderr};
 use std::fs::{self, File};
 use std::process::{Command, Stdio};
 
@@ -109,4 +109,38 @@ fn a_model_at_which_a_library_panics_is_one_sentence() {
     let output = paint(&folder, &model, &[]);
     refused(&folder, &output, 1, &[]);
     assert_eq!(stderr(&output).lines().count(), 1);
+}
+
+#[test]
+fn what_a_killed_paint_left_of_its_picture_goes_and_nothing_else() {
+    let folder = folder("leftovers");
+    let (ours, others) = ([".out.png.aB3dE6.tmp", ".out.png.4242.tmp"], ".other.png.aB3dE6.tmp");
+    for name in ours.iter().chain([&others]) {
+        fs::write(folder.join(name), "half a picture").unwrap();
+    }
+    let output = paint(&folder, &golden("tiny-sdxl"), &["--steps", "1"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let mut left: Vec<_> = fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    left.sort();
+    assert_eq!(left, [others, "out.png"]);
+}
+
+#[test]
+fn a_full_disk_leaves_the_old_picture() {
+    let folder = folder("full-disk-picture");
+    fs::write(folder.join("out.png"), "old").unwrap();
+    let model = golden("tiny-sdxl").display().to_string();
+    let args = ["paint", "a cat", "--model", &model, "--steps", "1", "-o", "out.png"];
+    let output = prima_on_full_disk(&folder, 1, &args);
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(
+        text.contains("cannot write out.png") && text.contains("File too large"),
+        "{text}"
+    );
+    assert_eq!(fs::read_to_string(folder.join("out.png")).unwrap(), "old");
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
 }

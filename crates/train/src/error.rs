@@ -17,6 +17,18 @@ pub enum Error {
         "the loss of {objective} is {loss} at step {step}; lower the learning rate or resume from an earlier state"
     )]
     Diverged { objective: String, step: u64, loss: f32 },
+    #[error(
+        "{} has a state already: go on from it with --resume, give this run another run_dir, or discard the old one with \
+         --overwrite",
+        dir.display()
+    )]
+    WouldOverwrite { dir: PathBuf },
+    #[error("another run is writing in {}: wait for its end, or give this one another run_dir", dir.display())]
+    Held { dir: PathBuf },
+    #[error("the state of step {step} could not be saved ({why}); {kept}: mend that and go on with --resume")]
+    NotSaved { step: u64, why: String, kept: String },
+    #[error("no saved state is whole: {0}; put back a copy, or train the stage again with --overwrite")]
+    NoWholeState(String),
     #[error("several processes: {0}")]
     Launch(String),
     #[error(
@@ -24,11 +36,19 @@ pub enum Error {
          the last saved state"
     )]
     PeerLost { rank: usize, source: std::io::Error },
+    /// Of a file, which it names.
+    #[error(transparent)]
+    Files(prima_checkpoint::Error),
     #[error(transparent)]
     Device(#[from] prima_tensor::DeviceError),
 }
 
 impl Error {
+    /// Is it the caller's to mend, rather than a file's or the machine's?
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::WouldOverwrite { .. })
+    }
+
     /// Adds the path to an I/O error.
     pub(crate) fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
@@ -56,7 +76,10 @@ impl From<prima_data::DataError> for Error {
 
 impl From<prima_checkpoint::Error> for Error {
     fn from(error: prima_checkpoint::Error) -> Self {
-        Self::Model(error.to_string())
+        match error {
+            prima_checkpoint::Error::Io { .. } => Self::Files(error),
+            other => Self::Model(other.to_string()),
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! Pictures encoded once and reused for several epochs: raw latents with their captions, in shards that a run can go on
 //! adding to, each a `NNNNN.safetensors` (f16; per size `latents.HxW` and `objects.HxW`) beside a `NNNNN.txt` (one caption a
-//! line); what makes the latents normal is in `latents.json`.
+//! line); `latents.json`, written last, says which shards there are and what makes their latents normal.
 
+use crate::checksum::sha256;
 use crate::error::{Error, Result};
 use half::f16;
 use prima_checkpoint::TensorFile;
@@ -80,6 +81,15 @@ pub(crate) struct LatentManifest {
     pub(crate) fingerprint: u64,
     /// Pixels along a side of the square that one latent stands for.
     pub(crate) cell_px: usize,
+    pub(crate) shards: Vec<Shard>,
+}
+
+/// What a shard's two files have to be.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub(crate) struct Shard {
+    pictures: usize,
+    latents_sha256: String,
+    captions_sha256: String,
 }
 
 impl LatentManifest {
@@ -93,8 +103,19 @@ impl LatentManifest {
         serde_json::from_str(&text).map(Some).map_err(|e| Error::file(&path, e))
     }
 
-    pub(crate) fn write(&self, dir: &Path) -> Result<()> {
-        std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
+    /// Pictures in all shards.
+    pub(crate) fn pictures(&self) -> usize {
+        self.shards.iter().map(|shard| shard.pictures).sum()
+    }
+
+    /// Saves pictures as another shard.
+    pub(crate) fn add(&mut self, dir: &Path, pictures: &[EncodedPicture]) -> Result<()> {
+        let shard = save_shard(dir, self.shards.len(), pictures)?;
+        self.shards.push(shard);
+        self.write(dir)
+    }
+
+    fn write(&self, dir: &Path) -> Result<()> {
         let json = serde_json::to_value(self).map_err(|e| Error::file(dir, e))?;
         Ok(write_json(&dir.join("latents.json"), &json)?)
     }
@@ -105,9 +126,14 @@ fn shard_paths(dir: &Path, number: usize) -> [PathBuf; 2] {
     [".safetensors", ".txt"].map(|ending| dir.join(format!("{number:05}{ending}")))
 }
 
-/// Writes pictures as shard `number`. The captions are written first: a shard is there when its latents are.
-pub(crate) fn save_shard(dir: &Path, number: usize, pictures: &[EncodedPicture]) -> Result<()> {
-    std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
+/// Is `name` that of a file which a cache is made of?
+pub(crate) fn is_ours(name: &str) -> bool {
+    let number = name.strip_suffix(".safetensors").or_else(|| name.strip_suffix(".txt"));
+    name == "latents.json" || number.is_some_and(|n| n.len() == 5 && n.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// Writes pictures as shard `number`.
+fn save_shard(dir: &Path, number: usize, pictures: &[EncodedPicture]) -> Result<Shard> {
     let mut by_size: BTreeMap<[usize; 2], Vec<&EncodedPicture>> = BTreeMap::new();
     for picture in pictures {
         by_size.entry(picture.size).or_default().push(picture);
@@ -133,21 +159,12 @@ pub(crate) fn save_shard(dir: &Path, number: usize, pictures: &[EncodedPicture])
     }
     let [latents_path, captions_path] = shard_paths(dir, number);
     write_bytes(&captions_path, captions.as_bytes())?;
-    Ok(write_safetensors(&latents_path, &tensors, DType::F16)?)
-}
-
-/// Shards in the folder, and the pictures in them.
-pub(crate) fn shards(dir: &Path) -> Result<(usize, usize)> {
-    let (mut count, mut pictures) = (0, 0);
-    loop {
-        let [latents, captions] = shard_paths(dir, count);
-        if !latents.exists() {
-            return Ok((count, pictures));
-        }
-        let text = std::fs::read_to_string(&captions).map_err(Error::io(&captions))?;
-        pictures += text.lines().count();
-        count += 1;
-    }
+    write_safetensors(&latents_path, &tensors, DType::F16)?;
+    Ok(Shard {
+        pictures: pictures.len(),
+        latents_sha256: sha256(&latents_path)?,
+        captions_sha256: sha256(&captions_path)?,
+    })
 }
 
 /// Where a picture lies in the cache.
@@ -189,6 +206,7 @@ impl LatentCache {
             statistics: statistics_of(pictures, channels),
             fingerprint: 0,
             cell_px: 8,
+            shards: Vec::new(),
         });
         for p in pictures {
             cache.add(p.size, &p.latents, &p.objects);
@@ -200,9 +218,10 @@ impl LatentCache {
     pub(crate) fn open(dir: &Path) -> Result<Self> {
         let manifest = LatentManifest::read(dir)?;
         let manifest = manifest.ok_or_else(|| Error::file(dir, "holds no latents: run the stage latents first"))?;
+        let shards = manifest.shards.clone();
         let mut cache = Self::new(manifest);
-        for number in 0..shards(dir)?.0 {
-            cache.read_shard(dir, number)?;
+        for (number, shard) in shards.iter().enumerate() {
+            cache.read_shard(dir, number, shard)?;
         }
         if cache.rows.is_empty() {
             return Err(Error::file(dir, "holds no latents: run the stage latents first"));
@@ -210,8 +229,15 @@ impl LatentCache {
         Ok(cache)
     }
 
-    fn read_shard(&mut self, dir: &Path, number: usize) -> Result<()> {
+    fn read_shard(&mut self, dir: &Path, number: usize, shard: &Shard) -> Result<()> {
         let [path, captions] = shard_paths(dir, number);
+        for (path, expected) in [(&path, &shard.latents_sha256), (&captions, &shard.captions_sha256)] {
+            if sha256(path)? != *expected {
+                let message =
+                    "its SHA-256 is not the one in latents.json: remove the folder and run the stage latents again";
+                return Err(Error::file(path, message));
+            }
+        }
         let text = std::fs::read_to_string(&captions).map_err(Error::io(&captions))?;
         let before = self.rows.len();
         let file = TensorFile::open(&path)?;
@@ -353,17 +379,24 @@ mod tests {
             );
         }
         let dir = std::env::temp_dir().join(format!("prima-latents-{}", std::process::id()));
-        let manifest = LatentManifest {
+        let mut manifest = LatentManifest {
             statistics: statistics_of(&pictures, 2),
             fingerprint: 7,
             cell_px: 8,
+            shards: Vec::new(),
         };
-        manifest.write(&dir).unwrap();
-        save_shard(&dir, 0, &pictures).unwrap();
-        save_shard(&dir, 1, &[picture([1, 2], 3), picture([2, 2], 1)]).unwrap();
+        std::fs::create_dir_all(&dir).unwrap();
+        manifest.add(&dir, &pictures).unwrap();
+        manifest.add(&dir, &[picture([1, 2], 3), picture([2, 2], 1)]).unwrap();
         let opened = LatentCache::open(&dir).unwrap();
-        assert_eq!(shards(&dir).unwrap(), (2, 5));
+        assert_eq!((manifest.shards.len(), manifest.pictures()), (2, 5));
         assert_eq!(LatentManifest::read(&dir).unwrap(), Some(manifest));
+        std::fs::write(dir.join("00001.txt"), "picture 3\npicture 2\n").unwrap();
+        let error = LatentCache::open(&dir).err().unwrap().to_string();
+        assert!(
+            error.contains("00001.txt") && error.contains("run the stage latents again"),
+            "{error}"
+        );
         std::fs::remove_dir_all(&dir).unwrap();
         assert_eq!(
             (opened.len(), opened.size_px(1), opened.size_px(3)),

@@ -3,8 +3,9 @@
 
 use crate::config::{Origin, TrainConfig};
 use crate::error::{Error, Result};
-use crate::latent_cache::{EncodedPicture, LatentManifest, LatentStatistics, save_shard, shards, statistics_of};
+use crate::latent_cache::{EncodedPicture, LatentManifest, LatentStatistics, statistics_of};
 use crate::picture_source::{Sample, to_tensor};
+use crate::stage_folder::StageFolder;
 use crate::trained;
 use crate::trainer::{Budget, Summary};
 use prima_data::ComposerOptions;
@@ -87,14 +88,15 @@ pub fn latents(config: &TrainConfig, budget: Budget) -> Result<Summary> {
         options.favoured_style = config.latents.only_style.clone().map(|style| (style, 1.0));
     })?;
     let dir = config.stage_dir(NAME);
+    let _folder = StageFolder::hold(&dir)?;
     let encoder = Encoder::open(config)?;
     let mut manifest = LatentManifest::read(&dir)?;
     if manifest.as_ref().is_some_and(|m| m.fingerprint != encoder.fingerprint) {
         let message = "holds latents of another autoencoder: move it away, or go back to that autoencoder";
         return Err(Error::file(&dir, message));
     }
-    let (mut shard, mut done) = shards(&dir)?;
-    let before = done;
+    let before = manifest.as_ref().map_or(0, LatentManifest::pictures);
+    let mut done = before;
     let in_time = || budget.deadline.is_none_or(|d| Instant::now() < d);
     while done < config.latents.count && in_time() {
         let mut pictures: Vec<EncodedPicture> = Vec::new();
@@ -108,13 +110,9 @@ pub fn latents(config: &TrainConfig, budget: Budget) -> Result<Summary> {
             });
             pictures.extend(encoder.encode(samples.collect::<Result<Vec<_>>>()?)?);
         }
-        if manifest.is_none() {
-            let new = encoder.manifest(&pictures);
-            new.write(&dir)?;
-            manifest = Some(new);
-        }
-        save_shard(&dir, shard, &pictures)?;
-        (shard, done) = (shard + 1, done + pictures.len());
+        let manifest = manifest.get_or_insert_with(|| encoder.manifest(&pictures));
+        manifest.add(&dir, &pictures)?;
+        done = manifest.pictures();
         let rate = (done - before) as f64 / started.elapsed().as_secs_f64();
         tracing::info!("latents: {done} of {}, {rate:.1} pictures/s", config.latents.count);
     }
@@ -123,6 +121,7 @@ pub fn latents(config: &TrainConfig, budget: Budget) -> Result<Summary> {
         samples: done as u64,
         seconds: started.elapsed().as_secs_f64(),
         loss: 0.0,
+        stopped: false,
     };
     trained::write_summary(config, NAME, &summary)?;
     Ok(summary)
@@ -164,6 +163,7 @@ impl Encoder {
             },
             fingerprint: self.fingerprint,
             cell_px: self.vae.scale_factor(),
+            shards: Vec::new(),
         }
     }
 

@@ -5,6 +5,7 @@
 //! one exactly.
 
 mod captions;
+mod checksum;
 mod config;
 mod draws;
 mod error;
@@ -19,6 +20,7 @@ mod objective;
 mod objectives;
 mod params;
 mod picture_source;
+mod stage_folder;
 pub mod stages;
 #[cfg(test)]
 mod tests;

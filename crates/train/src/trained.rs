@@ -11,7 +11,9 @@ use crate::networks::{self, Texts, kl};
 use crate::objectives::{AutoencoderConfig, DecoderConfig, StageConfig, TeacherConfig, TextConfig, TextLatents};
 use crate::params::{Component, NamedParams, prefixed};
 use crate::trainer::Summary;
-use crate::trainer::state::{load_average, state_path};
+use crate::trainer::state::load_average;
+use crate::trainer::states::States;
+use prima_checkpoint::export::write_bytes;
 use prima_models::{Unet2dCondition, Vae};
 use prima_pipeline::TextEncoders;
 use std::path::PathBuf;
@@ -68,8 +70,7 @@ pub(crate) fn untrained_texts(config: &TrainConfig) -> Result<Texts> {
 /// The text encoders before any picture: as the stage `text` left them, where it ran.
 pub(crate) fn texts(config: &TrainConfig) -> Result<Texts> {
     let texts = untrained_texts(config)?;
-    let learned = state_path(&config.stage_dir(TextConfig::NAME));
-    if learned.exists() {
+    if let Some(learned) = newest_state(config, TextConfig::NAME)? {
         load_average(&learned, &texts.named_params())?;
     }
     Ok(texts)
@@ -79,8 +80,9 @@ pub(crate) fn texts(config: &TrainConfig) -> Result<Texts> {
 /// `text`.
 pub fn text_encoders(config: &TrainConfig) -> Result<TextEncoders> {
     let texts = texts(config)?;
-    let teacher = state_path(&config.stage_dir(TeacherConfig::NAME));
-    if teacher.exists() && config.section::<TeacherConfig>()?.trains_text_encoders {
+    if config.section::<TeacherConfig>()?.trains_text_encoders
+        && let Some(teacher) = newest_state(config, TeacherConfig::NAME)?
+    {
         load_average(&teacher, &texts.named_params())?;
     }
     Ok(texts.encoders)
@@ -104,10 +106,9 @@ pub(crate) fn vae(config: &TrainConfig) -> Result<Component<Vae>> {
     if matches!(config.origin()?, Origin::Networks(_)) {
         load_average(&needed_state(config, AutoencoderConfig::NAME)?, &vae.params)?;
     }
-    let refined = state_path(&config.stage_dir(DecoderConfig::NAME));
-    if !refined.exists() {
+    let Some(refined) = newest_state(config, DecoderConfig::NAME)? else {
         return Ok(vae);
-    }
+    };
     let Component { network, params } = kl(vae)?;
     load_average(&refined, &decoder_params(&params))?;
     let network = Vae::Kl(network);
@@ -122,20 +123,21 @@ pub(crate) fn decoder_params(params: &NamedParams) -> NamedParams {
 
 /// The state of a stage; `None` where the model stands in for it.
 fn state(config: &TrainConfig, stage: &str) -> Result<Option<PathBuf>> {
-    let path = state_path(&config.stage_dir(stage));
     match config.origin()? {
-        Origin::Model(_) if !path.exists() => Ok(None),
-        _ => needed_state(config, stage).map(Some),
+        Origin::Model(_) => newest_state(config, stage),
+        Origin::Networks(_) => needed_state(config, stage).map(Some),
     }
 }
 
 fn needed_state(config: &TrainConfig, stage: &str) -> Result<PathBuf> {
-    let path = state_path(&config.stage_dir(stage));
-    if path.exists() {
-        Ok(path)
-    } else {
-        Err(Error::file(path, format!("not there: run the stage {stage} first")))
-    }
+    newest_state(config, stage)?.ok_or_else(|| {
+        let dir = config.stage_dir(stage);
+        Error::file(dir, format!("there is no state: run the stage {stage} first"))
+    })
+}
+
+fn newest_state(config: &TrainConfig, stage: &str) -> Result<Option<PathBuf>> {
+    States::of(&config.stage_dir(stage))?.newest_whole()
 }
 
 /// The latents and their captions as `texts` reads them; `seed` draws the batches.
@@ -168,7 +170,7 @@ fn leave_unnamed(captions: &mut [String], style: &str, share: f32) {
 pub(crate) fn write_summary(config: &TrainConfig, stage: &str, summary: &Summary) -> Result<()> {
     let path = config.stage_dir(stage).join("summary.json");
     let json = serde_json::to_string_pretty(summary).map_err(|e| Error::file(&path, e))?;
-    std::fs::write(&path, json).map_err(Error::io(&path))
+    Ok(write_bytes(&path, json.as_bytes())?)
 }
 
 /// What a stage's run amounted to, where it ran.

@@ -77,3 +77,25 @@ pub fn refused(folder: &Path, output: &Output, code: i32, words: &[&str]) {
     });
     assert_eq!(pictures.count(), 0, "a half-made file was left behind");
 }
+
+/// Sends a signal such as TERM, as a person or a supervisor would.
+#[cfg(unix)]
+pub fn signal(child: &std::process::Child, name: &str) {
+    let status = Command::new("kill")
+        .arg(format!("-{name}"))
+        .arg(child.id().to_string())
+        .status();
+    assert!(status.unwrap().success());
+}
+
+/// `prima` where no file may be longer than `kib` KiB, as where the disk is full: a write past it is an error.
+#[cfg(unix)]
+pub fn prima_on_full_disk(folder: &Path, kib: usize, args: &[&str]) -> Output {
+    let script = format!("trap '' XFSZ; ulimit -f {kib}; exec \"$0\" \"$@\"");
+    Command::new("bash")
+        .current_dir(folder)
+        .args(["-c", &script, env!("CARGO_BIN_EXE_prima")])
+        .args(args)
+        .output()
+        .unwrap()
+}

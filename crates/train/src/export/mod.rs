@@ -20,6 +20,7 @@ use prima_tensor::DType;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 #[derive(Clone, Debug, Deserialize)]
@@ -94,6 +95,9 @@ pub struct Exported {
 }
 
 /// Writes the folder `export.folder` from the averaged weights, in f16.
+///
+/// An old `model_index.json` is removed before the first network is written, and the new one comes last: networks of two
+/// runs are no model.
 pub fn export(config: &TrainConfig) -> Result<Exported> {
     let folder = &config.export.folder;
     let noise = config.scheduler()?;
@@ -101,8 +105,14 @@ pub fn export(config: &TrainConfig) -> Result<Exported> {
         PredictionType::FlowPrediction => noise.kind().map_err(Error::config)?,
         _ => config.export.scheduler()?,
     };
+    let (index, components) = (model_index(config, kind)?, components(config)?);
+    let index_path = folder.join("model_index.json");
+    match std::fs::remove_file(&index_path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(Error::io(&index_path)(error)),
+        _ => {}
+    }
     let mut parameters = 0;
-    for (component, json, params) in components(config)? {
+    for (component, json, params) in components {
         write_component(
             &folder.join(component),
             weights_name(component),
@@ -116,7 +126,6 @@ pub fn export(config: &TrainConfig) -> Result<Exported> {
     std::fs::create_dir_all(&scheduler_folder).map_err(Error::io(&scheduler_folder))?;
     let scheduler = scheduler(&noise, kind);
     write_json(&scheduler_folder.join("scheduler_config.json"), &scheduler)?;
-    write_json(&folder.join("model_index.json"), &model_index(config, kind)?)?;
     write_json(
         &folder.join("prima.json"),
         &settings(config, kind == SchedulerKind::Lcm),
@@ -127,6 +136,7 @@ pub fn export(config: &TrainConfig) -> Result<Exported> {
     write_bytes(&folder.join("NOTICE"), NOTICE.as_bytes())?;
     let card = card::card(config, kind == SchedulerKind::Lcm, parameters)?;
     write_bytes(&folder.join("MODEL_CARD.md"), card.as_bytes())?;
+    write_json(&index_path, &index)?;
     Ok(Exported {
         folder: folder.clone(),
         parameters,
@@ -280,7 +290,7 @@ fn copy_tokenizer(from: &ModelSource, component: &str, to: &Path, max_length: us
             bytes = format!("{json:#}\n").into_bytes();
         }
         let target = to.join(name);
-        std::fs::write(&target, bytes).map_err(Error::io(&target))?;
+        write_bytes(&target, &bytes)?;
     }
     Ok(())
 }

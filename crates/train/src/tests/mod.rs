@@ -5,6 +5,7 @@ mod common;
 mod objectives;
 mod origin;
 mod players;
+mod states;
 
 use crate::captions::Tokens;
 use crate::config::TrainConfig;
@@ -83,6 +84,7 @@ fn training() -> LoopConfig {
         log_every: 10,
         sample_every: 1_000_000,
         save_every_s: 1000,
+        keep: 2,
     }
 }
 

@@ -2,7 +2,7 @@
 //! is killed, or that several processes share, ends with the same bits.
 
 use super::Scratch;
-use super::common::saved;
+use super::common::{saved, saved_step};
 use crate::draws::{noise, purpose, uniform};
 use crate::error::Result;
 use crate::group::{Group, Launch};
@@ -17,6 +17,8 @@ use prima_tensor::{
 };
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 const GENERATOR: usize = 0;
@@ -61,7 +63,7 @@ impl Mlp {
 }
 
 /// Hinge losses, two turns of the discriminator for one of the generator, and R1 by finite differences.
-struct Gan {
+pub(super) struct Gan {
     generator: Mlp,
     discriminator: Mlp,
     /// A running mean of the discriminator's answers to real samples, and when it began anew.
@@ -69,16 +71,19 @@ struct Gan {
     phase: Param,
     /// From this step on the discriminator is another one.
     renewed_at: u64,
+    /// In this step the run is asked to stop.
+    pub(super) stops_after: Option<(u64, Arc<AtomicBool>)>,
 }
 
 impl Gan {
-    fn new(renewed_at: u64) -> Self {
+    pub(super) fn new(renewed_at: u64) -> Self {
         Self {
             generator: Mlp::new("generator", [4, 64, 64, 2], 1),
             discriminator: Mlp::new("discriminator", [2, 64, 64, 1], 2),
             answer: Param::new(Tensor::zeros(&[1])),
             phase: Param::new(Tensor::zeros(&[1])),
             renewed_at,
+            stops_after: None,
         }
     }
 
@@ -134,7 +139,7 @@ fn adam() -> AdamWConfig {
     }
 }
 
-fn training(batches_per_step: usize) -> LoopConfig {
+pub(super) fn training(batches_per_step: usize) -> LoopConfig {
     LoopConfig {
         optimizer: adam(),
         batches_per_step,
@@ -142,6 +147,7 @@ fn training(batches_per_step: usize) -> LoopConfig {
         log_every: 10,
         sample_every: 1_000_000,
         save_every_s: 0,
+        keep: 2,
         ..LoopConfig::default()
     }
 }
@@ -178,6 +184,9 @@ impl Objective for Gan {
     }
 
     fn turns(&mut self, step: u64, progress: f32) -> Result<Vec<Turn>> {
+        if let Some((last, stop)) = &self.stops_after {
+            stop.store(step + 1 == *last, Ordering::Relaxed);
+        }
         let mut first = Turn::of(DISCRIMINATOR);
         if step >= self.renewed_at && self.phase.tensor().item() == 0.0 {
             self.phase.set(&Tensor::full(1.0, &[1]));
@@ -283,21 +292,13 @@ fn a_run_that_is_killed_resumes_and_ends_with_the_same_bits() {
         .spawn()
         .unwrap();
     let deadline = Instant::now() + Duration::from_mins(1);
-    let state = killed.join("state.safetensors");
-    let step = || {
-        if state.exists() {
-            saved(&killed)["step"][1] as u64
-        } else {
-            0
-        }
-    };
-    while step() < 60 {
+    while saved_step(&killed) < 60 {
         assert!(Instant::now() < deadline, "the run does not get on");
         std::thread::sleep(Duration::from_millis(2));
     }
     child.kill().unwrap();
     child.wait().unwrap();
-    let at = step();
+    let at = saved_step(&killed);
     assert!(at < STEPS, "the run was over before it could be killed");
     train(&mut gan(), &killed, STEPS, true);
     train(&mut gan(), &whole, STEPS, false);

@@ -3,8 +3,9 @@
 use super::tensorboard::EventWriter;
 use crate::error::{Error, Result};
 use indicatif::{ProgressBar, ProgressStyle};
+use prima_checkpoint::export::write_bytes;
 use prima_picture::{Parameters, Picture, encode_png};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -60,8 +61,10 @@ pub(super) struct Log {
 }
 
 impl Log {
+    /// Goes on from the lines up to `step`.
     pub(super) fn new(name: &'static str, dir: &Path, step: u64) -> Result<Self> {
         let path = dir.join("metrics.jsonl");
+        forget_after(&path, step)?;
         let jsonl = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
@@ -128,7 +131,9 @@ impl Log {
         for (tag, value) in &numbers {
             line[tag] = serde_json::json!(value);
         }
-        writeln!(self.jsonl, "{line}").map_err(Error::io(self.dir.join("metrics.jsonl")))?;
+        // In one call, so that a kill does not leave half a line.
+        let written = self.jsonl.write_all(format!("{line}\n").as_bytes());
+        written.map_err(Error::io(self.dir.join("metrics.jsonl")))?;
         self.bar.set_position((progress * 1000.0) as u64);
         self.bar
             .set_message(format!("step {step} loss {loss:.4} {per_second:.1}/s"));
@@ -150,8 +155,27 @@ impl Log {
     pub(super) fn samples(&mut self, step: u64, grid: &Picture) -> Result<()> {
         let png = encode_png(grid, &Parameters::default()).map_err(|e| Error::Data(e.to_string()))?;
         let path = self.dir.join(format!("samples-{step:06}.png"));
-        std::fs::write(&path, &png).map_err(Error::io(&path))?;
+        write_bytes(&path, &png)?;
         self.events
             .image("samples", step, grid.width as u32, grid.height as u32, &png)
     }
+}
+
+/// Takes out the lines that a killed run wrote after the state of `step`, whose steps come again, and half a line at the end.
+fn forget_after(path: &Path, step: u64) -> Result<()> {
+    let text = match std::fs::read(path) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(Error::io(path)(error)),
+    };
+    let stays = |line: &&str| {
+        let line = serde_json::from_str::<serde_json::Value>(line).ok();
+        line.and_then(|line| line["step"].as_u64()).is_some_and(|s| s <= step)
+    };
+    let is_whole = |line: &&str| line.ends_with('\n');
+    let lines: String = text.split_inclusive('\n').filter(is_whole).filter(stays).collect();
+    if lines != text {
+        write_bytes(path, lines.as_bytes())?;
+    }
+    Ok(())
 }

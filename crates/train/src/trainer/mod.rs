@@ -8,6 +8,7 @@ mod log;
 mod optimizer;
 mod options;
 pub(crate) mod state;
+pub(crate) mod states;
 mod tensorboard;
 
 #[cfg(test)]
@@ -20,15 +21,19 @@ use crate::error::{Error, Result};
 use crate::group::Group;
 use crate::objective::{Batch, Objective, Turn};
 use crate::params::NamedParams;
+use crate::stage_folder::StageFolder;
 use batches::{Batches, Sum};
 use learner::{Learner, with_averages};
 use log::{Log, Report};
-use state::{Position, state_path};
+use state::Position;
+use states::States;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-/// Trains until the budget is spent; the parameters end as their averages. A state in `dir` is
-/// resumed when the options say so, and ignored otherwise.
+/// Trains until the budget is spent or the run is asked to stop; the parameters end as their averages. A state in `dir` is
+/// resumed, refused or removed, as the options say.
 pub(crate) fn run(
     objective: &mut dyn Objective,
     config: &LoopConfig,
@@ -41,8 +46,11 @@ pub(crate) fn run(
 struct Trainer<'a> {
     objective: &'a mut dyn Objective,
     config: &'a LoopConfig,
-    dir: &'a Path,
+    states: States,
     budget: Budget,
+    /// Was this process asked to stop, and was any of the group?
+    stop: Arc<AtomicBool>,
+    stopping: bool,
     group: &'a mut Group,
     learners: Vec<Learner>,
     buffers: NamedParams,
@@ -51,6 +59,16 @@ struct Trainer<'a> {
     started: Instant,
     /// Rank 0 has one.
     log: Option<Log>,
+    /// Rank 0 alone writes.
+    _folder: Option<StageFolder>,
+}
+
+/// What comes after a step.
+enum Next {
+    /// Another one, with this fraction of the budget spent.
+    Step(f32),
+    Finished,
+    Stopped,
 }
 
 impl<'a> Trainer<'a> {
@@ -60,20 +78,26 @@ impl<'a> Trainer<'a> {
         dir: &'a Path,
         options: &'a mut RunOptions,
     ) -> Result<Self> {
-        std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
+        if config.keep == 0 {
+            let message = "keep is 0, and there is no going on without a state: keep 1 or more";
+            return Err(Error::Config(message.into()));
+        }
         let name = objective.name();
+        let is_first = options.group.is_first();
+        let folder = is_first.then(|| StageFolder::hold(dir)).transpose()?;
+        let mut states = states_to_go_on_from(dir, options, folder.as_ref())?;
         let buffers = objective.buffers();
         let mut learners = Learner::all(name, objective.players(), &buffers)?;
         for (_, param) in learners.iter().flat_map(Learner::params) {
             param.set_bf16_products(config.bf16_products);
         }
-        let path = state_path(dir);
-        let position = if options.resume && path.exists() {
-            let position = state::load(&path, &mut learners, &buffers)?;
-            tracing::info!("{name}: resuming at step {}", position.step);
-            position
-        } else {
-            Position::default()
+        let position = match states.newest_whole()? {
+            Some(path) => {
+                let position = state::load(&path, &mut learners, &buffers)?;
+                tracing::info!("{name}: resuming at step {}", position.step);
+                position
+            }
+            None => Position::default(),
         };
         learners[0].set_trainable(true);
         let group = &mut options.group;
@@ -88,27 +112,33 @@ impl<'a> Trainer<'a> {
                 objective.batch_size()
             );
         }
-        let is_first = group.is_first();
         let log = is_first.then(|| Log::new(name, dir, position.step));
         Ok(Self {
             log: log.transpose()?,
             objective,
             config,
-            dir,
+            states,
             budget: options.budget,
+            stop: options.stop.clone(),
+            stopping: false,
             group,
             learners,
             buffers,
             batches,
             position,
             started: Instant::now(),
+            _folder: folder,
         })
     }
 
     fn run(mut self) -> Result<Summary> {
         let mut saved = Instant::now();
-        while let Some(progress) = self.next_step()? {
-            self.train_step(progress)?;
+        let stopped = loop {
+            match self.next_step()? {
+                Next::Step(progress) => self.train_step(progress)?,
+                Next::Finished => break false,
+                Next::Stopped => break true,
+            }
             if self.config.sample_every > 0 && self.position.step.is_multiple_of(self.config.sample_every) {
                 self.draw_samples()?;
             }
@@ -116,11 +146,12 @@ impl<'a> Trainer<'a> {
                 self.save()?;
                 saved = Instant::now();
             }
-        }
+        };
         // No process goes while another may still read from its memory.
         self.group.sum(&mut [0.0])?;
         self.save()?;
-        if self.config.sample_every > 0 {
+        // Who asks to stop does not wait long.
+        if self.config.sample_every > 0 && !stopped {
             self.draw_samples()?;
         }
         for learner in &self.learners {
@@ -134,14 +165,22 @@ impl<'a> Trainer<'a> {
             samples: self.position.samples,
             seconds: self.elapsed_s(),
             loss: self.learners[0].recent_loss(),
+            stopped,
         })
     }
 
-    /// The fraction of the budget that is spent; `None` at its end. All processes go by rank 0's clock.
-    fn next_step(&mut self) -> Result<Option<f32>> {
-        let mine = [u64::from(self.progress().to_bits()), u64::from(self.finished())];
-        let [progress, finished] = self.group.follow_first(mine)?;
-        Ok((finished == 0).then_some(f32::from_bits(progress as u32)))
+    /// All processes go by rank 0's clock.
+    fn next_step(&mut self) -> Result<Next> {
+        let stopping = self.stopping || self.stop.load(Ordering::Relaxed);
+        let flags = [self.finished(), stopping].map(u64::from);
+        let [progress, finished, stopping] =
+            self.group
+                .follow_first([u64::from(self.progress().to_bits()), flags[0], flags[1]])?;
+        Ok(match (finished, stopping) {
+            (0, 0) => Next::Step(f32::from_bits(progress as u32)),
+            (0, _) => Next::Stopped,
+            _ => Next::Finished,
+        })
     }
 
     fn train_step(&mut self, progress: f32) -> Result<()> {
@@ -173,7 +212,10 @@ impl<'a> Trainer<'a> {
         let mut sum = self.sum_of_batches(turn, progress)?;
         let batches = self.batches.count() * self.group.world();
         let mut numbers = [&[sum.loss], &sum.observed[..]].concat();
+        // Above zero where any process is asked to stop.
+        numbers.push(f32::from(u8::from(self.stop.load(Ordering::Relaxed))));
         self.group.sum(&mut numbers)?;
+        self.stopping |= numbers.pop().is_some_and(|asked| asked > 0.0);
         for number in &mut numbers {
             *number /= batches as f32;
         }
@@ -259,15 +301,18 @@ impl<'a> Trainer<'a> {
         by_steps.max(by_time).min(1.0) as f32
     }
 
-    fn save(&self) -> Result<()> {
-        if !self.group.is_first() {
+    fn save(&mut self) -> Result<()> {
+        // A run that was stopped before its first step has nothing to keep.
+        if !self.group.is_first() || self.position.step == 0 {
             return Ok(());
         }
         let position = Position {
             elapsed_s: self.elapsed_s(),
             ..self.position
         };
-        state::save(&state_path(self.dir), &self.learners, &self.buffers, position)
+        self.states.save(position.step, self.config.keep, |path| {
+            state::save(path, &self.learners, &self.buffers, position)
+        })
     }
 
     fn draw_samples(&mut self) -> Result<()> {
@@ -277,6 +322,21 @@ impl<'a> Trainer<'a> {
             None => Ok(()),
         }
     }
+}
+
+/// Those in `dir`: none if the run begins anew, which is refused where it would overwrite some.
+fn states_to_go_on_from(dir: &Path, options: &RunOptions, folder: Option<&StageFolder>) -> Result<States> {
+    if options.overwrite {
+        if let Some(folder) = folder {
+            folder.clear(dir)?;
+        }
+        return Ok(States::none(dir));
+    }
+    let states = States::of(dir)?;
+    if !options.resume && !states.is_empty() {
+        return Err(Error::WouldOverwrite { dir: dir.to_path_buf() });
+    }
+    Ok(states)
 }
 
 /// What a message calls one of `players` players.

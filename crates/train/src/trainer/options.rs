@@ -3,6 +3,8 @@
 use super::optimizer::AdamWConfig;
 use crate::group::Group;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 /// How long to train: a number of steps, a time, or whichever ends first.
@@ -24,8 +26,12 @@ impl Budget {
 /// How a run is started.
 pub struct RunOptions {
     pub budget: Budget,
-    /// Go on from the saved state, if there is one.
+    /// Go on from the newest saved state that is whole, if there is one. Without it a folder that has a state is refused ...
     pub resume: bool,
+    /// ... unless what is there may go.
+    pub overwrite: bool,
+    /// Set from outside: finish the step at hand, save, and end. In a group, one process that is asked stops all.
+    pub stop: Arc<AtomicBool>,
     /// The processes that train together.
     pub group: Group,
 }
@@ -36,6 +42,8 @@ impl RunOptions {
         Self {
             budget,
             resume,
+            overwrite: false,
+            stop: Arc::default(),
             group: Group::alone(),
         }
     }
@@ -61,7 +69,10 @@ pub(crate) struct LoopConfig {
     pub(crate) log_every: u64,
     /// Steps between two grids of samples, of which the last step draws one too; 0: none are drawn.
     pub(crate) sample_every: u64,
+    /// Seconds between two saved states, of which the last step saves one too, and a run that is asked to stop.
     pub(crate) save_every_s: u64,
+    /// How many states are kept, the newest ones.
+    pub(crate) keep: usize,
 }
 
 impl Default for LoopConfig {
@@ -75,6 +86,7 @@ impl Default for LoopConfig {
             log_every: 20,
             sample_every: 250,
             save_every_s: 120,
+            keep: 2,
         }
     }
 }
@@ -88,4 +100,7 @@ pub struct Summary {
     pub seconds: f64,
     /// Mean loss of the first player's last 200 turns.
     pub loss: f32,
+    /// Was the run asked to stop before its budget was spent?
+    #[serde(default)]
+    pub stopped: bool,
 }

@@ -1,4 +1,4 @@
-//! The state of a run on disk, in one safetensors file that is replaced atomically:
+//! The state of a run on disk, in one safetensors file:
 //!
 //! | tensor | what it is |
 //! |---|---|
@@ -16,12 +16,7 @@ use crate::error::{Error, Result};
 use crate::params::NamedParams;
 use prima_checkpoint::{TensorFile, write_safetensors};
 use prima_tensor::{DType, Param, Tensor};
-use std::path::{Path, PathBuf};
-
-/// The state file of a stage.
-pub(crate) fn state_path(dir: &Path) -> PathBuf {
-    dir.join("state.safetensors")
-}
+use std::path::Path;
 
 /// Where a run stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -102,6 +97,11 @@ pub(super) fn load(path: &Path, learners: &mut [Learner], buffers: &NamedParams)
         samples: read_count("samples")?,
         elapsed_s: f64::from(read("elapsed_s", &[1])?.item()),
     })
+}
+
+/// The steps that a saved state has done.
+pub(super) fn saved_step(path: &Path) -> Result<u64> {
+    Ok(count(&read(&TensorFile::open(path)?, path, "step", &[2])?))
 }
 
 fn optimizer_step(index: usize, learner: &Learner) -> String {

@@ -4,7 +4,7 @@
 
 use crate::error::{Error, Result};
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -17,8 +17,8 @@ impl EventWriter {
     /// A new event file in `dir`.
     pub(super) fn create(dir: &Path) -> Result<Self> {
         std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
-        let path = dir.join(format!("events.out.tfevents.{}.prima", wall_time() as u64));
-        let file = BufWriter::new(File::create(&path).map_err(Error::io(&path))?);
+        let (path, file) = new_file(dir, wall_time() as u64)?;
+        let file = BufWriter::new(file);
         let mut writer = Self { path, file };
         let mut event = Vec::new();
         put_double(&mut event, 1, wall_time());
@@ -64,6 +64,18 @@ impl EventWriter {
             .write_all(&frame(data))
             .and_then(|()| self.file.flush())
             .map_err(Error::io(&self.path))
+    }
+}
+
+/// Named after a second that no run began in.
+fn new_file(dir: &Path, mut second: u64) -> Result<(PathBuf, File)> {
+    loop {
+        let path = dir.join(format!("events.out.tfevents.{second}.prima"));
+        match File::create_new(&path) {
+            Ok(file) => return Ok((path, file)),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => second += 1,
+            Err(error) => return Err(Error::io(&path)(error)),
+        }
     }
 }
 

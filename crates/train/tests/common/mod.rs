@@ -7,7 +7,7 @@ use prima_data::{Profile, SIZE_PX, bpe};
 use prima_tensor::{DType, Param, Tensor};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Every byte, twice, two words and the special tokens.
 const VOCABULARY: usize = 521;
@@ -35,9 +35,28 @@ pub fn text_config(architecture: &str) -> Value {
         "bos_token_id": VOCABULARY - 2, "eos_token_id": VOCABULARY - 1 })
 }
 
-/// Every tensor of a run's saved state, except how long it took.
+/// The states that a stage's folder lists, oldest first: file, step and SHA-256.
+pub fn listed(dir: &Path) -> Vec<Value> {
+    let Ok(text) = std::fs::read(dir.join("states.json")) else {
+        return Vec::new();
+    };
+    let list: Value = serde_json::from_slice(&text).unwrap();
+    list["states"].as_array().unwrap().clone()
+}
+
+/// The step of the newest state; 0 if there is none.
+pub fn saved_step(dir: &Path) -> u64 {
+    listed(dir).last().map_or(0, |state| state["step"].as_u64().unwrap())
+}
+
+/// The file of the newest state.
+pub fn newest(dir: &Path) -> PathBuf {
+    dir.join(listed(dir).last().unwrap()["file"].as_str().unwrap())
+}
+
+/// Every tensor of a run's newest state, except how long it took.
 pub fn saved(dir: &Path) -> BTreeMap<String, Vec<f32>> {
-    let file = prima_checkpoint::TensorFile::open(&dir.join("state.safetensors")).unwrap();
+    let file = prima_checkpoint::TensorFile::open(&newest(dir)).unwrap();
     let keys = file.tensors().keys().filter(|key| *key != "elapsed_s");
     keys.map(|key| (key.clone(), file.read(key).unwrap().into_vec()))
         .collect()
