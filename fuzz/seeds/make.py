@@ -4,6 +4,7 @@
     .venv/bin/python fuzz/seeds/make.py
 """
 
+import base64
 import json
 import struct
 from pathlib import Path
@@ -132,3 +133,52 @@ write("prompt", "size", "512x512")
 write("prompt", "scheduler", "dpm++_2m_karras")
 for i in range(12):
     write("schedule", f"{i:02}", bytes([i, i + 1, i % 8]) + struct.pack("<ddd", 0.5, 0.7, 999.0) + bytes([1 + i, 200, 20]))
+
+# What clients send to the server. The boundary of forms is that of prima_server::BOUNDARY.
+file = (HERE / "pictures/png").read_bytes()
+image = base64.b64encode(file).decode()
+paint = {"rev": 3, "prompt": "a (red:1.2) apple", "negative_prompt": "blurry", "seed": 7, "steps": 4, "guidance_scale": 1.5,
+         "width": 64, "height": 64, "strength": 0.6, "scheduler": "euler", "format": "webp", "preview": True}
+write("live", "paint", json.dumps({"type": "paint", **paint}))
+write("live", "variants", json.dumps({"type": "variants", **paint, "seeds": [1, 2, 3]}))
+write("live", "prompts", json.dumps({"type": "variants", "rev": 1, "prompt": "a", "prompts": ["a", "b"]}))
+write("live", "sensitivity", json.dumps({"type": "sensitivity", **paint}))
+write("live", "cancel", json.dumps({"type": "cancel", "rev": 9}))
+write("live", "ping", json.dumps({"type": "ping", "id": {"a": [1, None]}}))
+header = json.dumps({"type": "paint", **paint}).encode()
+write("live", "sketch", struct.pack("<I", len(header)) + header + file)
+
+openai = {"prompt": "a red apple", "n": 2, "size": "64x64", "quality": "high", "background": "auto", "output_format": "webp",
+          "output_compression": 80, "response_format": "b64_json", "partial_images": 2, "stream": True, "seed": 5,
+          "num_inference_steps": 4, "guidance_scale": 1.0, "negative_prompt": "", "strength": 0.5, "scheduler": "euler"}
+write("openai", "all", json.dumps(openai))
+write("openai", "few", json.dumps({"model": "gpt-image-1", "prompt": "a", "size": "auto", "user": "x"}))
+
+
+def form(parts):
+    body = b""
+    for name, value in parts:
+        kind = b"\"; filename=\"a.png\"\r\ncontent-type: image/png" if isinstance(value, bytes) else b"\""
+        value = value if isinstance(value, bytes) else str(value).encode()
+        body += b"--fuzz\r\ncontent-disposition: form-data; name=\"" + name.encode() + kind + b"\r\n\r\n" + value + b"\r\n"
+    return body + b"--fuzz--\r\n"
+
+
+write("openai_edit", "all", form([("image", file), *((key, value) for key, value in openai.items() if value != "")]))
+write("openai_edit", "few", form([("prompt", "a"), ("image[]", file)]))
+
+a1111 = {"prompt": "a red apple", "negative_prompt": "blurry", "styles": [], "seed": -1, "subseed_strength": 0,
+         "sampler_name": "DPM++ 2M", "scheduler": "Karras", "batch_size": 1, "n_iter": 2, "steps": 4, "cfg_scale": 1.5,
+         "width": 64, "height": 64, "eta": 0.5, "denoising_strength": 0.5, "enable_hr": False, "alwayson_scripts": {},
+         "override_settings": {"CLIP_stop_at_last_layers": 2, "sd_model_checkpoint": ""}, "send_images": True,
+         "force_task_id": "x"}
+write("a1111", "txt2img", json.dumps(a1111))
+write("a1111", "img2img", json.dumps({**a1111, "init_images": [image], "include_init_images": True}))
+write("a1111", "png_info", json.dumps({"image": "data:image/png;base64," + image}))
+
+prediction = {"prompt": "a red apple", "negative_prompt": "blurry", "resolution": "64x64", "num_outputs": 2,
+              "num_inference_steps": 4, "guidance_scale": 1.5, "guidance_rescale": 0.7, "clip_skip": 1,
+              "original_size": [64, 64], "crops_coords_top_left": [0, 0], "target_size": [64, 64], "scheduler": "K_EULER",
+              "seed": 7, "output_format": "png"}
+write("prediction", "nested", json.dumps({"input": prediction}))
+write("prediction", "image", json.dumps({"prompt": "a", "image": image, "prompt_strength": 0.6, "width": 64, "height": 64}))

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// Of `prima_fuzz::TARGETS`; each has a folder of seeds.
-const TARGETS: [&str; 8] = [
+const TARGETS: [&str; 13] = [
     "safetensors",
     "single_file",
     "configs",
@@ -15,6 +15,11 @@ const TARGETS: [&str; 8] = [
     "metadata",
     "prompt",
     "schedule",
+    "live",
+    "openai",
+    "openai_edit",
+    "a1111",
+    "prediction",
 ];
 
 /// `minutes` for one target, or for each.

@@ -51,7 +51,8 @@ enum Task {
         /// For each target
         #[arg(long, default_value_t = 10.0)]
         minutes: f64,
-        /// One of them: safetensors, single_file, configs, tokenizer, pictures, metadata, prompt, schedule
+        /// One of them: safetensors, single_file, configs, tokenizer, pictures, metadata, prompt, schedule, live, openai, openai_edit,
+        /// a1111, prediction
         target: Option<String>,
     },
     /// The engine's tests under AddressSanitizer and ThreadSanitizer, and Miri; says what cannot run here

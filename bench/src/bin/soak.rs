@@ -2,6 +2,9 @@
 //! each route, and ask for heavy pictures, beside one honest typist, against a running `prima serve` of its own. Fails on a
 //! panic, on memory that grows, on a health check that waits, and if the honest typist suffers.
 //!
+//! Strangers compute on machines of their own; here they share the server's processors. So their threads, but not the honest
+//! typist's, have the lowest priority (`nice` 19): what he waits for is what the server does for them.
+//!
 //! `cargo xtask soak --minutes 10`
 
 #[path = "soak/attacks.rs"]
@@ -37,6 +40,21 @@ struct Args {
     serve: bool,
     #[arg(long, default_value_t = 10.0)]
     minutes: f64,
+    /// Only these attacks, to see which of them is felt
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Attack>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Attack {
+    Flood,
+    Stall,
+    Vanish,
+    Garbage,
+    Silent,
+    Slow,
+    Bombs,
+    Heavy,
 }
 
 /// What the bad clients did.
@@ -58,7 +76,8 @@ struct Deeds {
     missing: AtomicU64,
 }
 
-const QUIET: Duration = Duration::from_secs(20);
+/// The honest typist alone, before and after.
+const QUIET: Duration = Duration::from_secs(30);
 
 fn main() -> Result<()> {
     let args = Args::parse();
@@ -89,27 +108,32 @@ async fn soak(args: Args) -> Result<()> {
     let waits: Arc<Mutex<Vec<f64>>> = Arc::default();
     let deeds = Arc::new(Deeds::default());
     tokio::spawn(honest(live.clone(), waits.clone(), deeds.clone()));
-    sleep(QUIET).await;
-    let quiet = percentile(&std::mem::take(&mut *waits.lock().await), 0.95);
+    // The first pictures of a server are slow.
+    sleep(Duration::from_secs(5)).await;
+    let mut quiet = alone(&waits).await;
     let at_rest = resident_mb(&server)?;
-    println!("the honest typist alone: p95 {quiet:.0} ms; the server has {at_rest:.0} MB");
+    println!("the server has {at_rest:.0} MB");
 
-    tokio::spawn(flood(live.clone(), deeds.clone()));
-    tokio::spawn(stall(live.clone(), deeds.clone()));
-    tokio::spawn(vanish(live.clone(), deeds.clone()));
-    tokio::spawn(garbage(live.clone(), host.clone(), deeds.clone()));
-    tokio::spawn(vanish_over_http(host.clone(), deeds.clone()));
-    attacks::start(&host, &deeds);
-
+    let strangers = strangers()?;
+    attack(&strangers, &args.only, &host, &deeds);
+    let health = tokio::spawn(attacks::health(host.clone(), deeds.clone()));
     let total = Duration::from_secs_f64(args.minutes * 60.0);
     let (all, sizes) = watch(&mut server, &waits, &deeds, total).await?;
-    let p95 = percentile(&all, 0.95);
+    strangers.shutdown_background();
+    health.abort();
+    // What they asked for is given up.
+    sleep(Duration::from_secs(10)).await;
+    quiet.extend(alone(&waits).await);
+
+    let (p95, quiet) = (percentile(&all, 0.95), percentile(&quiet, 0.95));
     let third = sizes.len().div_ceil(3);
     let early = sizes.iter().take(third).copied().fold(at_rest, f64::max);
     let late = sizes.iter().rev().take(third).copied().fold(0.0, f64::max);
     println!(
-        "honest typist under attack: {} keys, p95 {p95:.0} ms (alone {quiet:.0} ms)",
-        all.len()
+        "honest typist under attack: {} keys, p50 {:.0} ms, p95 {p95:.0} ms (alone {quiet:.0} ms, {:.2} times)",
+        all.len(),
+        percentile(&all, 0.5),
+        p95 / quiet
     );
     let sick = deeds.sick.load(Ordering::Relaxed);
     println!(
@@ -128,6 +152,63 @@ async fn soak(args: Args) -> Result<()> {
     ensure!(p95 <= 2.0 * quiet, "the honest typist suffers");
     println!("passed");
     Ok(())
+}
+
+/// The honest typist's waits while nobody else is there.
+async fn alone(waits: &Mutex<Vec<f64>>) -> Vec<f64> {
+    waits.lock().await.clear();
+    sleep(QUIET).await;
+    let seen = std::mem::take(&mut *waits.lock().await);
+    let (p50, p95) = (percentile(&seen, 0.5), percentile(&seen, 0.95));
+    println!(
+        "honest typist alone: {} keys, p50 {p50:.0} ms, p95 {p95:.0} ms",
+        seen.len()
+    );
+    seen
+}
+
+/// Threads of the lowest priority, for all clients but the honest one.
+fn strangers() -> Result<tokio::runtime::Runtime> {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.worker_threads(2).enable_all();
+    #[cfg(target_os = "linux")]
+    runtime.on_thread_start(|| {
+        let _ = rustix::process::nice(19);
+    });
+    Ok(runtime.build()?)
+}
+
+/// Begins these attacks, or all.
+fn attack(strangers: &tokio::runtime::Runtime, only: &[Attack], host: &str, deeds: &Arc<Deeds>) {
+    let live = format!("ws://{host}/live");
+    let (host, deeds) = (host.to_owned(), deeds.clone());
+    let chosen = |attack| only.is_empty() || only.contains(&attack);
+    let _guard = strangers.enter();
+    if chosen(Attack::Flood) {
+        tokio::spawn(flood(live.clone(), deeds.clone()));
+    }
+    if chosen(Attack::Stall) {
+        tokio::spawn(stall(live.clone(), deeds.clone()));
+    }
+    if chosen(Attack::Vanish) {
+        tokio::spawn(vanish(live.clone(), deeds.clone()));
+        tokio::spawn(vanish_over_http(host.clone(), deeds.clone()));
+    }
+    if chosen(Attack::Garbage) {
+        tokio::spawn(garbage(live, host.clone(), deeds.clone()));
+    }
+    if chosen(Attack::Silent) {
+        tokio::spawn(attacks::silent(host.clone(), deeds.clone()));
+    }
+    if chosen(Attack::Slow) {
+        tokio::spawn(attacks::slow_bodies(host.clone(), deeds.clone()));
+    }
+    if chosen(Attack::Bombs) {
+        attacks::bombers(&host, &deeds);
+    }
+    if chosen(Attack::Heavy) {
+        tokio::spawn(attacks::heavy(host, deeds));
+    }
 }
 
 /// The server in a process of its own, and its `host:port`.

@@ -2,68 +2,16 @@
 
 #[allow(dead_code, reason = "each test file uses its part")]
 mod common;
+#[allow(dead_code, reason = "each test file uses its part")]
+#[path = "common/serving.rs"]
+mod serving;
 
 use common::{folder, golden, prima, stderr};
-use std::ffi::OsStr;
-use std::io::{BufRead, BufReader, Read, Write};
+use serving::Serving;
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
-
-struct Serving {
-    process: Child,
-    url: String,
-}
-
-impl Serving {
-    fn start(args: &[&str]) -> Self {
-        Self::start_with_browser(args, OsStr::new("true"))
-    }
-
-    /// `browser` is what bare `prima` opens its page with.
-    fn start_with_browser(args: &[&str], browser: &OsStr) -> Self {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_prima"))
-            .args(args)
-            .env("BROWSER", browser)
-            .env_remove("PRIMA_TOKEN")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut url = String::new();
-        BufReader::new(process.stdout.take().unwrap())
-            .read_line(&mut url)
-            .unwrap();
-        Self {
-            process,
-            url: url.trim().to_owned(),
-        }
-    }
-
-    fn host(&self) -> &str {
-        self.url.strip_prefix("http://").unwrap().split('/').next().unwrap()
-    }
-
-    fn get(&self, path: &str) -> String {
-        let mut stream = TcpStream::connect(self.host()).unwrap();
-        write!(
-            stream,
-            "GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n",
-            self.host()
-        )
-        .unwrap();
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).unwrap();
-        String::from_utf8_lossy(&answer).into_owned()
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
 
 #[test]
 fn it_prints_the_address_serves_the_page_and_ends_on_request() {

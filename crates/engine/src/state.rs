@@ -9,11 +9,14 @@ pub(super) type LaneId = u64;
 pub(super) type RunId = u64;
 
 /// Work that was passed over for this long gets a slice before the previews; one lane at a time.
-const PROMOTE_AFTER: Duration = Duration::from_millis(250);
-/// What it gets then.
-const PROMOTED_SLICE: Duration = Duration::from_millis(50);
-/// How far a lane may run ahead of another one before it has to stand still, in seconds.
-const LEAD: f64 = 0.1;
+const PROMOTE_AFTER: Duration = Duration::from_millis(75);
+/// What it gets then, if its layers are that short: whoever presses a key meanwhile waits for it.
+const PROMOTED_SLICE: Duration = Duration::from_millis(15);
+/// After a slice comes this much time without one for each moment that it took.
+const REST_FOR_SLICE: u32 = 4;
+/// How far a lane may run ahead of another one before it has to stand still, in seconds: as long as the other one's own
+/// pictures take, so that among equals nobody stands still and a short picture does not wait for a long one.
+const LEAD: std::ops::RangeInclusive<f64> = 0.01..=0.1;
 
 struct Lane {
     live: bool,
@@ -28,6 +31,8 @@ struct Lane {
     used: f64,
     last_served: Instant,
     last_shown: Option<Instant>,
+    /// Seconds of the engine that its last preview took.
+    preview_cost: Option<f64>,
     counts: Counts,
 }
 
@@ -39,6 +44,9 @@ struct Run {
     first: bool,
     cancelled: bool,
     nearly_done: bool,
+    /// Seconds of the engine used, and those since the tick before.
+    used: f64,
+    layer: f64,
     /// When it got the baton, and as what.
     slice_began: Instant,
     slice_rank: Rank,
@@ -59,6 +67,8 @@ struct Candidate {
     run: Option<RunId>,
     rank: Rank,
     used: f64,
+    /// See [`LEAD`].
+    lead: f64,
 }
 
 /// A unit to paint now.
@@ -84,7 +94,8 @@ pub(super) struct State {
     next_id: u64,
     /// `used` of the lane served last.
     floor: f64,
-    last_promotion: Instant,
+    /// When work may get a slice before the previews again.
+    next_promotion: Instant,
     pub stopping: bool,
 }
 
@@ -97,7 +108,7 @@ impl State {
             workers,
             next_id: 0,
             floor: 0.0,
-            last_promotion: now,
+            next_promotion: now + PROMOTE_AFTER,
             stopping: false,
         }
     }
@@ -118,6 +129,7 @@ impl State {
             used: self.floor,
             last_served: now,
             last_shown: None,
+            preview_cost: None,
             counts: Counts::default(),
         };
         self.lanes.insert(id, lane);
@@ -199,6 +211,8 @@ impl State {
             first: !lane.begun,
             cancelled: false,
             nearly_done: false,
+            used: 0.0,
+            layer: 0.0,
             slice_began: now,
             slice_rank: next.rank,
             charged_until: now,
@@ -233,7 +247,7 @@ impl State {
         // An orphan's is minus infinity, which changes nothing.
         self.floor = self.floor.max(next.used);
         if next.rank == Rank::Promoted {
-            self.last_promotion = now;
+            self.next_promotion = now + PROMOTE_AFTER;
         }
         if let Some(run) = self.runs.get_mut(&run) {
             run.slice_began = now;
@@ -284,6 +298,9 @@ impl State {
         lane.running = None;
         if shown {
             lane.last_shown = Some(now);
+            if run.class == Class::Preview {
+                lane.preview_cost = Some(run.used);
+            }
         } else if run.first && (run.cancelled || run.revision < lane.revision) {
             lane.counts.cancelled += 1;
         }
@@ -292,6 +309,12 @@ impl State {
     fn release(&mut self, id: RunId, now: Instant) {
         if self.baton == Some(id) {
             self.baton = None;
+            if let Some(run) = self.runs.get(&id).filter(|run| run.slice_rank == Rank::Promoted) {
+                // What it had beyond that, nobody waited for.
+                let most = PROMOTED_SLICE + Duration::from_secs_f64(run.layer);
+                let slice = now.saturating_duration_since(run.slice_began).min(most);
+                self.next_promotion = now + PROMOTE_AFTER.max(slice * REST_FOR_SLICE);
+            }
         }
         if let Some(lane) = self.runs.get(&id).and_then(|run| self.lanes.get_mut(&run.lane)) {
             lane.last_served = now;
@@ -302,6 +325,8 @@ impl State {
         let Some(run) = self.runs.get_mut(&id) else { return };
         let spent = now.saturating_duration_since(run.charged_until).as_secs_f64();
         run.charged_until = now;
+        run.used += spent;
+        run.layer = spent;
         if let Some(lane) = self.lanes.get_mut(&run.lane) {
             lane.used += spent;
         }
@@ -342,11 +367,12 @@ impl State {
                 run: Some(id),
                 rank: Rank::Preview,
                 used: f64::NEG_INFINITY,
+                lead: 0.0,
             });
         }
         let work_begun = self.runs.values().filter(|r| r.class == Class::Work).count();
         let free = self.workers.saturating_sub(self.runs.len());
-        let promotes = now.saturating_duration_since(self.last_promotion) >= PROMOTE_AFTER;
+        let promotes = now >= self.next_promotion;
         let candidates = self.lanes.iter().filter_map(|(&id, lane)| {
             let (class, since) = if let Some(run) = lane.running {
                 let record = self.runs.get(&run).filter(|_| Some(run) != but)?;
@@ -378,6 +404,10 @@ impl State {
                 run: lane.running,
                 rank,
                 used: lane.used,
+                lead: lane
+                    .preview_cost
+                    .unwrap_or(*LEAD.end())
+                    .clamp(*LEAD.start(), *LEAD.end()),
             })
         });
         candidates.min_by(|a, b| {
@@ -400,8 +430,8 @@ impl State {
         let used = self.lanes.get(&run.lane).map_or(0.0, |lane| lane.used);
         match other.rank.cmp(&rank) {
             // A preview is short: it is let through unless it turns out not to be.
-            std::cmp::Ordering::Less => rank == Rank::Work || slice.as_secs_f64() > LEAD,
-            std::cmp::Ordering::Equal => other.used + LEAD < used,
+            std::cmp::Ordering::Less => rank == Rank::Work || slice.as_secs_f64() > *LEAD.end(),
+            std::cmp::Ordering::Equal => other.used + other.lead < used,
             std::cmp::Ordering::Greater => false,
         }
     }

@@ -289,7 +289,53 @@ fn one_worker_is_kept_for_typists() {
     t.tick(second, 300);
     assert_eq!(t.state.runs.len(), 2);
     t.state.baton = None;
-    t.state.last_promotion = t.now;
+    t.state.next_promotion = t.now + PROMOTE_AFTER;
     t.replace(typist, 1, preview("typist"));
     assert_eq!(t.serve(10), "typist");
+}
+
+#[test]
+fn a_short_preview_does_not_wait_for_a_long_one_and_equals_let_each_other_finish() {
+    for (other_ms, stands_still_after) in [(15, 40), (90, 190)] {
+        let mut t = Table::new();
+        let (long, other) = (t.lane(true), t.lane(true));
+        t.replace(other, 1, preview("other"));
+        t.serve(other_ms);
+        t.replace(long, 1, preview("long"));
+        let (run, _) = t.begin();
+        t.replace(other, 2, preview("other"));
+        // What the other one had already, and once more as much.
+        let mut ran = 10;
+        while t.tick(run, 10) == Tick::GoOn {
+            ran += 10;
+        }
+        assert_eq!(ran, stands_still_after);
+    }
+}
+
+#[test]
+fn programs_get_their_share_beside_typists_in_slices_that_are_hardly_felt() {
+    for layer_ms in [5, 30] {
+        let mut t = Table::new();
+        let (typist, job) = (t.lane(true), t.lane(false));
+        t.replace(job, 0, vec![unit("job", Class::Work)]);
+        let (run, _) = t.begin();
+        let end = t.now + 5000 * MS;
+        let (mut rev, mut worked) = (0, Duration::ZERO);
+        while t.now < end {
+            rev += 1;
+            t.replace(typist, rev, preview("typist"));
+            if t.state.holds_baton(run) || t.state.grant_parked(t.now) {
+                let began = t.now;
+                while t.tick(run, layer_ms) == Tick::GoOn {}
+                let slice = t.now - began;
+                assert!(slice <= PROMOTED_SLICE + layer_ms * MS, "a slice of {slice:?}");
+                worked += slice;
+            } else {
+                t.serve(15);
+            }
+        }
+        let share = worked.as_secs_f64() / 5.0;
+        assert!((0.1..0.21).contains(&share), "{share} with layers of {layer_ms} ms");
+    }
 }

@@ -1,5 +1,6 @@
 //! What all handlers share.
 
+use crate::Error;
 use crate::attempts::Attempts;
 use crate::body::Bodies;
 use crate::metrics::Metrics;
@@ -37,12 +38,12 @@ pub(crate) struct App {
 }
 
 impl App {
-    pub fn new(engine: Engine, options: ServerOptions, address: SocketAddr) -> Result<Self, prometheus::Error> {
+    pub fn new(engine: Engine, options: ServerOptions, address: SocketAddr) -> Result<Self, Error> {
         Ok(Self {
             metrics: Arc::new(Metrics::new()?),
             sessions: Arc::new(Semaphore::new(options.max_sessions)),
             bodies: Bodies::new(options.limits.bodies_bytes),
-            workshop: Arc::new(Workshop::new(options.limits.pictures_bytes)),
+            workshop: Arc::new(Workshop::new(options.limits.pictures_bytes).map_err(Error::Threads)?),
             attempts: Arc::default(),
             tasks: Arc::default(),
             closing: Arc::new(watch::channel(false).0),

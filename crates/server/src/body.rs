@@ -1,5 +1,6 @@
 //! Request bodies: bounded in bytes and in time, and JSON with sentences for errors.
 
+use crate::app::App;
 use crate::connections::Peer;
 use crate::options::Limits;
 use crate::refusal::Refusal;
@@ -117,15 +118,24 @@ pub(crate) async fn read(body: Body) -> Result<Bytes, Refusal> {
         .map_err(|_| Refusal::bad("the request body broke off"))
 }
 
-/// A JSON body.
-pub(crate) async fn json<T: DeserializeOwned>(request: Request) -> Result<T, Refusal> {
+/// A body as `meaning` has it, which is not sought on the event loop if it is long.
+pub(crate) async fn understood<T: Send + 'static>(
+    app: &App,
+    request: Request,
+    meaning: impl FnOnce(&[u8]) -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
     let bytes = read(request.into_body()).await?;
-    parse(&bytes)
+    app.workshop.understand(bytes, meaning).await
 }
 
-pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
-    serde_json::from_slice(bytes)
-        .map_err(|e| Refusal::bad(format!("the request body is not what this route takes: {e}")))
+/// A JSON body.
+pub(crate) fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
+    serde_json::from_slice(bytes).map_err(not_taken)
+}
+
+/// JSON whose values are not those of the route.
+pub(crate) fn not_taken(error: serde_json::Error) -> Refusal {
+    Refusal::bad(format!("the request body is not what this route takes: {error}"))
 }
 
 /// One part of a form.

@@ -30,6 +30,7 @@ mod openai;
 mod options;
 mod pictures;
 mod predictions;
+mod readers;
 mod refusal;
 mod studio;
 mod watch;
@@ -37,6 +38,8 @@ mod workshop;
 
 pub use listen::{asked_to_stop, bind};
 pub use options::{Limits, ServerOptions};
+#[doc(hidden)]
+pub use readers::{BOUNDARY, Readers};
 
 use app::App;
 use axum::Router;
@@ -71,6 +74,8 @@ pub enum Error {
     },
     #[error("the server's socket failed: {0}")]
     Socket(#[from] std::io::Error),
+    #[error("the server's threads cannot be started: {0}")]
+    Threads(std::io::Error),
     #[error("the metrics cannot be counted: {0}")]
     Metrics(#[from] prometheus::Error),
 }

@@ -4,13 +4,14 @@
 //! `guidance_scale`, `negative_prompt`, `strength`, `scheduler`.
 
 use crate::app::App;
-use crate::body::{Part, form, read};
+use crate::body::{self, Part, form};
 use crate::jobs::{self, JobEvent, Painted, Running, now};
 use crate::pictures::{format_named, initial, to_base64};
 use crate::refusal::{Refusal, short};
 use crate::watch::Watch;
-use crate::workshop::off_the_loop;
+use crate::workshop::Workshop;
 use axum::Json;
+use axum::body::Bytes;
 use axum::extract::{Path, Request as HttpRequest, State};
 use axum::http::StatusCode;
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -23,10 +24,13 @@ use prima_pipeline::{
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::convert::Infallible;
+use std::sync::Arc;
 
 const SPELLING: Spelling = &[("num_images", "n"), ("steps", "num_inference_steps")];
 /// Of one request, as OpenAI has it.
 const MAX_N: usize = 10;
+/// Of an edit's form.
+const PARTS: usize = 40;
 
 /// A request's fields, from JSON or from a form.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -65,25 +69,31 @@ struct Answer {
 }
 
 pub(crate) async fn generations(State(app): State<App>, request: HttpRequest) -> Result<Response, Refusal> {
-    let fields = crate::body::parse(&read(request.into_body()).await?)?;
-    answer(&app, fields, None, "image_generation").await
+    let fields: Fields = body::understood(&app, request, body::json).await?;
+    let request = to_request(&app, &fields, None)?;
+    answer(&app, &fields, request, "image_generation").await
 }
 
 pub(crate) async fn edits(State(app): State<App>, request: HttpRequest) -> Result<Response, Refusal> {
-    let (fields, image) = edit_form(form(request, 40).await?)?;
+    let (fields, image) = edit_form(form(request, PARTS).await?)?;
+    let request = edit(&app, &fields, image).await?;
+    answer(&app, &fields, request, "image_edit").await
+}
+
+async fn edit(app: &App, fields: &Fields, image: Option<Bytes>) -> Result<Request, Refusal> {
     let Some(image) = image else {
         return Err(Refusal::field(
             "image",
             "image is missing: an edit starts from a picture",
         ));
     };
-    let (width, height) = size(&fields)?;
-    let picture = initial(&app, image, width, height).await?;
-    answer(&app, fields, Some(picture), "image_edit").await
+    let (width, height) = size(fields)?;
+    let picture = initial(app, image, width, height).await?;
+    to_request(app, fields, Some(picture))
 }
 
 /// The parts of the form; numbers are written as text there.
-fn edit_form(parts: Vec<Part>) -> Result<(Fields, Option<axum::body::Bytes>), Refusal> {
+fn edit_form(parts: Vec<Part>) -> Result<(Fields, Option<Bytes>), Refusal> {
     let mut fields = Map::new();
     let mut image = None;
     for part in parts {
@@ -118,9 +128,22 @@ fn edit_form(parts: Vec<Part>) -> Result<(Fields, Option<axum::body::Bytes>), Re
     Ok((fields, image))
 }
 
-async fn answer(app: &App, fields: Fields, picture: Option<Picture>, event: &'static str) -> Result<Response, Refusal> {
-    let request = to_request(app, &fields, picture)?;
-    let answer = to_answer(app, &fields, &request, event)?;
+/// Reads a body as far as the request that it asks for, without painting.
+pub(crate) async fn asked(app: &App, body: &[u8]) -> Result<Request, Refusal> {
+    let fields: Fields = body::json(body)?;
+    let request = to_request(app, &fields, None)?;
+    to_answer(app, &fields, &request, "image_generation")?;
+    Ok(request)
+}
+
+/// The same of an edit's form.
+pub(crate) async fn asked_edit(app: &App, request: HttpRequest) -> Result<Request, Refusal> {
+    let (fields, image) = edit_form(form(request, PARTS).await?)?;
+    edit(app, &fields, image).await
+}
+
+async fn answer(app: &App, fields: &Fields, request: Request, event: &'static str) -> Result<Response, Refusal> {
+    let answer = to_answer(app, fields, &request, event)?;
     let streams = fields.stream.unwrap_or(false);
     let partial = fields.partial_images.unwrap_or(0);
     if partial > 3 {
@@ -132,10 +155,10 @@ async fn answer(app: &App, fields: Fields, picture: Option<Picture>, event: &'st
     let watch = Watch::new(String::new(), 1);
     let running = jobs::start(app, "openai", vec![request], &watch, if streams { partial } else { 0 })?;
     if streams {
-        return Ok(stream_events(running, answer));
+        return Ok(stream_events(app.workshop.clone(), running, answer));
     }
     let painted = running.all().await?;
-    let body = off_the_loop(move || to_body(painted, &answer)).await?;
+    let body = app.workshop.behind(move || to_body(painted, &answer)).await?;
     Ok(Json(body).into_response())
 }
 
@@ -273,14 +296,16 @@ fn to_body(painted: Vec<Painted>, answer: &Answer) -> Result<Value, Refusal> {
 }
 
 /// Server-sent events: partial images, then each finished one.
-fn stream_events(running: Running, answer: Answer) -> Response {
+fn stream_events(workshop: Arc<Workshop>, running: Running, answer: Answer) -> Response {
     struct Streaming {
+        workshop: Arc<Workshop>,
         running: Running,
         answer: Answer,
         partial: usize,
         waiting: Vec<Event>,
     }
     let state = Streaming {
+        workshop,
         running,
         answer,
         partial: 0,
@@ -310,7 +335,8 @@ fn stream_events(running: Running, answer: Answer) -> Response {
             if !done {
                 state.partial += 1;
             }
-            let encoded = off_the_loop(move || stream_pictures(&answer, pictures, done, first)).await;
+            let pack = move || stream_pictures(&answer, pictures, done, first);
+            let encoded = state.workshop.behind(pack).await;
             // Popped from the end.
             state.waiting = encoded.unwrap_or_else(|refusal| vec![failure(&refusal)]);
             state.waiting.reverse();

@@ -3,12 +3,11 @@
 //! the prediction form (`{"input": {...}}`). Answered when the pictures are there.
 
 use crate::app::App;
-use crate::body;
+use crate::body::{self, not_taken};
 use crate::jobs::{self, now};
 use crate::pictures::{format_named, from_base64, initial, to_base64};
 use crate::refusal::Refusal;
 use crate::watch::Watch;
-use crate::workshop::off_the_loop;
 use axum::Json;
 use axum::extract::{Request as HttpRequest, State};
 use axum::http::StatusCode;
@@ -44,7 +43,6 @@ struct Input {
     target_size: Option<[usize; 2]>,
     scheduler: Option<String>,
     seed: Option<u64>,
-    image: Option<String>,
     #[serde(alias = "strength")]
     prompt_strength: Option<f64>,
     output_format: Option<String>,
@@ -54,17 +52,14 @@ pub(crate) async fn predict(
     State(app): State<App>,
     request: HttpRequest,
 ) -> Result<(StatusCode, Json<Value>), Refusal> {
-    let body: Value = body::json(request).await?;
-    let given = body.get("input").cloned().unwrap_or_else(|| body.clone());
-    let input: Input = serde_json::from_value(given.clone())
-        .map_err(|e| Refusal::bad(format!("the request body is not what this route takes: {e}")))?;
+    let (given, input, image) = body::understood(&app, request, read).await?;
     let format = input.output_format.as_deref().map_or(Ok(Format::Png), format_named)?;
-    let request = to_request(&app, input).await?;
+    let request = to_request(&app, input, image).await?;
     let (seed, created, began) = (request.seed, now(), Instant::now());
     let running = jobs::start(&app, "predictions", vec![request], &Watch::new(String::new(), 1), 0)?;
     let painted = running.all().await?;
     let seconds = began.elapsed().as_secs_f64();
-    let (output, warnings) = off_the_loop(move || {
+    let pack = move || {
         let (mut output, mut warnings) = (Vec::new(), Vec::new());
         for painted in painted {
             for (picture, parameters) in &painted.pictures {
@@ -74,8 +69,8 @@ pub(crate) async fn predict(
             warnings.extend(painted.response.map(|r| r.warnings).unwrap_or_default());
         }
         Ok((output, warnings))
-    })
-    .await?;
+    };
+    let (output, warnings) = app.workshop.behind(pack).await?;
     let mut logs = vec![format!("Using seed: {seed}")];
     logs.extend(warnings);
     Ok((
@@ -84,7 +79,7 @@ pub(crate) async fn predict(
             "id": format!("prima-{seed}-{created}"),
             "model": app.pipeline()?.name(),
             "status": "succeeded",
-            "input": without_image(given),
+            "input": given,
             "output": output,
             "error": null,
             "logs": logs.join("\n"),
@@ -95,22 +90,33 @@ pub(crate) async fn predict(
     ))
 }
 
-/// The input is repeated in the answer, but not a whole picture.
-fn without_image(mut input: Value) -> Value {
-    if let Some(map) = input.as_object_mut() {
-        map.remove("image");
+/// The input as the answer repeats it, without a whole picture; what it means; and the picture's bytes.
+fn read(body: &[u8]) -> Result<(Value, Input, Option<Vec<u8>>), Refusal> {
+    let mut given: Value = body::json(body)?;
+    if let Some(input) = given.get_mut("input") {
+        given = input.take();
     }
-    input
+    let image = given.as_object_mut().and_then(|map| map.remove("image"));
+    let image: Option<String> = image.map_or(Ok(None), serde_json::from_value).map_err(not_taken)?;
+    let input = Input::deserialize(&given).map_err(not_taken)?;
+    let image = image.map(|text| from_base64("image", &text)).transpose()?;
+    Ok((given, input, image))
 }
 
-async fn to_request(app: &App, input: Input) -> Result<Request, Refusal> {
+/// Reads a body as far as the request that it asks for, without painting.
+pub(crate) async fn asked(app: &App, body: &[u8]) -> Result<Request, Refusal> {
+    let (_, input, image) = read(body)?;
+    to_request(app, input, image).await
+}
+
+async fn to_request(app: &App, input: Input, image: Option<Vec<u8>>) -> Result<Request, Refusal> {
     let (mut width, mut height) = (input.width, input.height);
     if let Some(resolution) = &input.resolution {
         let size = parse_size("resolution", resolution)?;
         (width, height) = (Some(size.0), Some(size.1));
     }
-    let image = match &input.image {
-        Some(text) => Some(initial(app, from_base64("image", text)?, width, height).await?),
+    let image = match image {
+        Some(bytes) => Some(initial(app, bytes, width, height).await?),
         None => None,
     };
     let asked = RequestBuilder {

@@ -4,7 +4,6 @@ use crate::app::App;
 use crate::body::{form, read};
 use crate::pictures::{Packed, metadata_bytes};
 use crate::refusal::Refusal;
-use crate::workshop::off_the_loop;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Request, State};
@@ -137,11 +136,13 @@ async fn animate(app: &App, frames: Vec<Packed<Bytes>>, delay: Duration) -> Resu
         }
         Ok(picture)
     };
-    let gif = off_the_loop(move || {
-        let _memory = memory;
-        encode_gif(frames.into_iter().map(next), delay)
-    })
-    .await;
+    let gif = app
+        .workshop
+        .behind(move || {
+            let _memory = memory;
+            encode_gif(frames.into_iter().map(next), delay)
+        })
+        .await;
     drop::<oneshot::Receiver<()>>(asked);
     gif
 }

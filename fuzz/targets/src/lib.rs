@@ -1,7 +1,5 @@
 //! What is fuzzed: one function a target, which must return for any bytes, without a panic, in a second and in bounded
 //! memory. cargo-fuzz (`fuzz/fuzz_targets`) and the fixed mutation run of stable Rust (`src/main.rs`) both call these.
-//!
-//! WebSocket messages and the bodies of the HTTP APIs are not here: their parsers are private to `prima-server`.
 
 pub mod mutate;
 
@@ -12,7 +10,9 @@ use prima_models::{
 use prima_picture::{Parameters, Picture, read_parameters};
 use prima_pipeline::{ModelCard, WeightedPrompt, parse_size, scheduler_named};
 use prima_schedulers::{Schedule, ScheduleOptions, SchedulerConfig, SchedulerKind, TimestepSpacing};
+use prima_server::Readers;
 use std::hint::black_box;
+use std::sync::LazyLock;
 
 /// Something that reads what strangers send.
 pub struct Target {
@@ -22,7 +22,7 @@ pub struct Target {
     pub short_run: u64,
 }
 
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 13] = [
     target("safetensors", safetensors, 12_000),
     target("single_file", single_file, 12_000),
     target("configs", configs, 12_000),
@@ -31,6 +31,11 @@ pub const TARGETS: [Target; 8] = [
     target("metadata", metadata, 12_000),
     target("prompt", prompt, 12_000),
     target("schedule", schedule, 12_000),
+    target("live", live, 6_000),
+    target("openai", openai, 6_000),
+    target("openai_edit", openai_edit, 6_000),
+    target("a1111", a1111, 6_000),
+    target("prediction", prediction, 6_000),
 ];
 
 const fn target(name: &'static str, run: fn(&[u8]), short_run: u64) -> Target {
@@ -171,4 +176,46 @@ pub fn schedule(data: &[u8]) {
     };
     assert!(schedule.rows.iter().all(|row| row.timestep.is_finite()), "{options:?}");
     let _ = black_box(schedule.truncate(strength));
+}
+
+/// A server that has the tiny model of `goldens/` and does not paint.
+///
+/// # Panics
+/// If it cannot be had, or understands nothing.
+static READERS: LazyLock<Readers> = LazyLock::new(|| {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../goldens/tiny-sdxl");
+    let readers = ModelSource::open(folder)
+        .ok()
+        .and_then(|model| Readers::new(model).ok());
+    match readers {
+        Some(readers) if readers.openai(br#"{"prompt": "a"}"#) => readers,
+        _ => panic!("{folder} is no model that a server can use"),
+    }
+});
+
+/// A message of the live protocol, in text or with a picture.
+pub fn live(data: &[u8]) {
+    black_box(READERS.live(data, !data.starts_with(b"{")));
+}
+
+/// The body of a request to OpenAI's API.
+pub fn openai(data: &[u8]) {
+    black_box(READERS.openai(data));
+}
+
+/// The form of an edit.
+pub fn openai_edit(data: &[u8]) {
+    black_box(READERS.openai_edit(data));
+}
+
+/// The body of a request to the web UI's API: to paint, to paint over, to read what a picture says.
+pub fn a1111(data: &[u8]) {
+    black_box(READERS.a1111(data, false));
+    black_box(READERS.a1111(data, true));
+    black_box(READERS.png_info(data));
+}
+
+/// The body of a request to a hosted model.
+pub fn prediction(data: &[u8]) {
+    black_box(READERS.prediction(data));
 }

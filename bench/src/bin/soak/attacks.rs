@@ -19,11 +19,7 @@ const SLOW_BODIES: usize = 40;
 /// Bombs under way at once.
 const BOMBERS: usize = 8;
 
-pub fn start(host: &str, deeds: &Arc<Deeds>) {
-    tokio::spawn(silent(host.to_owned(), deeds.clone()));
-    tokio::spawn(slow_bodies(host.to_owned(), deeds.clone()));
-    tokio::spawn(heavy(host.to_owned(), deeds.clone()));
-    tokio::spawn(health(host.to_owned(), deeds.clone()));
+pub fn bombers(host: &str, deeds: &Arc<Deeds>) {
     let bombs: Arc<Vec<(&str, String, Vec<u8>)>> = Arc::new(bombs());
     for first in 0..BOMBERS {
         let (host, deeds, bombs) = (host.to_owned(), deeds.clone(), bombs.clone());
@@ -53,7 +49,7 @@ async fn post(host: &str, route: &str, kind: &str, body: &[u8]) -> std::io::Resu
 }
 
 /// Connects again and again and says nothing.
-async fn silent(host: String, deeds: Arc<Deeds>) {
+pub async fn silent(host: String, deeds: Arc<Deeds>) {
     loop {
         let mut held = Vec::new();
         for _ in 0..SILENT {
@@ -65,7 +61,7 @@ async fn silent(host: String, deeds: Arc<Deeds>) {
 }
 
 /// A byte a second of bodies that never end.
-async fn slow_bodies(host: String, deeds: Arc<Deeds>) {
+pub async fn slow_bodies(host: String, deeds: Arc<Deeds>) {
     loop {
         let mut held = Vec::new();
         for _ in 0..SLOW_BODIES {
@@ -88,7 +84,7 @@ async fn slow_bodies(host: String, deeds: Arc<Deeds>) {
 }
 
 /// Large pictures of many steps, one after the other.
-async fn heavy(host: String, deeds: Arc<Deeds>) {
+pub async fn heavy(host: String, deeds: Arc<Deeds>) {
     let body = json!({"prompt": "heavy", "steps": 20, "width": 512, "height": 512}).to_string();
     loop {
         let _ = post(&host, "/sdapi/v1/txt2img", "application/json", body.as_bytes()).await;
@@ -97,7 +93,7 @@ async fn heavy(host: String, deeds: Arc<Deeds>) {
     }
 }
 
-async fn health(host: String, deeds: Arc<Deeds>) {
+pub async fn health(host: String, deeds: Arc<Deeds>) {
     loop {
         let began = Instant::now();
         let asked = async {

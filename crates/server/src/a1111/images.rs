@@ -8,7 +8,6 @@ use crate::jobs::{self, Painted, now};
 use crate::pictures::{from_base64, initial, to_base64};
 use crate::refusal::{Refusal, short};
 use crate::watch::Watch;
-use crate::workshop::off_the_loop;
 use axum::Json;
 use axum::extract::{Request as HttpRequest, State};
 use prima_picture::{Format, QUALITY, encode};
@@ -48,51 +47,70 @@ struct Fields {
     alwayson_scripts: Option<Map<String, Value>>,
     send_images: Option<bool>,
     force_task_id: Option<String>,
-    init_images: Option<Vec<String>>,
-    mask: Option<String>,
     include_init_images: Option<bool>,
 }
 
 pub(super) async fn txt2img(State(app): State<App>, request: HttpRequest) -> Result<Json<Value>, Refusal> {
-    let (given, fields) = fields(&app, request).await?;
-    paint(&app, given, fields, None).await
+    let asked = body::understood(&app, request, |body| read(body, false)).await?;
+    paint(&app, asked).await
 }
 
 pub(super) async fn img2img(State(app): State<App>, request: HttpRequest) -> Result<Json<Value>, Refusal> {
-    let (given, fields) = fields(&app, request).await?;
-    let images = fields.init_images.as_deref().unwrap_or(&[]);
-    let [image] = images else {
+    let asked = body::understood(&app, request, |body| read(body, true)).await?;
+    paint(&app, asked).await
+}
+
+/// A request as it came.
+struct Asked {
+    /// As the answer repeats it, without the pictures.
+    given: Map<String, Value>,
+    fields: Fields,
+    /// The file to start from.
+    image: Option<Vec<u8>>,
+}
+
+/// What a body means. `from_image`: of `img2img`, which starts from one.
+fn read(body: &[u8], from_image: bool) -> Result<Asked, Refusal> {
+    let mut given: Map<String, Value> = match body::json(body)? {
+        Value::Object(given) => given,
+        _ => {
+            return Err(Refusal::bad(
+                "the request body is not what this route takes: an object is expected",
+            ));
+        }
+    };
+    let images = given.remove("init_images");
+    let masked = given.remove("mask").is_some_and(|mask| !mask.is_null());
+    let fields = Fields::deserialize(&given).map_err(body::not_taken)?;
+    let images: Option<Vec<String>> = images
+        .map_or(Ok(None), serde_json::from_value)
+        .map_err(body::not_taken)?;
+    let images = images.unwrap_or_default();
+    if !from_image {
+        return Ok(Asked {
+            given,
+            fields,
+            image: None,
+        });
+    }
+    let [image] = &images[..] else {
         let message = format!(
             "img2img starts from one image in init_images, and there are {}",
             images.len()
         );
         return Err(Refusal::field("init_images", message));
     };
-    if fields.mask.is_some() {
+    if masked {
         return Err(Refusal::field(
             "mask",
             "a mask is not supported: prima repaints the whole picture",
         ));
     }
-    let picture = initial(&app, from_base64("init_images", image)?, fields.width, fields.height).await?;
-    paint(&app, given, fields, Some(picture)).await
-}
-
-/// The body as it came, without the pictures, and what it means.
-async fn fields(app: &App, request: HttpRequest) -> Result<(Map<String, Value>, Fields), Refusal> {
-    let value: Value = body::json(request).await?;
-    let wrong = |e: String| Refusal::bad(format!("the request body is not what this route takes: {e}"));
-    let mut given = value
-        .as_object()
-        .cloned()
-        .ok_or_else(|| wrong("an object is expected".to_owned()))?;
-    let fields: Fields = serde_json::from_value(value).map_err(|e| wrong(e.to_string()))?;
-    if !fields.include_init_images.unwrap_or(false) {
-        given.remove("init_images");
+    let image = Some(from_base64("init_images", image)?);
+    if fields.include_init_images.unwrap_or(false) {
+        given.insert("init_images".to_owned(), images.into());
     }
-    given.remove("mask");
-    refuse_unsupported(app, &fields)?;
-    Ok((given, fields))
+    Ok(Asked { given, fields, image })
 }
 
 /// What would change the picture and does not exist here is refused by name.
@@ -174,7 +192,6 @@ fn schedule(fields: &Fields) -> Result<ScheduleOptions, Error> {
     })
 }
 
-/// The first picture's request.
 fn to_request(app: &App, fields: &Fields, picture: Option<Picture>) -> Result<Request, Refusal> {
     let asked = RequestBuilder {
         prompt: Some(fields.prompt.clone().unwrap_or_default()),
@@ -193,12 +210,24 @@ fn to_request(app: &App, fields: &Fields, picture: Option<Picture>) -> Result<Re
     Ok(asked.build_for(app.pipeline()?)?)
 }
 
-async fn paint(
-    app: &App,
-    given: Map<String, Value>,
-    fields: Fields,
-    picture: Option<Picture>,
-) -> Result<Json<Value>, Refusal> {
+/// Reads a body as far as the request that it asks for, without painting.
+pub(crate) async fn asked(app: &App, body: &[u8], from_image: bool) -> Result<Request, Refusal> {
+    let Asked { fields, image, .. } = read(body, from_image)?;
+    request(app, &fields, image).await
+}
+
+/// The first picture's request.
+async fn request(app: &App, fields: &Fields, image: Option<Vec<u8>>) -> Result<Request, Refusal> {
+    refuse_unsupported(app, fields)?;
+    let picture = match image {
+        Some(image) => Some(initial(app, image, fields.width, fields.height).await?),
+        None => None,
+    };
+    to_request(app, fields, picture)
+}
+
+async fn paint(app: &App, asked: Asked) -> Result<Json<Value>, Refusal> {
+    let Asked { given, fields, image } = asked;
     let count = fields
         .batch_size
         .unwrap_or(1)
@@ -208,7 +237,7 @@ async fn paint(
         let message = format!("batch_size times n_iter is {count}: use 1 to {most}");
         return Err(Refusal::field("batch_size", message));
     }
-    let first = to_request(app, &fields, picture)?;
+    let first = request(app, &fields, image).await?;
     // The web UI's batches count their seeds up.
     let seeds: Vec<u64> = (0..count as u64).map(|i| first.seed.wrapping_add(i)).collect();
     let requests = seeds.iter().map(|&seed| Request { seed, ..first.clone() }).collect();
@@ -222,7 +251,8 @@ async fn paint(
     let (interrupted, model) = (task.watch().is_interrupted(), app.pipeline()?.name().to_owned());
     drop(task);
     let send = fields.send_images.unwrap_or(true);
-    let body = off_the_loop(move || to_body(given, &first, &seeds, painted, send, interrupted, &model)).await?;
+    let pack = move || to_body(given, &first, &seeds, painted, send, interrupted, &model);
+    let body = app.workshop.behind(pack).await?;
     Ok(Json(body))
 }
 

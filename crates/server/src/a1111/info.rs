@@ -16,8 +16,7 @@ struct PngInfo {
 }
 
 pub(super) async fn png_info(State(app): State<App>, request: Request) -> Result<Json<Value>, Refusal> {
-    let wanted: PngInfo = body::json(request).await?;
-    let bytes = from_base64("image", &wanted.image)?;
+    let bytes = body::understood(&app, request, png_of).await?;
     let found = app
         .workshop
         .run(metadata_bytes(&bytes), move || Ok(read_parameters(&bytes)?))
@@ -32,6 +31,12 @@ pub(super) async fn png_info(State(app): State<App>, request: Request) -> Result
     Ok(Json(
         json!({"info": text, "items": {"parameters": text}, "parameters": fields}),
     ))
+}
+
+/// The file whose text is asked for.
+pub(crate) fn png_of(body: &[u8]) -> Result<Vec<u8>, Refusal> {
+    let wanted: PngInfo = body::json(body)?;
+    from_base64("image", &wanted.image)
 }
 
 #[derive(Deserialize)]
@@ -58,9 +63,9 @@ impl Default for Extra {
     }
 }
 
-/// Makes a picture larger by interpolation; there is no network for it yet.
-pub(super) async fn extra_single_image(State(app): State<App>, request: Request) -> Result<Json<Value>, Refusal> {
-    let wanted: Extra = body::json(request).await?;
+/// What is asked for, and the picture's bytes.
+fn read_extra(body: &[u8]) -> Result<(Extra, Vec<u8>), Refusal> {
+    let mut wanted: Extra = body::json(body)?;
     if !["None", "Lanczos", "Nearest"].contains(&wanted.upscaler_1.as_str()) {
         let message = format!(
             "there is no upscaler {:?} here: use None, Lanczos or Nearest",
@@ -68,8 +73,14 @@ pub(super) async fn extra_single_image(State(app): State<App>, request: Request)
         );
         return Err(Refusal::field("upscaler_1", message));
     }
-    let packed = Packed::open(&app, from_base64("image", &wanted.image)?).await?;
-    drop(wanted.image);
+    let image = from_base64("image", &std::mem::take(&mut wanted.image))?;
+    Ok((wanted, image))
+}
+
+/// Makes a picture larger by interpolation; there is no network for it yet.
+pub(super) async fn extra_single_image(State(app): State<App>, request: Request) -> Result<Json<Value>, Refusal> {
+    let (wanted, image) = body::understood(&app, request, read_extra).await?;
+    let packed = Packed::open(&app, image).await?;
     let nearest = wanted.upscaler_1 == "Nearest";
     let size = move |(width, height)| {
         if wanted.resize_mode == 1 {

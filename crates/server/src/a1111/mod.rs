@@ -1,7 +1,7 @@
 //! The web UI's API, `/sdapi/v1/*`, as its clients use it.
 
-mod images;
-mod info;
+pub(crate) mod images;
+pub(crate) mod info;
 mod lists;
 mod tasks;
 

@@ -5,7 +5,6 @@ use crate::app::App;
 use crate::pictures::to_base64;
 use crate::refusal::Refusal;
 use crate::watch::Watch;
-use crate::workshop::off_the_loop;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
@@ -104,7 +103,8 @@ pub(super) async fn progress(State(app): State<App>, asked: Asked) -> Result<Jso
     let picture = snapshot.preview.filter(|_| !which.skip_current_image);
     let image = match picture {
         Some(picture) => {
-            Some(off_the_loop(move || Ok(to_base64(&encode(&picture, Format::Png, QUALITY, None)?))).await?)
+            let pack = move || Ok(to_base64(&encode(&picture, Format::Png, QUALITY, None)?));
+            Some(app.workshop.behind(pack).await?)
         }
         None => None,
     };

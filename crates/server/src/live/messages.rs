@@ -1,6 +1,8 @@
 //! The JSON of the live protocol.
 
 use crate::options::Limits;
+use crate::refusal::Refusal;
+use axum::body::Bytes;
 use prima_picture::Format;
 use prima_pipeline::{Pipeline, SchedulerKind};
 use serde::{Deserialize, Serialize};
@@ -46,8 +48,36 @@ pub(super) struct Variants {
     pub prompts: Option<Vec<String>>,
 }
 
+/// A refusal of the revision that was asked for, as far as it is known.
+pub(super) type Refused = (Option<u64>, Refusal);
+
+/// The header and the picture of a binary message.
+pub(super) fn unpacked(message: &Bytes, limits: &Limits) -> Result<(Bytes, Bytes), Refused> {
+    let wrong = |what: &str| (None, Refusal::bad(format!("the binary message {what}")));
+    let length = message.get(..4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
+    let Some(length) = length.map(|length| length as usize) else {
+        return Err(wrong("is shorter than its length field"));
+    };
+    if length > limits.message_bytes || length > message.len() - 4 {
+        return Err(wrong("is shorter than the header that it announces"));
+    }
+    Ok((message.slice(4..4 + length), message.slice(4 + length..)))
+}
+
+/// A text message, or a binary one's header.
+pub(super) fn understood(json: &[u8], limits: &Limits) -> Result<ClientMessage, Refused> {
+    if json.len() > limits.message_bytes {
+        let message = format!("the message has more than {} bytes", limits.message_bytes);
+        return Err((None, Refusal::bad(message)));
+    }
+    serde_json::from_slice(json).map_err(|e| {
+        let message = format!("the message is not understood: {e}");
+        (revision(json), Refusal::bad(message))
+    })
+}
+
 /// The revision of a message that is not understood otherwise.
-pub(super) fn revision(json: &[u8]) -> Option<u64> {
+fn revision(json: &[u8]) -> Option<u64> {
     serde_json::from_slice::<Value>(json).ok()?.get("rev")?.as_u64()
 }
 

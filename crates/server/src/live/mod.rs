@@ -11,13 +11,14 @@ use crate::connections::Peer;
 use crate::refusal::Refusal;
 use crate::{guard, pictures, workshop};
 use axum::Extension;
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
 use futures_util::SinkExt;
 use futures_util::stream::{SplitSink, SplitStream, StreamExt};
-use messages::{ClientMessage, Hello};
+use messages::{ClientMessage, Hello, Refused};
 use outbox::{Next, Outbox};
 use prima_engine::{Counts, Readiness, Session};
 use prima_pipeline::Picture;
@@ -213,26 +214,9 @@ async fn greet(app: &App, outbox: &Outbox) -> Result<(), Goodbye> {
     Ok(())
 }
 
-/// A refusal of the revision that was asked for, as far as it is known.
-type Refused = (Option<u64>, Refusal);
-
 /// A message with a picture to start from.
-async fn take_binary(
-    app: &App,
-    session: &Session,
-    outbox: &Arc<Outbox>,
-    bytes: axum::body::Bytes,
-) -> Result<(), Refused> {
-    let wrong = |what: &str| (None, Refusal::bad(format!("the binary message {what}")));
-    let length = bytes.get(..4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
-    let Some(length) = length else {
-        return Err(wrong("is shorter than its length field"));
-    };
-    let end = 4 + length as usize;
-    if length as usize > app.limits().message_bytes || end > bytes.len() {
-        return Err(wrong("is shorter than the header that it announces"));
-    }
-    let (header, picture) = (bytes.slice(4..end), bytes.slice(end..));
+async fn take_binary(app: &App, session: &Session, outbox: &Arc<Outbox>, bytes: Bytes) -> Result<(), Refused> {
+    let (header, picture) = messages::unpacked(&bytes, app.limits())?;
     take(app, session, outbox, &header, Some(picture)).await
 }
 
@@ -242,17 +226,9 @@ async fn take(
     session: &Session,
     outbox: &Arc<Outbox>,
     json: &[u8],
-    picture: Option<axum::body::Bytes>,
+    picture: Option<Bytes>,
 ) -> Result<(), Refused> {
-    if json.len() > app.limits().message_bytes {
-        let message = format!("the message has more than {} bytes", app.limits().message_bytes);
-        return Err((None, Refusal::bad(message)));
-    }
-    let message: ClientMessage = serde_json::from_slice(json).map_err(|e| {
-        let rev = messages::revision(json);
-        (rev, Refusal::bad(format!("the message is not understood: {e}")))
-    })?;
-    let (rev, task) = match message {
+    let (rev, task) = match messages::understood(json, app.limits())? {
         ClientMessage::Ping { id } => {
             outbox.pong(&id);
             return Ok(());
@@ -278,11 +254,18 @@ async fn take(
     Ok(())
 }
 
-async fn initial_picture(
-    app: &App,
-    task: &tasks::Task,
-    bytes: Option<axum::body::Bytes>,
-) -> Result<Option<Picture>, Refusal> {
+/// Reads a message as far as the units that it asks for and the session's slot, in which nothing is painted.
+pub(crate) async fn asked(app: &App, session: &Session, message: &Bytes, binary: bool) -> Result<(), Refusal> {
+    let outbox = Arc::default();
+    let taken = if binary {
+        take_binary(app, session, &outbox, message.clone()).await
+    } else {
+        take(app, session, &outbox, message, None).await
+    };
+    taken.map_err(|(_, refusal)| refusal)
+}
+
+async fn initial_picture(app: &App, task: &tasks::Task, bytes: Option<Bytes>) -> Result<Option<Picture>, Refusal> {
     match bytes {
         Some(bytes) => {
             let (width, height) = task.size();
