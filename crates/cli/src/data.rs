@@ -1,7 +1,7 @@
 //! `prima data`: training data from packages of pictures.
 
 use crate::out::say;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::ValueEnum;
 use indicatif::ProgressBar;
 use prima_checkpoint::export::write_bytes;
@@ -187,8 +187,7 @@ fn run_sheet(args: &SheetArgs) -> Result<()> {
 
 fn run_captions(args: &CaptionsArgs) -> Result<()> {
     let captions = args.world.open()?.captions(args.seed, args.count);
-    std::fs::write(&args.out, captions.join("\n") + "\n")
-        .with_context(|| format!("cannot write {}", args.out.display()))?;
+    write_bytes(&args.out, (captions.join("\n") + "\n").as_bytes())?;
     say!("{}: {} different captions", args.out.display(), captions.len());
     Ok(())
 }
