@@ -21,7 +21,7 @@ pub(crate) use corpus::Corpus;
 use corpus::Rows;
 use prima_checkpoint::{Init, ParamSource, RandomInit};
 use prima_picture::Picture;
-use prima_tensor::{Activation, Param, Tensor, linear, weighted_mse, weighted_sum};
+use prima_tensor::{Activation, Param, Tensor, add, affine, linear, weighted_mse};
 use serde::Deserialize;
 
 #[derive(Clone, Debug, Deserialize)]
@@ -156,7 +156,7 @@ impl Objective for Text {
             ("mse_hidden", of_hidden.item()),
             ("retrieved", retrieved(&pooled, &rows.target)),
         ];
-        let total = weighted_sum(&[(1.0, &of_pooled), (f64::from(self.config.hidden_weight), &of_hidden)]);
+        let total = add(&of_pooled, &affine(&of_hidden, self.config.hidden_weight, 0.0));
         Ok(Loss::new(total, metrics))
     }
 
