@@ -20,7 +20,8 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// What SIGTERM and SIGKILL are called in an exit status.
-const [TERM, KILL]: [i32; 2] = [15, 9];
+const TERM: i32 = 15;
+const KILL: i32 = 9;
 /// Of a whole run, which saves a state after each.
 const STEPS: u64 = 40;
 
@@ -35,7 +36,9 @@ fn random_share() -> f64 {
 }
 
 fn names(folder: &Path) -> Vec<String> {
-    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let Ok(entries) = fs::read_dir(folder) else {
+        return Vec::new();
+    };
     let mut names: Vec<String> = entries
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
@@ -59,9 +62,16 @@ fn killed(mut command: Command, delay: Duration, name: &str) -> Output {
 fn train(folder: &Path, config: &str) -> Command {
     let steps = STEPS.to_string();
     let mut command = Command::new(env!("CARGO_BIN_EXE_prima"));
-    command
-        .current_dir(folder)
-        .args(["--threads", "1", "train", "autoencoder", config, "--resume", "--steps", &steps]);
+    command.current_dir(folder).args([
+        "--threads",
+        "1",
+        "train",
+        "autoencoder",
+        config,
+        "--resume",
+        "--steps",
+        &steps,
+    ]);
     command
 }
 
@@ -125,7 +135,11 @@ fn training_that_is_killed_anywhere_loses_a_step_at_most_and_ends_with_the_same_
     let (mut kills, mut lost, mut saved_on_term, mut finished, mut left) = ([0; 2], 0, 0, 0, 0);
     while kills.iter().sum::<usize>() < wanted() {
         let before = tiny::saved_step(&stage);
-        let name = if kills.iter().sum::<usize>() % 3 == 2 { "TERM" } else { "KILL" };
+        let name = if kills.iter().sum::<usize>() % 3 == 2 {
+            "TERM"
+        } else {
+            "KILL"
+        };
         let output = killed(train(&folder, "run.json"), whole_run.mul_f64(random_share()), name);
         assert_whole(&stage);
         let (step, told) = (tiny::saved_step(&stage), told(&stage));
@@ -195,10 +209,18 @@ fn painting_that_is_killed_anywhere_leaves_the_old_picture_or_the_new_one() {
         let seed = runs / 2 % 2;
         let mut command = Command::new(env!("CARGO_BIN_EXE_prima"));
         let command_line = ["paint", "a cat", "-o", "out.png", "--model"];
-        command.current_dir(&folder).args(command_line).arg(&model).args(args(seed + 1));
+        command
+            .current_dir(&folder)
+            .args(command_line)
+            .arg(&model)
+            .args(args(seed + 1));
         let name = if kills % 3 == 2 { "TERM" } else { "KILL" };
         // Every second time near the end, when the picture is written.
-        let share = if kills % 2 == 0 { random_share() } else { 0.7 + 0.4 * random_share() };
+        let share = if kills % 2 == 0 {
+            random_share()
+        } else {
+            0.7 + 0.4 * random_share()
+        };
         let output = killed(command, once.mul_f64(share), name);
         let new = fs::read(&path).ok();
         let is_new = new.as_ref() == Some(&pictures[seed]);
