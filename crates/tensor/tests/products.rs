@@ -317,9 +317,54 @@ fn a_convolution_of_a_doubled_picture_is_that_of_its_copy() {
             .map(|(i, y)| y + bias.data()[i % outputs]);
         assert_close(&got, &Tensor::from_vec(expected.collect(), plain.shape()), 1e-5);
         if batch == 2 {
-            let frozen = Param::new(w);
+            let frozen = Param::new(w.clone());
+            check_param_gradient(&w, |p| upsample_conv2d(&x, p, None));
             check_gradients(&[x], |t| upsample_conv2d(&t[0], &frozen, None), 2e-3);
         }
+    }
+}
+
+#[test]
+fn a_convolution_of_a_doubled_picture_trains_with_bf16_products() {
+    let [x, w, g] = [
+        random_tensor(1, &[2, 5, 7, 9]),
+        random_tensor(2, &[20, 9, 3, 3]),
+        random_tensor(3, &[2, 10, 14, 20]),
+    ];
+    let run = |bf16| trained(&x, &w, &g, bf16, |x, w| upsample_conv2d(x, w, None));
+    for (narrow, wide) in run(true).iter().zip(&run(false)) {
+        assert_close(narrow, wide, 2e-2);
+    }
+}
+
+/// More pixels than are walked over at a time, more channels than a block has, and ends of both.
+#[test]
+fn the_gradient_of_a_weight_is_the_sum_over_all_pixels() {
+    for (stride, [height, width]) in [(1, [35, 37]), (2, [35, 37]), (1, [7, 8])] {
+        let geometry = Conv2d::strided(stride, 1);
+        let (x, w) = (
+            random_tensor(4, &[4, height, width, 70]),
+            random_tensor(5, &[21, 70, 3, 3]),
+        );
+        let out = plain_conv(&x, &w, geometry);
+        let g = random_tensor(6, out.shape());
+        let [.., got] = trained(&x, &w, &g, false, |x, w| {
+            conv2d(x, w, None, geometry, Activation::None, None)
+        });
+        let mut want = vec![0.0f64; w.numel()];
+        for (at, sum) in want.iter_mut().enumerate() {
+            let (o, i, ky, kx) = (at / 630, at / 9 % 70, at / 3 % 3, at % 3);
+            let [rows, columns] = [out.dim(1), out.dim(2)];
+            for (b, y, x0) in (0..4).flat_map(|b| (0..rows).flat_map(move |y| (0..columns).map(move |x| (b, y, x)))) {
+                let (py, px) = ((y * stride + ky).wrapping_sub(1), (x0 * stride + kx).wrapping_sub(1));
+                if py < height && px < width {
+                    let value = x.data()[((b * height + py) * width + px) * 70 + i];
+                    *sum += f64::from(value) * f64::from(g.data()[((b * rows + y) * columns + x0) * 21 + o]);
+                }
+            }
+        }
+        let want = want.into_iter().map(|sum| sum as f32).collect();
+        assert_close(&got, &Tensor::from_vec(want, w.shape()), 1e-5);
     }
 }
 

@@ -1,6 +1,8 @@
 //! Rounding to bf16, and packing what was rounded in pairs.
 
 use crate::cpu::interleave::{MAX_WIDTH, interleave};
+#[cfg(target_arch = "x86_64")]
+use crate::cpu::level::{Level, level};
 use crate::cpu::math::dispatch;
 
 /// The half of a word that is a bf16 as the f32 it stands for.
@@ -8,7 +10,7 @@ pub(crate) const HIGH: u32 = 0xffff_0000;
 
 /// Two values, rounded, in the halves of a word.
 #[inline(always)]
-fn pair(even: f32, odd: f32) -> u32 {
+pub(crate) fn pair(even: f32, odd: f32) -> u32 {
     rounded(even) >> 16 | rounded(odd) & HIGH
 }
 
@@ -37,8 +39,7 @@ fn pair_depths_body<const FMA: bool>(panel: &[f32], width: usize, out: &mut [u32
 }
 
 dispatch! {
-    /// A panel `[k][width]` as pairs `[k / 2][width]`: the even `k` in the low half of each word, zero after an odd end.
-    pub(crate) fn pair_depths(panel: &[f32], width: usize, out: &mut [u32]) = pair_depths_body
+    fn pair_depths_anywhere(panel: &[f32], width: usize, out: &mut [u32]) = pair_depths_body
 }
 
 #[inline(always)]
@@ -53,8 +54,95 @@ fn pair_row_body<const FMA: bool>(row: &[f32], out: &mut [u32]) {
 }
 
 dispatch! {
-    /// A row's values, two and two.
-    pub(crate) fn pair_row(row: &[f32], out: &mut [u32]) = pair_row_body
+    fn pair_row_anywhere(row: &[f32], out: &mut [u32]) = pair_row_body
+}
+
+/// A panel `[k][width]` as pairs `[k / 2][width]`: the even `k` in the low half of each word, zero after an odd end.
+pub(crate) fn pair_depths(panel: &[f32], width: usize, out: &mut [u32]) {
+    #[cfg(target_arch = "x86_64")]
+    if level() == Level::Avx512Bf16 {
+        let whole = panel.len() / (2 * width);
+        // SAFETY: the processor has the features.
+        unsafe { x86::pair_depths(&panel[..whole * 2 * width], width, &mut out[..whole * width]) };
+        return pair_depths_anywhere(&panel[whole * 2 * width..], width, &mut out[whole * width..]);
+    }
+    pair_depths_anywhere(panel, width, out);
+}
+
+/// A row's values, two and two.
+pub(crate) fn pair_row(row: &[f32], out: &mut [u32]) {
+    #[cfg(target_arch = "x86_64")]
+    if level() == Level::Avx512Bf16 {
+        // SAFETY: the processor has the features.
+        let done = unsafe { x86::pair_row(row, out) };
+        return pair_row_anywhere(&row[2 * done..], &mut out[done..]);
+    }
+    pair_row_anywhere(row, out);
+}
+
+/// The same with the processor's own rounding, which takes denormal values for zero.
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod x86 {
+    use std::arch::x86_64::{
+        __m512bh, __m512i, _mm512_cvtne2ps_pbh, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_storeu_epi32,
+        _mm512_maskz_loadu_ps, _mm512_permutexvar_epi16, _mm512_storeu_si512,
+    };
+
+    /// Half-word 2i is number i, half-word 2i + 1 number 16 + i.
+    const MERGE: [u16; 32] = {
+        let mut order = [0; 32];
+        let mut i = 0;
+        while i < 32 {
+            order[i] = (i / 2 + i % 2 * 16) as u16;
+            i += 1;
+        }
+        order
+    };
+
+    /// `(low, high)` of each, as many as there is room for.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub fn meet(low: &[f32], high: &[f32], out: &mut [u32]) {
+        let (low, high) = (&low[..out.len()], &high[..out.len()]);
+        for at in (0..out.len()).step_by(16) {
+            let mask = ((1u32 << (out.len() - at).min(16)) - 1) as u16;
+            // SAFETY: the mask leaves what lies in the slices; both types are 512 bits.
+            unsafe {
+                let low = _mm512_maskz_loadu_ps(mask, low.as_ptr().add(at));
+                let high = _mm512_maskz_loadu_ps(mask, high.as_ptr().add(at));
+                let both: __m512i = std::mem::transmute::<__m512bh, _>(_mm512_cvtne2ps_pbh(high, low));
+                let merged = _mm512_permutexvar_epi16(_mm512_loadu_si512(MERGE.as_ptr().cast()), both);
+                _mm512_mask_storeu_epi32(out.as_mut_ptr().add(at).cast(), mask, merged);
+            }
+        }
+    }
+
+    /// Returns how many words it wrote: the others are up to the caller.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub fn pair_row(row: &[f32], out: &mut [u32]) -> usize {
+        let words = out.as_chunks_mut::<16>().0;
+        let count = words.len().min(row.len() / 32);
+        for (values, words) in row.as_chunks::<32>().0.iter().zip(&mut *words) {
+            // SAFETY: there are 32 values and 16 words.
+            unsafe {
+                let (low, high) = (
+                    _mm512_loadu_ps(values.as_ptr()),
+                    _mm512_loadu_ps(values.as_ptr().add(16)),
+                );
+                let both: __m512i = std::mem::transmute::<__m512bh, _>(_mm512_cvtne2ps_pbh(high, low));
+                _mm512_storeu_si512(words.as_mut_ptr().cast(), both);
+            }
+        }
+        16 * count
+    }
+
+    /// Of whole pairs of rows.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub fn pair_depths(panel: &[f32], width: usize, out: &mut [u32]) {
+        for (two, out) in panel.chunks_exact(2 * width).zip(out.chunks_exact_mut(width)) {
+            meet(&two[..width], &two[width..], out);
+        }
+    }
 }
 
 /// Up to `width` strips of equal length as one panel of pairs, `out[k / 2 · width + r]`; see [`interleave`].

@@ -1,26 +1,27 @@
-//! Convolution as an implicit GEMM: the rows of the left matrix are gathered from the
-//! channels-last picture while they are packed, tap by tap, so im2col is never stored.
+//! Convolution: directly where that is possible ([`direct`]), or as an implicit GEMM, for which the rows of the left matrix are
+//! gathered from the channels-last picture while they are packed, tap by tap, so im2col is never stored.
 
-use crate::cpu::bf16::interleave_pairs;
-use crate::cpu::direct;
-use crate::cpu::gemm::{self, Left, pairs_of_values};
-use crate::cpu::interleave::{copy_few, interleave};
-use crate::cpu::kernel::{Pair, Word, kernel};
-use crate::cpu::pack::{Packed, Panels, pack_panels, pack_right, pack_right_rows};
+use crate::cpu::direct::{self, DirectConvolution};
+use crate::cpu::gemm::{self, Left, Rows};
+use crate::cpu::interleave::interleave;
+use crate::cpu::kernel::{Word, kernel};
+use crate::cpu::pack::{Packed, Panels, pack_panels, pack_right};
 use crate::cpu::parallel::zeros;
 use crate::cpu::tile::Epilogue;
+use crate::cpu::weight_gradient::weight_gradient;
 use crate::ops::ConvolutionSizes;
 use crate::{Activation, DType, Param, Tensor};
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Arc;
 
+/// Packed forms a weight can have.
 const FORWARD: u8 = 0;
 const BACKWARD: u8 = 1;
-/// [`BACKWARD`] with the taps in reverse: the gradient is then a convolution like any other.
-const BACKWARD_DIRECT: u8 = 2;
 /// The four kernels for a doubled picture.
-const DOUBLED: u8 = 3;
+const DOUBLED: u8 = 2;
+/// The kernel of the gradient of that.
+const DOUBLED_BACKWARD: u8 = 3;
 
 impl ConvolutionSizes {
     fn taps(&self) -> usize {
@@ -32,20 +33,11 @@ impl ConvolutionSizes {
         self.taps() == 1 && self.stride == 1 && (self.out_height, self.out_width) == (self.height, self.width)
     }
 
-    /// As the direct way wants it, `channels` to `outputs` in words of type `W`, if it is faster.
-    fn direct<W: Word>(&self, channels: usize, outputs: usize) -> Option<direct::DirectConvolution> {
+    /// Whether the results have the picture's size, each from the pixels around it.
+    fn keeps_size(&self) -> bool {
         let centred = (self.top(), self.left()) == (self.kh / 2, self.kw / 2) && self.kh % 2 == 1 && self.kw % 2 == 1;
         let same_size = (self.out_height, self.out_width) == (self.height, self.width);
-        let fits = self.stride == 1 && centred && same_size && self.taps() > 1;
-        let some = self.out_pixels() * channels * outputs > 0;
-        (fits && some && channels.is_multiple_of(W::DEPTHS)).then_some(direct::DirectConvolution {
-            batch: self.batch,
-            height: self.height,
-            width: self.width,
-            channels,
-            outputs,
-            filter: direct::Filter::Centred(self.kh, self.kw),
-        })
+        self.stride == 1 && centred && same_size
     }
 
     /// The windows of output pixels `range`: where each begins to read the picture.
@@ -65,30 +57,6 @@ impl ConvolutionSizes {
         // A negative coordinate wraps to one that is too large.
         let (y, x) = ((window.y + ky as isize) as usize, (window.x + kx as isize) as usize);
         (y < self.height && x < self.width).then(|| (window.first + y * self.width + x) * self.inputs)
-    }
-
-    /// The windows of input pixels `range` on the gradient: which outputs read each.
-    fn readers(&self, range: Range<usize>) -> Vec<Window> {
-        let at = |b: usize, y: usize, x: usize| Window {
-            first: b * self.out_height * self.out_width,
-            y: (y + self.top()) as isize,
-            x: (x + self.left()) as isize,
-        };
-        walk(range, self.height, self.width)
-            .map(|(b, y, x)| at(b, y, x))
-            .collect()
-    }
-
-    /// The output pixel that reads an input pixel through tap `(ky, kx)`: an offset into the gradient.
-    fn reader(&self, window: Window, ky: usize, kx: usize) -> Option<usize> {
-        let (mut y, mut x) = ((window.y - ky as isize) as usize, (window.x - kx as isize) as usize);
-        if self.stride > 1 {
-            if window.y < ky as isize || window.x < kx as isize || y % self.stride != 0 || x % self.stride != 0 {
-                return None;
-            }
-            (y, x) = (y / self.stride, x / self.stride);
-        }
-        (y < self.out_height && x < self.out_width).then(|| (window.first + y * self.out_width + x) * self.outputs)
     }
 }
 
@@ -122,104 +90,46 @@ fn walk(range: Range<usize>, height: usize, width: usize) -> impl Iterator<Item 
     })
 }
 
-/// Left matrix whose row r, depth (tap, channel) is `data[at(windows[r], tap) + channel]`, or zero.
-struct Gather<'a, W, F> {
+/// Left matrix whose row r is output pixel r, its depth (tap, channel).
+struct Gather<'a> {
+    shape: &'a ConvolutionSizes,
     data: &'a [f32],
-    channels: usize,
-    kw: usize,
+    /// As many as there are channels.
     zeros: Vec<f32>,
-    windows: W,
-    at: F,
 }
 
-impl<W, F> Gather<'_, W, F>
-where
-    W: Fn(Range<usize>) -> Vec<Window> + Sync,
-    F: Fn(Window, usize, usize) -> Option<usize> + Sync,
-{
-    /// `put(panel, depths, strips)` for each panel of `mr` rows and each run of channels of one tap in the depths `ks`,
-    /// counted from their first.
-    fn runs(
-        &self,
-        rows: Range<usize>,
-        ks: Range<usize>,
-        mr: usize,
-        mut put: impl FnMut(usize, Range<usize>, &[&[f32]]),
-    ) {
-        let windows = (self.windows)(rows);
+impl Left for Gather<'_> {
+    fn pack(&self, rows: Range<usize>, ks: Range<usize>, mr: usize, out: &mut [f32]) {
+        let (s, depth) = (self.shape, ks.len());
+        let windows = s.windows(rows);
         let mut strips: Vec<&[f32]> = Vec::with_capacity(mr);
         let mut k = ks.start;
         while k < ks.end {
-            let (tap, channel) = (k / self.channels, k % self.channels);
-            let len = (self.channels - channel).min(ks.end - k);
-            let (ky, kx) = (tap / self.kw, tap % self.kw);
-            for (panel, windows) in windows.chunks(mr).enumerate() {
+            let (tap, channel) = (k / s.inputs, k % s.inputs);
+            let len = (s.inputs - channel).min(ks.end - k);
+            for (windows, out) in windows.chunks(mr).zip(out.chunks_exact_mut(mr * depth)) {
                 strips.clear();
                 for window in windows {
-                    let strip = match (self.at)(*window, ky, kx) {
+                    let strip = match s.source(*window, tap / s.kw, tap % s.kw) {
                         Some(offset) => &self.data[offset + channel..][..len],
                         None => &self.zeros[..len],
                     };
                     strips.push(strip);
                 }
                 let first = k - ks.start;
-                put(panel, first..first + len, &strips);
+                interleave(&strips, mr, &mut out[first * mr..(first + len) * mr]);
             }
             k += len;
         }
     }
 }
 
-impl<W, F> Left for Gather<'_, W, F>
-where
-    W: Fn(Range<usize>) -> Vec<Window> + Sync,
-    F: Fn(Window, usize, usize) -> Option<usize> + Sync,
-{
-    fn pack(&self, rows: Range<usize>, ks: Range<usize>, mr: usize, out: &mut [f32]) {
-        let depth = ks.len();
-        self.runs(rows, ks, mr, |panel, run, strips| {
-            let out = &mut out[panel * mr * depth..][..mr * depth];
-            interleave(strips, mr, &mut out[run.start * mr..run.end * mr]);
-        });
+/// `epilogue(picture * panels)`, directly, for weights of either kind.
+fn convolve(shape: &DirectConvolution, picture: &[f32], packed: &Packed, epilogue: &Epilogue) -> Vec<f32> {
+    match packed {
+        Packed::F32(panels) => direct::convolve(shape, picture, panels, epilogue),
+        Packed::Bf16(panels) => direct::convolve(shape, picture, panels, epilogue),
     }
-
-    fn pack_pairs(&self, rows: Range<usize>, ks: Range<usize>, mr: usize, out: &mut [u32], space: &mut Vec<f32>) {
-        let half = ks.len().div_ceil(2);
-        if self.channels.is_multiple_of(2) {
-            // Every run then begins and ends between pairs.
-            self.runs(rows, ks, mr, |panel, run, strips| {
-                let out = &mut out[panel * mr * half..][..mr * half];
-                interleave_pairs(strips, mr, &mut out[run.start / 2 * mr..run.end / 2 * mr], space);
-            });
-        } else {
-            pairs_of_values(self, rows, ks, mr, out, space);
-        }
-    }
-}
-
-/// `[m, k] x [k, n]`, the left matrix gathered from `picture` (channels last) tap by tap.
-fn gather_product(
-    s: &ConvolutionSizes,
-    [m, n, k]: [usize; 3],
-    picture: &Tensor,
-    windows: impl Fn(Range<usize>) -> Vec<Window> + Sync,
-    at: impl Fn(Window, usize, usize) -> Option<usize> + Sync,
-    packed: &Packed,
-    epilogue: &Epilogue,
-) -> Vec<f32> {
-    let (data, channels) = (picture.data(), picture.dim(-1));
-    if s.is_pointwise() {
-        return gemm::gemm(m, n, k, &gemm::Rows { data, k }, packed, epilogue);
-    }
-    let left = Gather {
-        data,
-        channels,
-        kw: s.kw,
-        zeros: vec![0.0; channels],
-        windows,
-        at,
-    };
-    gemm::gemm(m, n, k, &left, packed, epilogue)
 }
 
 pub(crate) fn forward(
@@ -242,198 +152,258 @@ pub(crate) fn forward(
         act,
         residual: residual.map(Tensor::data),
     };
-    let direct = match &*packed {
-        Packed::F32(panels) => s
-            .direct::<f32>(s.inputs, s.outputs)
-            .map(|shape| direct::convolve(&shape, x.data(), panels, &epilogue)),
-        Packed::Bf16(panels) => s
-            .direct::<Pair>(s.inputs, s.outputs)
-            .map(|shape| direct::convolve(&shape, x.data(), panels, &epilogue)),
+    let data = x.data();
+    let out = if s.is_pointwise() {
+        gemm::gemm(m, n, k, &Rows { data, k }, &packed, &epilogue)
+    } else if k > 0 && (s.keeps_size() || k <= gemm::KC || matches!(*packed, Packed::Bf16(_))) {
+        convolve(&DirectConvolution::forward(s), data, &packed, &epilogue)
+    } else {
+        let zeros = vec![0.0; s.inputs];
+        gemm::gemm(m, n, k, &Gather { shape: s, data, zeros }, &packed, &epilogue)
     };
-    let out = direct.unwrap_or_else(|| {
-        let (windows, at) = (|rows| s.windows(rows), |window, ky, kx| s.source(window, ky, kx));
-        gather_product(s, [m, n, k], x, windows, at, &packed, &epilogue)
-    });
     Tensor::from_vec(out, &out_shape)
 }
 
-/// A 3x3 convolution in f32, one pixel of padding, of the picture doubled by repetition.
+/// What the forward pass multiplies with, made of a weight `[outputs, inputs, taps]`: `[taps, inputs, outputs]`, the inputs filled
+/// up to whole words.
+pub(crate) fn packed_weight(weight: &Param, outputs: usize, inputs: usize, taps: usize) -> Arc<Packed> {
+    weight.packed(FORWARD, |w, dtype| {
+        pack_taps([inputs, outputs, taps], dtype, |i, o, t| {
+            w.data()[(o * inputs + i) * taps + t]
+        })
+    })
+}
+
+/// `value(depth, column, tap)` as a right matrix `[taps, depths, columns]`, the depths filled up to whole words with zeros.
+fn pack_taps(
+    [depths, columns, taps]: [usize; 3],
+    dtype: DType,
+    value: impl Fn(usize, usize, usize) -> f32 + Sync,
+) -> Packed {
+    let padded = whole_words(depths, dtype);
+    let values = pack_right(columns, taps * padded, |cols, nr, panel| {
+        for depth in 0..depths {
+            for tap in 0..taps {
+                for (to, column) in panel[(tap * padded + depth) * nr..].iter_mut().zip(cols.clone()) {
+                    *to = value(depth, column, tap);
+                }
+            }
+        }
+    });
+    Packed::new(values, taps * padded, dtype)
+}
+
+/// The channels that `channels` are filled up to.
+fn whole_words(channels: usize, dtype: DType) -> usize {
+    match dtype {
+        DType::F32 => channels.next_multiple_of(<f32 as Word>::DEPTHS),
+        _ => channels.next_multiple_of(<u32 as Word>::DEPTHS),
+    }
+}
+
+/// Four 2x2 kernels of `[depths, columns]`, `value(part, tap, depth, column)` with the row and then the column of each, packed as
+/// [`direct::convolve`] wants them for results of twice the size.
+fn pack_parts(
+    [depths, columns]: [usize; 2],
+    dtype: DType,
+    value: impl Fn([usize; 2], [usize; 2], usize, usize) -> f32 + Sync,
+) -> Packed {
+    let block = kernel().for_columns(columns);
+    let (nr, padded, depths_padded) = (block.nr, columns.next_multiple_of(block.nr), whole_words(depths, dtype));
+    let words = pack_panels(4 * padded, 4 * depths_padded, nr, |cols, panel| {
+        let (part, first) = (cols.start / padded, cols.start % padded);
+        for (tap, values) in panel.chunks_exact_mut(depths_padded * nr).enumerate() {
+            for (depth, values) in values.chunks_exact_mut(nr).take(depths).enumerate() {
+                for (to, column) in values.iter_mut().zip(first..columns) {
+                    *to = value([part / 2, part % 2], [tap / 2, tap % 2], depth, column);
+                }
+            }
+        }
+    });
+    Packed::new(Panels { block, words }, 4 * depths_padded, dtype)
+}
+
+/// A 3x3 convolution, one pixel of padding, of the picture doubled by repetition.
 pub(crate) fn forward_doubled(x: &Tensor, weight: &Param, bias: Option<&Tensor>) -> Tensor {
     let (&[batch, height, width, channels], &[outputs, inputs, 3, 3]) = (x.shape(), &weight.shape()[..]) else {
         panic!("a doubled convolution wants x [B,H,W,C] and weight [O,C,3,3]");
     };
     assert_eq!(channels, inputs, "a doubled convolution: x {:?}", x.shape());
-    let panels = weight.packed(DOUBLED, |w, _| doubled_panels(w.data(), inputs, outputs));
-    let shape = direct::DirectConvolution {
-        batch,
-        height,
-        width,
-        channels,
-        outputs,
-        filter: direct::Filter::Doubled,
-    };
+    let packed = weight.packed(DOUBLED, |w, dtype| {
+        pack_parts([inputs, outputs], dtype, |part, tap, i, o| {
+            let kernel = &w.data()[(o * inputs + i) * 9..][..9];
+            let [rows, columns] = [0, 1].map(|axis| direct::doubled_taps(part[axis], tap[axis]));
+            let sums = rows.map(|ky| &kernel[3 * ky..][columns.clone()]);
+            sums.flatten().sum()
+        })
+    });
+    let shape = DirectConvolution::doubling([batch, height, width, channels], outputs);
     let epilogue = Epilogue {
         bias: bias.map(Tensor::data),
         ..Epilogue::NONE
     };
-    let out = direct::convolve(&shape, x.data(), &panels, &epilogue);
+    let out = convolve(&shape, x.data(), &packed, &epilogue);
     Tensor::from_vec(out, &[batch, 2 * height, 2 * width, outputs])
 }
 
-/// `weight` `[outputs, inputs, 3, 3]` as [`direct::convolve`] wants it for a doubled picture.
-fn doubled_panels(weight: &[f32], inputs: usize, outputs: usize) -> Panels<f32> {
-    let block = kernel().for_columns(outputs);
-    let (nr, padded) = (block.nr, outputs.next_multiple_of(block.nr));
-    let words = pack_panels(4 * padded, 4 * inputs, nr, |cols, panel| {
-        let (part, first) = (cols.start / padded, cols.start % padded);
-        for (tap, values) in panel.chunks_exact_mut(inputs * nr).enumerate() {
-            let rows = direct::doubled_taps(part / 2, tap / 2);
-            let columns = direct::doubled_taps(part % 2, tap % 2);
-            for (i, values) in values.chunks_exact_mut(nr).enumerate() {
-                for (value, o) in values.iter_mut().zip(first..outputs) {
-                    let kernel = &weight[(o * inputs + i) * 9..][..9];
-                    let sums = rows.clone().map(|ky| &kernel[3 * ky..][columns.clone()]);
-                    *value = sums.flatten().sum();
+/// The convolution of stride 2 that a doubled one of `x` `[batch, height, width, channels]` to `outputs` channels is the gradient
+/// of: from the gradient of its results to that of `x`. Row u of its kernel of 4x4 is the sum of the rows [`TRANSPOSED`]`[u]`.
+fn transposed(x: &[usize], outputs: usize) -> ConvolutionSizes {
+    ConvolutionSizes {
+        batch: x[0],
+        height: 2 * x[1],
+        width: 2 * x[2],
+        inputs: outputs,
+        outputs: x[3],
+        kh: 4,
+        kw: 4,
+        out_height: x[1],
+        out_width: x[2],
+        stride: 2,
+        padding: [1; 4],
+    }
+}
+
+const TRANSPOSED: [Range<usize>; 4] = [2..3, 1..3, 0..2, 0..1];
+
+/// The gradient of [`forward_doubled`] with respect to `x` of shape `x`.
+pub(crate) fn grad_input_doubled(x: &[usize], g: &Tensor, weight: &Param) -> Tensor {
+    let (inputs, outputs) = (x[3], g.dim(-1));
+    let packed = weight.packed(DOUBLED_BACKWARD, |w, dtype| {
+        pack_taps([outputs, inputs, 16], dtype, |o, i, tap| {
+            let kernel = &w.data()[(o * inputs + i) * 9..][..9];
+            let [rows, columns] = [tap / 4, tap % 4].map(|u| TRANSPOSED[u].clone());
+            rows.flat_map(|ky| &kernel[3 * ky..][columns.clone()]).sum()
+        })
+    });
+    let shape = DirectConvolution::forward(&transposed(x, outputs));
+    Tensor::from_vec(convolve(&shape, g.data(), &packed, &Epilogue::NONE), x)
+}
+
+/// The gradient of [`forward_doubled`] with respect to its weight.
+pub(crate) fn grad_weight_doubled(g: &Tensor, x: &Tensor, dtype: DType) -> Tensor {
+    let (inputs, outputs) = (x.dim(-1), g.dim(-1));
+    // [inputs, outputs, 4, 4]
+    let sums = weight_gradient(&transposed(x.shape(), outputs), g.data(), x.data(), dtype);
+    let mut out = zeros(outputs * inputs * 9);
+    for (at, kernel) in out.chunks_exact_mut(9).enumerate() {
+        let (o, i) = (at / inputs, at % inputs);
+        for (u, sum) in sums[(i * outputs + o) * 16..][..16].iter().enumerate() {
+            for ky in TRANSPOSED[u / 4].clone() {
+                for kx in TRANSPOSED[u % 4].clone() {
+                    kernel[3 * ky + kx] += sum;
                 }
             }
         }
-    });
-    Panels { block, words }
+    }
+    Tensor::from_vec(out, &[outputs, inputs, 3, 3])
 }
 
-/// What the forward pass multiplies with, made of a weight `[outputs, inputs, taps]`: `[taps, inputs, outputs]`.
-pub(crate) fn packed_weight(weight: &Param, outputs: usize, inputs: usize, taps: usize) -> Arc<Packed> {
-    let k = taps * inputs;
-    weight.packed(FORWARD, |w, dtype| {
-        let values = pack_right(outputs, k, |cols, nr, panel| {
-            for i in 0..inputs {
-                for t in 0..taps {
-                    for (value, o) in panel[(t * inputs + i) * nr..].iter_mut().zip(cols.clone()) {
-                        *value = w.data()[(o * inputs + i) * taps + t];
-                    }
-                }
-            }
-        });
-        Packed::new(values, k, dtype)
-    })
+/// How the gradient with respect to the picture is computed.
+enum Transposed {
+    /// A product of matrices.
+    Pointwise,
+    /// As a convolution with the taps in reverse.
+    Reversed(DirectConvolution),
+    /// As four convolutions.
+    Doubling(DirectConvolution),
+    /// As a product that gives each tap's part, and their sum.
+    Folded,
+}
+
+impl Transposed {
+    fn of(s: &ConvolutionSizes) -> Self {
+        let picture = [s.batch, s.out_height, s.out_width, s.outputs];
+        let doubles = s.stride == 2 && (s.height, s.width) == (2 * s.out_height, 2 * s.out_width);
+        // Each of the two results of a place reads two rows: see `tap_of_part`.
+        let fits = |before: usize, kernel: usize| before < 2 && kernel <= before + 3;
+        if s.is_pointwise() {
+            Self::Pointwise
+        } else if s.stride == 1 && s.top() < s.kh && s.left() < s.kw {
+            Self::Reversed(DirectConvolution {
+                height: s.out_height,
+                width: s.out_width,
+                channels: s.outputs,
+                outputs: s.inputs,
+                before: [s.kh - 1 - s.top(), s.kw - 1 - s.left()],
+                places: [s.height, s.width],
+                ..DirectConvolution::forward(s)
+            })
+        } else if doubles && fits(s.top(), s.kh) && fits(s.left(), s.kw) {
+            Self::Doubling(DirectConvolution::doubling(picture, s.inputs))
+        } else {
+            Self::Folded
+        }
+    }
+}
+
+/// The tap of a kernel of `size` under a stride of 2, `before` zeros before the picture, through which the pixel of parity `part`
+/// is read by the result at `tap` of the two beside it.
+fn tap_of_part(part: usize, tap: usize, before: usize, size: usize) -> Option<usize> {
+    (before + part + 2 * (1 - part))
+        .checked_sub(2 * tap)
+        .filter(|k| *k < size)
 }
 
 pub(crate) fn grad_input(s: &ConvolutionSizes, g: &Tensor, weight: &Param) -> Tensor {
-    let (m, n, k) = (s.batch * s.height * s.width, s.inputs, s.taps() * s.outputs);
-    let direct = match weight.products_dtype() {
-        DType::F32 => s.direct::<f32>(s.outputs, s.inputs),
-        _ => s.direct::<Pair>(s.outputs, s.inputs),
-    };
-    let usage = if direct.is_some() { BACKWARD_DIRECT } else { BACKWARD };
-    let packed = weight.packed(usage, |w, dtype| {
-        let values = pack_right(n, k, |cols, nr, panel| {
-            for o in 0..s.outputs {
-                for t in 0..s.taps() {
-                    let tap = if direct.is_some() { s.taps() - 1 - t } else { t };
-                    for (value, i) in panel[(t * s.outputs + o) * nr..].iter_mut().zip(cols.clone()) {
-                        *value = w.data()[(o * s.inputs + i) * s.taps() + tap];
-                    }
-                }
-            }
-        });
-        Packed::new(values, k, dtype)
-    });
-    let out = match (direct, &*packed) {
-        (Some(shape), Packed::F32(panels)) => direct::convolve(&shape, g.data(), panels, &Epilogue::NONE),
-        (Some(shape), Packed::Bf16(panels)) => direct::convolve(&shape, g.data(), panels, &Epilogue::NONE),
-        (None, _) => gather_product(
-            s,
-            [m, n, k],
-            g,
-            |rows| s.readers(rows),
-            |window, ky, kx| s.reader(window, ky, kx),
-            &packed,
-            &Epilogue::NONE,
-        ),
-    };
-    Tensor::from_vec(out, &[s.batch, s.height, s.width, s.inputs])
-}
-
-/// Left matrix of the weight gradient: row (tap, input channel), depth = output pixels.
-struct GatherTransposed<'a> {
-    shape: &'a ConvolutionSizes,
-    data: &'a [f32],
-}
-
-impl Left for GatherTransposed<'_> {
-    fn pack(&self, rows: Range<usize>, ks: Range<usize>, mr: usize, out: &mut [f32]) {
-        let s = self.shape;
-        let panel = mr * ks.len();
-        let windows = s.windows(ks);
-        out.fill(0.0);
-        let mut row = rows.start;
-        while row < rows.end {
-            let (tap, channel) = (row / s.inputs, row % s.inputs);
-            let len = (s.inputs - channel).min(rows.end - row);
-            let (ky, kx) = (tap / s.kw, tap % s.kw);
-            let parts = parts(row - rows.start, len, mr);
-            for (k, window) in windows.iter().enumerate() {
-                if let Some(offset) = s.source(*window, ky, kx) {
-                    let values = &self.data[offset + channel..][..len];
-                    for part in &parts {
-                        let to = part.panel * panel + k * mr + part.column;
-                        copy_few(&values[part.first..][..part.len], &mut out[to..][..part.len]);
-                    }
-                }
-            }
-            row += len;
+    let way = Transposed::of(s);
+    let [inputs, outputs, taps] = [s.inputs, s.outputs, s.taps()];
+    let packed = weight.packed(BACKWARD, |w, dtype| {
+        let value = |o: usize, i: usize, t: usize| w.data()[(o * inputs + i) * taps + t];
+        match way {
+            Transposed::Doubling(_) => pack_parts([outputs, inputs], dtype, |part, tap, o, i| {
+                let ky = tap_of_part(part[0], tap[0], s.top(), s.kh);
+                let kx = tap_of_part(part[1], tap[1], s.left(), s.kw);
+                ky.zip(kx).map_or(0.0, |(ky, kx)| value(o, i, ky * s.kw + kx))
+            }),
+            Transposed::Folded => pack_taps([outputs, taps * inputs, 1], dtype, |o, column, _| {
+                value(o, column % inputs, column / inputs)
+            }),
+            _ => pack_taps([outputs, inputs, taps], dtype, |o, i, t| value(o, i, taps - 1 - t)),
         }
-    }
+    });
+    let rows = Rows {
+        data: g.data(),
+        k: outputs,
+    };
+    let product = |n: usize| gemm::gemm(s.out_pixels(), n, outputs, &rows, &packed, &Epilogue::NONE);
+    let out = match &way {
+        Transposed::Reversed(shape) | Transposed::Doubling(shape) if outputs > 0 => {
+            convolve(shape, g.data(), &packed, &Epilogue::NONE)
+        }
+        Transposed::Pointwise => product(inputs),
+        _ => fold(s, &product(taps * inputs)),
+    };
+    Tensor::from_vec(out, &[s.batch, s.height, s.width, inputs])
 }
 
-/// What of a run of rows lies in one panel of `mr`.
-struct Part {
-    panel: usize,
-    column: usize,
-    first: usize,
-    len: usize,
-}
-
-/// The parts of `len` rows from `start` on.
-fn parts(start: usize, len: usize, mr: usize) -> Vec<Part> {
-    let mut parts = Vec::with_capacity(len / mr + 2);
-    let mut first = 0;
-    while first < len {
-        let (panel, column) = ((start + first) / mr, (start + first) % mr);
-        let part = Part {
-            panel,
-            column,
-            first,
-            len: (mr - column).min(len - first),
-        };
-        first += part.len;
-        parts.push(part);
+/// The sums of what the taps `[out pixels, taps, inputs]` give to the pixels of the picture.
+fn fold(s: &ConvolutionSizes, parts: &[f32]) -> Vec<f32> {
+    let sample = s.height * s.width * s.inputs;
+    let mut out = zeros(s.batch * sample);
+    if sample * s.out_pixels() * s.taps() == 0 {
+        return out;
     }
-    parts
+    let row = s.taps() * s.inputs;
+    let samples = parts.par_chunks_exact(s.out_height * s.out_width * row);
+    out.par_chunks_exact_mut(sample).zip(samples).for_each(|(out, parts)| {
+        let windows = s.windows(0..s.out_height * s.out_width);
+        for (window, parts) in windows.into_iter().zip(parts.chunks_exact(row)) {
+            for (tap, part) in parts.chunks_exact(s.inputs).enumerate() {
+                if let Some(at) = s.source(window, tap / s.kw, tap % s.kw) {
+                    out[at..at + s.inputs]
+                        .iter_mut()
+                        .zip(part)
+                        .for_each(|(sum, x)| *sum += x);
+                }
+            }
+        }
+    });
+    out
 }
 
 /// `dtype` is what both are rounded to.
 pub(crate) fn grad_weight(s: &ConvolutionSizes, g: &Tensor, x: &Tensor, dtype: DType) -> Tensor {
-    let (m, n, k) = (s.taps() * s.inputs, s.outputs, s.out_pixels());
-    let packed = Packed::new(pack_right_rows(g.data(), n, k), k, dtype);
-    let left = GatherTransposed {
-        shape: s,
-        data: x.data(),
-    };
-    let by_tap = gemm::gemm(m, n, k, &left, &packed, &Epilogue::NONE);
-    // [tap, input, output] to [output, input, tap], a cache line of outputs at a time.
-    const LINE: usize = 16;
-    let mut out = zeros(m * n);
-    out.par_chunks_mut(LINE * m).enumerate().for_each(|(line, block)| {
-        let outputs = line * LINE..n.min((line + 1) * LINE);
-        for i in 0..s.inputs {
-            for t in 0..s.taps() {
-                let values = &by_tap[(t * s.inputs + i) * n..][outputs.clone()];
-                for (row, value) in block.chunks_exact_mut(m).zip(values) {
-                    row[i * s.taps() + t] = *value;
-                }
-            }
-        }
-    });
+    let out = weight_gradient(s, x.data(), g.data(), dtype);
     Tensor::from_vec(out, &[s.outputs, s.inputs, s.kh, s.kw])
 }

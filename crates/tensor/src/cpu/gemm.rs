@@ -3,7 +3,7 @@
 //! they pack as the left matrix is gathered straight from the picture (implicit GEMM).
 
 use crate::cpu::bf16::{interleave_pairs, pair_depths};
-use crate::cpu::interleave::{copy_few, interleave};
+use crate::cpu::interleave::interleave;
 use crate::cpu::kernel::{self, Pair, Tile, Word, kernel};
 use crate::cpu::pack::{Packed, Panels, View, pack_view};
 use crate::cpu::parallel::{Output, for_tasks, zeros};
@@ -13,7 +13,7 @@ use std::ops::Range;
 
 /// Depth of a block in words (a value, or a pair of bf16): `KC × nr` of the right matrix is read again for every tile of
 /// a block of the left one, from L1 or in one stream from L2.
-const KC: usize = 768;
+pub(crate) const KC: usize = 768;
 
 /// The left matrix of a product: packs a block of it into panels of `mr` rows,
 /// `out[(panel · depth + k) · mr + row]`. Rows past the end are zero.
@@ -226,25 +226,6 @@ impl Left for Rows<'_> {
             strips.clear();
             strips.extend(self.strips(&rows, &ks, p * mr, mr));
             interleave_pairs(&strips, mr, panel, space);
-        }
-    }
-}
-
-/// The transpose of a row-major matrix `[k, m]`.
-pub(crate) struct Columns<'a> {
-    pub data: &'a [f32],
-    pub m: usize,
-}
-
-impl Left for Columns<'_> {
-    fn pack(&self, rows: Range<usize>, ks: Range<usize>, mr: usize, out: &mut [f32]) {
-        for (p, panel) in out.chunks_exact_mut(mr * ks.len()).enumerate() {
-            let first = rows.start + p * mr;
-            let len = mr.min(rows.end - first);
-            for (k, o) in ks.clone().zip(panel.chunks_exact_mut(mr)) {
-                copy_few(&self.data[k * self.m + first..][..len], o);
-                o[len..].fill(0.0);
-            }
         }
     }
 }

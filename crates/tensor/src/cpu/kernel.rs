@@ -7,6 +7,11 @@ use crate::cpu::micro_kernel::x86::{
     Pairs, packed_256, packed_512, packed_512_bf16, windows_256, windows_512, windows_512_bf16,
 };
 use crate::cpu::micro_kernel::{PackedKernel, Single, Widened, WindowKernel, portable_packed, portable_windows};
+pub(crate) use crate::cpu::outer_kernel::Walk;
+#[cfg(target_arch = "x86_64")]
+use crate::cpu::outer_kernel::x86::{outer_256, outer_512, outer_512_bf16};
+use crate::cpu::outer_kernel::{self, Outer, OuterKernel};
+use crate::cpu::slide::{self, Slide};
 use crate::cpu::{bf16, interleave};
 
 /// Two values of bf16, the first in the low half.
@@ -28,6 +33,11 @@ pub(crate) trait Word: bytemuck::Pod + Send + Sync {
 
     /// Values in a row as words: [`join`](Self::join) of a panel of width one.
     fn convert(values: &[f32], out: &mut [Self]);
+
+    /// For each pixel that [`Slide`] names the word of its values and those of the pixel after it.
+    fn slide(line: &[f32], slide: &Slide, out: &mut [Self]);
+
+    fn outer(outer: &Outer) -> &[OuterKernel; 3];
 }
 
 impl Word for f32 {
@@ -48,6 +58,14 @@ impl Word for f32 {
     fn convert(values: &[f32], out: &mut [Self]) {
         out.copy_from_slice(values);
     }
+
+    fn slide(line: &[f32], slide: &Slide, out: &mut [Self]) {
+        slide::slide_values(line, slide, out);
+    }
+
+    fn outer(outer: &Outer) -> &[OuterKernel; 3] {
+        &outer.single
+    }
 }
 
 impl Word for Pair {
@@ -67,6 +85,14 @@ impl Word for Pair {
 
     fn convert(values: &[f32], out: &mut [Self]) {
         bf16::pair_row(values, out);
+    }
+
+    fn slide(line: &[f32], slide: &Slide, out: &mut [Self]) {
+        slide::slide_pairs(line, slide, out);
+    }
+
+    fn outer(outer: &Outer) -> &[OuterKernel; 3] {
+        &outer.pairs
     }
 }
 
@@ -93,6 +119,7 @@ pub(crate) struct Kernel {
     pub mc: usize,
     /// The best first, should the others fit no better.
     pub blocks: &'static [Block],
+    pub outer: Outer,
 }
 
 /// Largest block of any kernel.
@@ -116,8 +143,8 @@ impl Block {
 
     /// `tile[mr × nr] = a · b`: the windows at the start of `a`, and a packed panel.
     pub fn windows<W: Word>(&self, windows: &Windows, a: &[W], b: &[W], tile: &mut Tile) {
-        let last = (self.mr - 1) * windows.row_stride + (windows.segments - 1) * windows.segment_stride;
-        assert!(a.len() >= last + windows.length && b.len() >= windows.segments * windows.length * self.nr);
+        let last = (self.mr - 1) * windows.row_stride + windows.segments.iter().max().unwrap_or(&0);
+        assert!(a.len() >= last + windows.length && b.len() >= windows.segments.len() * windows.length * self.nr);
         // SAFETY: what the kernel reads of a and b was checked to be there; a tile holds mr x nr values.
         unsafe { (W::forms(self).windows)(windows, a.as_ptr().cast(), b.as_ptr().cast(), tile.0.as_mut_ptr()) };
     }
@@ -172,11 +199,33 @@ const fn avx512_bf16<const MR: usize, const V: usize>() -> Block {
     }
 }
 
+/// The kernels of `$mr` rows and one to three vectors of `$lanes` columns.
+macro_rules! outer {
+    ($mr:literal, $lanes:literal, $kernel:path, $single:ty, $pairs:ty, $one:literal, $two:literal, $three:literal) => {{
+        use $kernel as kernel;
+        Outer {
+            mr: $mr,
+            lanes: $lanes,
+            single: [
+                kernel::<$single, $mr, $one>,
+                kernel::<$single, $mr, $two>,
+                kernel::<$single, $mr, $three>,
+            ],
+            pairs: [
+                kernel::<$pairs, $mr, $one>,
+                kernel::<$pairs, $mr, $two>,
+                kernel::<$pairs, $mr, $three>,
+            ],
+        }
+    }};
+}
+
 static PORTABLE: Kernel = Kernel {
     name: "portable",
     multiplies_bf16: false,
     mc: 96,
     blocks: &[portable::<6, 8>()],
+    outer: outer!(4, 4, outer_kernel::portable, Single, Widened, 4, 8, 12),
 };
 
 #[cfg(target_arch = "x86_64")]
@@ -185,6 +234,7 @@ static AVX2: Kernel = Kernel {
     multiplies_bf16: false,
     mc: 96,
     blocks: &[avx2::<6, 2>()],
+    outer: outer!(4, 8, outer_256, Single, Widened, 1, 2, 3),
 };
 
 #[cfg(target_arch = "x86_64")]
@@ -193,6 +243,7 @@ static AVX512: Kernel = Kernel {
     multiplies_bf16: false,
     mc: 192,
     blocks: &[avx512::<12, 2>(), avx512::<12, 1>(), avx512::<8, 3>()],
+    outer: outer!(8, 16, outer_512, Single, Widened, 1, 2, 3),
 };
 
 #[cfg(target_arch = "x86_64")]
@@ -201,6 +252,14 @@ static AVX512_BF16: Kernel = Kernel {
     multiplies_bf16: true,
     mc: 192,
     blocks: &[avx512_bf16::<12, 2>(), avx512_bf16::<12, 1>(), avx512_bf16::<8, 3>()],
+    outer: Outer {
+        pairs: [
+            outer_512_bf16::<Pairs, 8, 1>,
+            outer_512_bf16::<Pairs, 8, 2>,
+            outer_512_bf16::<Pairs, 8, 3>,
+        ],
+        ..outer!(8, 16, outer_512, Single, Widened, 1, 2, 3)
+    },
 };
 
 /// What this machine multiplies with.
@@ -267,10 +326,10 @@ mod tests {
             let segment_stride = row_stride * mr + length + 6;
             let a = panel(segments, segment_stride, 3);
             let b = panel(segments * length, nr, 5);
+            let starts: Vec<usize> = (0..segments).map(|i| i * segment_stride).collect();
             let windows = Windows {
-                segments,
+                segments: &starts,
                 length,
-                segment_stride,
                 row_stride,
             };
             let at = |r: usize, k: usize| a[r * row_stride + k / length * segment_stride + k % length];
@@ -281,10 +340,9 @@ mod tests {
             block.windows(&windows, &a, &b, &mut tile);
             assert_eq!(tile.0[..mr * nr], want, "{mr}x{nr} f32, {windows:?}");
             let halves = Windows {
+                segments: &starts.iter().map(|at| at / 2).collect::<Vec<_>>(),
                 length: length / 2,
-                segment_stride: segment_stride / 2,
                 row_stride: row_stride / 2,
-                ..windows
             };
             let mut tile = Tile([f32::NAN; MAX_TILE]);
             block.windows(&halves, &pairs(&a, 1), &pairs(&b, nr), &mut tile);

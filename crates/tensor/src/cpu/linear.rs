@@ -1,14 +1,18 @@
 //! Linear layers: products of matrices.
 
-use crate::cpu::gemm::{self, Columns, Rows};
+use crate::cpu::gemm::{self, Rows};
 use crate::cpu::pack::{Packed, pack_right_rows, pack_right_transposed};
 use crate::cpu::tile::Epilogue;
+use crate::cpu::weight_gradient::weight_gradient;
+use crate::ops::ConvolutionSizes;
 use crate::{DType, Param};
 use std::sync::Arc;
 
 /// Packed forms a weight can have.
 const FORWARD: u8 = 0;
 const BACKWARD: u8 = 1;
+/// Rows that the gradient of a weight walks over at a time.
+const LINE: usize = 128;
 
 /// What the forward pass multiplies with, made of a weight `[n, k]`.
 pub(crate) fn packed_weight(weight: &Param, n: usize, k: usize) -> Arc<Packed> {
@@ -33,7 +37,22 @@ pub(crate) fn grad_input(g: &[f32], weight: &Param, [n, k]: [usize; 2]) -> Vec<f
 
 /// `g [m, n]ᵀ · x [m, k]`: `[n, k]`. `dtype` is what both are rounded to.
 pub(crate) fn grad_weight(g: &[f32], x: &[f32], [n, k]: [usize; 2], dtype: DType) -> Vec<f32> {
-    let m = g.len() / n;
-    let packed = Packed::new(pack_right_rows(x, k, m), m, dtype);
-    gemm::gemm(n, k, m, &Columns { data: g, m: n }, &packed, &Epilogue::NONE)
+    // The rows in lines of one picture; the last one may be shorter.
+    let rows = g.len() / n;
+    let width = rows.min(LINE);
+    let height = rows.div_ceil(width.max(1));
+    let shape = ConvolutionSizes {
+        batch: 1,
+        height,
+        width,
+        inputs: k,
+        outputs: n,
+        kh: 1,
+        kw: 1,
+        out_height: height,
+        out_width: width,
+        stride: 1,
+        padding: [0; 4],
+    };
+    weight_gradient(&shape, x, g, dtype)
 }

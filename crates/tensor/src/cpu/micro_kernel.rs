@@ -3,23 +3,21 @@
 
 use crate::cpu::bf16::HIGH;
 
-/// A left matrix in words of 4 bytes: row r begins at `r · row_stride` and consists of `segments` runs of `length` words,
-/// `segment_stride` apart.
+/// A left matrix in words of 4 bytes: row r begins at `r · row_stride` and consists of runs of `length` words, which begin at
+/// `segments`, seen from there.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Windows {
-    pub segments: usize,
+pub(crate) struct Windows<'a> {
+    pub segments: &'a [usize],
     pub length: usize,
-    pub segment_stride: usize,
     pub row_stride: usize,
 }
 
-impl Windows {
+impl Windows<'_> {
     /// The rows of a packed panel: side by side, their words a panel's width apart.
     fn packed(depth: usize) -> Self {
         Self {
-            segments: 1,
+            segments: &[0],
             length: depth,
-            segment_stride: 0,
             row_stride: 1,
         }
     }
@@ -150,7 +148,7 @@ pub(crate) unsafe fn portable_windows<P: Product, const MR: usize, const NR: usi
 /// `step`: from one word of a row to the next.
 ///
 /// # Safety
-/// Every word of the windows lies in `a`; `b` has `segments · length · NR` words, `tile` room for `MR · NR`.
+/// Every word of the windows lies in `a`; `b` has `NR` words for each of them, `tile` room for `MR · NR`.
 #[inline(always)]
 unsafe fn portable<P: Product, const MR: usize, const NR: usize>(
     windows: &Windows,
@@ -160,9 +158,9 @@ unsafe fn portable<P: Product, const MR: usize, const NR: usize>(
     tile: *mut f32,
 ) {
     let mut acc = [[0.0f32; NR]; MR];
-    for segment in 0..windows.segments {
+    for (segment, start) in windows.segments.iter().enumerate() {
         for k in 0..windows.length {
-            let at = segment * windows.segment_stride + k * step;
+            let at = start + k * step;
             // SAFETY: the caller's promise of `b`; words have no alignment but their own.
             let b = unsafe { &*b.add((segment * windows.length + k) * NR).cast::<[u32; NR]>() };
             for (r, row) in acc.iter_mut().enumerate() {
@@ -259,8 +257,8 @@ pub(crate) mod x86 {
     macro_rules! body {
         ($name:ident, $add:ident, $zero:ident, $load:ident, $store:ident, $lanes:literal) => {
             /// # Safety
-            /// The processor has the instructions; every word of the windows lies in `a`; `b` has `segments · length` rows of
-            /// `V` vectors, `tile` room for `MR` rows.
+            /// The processor has the instructions; every word of the windows lies in `a`; `b` has `V`
+            /// vectors for each word of a window, `tile` room for `MR` rows.
             #[inline(always)]
             unsafe fn $name<P: Product, const MR: usize, const V: usize>(
                 windows: &Windows,
@@ -273,8 +271,8 @@ pub(crate) mod x86 {
                 // nothing is read.
                 unsafe {
                     let mut acc = [[$zero(); V]; MR];
-                    for segment in 0..windows.segments {
-                        let start = a.add(segment * windows.segment_stride);
+                    for segment in windows.segments {
+                        let start = a.add(*segment);
                         let mut thirds = [start; THIRDS];
                         for (i, third) in thirds.iter_mut().take(MR.div_ceil(3)).enumerate() {
                             *third = start.add(3 * i * windows.row_stride);

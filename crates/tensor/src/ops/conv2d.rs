@@ -2,7 +2,7 @@ use crate::autograd::{is_recording, record};
 use crate::cpu::conv2d;
 use crate::device::gpu;
 use crate::ops::linear::sum_rows;
-use crate::{Activation, DType, Param, Tensor, activation, add, upsample_nearest_2x};
+use crate::{Activation, Param, Tensor, activation, add, upsample_nearest_2x};
 
 /// Geometry of a convolution. `padding` is `[top, bottom, left, right]` zeros.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,16 +143,26 @@ pub fn conv2d(
     residual.map_or(out.clone(), |r| add(&out, r))
 }
 
-/// [`conv2d`] 3x3 with one pixel of padding of [`upsample_nearest_2x`]: `[B, H, W, in]` to `[B, 2H, 2W, out]`. Off the tape, in
-/// f32 on the CPU, the doubled picture is never made, and the products are four ninths of those.
+/// [`conv2d`] 3x3 with one pixel of padding of [`upsample_nearest_2x`]: `[B, H, W, in]` to `[B, 2H, 2W, out]`. On the CPU the
+/// doubled picture is never made, and the products are four ninths of those, forward and backward.
 pub fn upsample_conv2d(x: &Tensor, weight: &Param, bias: Option<&Param>) -> Tensor {
-    let b = bias.map(Param::tensor);
-    let w = weight.on_tape();
-    let mut inputs = vec![x, &w];
-    inputs.extend(&b);
-    if gpu().is_some() || is_recording(&inputs) || weight.products_dtype() != DType::F32 {
+    if gpu().is_some() {
         let doubled = upsample_nearest_2x(x);
         return conv2d(&doubled, weight, bias, Conv2d::padded(1), Activation::None, None);
     }
-    conv2d::forward_doubled(x, weight, b.as_ref())
+    let w = weight.on_tape();
+    let b = bias.map(Param::tensor);
+    let mut inputs = vec![x, &w];
+    inputs.extend(&b);
+    let out = conv2d::forward_doubled(x, weight, b.as_ref());
+    if !is_recording(&inputs) {
+        return out;
+    }
+    let (x_saved, weight_saved) = (x.detach(), weight.clone());
+    let wants = [x.node.is_some(), w.node.is_some()];
+    record(out, &inputs, move |g| {
+        let dx = wants[0].then(|| conv2d::grad_input_doubled(x_saved.shape(), g, &weight_saved));
+        let dw = wants[1].then(|| conv2d::grad_weight_doubled(g, &x_saved, weight_saved.products_dtype()));
+        vec![dx, dw, Some(sum_rows(g))]
+    })
 }
