@@ -117,6 +117,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "prima-models",
             "prima-schedulers",
             "prima-pipeline",
+            "prima-server",
         ],
     ),
     ("xtask", &[]),
