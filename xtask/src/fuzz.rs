@@ -35,11 +35,14 @@ pub fn long(root: &Path, minutes: f64, only: Option<&str>) -> Result<()> {
         return mutations(root, &targets, &["seconds", &seconds.to_string()]);
     }
     for name in targets {
+        let corpus = root.join("fuzz/corpus").join(name);
+        std::fs::create_dir_all(&corpus)?;
+        // Under AddressSanitizer everything takes several times as long.
         run(Command::new("cargo")
             .args(["+nightly", "fuzz", "run", name])
-            .arg(root.join("fuzz/corpus").join(name))
+            .arg(corpus)
             .arg(root.join("fuzz/seeds").join(name))
-            .args(["--", "-timeout=1", "-rss_limit_mb=1024"])
+            .args(["--", "-timeout=5", "-rss_limit_mb=1024"])
             .arg(format!("-max_total_time={}", seconds.ceil()))
             .current_dir(root))?;
     }

@@ -9,14 +9,19 @@ pub(super) type LaneId = u64;
 pub(super) type RunId = u64;
 
 /// Work that was passed over for this long gets a slice before the previews; one lane at a time.
-const PROMOTE_AFTER: Duration = Duration::from_millis(75);
+const PROMOTE_AFTER: Duration = Duration::from_millis(100);
 /// What it gets then, if its layers are that short: whoever presses a key meanwhile waits for it.
 const PROMOTED_SLICE: Duration = Duration::from_millis(15);
 /// After a slice comes this much time without one for each moment that it took.
-const REST_FOR_SLICE: u32 = 4;
+const REST_FOR_SLICE: u32 = 9;
+/// What a lane that used less than its share has saved up at most when it comes back, in seconds: someone who types goes
+/// before those who never stop, without taking more than they do.
+const CREDIT: f64 = 0.1;
 /// How far a lane may run ahead of another one before it has to stand still, in seconds: as long as the other one's own
 /// pictures take, so that among equals nobody stands still and a short picture does not wait for a long one.
 const LEAD: std::ops::RangeInclusive<f64> = 0.01..=0.1;
+/// The same for one that was shown nothing yet.
+const FIRST_LEAD: f64 = 0.03;
 
 struct Lane {
     live: bool,
@@ -27,7 +32,7 @@ struct Lane {
     begun: bool,
     running: Option<RunId>,
     /// Seconds of the engine used, counted as in start-time fair queueing: a lane that was idle
-    /// comes back beside those that are served now.
+    /// comes back beside those that are served now, or a little before them.
     used: f64,
     last_served: Instant,
     last_shown: Option<Instant>,
@@ -151,7 +156,7 @@ impl State {
         }
         lane.drop_waiting_count();
         if lane.units.is_empty() && lane.running.is_none() {
-            lane.used = lane.used.max(floor);
+            lane.used = lane.used.max(floor - CREDIT);
             lane.last_served = now;
         }
         lane.revision = revision;
@@ -406,8 +411,7 @@ impl State {
                 used: lane.used,
                 lead: lane
                     .preview_cost
-                    .unwrap_or(*LEAD.end())
-                    .clamp(*LEAD.start(), *LEAD.end()),
+                    .map_or(FIRST_LEAD, |cost| cost.clamp(*LEAD.start(), *LEAD.end())),
             })
         });
         candidates.min_by(|a, b| {
