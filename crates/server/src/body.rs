@@ -1,9 +1,9 @@
 //! Request bodies: bounded in bytes and in time, and JSON with sentences for errors.
 
-use crate::app::App;
 use crate::connections::Peer;
 use crate::options::Limits;
 use crate::refusal::Refusal;
+use crate::workshop::Workshop;
 use axum::body::{Body, Bytes, HttpBody, to_bytes};
 use axum::extract::{FromRequest, Multipart, Request};
 use axum::http::StatusCode;
@@ -120,12 +120,12 @@ pub(crate) async fn read(body: Body) -> Result<Bytes, Refusal> {
 
 /// A body as `meaning` has it, which is not sought on the event loop if it is long.
 pub(crate) async fn understood<T: Send + 'static>(
-    app: &App,
+    workshop: &Workshop,
     request: Request,
     meaning: impl FnOnce(&[u8]) -> Result<T, Refusal> + Send + 'static,
 ) -> Result<T, Refusal> {
     let bytes = read(request.into_body()).await?;
-    app.workshop.understand(bytes, meaning).await
+    workshop.understand(bytes, meaning).await
 }
 
 /// A JSON body.

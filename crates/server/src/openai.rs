@@ -69,7 +69,7 @@ struct Answer {
 }
 
 pub(crate) async fn generations(State(app): State<App>, request: HttpRequest) -> Result<Response, Refusal> {
-    let fields: Fields = body::understood(&app, request, body::json).await?;
+    let fields: Fields = body::understood(&app.workshop, request, body::json).await?;
     let request = to_request(&app, &fields, None)?;
     answer(&app, &fields, request, "image_generation").await
 }

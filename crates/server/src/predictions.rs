@@ -52,7 +52,7 @@ pub(crate) async fn predict(
     State(app): State<App>,
     request: HttpRequest,
 ) -> Result<(StatusCode, Json<Value>), Refusal> {
-    let (given, input, image) = body::understood(&app, request, read).await?;
+    let (given, input, image) = body::understood(&app.workshop, request, read).await?;
     let format = input.output_format.as_deref().map_or(Ok(Format::Png), format_named)?;
     let request = to_request(&app, input, image).await?;
     let (seed, created, began) = (request.seed, now(), Instant::now());

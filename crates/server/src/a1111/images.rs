@@ -51,12 +51,12 @@ struct Fields {
 }
 
 pub(super) async fn txt2img(State(app): State<App>, request: HttpRequest) -> Result<Json<Value>, Refusal> {
-    let asked = body::understood(&app, request, |body| read(body, false)).await?;
+    let asked = body::understood(&app.workshop, request, |body| read(body, false)).await?;
     paint(&app, asked).await
 }
 
 pub(super) async fn img2img(State(app): State<App>, request: HttpRequest) -> Result<Json<Value>, Refusal> {
-    let asked = body::understood(&app, request, |body| read(body, true)).await?;
+    let asked = body::understood(&app.workshop, request, |body| read(body, true)).await?;
     paint(&app, asked).await
 }
 

@@ -16,7 +16,7 @@ struct PngInfo {
 }
 
 pub(super) async fn png_info(State(app): State<App>, request: Request) -> Result<Json<Value>, Refusal> {
-    let bytes = body::understood(&app, request, png_of).await?;
+    let bytes = body::understood(&app.workshop, request, png_of).await?;
     let found = app
         .workshop
         .run(metadata_bytes(&bytes), move || Ok(read_parameters(&bytes)?))
@@ -79,7 +79,7 @@ fn read_extra(body: &[u8]) -> Result<(Extra, Vec<u8>), Refusal> {
 
 /// Makes a picture larger by interpolation; there is no network for it yet.
 pub(super) async fn extra_single_image(State(app): State<App>, request: Request) -> Result<Json<Value>, Refusal> {
-    let (wanted, image) = body::understood(&app, request, read_extra).await?;
+    let (wanted, image) = body::understood(&app.workshop, request, read_extra).await?;
     let packed = Packed::open(&app, image).await?;
     let nearest = wanted.upscaler_1 == "Nearest";
     let size = move |(width, height)| {

@@ -84,7 +84,7 @@ pub(super) async fn options(State(app): State<App>) -> Result<Json<Value>, Refus
 
 /// Nothing can be changed; a value that is there already is taken without a word.
 pub(super) async fn set_options(State(app): State<App>, request: Request) -> Result<Json<Value>, Refusal> {
-    let wanted: Map<String, Value> = body::understood(&app, request, body::json).await?;
+    let wanted: Map<String, Value> = body::understood(&app.workshop, request, body::json).await?;
     let Json(have) = options(State(app)).await?;
     match wanted.iter().find(|(key, value)| have.get(key.as_str()) != Some(value)) {
         Some((key, _)) => Err(Refusal::bad(format!(
