@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 const TERM: i32 = 15;
 const KILL: i32 = 9;
 /// Of a whole run, which saves a state after each.
-const STEPS: u64 = 40;
+const STEPS: u64 = 20;
 
 fn wanted() -> usize {
     let count = std::env::var("PRIMA_KILLS").ok();
@@ -46,16 +46,30 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-fn temporary(folder: &Path) -> usize {
-    names(folder).iter().filter(|name| name.ends_with(".tmp")).count()
+fn temporary(folder: &Path) -> Vec<String> {
+    let mut names = names(folder);
+    names.retain(|name| name.ends_with(".tmp"));
+    names
 }
 
-/// Ends `command` with a signal once `delay` is over, if it still runs then.
-fn killed(mut command: Command, delay: Duration, name: &str) -> Output {
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+/// Ends `command` with a signal once `delay` is over; with `writing`, when it next begins a file in that folder.
+fn killed(mut command: Command, delay: Duration, writing: Option<&Path>, name: &str) -> Output {
+    let before = writing.map(temporary);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut runs = || child.try_wait().unwrap().is_none();
     std::thread::sleep(delay);
-    // It may be over, but it is not waited for: its number is still its own.
-    signal(&child, name);
+    if let (Some(folder), Some(before)) = (writing, before) {
+        while runs() && temporary(folder).iter().all(|name| before.contains(name)) {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        std::thread::sleep(Duration::from_millis(2).mul_f64(random_share()));
+    }
+    if runs() {
+        match name {
+            "KILL" => child.kill().unwrap(),
+            _ => signal(&child, name),
+        }
+    }
     child.wait_with_output().unwrap()
 }
 
@@ -132,6 +146,7 @@ fn training_that_is_killed_anywhere_loses_a_step_at_most_and_ends_with_the_same_
     let want = tiny::saved(&folder.join("whole/autoencoder"));
     let stage = folder.join("run/autoencoder");
 
+    let mut runs = 0;
     let (mut kills, mut lost, mut saved_on_term, mut finished, mut left) = ([0; 2], 0, 0, 0, 0);
     while kills.iter().sum::<usize>() < wanted() {
         let before = tiny::saved_step(&stage);
@@ -140,7 +155,11 @@ fn training_that_is_killed_anywhere_loses_a_step_at_most_and_ends_with_the_same_
         } else {
             "KILL"
         };
-        let output = killed(train(&folder, "run.json"), whole_run.mul_f64(random_share()), name);
+        runs += 1;
+        let writing = (runs % 2 == 0).then_some(&*stage);
+        // Most rounds take several kills.
+        let delay = whole_run.mul_f64(0.5 * random_share());
+        let output = killed(train(&folder, "run.json"), delay, writing, name);
         assert_whole(&stage);
         let (step, told) = (tiny::saved_step(&stage), told(&stage));
         assert!(step >= before, "step {before} was saved, and step {step} now");
@@ -161,7 +180,7 @@ fn training_that_is_killed_anywhere_loses_a_step_at_most_and_ends_with_the_same_
             (None, Some(signal @ (KILL | TERM))) => {
                 assert!(told <= step + 1, "step {told} was told, and step {step} is saved");
                 lost += told - step;
-                left += usize::from(temporary(&stage) > 0);
+                left += usize::from(!temporary(&stage).is_empty());
                 kills[usize::from(signal == KILL)] += 1;
             }
             other => panic!("{other:?}: {}", stderr(&output)),
@@ -206,7 +225,7 @@ fn painting_that_is_killed_anywhere_leaves_the_old_picture_or_the_new_one() {
         } else {
             fs::read(&path).ok()
         };
-        let seed = runs / 2 % 2;
+        let seed = runs / 4 % 2;
         let mut command = Command::new(env!("CARGO_BIN_EXE_prima"));
         let command_line = ["paint", "a cat", "-o", "out.png", "--model"];
         command
@@ -215,13 +234,9 @@ fn painting_that_is_killed_anywhere_leaves_the_old_picture_or_the_new_one() {
             .arg(&model)
             .args(args(seed + 1));
         let name = if kills % 3 == 2 { "TERM" } else { "KILL" };
-        // Every second time near the end, when the picture is written.
-        let share = if kills % 2 == 0 {
-            random_share()
-        } else {
-            0.7 + 0.4 * random_share()
-        };
-        let output = killed(command, once.mul_f64(share), name);
+        // In fours: with and without a picture, at any time and when a file is written.
+        let writing = (runs / 2 % 2 == 0).then_some(&*folder);
+        let output = killed(command, once.mul_f64(random_share()), writing, name);
         let new = fs::read(&path).ok();
         let is_new = new.as_ref() == Some(&pictures[seed]);
         assert!(is_new || new == old, "the picture is torn or gone");
@@ -233,7 +248,7 @@ fn painting_that_is_killed_anywhere_leaves_the_old_picture_or_the_new_one() {
             assert!(matches!(signal, Some(KILL | TERM)), "{}", stderr(&output));
             kills += 1;
             replaced += usize::from(is_new && new != old);
-            left += usize::from(temporary(&folder) > 0);
+            left += usize::from(!temporary(&folder).is_empty());
         }
     }
     let args = args(2);
