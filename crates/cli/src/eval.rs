@@ -134,12 +134,23 @@ fn words(args: &WordsArgs) -> Result<()> {
         say!("{}", serde_json::to_string_pretty(&found)?);
         return Ok(());
     }
-    say!("{:34} {:>5} {:>8} {:>8}", "nearest is right, %", "of", "pooled", "token");
+    say!(
+        "{:34} {:>5} {:>8} {:>8}",
+        "nearest is right, %",
+        "of",
+        "pooled",
+        "token"
+    );
     let mut lines = vec![
         ("synonyms that no caption has".to_owned(), found.synonyms),
         ("synonyms that no text has".to_owned(), found.never_seen),
     ];
-    lines.extend(found.languages.iter().map(|(code, nearest)| (format!("names in {code}"), *nearest)));
+    lines.extend(
+        found
+            .languages
+            .iter()
+            .map(|(code, nearest)| (format!("names in {code}"), *nearest)),
+    );
     lines.push(("noun and colour".to_owned(), found.colours));
     lines.push(("noun and count".to_owned(), found.counts));
     for (name, Nearest { of, pooled, token }) in lines {

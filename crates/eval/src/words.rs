@@ -29,7 +29,7 @@ pub struct Words {
     pub never_seen: Nearest,
     /// The everyday nouns' names by language code.
     pub languages: BTreeMap<String, Nearest>,
-    /// `picture of a car in red`: nearest of the everyday nouns in all colours.
+    /// `picture of one red car`: nearest of the everyday nouns in all colours.
     pub colours: Nearest,
     /// `picture of 3 cars`: nearest of the everyday nouns in twos, threes and fours.
     pub counts: Nearest,
@@ -38,10 +38,7 @@ pub struct Words {
 }
 
 /// `names`: of nouns, by language code.
-pub fn words(
-    encoders: &TextEncoders,
-    names: &BTreeMap<String, BTreeMap<String, String>>,
-) -> Result<Words, Error> {
+pub fn words(encoders: &TextEncoders, names: &BTreeMap<String, BTreeMap<String, String>>) -> Result<Words, Error> {
     let nouns: Vec<String> = everyday().into_iter().map(str::to_owned).collect();
     let known = Space::of(encoders, nouns.clone())?;
     let mut wrong = Vec::new();
@@ -54,7 +51,10 @@ pub fn words(
     let mut by_language: BTreeMap<String, Vec<(String, String)>> = BTreeMap::new();
     for noun in &nouns {
         for (code, name) in names.get(noun).into_iter().flatten() {
-            by_language.entry(code.clone()).or_default().push((name.clone(), noun.clone()));
+            by_language
+                .entry(code.clone())
+                .or_default()
+                .push((name.clone(), noun.clone()));
         }
     }
     let mut languages = BTreeMap::new();
@@ -68,7 +68,7 @@ pub fn words(
     };
     let colours = nouns.iter().flat_map(|noun| {
         let names = Colour::OBJECTS.iter().map(|colour| colour.name());
-        names.map(move |colour| (format!("picture of a {noun} in {colour}"), format!("{colour} {noun}")))
+        names.map(move |colour| (format!("picture of one {colour} {noun}"), format!("{colour} {noun}")))
     });
     let counts = nouns.iter().flat_map(|noun| {
         let many = plural(noun);
@@ -113,7 +113,11 @@ impl Vectors {
     fn nearest(&self, row: &[f32]) -> usize {
         let row = unit(row, &self.mean);
         let cosine = |other: &Vec<f32>| other.iter().zip(&row).map(|(a, b)| a * b).sum::<f32>();
-        let best = self.rows.iter().enumerate().max_by(|(_, a), (_, b)| cosine(a).total_cmp(&cosine(b)));
+        let best = self
+            .rows
+            .iter()
+            .enumerate()
+            .max_by(|(_, a), (_, b)| cosine(a).total_cmp(&cosine(b)));
         best.map_or(0, |(i, _)| i)
     }
 }

@@ -188,7 +188,9 @@ pub(crate) fn text_encoders(source: &ModelSource, family: &Family, weights: Weig
         }
         encoders.push(TextEncoder { tokenizer, model });
     }
-    let width = encoders.last().map_or(0, |e: &TextEncoder| e.model.config().projection_dim);
+    let width = encoders
+        .last()
+        .map_or(0, |e: &TextEncoder| e.model.config().projection_dim);
     let known_words = KnownWords::load(source, width)?;
     Ok(TextEncoders::new(encoders, family.hidden_state).with_known_words(known_words))
 }

@@ -63,7 +63,11 @@ fn the_teacher_starts_from_the_text_encoders_that_a_stage_left() {
     let mut objective = text(&folder);
     let mut options = RunOptions::alone(Budget::steps(2), false);
     run(&mut objective, &training(), &config.stage_dir("text"), &mut options).unwrap();
-    let learnt: Vec<Vec<f32>> = objective.players()[0].params.iter().map(|(_, p)| p.tensor().into_vec()).collect();
+    let learnt: Vec<Vec<f32>> = objective.players()[0]
+        .params
+        .iter()
+        .map(|(_, p)| p.tensor().into_vec())
+        .collect();
     let started = weights(Painter::fresh(&config).unwrap());
     assert_ne!(started, at_random);
     assert_eq!(started, learnt[..started.len()]);

@@ -99,10 +99,20 @@ impl Corpus {
         let start = self.ends.iter().rev().find(|&&end| end <= at).copied().unwrap_or(0);
         let chosen: Vec<usize> = draws.iter().map(|&draw| self.order[pick(start..end, draw)]).collect();
         let longest = chosen.iter().map(|&i| self.texts[i].end + 1).max().unwrap_or(1);
-        let length = if is_full { self.length } else { (longest + 1).min(self.length) };
+        let length = if is_full {
+            self.length
+        } else {
+            (longest + 1).min(self.length)
+        };
         let encoders = self.texts[chosen[0]].ids.len();
         let ids = (0..encoders)
-            .map(|e| chosen.iter().flat_map(|&i| &self.texts[i].ids[e][..length]).copied().collect())
+            .map(|e| {
+                chosen
+                    .iter()
+                    .flat_map(|&i| &self.texts[i].ids[e][..length])
+                    .copied()
+                    .collect()
+            })
             .collect();
         let mut target = Vec::with_capacity(chosen.len() * self.width);
         let mut token_targets = vec![0.0; chosen.len() * length * self.width];
