@@ -29,7 +29,7 @@ pub struct Words {
     pub never_seen: Nearest,
     /// The everyday nouns' names by language code.
     pub languages: BTreeMap<String, Nearest>,
-    /// `picture of a car in red`: nearest of the everyday nouns in all colours.
+    /// `picture of one red car`: nearest of the everyday nouns in all colours.
     pub colours: Nearest,
     /// `picture of 3 cars`: nearest of the everyday nouns in twos, threes and fours.
     pub counts: Nearest,
@@ -68,7 +68,7 @@ pub fn words(encoders: &TextEncoders, names: &BTreeMap<String, BTreeMap<String, 
     };
     let colours = nouns.iter().flat_map(|noun| {
         let names = Colour::OBJECTS.iter().map(|colour| colour.name());
-        names.map(move |colour| (format!("picture of a {noun} in {colour}"), format!("{colour} {noun}")))
+        names.map(move |colour| (format!("picture of one {colour} {noun}"), format!("{colour} {noun}")))
     });
     let counts = nouns.iter().flat_map(|noun| {
         let many = plural(noun);

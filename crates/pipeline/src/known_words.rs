@@ -158,4 +158,49 @@ mod tests {
         let words: Vec<String> = spelled("Two Dog's, 3 caf\u{e9}-tables; \u{732b}").collect();
         assert_eq!(words, ["two", "dog", "caf\u{e9}", "tables"]);
     }
+
+    /// Animals point one way, vehicles another, and nonsense nowhere.
+    fn embed(word: &str) -> Result<Option<Vec<f32>>, Error> {
+        Ok(Some(match word {
+            "dog" | "puppy" => vec![1.0, 0.0, 0.0],
+            "cat" => vec![0.8, 0.6, 0.0],
+            "car" | "automobile" => vec![0.0, 1.0, 0.0],
+            _ => vec![0.0, 0.0, 1.0],
+        }))
+    }
+
+    fn known() -> KnownWords {
+        let captions = ["a dog", "a dog and a cat", "a car"];
+        KnownWords::learn(captions.into_iter(), &embed).unwrap().unwrap()
+    }
+
+    #[test]
+    fn unknown_words_come_with_the_nearest_known_ones_once_each() {
+        let unknown = known()
+            .unknown("The puppy is near a Dog, a puppy and qwrt", &embed)
+            .unwrap();
+        let told: Vec<(&str, Vec<&str>)> = unknown
+            .iter()
+            .map(|u| (u.word.as_str(), u.nearest.iter().map(String::as_str).collect()))
+            .collect();
+        assert_eq!(
+            told,
+            [("puppy", vec!["dog", "cat"]), ("near", vec![]), ("qwrt", vec![])]
+        );
+    }
+
+    #[test]
+    fn a_model_s_folder_keeps_the_words_and_one_without_them_has_none() {
+        let folder = std::env::temp_dir().join(format!("prima-known-words-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let source = ModelSource::Folder(folder.clone());
+        assert!(KnownWords::load(&source, 3).unwrap().is_none());
+        known().write(&folder).unwrap();
+        let loaded = KnownWords::load(&source, 3).unwrap().unwrap();
+        let wrong_width = KnownWords::load(&source, 4);
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(loaded.words, ["dog", "and", "car", "cat"]);
+        assert_eq!(loaded.unknown("automobile", &embed).unwrap()[0].nearest, ["car", "cat"]);
+        assert!(wrong_width.is_err());
+    }
 }

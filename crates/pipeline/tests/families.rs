@@ -198,3 +198,27 @@ fn one_component_can_be_loaded_with_its_parameters_by_name() {
     let error = families::read(&source, "unet", |_| Ok(())).unwrap_err().to_string();
     assert!(error.contains("tensors were never read"), "{error}");
 }
+
+#[test]
+fn words_that_a_model_learnt_nothing_of_are_named_where_it_says_which_it_did() {
+    let model = TinyModel::new("sdxl", Layout::Folder, &[]);
+    let load = || Pipeline::load(&model.open(), &LoadOptions::default()).unwrap();
+    let warnings = |pipeline: &Pipeline| {
+        let request = Request {
+            prompt: "a Cat and a (zebra:1.2)".into(),
+            width: Some(64),
+            height: Some(64),
+            schedule: ScheduleOptions::steps(1),
+            ..Request::default()
+        };
+        let response = pipeline.paint(&request, &mut |_| ControlFlow::Continue(())).unwrap();
+        response.warnings.join("\n")
+    };
+    let silent = load();
+    assert!(!warnings(&silent).contains("zebra"));
+    let learnt = silent.parts().text_encoders.known_words(["a cat"].into_iter());
+    learnt.unwrap().unwrap().write(&model.path).unwrap();
+    let said = warnings(&load());
+    assert!(said.contains("the model saw no pictures of \"zebra\""), "{said}");
+    assert!(!said.contains("\"cat\"") && !said.contains("\"and\""), "{said}");
+}

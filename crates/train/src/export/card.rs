@@ -8,17 +8,18 @@ use crate::trained::read_summary;
 use prima_data::{ComposerOptions, Dataset, EVALUATION_NOUNS, Manifest};
 
 pub(super) fn card(config: &TrainConfig, is_lcm: bool, parameters: usize) -> Result<String> {
-    let manifest = Dataset::open(&config.data_dir)?.manifest;
-    let style = config.latents.only_style.as_deref();
+    let learnt = match &config.world {
+        Some(_) => of_world(config),
+        None => of_icons(config, &Dataset::open(&config.data_dir)?.manifest),
+    };
     Ok(format!(
         "# {name}\n\nA small text-to-image model: {parameters} parameters, pictures of {side} x {side} pixels, {steps}, \
-         guidance scale {guidance}. It draws single objects as icons{style}; its captions look like `a red apple on a blue background`.\n\n\
+         guidance scale {guidance}. {shows}\n\n\
          {origin}\n\n\
          ## Training\n\n| stage | steps | samples | minutes | final loss |\n|---|---|---|---|---|\n{facts}\n\
          {data}\n\n\
          ## Data\n\n{sources}\n\n\
-         ## Limits\n\n{sameness}Details are soft, and a word that no caption had is ignored at best. It does not \
-         draw people, text, photographs or scenes.\n",
+         ## Limits\n\n{limits}\n",
         name = config.export.name,
         side = config.picture_size_px()[0],
         steps = if is_lcm {
@@ -27,18 +28,62 @@ pub(super) fn card(config: &TrainConfig, is_lcm: bool, parameters: usize) -> Res
             "1 to 8 steps with the Euler scheduler"
         },
         guidance = config.export.guidance_scale.unwrap_or(1.0),
-        style = style.map_or(String::new(), |s| format!(" in one style ({s})")),
+        shows = learnt.shows,
         origin = origin(config)?,
         facts = facts(config)?,
-        data = data(config, &manifest),
-        sources = sources(&manifest, style),
-        sameness = if config.latents.jitter == Some(0.0) {
-            "Objects always have the same size and place, so that one caption gives nearly the same picture for every \
-             seed. "
-        } else {
-            ""
-        },
+        data = learnt.data,
+        sources = learnt.sources,
+        limits = learnt.limits,
     ))
+}
+
+/// What a model learnt from, in sentences.
+struct Learnt {
+    /// What it draws, and what its captions look like.
+    shows: String,
+    data: String,
+    sources: String,
+    limits: String,
+}
+
+fn of_icons(config: &TrainConfig, manifest: &Manifest) -> Learnt {
+    let style = config.latents.only_style.as_deref();
+    let in_style = style.map_or(String::new(), |s| format!(" in one style ({s})"));
+    let sameness = if config.latents.jitter == Some(0.0) {
+        "Objects always have the same size and place, so that one caption gives nearly the same picture for every \
+         seed. "
+    } else {
+        ""
+    };
+    Learnt {
+        shows: format!(
+            "It draws single objects as icons{in_style}; its captions look like `a red apple on a blue background`."
+        ),
+        data: data(config, manifest),
+        sources: sources(manifest, style),
+        limits: format!(
+            "{sameness}Details are soft, and a word that no caption had is ignored at best. It does not \
+             draw people, text, photographs or scenes."
+        ),
+    }
+}
+
+fn of_world(config: &TrainConfig) -> Learnt {
+    Learnt {
+        shows: "It draws everyday things, alone and in twos and threes, in landscapes, towns and rooms; its captions look like \
+                `a red car on a beach at sunset`."
+            .into(),
+        data: format!(
+            "Every picture was rendered by `prima` from 3D models, its caption true by construction. Seed {}.",
+            config.seed
+        ),
+        sources: "3D models by Quaternius, Kay Lousberg (KayKit), Kenney and The Base Mesh, all CC0. Credits and licences are in \
+                  `NOTICE`."
+            .into(),
+        limits: "Details are soft. A word that no caption had is taken for the nearest one that some caption had: `known_words.txt` \
+                 lists those. It does not draw text or photographs."
+            .into(),
+    }
 }
 
 /// Whose weights went into it.

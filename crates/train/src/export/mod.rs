@@ -12,7 +12,7 @@ use crate::stages::{self, Stage};
 use crate::trained::{self, Painter};
 use prima_checkpoint::export::{write_bytes, write_json};
 use prima_checkpoint::{ModelSource, export as write_component, export::weights_name};
-use prima_data::NOTICE;
+use prima_data::{NOTICE, world};
 use prima_models::Vae;
 use prima_pipeline::KnownWords;
 use prima_schedulers::{BetaSchedule, PredictionType, SchedulerConfig, SchedulerKind};
@@ -133,7 +133,8 @@ pub fn export(config: &TrainConfig) -> Result<Exported> {
     if let Some(known) = known_words(config)? {
         known.write(folder)?;
     }
-    write_bytes(&folder.join("NOTICE"), NOTICE.as_bytes())?;
+    let notice = if config.world.is_some() { world::NOTICE } else { NOTICE };
+    write_bytes(&folder.join("NOTICE"), notice.as_bytes())?;
     let card = card::card(config, kind == SchedulerKind::Lcm, parameters)?;
     write_bytes(&folder.join("MODEL_CARD.md"), card.as_bytes())?;
     write_json(&index_path, &index)?;
