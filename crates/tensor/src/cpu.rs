@@ -25,3 +25,4 @@ pub mod peak;
 pub mod resample;
 pub mod sums;
 pub mod tile;
+pub mod weights;

@@ -2,20 +2,19 @@
 //! channels-last picture while they are packed, tap by tap, so im2col is never stored.
 
 use crate::cpu::bf16::interleave_pairs;
-use crate::cpu::direct;
 use crate::cpu::gemm::{self, Left, pairs_of_values};
 use crate::cpu::interleave::{copy_few, interleave};
 use crate::cpu::kernel::{Pair, Word, kernel};
 use crate::cpu::pack::{Packed, Panels, pack_panels, pack_right, pack_right_rows};
 use crate::cpu::parallel::zeros;
 use crate::cpu::tile::Epilogue;
+use crate::cpu::direct;
 use crate::ops::ConvolutionSizes;
 use crate::{Activation, DType, Param, Tensor};
 use rayon::prelude::*;
 use std::ops::Range;
-use std::sync::Arc;
 
-const FORWARD: u8 = 0;
+/// Packed forms beside that of the forward pass.
 const BACKWARD: u8 = 1;
 /// [`BACKWARD`] with the taps in reverse: the gradient is then a convolution like any other.
 const BACKWARD_DIRECT: u8 = 2;
@@ -231,7 +230,6 @@ pub(crate) fn forward(
     residual: Option<&Tensor>,
 ) -> Tensor {
     let (m, n, k) = (s.out_pixels(), s.outputs, s.taps() * s.inputs);
-    let packed = packed_weight(weight, s.outputs, s.inputs, s.taps());
     let out_shape = [s.batch, s.out_height, s.out_width, s.outputs];
     assert!(
         residual.is_none_or(|r| r.shape() == out_shape),
@@ -242,6 +240,7 @@ pub(crate) fn forward(
         act,
         residual: residual.map(Tensor::data),
     };
+    let packed = weight.panels();
     let direct = match &*packed {
         Packed::F32(panels) => s
             .direct::<f32>(s.inputs, s.outputs)
@@ -257,13 +256,21 @@ pub(crate) fn forward(
     Tensor::from_vec(out, &out_shape)
 }
 
-/// A 3x3 convolution in f32, one pixel of padding, of the picture doubled by repetition.
+/// Whether [`forward_doubled`] takes a picture of so many channels in products of `dtype`.
+pub(crate) fn doubles(channels: usize, dtype: DType) -> bool {
+    dtype == DType::F32 || channels.is_multiple_of(Pair::DEPTHS)
+}
+
+/// A 3x3 convolution, one pixel of padding, of the picture doubled by repetition. In bf16 it is the sums of weights that are
+/// rounded.
 pub(crate) fn forward_doubled(x: &Tensor, weight: &Param, bias: Option<&Tensor>) -> Tensor {
     let (&[batch, height, width, channels], &[outputs, inputs, 3, 3]) = (x.shape(), &weight.shape()[..]) else {
         panic!("a doubled convolution wants x [B,H,W,C] and weight [O,C,3,3]");
     };
     assert_eq!(channels, inputs, "a doubled convolution: x {:?}", x.shape());
-    let panels = weight.packed(DOUBLED, |w, _| doubled_panels(w.data(), inputs, outputs));
+    let packed = weight.packed(DOUBLED, |w, dtype| {
+        Packed::new(doubled_panels(w.data(), inputs, outputs), 4 * inputs, dtype)
+    });
     let shape = direct::DirectConvolution {
         batch,
         height,
@@ -276,7 +283,10 @@ pub(crate) fn forward_doubled(x: &Tensor, weight: &Param, bias: Option<&Tensor>)
         bias: bias.map(Tensor::data),
         ..Epilogue::NONE
     };
-    let out = direct::convolve(&shape, x.data(), &panels, &epilogue);
+    let out = match &*packed {
+        Packed::F32(panels) => direct::convolve(&shape, x.data(), panels, &epilogue),
+        Packed::Bf16(panels) => direct::convolve(&shape, x.data(), panels, &epilogue),
+    };
     Tensor::from_vec(out, &[batch, 2 * height, 2 * width, outputs])
 }
 
@@ -299,23 +309,6 @@ fn doubled_panels(weight: &[f32], inputs: usize, outputs: usize) -> Panels<f32> 
         }
     });
     Panels { block, words }
-}
-
-/// What the forward pass multiplies with, made of a weight `[outputs, inputs, taps]`: `[taps, inputs, outputs]`.
-pub(crate) fn packed_weight(weight: &Param, outputs: usize, inputs: usize, taps: usize) -> Arc<Packed> {
-    let k = taps * inputs;
-    weight.packed(FORWARD, |w, dtype| {
-        let values = pack_right(outputs, k, |cols, nr, panel| {
-            for i in 0..inputs {
-                for t in 0..taps {
-                    for (value, o) in panel[(t * inputs + i) * nr..].iter_mut().zip(cols.clone()) {
-                        *value = w.data()[(o * inputs + i) * taps + t];
-                    }
-                }
-            }
-        });
-        Packed::new(values, k, dtype)
-    })
 }
 
 pub(crate) fn grad_input(s: &ConvolutionSizes, g: &Tensor, weight: &Param) -> Tensor {

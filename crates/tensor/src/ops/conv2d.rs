@@ -2,7 +2,7 @@ use crate::autograd::{is_recording, record};
 use crate::cpu::conv2d;
 use crate::device::gpu;
 use crate::ops::linear::sum_rows;
-use crate::{Activation, DType, Param, Tensor, activation, add, upsample_nearest_2x};
+use crate::{Activation, Param, Tensor, activation, add, upsample_nearest_2x};
 
 /// Geometry of a convolution. `padding` is `[top, bottom, left, right]` zeros.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,14 +143,14 @@ pub fn conv2d(
     residual.map_or(out.clone(), |r| add(&out, r))
 }
 
-/// [`conv2d`] 3x3 with one pixel of padding of [`upsample_nearest_2x`]: `[B, H, W, in]` to `[B, 2H, 2W, out]`. Off the tape, in
-/// f32 on the CPU, the doubled picture is never made, and the products are four ninths of those.
+/// [`conv2d`] 3x3 with one pixel of padding of [`upsample_nearest_2x`]: `[B, H, W, in]` to `[B, 2H, 2W, out]`. Off the tape
+/// on the CPU the doubled picture is never made, and the products are four ninths of those.
 pub fn upsample_conv2d(x: &Tensor, weight: &Param, bias: Option<&Param>) -> Tensor {
     let b = bias.map(Param::tensor);
     let w = weight.on_tape();
     let mut inputs = vec![x, &w];
     inputs.extend(&b);
-    if gpu().is_some() || is_recording(&inputs) || weight.products_dtype() != DType::F32 {
+    if gpu().is_some() || is_recording(&inputs) || !conv2d::doubles(x.dim(-1), weight.products_dtype()) {
         let doubled = upsample_nearest_2x(x);
         return conv2d(&doubled, weight, bias, Conv2d::padded(1), Activation::None, None);
     }
