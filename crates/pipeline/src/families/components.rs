@@ -135,6 +135,23 @@ fn kept_as(key: &str, shape: &[usize], dtype: DType) -> (DType, bool) {
     }
 }
 
+/// What a model's parameters take on the CPU, by the headers of its files.
+pub(crate) fn weight_bytes(source: &ModelSource, family: &Family, dtype: DType) -> Result<usize, Error> {
+    let encoders = family.text_encoders.iter().map(|components| components.text_encoder);
+    let encoders = encoders.filter(|name| source.exists(&format!("{name}/config.json")));
+    let mut bytes = 0;
+    for component in encoders.chain(["unet", "vae"]) {
+        for (key, _, shape) in source.component_reader(component)?.tensors() {
+            let value = match kept_as(key, &shape, dtype).0 {
+                DType::F32 => size_of::<f32>(),
+                _ => size_of::<u16>(),
+            };
+            bytes += shape.iter().product::<usize>() * value;
+        }
+    }
+    Ok(bytes)
+}
+
 struct AbsentParams;
 
 impl ParamSource for AbsentParams {
