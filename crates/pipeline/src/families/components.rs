@@ -186,12 +186,8 @@ pub(crate) fn unet(source: &ModelSource, weights: Weights) -> Result<Unet2dCondi
     weights.of(source, "unet", |params| load_unet(source, params))
 }
 
-/// In f32: diffusers' `force_upcast`.
+/// diffusers' `force_upcast` is about f16, whose range SDXL's autoencoder leaves; bf16 has that of f32.
 pub(crate) fn vae(source: &ModelSource, weights: Weights) -> Result<Vae, Error> {
-    let weights = match weights {
-        Weights::Read(_) => Weights::Read(DType::F32),
-        Weights::Absent => Weights::Absent,
-    };
     weights.of(source, "vae", |params| load_vae(source, params))
 }
 
