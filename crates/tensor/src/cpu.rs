@@ -26,3 +26,4 @@ pub mod resample;
 pub mod sums;
 pub mod tile;
 pub mod weights;
+pub mod winograd;

@@ -8,7 +8,7 @@ use crate::cpu::kernel::{Pair, Word, kernel};
 use crate::cpu::pack::{Packed, Panels, pack_panels, pack_right, pack_right_rows};
 use crate::cpu::parallel::zeros;
 use crate::cpu::tile::Epilogue;
-use crate::cpu::direct;
+use crate::cpu::{direct, winograd};
 use crate::ops::ConvolutionSizes;
 use crate::{Activation, DType, Param, Tensor};
 use rayon::prelude::*;
@@ -20,6 +20,8 @@ const BACKWARD: u8 = 1;
 const BACKWARD_DIRECT: u8 = 2;
 /// The four kernels for a doubled picture.
 const DOUBLED: u8 = 3;
+/// The sixteen matrices of [`winograd`].
+const WINOGRAD: u8 = 4;
 
 impl ConvolutionSizes {
     fn taps(&self) -> usize {
@@ -240,6 +242,13 @@ pub(crate) fn forward(
         act,
         residual: residual.map(Tensor::data),
     };
+    // Not in training, where the weight changes each time.
+    if weight.dtype() == DType::BF16
+        && let Some(shape) = s.direct::<Pair>(s.inputs, s.outputs).filter(winograd::suits)
+    {
+        let panels = weight.packed(WINOGRAD, |w, _| winograd::weight_panels(w));
+        return Tensor::from_vec(winograd::convolve(&shape, x.data(), &panels, &epilogue), &out_shape);
+    }
     let packed = weight.panels();
     let direct = match &*packed {
         Packed::F32(panels) => s
