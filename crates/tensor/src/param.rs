@@ -45,6 +45,8 @@ struct State {
     /// The value on devices, by device and form; dropped when the value changes.
     on_device: Vec<(u64, Form, Arc<dyn DeviceArray>)>,
     node: Option<Arc<Node>>,
+    /// How often the value has been replaced.
+    version: u64,
     /// Whether products round to bf16 though the value is kept in f32.
     rounds: bool,
 }
@@ -53,6 +55,7 @@ impl State {
     /// The value changed: forms made of the one before are of no use.
     fn replace(&mut self, value: Value) {
         self.value = value;
+        self.version += 1;
         self.packed.clear();
         self.on_device.clear();
     }
@@ -121,6 +124,7 @@ impl Param {
                 packed: Vec::new(),
                 on_device: Vec::new(),
                 node: None,
+                version: 0,
                 rounds: false,
             })),
         }
@@ -262,6 +266,15 @@ impl Param {
 
     pub fn set_trainable(&self, trainable: bool) {
         self.write().node = trainable.then(Node::leaf);
+    }
+
+    /// Another number for each value that the parameter has had: what is computed of a frozen one can be kept until it changes.
+    pub fn version(&self) -> u64 {
+        self.read().version
+    }
+
+    pub fn is_trainable(&self) -> bool {
+        self.read().node.is_some()
     }
 
     pub(crate) fn node_id(&self) -> Option<u64> {
