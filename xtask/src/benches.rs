@@ -31,6 +31,15 @@ pub enum Bench {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// A whole model at full size beside PyTorch through diffusers, on the CPU
+    Peers {
+        /// A Python that has torch, diffusers and transformers [default: $PRIMA_PYTHON or python3]
+        #[arg(long)]
+        python: Option<PathBuf>,
+        /// For the script: --model FOLDER (bench/peers/make_sdxl.py makes one) --dtype f32 --size 1024 --rounds 3 --json FILE
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// From keystroke to picture in the studio, with 1, 4 and 16 typists
     Studio {
         /// For the bench: --typists 1,4 --speed 8 --script FILE --json
@@ -51,6 +60,10 @@ pub fn perform(root: &Path, bench: Bench) -> Result<()> {
         }
         Bench::Pointwise => run(&mut Command::new(build(root, "pointwise")?)),
         Bench::Gpu { python, args } => gpu(root, python, &args),
+        Bench::Peers { python, args } => {
+            let program = built(root, "prima-cli", "prima")?;
+            beside_peers(&root.join("bench/peers/bench.py"), &program, python, &args)
+        }
         Bench::Studio { args } => run(Command::new(build(root, "studio")?).args(args)),
     }
 }
@@ -62,7 +75,11 @@ pub fn soak(root: &Path, minutes: f64) -> Result<()> {
 
 /// Builds a program of the package `bench/` and says where it is.
 fn build(root: &Path, program: &str) -> Result<PathBuf> {
-    cargo(root, &["build", "--release", "-p", "prima-bench", "--bin", program])?;
+    built(root, "prima-bench", program)
+}
+
+fn built(root: &Path, package: &str, program: &str) -> Result<PathBuf> {
+    cargo(root, &["build", "--release", "-p", package, "--bin", program])?;
     Ok(target(root)
         .join("release")
         .join(format!("{program}{}", std::env::consts::EXE_SUFFIX)))

@@ -2,7 +2,8 @@
 
 use crate::tensor_file::{TensorEntry, TensorFile};
 use crate::{Error, Init, ParamSource};
-use prima_tensor::{Param, Tensor};
+use prima_tensor::{Keep, Param, Tensor};
+use rayon::prelude::*;
 use safetensors::Dtype;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -44,6 +45,8 @@ pub struct Reader {
     read: BTreeSet<String>,
     ignored: Vec<String>,
     params: Vec<(String, Param)>,
+    /// Where [`Reader::fill`] finds the values of `params`, if it has to.
+    deferred: Option<Vec<Stored>>,
 }
 
 impl Reader {
@@ -101,7 +104,49 @@ impl Reader {
             read: BTreeSet::new(),
             ignored,
             params: Vec::new(),
+            deferred: None,
         }
+    }
+
+    /// Gives parameters without their values, which [`fill`](Self::fill) then reads all together.
+    pub fn defer(&mut self) {
+        self.deferred = Some(Vec::new());
+    }
+
+    /// Reads the values of the parameters that were given since [`defer`](Self::defer), several at once, each kept as
+    /// `keep` says of its key and shape.
+    pub fn fill(&mut self, keep: impl Fn(&str, &[usize]) -> Keep + Sync) -> Result<(), Error> {
+        let Some(deferred) = self.deferred.take() else {
+            return Ok(());
+        };
+        let first = self.params.len() - deferred.len();
+        let jobs = self.params[first..].par_iter().zip(&deferred);
+        let filled: Vec<_> = jobs
+            .map(|((key, param), stored)| self.fill_one(param, stored, keep(key, &param.shape())))
+            .collect();
+        // The first error, whichever thread met one first.
+        filled.into_iter().collect()
+    }
+
+    fn fill_one(&self, param: &Param, stored: &Stored, keep: Keep) -> Result<(), Error> {
+        let shape = param.shape();
+        let file = &self.files[stored.file];
+        let entry = self.entry(stored).ok_or_else(|| self.missing(stored, &shape))?;
+        if stored.view == View::Transposed {
+            let Ok(()) = param.fill(self.load(stored, &shape)?.data(), keep);
+            return Ok(());
+        }
+        let mut part = file.part(&stored.key, entry);
+        if let View::Rows { index, .. } = stored.view {
+            part.first = index * param.numel();
+        }
+        // Of several bad values of one tensor the first is told.
+        param
+            .fill(&part, keep)
+            .map_err(|error| match self.load(stored, &shape) {
+                Err(first) => first,
+                Ok(_) => error,
+            })
     }
 
     /// Lets [`Reader::finish`] pass over unread keys that contain any of `patterns`.
@@ -213,14 +258,17 @@ impl Reader {
         })
     }
 
-    fn load(&self, stored: &Stored, shape: &[usize]) -> Result<Tensor, Error> {
-        let file = &self.files[stored.file];
-        let missing = || Error::Missing {
-            file: file.name().to_owned(),
+    fn missing(&self, stored: &Stored, shape: &[usize]) -> Error {
+        Error::Missing {
+            file: self.files[stored.file].name().to_owned(),
             key: stored.key.clone(),
             expected: shape.to_vec(),
-        };
-        let entry = self.entry(stored).ok_or_else(missing)?;
+        }
+    }
+
+    fn load(&self, stored: &Stored, shape: &[usize]) -> Result<Tensor, Error> {
+        let file = &self.files[stored.file];
+        let entry = self.entry(stored).ok_or_else(|| self.missing(stored, shape))?;
         let len: usize = shape.iter().product();
         let range = match stored.view {
             View::Rows { index, .. } => index * len..(index + 1) * len,
@@ -261,7 +309,14 @@ impl ParamSource for Reader {
                 key: key.to_owned(),
             });
         }
-        let param = Param::new(self.load(stored, shape)?);
+        let stored = stored.clone();
+        let param = match &mut self.deferred {
+            Some(deferred) => {
+                deferred.push(stored);
+                Param::absent(shape)
+            }
+            None => Param::new(self.load(&stored, shape)?),
+        };
         self.read.insert(resolved);
         self.params.push((key.to_owned(), param.clone()));
         Ok(param)

@@ -3,14 +3,14 @@
 use crate::files::open_regular;
 use crate::header::Header;
 use crate::{Error, finite};
-use prima_tensor::Tensor;
+use half::bf16;
+use prima_tensor::{Tensor, Values};
 use safetensors::Dtype;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
 /// Read, converted and checked at once: small enough to stay in a core's cache in between.
 const CHUNK_BYTES: usize = 128 << 10;
@@ -19,7 +19,7 @@ const CHUNK_BYTES: usize = 128 << 10;
 enum Bytes {
     /// Read when they are needed, not mapped: a file that another process shortens is then an error, where a map would end
     /// this process with SIGBUS.
-    File(Mutex<File>),
+    File(File),
     Static(&'static [u8]),
     Owned(Vec<u8>),
 }
@@ -33,11 +33,19 @@ impl Bytes {
             Self::Owned(bytes) => in_memory(bytes),
             Self::File(file) => {
                 buffer.resize(length, 0);
-                // A reader that panicked left nothing half done: every read seeks first.
-                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
-                file.seek(SeekFrom::Start(at as u64))?;
-                file.read_exact(buffer)?;
+                read_at(file, at as u64, buffer)?;
                 Ok(buffer)
+            }
+        }
+    }
+
+    /// The bytes from `at` into `out`.
+    fn copy(&self, at: usize, out: &mut [u8]) -> io::Result<()> {
+        match self {
+            Self::File(file) => read_at(file, at as u64, out),
+            Self::Static(_) | Self::Owned(_) => {
+                out.copy_from_slice(self.at(at, out.len(), &mut Vec::new())?);
+                Ok(())
             }
         }
     }
@@ -47,12 +55,26 @@ impl Bytes {
         match self {
             Self::Static(bytes) => Ok(bytes.len() as u64),
             Self::Owned(bytes) => Ok(bytes.len() as u64),
-            Self::File(file) => {
-                let file = file.lock().unwrap_or_else(PoisonError::into_inner);
-                Ok(file.metadata()?.len())
-            }
+            Self::File(file) => Ok(file.metadata()?.len()),
         }
     }
+}
+
+/// All of `out` from `at` on. It does not move a cursor, so that threads can read at once.
+#[cfg(not(windows))]
+fn read_at(file: &File, at: u64, out: &mut [u8]) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, out, at)
+}
+
+#[cfg(windows)]
+fn read_at(file: &File, mut at: u64, mut out: &mut [u8]) -> io::Result<()> {
+    while !out.is_empty() {
+        match std::os::windows::fs::FileExt::seek_read(file, out, at)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            read => (at, out) = (at + read as u64, &mut out[read..]),
+        }
+    }
+    Ok(())
 }
 
 /// A tensor's place in its file.
@@ -87,7 +109,7 @@ impl TensorFile {
     /// Opens `path` and reads its header.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let (file, _) = open_regular(path)?;
-        Self::parse(path.display().to_string(), Bytes::File(Mutex::new(file)))
+        Self::parse(path.display().to_string(), Bytes::File(file))
     }
 
     /// A file embedded in the binary; `name` is what errors call it.
@@ -154,32 +176,19 @@ impl TensorFile {
 
     /// Elements `range` (in elements, row-major) of the tensor described by `entry`, as f32, every one of them finite.
     pub(crate) fn read_range(&self, key: &str, entry: &TensorEntry, range: Range<usize>) -> Result<Vec<f32>, Error> {
-        let unit = entry.dtype.bitsize() / 8;
-        if !is_float(entry.dtype) {
-            return Err(Error::DType {
-                file: self.name.clone(),
-                key: key.to_owned(),
-                dtype: format!("{:?}", entry.dtype),
-            });
-        }
-        let mut values = vec![0.0; range.len()];
-        let mut buffer = Vec::new();
-        let mut first = range.start;
-        for values in values.chunks_mut(CHUNK_BYTES / unit) {
-            let at = entry.range.start + first * unit;
-            let bytes = self.bytes.at(at, values.len() * unit, &mut buffer);
-            decode(entry.dtype, bytes.map_err(|error| self.cut_short(error))?, values);
-            if let Some(i) = finite::first_not_finite(values) {
-                return Err(Error::NotFinite {
-                    file: self.name.clone(),
-                    key: key.to_owned(),
-                    index: index_of(first + i, &entry.shape),
-                    value: values[i],
-                });
-            }
-            first += values.len();
-        }
+        let mut values = Vec::new();
+        self.part(key, entry).read(range, &mut values)?;
         Ok(values)
+    }
+
+    /// The tensor described by `entry`, to be read part by part.
+    pub(crate) fn part<'a>(&'a self, key: &'a str, entry: &'a TensorEntry) -> Part<'a> {
+        Part {
+            file: self,
+            key,
+            entry,
+            first: 0,
+        }
     }
 
     /// Bytes that the header was checked to have are not there any more.
@@ -193,6 +202,84 @@ impl TensorFile {
             },
             _ => Error::io("read", Path::new(&self.name))(error),
         }
+    }
+}
+
+/// The values of a stored tensor from the `first` on, every one of which has to be finite.
+pub(crate) struct Part<'a> {
+    file: &'a TensorFile,
+    key: &'a str,
+    entry: &'a TensorEntry,
+    pub first: usize,
+}
+
+impl Part<'_> {
+    fn read(&self, range: Range<usize>, values: &mut Vec<f32>) -> Result<(), Error> {
+        let dtype = self.entry.dtype;
+        self.check_type()?;
+        values.resize(range.len(), 0.0);
+        let unit = dtype.bitsize() / 8;
+        let mut buffer = Vec::new();
+        let mut first = self.first + range.start;
+        for values in values.chunks_mut(CHUNK_BYTES / unit) {
+            let at = self.entry.range.start + first * unit;
+            let bytes = self.file.bytes.at(at, values.len() * unit, &mut buffer);
+            decode(dtype, bytes.map_err(|error| self.file.cut_short(error))?, values);
+            if let Some(i) = finite::first_not_finite(values) {
+                return Err(self.not_finite(first + i, values[i]));
+            }
+            first += values.len();
+        }
+        Ok(())
+    }
+
+    fn check_type(&self) -> Result<(), Error> {
+        if is_float(self.entry.dtype) {
+            return Ok(());
+        }
+        Err(Error::DType {
+            file: self.file.name.clone(),
+            key: self.key.to_owned(),
+            dtype: format!("{:?}", self.entry.dtype),
+        })
+    }
+
+    fn not_finite(&self, index: usize, value: f32) -> Error {
+        Error::NotFinite {
+            file: self.file.name.clone(),
+            key: self.key.to_owned(),
+            index: index_of(index, &self.entry.shape),
+            value,
+        }
+    }
+}
+
+impl Values for Part<'_> {
+    type Error = Error;
+
+    fn wide<'a>(&'a self, range: Range<usize>, space: &'a mut Vec<f32>) -> Result<&'a [f32], Error> {
+        self.read(range, space)?;
+        Ok(space)
+    }
+
+    fn narrow<'a>(&'a self, range: Range<usize>, space: &'a mut Vec<bf16>) -> Result<&'a [bf16], Error> {
+        // Stored as it is wanted, on a machine that has the file's order of bytes.
+        if self.entry.dtype == Dtype::BF16 && cfg!(target_endian = "little") {
+            space.resize(range.len(), bf16::ZERO);
+            let first = self.first + range.start;
+            let at = self.entry.range.start + 2 * first;
+            let read = self.file.bytes.copy(at, bytemuck::cast_slice_mut(space));
+            read.map_err(|error| self.file.cut_short(error))?;
+            if let Some(i) = finite::first_not_finite_bf16(space) {
+                return Err(self.not_finite(first + i, space[i].to_f32()));
+            }
+            return Ok(space);
+        }
+        let mut wide = Vec::new();
+        self.read(range, &mut wide)?;
+        space.clear();
+        space.extend(wide.iter().map(|x| bf16::from_f32(*x)));
+        Ok(space)
     }
 }
 

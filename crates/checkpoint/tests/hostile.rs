@@ -1,6 +1,7 @@
 //! Files that nobody should send: each is refused in a sentence, in bounded time and memory.
 
 use prima_checkpoint::{Error, FileKind, Init, ModelSource, ParamSource, Reader, TensorFile, info, what_is_it};
+use prima_tensor::{DType, Keep};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
@@ -253,9 +254,14 @@ fn values_that_are_not_finite_are_refused_by_key_and_place() {
         let mut bytes = file(&header, rows * 3 * unit);
         let at = bytes.len() - 4 * unit;
         bytes[at..at + unit].copy_from_slice(&value);
-        let mut reader = Reader::from_bytes("m.safetensors", bytes).unwrap();
-        let error = reader.param("w", &[rows, 3], Init::Zeros).err().unwrap().to_string();
         let expected = format!("m.safetensors: tensor `w` has the value {name} at [29998, 2]");
+        let mut reader = Reader::from_bytes("m.safetensors", bytes.clone()).unwrap();
+        let error = reader.param("w", &[rows, 3], Init::Zeros).err().unwrap().to_string();
+        assert!(error.starts_with(&expected), "{dtype}: {error}");
+        let mut reader = Reader::from_bytes("m.safetensors", bytes).unwrap();
+        reader.defer();
+        reader.param("w", &[rows, 3], Init::Zeros).unwrap();
+        let error = reader.fill(|_, _| Keep::Packed(DType::BF16)).unwrap_err().to_string();
         assert!(error.starts_with(&expected), "{dtype}: {error}");
     }
 }

@@ -1,7 +1,7 @@
 //! One safetensors file through `Reader`: types, old spellings, and the sentence of every refusal.
 
 use prima_checkpoint::{Error, Init, ParamSource, RandomInit, Reader, TensorFile, export, write_safetensors};
-use prima_tensor::{DType, Param, Tensor};
+use prima_tensor::{DType, Keep, Param, Tensor};
 use std::path::Path;
 
 fn ramp(shape: &[usize]) -> Param {
@@ -42,6 +42,38 @@ fn every_float_type_comes_back_as_f32() {
         }
         reader.finish().unwrap();
         assert_eq!(reader.params().len(), 2);
+    }
+}
+
+#[test]
+fn values_read_together_are_those_read_one_by_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.safetensors");
+    let shapes: [(&str, &[usize]); 4] = [
+        ("bias", &[5]),
+        ("conv.weight", &[3, 2, 3, 3]),
+        ("filter.weight", &[4, 1, 3, 3]),
+        ("weight", &[5, 7]),
+    ];
+    let params = shapes.map(|(key, shape)| (key.to_owned(), ramp(shape)));
+    for stored in [DType::F32, DType::F16, DType::BF16] {
+        write_safetensors(&path, &params, stored).unwrap();
+        // Quarters up to 13 are exact in all three types.
+        for dtype in [DType::F32, DType::BF16] {
+            for keep in [Keep::Stored(dtype), Keep::Packed(dtype)] {
+                let mut reader = Reader::open(&path).unwrap();
+                reader.defer();
+                for (key, param) in &params {
+                    reader.param(key, &param.shape(), Init::Zeros).unwrap();
+                }
+                reader.finish().unwrap();
+                reader.fill(|_, _| keep).unwrap();
+                for ((key, read), (_, param)) in reader.params().iter().zip(&params) {
+                    assert_eq!(read.tensor().data(), param.tensor().data(), "{stored:?} {keep:?} {key}");
+                    assert_eq!(read.dtype(), dtype);
+                }
+            }
+        }
     }
 }
 

@@ -54,6 +54,11 @@ impl Linear {
         Ok(Self { weight, bias })
     }
 
+    /// The number of the weight's value, if it is frozen.
+    pub fn frozen_version(&self) -> Option<u64> {
+        (!self.weight.is_trainable()).then(|| self.weight.version())
+    }
+
     /// What products with the weight round their factors to.
     pub fn products_dtype(&self) -> DType {
         self.weight.products_dtype()

@@ -93,6 +93,37 @@ fn a_pass_stops_at_the_first_refusal() {
 }
 
 #[test]
+fn what_was_made_of_a_text_is_used_for_no_other_text_and_with_no_other_weights() {
+    let (config, mut reader) = component("tiny-sdxl/unet", WEIGHTS);
+    let config = Unet2dConditionConfig::from_json(&config, "config.json").unwrap();
+    let unet = Unet2dCondition::new(config, &mut reader).unwrap();
+    let golden = Golden::open("tiny-sdxl.unet");
+    let (sample, timesteps) = (golden.nhwc("t999.sample"), golden.tensor("t999.timestep"));
+    let run = |cond: &UnetCond| {
+        let output = unet.forward(&sample, timesteps.data(), cond, &mut || true);
+        output.unwrap().data().to_vec()
+    };
+    let told = cond(&golden, "t999");
+    let text = &told.encoder_hidden_states;
+    let other = UnetCond {
+        encoder_hidden_states: mul(text, text),
+        ..told.clone()
+    };
+    let first = run(&told);
+    assert_eq!(run(&told), first);
+    assert_ne!(run(&other), first);
+    assert_eq!(run(&told), first);
+    let values = reader
+        .params()
+        .iter()
+        .filter(|(key, _)| key.ends_with("attn2.to_v.weight"));
+    for (_, value) in values {
+        value.update(|value| value.iter_mut().for_each(|x| *x *= 2.0));
+    }
+    assert_ne!(run(&told), first);
+}
+
+#[test]
 fn a_fresh_unet_predicts_zero_and_learns_from_its_first_step() {
     let (config, _) = component("tiny-sdxl/unet", WEIGHTS);
     let config = Unet2dConditionConfig::from_json(&config, "config.json").unwrap();

@@ -5,6 +5,7 @@ use crate::settings::Settings;
 use crate::{Conditioning, Error, Pipeline, Request};
 use prima_models::{Unet2dCondition, UnetCond, guidance_scale_embedding};
 use prima_tensor::{Tensor, stack_batch, take_batch, weighted_sum};
+use std::cell::RefCell;
 use std::sync::Arc;
 
 /// Conditioning of one request, for any number of images.
@@ -20,6 +21,9 @@ pub(crate) struct Guidance<'a> {
     rescale: f64,
     /// Original height, width, crop top, left, target height, width.
     time_ids: [f32; 6],
+    /// What the network was told in the last step, and for how many images: in the next one it is told the same tensors,
+    /// of which it then knows what it made.
+    told: RefCell<Option<(usize, UnetCond)>>,
 }
 
 /// Latent pixels that go through the network at once (at least one image does): SDXL's own 128 x 128.
@@ -62,6 +66,7 @@ impl<'a> Guidance<'a> {
             scale: settings.guidance_scale,
             rescale: request.guidance_rescale,
             time_ids: std::array::from_fn(|i| ids[i / 2][i % 2] as f32),
+            told: RefCell::new(None),
         })
     }
 
@@ -89,12 +94,11 @@ impl<'a> Guidance<'a> {
         keep_going: &mut dyn FnMut() -> bool,
     ) -> Result<Tensor, Error> {
         let images = input.dim(0);
-        let Some(uncond) = &self.uncond else {
-            let cond = self.unet_cond(&[&self.cond], images);
+        let cond = self.unet_cond(images);
+        if self.uncond.is_none() {
             return Ok(self.unet.step(input, &vec![timestep; images], &cond, keep_going)?);
-        };
+        }
         let both = stack_batch(&[input, input]);
-        let cond = self.unet_cond(&[uncond, &self.cond], images);
         let output = self.unet.step(&both, &vec![timestep; 2 * images], &cond, keep_going)?;
         let (uncond, text) = (take_batch(&output, 0, images), take_batch(&output, images, images));
         let guided = classifier_free(&uncond, &text, self.scale);
@@ -105,14 +109,29 @@ impl<'a> Guidance<'a> {
         })
     }
 
+    /// The negative conditioning, if there is one, and the prompt's, each for `images` samples.
+    fn unet_cond(&self, images: usize) -> UnetCond {
+        let mut told = self.told.borrow_mut();
+        if let Some((_, cond)) = told.as_ref().filter(|(count, _)| *count == images) {
+            return cond.clone();
+        }
+        let conditionings: Vec<&Conditioning> = self.uncond.iter().chain([&self.cond]).map(Arc::as_ref).collect();
+        let cond = self.repeated(&conditionings, images);
+        *told = Some((images, cond.clone()));
+        cond
+    }
+
     /// Each of `conditionings` for `images` samples, one after the other.
-    fn unet_cond(&self, conditionings: &[&Arc<Conditioning>], images: usize) -> UnetCond {
+    fn repeated(&self, conditionings: &[&Conditioning], images: usize) -> UnetCond {
         let batch = conditionings.len() * images;
         let repeat = |part: &dyn Fn(&'_ Conditioning) -> Option<Tensor>| {
             let parts: Option<Vec<Tensor>> = conditionings.iter().map(|c| part(c)).collect();
             let parts = parts?;
             let rows: Vec<&Tensor> = parts.iter().flat_map(|t| vec![t; images]).collect();
-            Some(stack_batch(&rows))
+            Some(match rows[..] {
+                [row] => row.clone(),
+                _ => stack_batch(&rows),
+            })
         };
         let config = self.unet.config();
         UnetCond {

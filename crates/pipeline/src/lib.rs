@@ -15,6 +15,7 @@ mod conditioning;
 mod error;
 pub mod families;
 mod guidance;
+mod host_memory;
 mod image_to_image;
 mod known_words;
 mod load;

@@ -13,8 +13,8 @@ use std::path::Path;
 /// How a model is loaded.
 #[derive(Clone, Copy, Debug)]
 pub struct LoadOptions {
-    /// Storage type of the weights: f32, or bf16 for the text encoders' and the UNet's matrices and convolutions,
-    /// which are then multiplied in bf16. The autoencoder stays in f32 (diffusers' `force_upcast`).
+    /// Storage type of the weights: f32, or bf16 for the networks' matrices, convolutions and tables of embeddings. The
+    /// first two are then multiplied in bf16.
     pub dtype: DType,
 }
 

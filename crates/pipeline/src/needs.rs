@@ -1,14 +1,15 @@
-//! Whether a GPU has room for a model, found out before the model is loaded: the same code paints the same request on a device
-//! that computes nothing and counts what is allocated.
+//! Whether there is room for a model, found out before the model is loaded. For a GPU the same code paints the same request on
+//! a device that computes nothing and counts what is allocated; for the CPU the headers of the files say how large the weights
+//! will be, and the autoencoder's config how large its widest pictures.
 
-use crate::{Error, ModelSource, Parts, Pipeline, Request};
+use crate::{Error, ModelSource, Parts, Pipeline, Request, Vae, families, host_memory};
 use prima_tensor::{DType, Device};
 use std::ops::ControlFlow;
 
-/// What the count cannot see: scratch memory of cuDNN, compiled kernels, what rounding up costs.
+/// What the count cannot see: scratch memory of cuDNN, compiled kernels, vocabularies, what rounding up costs.
 const MARGIN_BYTES: usize = 256 << 20;
 
-/// Memory that a model and one request take on a GPU, in bytes.
+/// Memory that a model and one request take, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Needs {
     /// Of the weights, kept between requests.
@@ -35,62 +36,130 @@ impl Needs {
             })
         })
     }
+
+    /// The same on the CPU, for one picture at a time.
+    fn on_cpu(source: &ModelSource, dtype: DType, request: &Request) -> Result<Self, Error> {
+        let pipeline = Pipeline::new(Parts::outline(source)?)?;
+        let settings = crate::settings::Settings::new(&pipeline, request)?;
+        let weights = families::weight_bytes(source, pipeline.parts().family, dtype)?;
+        // At its end the decoder has pictures of full size: one that comes from the level below, its norm, and what a
+        // convolution makes of that.
+        let channels = match &pipeline.parts().vae {
+            Vae::Kl(vae) => {
+                let channels = &vae.config().block_out_channels;
+                2 * channels.get(1).unwrap_or(&channels[0]) + channels[0]
+            }
+            Vae::Tiny(_) => TINY_CHANNELS,
+        };
+        let pictures = settings.width * settings.height * channels * size_of::<f32>();
+        Ok(Self {
+            weights,
+            peak: weights + pictures + pictures / 4,
+        })
+    }
 }
 
-/// Whether the device that is chosen has room for the model and `request`; what would fit, if not. The CPU always has.
-pub fn check_room(source: &ModelSource, dtype: DType, request: &Request) -> Result<(), Error> {
-    let device = Device::current();
-    let Some((free, total)) = device.memory()? else {
-        return Ok(());
-    };
-    let fits = |needs: &Needs| needs.peak + MARGIN_BYTES <= free;
-    let needs = Needs::of(source, dtype, request, &device)?;
-    if fits(&needs) {
-        return Ok(());
+/// Pictures of full size in `AutoencoderTiny`, in channels.
+const TINY_CHANNELS: usize = 3 * 64;
+
+/// A place that has to hold a model and what a request computes.
+struct Place {
+    device: Device,
+    /// In bytes.
+    free: usize,
+    total: usize,
+}
+
+impl Place {
+    /// Where the current device's memory is; `None` where nobody knows how much there is.
+    fn current() -> Result<Option<Self>, Error> {
+        let device = Device::current();
+        let memory = match device.memory()? {
+            Some(memory) => Some(memory),
+            None => host_memory::free_and_total(),
+        };
+        Ok(memory.map(|(free, total)| Self { device, free, total }))
     }
-    let (width, height) = size(source, request)?;
-    let mut ways = Vec::new();
-    for (other, flag) in [(dtype, ""), (DType::BF16, "--dtype bf16")] {
-        if !flag.is_empty() && other == dtype {
-            continue;
+
+    fn needs(&self, source: &ModelSource, dtype: DType, request: &Request) -> Result<Needs, Error> {
+        if self.device.is_gpu() {
+            Needs::of(source, dtype, request, &self.device)
+        } else {
+            Needs::on_cpu(source, dtype, request)
         }
-        for parts in [4, 3, 2, 1] {
-            let smaller = |side: usize| (side * parts / 4 / 64 * 64).max(64);
-            let resized = Request {
-                width: Some(if parts == 4 { width } else { smaller(width) }),
-                height: Some(if parts == 4 { height } else { smaller(height) }),
-                ..request.clone()
-            };
-            let needs = Needs::of(source, other, &resized, &device)?;
-            if fits(&needs) {
-                let (width, height) = (resized.width.unwrap_or(width), resized.height.unwrap_or(height));
-                let sides = format!("{width}x{height}");
-                let way = match (flag, parts) {
-                    ("", _) => sides,
-                    (_, 4) => flag.to_owned(),
-                    _ => format!("{flag} at {sides}"),
+    }
+
+    fn fits(&self, needs: &Needs) -> bool {
+        needs.peak + MARGIN_BYTES <= self.free
+    }
+
+    /// What would fit of the same picture in bf16 and of smaller ones, in words.
+    fn ways(&self, source: &ModelSource, dtype: DType, request: &Request) -> Result<Vec<String>, Error> {
+        let (width, height) = size(source, request)?;
+        let mut ways = Vec::new();
+        for (other, flag) in [(dtype, ""), (DType::BF16, "--dtype bf16")] {
+            if !flag.is_empty() && other == dtype {
+                continue;
+            }
+            for parts in [4, 3, 2, 1] {
+                let smaller = |side: usize| (side * parts / 4 / 64 * 64).max(64);
+                let resized = Request {
+                    width: Some(if parts == 4 { width } else { smaller(width) }),
+                    height: Some(if parts == 4 { height } else { smaller(height) }),
+                    ..request.clone()
                 };
-                ways.push(format!("{way} ({})", amount(needs.peak)));
-                break;
+                let needs = self.needs(source, other, &resized)?;
+                if self.fits(&needs) {
+                    let (width, height) = (resized.width.unwrap_or(width), resized.height.unwrap_or(height));
+                    let sides = format!("{width}x{height}");
+                    let way = match (flag, parts) {
+                        ("", _) => sides,
+                        (_, 4) => flag.to_owned(),
+                        _ => format!("{flag} at {sides}"),
+                    };
+                    ways.push(format!("{way} ({})", amount(needs.peak)));
+                    break;
+                }
             }
         }
+        Ok(ways)
     }
-    let dtype = if dtype == DType::F32 { "f32" } else { "bf16" };
-    Err(Error::NoRoom {
-        model: source.name(),
-        needs: format!(
-            "{} on the GPU for a picture of {width}x{height} in {dtype} ({} of it weights), and {} of {} are free",
-            amount(needs.peak),
-            amount(needs.weights),
-            amount(free),
-            amount(total)
-        ),
-        fix: if ways.is_empty() {
-            "neither smaller pictures nor bf16 would fit, use --device cpu".to_owned()
+
+    fn check(&self, source: &ModelSource, dtype: DType, request: &Request) -> Result<(), Error> {
+        let needs = self.needs(source, dtype, request)?;
+        if self.fits(&needs) {
+            return Ok(());
+        }
+        let (width, height) = size(source, request)?;
+        let ways = self.ways(source, dtype, request)?;
+        let dtype = if dtype == DType::F32 { "f32" } else { "bf16" };
+        let (memory, elsewhere) = if self.device.is_gpu() {
+            ("on the GPU", "use --device cpu")
         } else {
-            format!("what fits is {}", ways.join(", or "))
-        },
-    })
+            ("of memory", "use a smaller model or end other programs")
+        };
+        Err(Error::NoRoom {
+            model: source.name(),
+            needs: format!(
+                "{} {memory} for a picture of {width}x{height} in {dtype} ({} of it weights), and {} of {} are free",
+                amount(needs.peak),
+                amount(needs.weights),
+                amount(self.free),
+                amount(self.total)
+            ),
+            fix: if ways.is_empty() {
+                format!("neither smaller pictures nor bf16 would fit, {elsewhere}")
+            } else {
+                format!("what fits is {}", ways.join(", or "))
+            },
+        })
+    }
+}
+
+/// Whether the device that is chosen has room for the model and `request`; what would fit, if not. Where a system does not say
+/// how much memory it has, the CPU always has room.
+pub fn check_room(source: &ModelSource, dtype: DType, request: &Request) -> Result<(), Error> {
+    Place::current()?.map_or(Ok(()), |place| place.check(source, dtype, request))
 }
 
 /// The picture's size in pixels, which the request may leave to the model.
@@ -106,5 +175,42 @@ fn amount(bytes: usize) -> String {
         format!("{mib} MiB")
     } else {
         format!("{:.1} GiB", mib as f64 / 1024.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn what_does_not_fit_the_cpus_memory_is_told_what_would() {
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../goldens/tiny-sdxl");
+        let source = ModelSource::open(&model).unwrap();
+        let request = Request {
+            width: Some(1024),
+            height: Some(1024),
+            ..Request::default()
+        };
+        let needs = |dtype| Needs::on_cpu(&source, dtype, &request).unwrap();
+        let (wide, narrow) = (needs(DType::F32), needs(DType::BF16));
+        assert!(narrow.weights > wide.weights / 2 && narrow.weights < wide.weights);
+        let refused = |free| {
+            let place = Place {
+                device: Device::cpu(),
+                free,
+                total: 1 << 34,
+            };
+            let checked = place.check(&source, DType::F32, &request);
+            checked.map_err(|error| error.to_string()).err()
+        };
+        assert_eq!(refused(wide.peak + MARGIN_BYTES), None);
+        let told = refused(wide.peak + MARGIN_BYTES - 1).unwrap();
+        assert!(told.contains("of memory for a picture of 1024x1024 in f32"), "{told}");
+        assert!(
+            told.contains("what fits is 768x768") && told.contains("--dtype bf16"),
+            "{told}"
+        );
+        assert!(refused(MARGIN_BYTES).unwrap().contains("use a smaller model"));
     }
 }

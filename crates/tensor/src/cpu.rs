@@ -28,3 +28,5 @@ pub mod slide;
 pub mod sums;
 pub mod tile;
 pub mod weight_gradient;
+pub mod weights;
+pub mod winograd;

@@ -25,6 +25,7 @@ pub use allocator::keep_large_buffers;
 pub use autograd::{Gradients, is_recomputing, is_recording, no_grad, recompute, recomputing};
 pub use cpu::level::check_processor_limit;
 pub use cpu::peak::{bf16_peak_gflops, peak_gflops};
+pub use cpu::weights::{Keep, Values};
 pub use device::{Device, DeviceChoice};
 pub use dtype::DType;
 pub use error::DeviceError;

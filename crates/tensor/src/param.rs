@@ -1,12 +1,16 @@
 use crate::autograd::Node;
 use crate::cpu::kernel::kernel;
-use crate::cpu::{conv2d, linear};
-use crate::device::gpu;
+use crate::cpu::pack::Packed;
+use crate::cpu::weights::{self, Keep, Values};
 use crate::gpu::{DeviceArray, Form};
 use crate::{DType, Tensor};
 use half::bf16;
 use std::any::Any;
+use std::ops::Range;
 use std::sync::{Arc, RwLock};
+
+/// The packed form that [`Param::panels`] makes.
+const FORWARD: u8 = 0;
 
 /// A parameter of a network: a tensor in the file's layout plus, once used, its packed form.
 /// Clones share the value. Frozen unless [`Param::set_trainable`] is called.
@@ -23,82 +27,107 @@ pub enum Stored<'a> {
     Absent(usize, DType),
 }
 
+/// The value, in the file's layout or in the one that products read.
+enum Value {
+    Wide(Tensor),
+    Narrow(Vec<bf16>),
+    /// Only as panels of the forward pass, from which it is unpacked where anything else is wanted.
+    Packed(Arc<Packed>),
+    /// Not there.
+    Absent(DType),
+}
+
 struct State {
-    tensor: Tensor,
-    /// The value where it is kept in bf16; `tensor` is then a scalar.
-    narrow: Option<(Vec<bf16>, Vec<usize>)>,
-    /// Shape and type of a value that is not there; `tensor` is then a scalar.
-    absent: Option<(Vec<usize>, DType)>,
+    shape: Vec<usize>,
+    value: Value,
     /// Packed weights by use ("forward", "backward"), dropped when the value changes.
     packed: Vec<(u8, Arc<dyn Any + Send + Sync>)>,
     /// The value on devices, by device and form; dropped when the value changes.
     on_device: Vec<(u64, Form, Arc<dyn DeviceArray>)>,
     node: Option<Arc<Node>>,
+    /// How often the value has been replaced.
+    version: u64,
     /// Whether products round to bf16 though the value is kept in f32.
     rounds: bool,
 }
 
 impl State {
-    fn shape(&self) -> &[usize] {
-        let narrow = self.narrow.as_ref().map(|(_, shape)| shape);
-        let elsewhere = narrow.or(self.absent.as_ref().map(|(shape, _)| shape));
-        elsewhere.map_or(self.tensor.shape(), Vec::as_slice)
-    }
-
     /// The value changed: forms made of the one before are of no use.
-    fn forget_copies(&mut self) {
+    fn replace(&mut self, value: Value) {
+        self.value = value;
+        self.version += 1;
         self.packed.clear();
         self.on_device.clear();
     }
 
+    fn dtype(&self) -> DType {
+        match &self.value {
+            Value::Wide(_) => DType::F32,
+            Value::Narrow(_) => DType::BF16,
+            Value::Packed(packed) => packed.dtype(),
+            Value::Absent(dtype) => *dtype,
+        }
+    }
+
     fn products_dtype(&self) -> DType {
-        if self.narrow.is_some() || (self.rounds && kernel().multiplies_bf16) {
+        let is_narrow = match &self.value {
+            Value::Narrow(_) => true,
+            Value::Packed(packed) => packed.dtype() == DType::BF16,
+            Value::Wide(_) | Value::Absent(_) => false,
+        };
+        if is_narrow || (self.rounds && kernel().multiplies_bf16) {
             DType::BF16
         } else {
             DType::F32
         }
     }
 
-    fn stored(&self) -> Stored<'_> {
-        match (&self.absent, &self.narrow) {
-            (Some((shape, dtype)), _) => Stored::Absent(shape.iter().product(), *dtype),
-            (None, Some((values, _))) => Stored::Narrow(values),
-            (None, None) => Stored::Wide(&self.tensor),
-        }
-    }
-
     /// The value in f32, off the tape.
     fn wide(&self) -> Tensor {
-        if let Some((shape, _)) = &self.absent {
-            return Tensor::zeros(shape);
-        }
-        match &self.narrow {
-            None => self.tensor.clone(),
-            Some((values, shape)) => Tensor::from_vec(values.iter().map(|x| x.to_f32()).collect(), shape),
+        match &self.value {
+            Value::Wide(tensor) => tensor.clone(),
+            Value::Narrow(values) => Tensor::from_vec(values.iter().map(|x| x.to_f32()).collect(), &self.shape),
+            Value::Packed(packed) => Tensor::from_vec(weights::unpack(packed, &self.shape), &self.shape),
+            Value::Absent(_) => Tensor::zeros(&self.shape),
         }
     }
 }
 
+/// Values that are read at once where they stay in their order.
+const PART: usize = 1 << 18;
+
+/// `read(range, scratch)` for consecutive ranges of `0..len`.
+fn in_parts<T, E>(len: usize, mut read: impl FnMut(Range<usize>, &mut Vec<T>) -> Result<(), E>) -> Result<(), E> {
+    let mut space = Vec::new();
+    (0..len)
+        .step_by(PART)
+        .try_for_each(|first| read(first..len.min(first + PART), &mut space))
+}
+
 impl Param {
     pub fn new(tensor: Tensor) -> Self {
+        let tensor = tensor.detach();
+        Self::of(tensor.shape().to_vec(), Value::Wide(tensor))
+    }
+
+    /// A parameter of that shape without a value (zeros where one is asked for): to find out what a network needs, or for
+    /// [`fill`](Self::fill).
+    pub fn absent(shape: &[usize]) -> Self {
+        Self::of(shape.to_vec(), Value::Absent(DType::F32))
+    }
+
+    fn of(shape: Vec<usize>, value: Value) -> Self {
         Self {
             inner: Arc::new(RwLock::new(State {
-                tensor: tensor.detach(),
-                narrow: None,
-                absent: None,
+                shape,
+                value,
                 packed: Vec::new(),
                 on_device: Vec::new(),
                 node: None,
+                version: 0,
                 rounds: false,
             })),
         }
-    }
-
-    /// A parameter of that shape without a value (zeros where one is asked for): to find out what a network needs.
-    pub fn absent(shape: &[usize]) -> Self {
-        let param = Self::new(Tensor::scalar(0.0));
-        param.write().absent = Some((shape.to_vec(), DType::F32));
-        param
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, State> {
@@ -110,14 +139,14 @@ impl Param {
     }
 
     pub fn shape(&self) -> Vec<usize> {
-        self.read().shape().to_vec()
+        self.read().shape.clone()
     }
 
     pub fn numel(&self) -> usize {
-        self.read().shape().iter().product()
+        self.read().shape.iter().product()
     }
 
-    /// The value; on the tape if the parameter is trainable. Kept in bf16, it is widened anew each time.
+    /// The value; on the tape if the parameter is trainable. Kept in bf16 or packed, it is made anew each time.
     pub fn tensor(&self) -> Tensor {
         let state = self.read();
         let mut tensor = state.wide();
@@ -132,29 +161,36 @@ impl Param {
         place
     }
 
-    pub fn dtype(&self) -> DType {
-        match self.read().stored() {
-            Stored::Narrow(_) => DType::BF16,
-            Stored::Absent(_, dtype) => dtype,
-            Stored::Wide(_) => DType::F32,
+    /// The rows `ids` of a table `[rows, width]`, one after the other.
+    pub(crate) fn rows(&self, ids: &[u32]) -> Vec<f32> {
+        let state = self.read();
+        let width = state.shape[1];
+        let rows = ids.iter().map(|&id| id as usize * width..(id as usize + 1) * width);
+        match &state.value {
+            Value::Narrow(values) => rows.flat_map(|row| &values[row]).map(|x| x.to_f32()).collect(),
+            _ => {
+                let table = state.wide();
+                rows.flat_map(|row| &table.data()[row]).copied().collect()
+            }
         }
+    }
+
+    pub fn dtype(&self) -> DType {
+        self.read().dtype()
     }
 
     /// Keeps the value in bf16, half the memory, until it is [`set`](Self::set). Convolutions and linear layers
     /// then multiply in bf16 and sum in f32. For inference: a trainable parameter stays as it is.
     pub fn narrow_to_bf16(&self) {
         let mut state = self.write();
-        if state.node.is_some() || state.narrow.is_some() {
+        if state.node.is_some() || state.dtype() == DType::BF16 {
             return;
         }
-        if let Some((_, dtype)) = &mut state.absent {
-            *dtype = DType::BF16;
-            return;
-        }
-        let values = state.tensor.data().iter().map(|x| bf16::from_f32(*x)).collect();
-        state.narrow = Some((values, state.tensor.shape().to_vec()));
-        state.tensor = Tensor::scalar(0.0);
-        state.forget_copies();
+        let narrow = match &state.value {
+            Value::Absent(_) => Value::Absent(DType::BF16),
+            _ => Value::Narrow(state.wide().data().iter().map(|x| bf16::from_f32(*x)).collect()),
+        };
+        state.replace(narrow);
     }
 
     /// For training: linear layers and convolutions, forward and backward, and attention between them round their factors
@@ -174,11 +210,37 @@ impl Param {
     /// Replaces the value (same shape); packed forms are rebuilt at the next use.
     pub fn set(&self, tensor: &Tensor) {
         let mut state = self.write();
-        assert_eq!(state.shape(), tensor.shape(), "a parameter keeps its shape");
-        state.tensor = tensor.detach();
-        state.narrow = None;
-        state.absent = None;
-        state.forget_copies();
+        assert_eq!(state.shape, tensor.shape(), "a parameter keeps its shape");
+        state.replace(Value::Wide(tensor.detach()));
+    }
+
+    /// Takes the value from where it is stored, part by part, and keeps it as `keep` says; on an error it stays as it was.
+    pub fn fill<V: Values + ?Sized>(&self, values: &V, keep: Keep) -> Result<(), V::Error> {
+        let shape = self.shape();
+        let len = shape.iter().product();
+        let value = match keep {
+            Keep::Packed(dtype) if weights::is_weight(&shape) => {
+                Value::Packed(Arc::new(weights::pack(&shape, dtype, values)?))
+            }
+            Keep::Stored(DType::BF16) | Keep::Packed(DType::BF16) => {
+                let mut narrow = Vec::with_capacity(len);
+                in_parts(len, |part, space| {
+                    narrow.extend_from_slice(values.narrow(part, space)?);
+                    Ok(())
+                })?;
+                Value::Narrow(narrow)
+            }
+            Keep::Stored(_) | Keep::Packed(_) => {
+                let mut wide = Vec::with_capacity(len);
+                in_parts(len, |part, space| {
+                    wide.extend_from_slice(values.wide(part, space)?);
+                    Ok(())
+                })?;
+                Value::Wide(Tensor::from_vec(wide, &shape))
+            }
+        };
+        self.write().replace(value);
+        Ok(())
     }
 
     /// Changes the values on the host, in place.
@@ -189,37 +251,45 @@ impl Param {
     /// Changes the value, whose shape stays, wherever it lies: what optimizers and averages use.
     pub fn change(&self, f: impl FnOnce(&mut Tensor)) {
         let mut state = self.write();
-        state.forget_copies();
-        if state.narrow.is_some() || state.absent.is_some() {
-            state.tensor = state.wide();
-            state.narrow = None;
-            state.absent = None;
-        }
-        let shape = state.tensor.shape().to_vec();
-        f(&mut state.tensor);
-        assert_eq!(state.tensor.shape(), shape, "a parameter keeps its shape");
+        let mut tensor = match std::mem::replace(&mut state.value, Value::Absent(DType::F32)) {
+            // The only owner, so that it is changed in place.
+            Value::Wide(tensor) => tensor,
+            other => {
+                state.value = other;
+                state.wide()
+            }
+        };
+        f(&mut tensor);
+        assert_eq!(tensor.shape(), state.shape, "a parameter keeps its shape");
+        state.replace(Value::Wide(tensor));
     }
 
     pub fn set_trainable(&self, trainable: bool) {
         self.write().node = trainable.then(Node::leaf);
     }
 
+    /// Another number for each value that the parameter has had: what is computed of a frozen one can be kept until it changes.
+    pub fn version(&self) -> u64 {
+        self.read().version
+    }
+
+    pub fn is_trainable(&self) -> bool {
+        self.read().node.is_some()
+    }
+
     pub(crate) fn node_id(&self) -> Option<u64> {
         self.read().node.as_ref().map(|n| n.id())
     }
 
-    /// Packs the weight of a linear layer or convolution for its products now, not at its first use. Does nothing to other
-    /// shapes, to one without a value, nor where the products run on a GPU.
-    pub fn pack(&self) {
-        if gpu().is_some() || self.read().absent.is_some() {
-            return;
+    /// What the forward pass of a linear layer or a convolution multiplies with, made once per value.
+    pub(crate) fn panels(&self) -> Arc<Packed> {
+        if let Value::Packed(packed) = &self.read().value {
+            return packed.clone();
         }
-        match self.shape()[..] {
-            [n, k] => drop(linear::packed_weight(self, n, k)),
-            // One input channel may be a depthwise filter, which is packed otherwise.
-            [outputs, inputs, kh, kw] if inputs > 1 => drop(conv2d::packed_weight(self, outputs, inputs, kh * kw)),
-            _ => {}
-        }
+        self.packed(FORWARD, |w, dtype| {
+            let Ok(packed) = weights::pack(w.shape(), dtype, w.data());
+            packed
+        })
     }
 
     /// The packed form for `usage`, built once per value. A usage has one type.
@@ -261,7 +331,17 @@ impl Param {
         if let Some(found) = find(&state) {
             return found;
         }
-        let array = upload(state.stored(), state.shape());
+        let unpacked;
+        let value = match &state.value {
+            Value::Wide(tensor) => Stored::Wide(tensor),
+            Value::Narrow(values) => Stored::Narrow(values),
+            Value::Absent(dtype) => Stored::Absent(state.shape.iter().product(), *dtype),
+            Value::Packed(_) => {
+                unpacked = state.wide();
+                Stored::Wide(&unpacked)
+            }
+        };
+        let array = upload(value, &state.shape);
         state.on_device.push((device, form, array.clone()));
         array
     }

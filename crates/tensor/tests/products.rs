@@ -324,6 +324,50 @@ fn a_convolution_of_a_doubled_picture_is_that_of_its_copy() {
     }
 }
 
+/// Values that stay exact in bf16 when a few of them are added or halved: a convolution of them in bf16 has no error.
+fn small_integers(seed: u64, shape: &[usize], unit: f32) -> Tensor {
+    let values = random_tensor(seed, shape);
+    Tensor::from_vec(
+        values
+            .data()
+            .iter()
+            .map(|x| x.clamp(-2.0, 2.0).round() * unit)
+            .collect(),
+        shape,
+    )
+}
+
+#[test]
+fn wide_bf16_convolutions_take_fewer_products_and_have_the_same_result() {
+    for [batch, height, width, inputs, outputs] in [[2, 63, 66, 128, 136], [1, 64, 65, 144, 128]] {
+        let x = small_integers(21, &[batch, height, width, inputs], 1.0);
+        let w = small_integers(22, &[outputs, inputs, 3, 3], 4.0);
+        let residual = small_integers(23, &[batch, height, width, outputs], 1.0);
+        let bias = Param::new(small_integers(24, &[outputs], 1.0));
+        let run = |w: &Param| {
+            let geometry = Conv2d::padded(1);
+            conv2d(&x, w, Some(&bias), geometry, Activation::Relu, Some(&residual))
+        };
+        let (narrow, wide) = (run(&narrow(&w)), run(&Param::new(w)));
+        assert_eq!(narrow.data(), wide.data(), "{height}x{width}, {inputs} to {outputs}");
+    }
+}
+
+#[test]
+fn doubled_bf16_convolutions_round_factors_and_nothing_else() {
+    let (x, w) = (
+        small_integers(25, &[1, 9, 7, 6], 1.0),
+        small_integers(26, &[18, 6, 3, 3], 1.0),
+    );
+    let [narrow, wide] = [narrow(&w), Param::new(w)].map(|w| upsample_conv2d(&x, &w, None));
+    assert_eq!(narrow.data(), wide.data());
+    let (x, w) = (random_tensor(27, x.shape()), random_tensor(28, &[18, 6, 3, 3]));
+    let param = Param::new(w.clone());
+    param.narrow_to_bf16();
+    let wide = upsample_conv2d(&x, &Param::new(w), None);
+    assert_close(&upsample_conv2d(&x, &param, None), &wide, 1e-2);
+}
+
 #[test]
 fn a_convolution_of_a_doubled_picture_trains_with_bf16_products() {
     let [x, w, g] = [

@@ -6,7 +6,7 @@ use crate::layers::{Conv, GroupNorm, Linear, Start};
 use crate::resnet::{Downsample2D, ResnetBlock2D, ResnetShape, Upsample2D};
 use crate::{Cancelled, check};
 use prima_checkpoint::{Error, ParamSource};
-use prima_tensor::{Tensor, add, affine, attention, mul, narrow_channels};
+use prima_tensor::{Tensor, add, affine, attention_in, mul, narrow_channels};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -168,7 +168,10 @@ impl MidAttention {
             self.to_v.forward(&normed),
         );
         self.to_out
-            .plus(&attention(&q, &k, &v, 1, false), &residual)
+            .plus(
+                &attention_in(self.to_q.products_dtype(), &q, &k, &v, 1, false),
+                &residual,
+            )
             .reshape(&[b, h, w, c])
     }
 }

@@ -5,7 +5,8 @@ use crate::config::invalid;
 use crate::layers::{Conv, GroupNorm, LayerNorm, Linear, Start};
 use crate::{Cancelled, check};
 use prima_checkpoint::{Error, ParamSource};
-use prima_tensor::{Tensor, attention_in, geglu, is_recomputing, recompute};
+use prima_tensor::{Tensor, attention_in, geglu, is_recomputing, is_recording, recompute};
+use std::sync::{Arc, Mutex, PoisonError};
 
 const GROUP_NORM_EPS: f32 = 1e-6;
 const LAYER_NORM_EPS: f32 = 1e-5;
@@ -63,13 +64,68 @@ impl Attention {
 
     /// `x` and `residual` `[B, L, C]`, `context` `[B, Lc, context_dim]`.
     fn forward(&self, x: &Tensor, context: &Tensor, residual: &Tensor) -> Tensor {
-        let (q, k, v) = (
-            self.to_q.forward(x),
-            self.to_k.forward(context),
-            self.to_v.forward(context),
-        );
+        self.attend(x, self.keys_values(context), residual)
+    }
+
+    fn keys_values(&self, context: &Tensor) -> [Tensor; 2] {
+        [self.to_k.forward(context), self.to_v.forward(context)]
+    }
+
+    fn attend(&self, x: &Tensor, [k, v]: [Tensor; 2], residual: &Tensor) -> Tensor {
+        let q = self.to_q.forward(x);
         let mixed = attention_in(self.to_q.products_dtype(), &q, &k, &v, self.heads, false);
         self.to_out.plus(&mixed, residual)
+    }
+}
+
+/// Attention to the text, whose keys and values are the same in every step of a picture and in every picture of a prompt:
+/// those of the last context are kept.
+#[derive(Clone)]
+struct CrossAttention {
+    attention: Attention,
+    last: Arc<Mutex<Option<KeysValues>>>,
+}
+
+struct KeysValues {
+    context: Tensor,
+    /// Of the weights that they were made with.
+    versions: [u64; 2],
+    made: [Tensor; 2],
+}
+
+impl CrossAttention {
+    fn new(attention: Attention) -> Self {
+        Self {
+            attention,
+            last: Arc::default(),
+        }
+    }
+
+    fn forward(&self, x: &Tensor, context: &Tensor, residual: &Tensor) -> Tensor {
+        self.attention.attend(x, self.keys_values(context), residual)
+    }
+
+    fn keys_values(&self, context: &Tensor) -> [Tensor; 2] {
+        let attention = &self.attention;
+        // On a GPU a step is replayed as it was recorded, and in training the weights change.
+        let frozen = [attention.to_k.frozen_version(), attention.to_v.frozen_version()];
+        let ([Some(k), Some(v)], None, false) = (frozen, context.array(), is_recording(&[context])) else {
+            return attention.keys_values(context);
+        };
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = last
+            .as_ref()
+            .filter(|last| last.context.shares_values(context) && last.versions == [k, v]);
+        if let Some(found) = found {
+            return found.made.clone();
+        }
+        let made = attention.keys_values(context);
+        *last = Some(KeysValues {
+            context: context.clone(),
+            versions: [k, v],
+            made: made.clone(),
+        });
+        made
     }
 }
 
@@ -81,7 +137,7 @@ struct BasicTransformerBlock {
     attn1: Attention,
     only_cross_attention: bool,
     norm2: LayerNorm,
-    attn2: Attention,
+    attn2: CrossAttention,
     norm3: LayerNorm,
     ff_in: Linear,
     ff_out: Linear,
@@ -106,7 +162,13 @@ impl BasicTransformerBlock {
             attn1: Attention::new(source, &format!("{name}.attn1"), channels, attn1_dim, heads)?,
             only_cross_attention,
             norm2: LayerNorm::new(source, &format!("{name}.norm2"), channels, LAYER_NORM_EPS)?,
-            attn2: Attention::new(source, &format!("{name}.attn2"), channels, cross_attention_dim, heads)?,
+            attn2: CrossAttention::new(Attention::new(
+                source,
+                &format!("{name}.attn2"),
+                channels,
+                cross_attention_dim,
+                heads,
+            )?),
             norm3: LayerNorm::new(source, &format!("{name}.norm3"), channels, LAYER_NORM_EPS)?,
             ff_in: Linear::new(
                 source,

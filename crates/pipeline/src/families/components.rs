@@ -8,7 +8,7 @@ use crate::{Error, Vae};
 use prima_checkpoint::{Init, ModelSource, ParamSource, Reader};
 use prima_models::{ClipTextConfig, ClipTextModel, Tokenizer, Unet2dCondition, Unet2dConditionConfig};
 use prima_schedulers::{SchedulerConfig, SchedulerKind};
-use prima_tensor::{DType, Param};
+use prima_tensor::{DType, Device, Keep, Param};
 use std::path::Path;
 
 /// The UNet that `unet/config.json` describes, with parameters from `params`: the model's own
@@ -97,7 +97,7 @@ pub fn known_scheduler(mut config: SchedulerConfig) -> (SchedulerConfig, Option<
 /// What a pipeline's weights are.
 #[derive(Clone, Copy)]
 pub(crate) enum Weights {
-    /// The model's own, in this storage type, packed.
+    /// The model's own: matrices, convolutions and tables of embeddings in this storage type, vectors in f32.
     Read(DType),
     /// None: only to find out what the networks need.
     Absent,
@@ -113,13 +113,44 @@ impl Weights {
         match self {
             Self::Absent => load(&mut AbsentParams),
             Self::Read(dtype) => read(source, component, |reader| {
-                let mut stored = Stored::new(reader, dtype);
-                let made = load(&mut stored)?;
-                stored.pack();
+                // On the CPU a weight is kept as products read it and in no other form: made while it is read, by all
+                // threads. A GPU has layouts of its own.
+                let is_gpu = Device::current().is_gpu();
+                reader.defer();
+                let made = load(reader)?;
+                reader.fill(|key, shape| match kept_as(key, shape, dtype) {
+                    (dtype, true) if !is_gpu => Keep::Packed(dtype),
+                    (dtype, _) => Keep::Stored(dtype),
+                })?;
                 Ok(made)
             }),
         }
     }
+}
+
+/// The type that a parameter is kept in where `dtype` was asked for, and whether it is multiplied with: vectors stay f32.
+fn kept_as(key: &str, shape: &[usize], dtype: DType) -> (DType, bool) {
+    match shape.len() {
+        0 | 1 => (DType::F32, false),
+        _ => (dtype, !key.contains("embeddings.")),
+    }
+}
+
+/// What a model's parameters take on the CPU, by the headers of its files.
+pub(crate) fn weight_bytes(source: &ModelSource, family: &Family, dtype: DType) -> Result<usize, Error> {
+    let encoders = family.text_encoders.iter().map(|components| components.text_encoder);
+    let encoders = encoders.filter(|name| source.exists(&format!("{name}/config.json")));
+    let mut bytes = 0;
+    for component in encoders.chain(["unet", "vae"]) {
+        for (key, _, shape) in source.component_reader(component)?.tensors() {
+            let value = match kept_as(key, &shape, dtype).0 {
+                DType::F32 => size_of::<f32>(),
+                _ => size_of::<u16>(),
+            };
+            bytes += shape.iter().product::<usize>() * value;
+        }
+    }
+    Ok(bytes)
 }
 
 struct AbsentParams;
@@ -127,45 +158,6 @@ struct AbsentParams;
 impl ParamSource for AbsentParams {
     fn param(&mut self, _: &str, shape: &[usize], _: Init) -> Result<Param, prima_checkpoint::Error> {
         Ok(Param::absent(shape))
-    }
-}
-
-/// Parameters in the storage type asked for. Vectors and embeddings, which nothing is multiplied with, stay f32.
-struct Stored<'a> {
-    source: &'a mut dyn ParamSource,
-    dtype: DType,
-    /// The weights that something is multiplied with.
-    weights: Vec<Param>,
-}
-
-impl<'a> Stored<'a> {
-    fn new(source: &'a mut dyn ParamSource, dtype: DType) -> Self {
-        Self {
-            source,
-            dtype,
-            weights: Vec::new(),
-        }
-    }
-
-    /// Packs every weight, so that the first picture does not wait for it.
-    fn pack(self) {
-        self.weights.iter().for_each(Param::pack);
-    }
-}
-
-impl ParamSource for Stored<'_> {
-    fn param(&mut self, key: &str, shape: &[usize], init: Init) -> Result<Param, prima_checkpoint::Error> {
-        let param = self.source.param(key, shape, init)?;
-        if shape.len() >= 2 && !key.contains("embeddings.") {
-            if self.dtype == DType::BF16 {
-                param.narrow_to_bf16();
-            }
-            // Those of convolutions that follow a doubling have a packed form of their own.
-            if !key.contains("upsamplers.") {
-                self.weights.push(param.clone());
-            }
-        }
-        Ok(param)
     }
 }
 
@@ -199,12 +191,9 @@ pub(crate) fn unet(source: &ModelSource, weights: Weights) -> Result<Unet2dCondi
     weights.of(source, "unet", |params| load_unet(source, params))
 }
 
-/// In f32 and not packed: diffusers' `force_upcast`.
+/// diffusers' `force_upcast` is about f16, whose range SDXL's autoencoder leaves; bf16 has that of f32.
 pub(crate) fn vae(source: &ModelSource, weights: Weights) -> Result<Vae, Error> {
-    match weights {
-        Weights::Absent => load_vae(source, &mut AbsentParams),
-        Weights::Read(_) => read(source, "vae", |reader| load_vae(source, reader)),
-    }
+    weights.of(source, "vae", |params| load_vae(source, params))
 }
 
 /// A network knows its config's values, not whose they are: the error gets the file's full name.

@@ -33,7 +33,7 @@ pub(crate) fn forward<W: Weight>(s: &AttentionSizes, q: &Tensor, k: &Tensor, v: 
     });
     let heads = s.batch * s.heads;
     let pack = |bh| Head::pack(s, block, k, v, bh / s.heads, bh % s.heads);
-    let (mut out, mut log_sums) = (vec![0.0; q.numel()], vec![0.0; heads * s.queries]);
+    let (mut out, mut log_sums) = (Vec::with_capacity(q.numel()), Vec::with_capacity(heads * s.queries));
     let output = (Output::of(&mut out), Output::of(&mut log_sums));
     let attend = |work: &mut Workspace<W>, head: &Head<W>, bh: usize, first: usize| {
         work.attend(s, head, q, bh, first..s.queries.min(first + PANELS * block.nr));
@@ -55,6 +55,11 @@ pub(crate) fn forward<W: Weight>(s: &AttentionSizes, q: &Tensor, k: &Tensor, v: 
         tasks
             .into_par_iter()
             .for_each_init(new, |work, (bh, first)| attend(work, &packed[bh], bh, first));
+    }
+    // SAFETY: the tasks cover every query of every head, whose rows they write whole.
+    unsafe {
+        out.set_len(q.numel());
+        log_sums.set_len(heads * s.queries);
     }
     (Tensor::from_vec(out, q.shape()), log_sums)
 }

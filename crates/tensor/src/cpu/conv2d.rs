@@ -9,19 +9,20 @@ use crate::cpu::pack::{Packed, Panels, pack_panels, pack_right};
 use crate::cpu::parallel::zeros;
 use crate::cpu::tile::Epilogue;
 use crate::cpu::weight_gradient::weight_gradient;
+use crate::cpu::winograd;
 use crate::ops::ConvolutionSizes;
 use crate::{Activation, DType, Param, Tensor};
 use rayon::prelude::*;
 use std::ops::Range;
-use std::sync::Arc;
 
-/// Packed forms a weight can have.
-const FORWARD: u8 = 0;
+/// Packed forms beside that of the forward pass.
 const BACKWARD: u8 = 1;
 /// The four kernels for a doubled picture.
 const DOUBLED: u8 = 2;
 /// The kernel of the gradient of that.
 const DOUBLED_BACKWARD: u8 = 3;
+/// The sixteen matrices of [`winograd`].
+const WINOGRAD: u8 = 4;
 
 impl ConvolutionSizes {
     fn taps(&self) -> usize {
@@ -141,7 +142,6 @@ pub(crate) fn forward(
     residual: Option<&Tensor>,
 ) -> Tensor {
     let (m, n, k) = (s.out_pixels(), s.outputs, s.taps() * s.inputs);
-    let packed = packed_weight(weight, s.outputs, s.inputs, s.taps());
     let out_shape = [s.batch, s.out_height, s.out_width, s.outputs];
     assert!(
         residual.is_none_or(|r| r.shape() == out_shape),
@@ -152,26 +152,23 @@ pub(crate) fn forward(
         act,
         residual: residual.map(Tensor::data),
     };
+    // Not in training, where the weight changes each time.
+    let direct = DirectConvolution::forward(s);
+    if weight.dtype() == DType::BF16 && winograd::suits(&direct) {
+        let panels = weight.packed(WINOGRAD, |w, _| winograd::weight_panels(w));
+        return Tensor::from_vec(winograd::convolve(&direct, x.data(), &panels, &epilogue), &out_shape);
+    }
+    let packed = weight.panels();
     let data = x.data();
     let out = if s.is_pointwise() {
         gemm::gemm(m, n, k, &Rows { data, k }, &packed, &epilogue)
     } else if k > 0 && (s.keeps_size() || k <= gemm::KC || matches!(*packed, Packed::Bf16(_))) {
-        convolve(&DirectConvolution::forward(s), data, &packed, &epilogue)
+        convolve(&direct, data, &packed, &epilogue)
     } else {
         let zeros = vec![0.0; s.inputs];
         gemm::gemm(m, n, k, &Gather { shape: s, data, zeros }, &packed, &epilogue)
     };
     Tensor::from_vec(out, &out_shape)
-}
-
-/// What the forward pass multiplies with, made of a weight `[outputs, inputs, taps]`: `[taps, inputs, outputs]`, the inputs filled
-/// up to whole words.
-pub(crate) fn packed_weight(weight: &Param, outputs: usize, inputs: usize, taps: usize) -> Arc<Packed> {
-    weight.packed(FORWARD, |w, dtype| {
-        pack_taps([inputs, outputs, taps], dtype, |i, o, t| {
-            w.data()[(o * inputs + i) * taps + t]
-        })
-    })
 }
 
 /// `value(depth, column, tap)` as a right matrix `[taps, depths, columns]`, the depths filled up to whole words with zeros.

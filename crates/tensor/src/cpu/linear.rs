@@ -1,29 +1,20 @@
 //! Linear layers: products of matrices.
 
 use crate::cpu::gemm::{self, Rows};
-use crate::cpu::pack::{Packed, pack_right_rows, pack_right_transposed};
+use crate::cpu::pack::{Packed, pack_right_rows};
 use crate::cpu::tile::Epilogue;
 use crate::cpu::weight_gradient::weight_gradient;
 use crate::ops::ConvolutionSizes;
 use crate::{DType, Param};
-use std::sync::Arc;
 
-/// Packed forms a weight can have.
-const FORWARD: u8 = 0;
+/// The packed form of the backward pass.
 const BACKWARD: u8 = 1;
 /// Rows that the gradient of a weight walks over at a time.
 const LINE: usize = 128;
 
-/// What the forward pass multiplies with, made of a weight `[n, k]`.
-pub(crate) fn packed_weight(weight: &Param, n: usize, k: usize) -> Arc<Packed> {
-    weight.packed(FORWARD, |w, dtype| {
-        Packed::new(pack_right_transposed(w.data(), n, k), k, dtype)
-    })
-}
-
 /// `x [m, k] · weight [n, k]ᵀ`, then the epilogue: `[m, n]`.
 pub(crate) fn forward(x: &[f32], weight: &Param, [n, k]: [usize; 2], epilogue: &Epilogue) -> Vec<f32> {
-    let packed = packed_weight(weight, n, k);
+    let packed = weight.panels();
     gemm::gemm(x.len() / k, n, k, &Rows { data: x, k }, &packed, epilogue)
 }
 

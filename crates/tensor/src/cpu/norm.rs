@@ -220,15 +220,18 @@ fn apply(x: &[f32], out: &mut [f32], scale: &[f32], offset: &[f32], silu: bool) 
 
 /// Second pass of the forward: normalise, scale, shift, SiLU.
 pub(crate) fn group_norm(x: &[f32], s: &Statistics, g: Geometry, gamma: &[f32], beta: &[f32], silu: bool) -> Vec<f32> {
-    let mut out = parallel::zeros(x.len());
-    out.par_chunks_mut(g.sample()).enumerate().for_each(|(b, out)| {
-        let (scale, offset) = scale_offset(s, g, b, gamma, beta);
-        let at = b * g.sample();
-        parallel::for_rows(out, g.channels, |row_at, part| {
-            apply(&x[at + row_at..at + row_at + part.len()], part, &scale, &offset, silu);
-        });
-    });
-    out
+    let coefficients: Vec<_> = (0..g.batch).map(|b| scale_offset(s, g, b, gamma, beta)).collect();
+    parallel::written_rows(x.len(), g.channels, |mut at, mut part| {
+        // A part may hold the rows of several samples.
+        while !part.is_empty() {
+            let (sample, rest) = (at / g.sample(), g.sample() - at % g.sample());
+            let (rows, after) = part.split_at_mut(rest.min(part.len()));
+            let (scale, offset) = &coefficients[sample];
+            apply(&x[at..at + rows.len()], rows, scale, offset, silu);
+            at += rows.len();
+            part = after;
+        }
+    })
 }
 
 /// Turns `dz` (the gradient of the output) into the gradient before SiLU, and adds to
@@ -470,11 +473,9 @@ dispatch! {
 
 /// LayerNorm of rows of `gamma.len()` values.
 pub(crate) fn layer_norm(x: &[f32], gamma: &[f32], beta: &[f32], eps: f32) -> Vec<f32> {
-    let mut out = vec![0.0; x.len()];
-    parallel::for_rows(&mut out, gamma.len(), |at, part| {
+    parallel::written_rows(x.len(), gamma.len(), |at, part| {
         layer_norm_rows(&x[at..at + part.len()], part, gamma, beta, eps);
-    });
-    out
+    })
 }
 
 /// Adds `Σ grad·xhat` and `Σ grad` to `sums` and turns `dx` (the output's gradient) into the input's.

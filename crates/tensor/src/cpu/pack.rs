@@ -6,6 +6,7 @@ use crate::cpu::interleave::{MAX_WIDTH, copy_few, interleave};
 use crate::cpu::kernel::{Block, Pair, kernel};
 use crate::cpu::parallel::zeros;
 use rayon::prelude::*;
+use std::mem::MaybeUninit;
 use std::ops::{Deref, DerefMut, Range};
 
 /// A cache line.
@@ -53,6 +54,33 @@ impl<T: bytemuck::Zeroable + Clone> Aligned<T> {
     }
 }
 
+impl<T: bytemuck::Pod + Send> Aligned<T> {
+    /// `len` words in parts of `size`, each written by `f(number, part, space)`, which is given zeros. They are cleared and
+    /// written part by part.
+    pub fn written<S, E: Send>(
+        len: usize,
+        size: usize,
+        f: impl Fn(usize, &mut [T], &mut S) -> Result<(), E> + Sync,
+    ) -> Result<Self, E>
+    where
+        S: Default,
+    {
+        let mut words: Vec<T> = Vec::with_capacity(Self::room(len));
+        let start = words.as_ptr().addr().next_multiple_of(ALIGNMENT) - words.as_ptr().addr();
+        let (before, free) = words.spare_capacity_mut().split_at_mut(start / 4);
+        before.fill(MaybeUninit::zeroed());
+        let parts = free[..len].par_chunks_mut(size.max(1)).enumerate();
+        parts.try_for_each_init(S::default, |space, (i, part)| {
+            part.fill(MaybeUninit::zeroed());
+            // SAFETY: it was just filled, and zero bits are a value of its type.
+            f(i, unsafe { part.assume_init_mut() }, space)
+        })?;
+        // SAFETY: everything up to there was written.
+        unsafe { words.set_len(start / 4 + len) };
+        Ok(Self::within(words))
+    }
+}
+
 impl<T> Deref for Aligned<T> {
     type Target = [T];
 
@@ -80,6 +108,13 @@ pub(crate) enum Packed {
 }
 
 impl Packed {
+    pub fn dtype(&self) -> DType {
+        match self {
+            Self::F32(_) => DType::F32,
+            Self::Bf16(_) => DType::BF16,
+        }
+    }
+
     /// `values`, of depth `k`; anything but f32 becomes bf16.
     pub fn new(values: Panels<f32>, k: usize, dtype: DType) -> Self {
         if dtype == DType::F32 || k == 0 {
@@ -128,14 +163,6 @@ pub(crate) fn pack_right_rows(b: &[f32], n: usize, k: usize) -> Panels<f32> {
         for (row, out) in b.chunks_exact(n).zip(panel.chunks_exact_mut(nr)) {
             copy_few(&row[cols.clone()], out);
         }
-    })
-}
-
-/// Packs the transpose of a row-major matrix `[n, k]`: linear weights `[out, in]`.
-pub(crate) fn pack_right_transposed(b: &[f32], n: usize, k: usize) -> Panels<f32> {
-    pack_right(n, k, |cols, nr, panel| {
-        let strips: Vec<&[f32]> = cols.map(|col| &b[col * k..(col + 1) * k]).collect();
-        interleave(&strips, nr, panel);
     })
 }
 

@@ -3,6 +3,7 @@
 
 use rayon::prelude::*;
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 
 /// Below this many values a loop is not worth waking a thread for.
 const PARALLEL_FROM: usize = 1 << 16;
@@ -26,6 +27,29 @@ pub(crate) fn for_rows(out: &mut [f32], width: usize, f: impl Fn(usize, &mut [f3
     out.par_chunks_mut(size)
         .enumerate()
         .for_each(|(i, part)| f(i * size, part));
+}
+
+/// `len` values in rows of `width`, written by `f(offset, part)` as in [`for_rows`]. Each part is cleared right before, while
+/// it is on its way into the cache: memory that is written whole is not cleared in a pass of its own.
+pub(crate) fn written_rows(len: usize, width: usize, f: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
+    let mut out = Vec::with_capacity(len);
+    let free = &mut out.spare_capacity_mut()[..len];
+    let write = |(i, part): (usize, &mut [MaybeUninit<f32>])| {
+        part.fill(MaybeUninit::new(0.0));
+        // SAFETY: it was just filled.
+        f(i, unsafe { part.assume_init_mut() });
+    };
+    if len < PARALLEL_FROM {
+        write((0, free));
+    } else {
+        let size = (CHUNK / width).max(1) * width;
+        free.par_chunks_mut(size)
+            .enumerate()
+            .for_each(|(i, part)| write((i * size, part)));
+    }
+    // SAFETY: the parts cover the first `len` values.
+    unsafe { out.set_len(len) };
+    out
 }
 
 /// Rows of `width` values that one task takes.

@@ -7,9 +7,9 @@ use crate::{Param, Tensor};
 /// Rows of `table` `[V, D]` by id; the result is `[B, L, D]` where `ids.len() == B * L`.
 /// Backward: each row's gradient is added to its row of the table.
 pub fn embedding(table: &Param, ids: &[u32], batch: usize) -> Tensor {
-    let param = table;
-    let table = table.tensor();
-    let (rows, width) = (table.dim(0), table.dim(1));
+    let &[rows, width] = &table.shape()[..] else {
+        panic!("embedding wants a table [V, D], shape is {:?}", table.shape());
+    };
     assert!(
         batch > 0 && ids.len().is_multiple_of(batch),
         "{} ids do not fill {batch} samples",
@@ -23,15 +23,16 @@ pub fn embedding(table: &Param, ids: &[u32], batch: usize) -> Tensor {
     }
     let shape = [batch, ids.len() / batch, width];
     let out = if let Some(gpu) = gpu() {
-        gpu.embedding(param, ids, &shape)
+        gpu.embedding(table, ids, &shape)
     } else {
-        Tensor::from_vec(kernel::gather(table.data(), ids, width), &shape)
+        Tensor::from_vec(table.rows(ids), &shape)
     };
-    if !is_recording(&[&table]) {
+    let place = table.on_tape();
+    if !is_recording(&[&place]) {
         return out;
     }
     let ids = ids.to_vec();
-    record(out, &[&table], move |grad| {
+    record(out, &[&place], move |grad| {
         if let Some(gpu) = gpu() {
             return vec![Some(gpu.scatter_rows(grad, &ids, rows))];
         }

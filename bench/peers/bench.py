@@ -1,0 +1,140 @@
+"""A whole model at full size, prima beside PyTorch through diffusers, in alternating rounds on one processor.
+
+    python bench.py --prima PATH_TO/prima --model FOLDER [--dtype bf16] [--size 512] [--steps 1] [--rounds 2] [--repeats 3]
+
+`cargo xtask bench peers --python PYTHON -- --model FOLDER` builds prima and runs this; make_sdxl.py makes such a folder. Each round
+starts each engine anew, one after the other. Seconds are minima over the warm pictures of all rounds; load and memory are of
+the first round, memory the largest resident set, pages of files included. Where the scheduler takes one step, the engines paint
+the same picture: the table says how far apart they are. Exit codes: 0; 1 something failed; 3 something is missing.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+STAGES = ("text", "unet", "vae")
+PROMPT = "a red fox in the snow"
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prima", required=True, help="the program prima")
+    parser.add_argument("--model", required=True, help="a diffusers folder of SDXL's layout")
+    parser.add_argument("--dtype", choices=("bf16", "f32"), default="bf16")
+    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--steps", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3, help="warm pictures a round")
+    parser.add_argument("--json", help="write the results there as well")
+    return parser.parse_args()
+
+
+def prima(args, picture):
+    command = [args.prima, "paint", PROMPT, "--model", args.model, "--dtype", args.dtype, "--steps", str(args.steps)]
+    command += ["--width", str(args.size), "--height", str(args.size), "--guidance-scale", "1", "--seed", "7"]
+    command += ["--rng", "torch-cpu", "--scheduler", "euler", "--repeat", str(args.repeats), "--json"]
+    return command + ["--output", picture]
+
+
+def torch(args, picture):
+    script = str(Path(__file__).with_name("torch_peer.py"))
+    sizes = [str(args.size), str(args.steps), str(args.repeats)]
+    return [sys.executable, script, args.model, args.dtype, *sizes, picture]
+
+
+def prima_rows(said):
+    cold, warm = said["timings_ms"], said["warm_ms"]
+    row = {"text": warm["text"], "unet": warm["steps"], "vae": warm["decode"]}
+    rows = [{stage: ms / 1e3 for stage, ms in row.items()}]
+    first = (cold["text"] + sum(cold["steps"]) + cold["decode"]) / 1e3
+    return cold["load"] / 1e3, first, rows
+
+
+def torch_rows(said):
+    cold, *warm = said["rows"]
+    return said["load"], sum(cold.values()), warm
+
+
+ENGINES = {"prima": (prima, prima_rows), "PyTorch": (torch, torch_rows)}
+
+
+def watch(process, peak):
+    """The largest resident set in bytes: pages of its own and of files."""
+    while process.poll() is None:
+        try:
+            lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+            kib = [int(line.split()[1]) for line in lines if line.startswith("VmHWM")]
+            peak[0] = max(peak[0], kib[0] * 1024 if kib else 0)
+        except OSError:
+            pass
+        time.sleep(0.05)
+
+
+def measure(name, args, picture):
+    command, rows = ENGINES[name]
+    process = subprocess.Popen(command(args, picture), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    peak = [0]
+    watcher = threading.Thread(target=watch, args=(process, peak))
+    watcher.start()
+    out, errors = process.communicate()
+    watcher.join()
+    if process.returncode != 0:
+        sys.exit(f"{name} failed:\n{errors[-2000:]}")
+    load, first, warm = rows(json.loads(out))
+    return {"load": load, "first_picture": load + first, "warm": warm, "peak_bytes": peak[0]}
+
+
+def decibels(pictures):
+    """Between the pictures of the two engines."""
+    import numpy
+    from PIL import Image
+
+    a, b = (numpy.asarray(Image.open(picture).convert("RGB"), dtype=float) for picture in pictures)
+    error = ((a - b) ** 2).mean()
+    return float("inf") if error == 0 else 10 * numpy.log10(255**2 / error)
+
+
+def summary(runs):
+    warm = [row for run in runs for row in run["warm"]]
+    best = {stage: min(row[stage] for row in warm) for stage in STAGES}
+    return {**best, "total": min(sum(row.values()) for row in warm), **{key: runs[0][key] for key in ("load", "first_picture", "peak_bytes")}}
+
+
+def main():
+    args = arguments()
+    if subprocess.run([sys.executable, "-c", "import torch, diffusers, transformers"], stderr=subprocess.DEVNULL).returncode:
+        print("this needs a Python with torch, diffusers and transformers")
+        sys.exit(3)
+    with tempfile.TemporaryDirectory() as folder:
+        pictures = {name: os.path.join(folder, f"{name}.png") for name in ENGINES}
+        runs = {name: [] for name in ENGINES}
+        for _ in range(args.rounds):
+            for name in ENGINES:
+                runs[name].append(measure(name, args, pictures[name]))
+                print(name, json.dumps(runs[name][-1]), file=sys.stderr, flush=True)
+        apart = decibels(pictures.values()) if args.steps == 1 else None
+    results = {name: summary(of) for name, of in runs.items()}
+    print(f"{datetime.date.today()}, {platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} threads, "
+          f"{args.dtype}, {args.size}x{args.size}, {args.steps} steps; seconds")
+    print("| engine | text | UNet | VAE | total | load | first picture | peak GB |\n|---|---|---|---|---|---|---|---|")
+    for name, found in results.items():
+        keys = (*STAGES, "total", "load", "first_picture")
+        cells = [f"{found[key]:.2f}" for key in keys] + [f"{found['peak_bytes'] / 1e9:.1f}"]
+        print(f"| {name} | {' | '.join(cells)} |")
+    shares = [f"{results['prima'][key] / results['PyTorch'][key]:.2f}" for key in (*STAGES, "total", "load")]
+    print(f"prima's share of PyTorch's: text, UNet, VAE, total, load = {', '.join(shares)}")
+    if apart is not None:
+        print(f"the pictures are {apart:.1f} dB apart")
+    if args.json:
+        Path(args.json).write_text(json.dumps({"arguments": vars(args), "runs": runs, "decibels": apart}, indent=1))
+
+
+main()

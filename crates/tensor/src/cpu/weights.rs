@@ -1,0 +1,197 @@
+//! Weights of linear layers and convolutions as the panels that their forward pass multiplies with, made part by part
+//! from wherever the values are, and back: depth is (tap, input), the inputs of each tap filled up to whole words.
+
+use crate::DType;
+use crate::cpu::bf16::{HIGH, rounded};
+use crate::cpu::interleave::interleave;
+use crate::cpu::kernel::{Pair, Word, kernel};
+use crate::cpu::pack::{Aligned, Packed, Panels};
+use half::bf16;
+use rayon::prelude::*;
+use std::convert::Infallible;
+use std::ops::Range;
+
+/// Where a parameter's values come from, in the file's order. Parts are asked for by several threads at once.
+pub trait Values: Sync {
+    type Error: Send;
+
+    /// Those of `range`, in `space` if they are not in memory anyway.
+    fn wide<'a>(&'a self, range: Range<usize>, space: &'a mut Vec<f32>) -> Result<&'a [f32], Self::Error>;
+
+    /// The same, rounded to the nearest bf16.
+    fn narrow<'a>(&'a self, range: Range<usize>, space: &'a mut Vec<bf16>) -> Result<&'a [bf16], Self::Error>;
+}
+
+/// How a parameter is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// In the file's layout: f32, or else bf16.
+    Stored(DType),
+    /// As the panels that products on the CPU read, and nothing else, if it is a weight of a linear layer or a
+    /// convolution.
+    Packed(DType),
+}
+
+impl Values for [f32] {
+    type Error = Infallible;
+
+    fn wide<'a>(&'a self, range: Range<usize>, _: &'a mut Vec<f32>) -> Result<&'a [f32], Infallible> {
+        Ok(&self[range])
+    }
+
+    fn narrow<'a>(&'a self, range: Range<usize>, space: &'a mut Vec<bf16>) -> Result<&'a [bf16], Infallible> {
+        space.clear();
+        space.extend(self[range].iter().map(|x| bf16::from_bits((rounded(*x) >> 16) as u16)));
+        Ok(space)
+    }
+}
+
+/// Whether a parameter of this shape is what products have on their right.
+pub(crate) fn is_weight(shape: &[usize]) -> bool {
+    match *shape {
+        [outputs, inputs] => outputs * inputs > 0,
+        // One input channel may be a depthwise filter, which is packed otherwise.
+        [outputs, inputs, kh, kw] => inputs > 1 && outputs * kh * kw > 0,
+        _ => false,
+    }
+}
+
+/// Outputs, inputs, and the taps of a convolution.
+fn sizes(shape: &[usize]) -> [usize; 3] {
+    [shape[0], shape[1], shape[2..].iter().product()]
+}
+
+/// Words, and the values that they consist of.
+trait WeightWord: Word {
+    type Value: bytemuck::Pod;
+
+    fn take<'a, V: Values + ?Sized>(
+        values: &'a V,
+        range: Range<usize>,
+        space: &'a mut Vec<Self::Value>,
+    ) -> Result<&'a [Self::Value], V::Error>;
+}
+
+impl WeightWord for f32 {
+    type Value = f32;
+
+    fn take<'a, V: Values + ?Sized>(
+        values: &'a V,
+        range: Range<usize>,
+        space: &'a mut Vec<f32>,
+    ) -> Result<&'a [f32], V::Error> {
+        values.wide(range, space)
+    }
+}
+
+impl WeightWord for Pair {
+    type Value = bf16;
+
+    fn take<'a, V: Values + ?Sized>(
+        values: &'a V,
+        range: Range<usize>,
+        space: &'a mut Vec<bf16>,
+    ) -> Result<&'a [bf16], V::Error> {
+        values.narrow(range, space)
+    }
+}
+
+/// A weight `[outputs, inputs]` or `[outputs, inputs, kh, kw]` as the right matrix of a product of depth (tap, input).
+pub(crate) fn pack<V: Values + ?Sized>(shape: &[usize], dtype: DType, values: &V) -> Result<Packed, V::Error> {
+    Ok(if dtype == DType::F32 {
+        Packed::F32(panels(sizes(shape), values)?)
+    } else {
+        Packed::Bf16(panels(sizes(shape), values)?)
+    })
+}
+
+fn panels<W: WeightWord, V: Values + ?Sized>(
+    [outputs, inputs, taps]: [usize; 3],
+    values: &V,
+) -> Result<Panels<W>, V::Error> {
+    let block = kernel().for_columns(outputs);
+    let (nr, depth) = (block.nr, inputs * taps);
+    let words_deep = taps * inputs.div_ceil(W::DEPTHS);
+    let len = outputs.div_ceil(nr) * nr * words_deep;
+    let write = |panel, out: &mut [W], (space, ordered): &mut (Vec<W::Value>, Vec<W>)| {
+        let columns = panel * nr..outputs.min((panel + 1) * nr);
+        let stored = W::take(values, columns.start * depth..columns.end * depth, space)?;
+        ordered.clear();
+        ordered.resize(columns.len() * words_deep, W::zeroed());
+        let rows = ordered.chunks_exact_mut(words_deep).zip(stored.chunks_exact(depth));
+        rows.for_each(|(out, row)| order(row, taps, bytemuck::cast_slice_mut(out)));
+        // Words are moved as they are, whatever their type.
+        let strips: Vec<&[f32]> = ordered.chunks_exact(words_deep).map(bytemuck::cast_slice).collect();
+        interleave(&strips, nr, bytemuck::cast_slice_mut(out));
+        Ok(())
+    };
+    let words = Aligned::written(len, nr * words_deep, write)?;
+    Ok(Panels { block, words })
+}
+
+/// `[inputs, taps]` to `[taps, inputs]`, the inputs filled up to whole words by what is there.
+fn order<T: Copy>(row: &[T], taps: usize, out: &mut [T]) {
+    if taps == 1 {
+        out[..row.len()].copy_from_slice(row);
+        return;
+    }
+    let padded = out.len() / taps;
+    for (tap, out) in out.chunks_exact_mut(padded).enumerate() {
+        for (value, stored) in out.iter_mut().zip(row[tap..].iter().step_by(taps)) {
+            *value = *stored;
+        }
+    }
+}
+
+/// The values of a weight of `shape`, in the file's order.
+pub(crate) fn unpack(packed: &Packed, shape: &[usize]) -> Vec<f32> {
+    match packed {
+        Packed::F32(panels) => unpack_panels(panels, sizes(shape), |word, _| word),
+        Packed::Bf16(panels) => unpack_panels(panels, sizes(shape), |pair, half| {
+            f32::from_bits(if half == 0 { pair << 16 } else { pair & HIGH })
+        }),
+    }
+}
+
+fn unpack_panels<W: Word>(
+    panels: &Panels<W>,
+    [outputs, inputs, taps]: [usize; 3],
+    value: impl Fn(W, usize) -> f32 + Sync,
+) -> Vec<f32> {
+    let (nr, depth, pixel) = (panels.block.nr, inputs * taps, inputs.div_ceil(W::DEPTHS));
+    let mut out = vec![0.0; outputs * depth];
+    out.par_chunks_mut(depth.max(1)).enumerate().for_each(|(output, row)| {
+        let panel = &panels.words[output / nr * nr * taps * pixel..];
+        for (at, stored) in row.iter_mut().enumerate() {
+            let (tap, input) = (at % taps, at / taps);
+            let word = tap * pixel + input / W::DEPTHS;
+            *stored = value(panel[word * nr + output % nr], input % W::DEPTHS);
+        }
+    });
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_packed_is_unpacked_as_it_was() {
+        for shape in [
+            &[1, 1][..],
+            &[33, 7],
+            &[70, 64],
+            &[5, 2, 3, 3],
+            &[40, 3, 3, 3],
+            &[19, 33, 1, 3],
+        ] {
+            // Integers up to 255 are exact in bf16.
+            let values: Vec<f32> = (0..shape.iter().product()).map(|i| (i % 251) as f32 - 99.0).collect();
+            for dtype in [DType::F32, DType::BF16] {
+                let Ok(packed) = pack(shape, dtype, &values[..]);
+                assert_eq!(packed.dtype(), dtype);
+                assert_eq!(unpack(&packed, shape), values, "{shape:?} {dtype:?}");
+            }
+        }
+    }
+}
