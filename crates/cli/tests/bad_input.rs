@@ -1,6 +1,7 @@
 //! Bad input: one sentence that names the thing and the fix, exit code 2 (usage) or 1 (failure),
 //! no panic, no half-written file.
 
+#[allow(dead_code, reason = "each test file uses its part")]
 mod common;
 
 use common::{copied_model, folder, golden, paint, prima, refused, stderr};

@@ -48,7 +48,7 @@ fn names(folder: &Path) -> Vec<String> {
 
 fn temporary(folder: &Path) -> Vec<String> {
     let mut names = names(folder);
-    names.retain(|name| name.ends_with(".tmp"));
+    names.retain(|name| Path::new(name).extension().is_some_and(|end| end == "tmp"));
     names
 }
 
@@ -125,15 +125,6 @@ fn assert_nothing_left(stage: &Path) {
     assert!(left.is_empty() && listed.len() <= 2, "{left:?}, {listed:?}");
 }
 
-/// The last step that was told, which is before it is saved.
-fn told(stage: &Path) -> u64 {
-    let text = fs::read_to_string(stage.join("metrics.jsonl")).unwrap_or_default();
-    let steps = text
-        .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    steps.last().map_or(0, |line| line["step"].as_u64().unwrap())
-}
-
 #[test]
 fn training_that_is_killed_anywhere_loses_a_step_at_most_and_ends_with_the_same_bits() {
     let folder = folder("kills-train");
@@ -161,7 +152,7 @@ fn training_that_is_killed_anywhere_loses_a_step_at_most_and_ends_with_the_same_
         let delay = whole_run.mul_f64(0.5 * random_share());
         let output = killed(train(&folder, "run.json"), delay, writing, name);
         assert_whole(&stage);
-        let (step, told) = (tiny::saved_step(&stage), told(&stage));
+        let (step, told) = (tiny::saved_step(&stage), tiny::told(&stage));
         assert!(step >= before, "step {before} was saved, and step {step} now");
         match (output.status.code(), output.status.signal()) {
             (Some(0), _) => {

@@ -1,5 +1,6 @@
 //! What `prima paint` and `prima models info` give when all is well.
 
+#[allow(dead_code, reason = "each test file uses its part")]
 mod common;
 
 use common::{folder, golden, paint, prima, stderr};

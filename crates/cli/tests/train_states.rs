@@ -73,16 +73,6 @@ fn stage(folder: &Path) -> PathBuf {
     folder.join("run/autoencoder")
 }
 
-/// The last step that was told.
-fn told(folder: &Path) -> u64 {
-    let text = fs::read_to_string(stage(folder).join("metrics.jsonl")).unwrap_or_default();
-    let last = text
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .last();
-    last.map_or(0, |line| line["step"].as_u64().unwrap())
-}
-
 fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_mins(1);
     while !done() {
@@ -116,13 +106,13 @@ fn a_signal_ends_training_after_the_step_at_hand_and_nothing_is_lost() {
     for (name, code) in [("TERM", 143), ("INT", 130)] {
         let folder = prepared(&format!("signal-{name}"), &json!({}), 2);
         let child = start(&folder, &[]);
-        wait_until("the third step", || told(&folder) >= 3);
+        wait_until("the third step", || tiny::told(&stage(&folder)) >= 3);
         signal(&child, name);
         let output = child.wait_with_output().unwrap();
         let text = stderr(&output);
         assert_eq!(output.status.code(), Some(code), "{text}");
         let step = tiny::saved_step(&stage(&folder));
-        assert_eq!(step, told(&folder));
+        assert_eq!(step, tiny::told(&stage(&folder)));
         let said = format!("stopped by SIG{name}: step {step} is saved, go on with --resume");
         assert_eq!(text.lines().last(), Some(said.as_str()));
         let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -142,7 +132,7 @@ fn the_second_signal_ends_training_at_once() {
     // A step takes much longer than it takes to send both.
     let folder = prepared("two-signals", &json!({}), 256);
     let child = start(&folder, &[]);
-    wait_until("the first step", || told(&folder) >= 1);
+    wait_until("the first step", || tiny::told(&stage(&folder)) >= 1);
     signal(&child, "TERM");
     std::thread::sleep(Duration::from_millis(30));
     signal(&child, "TERM");

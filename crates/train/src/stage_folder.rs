@@ -5,13 +5,14 @@ use crate::latent_cache;
 use crate::trainer::states;
 use prima_checkpoint::whole_file::sweep;
 use std::fs::{self, File, TryLockError};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What is locked. It stays when the run ends: without it two runs could lock two files of this name.
 const LOCK: &str = ".lock";
 
 /// A folder that is this run's until it is dropped; the kernel gives it back if the process is killed.
 pub(crate) struct StageFolder {
+    dir: PathBuf,
     _lock: File,
 }
 
@@ -34,13 +35,16 @@ impl StageFolder {
             }
         }
         sweep(dir, is_ours);
-        Ok(Self { _lock: lock })
+        Ok(Self {
+            dir: dir.to_path_buf(),
+            _lock: lock,
+        })
     }
 
-    /// Removes all that a run left in `dir`, for one that starts anew.
-    pub(crate) fn clear(&self, dir: &Path) -> Result<()> {
-        for entry in fs::read_dir(dir).map_err(Error::io(dir))? {
-            let entry = entry.map_err(Error::io(dir))?;
+    /// Removes all that a run left here, for one that starts anew.
+    pub(crate) fn clear(&self) -> Result<()> {
+        for entry in fs::read_dir(&self.dir).map_err(Error::io(&self.dir))? {
+            let entry = entry.map_err(Error::io(&self.dir))?;
             if entry.file_name().to_str().is_some_and(is_ours) {
                 fs::remove_file(entry.path()).map_err(Error::io(entry.path()))?;
             }

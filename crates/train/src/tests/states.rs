@@ -104,12 +104,14 @@ fn as_many_states_are_kept_as_the_configuration_says() {
     assert!(error.to_string().contains("keep is 0"), "{error}");
 }
 
+type Damage<'a> = (&'a str, &'a dyn Fn(&Path));
+
 #[test]
 fn a_state_that_is_not_whole_is_passed_over_for_the_one_before_it() {
     let folder = Scratch::new("damaged");
     let whole = folder.join("whole");
     train(&whole, 9);
-    let damage: [(&str, &dyn Fn(&Path)); 4] = [
+    let damage: [Damage; 4] = [
         ("a flipped byte", &flip_a_byte),
         ("cut short", &|path| {
             let bytes = fs::read(path).unwrap();

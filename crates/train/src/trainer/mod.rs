@@ -328,7 +328,7 @@ impl<'a> Trainer<'a> {
 fn states_to_go_on_from(dir: &Path, options: &RunOptions, folder: Option<&StageFolder>) -> Result<States> {
     if options.overwrite {
         if let Some(folder) = folder {
-            folder.clear(dir)?;
+            folder.clear()?;
         }
         return Ok(States::none(dir));
     }

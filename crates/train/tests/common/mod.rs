@@ -49,6 +49,14 @@ pub fn saved_step(dir: &Path) -> u64 {
     listed(dir).last().map_or(0, |state| state["step"].as_u64().unwrap())
 }
 
+/// The last step that was told, which is before it is saved.
+pub fn told(dir: &Path) -> u64 {
+    let text = std::fs::read_to_string(dir.join("metrics.jsonl")).unwrap_or_default();
+    let mut lines = text.lines().rev();
+    let last: Option<Value> = lines.find_map(|line| serde_json::from_str(line).ok());
+    last.map_or(0, |line| line["step"].as_u64().unwrap())
+}
+
 /// The file of the newest state.
 pub fn newest(dir: &Path) -> PathBuf {
     dir.join(listed(dir).last().unwrap()["file"].as_str().unwrap())
