@@ -160,24 +160,24 @@ mod tests {
     }
 
     /// Animals point one way, vehicles another, and nonsense nowhere.
-    fn embed(word: &str) -> Result<Option<Vec<f32>>, Error> {
+    const EMBED: Embed = &|word| {
         Ok(Some(match word {
             "dog" | "puppy" => vec![1.0, 0.0, 0.0],
             "cat" => vec![0.8, 0.6, 0.0],
             "car" | "automobile" => vec![0.0, 1.0, 0.0],
             _ => vec![0.0, 0.0, 1.0],
         }))
-    }
+    };
 
     fn known() -> KnownWords {
         let captions = ["a dog", "a dog and a cat", "a car"];
-        KnownWords::learn(captions.into_iter(), &embed).unwrap().unwrap()
+        KnownWords::learn(captions.into_iter(), EMBED).unwrap().unwrap()
     }
 
     #[test]
     fn unknown_words_come_with_the_nearest_known_ones_once_each() {
         let unknown = known()
-            .unknown("The puppy is near a Dog, a puppy and qwrt", &embed)
+            .unknown("The puppy is near a Dog, a puppy and qwrt", EMBED)
             .unwrap();
         let told: Vec<(&str, Vec<&str>)> = unknown
             .iter()
@@ -200,7 +200,7 @@ mod tests {
         let wrong_width = KnownWords::load(&source, 4);
         std::fs::remove_dir_all(&folder).unwrap();
         assert_eq!(loaded.words, ["dog", "and", "car", "cat"]);
-        assert_eq!(loaded.unknown("automobile", &embed).unwrap()[0].nearest, ["car", "cat"]);
+        assert_eq!(loaded.unknown("automobile", EMBED).unwrap()[0].nearest, ["car", "cat"]);
         assert!(wrong_width.is_err());
     }
 }

@@ -134,7 +134,9 @@ impl Corpus {
             }
         }
         let scale = token_weights.len() as f32 / token_weights.iter().sum::<f32>();
-        token_weights.iter_mut().for_each(|weight| *weight *= scale);
+        for weight in &mut token_weights {
+            *weight *= scale;
+        }
         Rows {
             ids,
             target: Tensor::from_vec(target, &[chosen.len(), self.width]),
