@@ -50,13 +50,12 @@ fn temporary(path: &Path) -> Result<NamedTempFile, Error> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     sweep(&folder, |target| target == name);
     loop {
+        // Opened as any new file, not for the owner alone.
+        let open = |path: &Path| File::options().read(true).write(true).create_new(true).open(path);
         let prefix = format!(".{name}.");
         let mut builder = tempfile::Builder::new();
-        builder.prefix(&prefix).suffix(SUFFIX);
-        // As any new file, not for the owner alone.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let file = builder.tempfile_in(&folder).map_err(Error::io("write", path))?;
+        let made = builder.prefix(&prefix).suffix(SUFFIX).make_in(&folder, open);
+        let file = made.map_err(Error::io("write", path))?;
         // Elsewhere a lock also keeps this process's other handles from writing.
         #[cfg(unix)]
         let _ = file.as_file().lock();
@@ -186,7 +185,7 @@ mod tests {
             Err(Error::io("write", &path)(io::ErrorKind::StorageFull.into()))
         });
         let text = full.unwrap_err().to_string();
-        assert!(text.contains("a.json") && !text.contains(".tmp"), "{text}");
+        assert!(text.contains("a.json") && !text.contains(".a.json"), "{text}");
         assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(names(dir.path()), ["a.json"]);
     }

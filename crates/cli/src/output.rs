@@ -34,7 +34,7 @@ fn check_writable(path: &Path) -> Result<()> {
         );
     }
     // It also removes what a killed `paint` left of this file.
-    whole_file::check_writable(path).with_context(|| explain(path))
+    explained(path, whole_file::check_writable(path))
 }
 
 /// What there is in the place of a file.
@@ -62,11 +62,17 @@ pub fn kind(metadata: &fs::Metadata) -> &'static str {
 
 /// A reader sees the old file or the whole new one.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    write_bytes(path, bytes).with_context(|| explain(path))
+    explained(path, write_bytes(path, bytes))
 }
 
-fn explain(path: &Path) -> String {
-    format!("cannot write {} (choose another place with -o)", path.display())
+/// What went wrong, and what helps; the path once.
+fn explained(path: &Path, done: Result<(), prima_checkpoint::Error>) -> Result<()> {
+    let why = |error| match error {
+        prima_checkpoint::Error::Io { source, .. } => source.into(),
+        other => anyhow::Error::from(other),
+    };
+    let what = || format!("cannot write {} (choose another place with -o)", path.display());
+    done.map_err(why).with_context(what)
 }
 
 /// `out.png` for one picture, `out-1.png`, `out-2.png`, ... for several.

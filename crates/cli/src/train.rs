@@ -158,7 +158,10 @@ fn train(stage: &Stage, args: &Resumable, launch: &Launch) -> Result<()> {
         report(&summary)?;
     }
     if summary.stopped {
-        let what = format!("step {} is saved, go on with --resume", summary.steps);
+        let what = match summary.steps {
+            0 => "before the first step".to_owned(),
+            step => format!("step {step} is saved, go on with --resume"),
+        };
         return Err(stop.stopped(what).into());
     }
     Ok(())

@@ -149,7 +149,10 @@ impl<'a> Trainer<'a> {
         };
         // No process goes while another may still read from its memory.
         self.group.sum(&mut [0.0])?;
-        self.save()?;
+        // A run that was stopped before its first step has nothing to keep.
+        if !stopped || self.position.step > 0 {
+            self.save()?;
+        }
         // Who asks to stop does not wait long.
         if self.config.sample_every > 0 && !stopped {
             self.draw_samples()?;
@@ -302,8 +305,7 @@ impl<'a> Trainer<'a> {
     }
 
     fn save(&mut self) -> Result<()> {
-        // A run that was stopped before its first step has nothing to keep.
-        if !self.group.is_first() || self.position.step == 0 {
+        if !self.group.is_first() {
             return Ok(());
         }
         let position = Position {
