@@ -9,26 +9,25 @@
 
 #[path = "soak/attacks.rs"]
 mod attacks;
+#[path = "soak/strangers.rs"]
+mod strangers;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
-use futures_util::{SinkExt, StreamExt};
-use prima_bench::typist::{SCRIPT, connect, keys, percentile, typist};
+use prima_bench::typist::{SCRIPT, keys, percentile, typist};
 use prima_engine::Engine;
 use prima_pipeline::LoadOptions;
 use prima_server::ServerOptions;
-use serde_json::json;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
 use tokio::time::sleep;
-use tokio_tungstenite::tungstenite::Message;
 
 #[derive(Parser)]
 struct Args {
@@ -42,19 +41,7 @@ struct Args {
     minutes: f64,
     /// Only these attacks, to see which of them is felt
     #[arg(long, value_delimiter = ',')]
-    only: Vec<Attack>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Attack {
-    Flood,
-    Stall,
-    Vanish,
-    Garbage,
-    Silent,
-    Slow,
-    Bombs,
-    Heavy,
+    only: Vec<strangers::Attack>,
 }
 
 /// What the bad clients did.
@@ -76,8 +63,10 @@ struct Deeds {
     missing: AtomicU64,
 }
 
-/// The honest typist alone, before and after.
-const QUIET: Duration = Duration::from_secs(30);
+/// The honest typist is looked at in windows of this length: a machine that stands still once spoils one of them.
+const WINDOW: Duration = Duration::from_secs(15);
+/// Windows of the honest typist alone, before the attack, and again after it.
+const ALONE: usize = 3;
 
 fn main() -> Result<()> {
     let args = Args::parse();
@@ -114,25 +103,30 @@ async fn soak(args: Args) -> Result<()> {
     let at_rest = resident_mb(&server)?;
     println!("the server has {at_rest:.0} MB");
 
-    let strangers = strangers()?;
-    attack(&strangers, &args.only, &host, &deeds);
+    let machine = strangers::machine()?;
+    strangers::attack(&machine, &args.only, &host, &deeds);
     let health = tokio::spawn(attacks::health(host.clone(), deeds.clone()));
     let total = Duration::from_secs_f64(args.minutes * 60.0);
-    let (all, sizes) = watch(&mut server, &waits, &deeds, total).await?;
-    strangers.shutdown_background();
+    let (windows, sizes) = watch(&mut server, &waits, &deeds, total).await?;
+    machine.shutdown_background();
     health.abort();
     // What they asked for is given up.
     sleep(Duration::from_secs(10)).await;
     quiet.extend(alone(&waits).await);
 
-    let (p95, quiet) = (percentile(&all, 0.95), percentile(&quiet, 0.95));
+    let (p95, quiet) = (typical_p95(&windows), typical_p95(&quiet));
+    let all = windows.concat();
     let third = sizes.len().div_ceil(3);
     let early = sizes.iter().take(third).copied().fold(at_rest, f64::max);
     let late = sizes.iter().rev().take(third).copied().fold(0.0, f64::max);
     println!(
-        "honest typist under attack: {} keys, p50 {:.0} ms, p95 {p95:.0} ms (alone {quiet:.0} ms, {:.2} times)",
+        "honest typist under attack: {} keys, p50 {:.0} ms, p95 {:.0} ms",
         all.len(),
         percentile(&all, 0.5),
+        percentile(&all, 0.95),
+    );
+    println!(
+        "p95 in the median window: alone {quiet:.0} ms, under attack {p95:.0} ms, {:.2} times",
         p95 / quiet
     );
     let sick = deeds.sick.load(Ordering::Relaxed);
@@ -154,61 +148,27 @@ async fn soak(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// The honest typist's waits while nobody else is there.
-async fn alone(waits: &Mutex<Vec<f64>>) -> Vec<f64> {
+/// The honest typist's waits while nobody else is there, in windows.
+async fn alone(waits: &Mutex<Vec<f64>>) -> Vec<Vec<f64>> {
     waits.lock().await.clear();
-    sleep(QUIET).await;
-    let seen = std::mem::take(&mut *waits.lock().await);
-    let (p50, p95) = (percentile(&seen, 0.5), percentile(&seen, 0.95));
+    let mut windows = Vec::new();
+    for _ in 0..ALONE {
+        sleep(WINDOW).await;
+        windows.push(std::mem::take(&mut *waits.lock().await));
+    }
+    let all = windows.concat();
+    let (p50, p95) = (percentile(&all, 0.5), percentile(&all, 0.95));
     println!(
         "honest typist alone: {} keys, p50 {p50:.0} ms, p95 {p95:.0} ms",
-        seen.len()
+        all.len()
     );
-    seen
+    windows
 }
 
-/// Threads of the lowest priority, for all clients but the honest one.
-fn strangers() -> Result<tokio::runtime::Runtime> {
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    runtime.worker_threads(2).enable_all();
-    #[cfg(target_os = "linux")]
-    runtime.on_thread_start(|| {
-        let _ = rustix::process::nice(19);
-    });
-    Ok(runtime.build()?)
-}
-
-/// Begins these attacks, or all.
-fn attack(strangers: &tokio::runtime::Runtime, only: &[Attack], host: &str, deeds: &Arc<Deeds>) {
-    let live = format!("ws://{host}/live");
-    let (host, deeds) = (host.to_owned(), deeds.clone());
-    let chosen = |attack| only.is_empty() || only.contains(&attack);
-    let _guard = strangers.enter();
-    if chosen(Attack::Flood) {
-        tokio::spawn(flood(live.clone(), deeds.clone()));
-    }
-    if chosen(Attack::Stall) {
-        tokio::spawn(stall(live.clone(), deeds.clone()));
-    }
-    if chosen(Attack::Vanish) {
-        tokio::spawn(vanish(live.clone(), deeds.clone()));
-        tokio::spawn(vanish_over_http(host.clone(), deeds.clone()));
-    }
-    if chosen(Attack::Garbage) {
-        tokio::spawn(garbage(live, host.clone(), deeds.clone()));
-    }
-    if chosen(Attack::Silent) {
-        tokio::spawn(attacks::silent(host.clone(), deeds.clone()));
-    }
-    if chosen(Attack::Slow) {
-        tokio::spawn(attacks::slow_bodies(host.clone(), deeds.clone()));
-    }
-    if chosen(Attack::Bombs) {
-        attacks::bombers(&host, &deeds);
-    }
-    if chosen(Attack::Heavy) {
-        tokio::spawn(attacks::heavy(host, deeds));
-    }
+/// The 95th percentile of the median window.
+fn typical_p95(windows: &[Vec<f64>]) -> f64 {
+    let of_each: Vec<f64> = windows.iter().map(|window| percentile(window, 0.95)).collect();
+    percentile(&of_each, 0.5)
 }
 
 /// The server in a process of its own, and its `host:port`.
@@ -233,15 +193,15 @@ async fn start(binary: Option<&PathBuf>) -> Result<(Child, String)> {
     Ok((server, host))
 }
 
-/// Prints a line every 15 s until `total` is over; the honest typist's waits in ms and the server's sizes in MB.
+/// Prints a line every 15 s until `total` is over; the honest typist's waits in ms in each window, and the server's sizes in MB.
 async fn watch(
     server: &mut Child,
     waits: &Mutex<Vec<f64>>,
     deeds: &Deeds,
     total: Duration,
-) -> Result<(Vec<f64>, Vec<f64>)> {
+) -> Result<(Vec<Vec<f64>>, Vec<f64>)> {
     let began = Instant::now();
-    let (mut all, mut sizes) = (Vec::new(), Vec::new());
+    let (mut windows, mut sizes) = (Vec::new(), Vec::new());
     println!(
         "{:>7} {:>8} {:>8} {:>8} {:>8} {:>8} {:>9} {:>8} {:>8} {:>8} {:>8} {:>8}",
         "s",
@@ -258,7 +218,7 @@ async fn watch(
         "heavy"
     );
     while began.elapsed() < total {
-        sleep(Duration::from_secs(15).min(total)).await;
+        sleep(WINDOW.min(total)).await;
         if let Some(status) = server.try_wait()? {
             bail!("the server ended: {status}");
         }
@@ -280,9 +240,9 @@ async fn watch(
             count(&deeds.heavy),
         );
         sizes.push(size);
-        all.extend(seen);
+        windows.push(seen);
     }
-    Ok((all, sizes))
+    Ok((windows, sizes))
 }
 
 fn watch_for_panics(server: &mut Child, panics: Arc<AtomicU64>) {
@@ -324,108 +284,5 @@ async fn honest(url: String, waits: Arc<Mutex<Vec<f64>>>, deeds: Arc<Deeds>) {
                 sleep(Duration::from_millis(200)).await;
             }
         }
-    }
-}
-
-/// Sends as fast as it can until it is thrown out.
-async fn flood(url: String, deeds: Arc<Deeds>) {
-    loop {
-        if let Ok(mut socket) = connect(&url).await {
-            deeds.floods.fetch_add(1, Ordering::Relaxed);
-            for rev in 1..100_000 {
-                let message = json!({"type": "paint", "rev": rev, "prompt": format!("flood {rev}")});
-                if socket.send(Message::text(message.to_string())).await.is_err() {
-                    break;
-                }
-            }
-        }
-        sleep(Duration::from_millis(500)).await;
-    }
-}
-
-/// Asks for large pictures and never reads one.
-async fn stall(url: String, deeds: Arc<Deeds>) {
-    loop {
-        if let Ok(mut socket) = connect(&url).await {
-            deeds.stalls.fetch_add(1, Ordering::Relaxed);
-            for rev in 1..100_000 {
-                let message =
-                    json!({"type": "paint", "rev": rev, "prompt": format!("stall {rev}"), "width": 256, "height": 256});
-                if socket.send(Message::text(message.to_string())).await.is_err() {
-                    break;
-                }
-                sleep(Duration::from_millis(50)).await;
-            }
-        }
-        sleep(Duration::from_millis(500)).await;
-    }
-}
-
-/// Begins something and is gone.
-async fn vanish(url: String, deeds: Arc<Deeds>) {
-    for round in 0_u64.. {
-        if let Ok(mut socket) = connect(&url).await {
-            let message = json!({"type": "variants", "rev": 1, "prompt": "gone", "seeds": (0..16).collect::<Vec<u32>>(), "steps": 8});
-            let _ = socket.send(Message::text(message.to_string())).await;
-            sleep(Duration::from_millis(round * 37 % 200)).await;
-            deeds.vanished.fetch_add(1, Ordering::Relaxed);
-        }
-        sleep(Duration::from_millis(100)).await;
-    }
-}
-
-/// The same over HTTP: the request is sent and the connection dropped.
-async fn vanish_over_http(host: String, deeds: Arc<Deeds>) {
-    let body = json!({"prompt": "gone", "steps": 20, "width": 256, "height": 256}).to_string();
-    let head = format!(
-        "POST /sdapi/v1/txt2img HTTP/1.1\r\nhost: {host}\r\ncontent-length: {}\r\n\r\n",
-        body.len()
-    );
-    for round in 0_u64.. {
-        if let Ok(mut stream) = TcpStream::connect(&host).await {
-            let _ = stream.write_all(format!("{head}{body}").as_bytes()).await;
-            sleep(Duration::from_millis(round * 53 % 300)).await;
-            deeds.vanished.fetch_add(1, Ordering::Relaxed);
-        }
-        sleep(Duration::from_millis(150)).await;
-    }
-}
-
-/// Messages that mean nothing, pictures that are bombs, bodies that are too large.
-async fn garbage(url: String, host: String, deeds: Arc<Deeds>) {
-    let mut bomb = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\x01\x86\xa0\0\x01\x86\xa0\x08\x02\0\0\0".to_vec();
-    bomb.extend(0x2730_9c9f_u32.to_be_bytes());
-    let header = json!({"type": "paint", "rev": 1, "prompt": "x"}).to_string();
-    let mut picture = (header.len() as u32).to_le_bytes().to_vec();
-    picture.extend(header.bytes());
-    picture.extend(&bomb);
-    loop {
-        if let Ok(mut socket) = connect(&url).await {
-            for message in [
-                Message::text("{"),
-                Message::text("[[[[[[[["),
-                Message::binary(vec![0xff; 64]),
-                Message::binary(picture.clone()),
-                Message::binary(vec![0; 1 << 20]),
-            ] {
-                deeds.garbage.fetch_add(1, Ordering::Relaxed);
-                if socket.send(message).await.is_err() {
-                    break;
-                }
-                if let Ok(Some(Ok(Message::Text(_)))) =
-                    tokio::time::timeout(Duration::from_secs(5), socket.next()).await
-                {
-                    deeds.refused.fetch_add(1, Ordering::Relaxed);
-                }
-            }
-        }
-        if let Ok(mut stream) = TcpStream::connect(&host).await {
-            let head =
-                format!("POST /v1/images/generations HTTP/1.1\r\nhost: {host}\r\ncontent-length: 100000000\r\n\r\n");
-            let _ = stream.write_all(head.as_bytes()).await;
-            let _ = stream.write_all(&vec![b'{'; 1 << 20]).await;
-            deeds.garbage.fetch_add(1, Ordering::Relaxed);
-        }
-        sleep(Duration::from_millis(300)).await;
     }
 }

@@ -31,11 +31,11 @@ pub const TARGETS: [Target; 13] = [
     target("metadata", metadata, 12_000),
     target("prompt", prompt, 12_000),
     target("schedule", schedule, 12_000),
-    target("live", live, 6_000),
-    target("openai", openai, 6_000),
-    target("openai_edit", openai_edit, 6_000),
-    target("a1111", a1111, 6_000),
-    target("prediction", prediction, 6_000),
+    target("live", live, 3_000),
+    target("openai", openai, 3_000),
+    target("openai_edit", openai_edit, 3_000),
+    target("a1111", a1111, 3_000),
+    target("prediction", prediction, 3_000),
 ];
 
 const fn target(name: &'static str, run: fn(&[u8]), short_run: u64) -> Target {

@@ -51,6 +51,8 @@ fn run(args: &[String]) -> Result<usize, String> {
     fs::create_dir_all(findings).map_err(|e| format!("cannot create {}: {e}", findings.display()))?;
     // A panic is caught and counted; its message and place are in the finding's line.
     std::panic::set_hook(Box::new(|info| eprintln!("  {info}")));
+    // What a target loads once is no execution's time.
+    (target.run)(b"");
     let mut runner = Runner::new(target, findings);
     for seed in &seeds {
         runner.execute(seed);
@@ -125,6 +127,22 @@ impl<'a> Runner<'a> {
         runner
     }
 
+    /// How long an input takes that took `once`: on a busy machine anything may take long now and then.
+    fn at_best(&self, input: &[u8], once: Duration) -> Duration {
+        let mut best = once;
+        for _ in 0..3 {
+            if best <= MAX_TIME {
+                break;
+            }
+            let again = Instant::now();
+            self.began_ms
+                .store(again.duration_since(self.started).as_millis() as u64, Ordering::Relaxed);
+            let _ = catch_unwind(AssertUnwindSafe(|| (self.target.run)(input)));
+            best = best.min(again.elapsed());
+        }
+        best
+    }
+
     fn execute(&mut self, input: &[u8]) {
         self.executions += 1;
         let _ = fs::write(&self.last, input);
@@ -132,7 +150,7 @@ impl<'a> Runner<'a> {
         let began_ms = began.duration_since(self.started).as_millis() as u64;
         self.began_ms.store(began_ms, Ordering::Relaxed);
         let panicked = catch_unwind(AssertUnwindSafe(|| (self.target.run)(input))).is_err();
-        let taken = began.elapsed();
+        let taken = self.at_best(input, began.elapsed());
         // Asking the system costs more than most executions.
         let grown = if self.executions.is_multiple_of(MEMORY_EVERY) {
             peak_kib().saturating_sub(self.memory_kib)
