@@ -278,10 +278,10 @@ fn sum_body<const FMA: bool>(products: &[Tile], at: usize, nr: usize, results: &
                 t[1][x][l] = m[4 + x][l] - m[8 + x][l] - m[12 + x][l];
             }
         }
-        for (row, t) in t.iter().enumerate() {
+        for (row, [a, b, c, d]) in t.iter().enumerate() {
             for l in 0..8 {
-                results.0[2 * row * nr + first + l] = t[0][l] + t[1][l] + t[2][l];
-                results.0[(2 * row + 1) * nr + first + l] = t[1][l] - t[2][l] - t[3][l];
+                results.0[2 * row * nr + first + l] = a[l] + b[l] + c[l];
+                results.0[(2 * row + 1) * nr + first + l] = b[l] - c[l] - d[l];
             }
         }
     }
