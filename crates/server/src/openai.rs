@@ -129,7 +129,7 @@ fn edit_form(parts: Vec<Part>) -> Result<(Fields, Option<Bytes>), Refusal> {
 }
 
 /// Reads a body as far as the request that it asks for, without painting.
-pub(crate) async fn asked(app: &App, body: &[u8]) -> Result<Request, Refusal> {
+pub(crate) fn asked(app: &App, body: &[u8]) -> Result<Request, Refusal> {
     let fields: Fields = body::json(body)?;
     let request = to_request(app, &fields, None)?;
     to_answer(app, &fields, &request, "image_generation")?;

@@ -57,7 +57,7 @@ impl Readers {
 
     /// The body of `/v1/images/generations`.
     pub fn openai(&self, body: &[u8]) -> bool {
-        self.runtime.block_on(openai::asked(&self.app, body)).is_ok()
+        openai::asked(&self.app, body).is_ok()
     }
 
     /// The body of `/v1/images/edits`, its parts divided by [`BOUNDARY`].
