@@ -198,6 +198,8 @@ fn an_exported_run_is_a_model_to_start_from() {
     latents(&first, Budget::default()).unwrap();
     train(&first, "teacher", 1);
     export(&first).unwrap();
+    let known = std::fs::read_to_string(folder.join("exported").join("known_words.txt")).unwrap();
+    assert!(known.lines().any(|word| word == "disc"), "{known}");
     let second = from_model(&folder, &folder.join("exported"), "second", "lcm");
     latents(&second, Budget::default()).unwrap();
     train(&second, "lcm", 1);
