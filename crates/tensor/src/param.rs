@@ -166,13 +166,11 @@ impl Param {
         let state = self.read();
         let width = state.shape[1];
         let rows = ids.iter().map(|&id| id as usize * width..(id as usize + 1) * width);
-        match &state.value {
-            Value::Narrow(values) => rows.flat_map(|row| &values[row]).map(|x| x.to_f32()).collect(),
-            _ => {
-                let table = state.wide();
-                rows.flat_map(|row| &table.data()[row]).copied().collect()
-            }
+        if let Value::Narrow(values) = &state.value {
+            return rows.flat_map(|row| &values[row]).map(|x| x.to_f32()).collect();
         }
+        let table = state.wide();
+        rows.flat_map(|row| &table.data()[row]).copied().collect()
     }
 
     pub fn dtype(&self) -> DType {

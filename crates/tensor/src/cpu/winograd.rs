@@ -278,11 +278,11 @@ fn sum_body<const FMA: bool>(products: &[Tile], at: usize, nr: usize, results: &
                 t[1][x][l] = m[4 + x][l] - m[8 + x][l] - m[12 + x][l];
             }
         }
-        for (row, t) in t.iter().enumerate() {
-            for l in 0..8 {
-                results.0[2 * row * nr + first + l] = t[0][l] + t[1][l] + t[2][l];
-                results.0[(2 * row + 1) * nr + first + l] = t[1][l] - t[2][l] - t[3][l];
-            }
+        for (row, [a, b, c, d]) in t.iter().enumerate() {
+            let left: [f32; 8] = std::array::from_fn(|l| a[l] + b[l] + c[l]);
+            let right: [f32; 8] = std::array::from_fn(|l| b[l] - c[l] - d[l]);
+            results.0[2 * row * nr + first..][..8].copy_from_slice(&left);
+            results.0[(2 * row + 1) * nr + first..][..8].copy_from_slice(&right);
         }
     }
 }
