@@ -30,8 +30,7 @@ const LANES: usize = 16;
 
 /// Whether a convolution that keeps the picture's size gains by this.
 pub(crate) fn suits(s: &DirectConvolution) -> bool {
-    let keeps_size = s.stride == 1 && s.scale == 1 && s.before == [1, 1] && s.places == [s.height, s.width];
-    let is_3x3 = s.size == [3, 3] && keeps_size;
+    let is_3x3 = s.filter.size() == [3, 3];
     let blocks = s.height.div_ceil(2) * s.width.div_ceil(2);
     let is_wide = s.channels.min(s.outputs) >= NARROWER && s.channels.max(s.outputs) >= WIDER;
     is_3x3 && s.channels.is_multiple_of(LANES) && is_wide && blocks >= BLOCKS
@@ -156,8 +155,9 @@ impl Shape {
         let (s, words) = (&self.s, self.s.channels / 2);
         let (mr, nr) = (panels.block.mr, panels.block.nr);
         let windows = Windows {
-            segments: &[0],
+            segments: 1,
             length: words,
+            segment_stride: 0,
             row_stride: words,
         };
         let groups = run.len().div_ceil(mr);
@@ -279,10 +279,10 @@ fn sum_body<const FMA: bool>(products: &[Tile], at: usize, nr: usize, results: &
             }
         }
         for (row, [a, b, c, d]) in t.iter().enumerate() {
-            for l in 0..8 {
-                results.0[2 * row * nr + first + l] = a[l] + b[l] + c[l];
-                results.0[(2 * row + 1) * nr + first + l] = b[l] - c[l] - d[l];
-            }
+            let left: [f32; 8] = std::array::from_fn(|l| a[l] + b[l] + c[l]);
+            let right: [f32; 8] = std::array::from_fn(|l| b[l] - c[l] - d[l]);
+            results.0[2 * row * nr + first..][..8].copy_from_slice(&left);
+            results.0[(2 * row + 1) * nr + first..][..8].copy_from_slice(&right);
         }
     }
 }
