@@ -22,7 +22,7 @@ def arguments():
     parser.add_argument("--prima", required=True, help="the program ops")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--only", default="linear,conv,doubled_conv,attention,training")
+    parser.add_argument("--only", default="linear,conv,doubled_conv,attention,training,narrow_training")
     parser.add_argument("--json", help="write the results there as well")
     return parser.parse_args()
 
@@ -96,7 +96,8 @@ class Torch:
             heads, length, dim = sizes
             x = random(1, heads, length, dim)
             return self.inference(lambda: functional.scaled_dot_product_attention(x, x, x))
-        return self.training(*sizes, autocast=op["dtype"] == "bf16")
+        training = self.narrow_training if op["kind"] == "narrow_training" else self.training
+        return training(*sizes, autocast=op["dtype"] == "bf16")
 
     def inference(self, work):
         def measure():
@@ -125,6 +126,48 @@ class Torch:
             torch.autograd.grad(loss, weights)
 
         return lambda: median_seconds(step)
+
+
+    def narrow_training(self, batch, autocast):
+        """The layers of NARROW in bench/src/bin/ops.rs."""
+        torch, nn = self.torch, self.torch.nn
+
+        class Residual(nn.Module):
+            def __init__(self, channels):
+                super().__init__()
+                self.norm = nn.GroupNorm(4, channels, eps=1e-6)
+                self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+            def forward(self, x):
+                return x + self.conv(nn.functional.silu(self.norm(x)))
+
+        layers = [
+            nn.Conv2d(3, 16, 3, padding=1),
+            Residual(16),
+            Residual(16),
+            nn.ZeroPad2d((0, 1, 0, 1)),
+            nn.Conv2d(16, 24, 3, stride=2),
+            Residual(24),
+            Residual(24),
+            nn.Upsample(scale_factor=2),
+            nn.Conv2d(24, 16, 3, padding=1),
+            Residual(16),
+            nn.Conv2d(16, 3, 3, padding=1),
+        ]
+
+        def step_in(memory_format):
+            network = nn.Sequential(*layers).to(memory_format=memory_format)
+            x = torch.randn(batch, 3, 128, 128).to(memory_format=memory_format)
+
+            def step():
+                with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+                    out = network(x)
+                loss = (out.float() - x).square().mean()
+                torch.autograd.grad(loss, list(network.parameters()))
+
+            return median_seconds(step)
+
+        return lambda: min(step_in(torch.channels_last), step_in(torch.contiguous_format))
 
 
 class OnnxRuntime:

@@ -25,6 +25,8 @@ enum Kind {
     Attention([usize; 3]),
     /// Forward and backward of 3x3 convolutions of 64 to 256 channels at 32x32 and one attention; batch.
     Training([usize; 1]),
+    /// Forward and backward of the layers that take the time in a small autoencoder, [`NARROW`], on 128x128 pixels; batch.
+    NarrowTraining([usize; 1]),
 }
 
 struct Op {
@@ -55,6 +57,7 @@ fn ops() -> Vec<Op> {
     both(Kind::Attention([10, 4096, 64]), None, Some(350.0 / 900.0));
     both(Kind::Attention([4, 256, 32]), None, None);
     both(Kind::Training([4]), Some(200.0 / 450.0), None);
+    both(Kind::NarrowTraining([4]), None, None);
     ops.push(Op {
         kind: Kind::DoubledConv([32, 128]),
         dtype: DType::F32,
@@ -106,6 +109,7 @@ impl Op {
             Kind::DoubledConv([channels, size]) => format!("doubling + conv 3x3 {channels}ch {size}x{size}"),
             Kind::Attention([heads, length, dim]) => format!("attention {heads} heads x {length} x {dim}"),
             Kind::Training([batch]) => format!("training step, batch {batch}, 32x32"),
+            Kind::NarrowTraining([batch]) => format!("narrow training step, batch {batch}, 128x128"),
         };
         format!("{what} {}", self.dtype_name())
     }
@@ -117,6 +121,7 @@ impl Op {
             Kind::DoubledConv(sizes) => ("doubled_conv", sizes),
             Kind::Attention(sizes) => ("attention", sizes),
             Kind::Training(sizes) => ("training", sizes),
+            Kind::NarrowTraining(sizes) => ("narrow_training", sizes),
         };
         json!({"name": self.name(), "kind": kind, "sizes": sizes, "dtype": self.dtype_name(), "flops": self.flops()})
     }
@@ -132,6 +137,10 @@ impl Op {
                 let pixels = 32 * 32;
                 let conv: usize = TRAINED.iter().map(|(i, o)| 18 * i * o).sum();
                 3 * batch * pixels * (conv + 4 * pixels * 256)
+            }
+            Kind::NarrowTraining([batch]) => {
+                let of = |(i, o, step): &(usize, usize, Step)| 18 * i * o * step.size(128).pow(2);
+                3 * batch * NARROW.iter().map(of).sum::<usize>()
             }
         };
         count as f64
@@ -161,6 +170,7 @@ impl Op {
                 median_seconds(|| drop(no_grad(|| attention_in(self.dtype, &x, &x, &x, heads, false))))
             }
             Kind::Training([batch]) => training(batch, self.dtype, conv),
+            Kind::NarrowTraining([batch]) => narrow_training(batch, self.dtype),
         }
     }
 }
@@ -183,6 +193,74 @@ fn training(batch: usize, dtype: DType, conv: impl Fn(&Tensor, &Param) -> Tensor
         let tokens = h.reshape(&[batch, 32 * 32, 256]);
         let h = add(&tokens, &attention_in(dtype, &tokens, &tokens, &tokens, 4, false)).reshape(target.shape());
         std::hint::black_box(weighted_mse(&h, &target, &vec![1.0; batch]).backward());
+    })
+}
+
+/// What a 3x3 convolution of the narrow training step does to the size.
+#[derive(Clone, Copy, PartialEq)]
+enum Step {
+    /// Nothing, at the size of the pictures.
+    Whole,
+    /// Nothing, at half of it.
+    Half,
+    Down,
+    Up,
+}
+
+impl Step {
+    /// Side of the results for pictures of side `size`.
+    fn size(self, size: usize) -> usize {
+        if matches!(self, Self::Whole | Self::Up) {
+            size
+        } else {
+            size / 2
+        }
+    }
+}
+
+/// Channels in and out of its convolutions. GroupNorm in four groups and SiLU come before those that keep size and channels, and
+/// what these read is added to what they give.
+const NARROW: [(usize, usize, Step); 9] = [
+    (3, 16, Step::Whole),
+    (16, 16, Step::Whole),
+    (16, 16, Step::Whole),
+    (16, 24, Step::Down),
+    (24, 24, Step::Half),
+    (24, 24, Step::Half),
+    (24, 16, Step::Up),
+    (16, 16, Step::Whole),
+    (16, 3, Step::Whole),
+];
+
+fn narrow_training(batch: usize, dtype: DType) -> f64 {
+    let trained = |shape: &[usize], factor: f32, shift: f32| {
+        let p = param(shape, DType::F32);
+        p.update(|v| v.iter_mut().for_each(|x| *x = factor * *x + shift));
+        p.set_trainable(true);
+        p.set_bf16_products(dtype == DType::BF16);
+        p
+    };
+    let layers = NARROW.map(|(i, o, step)| {
+        let norm = (i == o).then(|| [trained(&[i], 0.1, 1.0), trained(&[i], 0.1, 0.0)]);
+        (trained(&[o, i, 3, 3], 0.1, 0.0), trained(&[o], 0.1, 0.0), norm, step)
+    });
+    let x = random(&[batch, 128, 128, 3]);
+    median_seconds(|| {
+        let out = layers.iter().fold(x.clone(), |h, (weight, bias, norm, step)| {
+            let read = norm
+                .as_ref()
+                .map_or(h.clone(), |[gamma, beta]| group_norm(&h, gamma, beta, 4, 1e-6, true));
+            let geometry = Conv2d {
+                stride: if *step == Step::Down { 2 } else { 1 },
+                padding: if *step == Step::Down { [0, 1, 0, 1] } else { [1; 4] },
+            };
+            if *step == Step::Up {
+                return upsample_conv2d(&read, weight, Some(bias));
+            }
+            let residual = norm.as_ref().map(|_| &h);
+            conv2d(&read, weight, Some(bias), geometry, Activation::None, residual)
+        });
+        std::hint::black_box(weighted_mse(&out, &x, &vec![1.0; batch]).backward());
     })
 }
 

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::LocalKey;
 
 /// From the gradient of an output to those of the inputs.
-type ToParents = Box<dyn Fn(&Tensor) -> Vec<Option<Tensor>> + Send + Sync>;
+type ToParents = Box<dyn Fn(Tensor) -> Vec<Option<Tensor>> + Send + Sync>;
 
 /// How a node passes its gradient on.
 enum Backward {
@@ -113,9 +113,18 @@ pub fn is_recording(inputs: &[&Tensor]) -> bool {
 /// Attaches `backward` to `out` if any of `inputs` is on the tape.
 /// `backward` maps the gradient of `out` to one optional gradient per input.
 pub(crate) fn record(
-    mut out: Tensor,
+    out: Tensor,
     inputs: &[&Tensor],
     backward: impl Fn(&Tensor) -> Vec<Option<Tensor>> + Send + Sync + 'static,
+) -> Tensor {
+    record_owning(out, inputs, move |grad| backward(&grad))
+}
+
+/// [`record`] for what changes the gradient in place: mostly nobody else has it.
+pub(crate) fn record_owning(
+    mut out: Tensor,
+    inputs: &[&Tensor],
+    backward: impl Fn(Tensor) -> Vec<Option<Tensor>> + Send + Sync + 'static,
 ) -> Tensor {
     if is_recording(inputs) {
         out.node = Some(Arc::new(Node {
@@ -250,7 +259,7 @@ impl Pass {
             match &node.backward {
                 Backward::Leaf => {}
                 Backward::Gradients(backward) => {
-                    for (parent, grad) in node.parents.iter().zip(backward(&grad)) {
+                    for (parent, grad) in node.parents.iter().zip(backward(grad)) {
                         if let (Some(parent), Some(grad)) = (parent, grad) {
                             self.give(parent, grad);
                         }

@@ -23,6 +23,7 @@ pub mod outer_kernel;
 pub mod pack;
 pub mod parallel;
 pub mod peak;
+pub mod prefetch;
 pub mod resample;
 pub mod slide;
 pub mod sums;

@@ -1,4 +1,5 @@
 use crate::autograd::{self, Node};
+use crate::cpu::parallel::copied;
 use crate::gpu::DeviceArray;
 use std::sync::Arc;
 
@@ -95,7 +96,7 @@ impl Tensor {
     /// The values, without a copy when this is the only owner.
     pub fn into_vec(self) -> Vec<f32> {
         match self.storage {
-            Storage::Host(values) => Arc::try_unwrap(values).unwrap_or_else(|shared| shared.as_ref().clone()),
+            Storage::Host(values) => Arc::try_unwrap(values).unwrap_or_else(|shared| copied(&shared)),
             Storage::Device(array) => array.into_host(),
         }
     }

@@ -79,10 +79,11 @@ pub(crate) fn forward(kind: Activation, x: &[f32]) -> Vec<f32> {
 }
 
 /// `grad · act'(x)`
-pub(crate) fn backward(kind: Activation, x: &[f32], grad: &[f32]) -> Vec<f32> {
-    let mut dx = grad.to_vec();
-    parallel::for_chunks(&mut dx, |at, part| apply_backward(kind, &x[at..at + part.len()], part));
-    dx
+pub(crate) fn backward(kind: Activation, x: &[f32], mut grad: Vec<f32>) -> Vec<f32> {
+    parallel::for_chunks(&mut grad, |at, part| {
+        apply_backward(kind, &x[at..at + part.len()], part);
+    });
+    grad
 }
 
 #[inline(always)]

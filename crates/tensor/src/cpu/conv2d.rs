@@ -7,6 +7,7 @@ use crate::cpu::interleave::interleave;
 use crate::cpu::kernel::{Word, kernel};
 use crate::cpu::pack::{Packed, Panels, pack_panels, pack_right};
 use crate::cpu::parallel::zeros;
+use crate::cpu::sums;
 use crate::cpu::tile::Epilogue;
 use crate::cpu::weight_gradient::weight_gradient;
 use crate::cpu::winograd;
@@ -281,7 +282,7 @@ pub(crate) fn grad_input_doubled(x: &[usize], g: &Tensor, weight: &Param) -> Ten
 pub(crate) fn grad_weight_doubled(g: &Tensor, x: &Tensor, dtype: DType) -> Tensor {
     let (inputs, outputs) = (x.dim(-1), g.dim(-1));
     // [inputs, outputs, 4, 4]
-    let sums = weight_gradient(&transposed(x.shape(), outputs), g.data(), x.data(), dtype);
+    let (sums, _) = weight_gradient(&transposed(x.shape(), outputs), g.data(), x.data(), dtype);
     let mut out = zeros(outputs * inputs * 9);
     for (at, kernel) in out.chunks_exact_mut(9).enumerate() {
         let (o, i) = (at / inputs, at % inputs);
@@ -399,8 +400,23 @@ fn fold(s: &ConvolutionSizes, parts: &[f32]) -> Vec<f32> {
     out
 }
 
-/// `dtype` is what both are rounded to.
-pub(crate) fn grad_weight(s: &ConvolutionSizes, g: &Tensor, x: &Tensor, dtype: DType) -> Tensor {
-    let out = weight_gradient(s, x.data(), g.data(), dtype);
-    Tensor::from_vec(out, &[s.outputs, s.inputs, s.kh, s.kw])
+/// Of the weight and of the bias, as they are wanted. `dtype` is what both are rounded to for the products.
+pub(crate) fn grad_weight(
+    s: &ConvolutionSizes,
+    g: &Tensor,
+    x: &Tensor,
+    dtype: DType,
+    [weight, bias]: [bool; 2],
+) -> [Option<Tensor>; 2] {
+    if !weight {
+        return [
+            None,
+            bias.then(|| Tensor::from_vec(sums::of_rows(g.data(), s.outputs), &[s.outputs])),
+        ];
+    }
+    let (out, sums) = weight_gradient(s, x.data(), g.data(), dtype);
+    [
+        Some(Tensor::from_vec(out, &[s.outputs, s.inputs, s.kh, s.kw])),
+        bias.then(|| Tensor::from_vec(sums, &[s.outputs])),
+    ]
 }

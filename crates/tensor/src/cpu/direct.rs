@@ -11,6 +11,7 @@
 use crate::cpu::kernel::{Block, Tile, Windows, Word};
 use crate::cpu::pack::Panels;
 use crate::cpu::parallel::{Output, for_tasks};
+use crate::cpu::prefetch::Ahead;
 use crate::cpu::tile::{Epilogue, Place, put};
 use crate::ops::ConvolutionSizes;
 use std::cell::RefCell;
@@ -201,12 +202,15 @@ impl DirectConvolution {
         passes: &[Pass],
         panels: &Panels<W>,
         [first_row, rows]: [usize; 2],
+        next: &[f32],
         output: &Output,
         epilogue: &Epilogue,
     ) {
         let (scale, nr, pixel) = (self.scale, panels.block.nr, self.pixel::<W>());
         let depth = self.size.iter().product::<usize>() * pixel;
         let panels_of_part = self.outputs.div_ceil(nr);
+        let tiles = rows * self.stretch() / self.stride / panels.block.mr;
+        let mut ahead = Ahead::of(next, tiles);
         for (panel, weights) in panels.words.chunks_exact(depth * nr).enumerate() {
             let part = panel / panels_of_part;
             let (down, right) = (part / scale, part % scale);
@@ -229,7 +233,8 @@ impl DirectConvolution {
                     length: pass.length,
                     row_stride: self.stride * pixel,
                 };
-                results.pass(&windows, padded, &weights[pass.depth * nr..], rows, i > 0, epilogue);
+                let weights = &weights[pass.depth * nr..];
+                results.pass(&windows, padded, weights, rows, i > 0, epilogue, &mut ahead);
             }
         }
     }
@@ -276,6 +281,7 @@ impl Results<'_> {
         rows: usize,
         add: bool,
         epilogue: &Epilogue,
+        ahead: &mut Ahead,
     ) {
         let (block, width) = (self.block, self.shape.places[1]);
         // Places of a row, those at its end included where a window wraps around.
@@ -288,6 +294,7 @@ impl Results<'_> {
             if x < width {
                 self.place(y, x, block.mr.min(width - x)).0.prefetch();
             }
+            ahead.fetch();
             block.windows(windows, &padded[first * windows.row_stride..], weights, &mut tile);
             let (mut row, end) = (0, block.mr.min(places - first));
             while row < end {
@@ -332,6 +339,9 @@ pub(crate) fn convolve<W: Word>(
     for_tasks(s.batch * bands, multiply_adds, |task| {
         let (b, first) = (task / bands, task % bands * rows);
         let rows = rows.min(height - first);
+        // What the next task adds to this one's rows.
+        let seen = (b * s.height + (first + rows) * s.stride) * s.width * s.channels;
+        let next = &picture[seen.min(picture.len())..picture.len().min(seen + rows * s.stride * s.width * s.channels)];
         PADDED.with_borrow_mut(|padded| {
             let picture = &picture[b * sample..][..sample];
             // The windows of the last tile may begin behind the last pixel.
@@ -341,6 +351,7 @@ pub(crate) fn convolve<W: Word>(
                 &passes,
                 panels,
                 [b * height + first, rows],
+                next,
                 &output,
                 epilogue,
             );

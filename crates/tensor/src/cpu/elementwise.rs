@@ -6,24 +6,13 @@ use super::parallel;
 /// `out[i] = f(a[i], b[i])`.
 pub(crate) fn binary(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) -> Vec<f32> {
     assert_eq!(a.len(), b.len());
-    let mut out = a.to_vec();
-    parallel::for_chunks(&mut out, |at, part| {
-        for (o, &b) in part.iter_mut().zip(&b[at..]) {
-            *o = f(*o, b);
-        }
-    });
-    out
+    let b = &b[..a.len()];
+    parallel::built(a.len(), |i| f(a[i], b[i]))
 }
 
 /// `out[i] = f(a[i])`.
 pub(crate) fn unary(a: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
-    let mut out = a.to_vec();
-    parallel::for_chunks(&mut out, |_, part| {
-        for o in part {
-            *o = f(*o);
-        }
-    });
-    out
+    parallel::built(a.len(), |i| f(a[i]))
 }
 
 /// `into += from`

@@ -26,8 +26,8 @@ pub(crate) fn grad_input(g: &[f32], weight: &Param, [n, k]: [usize; 2]) -> Vec<f
     gemm::gemm(g.len() / n, k, n, &Rows { data: g, k: n }, &packed, &Epilogue::NONE)
 }
 
-/// `g [m, n]ᵀ · x [m, k]`: `[n, k]`. `dtype` is what both are rounded to.
-pub(crate) fn grad_weight(g: &[f32], x: &[f32], [n, k]: [usize; 2], dtype: DType) -> Vec<f32> {
+/// `g [m, n]ᵀ · x [m, k]`: `[n, k]`, and the sums of the columns of `g`. `dtype` is what both are rounded to for the product.
+pub(crate) fn grad_weight(g: &[f32], x: &[f32], [n, k]: [usize; 2], dtype: DType) -> (Vec<f32>, Vec<f32>) {
     // The rows in lines of one picture; the last one may be shorter.
     let rows = g.len() / n;
     let width = rows.min(LINE);

@@ -4,6 +4,7 @@ use super::activation::silu_derivative;
 use super::math::{dispatch, mul_add, sigmoid};
 use super::parallel;
 use rayon::prelude::*;
+use std::mem::MaybeUninit;
 
 /// Rows whose sums are kept in f32 before they are folded into f64.
 const BLOCK: usize = 32;
@@ -180,7 +181,7 @@ fn span(x: &[f32], at: usize, count: usize) -> [f32; SPAN] {
 }
 
 #[inline(always)]
-fn apply_body<const FMA: bool>(x: &[f32], out: &mut [f32], scale: &[f32], offset: &[f32], silu: bool) {
+fn apply_body<const FMA: bool>(x: &[f32], out: &mut [MaybeUninit<f32>], scale: &[f32], offset: &[f32], silu: bool) {
     let channels = scale.len();
     for first in (0..channels).step_by(SPAN) {
         let count = SPAN.min(channels - first);
@@ -195,16 +196,16 @@ fn apply_body<const FMA: bool>(x: &[f32], out: &mut [f32], scale: &[f32], offset
                     *z *= sigmoid::<FMA>(*z);
                 }
             }
-            out[first..first + count].copy_from_slice(&z[..count]);
+            out[first..first + count].write_copy_of_slice(&z[..count]);
         }
     }
 }
 
 dispatch! {
-    fn wide_apply(x: &[f32], out: &mut [f32], scale: &[f32], offset: &[f32], silu: bool) = apply_body
+    fn wide_apply(x: &[f32], out: &mut [MaybeUninit<f32>], scale: &[f32], offset: &[f32], silu: bool) = apply_body
 }
 
-fn apply(x: &[f32], out: &mut [f32], scale: &[f32], offset: &[f32], silu: bool) {
+fn apply(x: &[f32], out: &mut [MaybeUninit<f32>], scale: &[f32], offset: &[f32], silu: bool) {
     let (fold, whole) = folding(x.len(), scale.len());
     if fold > 1 {
         wide_apply(
@@ -220,18 +221,18 @@ fn apply(x: &[f32], out: &mut [f32], scale: &[f32], offset: &[f32], silu: bool) 
 
 /// Second pass of the forward: normalise, scale, shift, SiLU.
 pub(crate) fn group_norm(x: &[f32], s: &Statistics, g: Geometry, gamma: &[f32], beta: &[f32], silu: bool) -> Vec<f32> {
-    let coefficients: Vec<_> = (0..g.batch).map(|b| scale_offset(s, g, b, gamma, beta)).collect();
-    parallel::written_rows(x.len(), g.channels, |mut at, mut part| {
-        // A part may hold the rows of several samples.
-        while !part.is_empty() {
-            let (sample, rest) = (at / g.sample(), g.sample() - at % g.sample());
-            let (rows, after) = part.split_at_mut(rest.min(part.len()));
-            let (scale, offset) = &coefficients[sample];
-            apply(&x[at..at + rows.len()], rows, scale, offset, silu);
-            at += rows.len();
-            part = after;
-        }
-    })
+    let mut out = Vec::with_capacity(x.len());
+    let samples = out.spare_capacity_mut()[..x.len()].par_chunks_mut(g.sample());
+    samples.enumerate().for_each(|(b, out)| {
+        let (scale, offset) = scale_offset(s, g, b, gamma, beta);
+        let at = b * g.sample();
+        parallel::for_rows(out, g.channels, |row_at, part| {
+            apply(&x[at + row_at..at + row_at + part.len()], part, &scale, &offset, silu);
+        });
+    });
+    // SAFETY: the samples are all of it, each made of whole rows, and every row was written.
+    unsafe { out.set_len(x.len()) };
+    out
 }
 
 /// Turns `dz` (the gradient of the output) into the gradient before SiLU, and adds to
@@ -332,10 +333,11 @@ pub(crate) struct NormGradients {
 
 /// With `xhat = (x - mean) · rstd` and `dz` the gradient before SiLU:
 /// `dgamma = Σ dz·xhat`, `dbeta = Σ dz`,
-/// `dx = rstd · (gamma·dz - mean(gamma·dz) - xhat · mean(gamma·dz·xhat))`, means over the group.
+/// `dx = rstd · (gamma·dz - mean(gamma·dz) - xhat · mean(gamma·dz·xhat))`, means over the group. `dz` comes as the gradient of the
+/// output.
 pub(crate) fn group_norm_backward(
     x: &[f32],
-    grad: &[f32],
+    mut dz: Vec<f32>,
     s: &Statistics,
     g: Geometry,
     gamma: &[f32],
@@ -344,7 +346,6 @@ pub(crate) fn group_norm_backward(
     needs_x: bool,
 ) -> NormGradients {
     let c = g.channels;
-    let mut dz = parallel::copied(grad);
     let by_sample: Vec<Vec<f64>> = dz
         .par_chunks_mut(g.sample())
         .enumerate()
@@ -510,10 +511,9 @@ dispatch! {
         = layer_norm_backward_body
 }
 
-/// Gradients of LayerNorm; the statistics are computed again, which is cheaper than keeping them.
-pub(crate) fn layer_norm_backward(x: &[f32], grad: &[f32], gamma: &[f32], eps: f32) -> NormGradients {
+/// Gradients of LayerNorm, `dx` being that of the output; the statistics are computed again, which is cheaper than keeping them.
+pub(crate) fn layer_norm_backward(x: &[f32], mut dx: Vec<f32>, gamma: &[f32], eps: f32) -> NormGradients {
     let channels = gamma.len();
-    let mut dx = grad.to_vec();
     let size = parallel::rows_per_task(channels) * channels;
     let part = |(x, dx): (&[f32], &mut [f32])| {
         let mut sums = vec![0.0f32; 2 * channels];

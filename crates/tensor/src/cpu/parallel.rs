@@ -11,12 +11,12 @@ const PARALLEL_FROM: usize = 1 << 16;
 const CHUNK: usize = 1 << 14;
 
 /// `f(offset, part)` for consecutive parts of `out`, in parallel when it is large.
-pub(crate) fn for_chunks(out: &mut [f32], f: impl Fn(usize, &mut [f32]) + Sync) {
+pub(crate) fn for_chunks<T: Send>(out: &mut [T], f: impl Fn(usize, &mut [T]) + Sync) {
     for_rows(out, 1, f);
 }
 
 /// [`for_chunks`] whose parts are whole rows of `width` values; `offset` counts values.
-pub(crate) fn for_rows(out: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
+pub(crate) fn for_rows<T: Send>(out: &mut [T], width: usize, f: impl Fn(usize, &mut [T]) + Sync) {
     if out.is_empty() {
         return;
     }
@@ -90,6 +90,19 @@ pub(crate) fn zeros(len: usize) -> Vec<f32> {
             part.fill(std::mem::MaybeUninit::new(0.0));
         });
     // SAFETY: the first `len` values were just written.
+    unsafe { out.set_len(len) };
+    out
+}
+
+/// `f(i)` for each of `len` values, in parallel when there are many.
+pub(crate) fn built(len: usize, f: impl Fn(usize) -> f32 + Sync) -> Vec<f32> {
+    let mut out: Vec<f32> = Vec::with_capacity(len);
+    for_chunks(&mut out.spare_capacity_mut()[..len], |at, part| {
+        for (i, value) in part.iter_mut().enumerate() {
+            value.write(f(at + i));
+        }
+    });
+    // SAFETY: every one of the first `len` values was just written.
     unsafe { out.set_len(len) };
     out
 }

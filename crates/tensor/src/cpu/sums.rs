@@ -1,7 +1,11 @@
 //! Sums over axes.
 
+use super::math::dispatch;
 use super::parallel;
 use rayon::prelude::*;
+
+/// Values that are added at a time.
+const WIDE: usize = 64;
 
 /// Sums in f64 of `f(i)` over `0..len`, whatever the number of threads in the same order.
 pub(crate) fn of(len: usize, f: impl Fn(usize) -> f64 + Sync) -> f64 {
@@ -36,6 +40,31 @@ fn column_sums(x: &[f32], width: usize) -> Vec<f32> {
         }
     }
     total.into_iter().map(|v| v as f32).collect()
+}
+
+#[inline(always)]
+fn add_columns_body<const FMA: bool>(rows: &[f32], sums: &mut [f32]) {
+    for row in rows.chunks_exact(sums.len()) {
+        for (sum, x) in sums.iter_mut().zip(row) {
+            *sum += x;
+        }
+    }
+}
+
+dispatch! {
+    fn add_columns_of(rows: &[f32], sums: &mut [f32]) = add_columns_body
+}
+
+/// Adds the column sums of `rows` to `sums`, on this thread.
+pub(crate) fn add_columns(rows: &[f32], sums: &mut [f32]) {
+    // Narrow rows several at a time, which fills the vectors.
+    let width = sums.len();
+    let wide = width * (WIDE / width).max(1);
+    let whole = rows.len() / wide * wide;
+    let mut partial = vec![0.0; wide];
+    add_columns_of(&rows[..whole], &mut partial);
+    add_columns_of(&rows[whole..], &mut partial[..width]);
+    partial.chunks_exact(width).for_each(|part| add_columns_of(part, sums));
 }
 
 /// The column sums of each sample of `sample` values: `[B, width]`.

@@ -89,29 +89,46 @@ fn put_body<const FMA: bool>(tile: &[f32], nr: usize, place: &Place, add: bool, 
 
 #[inline(always)]
 fn put_columns<const NR: usize>(tile: &[f32], place: &Place, add: bool, epilogue: &Epilogue) {
-    // Most tiles are whole: their loops have a fixed length. Most of these want at most a bias.
-    if place.cols == NR && !add && epilogue.is_bias() {
-        let bias = epilogue
-            .bias
-            .and_then(|bias| bias.first_chunk::<NR>())
-            .unwrap_or(&[0.0; NR]);
-        for (r, values) in tile.as_chunks::<NR>().0.iter().take(place.rows).enumerate() {
-            let sums: [f32; NR] = std::array::from_fn(|i| values[i] + bias[i]);
-            // SAFETY: a place is made for memory of this many rows and columns that nothing else uses meanwhile.
-            unsafe {
-                let row = place.start.add(r * place.stride);
-                row.cast::<[f32; NR]>().write_unaligned(sums);
-            }
-        }
-    } else if place.cols == NR {
-        put_rows::<NR>(tile, place, NR, add, epilogue);
-    } else {
-        put_rows::<NR>(tile, place, place.cols, add, epilogue);
+    // Loops of a fixed length for what most tiles are.
+    match place.cols {
+        cols if cols == NR => put_exactly::<NR, NR>(tile, place, add, epilogue),
+        24 => put_exactly::<NR, 24>(tile, place, add, epilogue),
+        16 => put_exactly::<NR, 16>(tile, place, add, epilogue),
+        8 => put_exactly::<NR, 8>(tile, place, add, epilogue),
+        _ => put_rows::<NR>(tile, place, add, epilogue),
     }
 }
 
 #[inline(always)]
-fn put_rows<const NR: usize>(tile: &[f32], place: &Place, cols: usize, add: bool, epilogue: &Epilogue) {
+fn put_exactly<const NR: usize, const COLS: usize>(tile: &[f32], place: &Place, add: bool, epilogue: &Epilogue) {
+    let bias = epilogue
+        .bias
+        .and_then(|bias| bias.first_chunk::<COLS>())
+        .unwrap_or(&[0.0; COLS]);
+    // Most of them want at most a bias.
+    let is_bias = !add && epilogue.is_bias();
+    for (r, values) in tile.as_chunks::<NR>().0.iter().take(place.rows).enumerate() {
+        // SAFETY: a place is made for memory of this many rows and columns that nothing else uses meanwhile.
+        let start = unsafe { place.start.add(r * place.stride).cast::<[f32; COLS]>() };
+        let mut row: [f32; COLS] = std::array::from_fn(|i| values[i.min(NR - 1)]);
+        if is_bias {
+            row = std::array::from_fn(|i| row[i] + bias[i]);
+        } else {
+            if add {
+                // SAFETY: as above; the place has been written before if the tile is to be added.
+                let before = unsafe { start.read_unaligned() };
+                row = std::array::from_fn(|i| row[i] + before[i]);
+            }
+            epilogue.apply(&mut row, r, place.stride);
+        }
+        // SAFETY: as above.
+        unsafe { start.write_unaligned(row) };
+    }
+}
+
+#[inline(always)]
+fn put_rows<const NR: usize>(tile: &[f32], place: &Place, add: bool, epilogue: &Epilogue) {
+    let cols = place.cols;
     for (r, values) in tile.as_chunks::<NR>().0.iter().take(place.rows).enumerate() {
         let mut row = *values;
         let row = &mut row[..cols];
@@ -125,8 +142,10 @@ fn put_rows<const NR: usize>(tile: &[f32], place: &Place, cols: usize, add: bool
             }
         }
         epilogue.apply(row, r, place.stride);
-        // SAFETY: as above; the row is a copy of our own.
-        unsafe { std::ptr::copy_nonoverlapping(row.as_ptr(), start, cols) };
+        for (c, x) in row.iter().enumerate() {
+            // SAFETY: as above. Mostly too few for a call of memcpy.
+            unsafe { start.add(c).write(*x) };
+        }
     }
 }
 

@@ -6,7 +6,9 @@
 use crate::DType;
 use crate::cpu::kernel::{Pair, Walk, Word, kernel};
 use crate::cpu::parallel::{map_tasks, zeros};
+use crate::cpu::prefetch::Ahead;
 use crate::cpu::slide::Slide;
+use crate::cpu::sums::add_columns;
 use crate::ops::ConvolutionSizes;
 use std::cell::RefCell;
 use std::ops::Range;
@@ -192,7 +194,21 @@ impl<'a> Plan<'a> {
         }
     }
 
+    /// What `band` reads of the picture and of the gradient, where they lie.
+    fn read_by<'d>(&self, x: &'d [f32], g: &'d [f32], band: &(Range<usize>, Range<usize>)) -> [&'d [f32]; 2] {
+        let (s, last) = (self.shape, band.0.end - 1);
+        let row = |b: usize, y: usize| ((b * s.height + y.min(s.height)) * s.width * s.inputs).min(x.len());
+        let line = |b: usize, y: usize| ((b * s.out_height + y) * s.out_width * s.outputs).min(g.len());
+        let first = (band.1.start * s.stride).saturating_sub(s.top());
+        let end = ((band.1.end - 1) * s.stride + s.kh).saturating_sub(s.top());
+        [
+            &x[row(band.0.start, first)..row(last, end).max(row(band.0.start, first))],
+            &g[line(band.0.start, band.1.start)..line(last, band.1.end)],
+        ]
+    }
+
     /// Adds what `bands` give to the sums of `outputs`: `[mr outputs][block][row of the kernel][group of vectors][mr][columns]`.
+    /// To `bias`, where there is one, the sums of all columns of the gradient.
     fn add<W: Word>(
         &self,
         x: &[f32],
@@ -200,14 +216,23 @@ impl<'a> Plan<'a> {
         bands: &[(Range<usize>, Range<usize>)],
         outputs: &Range<usize>,
         sums: &mut [f32],
+        bias: &mut [f32],
     ) {
         let s = self.shape;
         let line = self.places * self.block;
         let step = if s.kw == 1 { 1 } else { self.depths * s.stride } * self.block;
         WORDS.with_borrow_mut(|[picture, gradient]| {
-            for band in bands {
+            for (number, band) in bands.iter().enumerate() {
+                let next = bands
+                    .get(number + 1)
+                    .map_or([&[][..]; 2], |next| self.read_by(x, g, next));
+                let calls = self.blocks * s.kh * self.vectors().div_ceil(3) * outputs.len().div_ceil(self.mr);
+                let mut ahead = next.map(|values| Ahead::of(values, calls));
                 self.picture_words::<W>(x, band, picture);
                 self.gradient_words::<W>(g, band, outputs, gradient);
+                if !bias.is_empty() {
+                    add_columns(self.read_by(x, g, band)[1], bias);
+                }
                 let (picture, gradient): (&[W], &[W]) = (bytemuck::cast_slice(picture), bytemuck::cast_slice(gradient));
                 let rows = self.rows(band.1.len());
                 let lines: Vec<[usize; 2]> = (0..band.0.len() * band.1.len())
@@ -230,6 +255,7 @@ impl<'a> Plan<'a> {
                         for (sums, gradient) in sums.chunks_exact_mut(self.sums_of_outputs()).zip(blocks) {
                             let sums = &mut sums[first * self.mr * self.lanes..];
                             let picture = &picture[group.start * self.lanes..];
+                            ahead.iter_mut().for_each(Ahead::fetch);
                             kernel().outer.add(group.len(), &walk, gradient, picture, sums);
                         }
                     }
@@ -242,22 +268,28 @@ impl<'a> Plan<'a> {
     fn put(&self, sums: &[f32], outputs: usize, out: &mut [f32]) {
         let s = self.shape;
         let (taps, tile) = (s.kh * s.kw, self.mr * self.lanes);
+        // Where the columns of a window go, seen from its first.
+        let places: Vec<usize> = (0..s.kw * self.block)
+            .map(|at| at % self.block * taps + at / self.block)
+            .collect();
         for (o, sums) in (0..outputs)
             .step_by(self.mr)
             .zip(sums.chunks_exact(self.sums_of_outputs()))
         {
             let windows = sums.chunks_exact(self.vectors() * tile).enumerate();
             for (window, sums) in windows {
-                let (block, ky) = (window / s.kh, window % s.kh);
+                let (first, ky) = (window / s.kh * self.block, window % s.kh);
+                let end = (s.inputs - first) * taps;
                 for group in self.groups() {
                     let columns = group.len() * self.lanes;
                     let rows = sums[group.start * tile..].chunks_exact(columns).take(self.mr);
+                    let places = places.get(group.start * self.lanes..).unwrap_or(&[]);
                     for (o, row) in (o..outputs).zip(rows) {
-                        for (i, sum) in row.iter().enumerate() {
-                            let at = group.start * self.lanes + i;
-                            let (kx, channel) = (at / self.block, block * self.block + at % self.block);
-                            if kx < s.kw && channel < s.inputs {
-                                out[(o * s.inputs + channel) * taps + ky * s.kw + kx] = *sum;
+                        let out = &mut out[(o * s.inputs + first) * taps..][..end];
+                        for (place, sum) in places.iter().zip(row) {
+                            // The last block may have fewer channels.
+                            if let Some(to) = out.get_mut(place + ky * s.kw) {
+                                *to = *sum;
                             }
                         }
                     }
@@ -267,20 +299,23 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// Of `x` and the gradient of the output: `[outputs, inputs, kh, kw]`. `dtype`: what both are rounded to. The last line of
+/// Of `x` and the gradient of the output: `[outputs, inputs, kh, kw]`, and the bias' `[outputs]`. `dtype`: what both are rounded to. The last line of
 /// the last sample may be shorter than the others.
-pub(crate) fn weight_gradient(s: &ConvolutionSizes, x: &[f32], g: &[f32], dtype: DType) -> Vec<f32> {
+pub(crate) fn weight_gradient(s: &ConvolutionSizes, x: &[f32], g: &[f32], dtype: DType) -> (Vec<f32>, Vec<f32>) {
     match dtype {
         DType::F32 => gradient::<f32>(s, x, g),
         _ => gradient::<Pair>(s, x, g),
     }
 }
 
-fn gradient<W: Word>(s: &ConvolutionSizes, x: &[f32], g: &[f32]) -> Vec<f32> {
+fn gradient<W: Word>(s: &ConvolutionSizes, x: &[f32], g: &[f32]) -> (Vec<f32>, Vec<f32>) {
     let size = s.inputs * s.kh * s.kw;
-    let mut out = zeros(s.outputs * size);
+    let (mut out, mut bias) = (zeros(s.outputs * size), vec![0.0; s.outputs]);
     if out.is_empty() || s.out_pixels() == 0 {
-        return out;
+        if !g.is_empty() {
+            add_columns(g, &mut bias);
+        }
+        return (out, bias);
     }
     let plan = Plan::new::<W>(s);
     let bands = plan.bands();
@@ -295,16 +330,20 @@ fn gradient<W: Word>(s: &ConvolutionSizes, x: &[f32], g: &[f32]) -> Vec<f32> {
         let first = task % chunks * outputs;
         let outputs = first..s.outputs.min(first + outputs);
         let mut sums = vec![0.0; outputs.len().div_ceil(plan.mr) * plan.sums_of_outputs()];
-        plan.add::<W>(x, g, parts[task / chunks], &outputs, &mut sums);
-        sums
+        let mut bias = vec![0.0; if first == 0 { s.outputs } else { 0 }];
+        plan.add::<W>(x, g, parts[task / chunks], &outputs, &mut sums, &mut bias);
+        (sums, bias)
     });
-    let mut sums = sums.into_iter();
-    let mut total: Vec<Vec<f32>> = sums.by_ref().take(chunks).collect();
-    for (i, part) in sums.enumerate() {
-        total[i % chunks].iter_mut().zip(part).for_each(|(sum, x)| *sum += x);
+    let mut total: Vec<Vec<f32>> = Vec::with_capacity(chunks);
+    for (i, (part, of_bias)) in sums.into_iter().enumerate() {
+        bias.iter_mut().zip(of_bias).for_each(|(sum, x)| *sum += x);
+        match total.get_mut(i % chunks) {
+            Some(total) => total.iter_mut().zip(part).for_each(|(sum, x)| *sum += x),
+            None => total.push(part),
+        }
     }
     for (sums, out) in total.iter().zip(out.chunks_mut(outputs * size)) {
         plan.put(sums, out.len() / size, out);
     }
-    out
+    (out, bias)
 }

@@ -30,7 +30,8 @@ const LANES: usize = 16;
 
 /// Whether a convolution that keeps the picture's size gains by this.
 pub(crate) fn suits(s: &DirectConvolution) -> bool {
-    let is_3x3 = s.filter.size() == [3, 3];
+    let keeps_size = s.stride == 1 && s.scale == 1 && s.before == [1, 1] && s.places == [s.height, s.width];
+    let is_3x3 = s.size == [3, 3] && keeps_size;
     let blocks = s.height.div_ceil(2) * s.width.div_ceil(2);
     let is_wide = s.channels.min(s.outputs) >= NARROWER && s.channels.max(s.outputs) >= WIDER;
     is_3x3 && s.channels.is_multiple_of(LANES) && is_wide && blocks >= BLOCKS
@@ -155,9 +156,8 @@ impl Shape {
         let (s, words) = (&self.s, self.s.channels / 2);
         let (mr, nr) = (panels.block.mr, panels.block.nr);
         let windows = Windows {
-            segments: 1,
+            segments: &[0],
             length: words,
-            segment_stride: 0,
             row_stride: words,
         };
         let groups = run.len().div_ceil(mr);

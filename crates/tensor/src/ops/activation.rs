@@ -1,5 +1,5 @@
 use crate::Tensor;
-use crate::autograd::{is_recording, record};
+use crate::autograd::{is_recording, record, record_owning};
 use crate::cpu::activation as kernel;
 use crate::device::gpu;
 
@@ -29,17 +29,17 @@ pub fn activation(x: &Tensor, kind: Activation) -> Tensor {
         return out;
     }
     let saved = x.detach();
-    record(out, &[x], move |grad| {
+    record_owning(out, &[x], move |grad| {
         vec![Some(activation_backward(&saved, kind, grad))]
     })
 }
 
 /// `grad · act'(x)`.
-pub(crate) fn activation_backward(x: &Tensor, kind: Activation, grad: &Tensor) -> Tensor {
+pub(crate) fn activation_backward(x: &Tensor, kind: Activation, grad: Tensor) -> Tensor {
     if let Some(gpu) = gpu() {
-        return gpu.activation_backward(x, kind, grad);
+        return gpu.activation_backward(x, kind, &grad);
     }
-    Tensor::from_vec(kernel::backward(kind, x.data(), grad.data()), grad.shape())
+    Tensor::from_vec(kernel::backward(kind, x.data(), grad.into_vec()), x.shape())
 }
 
 /// `[..., 2D] -> [..., D]`: first half times `gelu` of the second half (diffusers' GEGLU).

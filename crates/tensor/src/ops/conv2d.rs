@@ -125,19 +125,30 @@ pub fn conv2d(
     }
     let (x_saved, weight_saved) = (x.detach(), weight.clone());
     let wants = [x.node.is_some(), w.node.is_some()];
-    let out = run(Activation::None, None);
-    let out = record(out, &inputs, move |g| {
-        let (dx, dw) = match gpu() {
-            Some(gpu) => (
+    let has_bias = b.is_some();
+    // Added at once where nothing comes between, which rounds the same.
+    let (added, residual) = residual.map_or((None, None), |r| {
+        let at_once = act == Activation::None && gpu().is_none();
+        if at_once { (Some(r), None) } else { (None, Some(r)) }
+    });
+    inputs.extend(added);
+    let adds = added.is_some();
+    let out = record(run(Activation::None, added), &inputs, move |g| {
+        let mut gradients = if let Some(gpu) = gpu() {
+            vec![
                 wants[0].then(|| gpu.conv2d_grad_input(&s, g, &weight_saved)),
                 wants[1].then(|| gpu.conv2d_grad_weight(&s, g, &x_saved)),
-            ),
-            None => (
-                wants[0].then(|| conv2d::grad_input(&s, g, &weight_saved)),
-                wants[1].then(|| conv2d::grad_weight(&s, g, &x_saved, weight_saved.products_dtype())),
-            ),
+                has_bias.then(|| sum_rows(g)),
+            ]
+        } else {
+            let dx = wants[0].then(|| conv2d::grad_input(&s, g, &weight_saved));
+            let dtype = weight_saved.products_dtype();
+            let [dw, db] = conv2d::grad_weight(&s, g, &x_saved, dtype, [wants[1], has_bias]);
+            vec![dx, dw, db]
         };
-        vec![dx, dw, Some(sum_rows(g))]
+        gradients.truncate(2 + usize::from(has_bias));
+        gradients.extend(adds.then(|| Some(g.clone())));
+        gradients
     });
     let out = activation(&out, act);
     residual.map_or(out.clone(), |r| add(&out, r))
@@ -160,9 +171,11 @@ pub fn upsample_conv2d(x: &Tensor, weight: &Param, bias: Option<&Param>) -> Tens
     }
     let (x_saved, weight_saved) = (x.detach(), weight.clone());
     let wants = [x.node.is_some(), w.node.is_some()];
+    let has_bias = b.is_some();
     record(out, &inputs, move |g| {
         let dx = wants[0].then(|| conv2d::grad_input_doubled(x_saved.shape(), g, &weight_saved));
-        let dw = wants[1].then(|| conv2d::grad_weight_doubled(g, &x_saved, weight_saved.products_dtype()));
-        vec![dx, dw, Some(sum_rows(g))]
+        let dtype = weight_saved.products_dtype();
+        let dw = wants[1].then(|| conv2d::grad_weight_doubled(g, &x_saved, dtype));
+        vec![dx, dw, has_bias.then(|| sum_rows(g))]
     })
 }

@@ -16,11 +16,22 @@ pub fn linear(x: &Tensor, weight: &Param, bias: Option<&Param>, act: Activation,
     }
     let (x_saved, weight_saved) = (x.detach(), weight.clone());
     let wants = [x.node.is_some(), w.node.is_some()];
-    let out = forward(x, weight, bias, b.as_ref(), Activation::None, None);
+    let has_bias = b.is_some();
+    // Added at once where nothing comes between, which rounds the same.
+    let (added, residual) = residual.map_or((None, None), |r| {
+        let at_once = act == Activation::None && gpu().is_none();
+        if at_once { (Some(r), None) } else { (None, Some(r)) }
+    });
+    let out = forward(x, weight, bias, b.as_ref(), Activation::None, added);
+    inputs.extend(added);
+    let adds = added.is_some();
     let out = record(out, &inputs, move |g| {
         let dx = wants[0].then(|| grad_input(g, &weight_saved, x_saved.shape()));
-        let dw = wants[1].then(|| grad_weight(g, &x_saved, &weight_saved));
-        vec![dx, dw, Some(sum_rows(g))]
+        let [dw, db] = grad_weight(g, &x_saved, &weight_saved, [wants[1], has_bias]);
+        let mut gradients = vec![dx, dw];
+        gradients.extend(has_bias.then_some(db));
+        gradients.extend(adds.then(|| Some(g.clone())));
+        gradients
     });
     let out = activation(&out, act);
     residual.map_or(out.clone(), |r| add(&out, r))
@@ -64,15 +75,21 @@ fn grad_input(g: &Tensor, weight: &Param, x_shape: &[usize]) -> Tensor {
     Tensor::from_vec(kernel::grad_input(g.data(), weight, [shape[0], shape[1]]), x_shape)
 }
 
-fn grad_weight(g: &Tensor, x: &Tensor, weight: &Param) -> Tensor {
+/// Of the weight and of the bias, as they are wanted.
+fn grad_weight(g: &Tensor, x: &Tensor, weight: &Param, wants: [bool; 2]) -> [Option<Tensor>; 2] {
     if let Some(gpu) = gpu() {
-        return gpu.linear_grad_weight(g, x, &weight.shape());
+        let dw = wants[0].then(|| gpu.linear_grad_weight(g, x, &weight.shape()));
+        return [dw, wants[1].then(|| sum_rows(g))];
+    }
+    if !wants[0] {
+        return [None, wants[1].then(|| sum_rows(g))];
     }
     let sizes = [g.dim(-1), x.dim(-1)];
-    Tensor::from_vec(
-        kernel::grad_weight(g.data(), x.data(), sizes, weight.products_dtype()),
-        &sizes,
-    )
+    let (dw, db) = kernel::grad_weight(g.data(), x.data(), sizes, weight.products_dtype());
+    [
+        Some(Tensor::from_vec(dw, &sizes)),
+        wants[1].then(|| Tensor::from_vec(db, &sizes[..1])),
+    ]
 }
 
 /// Sum over all axes but the last: a bias' gradient.

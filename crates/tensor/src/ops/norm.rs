@@ -1,4 +1,4 @@
-use crate::autograd::{is_recording, record};
+use crate::autograd::{is_recording, record, record_owning};
 use crate::cpu::norm::{self as kernel, Geometry, NormGradients};
 use crate::device::gpu;
 use crate::ops::elementwise::on_tape;
@@ -59,9 +59,18 @@ pub fn group_norm(x: &Tensor, gamma: &Param, beta: &Param, groups: usize, eps: f
     let needs_x = on_tape(x);
     let needs = [on_tape(&gamma), on_tape(&beta)];
     let (saved, gamma_saved, beta_saved) = (x.detach(), gamma.detach(), beta.detach());
-    record(out, &[x, &gamma, &beta], move |grad| {
+    record_owning(out, &[x, &gamma, &beta], move |grad| {
         let (gamma, beta) = (gamma_saved.data(), beta_saved.data());
-        let d = kernel::group_norm_backward(saved.data(), grad.data(), &statistics, g, gamma, beta, silu, needs_x);
+        let d = kernel::group_norm_backward(
+            saved.data(),
+            grad.into_vec(),
+            &statistics,
+            g,
+            gamma,
+            beta,
+            silu,
+            needs_x,
+        );
         gradients(d, saved.shape(), needs)
     })
 }
@@ -82,9 +91,9 @@ pub fn layer_norm(x: &Tensor, gamma: &Param, beta: &Param, eps: f32) -> Tensor {
     }
     let needs = [on_tape(&gamma), on_tape(&beta)];
     let (saved, gamma_saved) = (x.detach(), gamma.detach());
-    record(out, &[x, &gamma, &beta], move |grad| {
+    record_owning(out, &[x, &gamma, &beta], move |grad| {
         gradients(
-            kernel::layer_norm_backward(saved.data(), grad.data(), gamma_saved.data(), eps),
+            kernel::layer_norm_backward(saved.data(), grad.into_vec(), gamma_saved.data(), eps),
             saved.shape(),
             needs,
         )
