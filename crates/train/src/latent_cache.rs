@@ -29,7 +29,9 @@ impl LatentStatistics {
             mean.iter_mut().zip(pixel).for_each(|(m, &x)| *m += f64::from(x));
         }
         let count = count.max(1) as f64;
-        mean.iter_mut().for_each(|m| *m /= count);
+        for m in &mut mean {
+            *m /= count;
+        }
         let mut variance = vec![0.0f64; channels];
         for pixel in pixels {
             let moments = variance.iter_mut().zip(&mean).zip(pixel);
@@ -251,9 +253,10 @@ impl LatentCache {
         for (size, name) in shapes {
             let latents = file.read(&format!("latents.{name}"))?;
             let objects = format!("objects.{name}");
-            let objects = match file.tensors().contains_key(&objects) {
-                true => file.read(&objects)?.into_vec(),
-                false => Vec::new(),
+            let objects = if file.tensors().contains_key(&objects) {
+                file.read(&objects)?.into_vec()
+            } else {
+                Vec::new()
             };
             let [n, h, w, c] = *latents.shape() else {
                 return Err(Error::file(&path, format!("latents.{name} has no 4 axes")));

@@ -104,9 +104,12 @@ pub fn latents(config: &TrainConfig, budget: Budget) -> Result<Summary> {
         while pictures.len() < wanted && in_time() {
             let first = (done + pictures.len()) as u64;
             let end = first + config.latents.batch_size.min(wanted - pictures.len()) as u64;
-            let samples = (first..end).into_par_iter().map(|i| match config.latents.every_size {
-                true => source.sample_of_any_size(i),
-                false => source.sample(i),
+            let samples = (first..end).into_par_iter().map(|i| {
+                if config.latents.every_size {
+                    source.sample_of_any_size(i)
+                } else {
+                    source.sample(i)
+                }
             });
             pictures.extend(encoder.encode(samples.collect::<Result<Vec<_>>>()?)?);
         }
@@ -157,9 +160,10 @@ impl Encoder {
     fn manifest(&self, pictures: &[EncodedPicture]) -> LatentManifest {
         let channels = self.vae.latent_channels();
         LatentManifest {
-            statistics: match self.is_normal {
-                true => LatentStatistics::unit(channels),
-                false => statistics_of(pictures, channels),
+            statistics: if self.is_normal {
+                LatentStatistics::unit(channels)
+            } else {
+                statistics_of(pictures, channels)
             },
             fingerprint: self.fingerprint,
             cell_px: self.vae.scale_factor(),
