@@ -4,7 +4,7 @@ use crate::known_words::UnknownWord;
 use crate::settings::Settings;
 use crate::{Conditioning, Error, Pipeline, Request};
 use prima_models::{Unet2dCondition, UnetCond, guidance_scale_embedding};
-use prima_tensor::{Tensor, stack_batch, take_batch, weighted_sum};
+use prima_tensor::{Device, Tensor, stack_batch, take_batch, weighted_sum};
 use std::cell::RefCell;
 use std::sync::Arc;
 
@@ -111,11 +111,15 @@ impl<'a> Guidance<'a> {
 
     /// The negative conditioning, if there is one, and the prompt's, each for `images` samples.
     fn unet_cond(&self, images: usize) -> UnetCond {
+        let conditionings: Vec<&Conditioning> = self.uncond.iter().chain([&self.cond]).map(Arc::as_ref).collect();
+        // A GPU replays a step, and moves what it is told into the recording.
+        if Device::current().is_gpu() {
+            return self.repeated(&conditionings, images);
+        }
         let mut told = self.told.borrow_mut();
         if let Some((_, cond)) = told.as_ref().filter(|(count, _)| *count == images) {
             return cond.clone();
         }
-        let conditionings: Vec<&Conditioning> = self.uncond.iter().chain([&self.cond]).map(Arc::as_ref).collect();
         let cond = self.repeated(&conditionings, images);
         *told = Some((images, cond.clone()));
         cond
@@ -129,7 +133,7 @@ impl<'a> Guidance<'a> {
             let parts = parts?;
             let rows: Vec<&Tensor> = parts.iter().flat_map(|t| vec![t; images]).collect();
             Some(match rows[..] {
-                [row] => row.clone(),
+                [row] if !Device::current().is_gpu() => row.clone(),
                 _ => stack_batch(&rows),
             })
         };

@@ -5,7 +5,7 @@ use crate::config::invalid;
 use crate::layers::{Conv, GroupNorm, LayerNorm, Linear, Start};
 use crate::{Cancelled, check};
 use prima_checkpoint::{Error, ParamSource};
-use prima_tensor::{Tensor, attention_in, geglu, is_recomputing, is_recording, recompute};
+use prima_tensor::{Device, Tensor, attention_in, geglu, is_recomputing, is_recording, recompute};
 use std::sync::{Arc, Mutex, PoisonError};
 
 const GROUP_NORM_EPS: f32 = 1e-6;
@@ -109,7 +109,8 @@ impl CrossAttention {
         let attention = &self.attention;
         // On a GPU a step is replayed as it was recorded, and in training the weights change.
         let frozen = [attention.to_k.frozen_version(), attention.to_v.frozen_version()];
-        let ([Some(k), Some(v)], None, false) = (frozen, context.array(), is_recording(&[context])) else {
+        let elsewhere = Device::current().is_gpu() || is_recording(&[context]);
+        let ([Some(k), Some(v)], false) = (frozen, elsewhere) else {
             return attention.keys_values(context);
         };
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
