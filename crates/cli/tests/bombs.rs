@@ -66,7 +66,7 @@ fn files() -> Vec<Vec<u8>> {
             info.compressed_latin1_text.push(chunk);
         }),
         png(64, 64, rgb, |info| {
-            info.icc_profile = Some(Cow::Owned(vec![0; NOTE_BYTES]))
+            info.icc_profile = Some(Cow::Owned(vec![0; NOTE_BYTES]));
         }),
         // Sides beyond the bound, and areas at it.
         png(1 << 24, 1, rgb, |_| ()),
