@@ -100,7 +100,7 @@ fn posts(file: &[u8]) -> Vec<Post> {
     let json = |body: serde_json::Value| body.to_string().into_bytes();
     vec![
         ("/studio/read-png", "image/png", file.to_vec()),
-        ("/studio/animation", FORM, form("frame", &[file; 4])),
+        ("/studio/animation", FORM, form("frame", &[file; 2])),
         ("/sdapi/v1/png-info", JSON, json(json!({"image": image}))),
         (
             "/sdapi/v1/extra-single-image",
