@@ -66,7 +66,7 @@ fn files() -> Vec<Vec<u8>> {
             info.compressed_latin1_text.push(chunk);
         }),
         png(64, 64, rgb, |info| {
-            info.icc_profile = Some(Cow::Owned(vec![0; NOTE_BYTES]))
+            info.icc_profile = Some(Cow::Owned(vec![0; NOTE_BYTES]));
         }),
         // Sides beyond the bound, and areas at it.
         png(1 << 24, 1, rgb, |_| ()),
@@ -100,7 +100,7 @@ fn posts(file: &[u8]) -> Vec<Post> {
     let json = |body: serde_json::Value| body.to_string().into_bytes();
     vec![
         ("/studio/read-png", "image/png", file.to_vec()),
-        ("/studio/animation", FORM, form("frame", &[file; 4])),
+        ("/studio/animation", FORM, form("frame", &[file; 2])),
         ("/sdapi/v1/png-info", JSON, json(json!({"image": image}))),
         (
             "/sdapi/v1/extra-single-image",

@@ -28,7 +28,8 @@ impl Serving {
         command
             .args(["-c", &format!("ulimit -v {kib}; exec \"$0\" \"$@\"")])
             .arg(env!("CARGO_BIN_EXE_prima"))
-            .args(args);
+            .args(args)
+            .stderr(Stdio::null());
         Self::run(&mut command)
     }
 
