@@ -77,6 +77,7 @@ fn not_a_picture(name: &str, reason: String) -> Error {
 fn without_notes<'a>(bytes: &'a [u8], name: &str) -> Result<Cow<'a, [u8]>, Error> {
     match format_of(bytes) {
         Some(ImageFormat::Png) => Ok(without_compressed_notes(bytes)),
+        Some(ImageFormat::WebP) if !chunks_fit(bytes) => Err(not_a_picture(name, CUT_SHORT.to_owned())),
         Some(_) => Ok(Cow::Borrowed(bytes)),
         None => Err(not_a_picture(
             name,
@@ -115,6 +116,23 @@ fn format_of(bytes: &[u8]) -> Option<ImageFormat> {
     image::guess_format(bytes).ok().filter(|format| known.contains(format))
 }
 
+const CUT_SHORT: &str = "a part of it ends beyond its end";
+
+/// Whether the parts of a WebP file end within it: a decoder makes room for as many bytes as one announces, up to 4 GB.
+fn chunks_fit(webp: &[u8]) -> bool {
+    const HEADER: usize = 12;
+    let mut at = HEADER;
+    while let Some(length) = webp.get(at + 4..at + 8).and_then(|b| b.try_into().ok()) {
+        let length = u32::from_le_bytes(length) as usize;
+        if length > webp.len() - at - 8 {
+            return false;
+        }
+        // Each is filled up to an even length.
+        at += 8 + length + length % 2;
+    }
+    true
+}
+
 /// A PNG without the chunks that unpack to something other than pixels (a colour profile, texts): a decoder would unpack
 /// them on opening the file, a thousand times their size, and nothing here asks for them. A file that is cut short is
 /// passed on as far as it goes, for the decoder to say so.
@@ -149,6 +167,9 @@ pub fn read_parameters(bytes: &[u8]) -> Result<Option<Parameters>, Error> {
     let Some(format) = format_of(bytes) else {
         return Err(failed("the file is not a PNG, JPEG or WebP".to_owned()));
     };
+    if format == ImageFormat::WebP && !chunks_fit(bytes) {
+        return Err(failed(CUT_SHORT.to_owned()));
+    }
     let text = if format == ImageFormat::Png {
         png_text(bytes)?
     } else {
@@ -359,5 +380,17 @@ mod tests {
         let big: Vec<u8> = text.encode_utf16().flat_map(u16::to_be_bytes).collect();
         let little: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
         assert_eq!([utf16(&big), utf16(&little)], [text, text]);
+    }
+
+    #[test]
+    fn a_webp_part_longer_than_its_file_is_refused_before_room_is_made_for_it() {
+        for length in [100_u32, 0x7fff_ffff, u32::MAX] {
+            let mut file = b"RIFF\x30\0\0\0WEBPVP8X\x0a\0\0\0\x08\0\0\0\0\0\0\0\0\0EXIF".to_vec();
+            file.extend(length.to_le_bytes());
+            file.extend([0; 10]);
+            assert!(Picture::decode(&file, "a file").is_err());
+            assert!(Header::read(&file, "a file", 100).is_err());
+            assert!(read_parameters(&file).is_err());
+        }
     }
 }
