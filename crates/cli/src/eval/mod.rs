@@ -1,5 +1,8 @@
 //! `prima eval`: writes an evaluation suite from a data set, and measures a model, or what it learnt from, with it.
 
+mod ceiling;
+mod words;
+
 use crate::out::say;
 use crate::{Usage, source};
 use anyhow::Result;
@@ -7,11 +10,9 @@ use clap::{Args as ClapArgs, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use prima_checkpoint::export::write_bytes;
 use prima_data::Composer;
-use prima_data::world::Catalogue;
-use prima_eval::{Error, FeatureNet, Judge, Nearest, Quality, Suite, SuiteOptions};
+use prima_eval::{Error, FeatureNet, Judge, Quality, Suite, SuiteOptions};
 use prima_picture::{Format, Picture, QUALITY, contact_sheet, encode};
 use prima_pipeline::{LoadOptions, Pipeline};
-use prima_train::TrainConfig;
 use std::path::{Path, PathBuf};
 
 #[derive(Subcommand)]
@@ -21,9 +22,9 @@ pub enum Command {
     /// Measure a model: class and colour accuracy at each number of steps
     Quality(QualityArgs),
     /// Measure the drawings that a model learnt from, as they are and after its autoencoder: the ceiling for `quality`
-    Ceiling(CeilingArgs),
+    Ceiling(ceiling::CeilingArgs),
     /// Measure what text encoders make of words: is the nearest everyday noun the one that a word means?
-    Words(WordsArgs),
+    Words(words::WordsArgs),
 }
 
 #[derive(ClapArgs)]
@@ -61,34 +62,6 @@ pub struct QualityArgs {
 }
 
 #[derive(ClapArgs)]
-pub struct CeilingArgs {
-    #[command(flatten)]
-    judge: JudgeArgs,
-    /// The data set the suite was made from
-    #[arg(long)]
-    data: PathBuf,
-}
-
-#[derive(ClapArgs)]
-pub struct WordsArgs {
-    /// `embedded`, a folder or a file
-    #[arg(long)]
-    model: Option<String>,
-    /// The text encoders that a run has so far, in place of a model's: its configuration (JSON)
-    #[arg(long, value_name = "CONFIG", conflicts_with = "model")]
-    run: Option<PathBuf>,
-    /// Folder with the model pack, for names in other languages
-    #[arg(long, value_name = "DIR", default_value = "assets/models3d")]
-    models: PathBuf,
-    /// List the words whose nearest noun is another
-    #[arg(long)]
-    wrong: bool,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(ClapArgs)]
 struct JudgeArgs {
     /// Suite made by `prima eval suite`
     #[arg(long)]
@@ -117,52 +90,9 @@ pub fn run(command: Command) -> Result<()> {
     match command {
         Command::Suite(args) => write_suite(&args),
         Command::Quality(args) => quality(&args),
-        Command::Ceiling(args) => ceiling(&args),
-        Command::Words(args) => words(&args),
+        Command::Ceiling(args) => ceiling::run(&args),
+        Command::Words(args) => words::run(&args),
     }
-}
-
-fn words(args: &WordsArgs) -> Result<()> {
-    let names = Catalogue::open(&args.models)?.names;
-    let found = if let Some(run) = &args.run {
-        let config = TrainConfig::open(run, |model| source::open(Some(model)))?;
-        prima_eval::words(&prima_train::text_encoders(&config)?, &names)?
-    } else {
-        let pipeline = Pipeline::load(&source::open(args.model.as_deref())?, &LoadOptions::default())?;
-        prima_eval::words(&pipeline.parts().text_encoders, &names)?
-    };
-    if args.json {
-        say!("{}", serde_json::to_string_pretty(&found)?);
-        return Ok(());
-    }
-    say!(
-        "{:34} {:>5} {:>8} {:>8}",
-        "nearest is right, %",
-        "of",
-        "pooled",
-        "token"
-    );
-    let mut lines = vec![
-        ("synonyms that no caption has".to_owned(), found.synonyms),
-        ("synonyms that no text has".to_owned(), found.never_seen),
-    ];
-    lines.extend(
-        found
-            .languages
-            .iter()
-            .map(|(code, nearest)| (format!("names in {code}"), *nearest)),
-    );
-    lines.push(("noun and colour".to_owned(), found.colours));
-    lines.push(("noun and count".to_owned(), found.counts));
-    for (name, Nearest { of, pooled, token }) in lines {
-        say!("{name:34} {of:5} {pooled:8.1} {token:8.1}");
-    }
-    if args.wrong {
-        for (word, meant, nearest) in &found.wrong {
-            say!("{word}: {nearest}, not {meant}");
-        }
-    }
-    Ok(())
 }
 
 fn write_suite(args: &SuiteArgs) -> Result<()> {
@@ -214,29 +144,6 @@ fn quality(args: &QualityArgs) -> Result<()> {
             "results": rows,
         });
         say!("{}", serde_json::to_string_pretty(&report)?);
-    }
-    Ok(())
-}
-
-fn ceiling(args: &CeilingArgs) -> Result<()> {
-    let (suite, net, pipeline) = args.judge.open()?;
-    let composer = Composer::open(&args.data, 0)?;
-    let judge = Judge::new(&suite, &net)?;
-    let rows = with_bar("nouns", |bar| judge.ceiling(&pipeline, &composer, bar))?;
-    if args.judge.json {
-        say!("{}", serde_json::to_string_pretty(&rows)?);
-        return Ok(());
-    }
-    for row in &rows {
-        say!(
-            "{}: {} drawings, top-1 {:.1} %, top-5 {:.1} %; after the autoencoder {:.1} %, {:.1} %",
-            row.style,
-            row.drawings.pictures,
-            100.0 * row.drawings.top1,
-            100.0 * row.drawings.top5,
-            100.0 * row.autoencoder.top1,
-            100.0 * row.autoencoder.top5
-        );
     }
     Ok(())
 }
