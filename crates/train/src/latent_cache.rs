@@ -128,6 +128,18 @@ fn shard_paths(dir: &Path, number: usize) -> [PathBuf; 2] {
     [".safetensors", ".txt"].map(|ending| dir.join(format!("{number:05}{ending}")))
 }
 
+/// The captions of all shards in the folder, of which there may be none.
+pub(crate) fn captions(dir: &Path) -> Result<Vec<String>> {
+    let shards = LatentManifest::read(dir)?.map_or(0, |manifest| manifest.shards.len());
+    let mut captions = Vec::new();
+    for number in 0..shards {
+        let [_, path] = shard_paths(dir, number);
+        let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
+        captions.extend(text.lines().map(str::to_owned));
+    }
+    Ok(captions)
+}
+
 /// Is `name` that of a file which a cache is made of?
 pub(crate) fn is_ours(name: &str) -> bool {
     let number = name.strip_suffix(".safetensors").or_else(|| name.strip_suffix(".txt"));

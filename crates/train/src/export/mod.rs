@@ -6,6 +6,7 @@ use crate::config::{Origin, TrainConfig};
 use crate::error::{Error, Result};
 use crate::fold_statistics::fold_statistics;
 use crate::latent_cache::LatentStatistics;
+use crate::latent_cache::captions;
 use crate::latents;
 use crate::params::{Component, NamedParams};
 use crate::stages::{self, Stage};
@@ -147,12 +148,11 @@ pub fn export(config: &TrainConfig) -> Result<Exported> {
 
 /// The words of the captions that the run learnt from, where the stage `latents` kept them.
 fn known_words(config: &TrainConfig) -> Result<Option<KnownWords>> {
-    let path = config.stage_dir(latents::NAME).join("captions.txt");
-    if !path.exists() {
+    let captions = captions(&config.stage_dir(latents::NAME))?;
+    if captions.is_empty() {
         return Ok(None);
     }
-    let captions = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
-    Ok(trained::text_encoders(config)?.known_words(captions.lines())?)
+    Ok(trained::text_encoders(config)?.known_words(captions.iter().map(String::as_str))?)
 }
 
 /// The networks by component, each with its `config.json`; writes the tokenizers beside them.
