@@ -68,6 +68,8 @@ pub enum Profile {
 /// What can go wrong with training data.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
+    #[error(transparent)]
+    World(#[from] world::WorldError),
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: std::io::Error },
     #[error("{file}: not the JSON expected: {source}")]

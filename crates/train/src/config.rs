@@ -6,10 +6,10 @@ use crate::export::ExportConfig;
 use crate::latents::LatentsConfig;
 use crate::noising::default_scheduler;
 use crate::objectives::StageConfig;
-use crate::picture_source::{PictureSource, WorldConfig};
+use crate::picture_source::{PictureSource, rendered};
 use crate::stages;
 use prima_checkpoint::ModelSource;
-use prima_data::{Composer, ComposerOptions, Dataset};
+use prima_data::{Composer, ComposerOptions, Dataset, world};
 use prima_pipeline::{Family, families};
 use prima_schedulers::{SchedulerConfig, SchedulerKind};
 use serde::Deserialize;
@@ -22,7 +22,7 @@ pub struct TrainConfig {
     pub(crate) data_dir: PathBuf,
     /// Pictures that the scene generator renders, in place of the data set's.
     #[serde(default)]
-    pub(crate) world: Option<WorldConfig>,
+    pub(crate) world: Option<world::Sources>,
     /// Folder of states, caches, logs and sample grids.
     pub(crate) run_dir: PathBuf,
     #[serde(default)]
@@ -170,9 +170,9 @@ impl TrainConfig {
     /// What the run learns from: the scene generator if there is a `world`, else the data set, whose options `adjust` may
     /// change.
     pub(crate) fn pictures(&self, adjust: impl FnOnce(&mut ComposerOptions)) -> Result<Box<dyn PictureSource>> {
-        if let Some(world) = &self.world {
+        if let Some(sources) = &self.world {
             let [height, width] = self.picture_size_px().map(|side| side as usize);
-            return world.open(self.seed, [width, height]);
+            return rendered(sources, self.seed, [width, height]);
         }
         let dataset = Dataset::open(&self.data_dir)?;
         let mut options = ComposerOptions::for_profile(dataset.manifest.profile, self.seed);

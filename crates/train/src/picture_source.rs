@@ -1,12 +1,10 @@
 //! What a run learns from: pictures with captions, by number.
 
-use crate::error::{Error, Result};
-use prima_data::world::World;
+use crate::error::Result;
+use prima_data::world::{self, World};
 use prima_data::{Composer, SIZE_PX};
 use prima_picture::Picture;
 use prima_tensor::Tensor;
-use serde::Deserialize;
-use std::path::PathBuf;
 
 /// A picture and the words for it.
 pub(crate) struct Sample {
@@ -30,38 +28,10 @@ pub(crate) trait PictureSource: Send + Sync {
     fn size_px(&self) -> [usize; 2];
 }
 
-/// The section `world`: pictures that the scene generator renders.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct WorldConfig {
-    /// Folder of the model pack.
-    models: PathBuf,
-    /// Folder of npm packages with icons, which stand in for nouns without a model.
-    #[serde(default)]
-    packages: Option<PathBuf>,
-    /// Archive of photographs.
-    #[serde(default)]
-    photos: Option<PathBuf>,
-    /// Archive of pixel-art tiles.
-    #[serde(default)]
-    pixel_art: Option<PathBuf>,
-}
-
-impl WorldConfig {
-    /// The scene generator's pictures in one size (width, height).
-    pub(crate) fn open(&self, seed: u64, size_px: [usize; 2]) -> Result<Box<dyn PictureSource>> {
-        let mut world = World::open(&self.models).map_err(|e| Error::Data(e.to_string()))?;
-        if let Some(folder) = &self.packages {
-            world = world.with_icons(folder)?;
-        }
-        if let Some(archive) = &self.photos {
-            world = world.with_photos(archive)?;
-        }
-        if let Some(archive) = &self.pixel_art {
-            world = world.with_tiles(archive)?;
-        }
-        Ok(Box::new(Rendered { world, seed, size_px }))
-    }
+/// The scene generator's pictures in one size (width, height).
+pub(crate) fn rendered(sources: &world::Sources, seed: u64, size_px: [usize; 2]) -> Result<Box<dyn PictureSource>> {
+    let world = sources.open()?;
+    Ok(Box::new(Rendered { world, seed, size_px }))
 }
 
 struct Rendered {
@@ -137,12 +107,13 @@ pub(crate) fn to_signed(byte: u8) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::PathBuf;
 
     #[test]
     fn rendered_pictures_have_the_size_of_the_run_and_come_again_by_number() {
         let models = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/models3d"));
-        let config: WorldConfig = serde_json::from_value(serde_json::json!({ "models": models })).unwrap();
-        let source = config.open(3, [96, 64]).unwrap();
+        let sources = serde_json::from_value(serde_json::json!({ "models": models })).unwrap();
+        let source = rendered(&sources, 3, [96, 64]).unwrap();
         let (first, again, other) = (source.sample(5), source.sample(5), source.sample(6));
         let [first, again, other] = [first, again, other].map(Result::unwrap);
         assert_eq!((first.picture.width, first.picture.height), (96, 64));

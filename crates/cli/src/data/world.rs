@@ -4,7 +4,7 @@ use crate::out::say;
 use anyhow::{Context, Result};
 use prima_checkpoint::export::write_bytes;
 use prima_data::tokenizer_of;
-use prima_data::world::{Kind, World, sheet};
+use prima_data::world::{Kind, Sources, World, sheet};
 use prima_picture::{Format, QUALITY, encode};
 use std::path::PathBuf;
 
@@ -27,17 +27,13 @@ struct WorldArgs {
 
 impl WorldArgs {
     fn open(&self) -> Result<World> {
-        let mut world = World::open(&self.models)?;
-        if let Some(folder) = &self.packages {
-            world = world.with_icons(folder)?;
-        }
-        if let Some(archive) = &self.photos {
-            world = world.with_photos(archive)?;
-        }
-        if let Some(archive) = &self.pixel_art {
-            world = world.with_tiles(archive)?;
-        }
-        Ok(world)
+        let sources = Sources {
+            models: self.models.clone(),
+            packages: self.packages.clone(),
+            photos: self.photos.clone(),
+            pixel_art: self.pixel_art.clone(),
+        };
+        Ok(sources.open()?)
     }
 }
 

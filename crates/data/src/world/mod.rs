@@ -37,6 +37,7 @@ mod shadow;
 mod sheet;
 mod sky;
 mod solid;
+mod sources;
 mod sprite;
 mod style;
 mod terrain;
@@ -58,6 +59,7 @@ pub use notice::NOTICE;
 pub use place::Place;
 pub use room::RoomKind;
 pub use sheet::{Sheet, sheet};
+pub use sources::Sources;
 pub use vocabulary::{Synonym, everyday, synonyms};
 
 use crate::DataError;
