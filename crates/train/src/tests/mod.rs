@@ -9,6 +9,7 @@ mod states;
 
 use crate::captions::Tokens;
 use crate::config::TrainConfig;
+use crate::group::{Group, Launch};
 use crate::latent_cache::{EncodedPicture, LatentCache};
 use crate::networks::{self, kl};
 use crate::noising::{Noising, default_scheduler};
@@ -19,13 +20,38 @@ use crate::objectives::{
 };
 use crate::params::NamedParams;
 use crate::trained::Painter;
-use crate::trainer::{AdamWConfig, LoopConfig, LrScheduler};
+use crate::trainer::{AdamWConfig, Budget, LoopConfig, LrScheduler, RunOptions};
 use common::write_dataset;
 use prima_data::{Composer, ComposerOptions, Dataset, Profile};
 use prima_schedulers::SchedulerKind;
 use prima_tensor::{Param, Philox, Tensor};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+
+/// `work(rank, options)` of two processes that train together, here each a thread.
+fn in_a_group_of_two(budget: Budget, work: impl Fn(usize, RunOptions) + Sync) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let start = |rank: usize| {
+        let group = Group::join(Launch {
+            rank,
+            world: 2,
+            local_rank: rank,
+            host: "127.0.0.1".into(),
+            port,
+        });
+        let options = RunOptions {
+            group: group.unwrap(),
+            ..RunOptions::alone(budget, false)
+        };
+        work(rank, options);
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| start(1));
+        start(0);
+    });
+}
 
 /// A folder that goes with its last test.
 struct Scratch(PathBuf);

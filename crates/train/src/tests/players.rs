@@ -1,11 +1,10 @@
 //! Several players: a small GAN on a mixture of Gaussians, whose modes it has to find; what phases need; and that a run that
 //! is killed, or that several processes share, ends with the same bits.
 
-use super::Scratch;
 use super::common::{saved, saved_step};
+use super::{Scratch, in_a_group_of_two};
 use crate::draws::{noise, purpose, uniform};
 use crate::error::Result;
-use crate::group::{Group, Launch};
 use crate::objective::{Batch, Loss, Objective, Player, Turn};
 use crate::params::NamedParams;
 use crate::trainer::{AdamWConfig, Budget, LoopConfig, LrScheduler, RunOptions, run};
@@ -317,28 +316,10 @@ fn a_run_that_is_killed_resumes_and_ends_with_the_same_bits() {
 #[test]
 fn processes_share_the_turns_of_every_player() {
     let folder = Scratch::new("shared");
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    drop(listener);
-    let start = |rank: usize| {
-        let group = Group::join(Launch {
-            rank,
-            world: 2,
-            local_rank: rank,
-            host: "127.0.0.1".into(),
-            port,
-        });
-        let mut options = RunOptions {
-            group: group.unwrap(),
-            ..RunOptions::alone(Budget::steps(30), false)
-        };
+    in_a_group_of_two(Budget::steps(30), |_, mut options| {
         // As many threads a batch as where they are computed side by side: sums are taken in the same order.
         let thread = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
         thread.install(|| run(&mut Gan::new(10), &training(1), &folder.join("group"), &mut options).unwrap());
-    };
-    std::thread::scope(|scope| {
-        scope.spawn(|| start(1));
-        start(0);
     });
     let mut options = RunOptions::alone(Budget::steps(30), false);
     run(&mut Gan::new(10), &training(2), &folder.join("one"), &mut options).unwrap();

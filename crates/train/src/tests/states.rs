@@ -1,10 +1,9 @@
 //! What a run finds in its folder and what it leaves there: the states, their list, the lock, leftovers of killed runs.
 
-use super::Scratch;
 use super::common::{listed, newest, saved, saved_step};
 use super::players::{Gan, training};
+use super::{Scratch, in_a_group_of_two};
 use crate::error::{Error, Result};
-use crate::group::{Group, Launch};
 use crate::stage_folder::StageFolder;
 use crate::trainer::states::States;
 use crate::trainer::{Budget, LoopConfig, RunOptions, Summary, run};
@@ -325,28 +324,10 @@ fn a_run_that_is_stopped_before_it_began_leaves_no_state() {
 fn one_process_that_is_asked_to_stop_stops_its_group() {
     let folder = Scratch::new("group-stops");
     let dir = folder.join("run");
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    drop(listener);
-    let start = |rank: usize| {
-        let group = Group::join(Launch {
-            rank,
-            world: 2,
-            local_rank: rank,
-            host: "127.0.0.1".into(),
-            port,
-        });
-        let options = RunOptions {
-            group: group.unwrap(),
-            ..RunOptions::alone(Budget::steps(30), false)
-        };
+    in_a_group_of_two(Budget::steps(30), |rank, options| {
         options.stop.store(rank == 1, Ordering::Relaxed);
         let summary = train_with(&training(1), &dir, options).unwrap();
         assert_eq!((summary.steps, summary.stopped), (1, true), "rank {rank}");
-    };
-    std::thread::scope(|scope| {
-        scope.spawn(|| start(1));
-        start(0);
     });
     assert_eq!(saved_step(&dir), 1);
 }
