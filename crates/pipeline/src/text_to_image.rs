@@ -138,7 +138,7 @@ impl Sampling for Steps<'_, '_> {
         self.timings.steps.push(self.started.elapsed());
         let (done, total) = (self.timings.steps.len(), self.schedule.len());
         // On a GPU each look would wait for it; what is not finite stays so until the last step.
-        if done == total || Device::current().memory()?.is_none() {
+        if done == total || !Device::current().is_gpu() {
             check_finite(latents, || format!("after step {done} of {total} the latents hold"))?;
         }
         let step = Progress::Step {
