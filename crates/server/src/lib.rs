@@ -92,7 +92,7 @@ pub async fn serve(
     options.check(address)?;
     let app = App::new(engine, options, address)?;
     let all_sessions = app.options.max_sessions as u32;
-    listen::accept(listener, router(app.clone()), &app, shutdown).await;
+    listen::accept(listener, router(app.clone()), &app, shutdown).await?;
     // Sessions say goodbye.
     let _ = tokio::time::timeout(
         std::time::Duration::from_secs(5),

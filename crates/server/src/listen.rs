@@ -18,6 +18,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
+use socket2::SockRef;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io::ErrorKind;
@@ -32,6 +33,10 @@ use tokio::time::{Instant, sleep, timeout};
 const SPARE: usize = 16;
 /// Answers of the last moment are written within this time.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Connections that wait to be accepted, or as many as the system allows. When the queue is full, Linux drops what a client sends
+/// to connect, and the client tries again after a second.
+const QUEUE: i32 = 4096;
 
 /// The port where none is asked for.
 const PORT: u16 = 7860;
@@ -77,7 +82,13 @@ pub async fn asked_to_stop() {
 
 /// Serves `router` until `shutdown`. What is being answered then may take until the farewell is over; what comes anew is told to
 /// come back later.
-pub(crate) async fn accept(listener: TcpListener, router: Router, app: &App, shutdown: impl Future<Output = ()>) {
+pub(crate) async fn accept(
+    listener: TcpListener,
+    router: Router,
+    app: &App,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    SockRef::from(&listener).listen(QUEUE)?;
     let limits = app.limits();
     let table = Connections::new(Bounds {
         all: limits.connections,
@@ -118,6 +129,7 @@ pub(crate) async fn accept(listener: TcpListener, router: Router, app: &App, shu
     if timeout(LAST_WORDS, door.graceful.shutdown()).await.is_err() {
         tracing::warn!("some connections did not take their answers");
     }
+    Ok(())
 }
 
 /// What every connection gets.
@@ -134,8 +146,10 @@ impl Door {
         loop {
             let (stream, address) = match listener.accept().await {
                 Ok(accepted) => accepted,
+                // A client that went away again while it waited.
+                Err(error) if error.kind() == ErrorKind::ConnectionAborted => continue,
                 Err(error) => {
-                    // Of one connection, or of file descriptors that come back.
+                    // File descriptors come back.
                     tracing::warn!("a connection was not accepted: {error}");
                     sleep(Duration::from_millis(50)).await;
                     continue;

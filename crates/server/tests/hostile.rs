@@ -68,6 +68,24 @@ async fn connections_that_ask_for_nothing_give_way() {
     }
 }
 
+/// On the one thread of this test the server accepts nothing while clients connect, as when the processor is busy elsewhere.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn hundreds_who_connect_at_once_wait_for_the_server_and_none_is_turned_away() {
+    let server = Server::start().await;
+    let of_the_system = fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+    let count = of_the_system.trim().parse::<usize>().unwrap().min(800);
+    let mut held = Vec::new();
+    for index in 0..count {
+        let connected = std::net::TcpStream::connect_timeout(&server.address, Duration::from_millis(900));
+        held.push(connected.unwrap_or_else(|e| panic!("connection {index} of {count}: {e}")));
+    }
+    let began = Instant::now();
+    let answer = asked(&server, &get("/healthz")).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
+}
+
 #[tokio::test]
 async fn silence_and_a_head_without_end_are_cut_off() {
     let server = Server::with(|o| {
