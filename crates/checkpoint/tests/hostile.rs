@@ -271,12 +271,19 @@ fn a_file_cut_short_while_it_is_open_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("m.safetensors");
     let header = r#"{"w":{"dtype":"F32","shape":[100000],"data_offsets":[0,400000]}}"#;
-    std::fs::write(&path, file(header, 400_000)).unwrap();
-    let mut reader = Reader::open(&path).unwrap();
-    let writer = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
-    writer.set_len(1000).unwrap();
-    let error = reader.param("w", &[100_000], Init::Zeros).err().unwrap();
-    assert!(matches!(error, Error::Truncated { found: 1000, .. }), "{error}");
+    let whole = file(header, 400_000);
+    // Nothing, a part of the header, the header alone, a page of data, half of it, all but a byte.
+    for length in [0, 10, 8 + header.len(), 1000, 200_000, whole.len() - 1] {
+        std::fs::write(&path, &whole).unwrap();
+        let mut reader = Reader::open(&path).unwrap();
+        let writer = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        writer.set_len(length as u64).unwrap();
+        let error = reader.param("w", &[100_000], Init::Zeros).err().unwrap();
+        assert!(
+            matches!(error, Error::Truncated { found, .. } if found == length as u64),
+            "{length}: {error}"
+        );
+    }
 }
 
 #[cfg(unix)]

@@ -77,6 +77,12 @@ fn what_cannot_be_served_is_said_in_a_sentence() {
         (vec!["serve", "--port", "0", "--cors", "*"], 2, "--cors *"),
         (vec!["serve", "--port", "0", "--token", " "], 2, "--token"),
         (vec!["serve", "--port", "0", "--token", "a"], 2, "openssl rand"),
+        (vec!["serve", "--port", "0", "--token", "12345"], 2, "openssl rand"),
+        (
+            vec!["serve", "--port", "0", "--token", "fifteen-letters"],
+            2,
+            "openssl rand",
+        ),
         (vec!["serve", "--port", "0", "--model", "nowhere"], 1, "nowhere"),
         (vec!["serve", "--max-sessions", "0"], 2, "--max-sessions"),
     ] {

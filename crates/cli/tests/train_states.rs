@@ -167,17 +167,32 @@ fn a_second_run_in_the_same_folder_is_refused_until_the_first_has_gone() {
 }
 
 #[test]
-fn a_finished_run_is_not_overwritten_without_a_word() {
-    let folder = prepared("finished", &json!({}), 2);
-    trained(&folder, 2, &[]);
-    let before = tiny::saved(&stage(&folder));
-    let output = train(&folder, 1, &[]);
-    refused(&output, 2, &["run/autoencoder", "--resume", "--overwrite", "run_dir"]);
-    assert!(before == tiny::saved(&stage(&folder)));
-    let output = train(&folder, 1, &["--resume", "--overwrite"]);
-    assert_eq!(output.status.code(), Some(2));
-    trained(&folder, 1, &["--overwrite"]);
-    assert_eq!(tiny::saved_step(&stage(&folder)), 1);
+fn a_run_that_is_there_is_not_overwritten_without_a_word() {
+    for what in ["finished", "killed", "reconfigured"] {
+        let folder = prepared(&format!("there-{what}"), &json!({ "save_every_s": 0 }), 2);
+        if what == "killed" {
+            let mut child = start(&folder, &[]);
+            wait_until("a state", || tiny::saved_step(&stage(&folder)) > 0);
+            child.kill().unwrap();
+            child.wait().unwrap();
+        } else {
+            trained(&folder, 2, &[]);
+        }
+        if what == "reconfigured" {
+            let config = fs::read_to_string(folder.join("config.json")).unwrap();
+            let other = config.replace("\"crop_px\":32", "\"crop_px\":64");
+            assert_ne!(config, other);
+            fs::write(folder.join("config.json"), other).unwrap();
+        }
+        let before = tiny::saved(&stage(&folder));
+        let output = train(&folder, 1, &[]);
+        refused(&output, 2, &["run/autoencoder", "--resume", "--overwrite", "run_dir"]);
+        assert!(before == tiny::saved(&stage(&folder)), "{what}");
+        let output = train(&folder, 1, &["--resume", "--overwrite"]);
+        assert_eq!(output.status.code(), Some(2), "{what}");
+        trained(&folder, 1, &["--overwrite"]);
+        assert_eq!(tiny::saved_step(&stage(&folder)), 1, "{what}");
+    }
 }
 
 #[test]
@@ -185,23 +200,33 @@ fn a_state_that_has_rotted_is_told_with_the_one_that_is_used() {
     let folder = prepared("rotten", &json!({ "save_every_s": 0 }), 2);
     trained(&folder, 4, &[]);
     let whole = tiny::saved(&stage(&folder));
-    let path = tiny::newest(&stage(&folder));
-    let mut bytes = fs::read(&path).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 0x10;
-    fs::write(&path, bytes).unwrap();
-    let output = train(&folder, 4, &["--resume"]);
-    let text = stderr(&output);
-    assert!(output.status.success(), "{text}");
-    for word in [
-        "not whole: run/autoencoder/state-00000004.safetensors",
-        "SHA-256",
-        "run/autoencoder/state-00000003.safetensors is used instead",
-        "resuming at step 3",
-    ] {
-        assert!(text.contains(word), "{word:?} is not in: {text}");
+    let rots: [(&str, fn(&mut Vec<u8>)); 4] = [
+        ("one bit", |bytes| {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 0x10;
+        }),
+        ("the header", |bytes| bytes[9] = b' '),
+        ("the end", |bytes| bytes.truncate(bytes.len() / 2)),
+        ("all", Vec::clear),
+    ];
+    for (what, rot) in rots {
+        let path = tiny::newest(&stage(&folder));
+        let mut bytes = fs::read(&path).unwrap();
+        rot(&mut bytes);
+        fs::write(&path, bytes).unwrap();
+        let output = train(&folder, 4, &["--resume"]);
+        let text = stderr(&output);
+        assert!(output.status.success(), "{what}: {text}");
+        for word in [
+            "not whole: run/autoencoder/state-00000004.safetensors",
+            "run/autoencoder/state-00000003.safetensors is used instead",
+            "resuming at step 3",
+        ] {
+            assert!(text.contains(word), "{what}: {word:?} is not in: {text}");
+        }
+        assert!(what != "one bit" || text.contains("SHA-256"), "{text}");
+        assert!(whole == tiny::saved(&stage(&folder)), "{what}");
     }
-    assert!(whole == tiny::saved(&stage(&folder)));
 }
 
 #[test]

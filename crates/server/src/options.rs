@@ -156,6 +156,53 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_numbers_that_docs_serving_promises_are_the_defaults() {
+        let (options, limits) = (ServerOptions::default(), Limits::default());
+        let mib = |bytes: usize| bytes >> 20;
+        let seconds = |time: Duration| time.as_secs();
+        let promised = [
+            format!("live sessions at once ({})", options.max_sessions),
+            format!("API requests waiting or being painted ({})", options.max_jobs),
+            format!("longest side of a picture ({})", limits.max_side_px),
+            format!("it has {TOKEN_CHARS} characters or more"),
+            format!(
+                "Prompts of {} characters, {} steps",
+                limits.prompt_chars, limits.max_steps
+            ),
+            format!(
+                "{} HTTP connections at once, {} of one",
+                limits.connections, limits.connections_per_address
+            ),
+            format!("A first byte within {} s", seconds(limits.first_byte_time)),
+            format!("a head within {} s", seconds(limits.head_time)),
+            format!(
+                "Bodies of {} MB, within {} s",
+                mib(limits.body_bytes),
+                seconds(limits.body_time)
+            ),
+            format!(
+                "after {} s not slower than {} KB a second",
+                seconds(limits.body_grace),
+                limits.body_bytes_per_second >> 10
+            ),
+            format!("{} MB of all clients", mib(limits.bodies_bytes)),
+            format!(
+                "Pictures of {} MB, {} megapixels",
+                mib(limits.image_bytes),
+                mib(limits.image_pixels)
+            ),
+            format!("takes {} GB for all clients", limits.pictures_bytes >> 30),
+            format!("{} messages a second and session", limits.messages_per_second),
+            format!("takes nothing for {} s", seconds(limits.stall)),
+            format!("has {} s to finish", seconds(limits.farewell)),
+        ];
+        let doc = include_str!("../../../docs/serving.md").replace('\n', " ");
+        for sentence in promised {
+            assert!(doc.contains(&sentence), "docs/serving.md does not say: {sentence}");
+        }
+    }
+
+    #[test]
     fn origins_have_a_scheme_and_no_path() {
         assert!(is_origin("http://localhost:3000") && is_origin("https://example.org"));
         for wrong in ["*", "localhost", "http://a/b", "http://a/", ""] {

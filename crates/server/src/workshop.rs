@@ -161,3 +161,49 @@ async fn in_turn<T>(turn: impl Future<Output = Result<T, AcquireError>>) -> Resu
         )),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn half_of_the_processors_work_on_large_pictures() {
+        let processors = std::thread::available_parallelism().unwrap().get();
+        let workshop = Arc::new(Workshop::new(1 << 30).unwrap());
+        let (now, most): (Arc<AtomicUsize>, Arc<AtomicUsize>) = Default::default();
+        let all = (0..4 * processors).map(|_| {
+            let (workshop, now, most) = (workshop.clone(), now.clone(), most.clone());
+            async move {
+                let work = move || {
+                    most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    std::thread::sleep(Duration::from_millis(10));
+                    now.fetch_sub(1, Ordering::SeqCst);
+                    Ok(())
+                };
+                workshop.run(SMALL + 1, work).await.is_ok()
+            }
+        });
+        let done = futures_util::future::join_all(all).await;
+        assert!(done.iter().all(|well| *well));
+        assert_eq!(most.load(Ordering::SeqCst), (processors / 2).clamp(1, 4));
+    }
+
+    /// Field 19 of proc_pid_stat(5).
+    #[cfg(target_os = "linux")]
+    fn nice() -> i32 {
+        let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+        let (_, fields) = stat.rsplit_once(") ").unwrap();
+        fields.split(' ').nth(16).unwrap().parse().unwrap()
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn what_is_large_is_done_behind_the_engine_and_what_is_small_is_not() {
+        let workshop = Workshop::new(1 << 30).unwrap();
+        let own = nice();
+        let at = async |bytes| workshop.run(bytes, || Ok(nice())).await.ok();
+        assert_eq!(at(SMALL).await, Some(own));
+        assert_eq!(at(SMALL + 1).await, Some((own + BEHIND).min(19)));
+    }
+}

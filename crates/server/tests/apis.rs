@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Server, from_base64, painted, png, same, to_base64};
+use common::{Server, all_painted, from_base64, painted, png, same, to_base64};
 use prima_pipeline::{InitImage, Picture, Request, ScheduleOptions, SchedulerKind, TimestepSpacing};
 use serde_json::{Value, json};
 
@@ -195,6 +195,23 @@ async fn openai_answers_with_its_own_fields() {
     assert_eq!(models["data"][0]["id"], "tiny-sdxl");
     assert_eq!(server.get("/v1/models/tiny-sdxl").await.status(), 200);
     assert_eq!(server.get("/v1/models/gpt-image-1").await.status(), 404);
+}
+
+#[tokio::test]
+async fn openais_pictures_are_the_images_of_one_seed() {
+    let server = Server::start().await;
+    let body = json!({"prompt": "a red apple", "seed": 11, "size": "64x48", "num_inference_steps": 3, "scheduler": "euler_a",
+        "guidance_scale": 0, "n": 3});
+    let answer = server.post_ok("/v1/images/generations", &body).await;
+    let expected = all_painted(&Request {
+        num_images: 3,
+        ..request()
+    });
+    for (index, expected) in expected.iter().enumerate() {
+        let found = from_base64(answer["data"][index]["b64_json"].as_str().unwrap());
+        same(&found, expected, &format!("image {index}"));
+    }
+    assert!(expected[0] != expected[1] && expected.len() == 3);
 }
 
 #[tokio::test]

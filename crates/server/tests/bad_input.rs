@@ -261,6 +261,36 @@ async fn malformed_and_oversized_bodies_are_refused() {
 }
 
 #[tokio::test]
+async fn a_picture_of_too_many_bytes_is_refused_in_each_route() {
+    use reqwest::multipart::{Form, Part};
+    let server = Server::with(|o| o.limits.image_bytes = 100).await;
+    let bytes = png(64, 64);
+    assert!(bytes.len() > 100);
+    let image = to_base64(&bytes);
+    for (path, body) in [
+        ("/sdapi/v1/img2img", json!({"prompt": "a", "init_images": [image]})),
+        ("/sdapi/v1/extra-single-image", json!({"image": image})),
+        (PREDICTION, json!({"prompt": "a", "image": image})),
+    ] {
+        let (_, answer) = server.refused(path, &body).await;
+        let text = sentence(path, &answer);
+        assert!(text.contains("more than the 100 allowed"), "{path}: {text}");
+    }
+    let part = || Part::bytes(bytes.clone()).file_name("a.png");
+    for (path, form) in [
+        (
+            "/v1/images/edits",
+            Form::new().text("prompt", "a").part("image", part()),
+        ),
+        ("/studio/animation", Form::new().part("frame", part())),
+    ] {
+        let answer = server.post_form(path, form).await.json().await.unwrap();
+        let text = sentence(path, &answer);
+        assert!(text.contains("more than the 100 allowed"), "{path}: {text}");
+    }
+}
+
+#[tokio::test]
 async fn a_body_that_never_arrives_is_given_up() {
     use std::time::Duration;
     let server = Server::with(|o| o.limits.body_time = Duration::from_millis(200)).await;

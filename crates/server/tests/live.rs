@@ -5,6 +5,7 @@ mod common;
 use common::{Got, Server, paint, painted, png, same};
 use prima_pipeline::{InitImage, Picture, Request, ScheduleOptions};
 use serde_json::json;
+use std::time::{Duration, Instant};
 
 fn request(prompt: &str, steps: usize) -> Request {
     Request {
@@ -109,6 +110,33 @@ async fn two_sessions_are_both_served() {
     }
     let (a, b) = tokio::join!(a.frames_until(10), b.frames_until(10));
     assert!(a.last().unwrap().1 != b.last().unwrap().1);
+}
+
+#[tokio::test]
+async fn three_pictures_are_begun_at_once_and_no_more() {
+    let server = Server::start().await;
+    let mut sessions = Vec::new();
+    for _ in 0..6 {
+        let mut live = server.live().await;
+        let slow = json!({"type": "paint", "rev": 1, "prompt": "slow", "steps": 100, "preview": false, "width": 512, "height": 512});
+        live.send(&slow).await;
+        sessions.push(live);
+    }
+    let (mut most, mut end) = (0, Instant::now() + Duration::from_mins(1));
+    while Instant::now() < end {
+        let begun = server.engine.occupancy().begun;
+        if begun > most {
+            most = begun;
+            // A fourth would come soon.
+            end = if most == 3 {
+                Instant::now() + Duration::from_secs(1)
+            } else {
+                end
+            };
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert_eq!(most, 3);
 }
 
 #[tokio::test]
@@ -337,7 +365,7 @@ async fn a_flood_closes_the_session_with_1008_and_others_go_on() {
 #[tokio::test]
 async fn a_client_that_never_reads_is_cut_off_and_others_go_on() {
     let server = Server::with(|o| {
-        o.limits.stall = std::time::Duration::from_millis(200);
+        o.limits.stall = Duration::from_millis(200);
         o.limits.message_burst = 1e9;
         o.limits.max_side_px = 1024;
     })
@@ -359,7 +387,7 @@ async fn a_client_that_never_reads_is_cut_off_and_others_go_on() {
         {
             break;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
         assert!(rev < 100_000, "the stalled client was never cut off");
     }
     honest.send(&paint(1, "a cat")).await;
@@ -406,7 +434,7 @@ async fn one_session_too_many_is_told_to_come_back() {
     assert!(reason.contains("too many sessions"), "{reason}");
     drop(first);
     while server.engine.occupancy().sessions > 0 {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     // The permit is given back just after the session ends.
     loop {
@@ -423,11 +451,11 @@ async fn a_client_that_vanishes_leaves_nothing_behind() {
     let mut live = server.live().await;
     live.send(&json!({"type": "paint", "rev": 1, "prompt": "slow", "steps": 100, "preview": false, "width": 512, "height": 512})).await;
     while server.engine.occupancy().begun == 0 {
-        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
     drop(live);
     while server.engine.occupancy() != prima_engine::Occupancy::default() {
-        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 

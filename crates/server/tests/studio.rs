@@ -2,7 +2,7 @@
 //! shipped model. `PRIMA_SCREENSHOTS=DIR` keeps pictures of what was seen.
 
 mod common;
-use common::{Browser, Server, same, shipped_model};
+use common::{Browser, Server, copy, model_folder, same, shipped_model};
 use fantoccini::key::Key;
 use prima_pipeline::{LoadOptions, ModelSource, Picture, Pipeline, Request, ScheduleOptions};
 use serde_json::{Value, json};
@@ -35,6 +35,23 @@ async fn the_page_in_a_browser() {
     let errors = page.browser.run("return window.seenErrors").await;
     assert_eq!(errors, json!([]), "errors in the page");
     page.browser.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_says_why_a_model_cannot_be_loaded() {
+    let Some(browser) = Browser::start().await else {
+        eprintln!("not run: chromium or chromedriver is not installed (cargo xtask test says how)");
+        return;
+    };
+    let model = tempfile::tempdir().unwrap();
+    copy(&model_folder(), model.path());
+    std::fs::write(model.path().join("unet/config.json"), "{").unwrap();
+    let server = Server::loading(model.path().to_owned()).await;
+    browser.open(&server.url("/")).await;
+    browser
+        .until("return document.querySelector('#bar').textContent.includes('unet/config.json')")
+        .await;
+    browser.close().await;
 }
 
 struct Page {

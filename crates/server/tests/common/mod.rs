@@ -10,6 +10,7 @@ use prima_engine::Engine;
 use prima_pipeline::{LoadOptions, ModelSource, Picture, Pipeline, Request};
 use prima_server::{ServerOptions, serve};
 use serde_json::{Value, json};
+use std::fs;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,20 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 pub fn model_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../goldens/tiny-sdxl")
+}
+
+/// A folder and all in it.
+pub fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
 }
 
 /// The model inside the binary.
@@ -238,9 +253,13 @@ pub fn paint(rev: u64, prompt: &str) -> Value {
 
 /// What `prima paint` makes of a request.
 pub fn painted(request: &Request) -> Picture {
+    all_painted(request).swap_remove(0)
+}
+
+pub fn all_painted(request: &Request) -> Vec<Picture> {
     let pipeline = Pipeline::load(&model(), &LoadOptions::default()).unwrap();
-    let response = pipeline.paint(request, &mut |_| ControlFlow::Continue(())).unwrap();
-    response.pictures.into_iter().next().unwrap()
+    let response = pipeline.paint(request, &mut |_| ControlFlow::Continue(()));
+    response.unwrap().pictures
 }
 
 /// Panics with the place of the first difference, not with two pictures.
