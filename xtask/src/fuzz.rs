@@ -1,6 +1,6 @@
 //! What reads what strangers send, given what nobody should: by cargo-fuzz where it is, else by seeded mutations.
 
-use crate::{cargo, run, succeeds, target};
+use crate::{cargo, succeeds, target};
 use anyhow::{Result, bail};
 use std::path::Path;
 use std::process::Command;
@@ -34,19 +34,20 @@ pub fn long(root: &Path, minutes: f64, only: Option<&str>) -> Result<()> {
         println!("by seeded mutations, not by coverage: {missing}");
         return mutations(root, &targets, &["seconds", &seconds.to_string()]);
     }
-    for name in targets {
+    all(&targets, &root.join("fuzz/artifacts"), |name| {
         let corpus = root.join("fuzz/corpus").join(name);
         std::fs::create_dir_all(&corpus)?;
-        // Under AddressSanitizer everything takes several times as long.
-        run(Command::new("cargo")
+        let mut command = Command::new("cargo");
+        command
             .args(["+nightly", "fuzz", "run", name])
             .arg(corpus)
             .arg(root.join("fuzz/seeds").join(name))
-            .args(["--", "-timeout=5", "-rss_limit_mb=1024"])
+            // Under AddressSanitizer, and on a machine that does other things too, everything takes many times as long.
+            .args(["--", "-timeout=20", "-rss_limit_mb=1024", "-print_final_stats=1"])
             .arg(format!("-max_total_time={}", seconds.ceil()))
-            .current_dir(root))?;
-    }
-    Ok(())
+            .current_dir(root);
+        Ok(command)
+    })
 }
 
 /// The seeds of every target and a fixed number of mutations: the same inputs each time, less than a minute in all.
@@ -54,18 +55,11 @@ pub fn short(root: &Path) -> Result<()> {
     mutations(root, &TARGETS, &["count", "short"])
 }
 
-/// All targets run, so that one finding does not hide the next.
-fn mutations(root: &Path, targets: &[&str], until: &[&str; 2]) -> Result<()> {
-    cargo(root, &["build", "--release", "-p", "prima-fuzz"])?;
-    let findings = target(root).join("fuzz-findings");
+/// Runs what `command` says for each target, so that one finding does not hide the next.
+fn all(targets: &[&str], findings: &Path, command: impl Fn(&str) -> Result<Command>) -> Result<()> {
     let mut failed = Vec::new();
     for &name in targets {
-        let status = Command::new(target(root).join("release/prima-fuzz"))
-            .arg(name)
-            .arg(root.join("fuzz/seeds").join(name))
-            .arg(&findings)
-            .args(until)
-            .status()?;
+        let status = command(name)?.status()?;
         if !status.success() {
             println!("{name}: {status}; what it met is in {}", findings.display());
             failed.push(name);
@@ -75,6 +69,20 @@ fn mutations(root: &Path, targets: &[&str], until: &[&str; 2]) -> Result<()> {
         return Ok(());
     }
     bail!("fuzzing met something in {}", failed.join(", "))
+}
+
+fn mutations(root: &Path, targets: &[&str], until: &[&str; 2]) -> Result<()> {
+    cargo(root, &["build", "--release", "-p", "prima-fuzz"])?;
+    let findings = target(root).join("fuzz-findings");
+    all(targets, &findings, |name| {
+        let mut command = Command::new(target(root).join("release/prima-fuzz"));
+        command
+            .arg(name)
+            .arg(root.join("fuzz/seeds").join(name))
+            .arg(&findings)
+            .args(until);
+        Ok(command)
+    })
 }
 
 fn no_cargo_fuzz() -> Option<&'static str> {
@@ -87,8 +95,16 @@ fn no_cargo_fuzz() -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::TARGETS;
-    use std::path::Path;
+    use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn one_finding_does_not_hide_the_next() {
+        let error = all(&["a", "b", "c"], Path::new("findings"), |name| {
+            Ok(Command::new(if name == "b" { "true" } else { "false" }))
+        });
+        assert_eq!(error.unwrap_err().to_string(), "fuzzing met something in a, c");
+    }
 
     #[test]
     fn every_target_has_seeds_and_an_entry_for_cargo_fuzz() {
