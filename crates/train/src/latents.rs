@@ -3,17 +3,22 @@
 
 use crate::config::{Origin, TrainConfig};
 use crate::error::{Error, Result};
-use crate::latent_cache::{EncodedPicture, LatentManifest, LatentStatistics, statistics_of};
+use crate::latent_cache::{
+    EncodedPicture, FeatureMap, LatentManifest, LatentStatistics, feature_statistics_of, statistics_of,
+};
 use crate::picture_source::{Sample, to_tensor};
 use crate::stage_folder::StageFolder;
 use crate::trained;
 use crate::trainer::{Budget, Summary};
+use prima_checkpoint::Reader;
 use prima_data::ComposerOptions;
+use prima_models::{EfficientNetLite, EfficientNetLiteConfig};
 use prima_picture::Picture;
-use prima_tensor::{Param, no_grad};
+use prima_tensor::{Param, Tensor, no_grad};
 use rayon::prelude::*;
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// The folder below `run_dir` and the section of the configuration.
@@ -27,6 +32,9 @@ pub(crate) struct LatentsConfig {
     pub(crate) batch_size: usize,
     /// Pictures of every size that the scene generator composes for, in place of the run's own size.
     pub(crate) every_size: bool,
+    /// Weights of an EfficientNet-lite0 whose features are kept with the pictures, for [`teacher.alignment`](super); none are
+    /// where it is absent.
+    pub(crate) features: Option<PathBuf>,
     /// Share of captions in English; the data set's own where absent.
     pub(crate) english: Option<f32>,
     /// Share of captions that name the style; the data set's own where absent.
@@ -50,6 +58,7 @@ impl Default for LatentsConfig {
             count: 24_000,
             batch_size: 16,
             every_size: false,
+            features: None,
             english: None,
             style: None,
             jitter: None,
@@ -95,6 +104,13 @@ pub fn latents(config: &TrainConfig, budget: Budget) -> Result<Summary> {
         let message = "holds latents of another autoencoder: move it away, or go back to that autoencoder";
         return Err(Error::file(&dir, message));
     }
+    if manifest
+        .as_ref()
+        .is_some_and(|m| m.features.is_some() != encoder.features.is_some())
+    {
+        let message = "latents.features was set for some of its pictures only: move it away, or set it as it was";
+        return Err(Error::file(&dir, message));
+    }
     let before = manifest.as_ref().map_or(0, LatentManifest::pictures);
     let mut done = before;
     let in_time = || budget.deadline.is_none_or(|d| Instant::now() < d);
@@ -137,6 +153,7 @@ struct Encoder {
     /// measured first.
     is_normal: bool,
     fingerprint: u64,
+    features: Option<EfficientNetLite>,
 }
 
 impl Encoder {
@@ -154,6 +171,7 @@ impl Encoder {
             fingerprint: fingerprint(vae.params.iter().filter(|(key, _)| key.starts_with("encoder."))),
             vae: vae.network,
             is_normal,
+            features: config.latents.features.as_deref().map(feature_network).transpose()?,
         })
     }
 
@@ -167,6 +185,7 @@ impl Encoder {
             },
             fingerprint: self.fingerprint,
             cell_px: self.vae.scale_factor(),
+            features: feature_statistics_of(pictures),
             shards: Vec::new(),
         }
     }
@@ -190,17 +209,45 @@ impl Encoder {
             let [_, h, w, c] = *latents.shape() else {
                 return Err(Error::Config("the autoencoder's latents have no 4 axes".into()));
             };
-            for (sample, latents) in samples.into_iter().zip(latents.data().chunks_exact(h * w * c)) {
+            let maps = self.features_of(&pictures);
+            for (i, (sample, latents)) in samples
+                .into_iter()
+                .zip(latents.data().chunks_exact(h * w * c))
+                .enumerate()
+            {
                 encoded.push(EncodedPicture {
                     size: [h, w],
                     latents: latents.to_vec(),
                     objects: coverage(&sample, [h, w]),
+                    features: maps.get(i).cloned(),
                     caption: sample.caption,
                 });
             }
         }
         Ok(encoded)
     }
+
+    /// Of each picture, where there is a network for them.
+    fn features_of(&self, pictures: &Tensor) -> Vec<FeatureMap> {
+        let Some(network) = &self.features else {
+            return Vec::new();
+        };
+        let maps = no_grad(|| network.map(pictures));
+        let shape = [maps.dim(1), maps.dim(2), maps.dim(3)];
+        let each = maps.data().chunks_exact(shape.iter().product());
+        each.map(|values| FeatureMap {
+            shape,
+            values: values.to_vec(),
+        })
+        .collect()
+    }
+}
+
+fn feature_network(weights: &Path) -> Result<EfficientNetLite> {
+    let mut reader = Reader::open(weights)?;
+    let network = EfficientNetLite::new(&EfficientNetLiteConfig::lite0(), &mut reader)?;
+    reader.finish()?;
+    Ok(network)
 }
 
 /// The share of each latent's pixels that show an object; empty where the sample does not know.

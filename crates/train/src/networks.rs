@@ -159,6 +159,18 @@ pub(crate) fn denoise(unet: &Unet2dCondition, sample: &Tensor, timesteps: &[usiz
     Ok(unet.forward(sample, &timesteps, cond, &mut || true)?)
 }
 
+/// [`denoise`], and what the up block of that number made on the way.
+pub(crate) fn denoise_with_up_block(
+    unet: &Unet2dCondition,
+    sample: &Tensor,
+    timesteps: &[usize],
+    cond: &UnetCond,
+    number: usize,
+) -> Result<(Tensor, Tensor)> {
+    let timesteps: Vec<f32> = timesteps.iter().map(|&t| t as f32).collect();
+    Ok(unet.forward_with_up_block(sample, &timesteps, cond, number, &mut || true)?)
+}
+
 pub(crate) fn encode(vae: &AutoencoderKl, pictures: &Tensor) -> Result<prima_models::DiagonalGaussian> {
     Ok(vae.encode(pictures, &mut || true)?)
 }

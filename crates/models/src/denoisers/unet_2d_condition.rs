@@ -133,7 +133,35 @@ impl Unet2dCondition {
         cond: &UnetCond,
         keep_going: &mut dyn FnMut() -> bool,
     ) -> Result<Tensor, Cancelled> {
-        self.pass(&self.inputs(sample, timesteps, cond), keep_going)
+        self.pass(&self.inputs(sample, timesteps, cond), keep_going, &mut |_, _| ())
+    }
+
+    /// [`forward`](Self::forward), and what the up block of that number made of it, `[B, h, w, C]`, for losses on the way.
+    ///
+    /// # Panics
+    /// As [`forward`](Self::forward), and if there is no such block.
+    pub fn forward_with_up_block(
+        &self,
+        sample: &Tensor,
+        timesteps: &[f32],
+        cond: &UnetCond,
+        number: usize,
+        keep_going: &mut dyn FnMut() -> bool,
+    ) -> Result<(Tensor, Tensor), Cancelled> {
+        let mut seen = None;
+        let inputs = self.inputs(sample, timesteps, cond);
+        let output = self.pass(&inputs, keep_going, &mut |i, x| {
+            if i == number {
+                seen = Some(x.clone());
+            }
+        })?;
+        let Some(seen) = seen else {
+            panic!(
+                "the UNet has {} up blocks, none of number {number}",
+                self.up_blocks.len()
+            );
+        };
+        Ok((output, seen))
     }
 
     /// [`forward`](Self::forward), which a GPU may replay instead of launching it anew: for the steps of a sampler, off the
@@ -152,7 +180,7 @@ impl Unet2dCondition {
             for (input, tensor) in inputs.tensors_mut().into_iter().zip(tensors) {
                 *input = tensor.clone();
             }
-            self.pass(&inputs, keep_going)
+            self.pass(&inputs, keep_going, &mut |_, _| ())
         })
     }
 
@@ -184,7 +212,13 @@ impl Unet2dCondition {
         self.config.addition_time_embed_dim
     }
 
-    fn pass(&self, inputs: &Inputs, keep_going: &mut dyn FnMut() -> bool) -> Result<Tensor, Cancelled> {
+    /// `after_up_block` is shown what each up block makes.
+    fn pass(
+        &self,
+        inputs: &Inputs,
+        keep_going: &mut dyn FnMut() -> bool,
+        after_up_block: &mut dyn FnMut(usize, &Tensor),
+    ) -> Result<Tensor, Cancelled> {
         let temb = activation(&self.time_embed(inputs), Activation::Silu);
         let mut context = BlockContext {
             temb_silu: &temb,
@@ -199,8 +233,9 @@ impl Unet2dCondition {
         if let Some(mid) = &self.mid_block {
             x = mid.forward(&x, &mut context)?;
         }
-        for block in &self.up_blocks {
+        for (i, block) in self.up_blocks.iter().enumerate() {
             x = block.forward(&x, &mut context, &mut skips)?;
+            after_up_block(i, &x);
         }
         check(context.keep_going)?;
         Ok(self.conv_out.forward(&self.conv_norm_out.silu(&x)))

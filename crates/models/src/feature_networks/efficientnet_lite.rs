@@ -258,12 +258,17 @@ impl EfficientNetLite {
     /// `image` `[B, H, W, 3]` in [-1, 1] (lite0 was trained at 224 x 224) to the mean of the
     /// last feature map, `[B, head]`. No gradient.
     pub fn features(&self, image: &Tensor) -> Tensor {
+        avg_pool_global(&self.head.forward(&self.map(image), None))
+    }
+
+    /// What the last block sees, place by place: `[B, ceil(H / 32), ceil(W / 32), C]`, 320 channels in lite0. No gradient.
+    pub fn map(&self, image: &Tensor) -> Tensor {
         // The network was trained on (byte - 127) / 128.
         let mut x = self.stem.forward(&affine(image, 127.5 / 128.0, 0.5 / 128.0), None);
         for block in &self.blocks {
             x = block.forward(&x);
         }
-        avg_pool_global(&self.head.forward(&x, None))
+        x
     }
 
     /// Class scores before softmax, `[B, classes]`, from [`Self::features`].

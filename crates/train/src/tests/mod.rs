@@ -10,7 +10,7 @@ mod states;
 use crate::captions::Tokens;
 use crate::config::TrainConfig;
 use crate::group::{Group, Launch};
-use crate::latent_cache::{EncodedPicture, LatentCache};
+use crate::latent_cache::{EncodedPicture, FeatureMap, LatentCache};
 use crate::networks::{self, kl};
 use crate::noising::{Noising, default_scheduler};
 use crate::objective::{Batch, Objective, Player};
@@ -142,6 +142,10 @@ fn data(painter: &Painter) -> TextLatents {
         size: [4, 4],
         latents: latents.to_vec(),
         objects: Vec::new(),
+        features: Some(FeatureMap {
+            shape: [4, 4, 3],
+            values: latents[..48].to_vec(),
+        }),
         caption: format!("thing {i}"),
     };
     let pictures: Vec<EncodedPicture> = noise.chunks(4 * 4 * 4).enumerate().map(picture).collect();
@@ -163,15 +167,20 @@ fn noising() -> Noising {
 }
 
 fn teacher(folder: &Scratch) -> Teacher {
+    aligned_teacher(folder, 0.0)
+}
+
+fn aligned_teacher(folder: &Scratch, alignment: f32) -> Teacher {
     let config = folder.random();
     let painter = Painter::fresh(&config).unwrap();
     let data = data(&painter);
     Teacher::new(
-        stage(json!({ "batch_size": 8 })),
+        stage(json!({ "batch_size": 8, "alignment": alignment })),
         trainee(&config, painter),
         data,
         noising(),
     )
+    .unwrap()
 }
 
 fn text(folder: &Scratch) -> Text {

@@ -1,7 +1,7 @@
 //! Each objective learns on a tiny configuration, and a resumed run repeats an uninterrupted one.
 
-use super::{Scratch, autoencoder, decoder, lcm, loss, optimizer, teacher, text, trainable, training};
-use crate::objective::Objective;
+use super::{Scratch, aligned_teacher, autoencoder, decoder, lcm, loss, optimizer, teacher, text, trainable, training};
+use crate::objective::{Batch, Objective};
 use crate::tests::common::saved;
 use crate::trained::Painter;
 use crate::trainer::{AdamW, Budget, RunOptions, run};
@@ -22,6 +22,25 @@ fn before_and_after(objective: &dyn Objective, steps: u64) -> (f32, f32) {
 fn the_teacher_learns() {
     let (before, after) = before_and_after(&teacher(&Scratch::with_data("teacher")), 200);
     assert!(after < 0.9 * before, "{before} -> {after}");
+}
+
+#[test]
+fn a_teacher_that_is_aligned_learns_what_a_feature_network_sees() {
+    let folder = Scratch::with_data("aligned");
+    let objective = aligned_teacher(&folder, 0.5);
+    let features = || {
+        let batch = Batch {
+            player: 0,
+            number: 3,
+            progress: 0.0,
+        };
+        let metrics = objective.loss(batch).unwrap().metrics;
+        metrics.iter().find(|(name, _)| *name == "mse_features").unwrap().1
+    };
+    let untrained = features();
+    before_and_after(&objective, 200);
+    let trained = features();
+    assert!(trained < 0.7 * untrained, "{untrained} -> {trained}");
 }
 
 #[test]
