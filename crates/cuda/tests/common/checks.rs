@@ -314,6 +314,20 @@ pub fn fused_and_inference_only(open: Open) {
     }
 }
 
+/// Filters of one channel each, and the gradient of what they filter.
+pub fn depthwise(open: Open) {
+    let x = random_tensor(1, &[2, 7, 6, 9]);
+    let filters = Param::new(random_tensor(2, &[9, 1, 5, 5]));
+    for (name, geometry) in [
+        ("depthwise", Conv2d::padded(2)),
+        ("depthwise, stride 2", Conv2d::strided(2, 1)),
+    ] {
+        check(open, name, &[x.clone()], &[], &|x| {
+            depthwise_conv2d(&x[0], &filters, None, geometry, Activation::Relu6)
+        });
+    }
+}
+
 /// Attention and its gradients.
 pub fn attentions(open: Open) {
     // Queries, keys, heads, values of a head, causal.

@@ -11,7 +11,7 @@ pub(crate) use teacher::TeacherConfig;
 pub(crate) use text::TextConfig;
 #[cfg(test)]
 pub(crate) use {
-    autoencoder::{Autoencoder, Decoder, LatentPainter, schedules as painter_schedules},
+    autoencoder::{Autoencoder, Decoder, LatentPainter, PictureLoss, schedules as painter_schedules},
     consistency::Lcm,
     teacher::Teacher,
     text::{Corpus, Text},

@@ -15,7 +15,7 @@ use crate::networks::{self, kl};
 use crate::noising::{Noising, default_scheduler};
 use crate::objective::{Batch, Objective, Player};
 use crate::objectives::{
-    Autoencoder, Corpus, Decoder, LatentPainter, Lcm, StageConfig, Teacher, Text, TextLatents, Trainee,
+    Autoencoder, Corpus, Decoder, LatentPainter, Lcm, PictureLoss, StageConfig, Teacher, Text, TextLatents, Trainee,
     painter_schedules,
 };
 use crate::params::NamedParams;
@@ -223,9 +223,14 @@ fn autoencoder(folder: &Scratch) -> Autoencoder {
         stage(json!({ "batch_size": 2, "crop_px": 32 })),
         vae,
         Box::new(composer),
+        picture_loss(),
         0,
     )
     .unwrap()
+}
+
+fn picture_loss() -> PictureLoss {
+    PictureLoss::new(serde_json::from_value(json!({})).unwrap(), None)
 }
 
 /// The decoder, half of whose latents a painter makes, and the first weight of its encoder, which is not trained.
@@ -250,7 +255,7 @@ fn decoder(folder: &Scratch, batch_size: usize) -> (Decoder, Param) {
     };
     let fields = json!({ "batch_size": batch_size, "painter_share": 0.5 });
     (
-        Decoder::new(stage(fields), vae, Box::new(composer), Some(painter), 0),
+        Decoder::new(stage(fields), vae, Box::new(composer), Some(painter), picture_loss(), 0),
         encoder,
     )
 }
