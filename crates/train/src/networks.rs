@@ -8,7 +8,7 @@ use crate::params::{Component, NamedParams, prefixed};
 use prima_checkpoint::{ModelSource, RandomInit, Reader};
 use prima_models::{
     AutoencoderKl, ClipTextConfig, ClipTextModel, EfficientNetLite, EfficientNetLiteConfig, Tokenizer, Unet2dCondition,
-    Unet2dConditionConfig, UnetCond, Vae,
+    Unet2dConditionConfig, UnetBlock, UnetCond, Vae,
 };
 use prima_pipeline::families::TextComponents;
 use prima_pipeline::{Family, TextEncoder, TextEncoders, families};
@@ -172,16 +172,16 @@ pub(crate) fn denoise(unet: &Unet2dCondition, sample: &Tensor, timesteps: &[usiz
     Ok(unet.forward(sample, &timesteps, cond, &mut || true)?)
 }
 
-/// [`denoise`], and what the up block of that number made on the way.
-pub(crate) fn denoise_with_up_block(
+/// [`denoise`], and what one of the blocks made on the way.
+pub(crate) fn denoise_with_block(
     unet: &Unet2dCondition,
     sample: &Tensor,
     timesteps: &[usize],
     cond: &UnetCond,
-    number: usize,
+    block: UnetBlock,
 ) -> Result<(Tensor, Tensor)> {
     let timesteps: Vec<f32> = timesteps.iter().map(|&t| t as f32).collect();
-    Ok(unet.forward_with_up_block(sample, &timesteps, cond, number, &mut || true)?)
+    Ok(unet.forward_with_block(sample, &timesteps, cond, block, &mut || true)?)
 }
 
 pub(crate) fn encode(vae: &AutoencoderKl, pictures: &Tensor) -> Result<prima_models::DiagonalGaussian> {

@@ -120,6 +120,7 @@ pub fn pointwise(open: Open) {
         Activation::Gelu,
         Activation::QuickGelu,
         Activation::Tanh,
+        Activation::Softplus,
     ] {
         check(open, &format!("{kind:?}"), &[affine(&long, 3.0, 0.0)], &[], &|x| {
             activation(&x[0], kind)

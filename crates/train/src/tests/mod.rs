@@ -15,8 +15,8 @@ use crate::networks::{self, kl};
 use crate::noising::{Noising, default_scheduler};
 use crate::objective::{Batch, Objective, Player};
 use crate::objectives::{
-    Autoencoder, Corpus, Decoder, LatentPainter, Lcm, PictureLoss, StageConfig, Teacher, Text, TextLatents, Trainee,
-    painter_schedules,
+    Autoencoder, Corpus, Decoder, Dmd2, LatentPainter, Lcm, PictureLoss, StageConfig, Teacher, Text, TextLatents,
+    Trainee, painter_schedules,
 };
 use crate::params::NamedParams;
 use crate::trained::Painter;
@@ -212,6 +212,27 @@ fn lcm(folder: &Scratch) -> Lcm {
         noising: noising(),
         ladder: vec![999, 749, 499, 249],
     }
+}
+
+/// A student whose pictures lie elsewhere than its teacher's, which has learnt nothing: to it, all is normal noise.
+fn dmd2(folder: &Scratch, gan_weight: f32) -> Dmd2 {
+    let config = folder.random();
+    let student = Painter::fresh(&config).unwrap();
+    for (key, param) in &student.unet.params {
+        if key == "conv_out.bias" {
+            param.update(|v| v.fill(-1.0));
+        }
+    }
+    let fields = json!({ "batch_size": 8, "fake_updates": 2, "guidance_scale": 1.0, "gan_weight": gan_weight, "timesteps": [999, 499] });
+    Dmd2::new(
+        stage(fields),
+        trainee(&config, student),
+        networks::unet(&config, 3).unwrap(),
+        networks::unet(&config, 3).unwrap().network,
+        data(&Painter::fresh(&config).unwrap()),
+        noising(),
+    )
+    .unwrap()
 }
 
 fn autoencoder(folder: &Scratch) -> Autoencoder {

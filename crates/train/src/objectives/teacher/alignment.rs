@@ -6,12 +6,12 @@ use crate::error::{Error, Result};
 use crate::latent_cache::LatentCache;
 use crate::params::{NamedParams, prefixed};
 use prima_checkpoint::{Init, ParamSource, RandomInit};
-use prima_models::Unet2dConditionConfig;
+use prima_models::{Unet2dConditionConfig, UnetBlock};
 use prima_tensor::{Activation, Param, Tensor, linear, weighted_mse};
 
 pub(super) struct Alignment {
     /// The up block whose output is as large as the features.
-    pub(super) up_block: usize,
+    pub(super) block: UnetBlock,
     pub(super) params: NamedParams,
     layers: [[Param; 2]; 2],
 }
@@ -38,7 +38,7 @@ impl Alignment {
         };
         let layers = [layer("0", width)?, layer("1", features)?];
         Ok(Self {
-            up_block,
+            block: UnetBlock::Up(up_block),
             params: prefixed("alignment", &source.into_params()),
             layers,
         })

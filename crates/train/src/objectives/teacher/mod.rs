@@ -9,7 +9,7 @@ use crate::captions::conditioning;
 use crate::config::TrainConfig;
 use crate::draws::{noise, purpose, uniform};
 use crate::error::Result;
-use crate::networks::{denoise, denoise_with_up_block};
+use crate::networks::{denoise, denoise_with_block};
 use crate::noising::Noising;
 use crate::objective::{Batch, Loss, Objective, Player};
 use crate::trained::{self, Painter};
@@ -160,8 +160,7 @@ impl Objective for Teacher {
         let (output, aligned) = match &self.alignment {
             None => (denoise(self.model.unet(), &x, &timesteps, &cond)?, None),
             Some(alignment) => {
-                let (output, seen) =
-                    denoise_with_up_block(self.model.unet(), &x, &timesteps, &cond, alignment.up_block)?;
+                let (output, seen) = denoise_with_block(self.model.unet(), &x, &timesteps, &cond, alignment.block)?;
                 let features = data.cache.features(&rows);
                 (output, features.map(|features| alignment.loss(&seen, &features)))
             }
