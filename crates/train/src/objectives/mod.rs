@@ -5,12 +5,14 @@ mod consistency;
 mod distribution_matching;
 mod teacher;
 mod text;
+mod trajectory;
 
 pub(crate) use autoencoder::{AutoencoderConfig, DecoderConfig};
 pub(crate) use consistency::LcmConfig;
 pub(crate) use distribution_matching::Dmd2Config;
 pub(crate) use teacher::TeacherConfig;
 pub(crate) use text::TextConfig;
+pub(crate) use trajectory::ProgressiveConfig;
 #[cfg(test)]
 pub(crate) use {
     autoencoder::{Autoencoder, Decoder, LatentPainter, PictureLoss, schedules as painter_schedules},
@@ -18,6 +20,7 @@ pub(crate) use {
     distribution_matching::Dmd2,
     teacher::Teacher,
     text::{Corpus, Text},
+    trajectory::Progressive,
 };
 
 use crate::captions::Tokens;
