@@ -5,7 +5,8 @@ use crate::config::TrainConfig;
 use crate::error::Result;
 use crate::objective::Objective;
 use crate::objectives::{
-    AutoencoderConfig, DecoderConfig, Dmd2Config, LcmConfig, ProgressiveConfig, StageConfig, TeacherConfig, TextConfig,
+    AutoencoderConfig, DecoderConfig, Dmd2Config, LaddConfig, LcmConfig, ProgressiveConfig, StageConfig, TeacherConfig,
+    TextConfig,
 };
 use crate::trained::write_summary;
 use crate::trainer::{LoopConfig, RunOptions, Summary, run};
@@ -19,6 +20,7 @@ pub const STAGES: &[Stage] = &[
     Stage::of::<TeacherConfig>(),
     Stage::of::<ProgressiveConfig>(),
     Stage::of::<LcmConfig>(),
+    Stage::of::<LaddConfig>(),
     Stage::of::<Dmd2Config>(),
 ];
 

@@ -15,7 +15,7 @@ use crate::networks::{self, kl};
 use crate::noising::{Noising, default_scheduler};
 use crate::objective::{Batch, Objective, Player};
 use crate::objectives::{
-    Autoencoder, Corpus, Decoder, Dmd2, LatentPainter, Lcm, PictureLoss, Progressive, StageConfig, Teacher, Text,
+    Autoencoder, Corpus, Decoder, Dmd2, Ladd, LatentPainter, Lcm, PictureLoss, Progressive, StageConfig, Teacher, Text,
     TextLatents, Trainee, painter_schedules,
 };
 use crate::params::NamedParams;
@@ -238,6 +238,21 @@ fn progressive(folder: &Scratch) -> Progressive {
         &default_scheduler(),
     )
     .unwrap()
+}
+
+/// A student whose answers lie elsewhere than the real latents, which are normal noise.
+fn ladd(folder: &Scratch) -> Ladd {
+    let config = folder.random();
+    let student = Painter::fresh(&config).unwrap();
+    for (key, param) in &student.unet.params {
+        if key == "conv_out.bias" {
+            param.update(|v| v.fill(-1.0));
+        }
+    }
+    let fields = json!({ "batch_size": 8, "timesteps": [999], "shares": [1.0], "discriminator_updates": 2 });
+    let data = data(&Painter::fresh(&config).unwrap());
+    let teacher = networks::unet(&config, 3).unwrap().network;
+    Ladd::new(stage(fields), trainee(&config, student), teacher, data, noising()).unwrap()
 }
 
 /// A student whose pictures lie elsewhere than its teacher's, which has learnt nothing: to it, all is normal noise.

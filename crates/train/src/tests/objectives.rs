@@ -1,11 +1,11 @@
 //! Each objective learns on a tiny configuration, and a resumed run repeats an uninterrupted one.
 
 use super::{
-    Scratch, aligned_teacher, autoencoder, decoder, dmd2, lcm, loss, optimizer, progressive, teacher, text, trainable,
-    training,
+    Scratch, aligned_teacher, autoencoder, decoder, dmd2, ladd, lcm, loss, optimizer, progressive, teacher, text,
+    trainable, training,
 };
 use crate::objective::{Batch, Objective};
-use crate::objectives::Dmd2;
+use crate::objectives::{Dmd2, Ladd};
 use crate::tests::common::saved;
 use crate::trained::Painter;
 use crate::trainer::{AdamW, Budget, LoopConfig, RunOptions, run};
@@ -111,6 +111,12 @@ fn painted_mean(objective: &Dmd2) -> f32 {
     painted.data().iter().sum::<f32>() / painted.numel() as f32
 }
 
+/// The same of a student that a discriminator teaches.
+fn answered_mean(objective: &Ladd) -> f32 {
+    let answer = no_grad(|| objective.answer(7)).unwrap();
+    answer.data().iter().sum::<f32>() / answer.numel() as f32
+}
+
 #[test]
 fn matching_distributions_moves_a_student_to_where_its_teacher_paints() {
     for gan_weight in [0.0, 0.01] {
@@ -125,6 +131,17 @@ fn matching_distributions_moves_a_student_to_where_its_teacher_paints() {
             "gan_weight {gan_weight}: {before} -> {after}"
         );
     }
+}
+
+#[test]
+fn a_discriminator_moves_a_student_to_where_the_data_lies() {
+    let folder = Scratch::with_data("ladd");
+    let mut objective = ladd(&folder);
+    let before = answered_mean(&objective);
+    let mut options = RunOptions::alone(Budget::steps(80), false);
+    run(&mut objective, &training(), &folder.join("run"), &mut options).unwrap();
+    let after = answered_mean(&objective);
+    assert!(before > 0.9 && after.abs() < 0.5, "{before} -> {after}");
 }
 
 #[test]
@@ -177,12 +194,13 @@ fn a_resumed_run_repeats_an_uninterrupted_one_exactly() {
         match name {
             "teacher" => Box::new(teacher(&folder)),
             "text" => Box::new(text(&folder)),
+            "ladd" => Box::new(ladd(&folder)),
             "dmd2" => Box::new(dmd2(&folder, 0.01)),
             // Its target is an average of its own, which no optimizer moves.
             _ => Box::new(lcm(&folder)),
         }
     };
-    for name in ["teacher", "lcm", "text", "dmd2"] {
+    for name in ["teacher", "lcm", "text", "ladd", "dmd2"] {
         let (whole, parts) = (
             folder.join(format!("{name}-whole")),
             folder.join(format!("{name}-parts")),

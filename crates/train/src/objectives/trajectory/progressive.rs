@@ -2,14 +2,14 @@
 //! where its teacher arrives in several, then is the teacher of the next phase. The first teacher is guided, so that no student
 //! needs guidance (Meng et al. 2023; with phases 32 and 8 steps apart it is the first stage of SDXL-Lightning, Lin et al. 2024).
 
-use crate::captions::{conditioning, unconditional};
+use crate::captions::unconditional;
 use crate::config::TrainConfig;
 use crate::draws::{noise, purpose, uniform};
 use crate::error::{Error, Result};
 use crate::networks::denoise;
 use crate::noising::{Noising, trailing};
 use crate::objective::{Batch, Loss, Objective, Player, Turn};
-use crate::objectives::{StageConfig, TextLatents, Trainee};
+use crate::objectives::{Drawn, StageConfig, TextLatents, Trainee};
 use crate::params::{Component, NamedParams, prefixed};
 use crate::trained::{self, Painter};
 use crate::trainer::LoopConfig;
@@ -202,10 +202,7 @@ impl Objective for Progressive {
 
     fn loss(&self, batch: Batch) -> Result<Loss> {
         let (data, number, n) = (&self.data, batch.number, self.config.batch_size);
-        let rows = data.rows(number, n);
-        let x0 = data.cache.batch(&rows);
-        let tokens = data.tokens.rows(&rows, vec![1.0; n]);
-        let cond = no_grad(|| conditioning(self.student.text_encoders(), &tokens, data.cache.size_px(rows[0])));
+        let Drawn { real: x0, cond } = data.drawn(self.student.text_encoders(), number, n);
         let ladder = &self.ladders[self.phase() + 1];
         let draws = uniform(data.seed, purpose::TIMESTEP, number, n);
         let rungs: Vec<usize> = draws
