@@ -15,7 +15,7 @@ const GROUP: usize = 16;
 /// A head a block.
 pub(super) struct Heads {
     pub(super) blocks: Vec<UnetBlock>,
-    heads: Vec<Head>,
+    each: Vec<Head>,
     pub(super) params: NamedParams,
 }
 
@@ -37,7 +37,7 @@ impl Heads {
             Head::new(&mut source, &format!("heads.{i}"), width)
         });
         Ok(Self {
-            heads: heads.collect::<Result<_>>()?,
+            each: heads.collect::<Result<_>>()?,
             blocks: blocks.to_vec(),
             params: source.into_params(),
         })
@@ -46,7 +46,7 @@ impl Heads {
     /// Of what the blocks made, `[B, h, w, C]` each: `[B, heads]`, greater for what looks real.
     pub(super) fn logits(&self, seen: &[Tensor]) -> Tensor {
         let each: Vec<Tensor> = self
-            .heads
+            .each
             .iter()
             .zip(seen)
             .map(|(head, seen)| head.logits(seen))
