@@ -263,7 +263,7 @@ async fn malformed_and_oversized_bodies_are_refused() {
 #[tokio::test]
 async fn a_picture_of_too_many_bytes_is_refused_in_each_route() {
     use reqwest::multipart::{Form, Part};
-    let server = Server::with(|o| o.limits.image_bytes = 100).await;
+    let server = Server::with(|o| o.limits.image_bytes = 60).await;
     let bytes = png(64, 64);
     assert!(bytes.len() > 60);
     let image = to_base64(&bytes);
