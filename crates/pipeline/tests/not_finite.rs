@@ -52,7 +52,7 @@ fn damaged(file: &str, suffix: &str, value: f32) -> (TempDir, String) {
 fn load(dir: &TempDir) -> Result<Pipeline, Error> {
     Pipeline::load(
         &ModelSource::open(dir.path()).unwrap(),
-        &LoadOptions { dtype: DType::F32 },
+        &LoadOptions::of(DType::F32),
     )
 }
 

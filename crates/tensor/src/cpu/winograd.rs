@@ -38,7 +38,7 @@ pub(crate) fn suits(s: &DirectConvolution) -> bool {
 }
 
 /// The sixteen matrices `[inputs, outputs]` of a weight `[outputs, inputs, 3, 3]`, one after the other.
-pub(crate) fn weight_panels(weight: &Tensor) -> Panels<Pair> {
+pub(crate) fn weight_panels(weight: &Tensor) -> Packed {
     let (outputs, inputs) = (weight.dim(0), weight.dim(1));
     let block = kernel().for_columns(outputs);
     let (nr, padded) = (block.nr, outputs.next_multiple_of(block.nr));
@@ -53,10 +53,8 @@ pub(crate) fn weight_panels(weight: &Tensor) -> Panels<Pair> {
             }
         }
     });
-    match Packed::new(Panels { block, words }, inputs, DType::BF16) {
-        Packed::Bf16(panels) => panels,
-        Packed::F32(_) => panic!("a weight without inputs has no products"),
-    }
+    let words = words.into();
+    Packed::new(Panels { block, words }, inputs, DType::BF16)
 }
 
 /// The matrix G of the paper.

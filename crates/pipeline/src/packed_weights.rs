@@ -1,0 +1,103 @@
+//! Where the weights of a pipeline's components come from: a cache of packed ones, or the model's own files.
+
+use crate::families::kept_as;
+use crate::{Error, LoadOptions, Loaded, OnLoaded};
+use prima_checkpoint::{ModelSource, PackedComponent, ParamSource};
+use prima_tensor::{Device, Keep, Param, Residency};
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A component's parameters and their place in the cache.
+struct Component {
+    params: Vec<(String, Param)>,
+    packed: PackedComponent,
+}
+
+/// The components of a pipeline that a cache keeps.
+#[derive(Default)]
+pub(crate) struct PackedWeights {
+    components: Mutex<Vec<Component>>,
+}
+
+impl PackedWeights {
+    pub fn store(&self) -> Result<(), Error> {
+        let mut components = self.components.lock().unwrap_or_else(PoisonError::into_inner);
+        for Component { params, packed } in components.iter_mut() {
+            packed.store(params)?;
+        }
+        Ok(())
+    }
+}
+
+/// A model on its way into memory.
+pub(crate) struct Loading<'a> {
+    options: &'a LoadOptions,
+    on_loaded: OnLoaded<'a>,
+    residency: Option<Arc<Residency>>,
+    components: RefCell<Vec<Component>>,
+}
+
+impl<'a> Loading<'a> {
+    pub fn new(options: &'a LoadOptions, on_loaded: OnLoaded<'a>) -> Self {
+        Self {
+            options,
+            on_loaded,
+            residency: options.resident.map(Residency::new),
+            components: RefCell::default(),
+        }
+    }
+
+    pub fn finish(self) -> PackedWeights {
+        PackedWeights {
+            components: Mutex::new(self.components.into_inner()),
+        }
+    }
+
+    /// The network that `load` makes, with the weights of `component`, each of which it has to ask for once.
+    pub fn component<T>(
+        &self,
+        source: &ModelSource,
+        component: &'static str,
+        load: impl FnOnce(&mut dyn ParamSource) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let (is_gpu, dtype) = (Device::current().is_gpu(), self.options.dtype);
+        // On the CPU a weight is kept as products read it and in no other form. A GPU has layouts of its own.
+        let keep = move |key: &str, shape: &[usize]| match kept_as(key, shape, dtype) {
+            (dtype, true) if !is_gpu => Keep::Packed(dtype),
+            (dtype, _) => Keep::Stored(dtype),
+        };
+        let mut reader = source.component_reader(component)?;
+        reader.defer();
+        let made = load(&mut reader)?;
+        reader.finish()?;
+        let (read, total) = (AtomicUsize::new(0), reader.bytes());
+        let on_read = |bytes: usize| {
+            let bytes = read.fetch_add(bytes, Ordering::Relaxed) + bytes;
+            (self.on_loaded)(Loaded {
+                component,
+                bytes,
+                total,
+            });
+        };
+        on_read(0);
+        let cache = self.options.cache.as_ref().filter(|_| !is_gpu);
+        let Some(mut packed) = cache.and_then(|cache| cache.component(component, &reader, dtype)) else {
+            reader.fill(keep, &on_read)?;
+            return Ok(made);
+        };
+        // A text is read once for many steps and pictures: its encoders' weights pass through.
+        let may_stay = !component.starts_with("text_encoder");
+        let kept = self.residency.clone().map(|residency| (residency, may_stay));
+        if packed.attach(reader.params(), kept.as_ref()) {
+            on_read(total);
+        } else if kept.is_some() {
+            packed.build(&mut reader, keep, kept.as_ref(), &on_read)?;
+        } else {
+            reader.fill(keep, &on_read)?;
+        }
+        let params = reader.into_params();
+        self.components.borrow_mut().push(Component { params, packed });
+        Ok(made)
+    }
+}
