@@ -177,7 +177,11 @@ impl Reader {
 
     /// Bytes of all tensors in the files.
     pub fn bytes(&self) -> usize {
-        self.entries.values().filter_map(|stored| self.entry(stored)).map(TensorEntry::bytes).sum()
+        self.entries
+            .values()
+            .filter_map(|stored| self.entry(stored))
+            .map(TensorEntry::bytes)
+            .sum()
     }
 
     /// Which files these are, a line each, and when they last changed; `None` where they are not files.

@@ -170,7 +170,11 @@ impl TensorFile {
         };
         #[cfg(not(unix))]
         let changed = ();
-        Some(format!("{} {} {modified:?} {changed:?}\n", path.display(), metadata.len()))
+        Some(format!(
+            "{} {} {modified:?} {changed:?}\n",
+            path.display(),
+            metadata.len()
+        ))
     }
 
     /// The header's `__metadata__` (for instance a LoRA's `ss_*` entries).

@@ -113,7 +113,13 @@ mod tests {
 
     #[test]
     fn sizes_have_units() {
-        let known = [("4096", 4096), ("1K", 1024), ("1500M", 1500 << 20), ("2g", 2 << 30), ("1.5GiB", 3 << 29)];
+        let known = [
+            ("4096", 4096),
+            ("1K", 1024),
+            ("1500M", 1500 << 20),
+            ("2g", 2 << 30),
+            ("1.5GiB", 3 << 29),
+        ];
         for (text, bytes) in known {
             assert_eq!(size(text), Ok(bytes), "{text}");
         }

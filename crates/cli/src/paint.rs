@@ -7,8 +7,7 @@ use crate::{device, memory, output, source};
 use anyhow::{Context, Result, bail};
 use prima_picture::encode_png;
 use prima_pipeline::{
-    Picture, Pipeline, Request, RequestBuilder, Rng, ScheduleOptions, SchedulerKind, TimestepSpacing,
-    parse_size,
+    Picture, Pipeline, Request, RequestBuilder, Rng, ScheduleOptions, SchedulerKind, TimestepSpacing, parse_size,
 };
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};

@@ -68,7 +68,10 @@ impl Bands {
             let (from, to) = (rows.start.max(*first), rows.end.min(first + band.dim(1)));
             (from < to).then(|| from - first..to - first)
         };
-        self.bands.iter().filter_map(|band| Some((&band.1, inside(band)?))).collect()
+        self.bands
+            .iter()
+            .filter_map(|band| Some((&band.1, inside(band)?)))
+            .collect()
     }
 
     /// `rows` as one picture.
@@ -88,7 +91,11 @@ impl Bands {
 
     /// Rows before that one are not needed any more.
     fn forget_before(&mut self, row: usize) {
-        while self.bands.front().is_some_and(|(first, band)| first + band.dim(1) <= row) {
+        while self
+            .bands
+            .front()
+            .is_some_and(|(first, band)| first + band.dim(1) <= row)
+        {
             self.bands.pop_front();
         }
     }
@@ -138,11 +145,12 @@ impl Bands {
         }
         out
     }
-
 }
 
 /// `height` rows in bands of about so many.
 fn ranges(height: usize, rows: usize) -> impl Iterator<Item = Range<usize>> {
     let rows = (rows / UNIT * UNIT).max(UNIT);
-    (0..height).step_by(rows).map(move |first| first..height.min(first + rows))
+    (0..height)
+        .step_by(rows)
+        .map(move |first| first..height.min(first + rows))
 }

@@ -162,7 +162,10 @@ impl Place {
         let ways = self.ways(source, dtype, request)?;
         let dtype = if dtype == DType::F32 { "f32" } else { "bf16" };
         let streamed = if self.streams {
-            format!(", or {} with its weights read again for each picture", amount(self.least(&needs) + MARGIN_BYTES))
+            format!(
+                ", or {} with its weights read again for each picture",
+                amount(self.least(&needs) + MARGIN_BYTES)
+            )
         } else {
             String::new()
         };

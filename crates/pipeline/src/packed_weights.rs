@@ -34,7 +34,7 @@ impl PackedWeights {
 pub(crate) struct Loading<'a> {
     options: &'a LoadOptions,
     on_loaded: OnLoaded<'a>,
-    residency: Option<Arc<Residency>>,
+    residency: Arc<Residency>,
     components: RefCell<Vec<Component>>,
 }
 
@@ -43,7 +43,7 @@ impl<'a> Loading<'a> {
         Self {
             options,
             on_loaded,
-            residency: options.resident.map(Residency::new),
+            residency: Residency::new(options.resident.unwrap_or(usize::MAX)),
             components: RefCell::default(),
         }
     }
@@ -86,13 +86,13 @@ impl<'a> Loading<'a> {
             reader.fill(keep, &on_read)?;
             return Ok(made);
         };
-        // A text is read once for many steps and pictures: its encoders' weights pass through.
-        let may_stay = !component.starts_with("text_encoder");
-        let kept = self.residency.clone().map(|residency| (residency, may_stay));
-        if packed.attach(reader.params(), kept.as_ref()) {
+        // A text is read once for many steps and pictures: where not all weights stay, its encoders' pass through.
+        let may_stay = self.options.resident.is_none() || !component.starts_with("text_encoder");
+        let kept = (self.residency.clone(), may_stay);
+        if packed.attach(reader.params(), &kept) {
             on_read(total);
-        } else if kept.is_some() {
-            packed.build(&mut reader, keep, kept.as_ref(), &on_read)?;
+        } else if self.options.resident.is_some() {
+            packed.build(&mut reader, keep, &kept, &on_read)?;
         } else {
             reader.fill(keep, &on_read)?;
         }

@@ -64,10 +64,18 @@ fn packed_weights_paint_the_same_picture_to_the_bit() {
         let (_dir, model, cache) = place();
         let plain = painted(&model, &LoadOptions::of(dtype));
         assert!(cache.entries().is_empty());
-        assert_eq!(painted(&model, &with(&cache, dtype)), plain, "{dtype:?}: while they are written");
+        assert_eq!(
+            painted(&model, &with(&cache, dtype)),
+            plain,
+            "{dtype:?}: while they are written"
+        );
         let files = cache.entries();
         assert_eq!(files.len(), 4, "{files:?}");
-        assert_eq!(painted(&model, &with(&cache, dtype)), plain, "{dtype:?}: from the cache");
+        assert_eq!(
+            painted(&model, &with(&cache, dtype)),
+            plain,
+            "{dtype:?}: from the cache"
+        );
         assert_eq!(cache.entries().len(), 4, "nothing more was needed");
         let bytes: u64 = files.iter().map(|file| file.bytes).sum();
         assert_eq!(cache.clear().unwrap(), bytes);
@@ -86,7 +94,12 @@ fn weights_that_pass_through_memory_paint_the_same_picture_to_the_bit() {
         };
         assert_eq!(painted(&model, &streamed), plain, "{dtype:?}: built part by part");
         // The forms that only some convolutions have were made for the picture, and are kept beside.
-        assert!(cache.entries().iter().any(|file| file.path.to_string_lossy().contains(".more.")));
+        assert!(
+            cache
+                .entries()
+                .iter()
+                .any(|file| file.path.to_string_lossy().contains(".more."))
+        );
         assert_eq!(painted(&model, &streamed), plain, "{dtype:?}: mapped");
         assert_eq!(painted(&model, &with(&cache, dtype)), plain, "{dtype:?}: mapped whole");
     }
@@ -119,7 +132,10 @@ fn files_that_are_damaged_or_foreign_are_not_used() {
             fs::write(&file.path, damage(bytes)).unwrap();
         }
         assert_eq!(painted(&model, &options), plain, "{what}");
-        assert!(cache.entries().iter().all(|file| file.identity != "damaged"), "{what}: written anew");
+        assert!(
+            cache.entries().iter().all(|file| file.identity != "damaged"),
+            "{what}: written anew"
+        );
     }
     // Under the name that another model's weights would have.
     let (_other_dir, other, _) = place();
@@ -169,7 +185,9 @@ fn what_does_not_fit_the_memory_that_is_allowed_is_refused_before_it_is_read() {
             max_memory: Some(max_memory),
             ..options
         };
-        check_room(&source, &options, &request).map(|fitting| fitting.resident).map_err(|error| error.to_string())
+        check_room(&source, &options, &request)
+            .map(|fitting| fitting.resident)
+            .map_err(|error| error.to_string())
     };
     let plain = LoadOptions::of(DType::F32);
     assert_eq!(within(1 << 30, plain.clone()), Ok(None));

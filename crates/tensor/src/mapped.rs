@@ -188,7 +188,7 @@ impl Residency {
         if state.staying.contains(&id) {
             return;
         }
-        if may_stay && state.staying_bytes + range.len() + PASSING <= self.bytes {
+        if may_stay && (state.staying_bytes + range.len()).saturating_add(PASSING) <= self.bytes {
             state.staying.insert(id);
             state.staying_bytes += range.len();
             drop(state);

@@ -1,3 +1,4 @@
+use crate::allocator::room;
 use crate::autograd::Node;
 use crate::cpu::kernel::kernel;
 use crate::cpu::pack::{Packed, Words};
@@ -228,7 +229,7 @@ impl Param {
                 Value::Packed(Arc::new(weights::pack(&shape, dtype, values)?))
             }
             Keep::Stored(DType::BF16) | Keep::Packed(DType::BF16) => {
-                let mut narrow = Vec::with_capacity(len);
+                let mut narrow = room(len);
                 in_parts(len, |part, space| {
                     narrow.extend_from_slice(values.narrow(part, space)?);
                     Ok(())
@@ -236,7 +237,7 @@ impl Param {
                 Value::Narrow(Words::Owned(narrow))
             }
             Keep::Stored(_) | Keep::Packed(_) => {
-                let mut wide = Vec::with_capacity(len);
+                let mut wide = room(len);
                 in_parts(len, |part, space| {
                     wide.extend_from_slice(values.wide(part, space)?);
                     Ok(())

@@ -58,7 +58,10 @@ pub(super) struct Writer {
 
 impl Writer {
     pub fn new(path: &Path, contents: Contents) -> Result<Self, Error> {
-        let file = File::options().write(true).open(path).map_err(Error::io("write", path))?;
+        let file = File::options()
+            .write(true)
+            .open(path)
+            .map_err(Error::io("write", path))?;
         Ok(Self {
             path: path.to_path_buf(),
             out: BufWriter::new(file),
@@ -121,7 +124,8 @@ impl Writer {
         let mut permissions = file.metadata().map_err(Error::io("write", &self.path))?.permissions();
         // So that no program that means another file shortens it by mistake.
         permissions.set_readonly(true);
-        file.set_permissions(permissions).map_err(Error::io("write", &self.path))
+        file.set_permissions(permissions)
+            .map_err(Error::io("write", &self.path))
     }
 }
 

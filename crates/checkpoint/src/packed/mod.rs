@@ -60,7 +60,11 @@ impl PackedCache {
         if !cfg!(unix) {
             return None;
         }
-        let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let absolute = |name: &str| {
+            std::env::var_os(name)
+                .map(PathBuf::from)
+                .filter(|path| path.is_absolute())
+        };
         let caches = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
         Some(Self {
             folder: caches.join("prima").join("packed"),
@@ -140,7 +144,9 @@ impl PackedCache {
 }
 
 fn is_ours(name: &str) -> bool {
-    let stem = name.strip_suffix(SUFFIX).map(|stem| stem.strip_suffix(".more").unwrap_or(stem));
+    let stem = name
+        .strip_suffix(SUFFIX)
+        .map(|stem| stem.strip_suffix(".more").unwrap_or(stem));
     stem.is_some_and(|stem| stem.len() == 32 && stem.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
@@ -182,8 +188,8 @@ impl PackedComponent {
     }
 
     /// Gives `params` their values from the cache, without reading them; `false` if it does not hold all of them, or is damaged.
-    pub fn attach(&mut self, params: &[(String, Param)], kept: Option<&(Arc<Residency>, bool)>) -> bool {
-        let Some(first) = PackedFile::open(&self.files[0], &self.identity, kept.cloned()) else {
+    pub fn attach(&mut self, params: &[(String, Param)], kept: &(Arc<Residency>, bool)) -> bool {
+        let Some(first) = PackedFile::open(&self.files[0], &self.identity, Some(kept.clone())) else {
             return false;
         };
         if !first.attach(params, true) {
@@ -191,7 +197,7 @@ impl PackedComponent {
         }
         self.stored = first.uses();
         self.is_mapped = true;
-        if let Some(more) = PackedFile::open(&self.files[1], &self.identity, kept.cloned()) {
+        if let Some(more) = PackedFile::open(&self.files[1], &self.identity, Some(kept.clone())) {
             more.attach(params, false);
         }
         true
@@ -236,7 +242,7 @@ impl PackedComponent {
         &mut self,
         reader: &mut Reader,
         keep: impl Fn(&str, &[usize]) -> Keep + Sync,
-        kept: Option<&(Arc<Residency>, bool)>,
+        kept: &(Arc<Residency>, bool),
         on_read: &(dyn Fn(usize) + Sync),
     ) -> Result<(), Error> {
         let bytes: usize = reader.params().iter().map(|(_, param)| 4 * param.numel()).sum();

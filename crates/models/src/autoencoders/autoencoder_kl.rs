@@ -1,8 +1,8 @@
 //! The variational autoencoder between pictures and latents (diffusers
 //! `models/autoencoders/autoencoder_kl.py`, `vae.py`, 0.42.1).
 
-use crate::config::{CONFIG, Check, MAX_LAYERS, Neutral, OneOrMany, Plain, Ranges, invalid};
 use crate::bands::{self, Bands};
+use crate::config::{CONFIG, Check, MAX_LAYERS, Neutral, OneOrMany, Plain, Ranges, invalid};
 use crate::layers::{Conv, GroupNorm, Linear, Start};
 use crate::resnet::{Downsample2D, ResnetBlock2D, ResnetShape, Upsample2D};
 use crate::{Cancelled, check};
@@ -554,7 +554,11 @@ mod tests {
             let whole = decode([usize::MAX, 1]);
             assert_eq!(whole.shape(), [1, 160, 128, 3]);
             for band in [1, 128 * 16 * 40, usize::MAX] {
-                assert_eq!(decode([0, band]).data(), whole.data(), "{dtype}, bands of {band} values");
+                assert_eq!(
+                    decode([0, band]).data(),
+                    whole.data(),
+                    "{dtype}, bands of {band} values"
+                );
             }
         }
     }

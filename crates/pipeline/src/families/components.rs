@@ -4,8 +4,8 @@
 use super::Family;
 use crate::conditioning::{TextEncoder, TextEncoders};
 use crate::known_words::KnownWords;
-use crate::{Error, Vae};
 use crate::packed_weights::Loading;
+use crate::{Error, Vae};
 use prima_checkpoint::{Init, ModelSource, ParamSource, Reader};
 use prima_models::{ClipTextConfig, ClipTextModel, Tokenizer, Unet2dCondition, Unet2dConditionConfig};
 use prima_schedulers::{SchedulerConfig, SchedulerKind};

@@ -3,6 +3,7 @@
 use super::activation::silu_derivative;
 use super::math::{dispatch, mul_add, sigmoid};
 use super::parallel;
+use crate::allocator::room;
 use rayon::prelude::*;
 use std::mem::MaybeUninit;
 
@@ -243,7 +244,7 @@ fn apply(x: &[f32], out: &mut [MaybeUninit<f32>], scale: &[f32], offset: &[f32],
 
 /// Second pass of the forward: normalise, scale, shift, SiLU.
 pub(crate) fn group_norm(x: &[f32], s: &Statistics, g: Geometry, gamma: &[f32], beta: &[f32], silu: bool) -> Vec<f32> {
-    let mut out = Vec::with_capacity(x.len());
+    let mut out = room(x.len());
     let samples = out.spare_capacity_mut()[..x.len()].par_chunks_mut(g.sample());
     samples.enumerate().for_each(|(b, out)| {
         let (scale, offset) = scale_offset(s, g, b, gamma, beta);
@@ -268,7 +269,7 @@ pub(crate) fn group_norm_of_pieces(
 ) -> Vec<f32> {
     let (scale, offset) = scale_offset(s, g, 0, gamma, beta);
     let len = pieces.iter().map(|piece| piece.len()).sum();
-    let mut out = Vec::with_capacity(len);
+    let mut out = room(len);
     let mut free = &mut out.spare_capacity_mut()[..len];
     for piece in pieces {
         let (part, rest) = free.split_at_mut(piece.len());

@@ -1,6 +1,7 @@
 //! Packing matrices into the panels that the micro-kernels read.
 
 use crate::DType;
+use crate::allocator::room;
 use crate::cpu::bf16;
 use crate::cpu::interleave::{MAX_WIDTH, copy_few, interleave};
 use crate::cpu::kernel::{Block, Pair, kernel};
@@ -67,7 +68,7 @@ impl<T: bytemuck::Pod + Send> Aligned<T> {
     where
         S: Default,
     {
-        let mut words: Vec<T> = Vec::with_capacity(Self::room(len));
+        let mut words: Vec<T> = room(Self::room(len));
         let start = words.as_ptr().addr().next_multiple_of(ALIGNMENT) - words.as_ptr().addr();
         let (before, free) = words.spare_capacity_mut().split_at_mut(start / 4);
         before.fill(MaybeUninit::zeroed());
@@ -184,8 +185,16 @@ impl Packed {
     /// What it is made of, as bytes: see [`from_parts`](Self::from_parts).
     pub fn parts(&self) -> (FormKind, &'static Block, Vec<&[u8]>) {
         match self {
-            Self::F32(panels) => (FormKind::PanelsF32, panels.block, vec![bytemuck::cast_slice(&panels.words)]),
-            Self::Bf16(panels) => (FormKind::PanelsBf16, panels.block, vec![bytemuck::cast_slice(&panels.words)]),
+            Self::F32(panels) => (
+                FormKind::PanelsF32,
+                panels.block,
+                vec![bytemuck::cast_slice(&panels.words)],
+            ),
+            Self::Bf16(panels) => (
+                FormKind::PanelsBf16,
+                panels.block,
+                vec![bytemuck::cast_slice(&panels.words)],
+            ),
         }
     }
 

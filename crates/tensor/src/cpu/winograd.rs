@@ -5,6 +5,7 @@
 //! A task makes the factors of some blocks, which stay in L2 while each panel of weights passes over them, and the products
 //! of one panel, which are turned into results at once.
 
+use crate::allocator::room;
 use crate::cpu::bf16::rounded;
 use crate::cpu::direct::DirectConvolution;
 use crate::cpu::kernel::{Pair, Tile, Windows, kernel};
@@ -92,7 +93,7 @@ pub(crate) fn convolve(s: &DirectConvolution, picture: &[f32], panels: &Panels<P
     let at_once = blocks.div_ceil(blocks.div_ceil(at_once)).next_multiple_of(mr);
     let parts = blocks.div_ceil(at_once);
     let len = s.batch * s.height * s.width * s.outputs;
-    let mut out = Vec::with_capacity(len);
+    let mut out = room(len);
     let output = Output::of(&mut out);
     let multiply_adds = PARTS * s.batch * blocks * s.channels * s.outputs;
     for_tasks(s.batch * parts, multiply_adds, |task| {

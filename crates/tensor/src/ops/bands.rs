@@ -16,7 +16,11 @@ pub struct GroupStatistics {
 }
 
 fn row_values(x: &Tensor) -> usize {
-    assert!(x.dim(0) == 1 && x.shape().len() == 4, "a band is [1, H, W, C], not {:?}", x.shape());
+    assert!(
+        x.dim(0) == 1 && x.shape().len() == 4,
+        "a band is [1, H, W, C], not {:?}",
+        x.shape()
+    );
     x.dim(2) * x.dim(3)
 }
 
