@@ -32,6 +32,7 @@ const ALL: [(&str, Check); 15] = [
     ("linear layers", checks::linear_layers),
     ("convolutions", checks::convolutions),
     ("fused and inference-only ops", checks::fused_and_inference_only),
+    ("depthwise convolutions", checks::depthwise),
     ("attention", checks::attentions),
     ("attention on tensor cores", checks::attention_on_tensor_cores),
     ("epilogues of products", checks::epilogues),

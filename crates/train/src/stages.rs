@@ -4,7 +4,9 @@
 use crate::config::TrainConfig;
 use crate::error::Result;
 use crate::objective::Objective;
-use crate::objectives::{AutoencoderConfig, DecoderConfig, LcmConfig, StageConfig, TeacherConfig, TextConfig};
+use crate::objectives::{
+    AutoencoderConfig, DecoderConfig, Dmd2Config, LcmConfig, StageConfig, TeacherConfig, TextConfig,
+};
 use crate::trained::write_summary;
 use crate::trainer::{LoopConfig, RunOptions, Summary, run};
 use prima_schedulers::SchedulerKind;
@@ -16,6 +18,7 @@ pub const STAGES: &[Stage] = &[
     Stage::of::<TextConfig>(),
     Stage::of::<TeacherConfig>(),
     Stage::of::<LcmConfig>(),
+    Stage::of::<Dmd2Config>(),
 ];
 
 /// A stage that trains something and can go on where it stopped.

@@ -2,17 +2,20 @@
 
 mod autoencoder;
 mod consistency;
+mod distribution_matching;
 mod teacher;
 mod text;
 
 pub(crate) use autoencoder::{AutoencoderConfig, DecoderConfig};
 pub(crate) use consistency::LcmConfig;
+pub(crate) use distribution_matching::Dmd2Config;
 pub(crate) use teacher::TeacherConfig;
 pub(crate) use text::TextConfig;
 #[cfg(test)]
 pub(crate) use {
-    autoencoder::{Autoencoder, Decoder, LatentPainter, schedules as painter_schedules},
+    autoencoder::{Autoencoder, Decoder, LatentPainter, PictureLoss, schedules as painter_schedules},
     consistency::Lcm,
+    distribution_matching::Dmd2,
     teacher::Teacher,
     text::{Corpus, Text},
 };

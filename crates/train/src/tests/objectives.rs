@@ -1,10 +1,14 @@
 //! Each objective learns on a tiny configuration, and a resumed run repeats an uninterrupted one.
 
-use super::{Scratch, autoencoder, decoder, lcm, loss, optimizer, teacher, text, trainable, training};
-use crate::objective::Objective;
+use super::{
+    Scratch, aligned_teacher, autoencoder, decoder, dmd2, lcm, loss, optimizer, teacher, text, trainable, training,
+};
+use crate::objective::{Batch, Objective};
+use crate::objectives::Dmd2;
 use crate::tests::common::saved;
 use crate::trained::Painter;
 use crate::trainer::{AdamW, Budget, RunOptions, run};
+use prima_tensor::no_grad;
 
 /// Mean loss over the first batches, before and after `steps` updates.
 fn before_and_after(objective: &dyn Objective, steps: u64) -> (f32, f32) {
@@ -25,9 +29,50 @@ fn the_teacher_learns() {
 }
 
 #[test]
+fn a_teacher_that_is_aligned_learns_what_a_feature_network_sees() {
+    let folder = Scratch::with_data("aligned");
+    let objective = aligned_teacher(&folder, 0.5);
+    let features = || {
+        let batch = Batch {
+            player: 0,
+            number: 3,
+            progress: 0.0,
+        };
+        let metrics = objective.loss(batch).unwrap().metrics;
+        metrics.iter().find(|(name, _)| *name == "mse_features").unwrap().1
+    };
+    let untrained = features();
+    before_and_after(&objective, 200);
+    let trained = features();
+    assert!(trained < 0.7 * untrained, "{untrained} -> {trained}");
+}
+
+#[test]
 fn the_student_approaches_its_consistency_target() {
     let (before, after) = before_and_after(&lcm(&Scratch::with_data("lcm")), 60);
     assert!(after < 0.7 * before, "{before} -> {after}");
+}
+
+/// The mean of what the student paints in one step, which its teacher would paint around 0.
+fn painted_mean(objective: &Dmd2) -> f32 {
+    let painted = no_grad(|| objective.painted_from_noise(7)).unwrap();
+    painted.data().iter().sum::<f32>() / painted.numel() as f32
+}
+
+#[test]
+fn matching_distributions_moves_a_student_to_where_its_teacher_paints() {
+    for gan_weight in [0.0, 0.01] {
+        let folder = Scratch::with_data(&format!("dmd2-{gan_weight}"));
+        let mut objective = dmd2(&folder, gan_weight);
+        let before = painted_mean(&objective);
+        let mut options = RunOptions::alone(Budget::steps(60), false);
+        run(&mut objective, &training(), &folder.join("run"), &mut options).unwrap();
+        let after = painted_mean(&objective);
+        assert!(
+            before > 0.9 && after.abs() < 0.4,
+            "gan_weight {gan_weight}: {before} -> {after}"
+        );
+    }
 }
 
 #[test]
@@ -80,11 +125,12 @@ fn a_resumed_run_repeats_an_uninterrupted_one_exactly() {
         match name {
             "teacher" => Box::new(teacher(&folder)),
             "text" => Box::new(text(&folder)),
+            "dmd2" => Box::new(dmd2(&folder, 0.01)),
             // Its target is an average of its own, which no optimizer moves.
             _ => Box::new(lcm(&folder)),
         }
     };
-    for name in ["teacher", "lcm", "text"] {
+    for name in ["teacher", "lcm", "text", "dmd2"] {
         let (whole, parts) = (
             folder.join(format!("{name}-whole")),
             folder.join(format!("{name}-parts")),
