@@ -5,6 +5,7 @@ use anyhow::Result;
 use prima_checkpoint::PackedCache;
 use prima_pipeline::{LoadOptions, Pipeline};
 use prima_tensor::DType;
+use std::io::{IsTerminal, stderr};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
@@ -69,8 +70,14 @@ fn size(text: &str) -> Result<usize, &'static str> {
 
 /// Keeps the packed weights for the next start. That it cannot is no failure of what was asked for.
 pub fn store(pipeline: &Pipeline) {
-    if let Err(error) = pipeline.store_packed() {
-        note!("the packed weights are not kept for the next start (--cache off does not try): {error}");
+    match pipeline.store_packed() {
+        Ok(0) => {}
+        Ok(bytes) if stderr().is_terminal() => note!(
+            "{} of packed weights are kept for the next start (prima models cache lists them)",
+            gigabytes(bytes)
+        ),
+        Ok(_) => {}
+        Err(error) => note!("the packed weights are not kept for the next start (--cache off does not try): {error}"),
     }
 }
 

@@ -308,8 +308,10 @@ impl Shared {
 
     /// Keeps the packed weights for the next start, beside the first pictures.
     fn store_packed(&self) {
-        if let Some(Err(error)) = self.pipeline.get().map(Pipeline::store_packed) {
-            tracing::warn!("the packed weights are not kept for the next start: {error}");
+        match self.pipeline.get().map(Pipeline::store_packed) {
+            None | Some(Ok(0)) => {}
+            Some(Ok(bytes)) => tracing::info!("{bytes} bytes of packed weights are kept for the next start"),
+            Some(Err(error)) => tracing::warn!("the packed weights are not kept for the next start: {error}"),
         }
     }
 

@@ -81,8 +81,9 @@ impl Pipeline {
     }
 
     /// Keeps the weights as they are packed now in the cache that the model was loaded with, for the next start: after a first
-    /// picture, so that they are what pictures of its size need. Does nothing where all are there, or there is no cache.
-    pub fn store_packed(&self) -> Result<(), Error> {
+    /// picture, so that they are what pictures of its size need. How many bytes that were: none where all are there, or there is
+    /// no cache.
+    pub fn store_packed(&self) -> Result<u64, Error> {
         self.packed.store()
     }
 

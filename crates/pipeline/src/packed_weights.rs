@@ -1,9 +1,8 @@
 //! Where the weights of a pipeline's components come from: a cache of packed ones, or the model's own files.
 
-use crate::families::kept_as;
 use crate::{Error, LoadOptions, Loaded, OnLoaded};
 use prima_checkpoint::{ModelSource, PackedComponent, ParamSource};
-use prima_tensor::{Device, Keep, Param, Residency};
+use prima_tensor::{DType, Device, Keep, Param, Residency};
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,6 +11,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 struct Component {
     params: Vec<(String, Param)>,
     packed: PackedComponent,
+    /// Of the values that were read: others are not kept under the names of these.
+    versions: u64,
+}
+
+fn versions(params: &[(String, Param)]) -> u64 {
+    params.iter().map(|(_, param)| param.version()).sum()
 }
 
 /// The components of a pipeline that a cache keeps.
@@ -21,12 +26,23 @@ pub(crate) struct PackedWeights {
 }
 
 impl PackedWeights {
-    pub fn store(&self) -> Result<(), Error> {
+    pub fn store(&self) -> Result<u64, Error> {
         let mut components = self.components.lock().unwrap_or_else(PoisonError::into_inner);
-        for Component { params, packed } in components.iter_mut() {
-            packed.store(params)?;
+        let mut bytes = 0;
+        for component in components.iter_mut() {
+            if component.versions == versions(&component.params) {
+                bytes += component.packed.store(&component.params)?;
+            }
         }
-        Ok(())
+        Ok(bytes)
+    }
+}
+
+/// The type that a parameter is kept in where `dtype` was asked for, and whether it is multiplied with: vectors stay f32.
+pub(crate) fn kept_as(key: &str, shape: &[usize], dtype: DType) -> (DType, bool) {
+    match shape.len() {
+        0 | 1 => (DType::F32, false),
+        _ => (dtype, !key.contains("embeddings.")),
     }
 }
 
@@ -97,7 +113,11 @@ impl<'a> Loading<'a> {
             reader.fill(keep, &on_read)?;
         }
         let params = reader.into_params();
-        self.components.borrow_mut().push(Component { params, packed });
+        self.components.borrow_mut().push(Component {
+            versions: versions(&params),
+            params,
+            packed,
+        });
         Ok(made)
     }
 }

@@ -109,6 +109,10 @@ impl PackedCache {
     /// The place of a component's packed weights, which `reader` reads; `None` where they come from no file, or are too
     /// few.
     pub fn component(&self, name: &str, reader: &Reader, dtype: DType) -> Option<PackedComponent> {
+        // Elsewhere files are not mapped.
+        if !cfg!(unix) {
+            return None;
+        }
         let files = reader.file_identity().filter(|_| reader.bytes() >= self.least_bytes)?;
         let identity = format!("{name}\n{files}{dtype:?}\n{}", layout());
         let hash = Sha256::digest(identity.as_bytes());
@@ -122,7 +126,7 @@ impl PackedCache {
         })
     }
 
-    /// Whether `bytes` more may be written, once what was used longest ago is gone; never the files of `stem`.
+    /// Removes what was used longest ago until `bytes` more fit; never `ours`, which are about to be replaced.
     fn make_room(&self, bytes: u64, ours: &[PathBuf]) -> Result<(), Error> {
         make_folder(&self.folder)?;
         let mut entries = self.entries();
@@ -203,8 +207,8 @@ impl PackedComponent {
         true
     }
 
-    /// Writes those forms of `params` that no file holds yet. An error leaves what was there.
-    pub fn store(&mut self, params: &[(String, Param)]) -> Result<(), Error> {
+    /// Writes those forms of `params` that no file holds yet; how many bytes that were. An error leaves what was there.
+    pub fn store(&mut self, params: &[(String, Param)]) -> Result<u64, Error> {
         let place = usize::from(self.is_mapped);
         let path = &self.files[place];
         let is_new = |key: &str, tag: &FormTag| !self.stored.contains(&(key.to_owned(), tag.usage));
@@ -223,7 +227,7 @@ impl PackedComponent {
             });
         }
         if !is_needed {
-            return Ok(());
+            return Ok(0);
         }
         self.cache.make_room(bytes, &self.files)?;
         let contents = Contents::new(&self.identity);
@@ -233,7 +237,8 @@ impl PackedComponent {
                 writer.add(key, param, |tag| is_new(key, tag))?;
             }
             writer.finish()
-        })
+        })?;
+        Ok(bytes)
     }
 
     /// Reads, packs and writes the values of `reader` part by part, so that no more than a few of them are in memory at once,
@@ -245,7 +250,16 @@ impl PackedComponent {
         kept: &(Arc<Residency>, bool),
         on_read: &(dyn Fn(usize) + Sync),
     ) -> Result<(), Error> {
-        let bytes: usize = reader.params().iter().map(|(_, param)| 4 * param.numel()).sum();
+        let params = reader
+            .params()
+            .iter()
+            .map(|(key, param)| (param.numel(), keep(key, &param.shape())));
+        let bytes: usize = params
+            .map(|(numel, keep)| match keep {
+                Keep::Packed(DType::F32) | Keep::Stored(DType::F32) => 4 * numel,
+                Keep::Packed(_) | Keep::Stored(_) => 2 * numel,
+            })
+            .sum();
         self.cache.make_room(bytes as u64, &self.files)?;
         let contents = Contents::new(&self.identity);
         let params = reader.params().to_vec();

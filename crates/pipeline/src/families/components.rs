@@ -4,7 +4,7 @@
 use super::Family;
 use crate::conditioning::{TextEncoder, TextEncoders};
 use crate::known_words::KnownWords;
-use crate::packed_weights::Loading;
+use crate::packed_weights::{Loading, kept_as};
 use crate::{Error, Vae};
 use prima_checkpoint::{Init, ModelSource, ParamSource, Reader};
 use prima_models::{ClipTextConfig, ClipTextModel, Tokenizer, Unet2dCondition, Unet2dConditionConfig};
@@ -119,14 +119,6 @@ impl Weights<'_> {
 
     fn reads_words(self) -> bool {
         !matches!(self, Self::Absent { words: false })
-    }
-}
-
-/// The type that a parameter is kept in where `dtype` was asked for, and whether it is multiplied with: vectors stay f32.
-pub(crate) fn kept_as(key: &str, shape: &[usize], dtype: DType) -> (DType, bool) {
-    match shape.len() {
-        0 | 1 => (DType::F32, false),
-        _ => (dtype, !key.contains("embeddings.")),
     }
 }
 
