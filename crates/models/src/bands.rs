@@ -75,7 +75,7 @@ impl Bands {
     }
 
     /// `rows` as one picture.
-    fn rows(&self, rows: Range<usize>) -> Tensor {
+    pub fn rows(&self, rows: Range<usize>) -> Tensor {
         stack_rows(&self.pieces(rows))
     }
 
@@ -104,20 +104,20 @@ impl Bands {
         norm.statistics(&self.bands.iter().map(|(_, band)| band).collect::<Vec<_>>())
     }
 
-    /// GroupNorm, SiLU and a 3x3 convolution that keeps the size, and `residual` added. `on_band` is given each band of this
-    /// before it goes.
+    /// GroupNorm, SiLU and a 3x3 convolution that keeps the size, and `residual` added. `on_rows` is told
+    /// which rows of this are about to go.
     pub fn norm_conv(
         mut self,
         norm: &GroupNorm,
         conv: &Conv,
         mut residual: Option<Self>,
-        mut on_band: impl FnMut(Tensor),
+        mut on_rows: impl FnMut(&Self, Range<usize>),
     ) -> Self {
         let statistics = self.statistics(norm);
         let mut out = Self::empty(self.values);
         let row = self.width() * self.channels().max(conv.outputs());
         for rows in ranges(self.height, self.values / row) {
-            on_band(self.rows(rows.clone()));
+            on_rows(&self, rows.clone());
             let around = self.around(&rows, HALO);
             let made = conv.forward(&norm.silu_of(&statistics, &self.pieces(around.clone())));
             self.forget_before(rows.end.saturating_sub(HALO));

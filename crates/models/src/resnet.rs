@@ -98,13 +98,14 @@ impl ResnetBlock2D {
     /// [`forward`](Self::forward) without a time embedding, off the tape.
     pub fn forward_bands(&self, x: Bands) -> Bands {
         let mut residual = Bands::empty(x.values());
-        let hidden = x.norm_conv(&self.norm1, &self.conv1, None, |band| {
+        let hidden = x.norm_conv(&self.norm1, &self.conv1, None, |x, rows| {
+            let band = x.rows(rows);
             residual.push(match &self.conv_shortcut {
                 Some(shortcut) => shortcut.forward(&band),
                 None => band,
             });
         });
-        hidden.norm_conv(&self.norm2, &self.conv2, Some(residual), |_| {})
+        hidden.norm_conv(&self.norm2, &self.conv2, Some(residual), |_, _| {})
     }
 }
 
