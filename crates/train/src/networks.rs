@@ -172,16 +172,16 @@ pub(crate) fn denoise(unet: &Unet2dCondition, sample: &Tensor, timesteps: &[usiz
     Ok(unet.forward(sample, &timesteps, cond, &mut || true)?)
 }
 
-/// [`denoise`], and what one of the blocks made on the way.
-pub(crate) fn denoise_with_block(
+/// [`denoise`], and what these blocks made on the way, in the order of the pass.
+pub(crate) fn denoise_with_blocks(
     unet: &Unet2dCondition,
     sample: &Tensor,
     timesteps: &[usize],
     cond: &UnetCond,
-    block: UnetBlock,
-) -> Result<(Tensor, Tensor)> {
+    blocks: &[UnetBlock],
+) -> Result<(Tensor, Vec<Tensor>)> {
     let timesteps: Vec<f32> = timesteps.iter().map(|&t| t as f32).collect();
-    Ok(unet.forward_with_block(sample, &timesteps, cond, block, &mut || true)?)
+    Ok(unet.forward_with_blocks(sample, &timesteps, cond, blocks, &mut || true)?)
 }
 
 pub(crate) fn encode(vae: &AutoencoderKl, pictures: &Tensor) -> Result<prima_models::DiagonalGaussian> {

@@ -5,7 +5,8 @@ use crate::config::TrainConfig;
 use crate::error::Result;
 use crate::objective::Objective;
 use crate::objectives::{
-    AutoencoderConfig, DecoderConfig, Dmd2Config, LcmConfig, StageConfig, TeacherConfig, TextConfig,
+    AutoencoderConfig, DecoderConfig, Dmd2Config, LaddConfig, LcmConfig, ProgressiveConfig, StageConfig, TeacherConfig,
+    TextConfig,
 };
 use crate::trained::write_summary;
 use crate::trainer::{LoopConfig, RunOptions, Summary, run};
@@ -17,7 +18,9 @@ pub const STAGES: &[Stage] = &[
     Stage::of::<DecoderConfig>(),
     Stage::of::<TextConfig>(),
     Stage::of::<TeacherConfig>(),
+    Stage::of::<ProgressiveConfig>(),
     Stage::of::<LcmConfig>(),
+    Stage::of::<LaddConfig>(),
     Stage::of::<Dmd2Config>(),
 ];
 

@@ -323,7 +323,7 @@ pub fn depthwise(open: Open) {
         ("depthwise", Conv2d::padded(2)),
         ("depthwise, stride 2", Conv2d::strided(2, 1)),
     ] {
-        check(open, name, &[x.clone()], &[], &|x| {
+        check(open, name, std::slice::from_ref(&x), &[], &|x| {
             depthwise_conv2d(&x[0], &filters, None, geometry, Activation::Relu6)
         });
     }

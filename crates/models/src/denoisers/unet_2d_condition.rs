@@ -144,29 +144,33 @@ impl Unet2dCondition {
         self.pass(&self.inputs(sample, timesteps, cond), keep_going, &mut |_, _| ())
     }
 
-    /// [`forward`](Self::forward), and what one of the blocks made on the way, `[B, h, w, C]`.
-    ///
-    /// # Panics
-    /// As [`forward`](Self::forward), and if there is no such block.
-    pub fn forward_with_block(
+    /// [`forward`](Self::forward), and what these blocks made on the way, `[B, h, w, C]` each, in the order of the pass.
+    pub fn forward_with_blocks(
         &self,
         sample: &Tensor,
         timesteps: &[f32],
         cond: &UnetCond,
-        block: UnetBlock,
+        blocks: &[UnetBlock],
         keep_going: &mut dyn FnMut() -> bool,
-    ) -> Result<(Tensor, Tensor), Cancelled> {
-        let mut seen = None;
+    ) -> Result<(Tensor, Vec<Tensor>), Cancelled> {
+        let mut seen = Vec::new();
         let inputs = self.inputs(sample, timesteps, cond);
-        let output = self.pass(&inputs, keep_going, &mut |after, x| {
-            if after == block {
-                seen = Some(x.clone());
+        let output = self.pass(&inputs, keep_going, &mut |block, x| {
+            if blocks.contains(&block) {
+                seen.push(x.clone());
             }
         })?;
-        let Some(seen) = seen else {
-            panic!("the UNet has no block {block:?}");
-        };
         Ok((output, seen))
+    }
+
+    /// The channels of what a block makes; `None` where there is no such block.
+    pub fn channels_of(&self, block: UnetBlock) -> Option<usize> {
+        let widths = &self.config.block_out_channels;
+        match block {
+            UnetBlock::Down(i) => widths.get(i).copied(),
+            UnetBlock::Mid => self.mid_block.as_ref().and(widths.last().copied()),
+            UnetBlock::Up(i) => widths.iter().rev().nth(i).copied(),
+        }
     }
 
     /// [`forward`](Self::forward), which a GPU may replay instead of launching it anew: for the steps of a sampler, off the

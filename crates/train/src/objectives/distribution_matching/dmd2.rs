@@ -3,15 +3,15 @@
 //! A discriminator on the fake score's middle block, that sees real latents too, adds what the teacher does not know. Several
 //! steps are trained on what the student itself makes of the steps before (backward simulation).
 
-use super::discriminator::{Head, mean_softplus};
-use crate::captions::{conditioning, unconditional};
+use crate::captions::unconditional;
 use crate::config::TrainConfig;
 use crate::draws::{noise, purpose, uniform};
 use crate::error::{Error, Result};
-use crate::networks::{denoise, denoise_with_block};
+use crate::networks::{denoise, denoise_with_blocks};
 use crate::noising::Noising;
 use crate::objective::{Batch, Loss, Objective, Player, Turn};
-use crate::objectives::{StageConfig, TextLatents, Trainee};
+use crate::objectives::discriminator::{Heads, mean_softplus};
+use crate::objectives::{Drawn, StageConfig, TextLatents, Trainee};
 use crate::params::{Component, prefixed};
 use crate::trained::{self, Painter};
 use crate::trainer::LoopConfig;
@@ -120,16 +120,10 @@ pub(crate) struct Dmd2 {
     student: Trainee,
     /// Denoises what the student paints, and with the head tells it from what is real.
     fake: Component<Unet2dCondition>,
-    head: Head,
+    heads: Heads,
     teacher: Unet2dCondition,
     data: TextLatents,
     noising: Noising,
-}
-
-/// Captions' conditioning, and latents that they go with.
-struct Drawn {
-    real: Tensor,
-    cond: UnetCond,
 }
 
 impl Dmd2 {
@@ -143,7 +137,7 @@ impl Dmd2 {
     ) -> Result<Self> {
         config.check(noising.last())?;
         Ok(Self {
-            head: Head::new(teacher.config(), data.seed)?,
+            heads: Heads::new(&teacher, &[UnetBlock::Mid], data.seed)?,
             config,
             student,
             fake,
@@ -154,14 +148,8 @@ impl Dmd2 {
     }
 
     fn drawn(&self, number: u64) -> Drawn {
-        let n = self.config.batch_size;
-        let rows = self.data.rows(number, n);
-        let tokens = self.data.tokens.rows(&rows, vec![1.0; n]);
-        let size_px = self.data.cache.size_px(rows[0]);
-        Drawn {
-            real: self.data.cache.batch(&rows),
-            cond: no_grad(|| conditioning(self.student.text_encoders(), &tokens, size_px)),
-        }
+        self.data
+            .drawn(self.student.text_encoders(), number, self.config.batch_size)
     }
 
     /// What the student paints in a number of its steps that the batch draws; only the last is on the tape.
@@ -221,6 +209,11 @@ impl Dmd2 {
         Ok(self.noising.denoised(timesteps, x, &output))
     }
 
+    /// The fake score's output, and what the discriminator judges by.
+    fn seen_by_fake(&self, x: &Tensor, timesteps: &[usize], cond: &UnetCond) -> Result<(Tensor, Vec<Tensor>)> {
+        denoise_with_blocks(&self.fake.network, x, timesteps, cond, &self.heads.blocks)
+    }
+
     fn has_discriminator(&self) -> bool {
         self.config.gan_weight > 0.0
     }
@@ -233,10 +226,10 @@ impl Dmd2 {
         let (timesteps, noise) = self.renoising(number, painted.shape());
         let x = self.noising.noised(&timesteps, &painted, &noise);
         let judged = if self.has_discriminator() {
-            denoise_with_block(&self.fake.network, &x, &timesteps, &drawn.cond, UnetBlock::Mid)?
+            self.seen_by_fake(&x, &timesteps, &drawn.cond)?
         } else {
             let output = no_grad(|| denoise(&self.fake.network, &x, &timesteps, &drawn.cond))?;
-            (output, Tensor::zeros(&[1]))
+            (output, Vec::new())
         };
         let (output, middle) = judged;
         let (still, noised) = (painted.detach(), x.detach());
@@ -246,7 +239,7 @@ impl Dmd2 {
         let matching = weighted_mse(&painted, &target, &vec![0.5; n]);
         let mut metrics = vec![("gradient", size)];
         let total = if self.has_discriminator() {
-            let judged = mean_softplus(&self.head.logits(&middle), true);
+            let judged = mean_softplus(&self.heads.logits(&middle), true);
             metrics.push(("judged", judged.item()));
             add(&matching, &affine(&judged, self.config.gan_weight, 0.0))
         } else {
@@ -262,16 +255,16 @@ impl Dmd2 {
         let painted = no_grad(|| self.painted(&drawn, number))?;
         let (timesteps, noise) = self.renoising(number, painted.shape());
         let x = self.noising.noised(&timesteps, &painted, &noise);
-        let seen = |x: &Tensor| denoise_with_block(&self.fake.network, x, &timesteps, &drawn.cond, UnetBlock::Mid);
-        let (output, middle) = seen(&x)?;
+        let (output, middle) = self.seen_by_fake(&x, &timesteps, &drawn.cond)?;
         let wanted = self.noising.target(&timesteps, &painted, &noise);
         let denoising = weighted_mse(&output, &wanted, &vec![1.0; n]);
         let mut metrics = vec![("mse", denoising.item())];
         if !self.has_discriminator() {
             return Ok(Loss::new(denoising, metrics));
         }
-        let (_, of_real) = seen(&self.noising.noised(&timesteps, &drawn.real, &noise))?;
-        let [real, fake] = [&of_real, &middle].map(|middle| self.head.logits(middle));
+        let real = self.noising.noised(&timesteps, &drawn.real, &noise);
+        let (_, of_real) = self.seen_by_fake(&real, &timesteps, &drawn.cond)?;
+        let [real, fake] = [&of_real, &middle].map(|middle| self.heads.logits(middle));
         let told = add(&mean_softplus(&real, true), &mean_softplus(&fake, false));
         let mean = |logits: &Tensor| logits.data().iter().sum::<f32>() / n as f32;
         metrics.extend([("told", told.item()), ("apart", mean(&real) - mean(&fake))]);
@@ -308,7 +301,7 @@ impl Objective for Dmd2 {
         let student = Player::main("student", self.student.unet_params.clone(), &self.config.training);
         let mut params = prefixed("fake", &self.fake.params);
         if self.has_discriminator() {
-            params.extend(self.head.params.clone());
+            params.extend(self.heads.params.clone());
         }
         let mut optimizer = self.config.training.optimizer.clone();
         optimizer.learning_rate *= self.config.fake_learning_rate;

@@ -1,6 +1,5 @@
 //! Students whose pictures are distributed as the teacher's, whichever noise each of them comes from.
 
-mod discriminator;
 mod dmd2;
 
 #[cfg(test)]
