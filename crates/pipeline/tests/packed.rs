@@ -150,7 +150,7 @@ fn a_model_that_changed_is_read_again() {
     let (_dir, model, cache) = place();
     let options = with(&cache, DType::F32);
     let before = painted(&model, &options);
-    let path = model.join("vae/diffusion_pytorch_model.safetensors");
+    let path = model.join("unet/diffusion_pytorch_model.safetensors");
     let times = fs::metadata(&path).unwrap().modified().unwrap();
     let mut bytes = fs::read(&path).unwrap();
     let last = bytes.len() - 4;
