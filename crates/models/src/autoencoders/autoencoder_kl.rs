@@ -375,7 +375,8 @@ impl Decoder {
             }
         }
         check(keep_going)?;
-        Ok(x.norm_conv(&self.conv_norm_out, &self.conv_out, None, |_, _| {}).joined())
+        Ok(x.norm_conv(&self.conv_norm_out, &self.conv_out, None, |_, _| {})
+            .joined())
     }
 }
 
