@@ -1,11 +1,13 @@
 """A whole model at full size, prima beside PyTorch through diffusers, in alternating rounds on one processor.
 
     python bench.py --prima PATH_TO/prima --model FOLDER [--dtype bf16] [--size 512] [--steps 1] [--rounds 2] [--repeats 3]
+                    [--cache FOLDER [--max-memory 2G]]
 
 `cargo xtask bench peers --python PYTHON -- --model FOLDER` builds prima and runs this; make_sdxl.py makes such a folder. Each round
 starts each engine anew, one after the other. Seconds are minima over the warm pictures of all rounds; load and memory are of
 the first round, memory the largest resident set, pages of files included. Where the scheduler takes one step, the engines paint
-the same picture: the table says how far apart they are. Exit codes: 0; 1 something failed; 3 something is missing.
+the same picture: the table says how far apart they are. With --cache prima also starts from packed weights that an earlier start
+left there (one that is not measured, if need be), and with --max-memory from these within so much memory. Exit codes: 0; 1 something failed; 3 something is missing.
 """
 
 import argparse
@@ -33,15 +35,25 @@ def arguments():
     parser.add_argument("--steps", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3, help="warm pictures a round")
+    parser.add_argument("--cache", help="a folder for packed weights")
+    parser.add_argument("--max-memory", help="such as 2G")
     parser.add_argument("--json", help="write the results there as well")
     return parser.parse_args()
 
 
-def prima(args, picture):
-    command = [args.prima, "paint", PROMPT, "--model", args.model, "--dtype", args.dtype, "--steps", str(args.steps)]
+def prima(args, picture, memory=("--cache", "off")):
+    command = [args.prima, "paint", PROMPT, "--model", args.model, "--dtype", args.dtype, "--steps", str(args.steps), *memory]
     command += ["--width", str(args.size), "--height", str(args.size), "--guidance-scale", "1", "--seed", "7"]
     command += ["--rng", "torch-cpu", "--scheduler", "euler", "--repeat", str(args.repeats), "--json"]
     return command + ["--output", picture]
+
+
+def prima_cached(args, picture):
+    return prima(args, picture, ("--cache", args.cache))
+
+
+def prima_streamed(args, picture):
+    return prima(args, picture, ("--cache", args.cache, "--max-memory", args.max_memory))
 
 
 def torch(args, picture):
@@ -66,6 +78,15 @@ def torch_rows(said):
 ENGINES = {"prima": (prima, prima_rows), "PyTorch": (torch, torch_rows)}
 
 
+def engines(args):
+    chosen = dict(ENGINES)
+    if args.cache:
+        chosen["prima from its cache"] = (prima_cached, prima_rows)
+    if args.cache and args.max_memory:
+        chosen[f"prima within {args.max_memory}"] = (prima_streamed, prima_rows)
+    return chosen
+
+
 def watch(process, peak):
     """The largest resident set in bytes: pages of its own and of files."""
     while process.poll() is None:
@@ -78,8 +99,8 @@ def watch(process, peak):
         time.sleep(0.05)
 
 
-def measure(name, args, picture):
-    command, rows = ENGINES[name]
+def measure(engine, name, args, picture):
+    command, rows = engine
     process = subprocess.Popen(command(args, picture), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     peak = [0]
     watcher = threading.Thread(target=watch, args=(process, peak))
@@ -114,13 +135,19 @@ def main():
         print("this needs a Python with torch, diffusers and transformers")
         sys.exit(3)
     with tempfile.TemporaryDirectory() as folder:
-        pictures = {name: os.path.join(folder, f"{name}.png") for name in ENGINES}
-        runs = {name: [] for name in ENGINES}
+        chosen = engines(args)
+        pictures = {name: os.path.join(folder, f"{name}.png") for name in chosen}
+        runs = {name: [] for name in chosen}
+        if args.cache:
+            measure(chosen["prima from its cache"], "prima", args, os.path.join(folder, "unmeasured.png"))
         for _ in range(args.rounds):
-            for name in ENGINES:
-                runs[name].append(measure(name, args, pictures[name]))
+            for name, engine in chosen.items():
+                runs[name].append(measure(engine, name, args, pictures[name]))
                 print(name, json.dumps(runs[name][-1]), file=sys.stderr, flush=True)
-        apart = decibels(pictures.values()) if args.steps == 1 else None
+        apart = decibels([pictures["prima"], pictures["PyTorch"]]) if args.steps == 1 else None
+        for name in chosen:
+            if name != "PyTorch" and decibels([pictures["prima"], pictures[name]]) != float("inf"):
+                sys.exit(f"{name} painted another picture than prima without a cache")
     results = {name: summary(of) for name, of in runs.items()}
     print(f"{datetime.date.today()}, {platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} threads, "
           f"{args.dtype}, {args.size}x{args.size}, {args.steps} steps; seconds")

@@ -12,6 +12,9 @@ use std::sync::Arc;
 /// Buffers that old exports hold and no network reads, by a part of their name.
 const IGNORED: &[&str] = &["position_ids"];
 
+/// Read at a time where only a few are to be in memory.
+const IN_TURN_BYTES: usize = 64 << 20;
+
 /// How a stored tensor becomes the parameter.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum View {
@@ -114,18 +117,76 @@ impl Reader {
     }
 
     /// Reads the values of the parameters that were given since [`defer`](Self::defer), several at once, each kept as
-    /// `keep` says of its key and shape.
-    pub fn fill(&mut self, keep: impl Fn(&str, &[usize]) -> Keep + Sync) -> Result<(), Error> {
+    /// `keep` says of its key and shape. `on_read` is told the bytes of each, by any thread.
+    pub fn fill(
+        &mut self,
+        keep: impl Fn(&str, &[usize]) -> Keep + Sync,
+        on_read: &(dyn Fn(usize) + Sync),
+    ) -> Result<(), Error> {
         let Some(deferred) = self.deferred.take() else {
             return Ok(());
         };
         let first = self.params.len() - deferred.len();
-        let jobs = self.params[first..].par_iter().zip(&deferred);
+        self.fill_some(&self.params[first..], &deferred, &keep, on_read)
+    }
+
+    /// The same, but only a few at a time, each of which `then` is given before others are read.
+    pub(crate) fn fill_in_turn(
+        &mut self,
+        keep: impl Fn(&str, &[usize]) -> Keep + Sync,
+        on_read: &(dyn Fn(usize) + Sync),
+        mut then: impl FnMut(&str, &Param) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let Some(deferred) = self.deferred.take() else {
+            return Ok(());
+        };
+        let first = self.params.len() - deferred.len();
+        let (mut params, mut stored) = (&self.params[first..], &deferred[..]);
+        while !params.is_empty() {
+            let mut bytes = 0;
+            let fits = |stored: &&Stored| {
+                bytes += self.entry(stored).map_or(0, TensorEntry::bytes);
+                bytes <= IN_TURN_BYTES
+            };
+            let count = stored.iter().take_while(fits).count().max(1);
+            self.fill_some(&params[..count], &stored[..count], &keep, on_read)?;
+            params[..count].iter().try_for_each(|(key, param)| then(key, param))?;
+            (params, stored) = (&params[count..], &stored[count..]);
+        }
+        Ok(())
+    }
+
+    fn fill_some(
+        &self,
+        params: &[(String, Param)],
+        stored: &[Stored],
+        keep: &(impl Fn(&str, &[usize]) -> Keep + Sync),
+        on_read: &(dyn Fn(usize) + Sync),
+    ) -> Result<(), Error> {
+        let jobs = params.par_iter().zip(stored);
         let filled: Vec<_> = jobs
-            .map(|((key, param), stored)| self.fill_one(param, stored, keep(key, &param.shape())))
+            .map(|((key, param), stored)| {
+                self.fill_one(param, stored, keep(key, &param.shape()))?;
+                on_read(self.entry(stored).map_or(0, TensorEntry::bytes));
+                Ok(())
+            })
             .collect();
         // The first error, whichever thread met one first.
         filled.into_iter().collect()
+    }
+
+    /// Bytes of all tensors in the files.
+    pub fn bytes(&self) -> usize {
+        self.entries
+            .values()
+            .filter_map(|stored| self.entry(stored))
+            .map(TensorEntry::bytes)
+            .sum()
+    }
+
+    /// Which files these are, a line each, and when they last changed; `None` where they are not files.
+    pub(crate) fn file_identity(&self) -> Option<String> {
+        self.files.iter().map(|file| file.identity()).collect()
     }
 
     fn fill_one(&self, param: &Param, stored: &Stored, keep: Keep) -> Result<(), Error> {

@@ -156,6 +156,27 @@ impl TensorFile {
         &self.tensors
     }
 
+    /// Path, length and times of change of a file on disk, in a line.
+    pub(crate) fn identity(&self) -> Option<String> {
+        let Bytes::File(file) = &self.bytes else { return None };
+        let metadata = file.metadata().ok()?;
+        let path = std::fs::canonicalize(&self.name).ok()?;
+        let modified = metadata.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+        // The time of change of the inode tells of a file that took another's place under its old time.
+        #[cfg(unix)]
+        let changed = {
+            use std::os::unix::fs::MetadataExt;
+            (metadata.ino(), metadata.ctime(), metadata.ctime_nsec())
+        };
+        #[cfg(not(unix))]
+        let changed = ();
+        Some(format!(
+            "{} {} {modified:?} {changed:?}\n",
+            path.display(),
+            metadata.len()
+        ))
+    }
+
     /// The header's `__metadata__` (for instance a LoRA's `ss_*` entries).
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata

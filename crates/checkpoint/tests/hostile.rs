@@ -261,7 +261,10 @@ fn values_that_are_not_finite_are_refused_by_key_and_place() {
         let mut reader = Reader::from_bytes("m.safetensors", bytes).unwrap();
         reader.defer();
         reader.param("w", &[rows, 3], Init::Zeros).unwrap();
-        let error = reader.fill(|_, _| Keep::Packed(DType::BF16)).unwrap_err().to_string();
+        let error = reader
+            .fill(|_, _| Keep::Packed(DType::BF16), &|_| {})
+            .unwrap_err()
+            .to_string();
         assert!(error.starts_with(&expected), "{dtype}: {error}");
     }
 }

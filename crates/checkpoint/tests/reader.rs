@@ -67,7 +67,7 @@ fn values_read_together_are_those_read_one_by_one() {
                     reader.param(key, &param.shape(), Init::Zeros).unwrap();
                 }
                 reader.finish().unwrap();
-                reader.fill(|_, _| keep).unwrap();
+                reader.fill(|_, _| keep, &|_| {}).unwrap();
                 for ((key, read), (_, param)) in reader.params().iter().zip(&params) {
                     assert_eq!(read.tensor().data(), param.tensor().data(), "{stored:?} {keep:?} {key}");
                     assert_eq!(read.dtype(), dtype);

@@ -1,7 +1,7 @@
 //! A progress bar on a terminal's stderr; nothing elsewhere.
 
 use indicatif::{ProgressBar, ProgressStyle};
-use prima_pipeline::Progress;
+use prima_pipeline::{Loaded, Progress};
 
 pub struct Bar(ProgressBar);
 
@@ -19,9 +19,19 @@ impl Bar {
         self.0.tick();
     }
 
+    /// While the model is read: how much of a component there is.
+    pub fn load(&self, loaded: Loaded) {
+        self.0.set_length(loaded.total as u64 >> 20);
+        self.0.set_position(loaded.bytes as u64 >> 20);
+        self.0.set_message(format!("loading {} (MiB)", loaded.component));
+    }
+
     pub fn show(&self, progress: Progress) {
         match progress {
-            Progress::Text => self.say("painting"),
+            Progress::Text => {
+                self.0.set_length(0);
+                self.say("painting");
+            }
             Progress::Step { done, total, .. } => {
                 self.0.set_length(total as u64);
                 self.0.set_position(done as u64);

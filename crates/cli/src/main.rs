@@ -6,6 +6,7 @@ mod device;
 mod doctor;
 mod embedded;
 mod eval;
+mod memory;
 mod models;
 mod out;
 mod output;

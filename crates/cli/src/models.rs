@@ -1,7 +1,7 @@
 //! `prima models`: what is in a model's files.
 
 use crate::out::say;
-use crate::source;
+use crate::{memory, source};
 use anyhow::Result;
 use prima_checkpoint::{ModelInfo, info};
 use std::path::PathBuf;
@@ -16,10 +16,21 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Say which packed weights are kept for fast starts, or remove them
+    Cache {
+        #[command(flatten)]
+        cache: memory::CacheArgs,
+        /// Remove all of them
+        #[arg(long)]
+        clear: bool,
+    },
 }
 
 pub fn run(command: Command) -> Result<()> {
-    let Command::Info { path, json } = command;
+    let (path, json) = match command {
+        Command::Info { path, json } => (path, json),
+        Command::Cache { cache, clear } => return memory::show(&cache, clear),
+    };
     let info = match path.to_str() {
         Some("embedded") => ModelInfo::of(&source::open(None)?)?,
         _ => info(&path)?,

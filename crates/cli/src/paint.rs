@@ -3,12 +3,11 @@
 use crate::bar::Bar;
 use crate::out::say;
 use crate::report::{self, Times};
-use crate::{device, output, source};
+use crate::{device, memory, output, source};
 use anyhow::{Context, Result, bail};
 use prima_picture::encode_png;
 use prima_pipeline::{
-    LoadOptions, Picture, Pipeline, Request, RequestBuilder, Rng, ScheduleOptions, SchedulerKind, TimestepSpacing,
-    parse_size,
+    Picture, Pipeline, Request, RequestBuilder, Rng, ScheduleOptions, SchedulerKind, TimestepSpacing, parse_size,
 };
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -83,6 +82,8 @@ pub struct Args {
     strength: Option<f64>,
     #[command(flatten)]
     device: device::Args,
+    #[command(flatten)]
+    memory: memory::Args,
     /// Print one JSON object: timings, timesteps, sigmas, seed, files, warnings
     #[arg(long)]
     json: bool,
@@ -120,12 +121,10 @@ pub fn run(args: &Args) -> Result<()> {
     let bar = Bar::new();
     bar.say("loading");
     args.device.choose()?;
-    let options = LoadOptions {
-        dtype: args.device.dtype,
-    };
+    let options = args.memory.options(args.device.dtype);
     let source = source::open(args.model.as_deref())?;
-    prima_pipeline::check_room(&source, options.dtype, &request)?;
-    let pipeline = Pipeline::load(&source, &options)?;
+    let options = prima_pipeline::check_room(&source, &options, &request)?;
+    let pipeline = Pipeline::load_telling(&source, &options, &|loaded| bar.load(loaded))?;
     let load = start.elapsed();
     let response = pipeline.paint(&request, &mut |progress| {
         bar.show(progress);
@@ -152,6 +151,7 @@ pub fn run(args: &Args) -> Result<()> {
     } else {
         report::print(&response, &files, &times)?;
     }
+    memory::store(&pipeline);
     Ok(())
 }
 

@@ -1,10 +1,10 @@
 //! `prima serve`, and bare `prima`: the studio and the APIs.
 
 use crate::out::note;
-use crate::{Usage, device, source};
+use crate::{Usage, device, memory, source};
 use anyhow::{Context, Result};
 use prima_engine::{Engine, Readiness};
-use prima_pipeline::{LoadOptions, Request};
+use prima_pipeline::Request;
 use prima_server::{Limits, ServerOptions};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -23,6 +23,8 @@ pub struct Args {
     model: Option<String>,
     #[command(flatten)]
     device: device::Args,
+    #[command(flatten)]
+    memory: memory::Args,
     /// Live sessions at once
     #[arg(long, value_name = "N", default_value_t = ServerOptions::default().max_sessions)]
     max_sessions: usize,
@@ -55,6 +57,7 @@ impl Args {
             port: None,
             model: None,
             device: device::Args::default(),
+            memory: memory::Args::default(),
             max_sessions: defaults.max_sessions,
             max_jobs: defaults.max_jobs,
             max_side: defaults.limits.max_side_px,
@@ -103,10 +106,8 @@ async fn serve(args: Args) -> Result<()> {
         web_dir: args.web_dir.clone(),
     };
     options.check(address).map_err(|e| Usage(e.to_string()))?;
-    let load = LoadOptions {
-        dtype: args.device.dtype,
-    };
-    prima_pipeline::check_room(&model, load.dtype, &Request::default())?;
+    let load = args.memory.options(args.device.dtype);
+    let load = prima_pipeline::check_room(&model, &load, &Request::default())?;
     let engine = Engine::start(model, load, args.max_jobs);
     let url = url(&args, address);
     // That nobody reads the address is no reason not to serve.

@@ -183,6 +183,59 @@ fn prima_json_sets_the_defaults() {
 }
 
 #[test]
+#[cfg(unix)]
+fn packed_weights_are_kept_and_listed_and_paint_the_same() {
+    let folder = folder("packed");
+    let model = golden("tiny-sdxl");
+    let painted = |args: &[&str]| {
+        let output = paint(&folder, &model, &[&["--seed", "7", "--steps", "1"], args].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        pixels(&folder.join("out.png")).rgb
+    };
+    let plain = painted(&["--cache", "off"]);
+    let listed = || {
+        let output = prima(&folder, &["models", "cache", "--cache", "kept"]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert!(!listed().contains("unet"));
+    for _ in 0..2 {
+        assert_eq!(painted(&["--cache", "kept"]), plain);
+        assert!(
+            listed().contains("unet/diffusion_pytorch_model.safetensors"),
+            "{}",
+            listed()
+        );
+    }
+    let cleared = prima(&folder, &["models", "cache", "--cache", "kept", "--clear"]);
+    assert!(cleared.status.success(), "{}", stderr(&cleared));
+    assert!(!listed().contains("unet"));
+}
+
+#[test]
+fn what_does_not_fit_the_memory_that_is_allowed_is_refused() {
+    let folder = folder("max-memory");
+    let output = paint(
+        &folder,
+        &golden("tiny-sdxl"),
+        &["--cache", "off", "--max-memory", "100M"],
+    );
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).contains("100 MiB of 100 MiB are free"),
+        "{}",
+        stderr(&output)
+    );
+    let output = paint(&folder, &golden("tiny-sdxl"), &["--max-memory", "little"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        stderr(&output).contains("use a size such as 1500M or 2G"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
 fn models_info_counts_what_is_there() {
     let folder = folder("info");
     let model = golden("tiny-sdxl").display().to_string();

@@ -22,7 +22,7 @@ mod worker;
 
 pub use event::{Event, Failure, Outcome, Painted, Reply};
 
-use prima_pipeline::{Error, LoadOptions, ModelSource, Parts, Pipeline, Request, Response, ScheduleOptions};
+use prima_pipeline::{Error, LoadOptions, ModelSource, Pipeline, Request, Response, ScheduleOptions};
 use state::{LaneId, State};
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -148,6 +148,9 @@ impl Engine {
                     return shared.fail(format!("loading it met a defect of prima: {message}"));
                 }
             }
+            let keeper = shared.clone();
+            // A start without a cache is only slower.
+            let _ = spawn(move || keeper.store_packed());
             for _ in 1..WORKERS {
                 let worker = shared.clone();
                 if let Err(error) = spawn(move || worker.work_on()) {
@@ -283,10 +286,12 @@ impl Drop for Lane {
 
 impl Shared {
     fn load(&self, source: &ModelSource, options: LoadOptions) -> Result<(), Error> {
-        let parts = Parts::load_telling(source, &options, &mut |part| {
-            self.set_readiness(Readiness::Loading(part));
+        let pipeline = Pipeline::load_telling(source, &options, &|loaded| {
+            self.set_readiness(Readiness::Loading(match loaded.component {
+                "unet" | "vae" => loaded.component,
+                _ => "text encoders",
+            }));
         })?;
-        let pipeline = Pipeline::new(parts)?;
         self.set_readiness(Readiness::WarmingUp);
         let request = Request {
             prompt: "a".to_owned(),
@@ -299,6 +304,15 @@ impl Shared {
         let _ = self.pipeline.set(pipeline);
         self.set_readiness(Readiness::Ready);
         Ok(())
+    }
+
+    /// Keeps the packed weights for the next start, beside the first pictures.
+    fn store_packed(&self) {
+        match self.pipeline.get().map(Pipeline::store_packed) {
+            None | Some(Ok(0)) => {}
+            Some(Ok(bytes)) => tracing::info!("{bytes} bytes of packed weights are kept for the next start"),
+            Some(Err(error)) => tracing::warn!("the packed weights are not kept for the next start: {error}"),
+        }
     }
 
     /// Nothing will be painted any more, for this reason.

@@ -1,6 +1,7 @@
 //! The parametrised layers that every network is made of.
 
 use prima_checkpoint::{Error, Init, ParamSource};
+use prima_tensor::bands::{GroupStatistics, Piece};
 use prima_tensor::{Activation, Conv2d, DType, Param, Tensor};
 
 /// How a layer's weight starts when it is trained from scratch.
@@ -136,6 +137,11 @@ impl Conv {
         self.apply(x, Activation::None, Some(residual))
     }
 
+    /// Channels of the result.
+    pub fn outputs(&self) -> usize {
+        self.weight.shape()[0]
+    }
+
     /// Of the picture doubled by repeating its pixels; for a 3x3 kernel that keeps the size.
     pub fn of_doubled(&self, x: &Tensor) -> Tensor {
         debug_assert_eq!(self.geometry, Conv2d::padded(1));
@@ -180,6 +186,16 @@ impl GroupNorm {
 
     pub fn forward(&self, x: &Tensor) -> Tensor {
         prima_tensor::group_norm(x, &self.gamma, &self.beta, self.groups, self.eps, false)
+    }
+
+    /// Of the picture that `bands` are, one below the other.
+    pub fn statistics(&self, bands: &[&Tensor]) -> GroupStatistics {
+        GroupStatistics::of(bands, self.groups, self.eps)
+    }
+
+    /// [`silu`](Self::silu) of some rows of the picture that has these statistics.
+    pub fn silu_of(&self, statistics: &GroupStatistics, pieces: &[Piece]) -> Tensor {
+        statistics.silu(pieces, &self.gamma, &self.beta)
     }
 
     /// Normalised, then SiLU.

@@ -5,6 +5,7 @@
 //! for each parameter under diffusers' key. Activations are channels-last `[B, H, W, C]`.
 
 pub mod autoencoders;
+mod bands;
 mod config;
 pub mod denoisers;
 pub mod feature_networks;

@@ -1,6 +1,7 @@
 //! Residual blocks and the resamplers between resolutions (diffusers `models/resnet.py`,
 //! `downsampling.py`, `upsampling.py`).
 
+use crate::bands::Bands;
 use crate::layers::{Conv, GroupNorm, Linear, Start};
 use prima_checkpoint::{Error, ParamSource};
 use prima_tensor::{
@@ -93,6 +94,21 @@ impl ResnetBlock2D {
     }
 }
 
+impl ResnetBlock2D {
+    /// [`forward`](Self::forward) without a time embedding, off the tape.
+    pub fn forward_bands(&self, x: Bands) -> Bands {
+        let mut residual = Bands::empty(x.values());
+        let hidden = x.norm_conv(&self.norm1, &self.conv1, None, |x, rows| {
+            let band = x.rows(rows);
+            residual.push(match &self.conv_shortcut {
+                Some(shortcut) => shortcut.forward(&band),
+                None => band,
+            });
+        });
+        hidden.norm_conv(&self.norm2, &self.conv2, Some(residual), |_, _| {})
+    }
+}
+
 /// Halves height and width with a strided convolution.
 pub(crate) struct Downsample2D {
     conv: Conv,
@@ -141,6 +157,15 @@ impl Upsample2D {
 
     pub fn forward(&self, x: &Tensor) -> Tensor {
         self.conv.of_doubled(x)
+    }
+
+    pub fn forward_bands(&self, x: Bands) -> Bands {
+        x.doubled_conv(&self.conv)
+    }
+
+    /// Channels of the result.
+    pub fn outputs(&self) -> usize {
+        self.conv.outputs()
     }
 }
 

@@ -22,6 +22,7 @@ mod load;
 mod model_card;
 mod needs;
 mod noise;
+mod packed_weights;
 mod picture_tensors;
 mod prompt_weights;
 mod repeat;
@@ -37,12 +38,12 @@ pub use error::Error;
 pub use families::Family;
 pub use guidance::classifier_free;
 pub use known_words::{KnownWords, UnknownWord};
-pub use load::{LoadOptions, Parts};
+pub use load::{LoadOptions, Loaded, OnLoaded, Parts};
 pub use model_card::{Defaults, ModelCard};
 pub use needs::{Needs, check_room};
 pub use noise::Rng;
 pub use picture_tensors::{picture_to_tensor, pictures_of_tensor};
-pub use prima_checkpoint::ModelSource;
+pub use prima_checkpoint::{ModelSource, PackedCache};
 pub use prima_models::Vae;
 pub use prima_picture::{Parameters, Picture};
 pub use prima_schedulers::{ScheduleOptions, SchedulerKind, TimestepSpacing};
@@ -55,10 +56,13 @@ pub use request::{
 pub use request_builder::{RequestBuilder, Spelling, parse_size, scheduler_named};
 pub use sampling::{Sampling, sample};
 
+use packed_weights::PackedWeights;
+
 /// A loaded model, ready to paint.
 pub struct Pipeline {
     parts: Parts,
     defaults: Defaults,
+    packed: PackedWeights,
 }
 
 impl Pipeline {
@@ -74,6 +78,13 @@ impl Pipeline {
 
     pub fn parts(&self) -> &Parts {
         &self.parts
+    }
+
+    /// Keeps the weights as they are packed now in the cache that the model was loaded with, for the next start: after a first
+    /// picture, so that they are what pictures of its size need. How many bytes that were: none where all are there, or there is
+    /// no cache.
+    pub fn store_packed(&self) -> Result<u64, Error> {
+        self.packed.store()
     }
 
     /// The parts back, for instance to go on training.

@@ -3,26 +3,58 @@
 use crate::conditioning::TextEncoders;
 use crate::families::{self, Family, Weights};
 use crate::model_card::{Defaults, ModelCard, Traits};
+use crate::packed_weights::{Loading, PackedWeights};
 use crate::{Error, Pipeline, Vae};
-use prima_checkpoint::ModelSource;
+use prima_checkpoint::{ModelSource, PackedCache};
 use prima_models::{OneOrMany, Unet2dCondition};
 use prima_schedulers::{PredictionType, SchedulerConfig};
 use prima_tensor::DType;
 use std::path::Path;
 
 /// How a model is loaded.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct LoadOptions {
     /// Storage type of the weights: f32, or bf16 for the networks' matrices, convolutions and tables of embeddings. The
     /// first two are then multiplied in bf16.
     pub dtype: DType,
+    /// Where packed weights are kept from one start to the next; for the CPU.
+    pub cache: Option<PackedCache>,
+    /// Most bytes of memory that the model and a picture may take, whatever the machine has.
+    pub max_memory: Option<usize>,
+    /// Bytes of weights that stay in memory, while all others are read from the cache again and again. What
+    /// [`check_room`](crate::check_room) finds out; `None` for all of them.
+    pub resident: Option<usize>,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { dtype: DType::F32 }
+        Self::of(DType::F32)
     }
 }
+
+impl LoadOptions {
+    /// Weights of this type, read from the model's own files and kept in memory.
+    pub fn of(dtype: DType) -> Self {
+        Self {
+            dtype,
+            cache: None,
+            max_memory: None,
+            resident: None,
+        }
+    }
+}
+
+/// How far a component is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    pub component: &'static str,
+    /// Of its files' tensors.
+    pub bytes: usize,
+    pub total: usize,
+}
+
+/// Hears of it, on any thread.
+pub type OnLoaded<'a> = &'a (dyn Fn(Loaded) + Sync);
 
 /// What a pipeline is made of.
 pub struct Parts {
@@ -43,35 +75,34 @@ pub struct Parts {
 impl Parts {
     /// Reads every component, each tensor once.
     pub fn load(source: &ModelSource, options: &LoadOptions) -> Result<Self, Error> {
-        Self::load_telling(source, options, &mut |_| {})
+        Ok(Self::load_packed(source, options, &|_| {})?.0)
     }
 
-    /// As [`load`](Self::load), and tells what is read next.
-    pub fn load_telling(
+    fn load_packed(
         source: &ModelSource,
         options: &LoadOptions,
-        on_component: &mut dyn FnMut(&'static str),
-    ) -> Result<Self, Error> {
+        on_loaded: OnLoaded,
+    ) -> Result<(Self, PackedWeights), Error> {
         if options.dtype == DType::F16 {
             return Err(Error::request("dtype", "f16", "use f32 or bf16".to_owned()));
         }
-        Self::make(source, Weights::Read(options.dtype), on_component)
+        let loading = Loading::new(options, on_loaded);
+        let parts = Self::make(source, Weights::Read(&loading))?;
+        Ok((parts, loading.finish()))
     }
 
-    /// The networks of a model without their weights: to find out what they need.
-    pub(crate) fn outline(source: &ModelSource) -> Result<Self, Error> {
-        Self::make(source, Weights::Absent, &mut |_| {})
+    /// The networks of a model without their weights, and without words unless a prompt will be read: to find out what they
+    /// need.
+    pub(crate) fn outline(source: &ModelSource, words: bool) -> Result<Self, Error> {
+        Self::make(source, Weights::Absent { words })
     }
 
-    fn make(source: &ModelSource, weights: Weights, on_component: &mut dyn FnMut(&'static str)) -> Result<Self, Error> {
+    fn make(source: &ModelSource, weights: Weights) -> Result<Self, Error> {
         let index = source.json("", "model_index.json")?;
         let family = Family::of_index(source, &index)?;
         let card = model_card(source)?;
-        on_component("text encoders");
         let text_encoders = families::text_encoders(source, family, weights)?;
-        on_component("unet");
         let unet = families::unet(source, weights)?;
-        on_component("vae");
         let vae = families::vae(source, weights)?;
         let (scheduler_config, replaced_scheduler) = families::known_scheduler(families::scheduler_config(source)?);
         let forces_zeros = index["force_zeros_for_empty_prompt"].as_bool();
@@ -101,7 +132,16 @@ fn model_card(source: &ModelSource) -> Result<ModelCard, Error> {
 impl Pipeline {
     /// Reads a model: a diffusers folder, a single file, or the embedded one.
     pub fn load(source: &ModelSource, options: &LoadOptions) -> Result<Self, Error> {
-        Self::new(Parts::load(source, options)?)
+        Self::load_telling(source, options, &|_| {})
+    }
+
+    /// As [`load`](Self::load), and tells how far it is.
+    pub fn load_telling(source: &ModelSource, options: &LoadOptions, on_loaded: OnLoaded) -> Result<Self, Error> {
+        let (parts, packed) = Parts::load_packed(source, options, on_loaded)?;
+        Ok(Self {
+            packed,
+            ..Self::new(parts)?
+        })
     }
 
     /// A pipeline of parts that fit together.
@@ -133,6 +173,7 @@ impl Pipeline {
         Ok(Self {
             defaults: Defaults::new(&parts.card, traits),
             parts,
+            packed: PackedWeights::default(),
         })
     }
 }

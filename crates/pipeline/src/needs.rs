@@ -2,8 +2,8 @@
 //! a device that computes nothing and counts what is allocated; for the CPU the headers of the files say how large the weights
 //! will be, and the autoencoder's config how large its widest pictures.
 
-use crate::{Error, ModelSource, Parts, Pipeline, Request, Vae, families, host_memory};
-use prima_tensor::{DType, Device};
+use crate::{Error, LoadOptions, ModelSource, Parts, Pipeline, Request, Vae, families, host_memory};
+use prima_tensor::{DType, Device, Residency};
 use std::ops::ControlFlow;
 
 /// What the count cannot see: scratch memory of cuDNN, compiled kernels, vocabularies, what rounding up costs.
@@ -26,7 +26,7 @@ impl Needs {
             return Ok(Self { weights: 0, peak: 0 });
         };
         dry.run(|| {
-            let pipeline = Pipeline::new(Parts::outline(source)?)?;
+            let pipeline = Pipeline::new(Parts::outline(source, true)?)?;
             pipeline.paint(request, &mut |_| ControlFlow::Continue(()))?;
             let peak = dry.usage().peak;
             pipeline.parts().text_encoders.forget_prompts();
@@ -39,19 +39,14 @@ impl Needs {
 
     /// The same on the CPU, for one picture at a time.
     fn on_cpu(source: &ModelSource, dtype: DType, request: &Request) -> Result<Self, Error> {
-        let pipeline = Pipeline::new(Parts::outline(source)?)?;
+        let pipeline = Pipeline::new(Parts::outline(source, false)?)?;
         let settings = crate::settings::Settings::new(&pipeline, request)?;
         let weights = families::weight_bytes(source, pipeline.parts().family, dtype)?;
-        // At its end the decoder has pictures of full size: one that comes from the level below, its norm, and what a
-        // convolution makes of that.
-        let channels = match &pipeline.parts().vae {
-            Vae::Kl(vae) => {
-                let channels = &vae.config().block_out_channels;
-                2 * channels.get(1).unwrap_or(&channels[0]) + channels[0]
-            }
-            Vae::Tiny(_) => TINY_CHANNELS,
+        let pixels = settings.width * settings.height;
+        let pictures = match &pipeline.parts().vae {
+            Vae::Kl(vae) => vae.decode_bytes(pixels),
+            Vae::Tiny(_) => pixels * TINY_CHANNELS * size_of::<f32>(),
         };
-        let pictures = settings.width * settings.height * channels * size_of::<f32>();
         Ok(Self {
             weights,
             peak: weights + pictures + pictures / 4,
@@ -62,23 +57,42 @@ impl Needs {
 /// Pictures of full size in `AutoencoderTiny`, in channels.
 const TINY_CHANNELS: usize = 3 * 64;
 
+/// Of the weights, what forms of them take that are not in the cache yet: those of a few convolutions.
+const OTHER_FORMS: usize = 20;
+
 /// A place that has to hold a model and what a request computes.
 struct Place {
     device: Device,
     /// In bytes.
     free: usize,
     total: usize,
+    /// Whether weights may be read again and again, from a cache.
+    streams: bool,
+}
+
+/// How a model fits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fit {
+    Whole,
+    /// With that many bytes of its weights in memory at a time.
+    Streamed(usize),
 }
 
 impl Place {
-    /// Where the current device's memory is; `None` where nobody knows how much there is.
-    fn current() -> Result<Option<Self>, Error> {
+    /// Where the current device's memory is, and how much of it may be used; `None` where nobody knows how much there is.
+    fn current(options: &LoadOptions) -> Result<Option<Self>, Error> {
         let device = Device::current();
         let memory = match device.memory()? {
             Some(memory) => Some(memory),
-            None => host_memory::free_and_total(),
+            None => host_memory::free_and_total().or_else(|| options.max_memory.map(|most| (most, most))),
         };
-        Ok(memory.map(|(free, total)| Self { device, free, total }))
+        let most = options.max_memory.unwrap_or(usize::MAX);
+        Ok(memory.map(|(free, total)| Self {
+            streams: options.cache.is_some() && !device.is_gpu(),
+            device,
+            free: free.min(most),
+            total: total.min(most),
+        }))
     }
 
     fn needs(&self, source: &ModelSource, dtype: DType, request: &Request) -> Result<Needs, Error> {
@@ -89,8 +103,22 @@ impl Place {
         }
     }
 
-    fn fits(&self, needs: &Needs) -> bool {
-        needs.peak + MARGIN_BYTES <= self.free
+    fn fit(&self, needs: &Needs) -> Option<Fit> {
+        if needs.peak + MARGIN_BYTES <= self.free {
+            return Some(Fit::Whole);
+        }
+        let besides = needs.peak - needs.weights + needs.weights / OTHER_FORMS + MARGIN_BYTES;
+        let left = self.free.checked_sub(besides)?;
+        (self.streams && left >= Residency::LEAST).then_some(Fit::Streamed(left))
+    }
+
+    /// The least of memory with which it fits.
+    fn least(&self, needs: &Needs) -> usize {
+        if !self.streams {
+            return needs.peak;
+        }
+        let streamed = needs.peak - needs.weights + needs.weights / OTHER_FORMS + Residency::LEAST;
+        streamed.min(needs.peak)
     }
 
     /// What would fit of the same picture in bf16 and of smaller ones, in words.
@@ -109,7 +137,7 @@ impl Place {
                     ..request.clone()
                 };
                 let needs = self.needs(source, other, &resized)?;
-                if self.fits(&needs) {
+                if self.fit(&needs).is_some() {
                     let (width, height) = (resized.width.unwrap_or(width), resized.height.unwrap_or(height));
                     let sides = format!("{width}x{height}");
                     let way = match (flag, parts) {
@@ -117,7 +145,7 @@ impl Place {
                         (_, 4) => flag.to_owned(),
                         _ => format!("{flag} at {sides}"),
                     };
-                    ways.push(format!("{way} ({})", amount(needs.peak)));
+                    ways.push(format!("{way} ({})", amount(self.least(&needs))));
                     break;
                 }
             }
@@ -125,14 +153,22 @@ impl Place {
         Ok(ways)
     }
 
-    fn check(&self, source: &ModelSource, dtype: DType, request: &Request) -> Result<(), Error> {
+    fn check(&self, source: &ModelSource, dtype: DType, request: &Request) -> Result<Fit, Error> {
         let needs = self.needs(source, dtype, request)?;
-        if self.fits(&needs) {
-            return Ok(());
+        if let Some(fit) = self.fit(&needs) {
+            return Ok(fit);
         }
         let (width, height) = size(source, request)?;
         let ways = self.ways(source, dtype, request)?;
         let dtype = if dtype == DType::F32 { "f32" } else { "bf16" };
+        let streamed = if self.streams {
+            format!(
+                ", or {} with its weights read again for each picture",
+                amount(self.least(&needs) + MARGIN_BYTES)
+            )
+        } else {
+            String::new()
+        };
         let (memory, elsewhere) = if self.device.is_gpu() {
             ("on the GPU", "use --device cpu")
         } else {
@@ -141,7 +177,7 @@ impl Place {
         Err(Error::NoRoom {
             model: source.name(),
             needs: format!(
-                "{} {memory} for a picture of {width}x{height} in {dtype} ({} of it weights), and {} of {} are free",
+                "{} {memory} for a picture of {width}x{height} in {dtype} ({} of it weights){streamed}, and {} of {} are free",
                 amount(needs.peak),
                 amount(needs.weights),
                 amount(self.free),
@@ -156,15 +192,23 @@ impl Place {
     }
 }
 
-/// Whether the device that is chosen has room for the model and `request`; what would fit, if not. Where a system does not say
-/// how much memory it has, the CPU always has room.
-pub fn check_room(source: &ModelSource, dtype: DType, request: &Request) -> Result<(), Error> {
-    Place::current()?.map_or(Ok(()), |place| place.check(source, dtype, request))
+/// Whether the device that is chosen has room for the model and `request`; what would fit, if not. With a cache of packed
+/// weights only some of them have to be in memory at a time: the options that come back say how many. Where a system does not
+/// say how much memory it has, the CPU has as much as `max_memory` says, or any.
+pub fn check_room(source: &ModelSource, options: &LoadOptions, request: &Request) -> Result<LoadOptions, Error> {
+    let mut options = options.clone();
+    if let Some(place) = Place::current(&options)? {
+        options.resident = match place.check(source, options.dtype, request)? {
+            Fit::Whole => None,
+            Fit::Streamed(bytes) => Some(bytes),
+        };
+    }
+    Ok(options)
 }
 
 /// The picture's size in pixels, which the request may leave to the model.
 fn size(source: &ModelSource, request: &Request) -> Result<(usize, usize), Error> {
-    let pipeline = Pipeline::new(Parts::outline(source)?)?;
+    let pipeline = Pipeline::new(Parts::outline(source, false)?)?;
     let settings = crate::settings::Settings::new(&pipeline, request)?;
     Ok((settings.width, settings.height))
 }
@@ -200,6 +244,7 @@ mod tests {
                 device: Device::cpu(),
                 free,
                 total: 1 << 34,
+                streams: false,
             };
             let checked = place.check(&source, DType::F32, &request);
             checked.map_err(|error| error.to_string()).err()

@@ -151,7 +151,7 @@ fn what_a_model_needs_is_known_before_it_is_loaded() {
         let request = request(1, 1);
         let needs = Needs::of(&source, dtype, &request, &device).unwrap();
         device.run(|| {
-            let pipeline = Pipeline::load(&source, &LoadOptions { dtype }).unwrap();
+            let pipeline = Pipeline::load(&source, &LoadOptions::of(dtype)).unwrap();
             paint(&pipeline, &request);
             assert_eq!(device.usage().peak, needs.peak, "{dtype:?}");
             pipeline.parts().text_encoders.forget_prompts();
@@ -170,10 +170,12 @@ fn a_card_that_is_too_small_is_told_what_would_fit() {
     };
     let refused = |limit_mib: usize| -> Option<String> {
         let device = emulator::device_with(DType::F32, limit_mib << 20)?;
-        Some(match device.run(|| check_room(&source, DType::F32, &large)) {
-            Ok(()) => "it fits".to_owned(),
-            Err(error) => error.to_string(),
-        })
+        Some(
+            match device.run(|| check_room(&source, &LoadOptions::default(), &large)) {
+                Ok(_) => "it fits".to_owned(),
+                Err(error) => error.to_string(),
+            },
+        )
     };
     let Some(tight) = refused(256 + 60) else { return };
     assert!(tight.contains("for a picture of 1024x1024 in f32"), "{tight}");
@@ -185,7 +187,11 @@ fn a_card_that_is_too_small_is_told_what_would_fit() {
     assert!(nothing.contains("100 MiB of 100 MiB are free"), "{nothing}");
     assert!(nothing.contains("use --device cpu"), "{nothing}");
     assert_eq!(refused(4000).unwrap(), "it fits");
-    assert!(Device::cpu().run(|| check_room(&source, DType::F32, &large)).is_ok());
+    assert!(
+        Device::cpu()
+            .run(|| check_room(&source, &LoadOptions::default(), &large))
+            .is_ok()
+    );
 }
 
 #[test]

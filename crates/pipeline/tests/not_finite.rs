@@ -50,10 +50,7 @@ fn damaged(file: &str, suffix: &str, value: f32) -> (TempDir, String) {
 }
 
 fn load(dir: &TempDir) -> Result<Pipeline, Error> {
-    Pipeline::load(
-        &ModelSource::open(dir.path()).unwrap(),
-        &LoadOptions { dtype: DType::F32 },
-    )
+    Pipeline::load(&ModelSource::open(dir.path()).unwrap(), &LoadOptions::of(DType::F32))
 }
 
 #[test]

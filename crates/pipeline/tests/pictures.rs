@@ -225,7 +225,7 @@ fn bf16_weights_paint_nearly_the_same_picture() {
     let folder = goldens().join(case["folder"].as_str().unwrap());
     let [wide, narrow] = [DType::F32, DType::BF16].map(|dtype| {
         let source = ModelSource::open(&folder).unwrap();
-        let pipeline = Pipeline::load(&source, &LoadOptions { dtype }).unwrap();
+        let pipeline = Pipeline::load(&source, &LoadOptions::of(dtype)).unwrap();
         let response = pipeline
             .paint(&request(case), &mut |_| ControlFlow::Continue(()))
             .unwrap();

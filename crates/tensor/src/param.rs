@@ -1,6 +1,7 @@
+use crate::allocator::room;
 use crate::autograd::Node;
 use crate::cpu::kernel::kernel;
-use crate::cpu::pack::Packed;
+use crate::cpu::pack::{Packed, Words};
 use crate::cpu::weights::{self, Keep, Values};
 use crate::gpu::{DeviceArray, Form};
 use crate::{DType, Tensor};
@@ -8,6 +9,10 @@ use half::bf16;
 use std::any::Any;
 use std::ops::Range;
 use std::sync::{Arc, RwLock};
+
+mod forms;
+
+pub use forms::{FormTag, layout};
 
 /// The packed form that [`Param::panels`] makes.
 const FORWARD: u8 = 0;
@@ -30,7 +35,7 @@ pub enum Stored<'a> {
 /// The value, in the file's layout or in the one that products read.
 enum Value {
     Wide(Tensor),
-    Narrow(Vec<bf16>),
+    Narrow(Words<bf16, Vec<bf16>>),
     /// Only as panels of the forward pass, from which it is unpacked where anything else is wanted.
     Packed(Arc<Packed>),
     /// Not there.
@@ -186,7 +191,10 @@ impl Param {
         }
         let narrow = match &state.value {
             Value::Absent(_) => Value::Absent(DType::BF16),
-            _ => Value::Narrow(state.wide().data().iter().map(|x| bf16::from_f32(*x)).collect()),
+            _ => {
+                let wide = state.wide();
+                Value::Narrow(Words::Owned(wide.data().iter().map(|x| bf16::from_f32(*x)).collect()))
+            }
         };
         state.replace(narrow);
     }
@@ -221,15 +229,15 @@ impl Param {
                 Value::Packed(Arc::new(weights::pack(&shape, dtype, values)?))
             }
             Keep::Stored(DType::BF16) | Keep::Packed(DType::BF16) => {
-                let mut narrow = Vec::with_capacity(len);
+                let mut narrow = room(len);
                 in_parts(len, |part, space| {
                     narrow.extend_from_slice(values.narrow(part, space)?);
                     Ok(())
                 })?;
-                Value::Narrow(narrow)
+                Value::Narrow(Words::Owned(narrow))
             }
             Keep::Stored(_) | Keep::Packed(_) => {
-                let mut wide = Vec::with_capacity(len);
+                let mut wide = room(len);
                 in_parts(len, |part, space| {
                     wide.extend_from_slice(values.wide(part, space)?);
                     Ok(())
@@ -282,6 +290,7 @@ impl Param {
     /// What the forward pass of a linear layer or a convolution multiplies with, made once per value.
     pub(crate) fn panels(&self) -> Arc<Packed> {
         if let Value::Packed(packed) = &self.read().value {
+            packed.used();
             return packed.clone();
         }
         self.packed(FORWARD, |w, dtype| {
@@ -294,6 +303,9 @@ impl Param {
     pub(crate) fn packed<T: Any + Send + Sync>(&self, usage: u8, pack: impl FnOnce(&Tensor, DType) -> T) -> Arc<T> {
         let find = |state: &State| {
             let found = state.packed.iter().find(|(u, _)| *u == usage)?;
+            if let Some(packed) = found.1.downcast_ref::<Packed>() {
+                packed.used();
+            }
             let packed = found.1.clone().downcast();
             Some(packed.unwrap_or_else(|_| panic!("usage {usage} was packed as another type")))
         };

@@ -1,16 +1,20 @@
 //! The variational autoencoder between pictures and latents (diffusers
 //! `models/autoencoders/autoencoder_kl.py`, `vae.py`, 0.42.1).
 
+use crate::bands::{self, Bands};
 use crate::config::{CONFIG, Check, MAX_LAYERS, Neutral, OneOrMany, Plain, Ranges, invalid};
 use crate::layers::{Conv, GroupNorm, Linear, Start};
 use crate::resnet::{Downsample2D, ResnetBlock2D, ResnetShape, Upsample2D};
 use crate::{Cancelled, check};
 use prima_checkpoint::{Error, ParamSource};
-use prima_tensor::{Tensor, add, affine, attention_in, mul, narrow_channels};
+use prima_tensor::{Device, Tensor, add, affine, attention_in, is_recording, mul, narrow_channels};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 const NORM_EPS: f32 = 1e-6;
+
+/// Larger tensors of the decoder, in values, are not made whole: see [`Bands`].
+const WHOLE: usize = 96 << 20;
 
 /// `AutoencoderKL`'s `config.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -325,19 +329,54 @@ impl Decoder {
     }
 
     fn forward(&self, latents: &Tensor, keep_going: &mut dyn FnMut() -> bool) -> Result<Tensor, Cancelled> {
+        self.forward_within(latents, [WHOLE, bands::BAND], keep_going)
+    }
+
+    /// Tensors of more than `whole` values in bands of about `band`.
+    fn forward_within(
+        &self,
+        latents: &Tensor,
+        [whole, band]: [usize; 2],
+        keep_going: &mut dyn FnMut() -> bool,
+    ) -> Result<Tensor, Cancelled> {
         let mut x = self.mid_block.forward(&self.conv_in.forward(latents), keep_going)?;
-        for (resnets, upsampler) in &self.up_blocks {
+        let is_banded = x.dim(0) == 1 && !is_recording(&[latents]) && !Device::current().is_gpu();
+        for (i, (resnets, upsampler)) in self.up_blocks.iter().enumerate() {
             for resnet in resnets {
                 check(keep_going)?;
                 x = resnet.forward(&x, None);
             }
-            if let Some(upsampler) = upsampler {
-                check(keep_going)?;
-                x = upsampler.forward(&x);
+            let Some(upsampler) = upsampler else { continue };
+            check(keep_going)?;
+            if is_banded && 4 * x.dim(1) * x.dim(2) * upsampler.outputs() > whole {
+                return self.forward_bands(upsampler.forward_bands(Bands::cut(&x, band)), i + 1, keep_going);
             }
+            x = upsampler.forward(&x);
         }
         check(keep_going)?;
         Ok(self.conv_out.forward(&self.conv_norm_out.silu(&x)))
+    }
+
+    /// The blocks from number `first` on.
+    fn forward_bands(
+        &self,
+        mut x: Bands,
+        first: usize,
+        keep_going: &mut dyn FnMut() -> bool,
+    ) -> Result<Tensor, Cancelled> {
+        for (resnets, upsampler) in &self.up_blocks[first..] {
+            for resnet in resnets {
+                check(keep_going)?;
+                x = resnet.forward_bands(x);
+            }
+            if let Some(upsampler) = upsampler {
+                check(keep_going)?;
+                x = upsampler.forward_bands(x);
+            }
+        }
+        check(keep_going)?;
+        Ok(x.norm_conv(&self.conv_norm_out, &self.conv_out, None, |_, _| {})
+            .joined())
     }
 }
 
@@ -400,6 +439,20 @@ impl AutoencoderKl {
 
     pub fn config(&self) -> &AutoencoderKlConfig {
         &self.config
+    }
+
+    /// About what decoding one picture of so many pixels takes beside the weights, in bytes: at its end the decoder has pictures
+    /// of full size, one that comes from the level below, its norm, and what a convolution makes of that; in bands little more
+    /// than the first.
+    pub fn decode_bytes(&self, pixels: usize) -> usize {
+        let channels = &self.config.block_out_channels;
+        let (wide, last) = (channels.get(1).unwrap_or(&channels[0]), channels[0]);
+        let values = if pixels * wide > WHOLE {
+            pixels * wide + 6 * bands::BAND
+        } else {
+            pixels * (2 * wide + last)
+        };
+        values * size_of::<f32>()
     }
 
     /// `image` `[B, H, W, in_channels]` in [-1, 1], sides multiples of
@@ -468,4 +521,46 @@ fn per_channel(x: &Tensor, factor: &[f64], shift: &[f64]) -> Tensor {
         )
     };
     add(&mul(x, &spread(factor)), &spread(shift))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prima_checkpoint::RandomInit;
+    use prima_tensor::no_grad;
+
+    #[test]
+    fn a_picture_in_bands_is_the_whole_one_to_the_bit() {
+        let config = AutoencoderKlConfig {
+            down_block_types: vec!["DownEncoderBlock2D".into(); 3],
+            up_block_types: vec!["UpDecoderBlock2D".into(); 3],
+            block_out_channels: vec![16, 32, 64],
+            norm_num_groups: 8,
+            ..AutoencoderKlConfig::default()
+        };
+        let mut source = RandomInit::new(1);
+        let vae = AutoencoderKl::new(config, &mut source).unwrap();
+        for (_, param) in source.params() {
+            // Where a network in training begins with zeros or ones, so that every layer counts.
+            let values = (0..param.numel()).map(|i| (i as f32 * 0.7).sin() * 0.2 + 0.1).collect();
+            param.set(&Tensor::from_vec(values, &param.shape()));
+        }
+        let values = (0..40 * 32 * 4).map(|i| (i as f32 * 0.37).cos()).collect();
+        let latents = Tensor::from_vec(values, &[1, 40, 32, 4]);
+        for dtype in ["f32", "bf16"] {
+            if dtype == "bf16" {
+                source.params().iter().for_each(|(_, param)| param.narrow_to_bf16());
+            }
+            let decode = |within| no_grad(|| vae.decoder.forward_within(&latents, within, &mut || true).unwrap());
+            let whole = decode([usize::MAX, 1]);
+            assert_eq!(whole.shape(), [1, 160, 128, 3]);
+            for band in [1, 128 * 16 * 40, usize::MAX] {
+                assert_eq!(
+                    decode([0, band]).data(),
+                    whole.data(),
+                    "{dtype}, bands of {band} values"
+                );
+            }
+        }
+    }
 }

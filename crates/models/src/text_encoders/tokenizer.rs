@@ -70,6 +70,18 @@ impl Tokenizer {
         Self::new(&format!("{component} of {}", source.name()), &files, model_max_length)
     }
 
+    /// One that knows no words: where only sizes are asked of a model.
+    pub fn without_words(model_max_length: usize) -> Self {
+        Self {
+            name: String::new(),
+            inner: tokenizers::Tokenizer::new(tokenizers::models::bpe::BPE::default()),
+            bos: 0,
+            eos: 0,
+            pad: 0,
+            model_max_length,
+        }
+    }
+
     /// A tokenizer from the bytes of its files; errors call it `name`.
     pub fn new(name: &str, files: &TokenizerFiles, model_max_length: usize) -> Result<Self, Error> {
         let error = |message: String| Error::File {

@@ -4,11 +4,12 @@
 use super::Family;
 use crate::conditioning::{TextEncoder, TextEncoders};
 use crate::known_words::KnownWords;
+use crate::packed_weights::{Loading, kept_as};
 use crate::{Error, Vae};
 use prima_checkpoint::{Init, ModelSource, ParamSource, Reader};
 use prima_models::{ClipTextConfig, ClipTextModel, Tokenizer, Unet2dCondition, Unet2dConditionConfig};
 use prima_schedulers::{SchedulerConfig, SchedulerKind};
-use prima_tensor::{DType, Device, Keep, Param};
+use prima_tensor::{DType, Param};
 use std::path::Path;
 
 /// The UNet that `unet/config.json` describes, with parameters from `params`: the model's own
@@ -96,43 +97,28 @@ pub fn known_scheduler(mut config: SchedulerConfig) -> (SchedulerConfig, Option<
 
 /// What a pipeline's weights are.
 #[derive(Clone, Copy)]
-pub(crate) enum Weights {
-    /// The model's own: matrices, convolutions and tables of embeddings in this storage type, vectors in f32.
-    Read(DType),
-    /// None: only to find out what the networks need.
-    Absent,
+pub(crate) enum Weights<'a> {
+    /// The model's own.
+    Read(&'a Loading<'a>),
+    /// None: only to find out what the networks need. The tokenizers know no words either, unless a prompt will be read.
+    Absent { words: bool },
 }
 
-impl Weights {
+impl Weights<'_> {
     fn of<T>(
         self,
         source: &ModelSource,
-        component: &str,
+        component: &'static str,
         load: impl FnOnce(&mut dyn ParamSource) -> Result<T, Error>,
     ) -> Result<T, Error> {
         match self {
-            Self::Absent => load(&mut AbsentParams),
-            Self::Read(dtype) => read(source, component, |reader| {
-                // On the CPU a weight is kept as products read it and in no other form: made while it is read, by all
-                // threads. A GPU has layouts of its own.
-                let is_gpu = Device::current().is_gpu();
-                reader.defer();
-                let made = load(reader)?;
-                reader.fill(|key, shape| match kept_as(key, shape, dtype) {
-                    (dtype, true) if !is_gpu => Keep::Packed(dtype),
-                    (dtype, _) => Keep::Stored(dtype),
-                })?;
-                Ok(made)
-            }),
+            Self::Absent { .. } => load(&mut AbsentParams),
+            Self::Read(loading) => loading.component(source, component, load),
         }
     }
-}
 
-/// The type that a parameter is kept in where `dtype` was asked for, and whether it is multiplied with: vectors stay f32.
-fn kept_as(key: &str, shape: &[usize], dtype: DType) -> (DType, bool) {
-    match shape.len() {
-        0 | 1 => (DType::F32, false),
-        _ => (dtype, !key.contains("embeddings.")),
+    fn reads_words(self) -> bool {
+        !matches!(self, Self::Absent { words: false })
     }
 }
 
@@ -164,13 +150,17 @@ impl ParamSource for AbsentParams {
 pub(crate) fn text_encoders(source: &ModelSource, family: &Family, weights: Weights) -> Result<TextEncoders, Error> {
     let mut encoders = Vec::new();
     for components in family.text_encoders {
-        let component = components.text_encoder;
+        let component: &'static str = components.text_encoder;
         if components.is_optional && !source.exists(&format!("{component}/config.json")) {
             continue;
         }
         let model = weights.of(source, component, |params| load_text_encoder(source, component, params))?;
         let length = model.config().max_position_embeddings;
-        let tokenizer = Tokenizer::load(source, components.tokenizer, length)?;
+        let tokenizer = if weights.reads_words() {
+            Tokenizer::load(source, components.tokenizer, length)?
+        } else {
+            Tokenizer::without_words(length)
+        };
         let (max_id, vocab_size) = (tokenizer.max_id() as usize, model.config().vocab_size);
         if max_id >= vocab_size {
             return Err(Error::Model {
@@ -183,8 +173,11 @@ pub(crate) fn text_encoders(source: &ModelSource, family: &Family, weights: Weig
     let width = encoders
         .last()
         .map_or(0, |e: &TextEncoder| e.model.config().projection_dim);
-    let known_words = KnownWords::load(source, width)?;
-    Ok(TextEncoders::new(encoders, family.hidden_state).with_known_words(known_words))
+    let encoders = TextEncoders::new(encoders, family.hidden_state);
+    if !weights.reads_words() {
+        return Ok(encoders);
+    }
+    Ok(encoders.with_known_words(KnownWords::load(source, width)?))
 }
 
 pub(crate) fn unet(source: &ModelSource, weights: Weights) -> Result<Unet2dCondition, Error> {

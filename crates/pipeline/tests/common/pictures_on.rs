@@ -19,7 +19,7 @@ pub fn psnr(device: &Device, dtype: DType, model: &Path) -> f64 {
 fn paint(device: &Device, dtype: DType, model: &Path) -> Picture {
     device.run(|| {
         let source = ModelSource::open(model).unwrap();
-        let pipeline = Pipeline::load(&source, &LoadOptions { dtype }).unwrap();
+        let pipeline = Pipeline::load(&source, &LoadOptions::of(dtype)).unwrap();
         let request = Request {
             prompt: "a red apple".into(),
             negative_prompt: Some("a blue harbour".into()),

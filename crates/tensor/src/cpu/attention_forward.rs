@@ -6,6 +6,7 @@
 //! are packed once, and scores never.
 
 use crate::Tensor;
+use crate::allocator::room;
 use crate::cpu::bf16::HIGH;
 use crate::cpu::interleave::{MAX_WIDTH, interleave};
 use crate::cpu::kernel::{Block, Pair, Word, kernel};
@@ -33,7 +34,7 @@ pub(crate) fn forward<W: Weight>(s: &AttentionSizes, q: &Tensor, k: &Tensor, v: 
     });
     let heads = s.batch * s.heads;
     let pack = |bh| Head::pack(s, block, k, v, bh / s.heads, bh % s.heads);
-    let (mut out, mut log_sums) = (Vec::with_capacity(q.numel()), Vec::with_capacity(heads * s.queries));
+    let (mut out, mut log_sums) = (room(q.numel()), Vec::with_capacity(heads * s.queries));
     let output = (Output::of(&mut out), Output::of(&mut log_sums));
     let attend = |work: &mut Workspace<W>, head: &Head<W>, bh: usize, first: usize| {
         work.attend(s, head, q, bh, first..s.queries.min(first + PANELS * block.nr));

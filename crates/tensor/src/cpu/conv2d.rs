@@ -159,7 +159,9 @@ pub(crate) fn forward(
     let direct = DirectConvolution::forward(s);
     if weight.dtype() == DType::BF16 && winograd::suits(&direct) {
         let panels = weight.packed(WINOGRAD, |w, _| winograd::weight_panels(w));
-        return Tensor::from_vec(winograd::convolve(&direct, x.data(), &panels, &epilogue), &out_shape);
+        if let Packed::Bf16(panels) = &*panels {
+            return Tensor::from_vec(winograd::convolve(&direct, x.data(), panels, &epilogue), &out_shape);
+        }
     }
     let packed = weight.panels();
     let data = x.data();
@@ -220,6 +222,7 @@ fn pack_parts(
             }
         }
     });
+    let words = words.into();
     Packed::new(Panels { block, words }, 4 * depths_padded, dtype)
 }
 

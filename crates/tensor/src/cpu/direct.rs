@@ -8,6 +8,7 @@
 //! convolutions of the picture before, one for each place in a block of 2x2 results, with sums of the weights. So is the
 //! gradient of a convolution of stride 2 with respect to its picture.
 
+use crate::allocator::room;
 use crate::cpu::kernel::{Block, Tile, Windows, Word};
 use crate::cpu::pack::Panels;
 use crate::cpu::parallel::{Output, for_tasks};
@@ -340,7 +341,7 @@ pub(crate) fn convolve<W: Word>(
         s.scale.pow(2) * s.outputs.div_ceil(nr) * depth * nr,
         "the weight of {s:?} is packed for another convolution"
     );
-    let mut out = Vec::with_capacity(len);
+    let mut out = room(len);
     let output = Output::of(&mut out);
     let multiply_adds = len * s.channels * s.size.iter().product::<usize>();
     for_tasks(s.batch * bands, multiply_adds, |task| {

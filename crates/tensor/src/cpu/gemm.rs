@@ -2,6 +2,7 @@
 //! register-blocked micro-kernel, chosen at run time. Convolutions come here too: what
 //! they pack as the left matrix is gathered straight from the picture (implicit GEMM).
 
+use crate::allocator::room;
 use crate::cpu::bf16::{interleave_pairs, pair_depths};
 use crate::cpu::interleave::interleave;
 use crate::cpu::kernel::{self, Pair, Tile, Word, kernel};
@@ -97,7 +98,7 @@ fn gemm_words<W: LeftWord>(
         }
         return out;
     }
-    let mut out = Vec::with_capacity(m * n);
+    let mut out = room(m * n);
     let (mr, nr, mc) = (right.block.mr, right.block.nr, kernel().mc);
     let panels = n.div_ceil(nr);
     // Parts of equal size, so that the last one leaves no thread waiting.

@@ -3,6 +3,7 @@
 use super::activation::silu_derivative;
 use super::math::{dispatch, mul_add, sigmoid};
 use super::parallel;
+use crate::allocator::room;
 use rayon::prelude::*;
 use std::mem::MaybeUninit;
 
@@ -48,7 +49,7 @@ impl Geometry {
 }
 
 /// Mean and `1 / sqrt(variance + eps)` of each group of each sample.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct Statistics {
     pub mean: Vec<f64>,
     pub rstd: Vec<f64>,
@@ -117,22 +118,47 @@ pub(crate) fn group_statistics(x: &[f32], g: Geometry, eps: f32) -> Statistics {
     let c = g.channels;
     let shift_of = |b: usize| &x[b * g.sample()..b * g.sample() + c];
     let parts = g.map_row_tasks(|b, rows| {
-        let mut sums = vec![0.0f64; 2 * c];
-        let (first, second) = sums.split_at_mut(c);
         let at = b * g.sample();
-        moments(&x[at + rows.start * c..at + rows.end * c], shift_of(b), first, second);
-        sums
+        sums_of_rows(&x[at + rows.start * c..at + rows.end * c], shift_of(b))
     });
-    let mut statistics = Statistics {
-        mean: Vec::new(),
-        rstd: Vec::new(),
-    };
+    let mut statistics = Statistics::default();
     for (b, parts) in parts.chunks(g.tasks_per_sample()).enumerate() {
-        let sums = add_parts(parts);
-        let rows = g.rows as f64;
+        statistics.add_sample(g, shift_of(b), &add_parts(parts), eps);
+    }
+    statistics
+}
+
+/// The statistics of one sample that comes in bands of rows, one below the other: to the bit those of the whole, if all bands
+/// but the last have as many rows as whole tasks take.
+pub(crate) fn group_statistics_of_bands(bands: &[&[f32]], g: Geometry, eps: f32) -> Statistics {
+    let c = g.channels;
+    let shift = &bands[0][..c];
+    let parts = bands.iter().flat_map(|band| {
+        let rows = band.len() / c;
+        let sums = |_, rows: std::ops::Range<usize>| sums_of_rows(&band[rows.start * c..rows.end * c], shift);
+        Geometry { batch: 1, rows, ..g }.map_row_tasks(sums)
+    });
+    let parts: Vec<Vec<f64>> = parts.collect();
+    let mut statistics = Statistics::default();
+    statistics.add_sample(g, shift, &add_parts(&parts), eps);
+    statistics
+}
+
+/// Per channel the sums of `x - shift`, and behind them those of the squares.
+fn sums_of_rows(x: &[f32], shift: &[f32]) -> Vec<f64> {
+    let mut sums = vec![0.0f64; 2 * shift.len()];
+    let (first, second) = sums.split_at_mut(shift.len());
+    moments(x, shift, first, second);
+    sums
+}
+
+impl Statistics {
+    /// Those of a sample whose rows have these sums.
+    fn add_sample(&mut self, g: Geometry, shift: &[f32], sums: &[f64], eps: f32) {
+        let (c, rows) = (g.channels, g.rows as f64);
         for group in 0..g.groups {
             let channels = group * g.per_group()..(group + 1) * g.per_group();
-            let mean_of = |i: usize| f64::from(shift_of(b)[i]) + sums[i] / rows;
+            let mean_of = |i: usize| f64::from(shift[i]) + sums[i] / rows;
             let mean = channels.clone().map(mean_of).sum::<f64>() / g.per_group() as f64;
             // Variance within each channel plus that between the channels' means.
             let squares: f64 = channels
@@ -141,13 +167,10 @@ pub(crate) fn group_statistics(x: &[f32], g: Geometry, eps: f32) -> Statistics {
                     within + rows * (mean_of(i) - mean).powi(2)
                 })
                 .sum();
-            statistics.mean.push(mean);
-            statistics
-                .rstd
-                .push(1.0 / (squares / g.count() + f64::from(eps)).sqrt());
+            self.mean.push(mean);
+            self.rstd.push(1.0 / (squares / g.count() + f64::from(eps)).sqrt());
         }
     }
-    statistics
 }
 
 fn add_parts(parts: &[Vec<f64>]) -> Vec<f64> {
@@ -221,7 +244,7 @@ fn apply(x: &[f32], out: &mut [MaybeUninit<f32>], scale: &[f32], offset: &[f32],
 
 /// Second pass of the forward: normalise, scale, shift, SiLU.
 pub(crate) fn group_norm(x: &[f32], s: &Statistics, g: Geometry, gamma: &[f32], beta: &[f32], silu: bool) -> Vec<f32> {
-    let mut out = Vec::with_capacity(x.len());
+    let mut out = room(x.len());
     let samples = out.spare_capacity_mut()[..x.len()].par_chunks_mut(g.sample());
     samples.enumerate().for_each(|(b, out)| {
         let (scale, offset) = scale_offset(s, g, b, gamma, beta);
@@ -232,6 +255,31 @@ pub(crate) fn group_norm(x: &[f32], s: &Statistics, g: Geometry, gamma: &[f32], 
     });
     // SAFETY: the samples are all of it, each made of whole rows, and every row was written.
     unsafe { out.set_len(x.len()) };
+    out
+}
+
+/// [`group_norm`] of rows of one sample, which lie in several pieces.
+pub(crate) fn group_norm_of_pieces(
+    pieces: &[&[f32]],
+    s: &Statistics,
+    g: Geometry,
+    gamma: &[f32],
+    beta: &[f32],
+    silu: bool,
+) -> Vec<f32> {
+    let (scale, offset) = scale_offset(s, g, 0, gamma, beta);
+    let len = pieces.iter().map(|piece| piece.len()).sum();
+    let mut out = room(len);
+    let mut free = &mut out.spare_capacity_mut()[..len];
+    for piece in pieces {
+        let (part, rest) = free.split_at_mut(piece.len());
+        parallel::for_rows(part, g.channels, |at, part| {
+            apply(&piece[at..at + part.len()], part, &scale, &offset, silu);
+        });
+        free = rest;
+    }
+    // SAFETY: the pieces are all of it, each made of whole rows, and every row was written.
+    unsafe { out.set_len(len) };
     out
 }
 

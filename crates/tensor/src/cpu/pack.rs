@@ -1,11 +1,14 @@
 //! Packing matrices into the panels that the micro-kernels read.
 
 use crate::DType;
+use crate::allocator::room;
 use crate::cpu::bf16;
 use crate::cpu::interleave::{MAX_WIDTH, copy_few, interleave};
 use crate::cpu::kernel::{Block, Pair, kernel};
 use crate::cpu::parallel::zeros;
+use crate::mapped::MappedBytes;
 use rayon::prelude::*;
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ops::{Deref, DerefMut, Range};
 
@@ -65,7 +68,7 @@ impl<T: bytemuck::Pod + Send> Aligned<T> {
     where
         S: Default,
     {
-        let mut words: Vec<T> = Vec::with_capacity(Self::room(len));
+        let mut words: Vec<T> = room(Self::room(len));
         let start = words.as_ptr().addr().next_multiple_of(ALIGNMENT) - words.as_ptr().addr();
         let (before, free) = words.spare_capacity_mut().split_at_mut(start / 4);
         before.fill(MaybeUninit::zeroed());
@@ -95,10 +98,48 @@ impl<T> DerefMut for Aligned<T> {
     }
 }
 
+/// Values in memory of this process, or where they lie in a mapped file.
+pub(crate) enum Words<W, O = Aligned<W>> {
+    Owned(O),
+    Mapped(MappedBytes, PhantomData<W>),
+}
+
+impl<W: bytemuck::Pod, O> Words<W, O> {
+    /// `None` if the bytes are not whole values that begin where such values may.
+    pub fn mapped(bytes: MappedBytes) -> Option<Self> {
+        bytemuck::try_cast_slice::<u8, W>(bytes.bytes()).ok()?;
+        Some(Self::Mapped(bytes, PhantomData))
+    }
+
+    /// They are about to be multiplied with.
+    pub fn used(&self) {
+        if let Self::Mapped(bytes, _) = self {
+            bytes.used();
+        }
+    }
+}
+
+impl<W: bytemuck::Pod, O: Deref<Target = [W]>> Deref for Words<W, O> {
+    type Target = [W];
+
+    fn deref(&self) -> &[W] {
+        match self {
+            Self::Owned(words) => words,
+            Self::Mapped(bytes, _) => bytemuck::cast_slice(bytes.bytes()),
+        }
+    }
+}
+
+impl<W> From<Aligned<W>> for Words<W> {
+    fn from(words: Aligned<W>) -> Self {
+        Self::Owned(words)
+    }
+}
+
 /// A right matrix in panels of a block's columns: `[n / nr][k][nr]` values, or `[n / nr][k / 2][nr]` pairs of bf16.
 pub(crate) struct Panels<W> {
     pub block: &'static Block,
-    pub words: Aligned<W>,
+    pub words: Words<W>,
 }
 
 /// A packed right matrix of either kind.
@@ -129,8 +170,73 @@ impl Packed {
             .for_each(|(out, panel)| bf16::pair_depths(panel, nr, out));
         Self::Bf16(Panels {
             block: values.block,
-            words,
+            words: words.into(),
         })
+    }
+
+    /// They are about to be multiplied with.
+    pub fn used(&self) {
+        match self {
+            Self::F32(panels) => panels.words.used(),
+            Self::Bf16(panels) => panels.words.used(),
+        }
+    }
+
+    /// What it is made of, as bytes: see [`from_parts`](Self::from_parts).
+    pub fn parts(&self) -> (FormKind, &'static Block, Vec<&[u8]>) {
+        match self {
+            Self::F32(panels) => (
+                FormKind::PanelsF32,
+                panels.block,
+                vec![bytemuck::cast_slice(&panels.words)],
+            ),
+            Self::Bf16(panels) => (
+                FormKind::PanelsBf16,
+                panels.block,
+                vec![bytemuck::cast_slice(&panels.words)],
+            ),
+        }
+    }
+
+    /// The same of bytes in a mapped file; `None` if they are not those of a kind and block that this machine has.
+    pub fn from_parts(kind: FormKind, [mr, nr]: [usize; 2], parts: Vec<MappedBytes>) -> Option<Self> {
+        let block = kernel().blocks.iter().find(|block| (block.mr, block.nr) == (mr, nr))?;
+        let [words] = <[MappedBytes; 1]>::try_from(parts).ok()?;
+        Some(match kind {
+            FormKind::PanelsF32 => Self::F32(Panels {
+                block,
+                words: Words::mapped(words)?,
+            }),
+            FormKind::PanelsBf16 => Self::Bf16(Panels {
+                block,
+                words: Words::mapped(words)?,
+            }),
+            FormKind::F32 | FormKind::Bf16 => return None,
+        })
+    }
+}
+
+/// What the bytes of a stored form are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FormKind {
+    /// The value, in the file's order.
+    F32,
+    Bf16,
+    /// Panels of products.
+    PanelsF32,
+    PanelsBf16,
+}
+
+impl FormKind {
+    pub const ALL: [Self; 4] = [Self::F32, Self::Bf16, Self::PanelsF32, Self::PanelsBf16];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::PanelsF32 => "panels of f32",
+            Self::PanelsBf16 => "panels of bf16",
+        }
     }
 }
 
@@ -138,7 +244,7 @@ impl Packed {
 /// `fill(panel's columns, nr, out[k × nr])` writes one zeroed panel.
 pub(crate) fn pack_right(n: usize, k: usize, fill: impl Fn(Range<usize>, usize, &mut [f32]) + Sync) -> Panels<f32> {
     let block = kernel().for_columns(n);
-    let words = pack_panels(n, k, block.nr, |cols, panel| fill(cols, block.nr, panel));
+    let words = pack_panels(n, k, block.nr, |cols, panel| fill(cols, block.nr, panel)).into();
     Panels { block, words }
 }
 

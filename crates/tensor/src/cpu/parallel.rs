@@ -1,6 +1,7 @@
 //! Splitting flat loops over the rayon pool. Chunk sizes depend on the shape alone, so a
 //! result does not depend on the number of threads.
 
+use crate::allocator::room;
 use rayon::prelude::*;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
@@ -32,7 +33,7 @@ pub(crate) fn for_rows<T: Send>(out: &mut [T], width: usize, f: impl Fn(usize, &
 /// `len` values in rows of `width`, written by `f(offset, part)` as in [`for_rows`]. Each part is cleared right before, while
 /// it is on its way into the cache: memory that is written whole is not cleared in a pass of its own.
 pub(crate) fn written_rows(len: usize, width: usize, f: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
-    let mut out = Vec::with_capacity(len);
+    let mut out = room(len);
     let free = &mut out.spare_capacity_mut()[..len];
     let write = |(i, part): (usize, &mut [MaybeUninit<f32>])| {
         part.fill(MaybeUninit::new(0.0));
@@ -83,7 +84,7 @@ pub(crate) fn zeros(len: usize) -> Vec<f32> {
     if len < PARALLEL_FROM {
         return vec![0.0; len];
     }
-    let mut out: Vec<f32> = Vec::with_capacity(len);
+    let mut out: Vec<f32> = room(len);
     out.spare_capacity_mut()[..len]
         .par_chunks_mut(PARALLEL_FROM)
         .for_each(|part| {
@@ -96,7 +97,7 @@ pub(crate) fn zeros(len: usize) -> Vec<f32> {
 
 /// `f(i)` for each of `len` values, in parallel when there are many.
 pub(crate) fn built(len: usize, f: impl Fn(usize) -> f32 + Sync) -> Vec<f32> {
-    let mut out: Vec<f32> = Vec::with_capacity(len);
+    let mut out: Vec<f32> = room(len);
     for_chunks(&mut out.spare_capacity_mut()[..len], |at, part| {
         for (i, value) in part.iter_mut().enumerate() {
             value.write(f(at + i));
@@ -112,7 +113,7 @@ pub(crate) fn copied(values: &[f32]) -> Vec<f32> {
     if values.len() < PARALLEL_FROM {
         return values.to_vec();
     }
-    let mut out: Vec<f32> = Vec::with_capacity(values.len());
+    let mut out: Vec<f32> = room(values.len());
     let parts = out.spare_capacity_mut()[..values.len()].par_chunks_mut(PARALLEL_FROM);
     parts.zip(values.par_chunks(PARALLEL_FROM)).for_each(|(part, values)| {
         part.write_copy_of_slice(values);

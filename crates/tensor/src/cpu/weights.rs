@@ -46,6 +46,10 @@ impl Values for [f32] {
     }
 }
 
+/// Another number for each way in which packed forms were laid out, and parameters made of files: files of packed weights that
+/// were written under another are not read.
+pub(crate) const LAYOUT: u32 = 1;
+
 /// Whether a parameter of this shape is what products have on their right.
 pub(crate) fn is_weight(shape: &[usize]) -> bool {
     match *shape {
@@ -125,8 +129,20 @@ fn panels<W: WeightWord, V: Values + ?Sized>(
         interleave(&strips, nr, bytemuck::cast_slice_mut(out));
         Ok(())
     };
-    let words = Aligned::written(len, nr * words_deep, write)?;
+    let words = Aligned::written(len, nr * words_deep, write)?.into();
     Ok(Panels { block, words })
+}
+
+/// Whether these are as many words as [`pack`] makes of a weight of that shape.
+pub(crate) fn fits(packed: &Packed, shape: &[usize]) -> bool {
+    fn is_whole<W: WeightWord>(panels: &Panels<W>, [outputs, inputs, taps]: [usize; 3]) -> bool {
+        panels.words.len() == outputs.next_multiple_of(panels.block.nr) * taps * inputs.div_ceil(W::DEPTHS)
+    }
+    is_weight(shape)
+        && match packed {
+            Packed::F32(panels) => is_whole(panels, sizes(shape)),
+            Packed::Bf16(panels) => is_whole(panels, sizes(shape)),
+        }
 }
 
 /// `[inputs, taps]` to `[taps, inputs]`, the inputs filled up to whole words by what is there.
@@ -190,8 +206,52 @@ mod tests {
             for dtype in [DType::F32, DType::BF16] {
                 let Ok(packed) = pack(shape, dtype, &values[..]);
                 assert_eq!(packed.dtype(), dtype);
+                assert!(fits(&packed, shape) && !fits(&packed, &[shape[0] + 100, shape[1]]));
                 assert_eq!(unpack(&packed, shape), values, "{shape:?} {dtype:?}");
             }
         }
+    }
+
+    #[test]
+    fn panels_are_laid_out_as_files_of_packed_weights_have_them() {
+        let [outputs, inputs, taps] = [70, 33, 9];
+        let values: Vec<f32> = (0..outputs * inputs * taps).map(|i| (i % 251) as f32 - 99.0).collect();
+        let value = |o: usize, i: usize, tap: usize| match o < outputs && i < inputs {
+            true => values[(o * inputs + i) * taps + tap],
+            false => 0.0,
+        };
+        let told = "the layout changed: raise LAYOUT, and then this test";
+        let shape = [outputs, inputs, 3, 3];
+        let (Ok(Packed::F32(single)), Ok(Packed::Bf16(pairs))) = (
+            pack(&shape, DType::F32, &values[..]),
+            pack(&shape, DType::BF16, &values[..]),
+        ) else {
+            panic!("{told}");
+        };
+        let nr = single.block.nr;
+        let mut word = 0;
+        for panel in 0..outputs.div_ceil(nr) {
+            for tap in 0..taps {
+                for i in 0..inputs {
+                    for column in 0..nr {
+                        assert_eq!(single.words[word], value(panel * nr + column, i, tap), "{told}");
+                        word += 1;
+                    }
+                }
+            }
+        }
+        word = 0;
+        for panel in 0..outputs.div_ceil(nr) {
+            for tap in 0..taps {
+                for i in (0..inputs).step_by(2) {
+                    for column in 0..nr {
+                        let [low, high] = [i, i + 1].map(|i| value(panel * nr + column, i, tap).to_bits() >> 16);
+                        assert_eq!(pairs.words[word], low | high << 16, "{told}");
+                        word += 1;
+                    }
+                }
+            }
+        }
+        assert_eq!(LAYOUT, 1);
     }
 }

@@ -5,6 +5,7 @@
 //! A task makes the factors of some blocks, which stay in L2 while each panel of weights passes over them, and the products
 //! of one panel, which are turned into results at once.
 
+use crate::allocator::room;
 use crate::cpu::bf16::rounded;
 use crate::cpu::direct::DirectConvolution;
 use crate::cpu::kernel::{Pair, Tile, Windows, kernel};
@@ -38,7 +39,7 @@ pub(crate) fn suits(s: &DirectConvolution) -> bool {
 }
 
 /// The sixteen matrices `[inputs, outputs]` of a weight `[outputs, inputs, 3, 3]`, one after the other.
-pub(crate) fn weight_panels(weight: &Tensor) -> Panels<Pair> {
+pub(crate) fn weight_panels(weight: &Tensor) -> Packed {
     let (outputs, inputs) = (weight.dim(0), weight.dim(1));
     let block = kernel().for_columns(outputs);
     let (nr, padded) = (block.nr, outputs.next_multiple_of(block.nr));
@@ -53,10 +54,8 @@ pub(crate) fn weight_panels(weight: &Tensor) -> Panels<Pair> {
             }
         }
     });
-    match Packed::new(Panels { block, words }, inputs, DType::BF16) {
-        Packed::Bf16(panels) => panels,
-        Packed::F32(_) => panic!("a weight without inputs has no products"),
-    }
+    let words = words.into();
+    Packed::new(Panels { block, words }, inputs, DType::BF16)
 }
 
 /// The matrix G of the paper.
@@ -94,7 +93,7 @@ pub(crate) fn convolve(s: &DirectConvolution, picture: &[f32], panels: &Panels<P
     let at_once = blocks.div_ceil(blocks.div_ceil(at_once)).next_multiple_of(mr);
     let parts = blocks.div_ceil(at_once);
     let len = s.batch * s.height * s.width * s.outputs;
-    let mut out = Vec::with_capacity(len);
+    let mut out = room(len);
     let output = Output::of(&mut out);
     let multiply_adds = PARTS * s.batch * blocks * s.channels * s.outputs;
     for_tasks(s.batch * parts, multiply_adds, |task| {

@@ -2,6 +2,7 @@
 
 mod activation;
 mod attention;
+pub mod bands;
 mod conv2d;
 mod depthwise;
 mod elementwise;

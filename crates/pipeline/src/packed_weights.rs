@@ -1,0 +1,123 @@
+//! Where the weights of a pipeline's components come from: a cache of packed ones, or the model's own files.
+
+use crate::{Error, LoadOptions, Loaded, OnLoaded};
+use prima_checkpoint::{ModelSource, PackedComponent, ParamSource};
+use prima_tensor::{DType, Device, Keep, Param, Residency};
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A component's parameters and their place in the cache.
+struct Component {
+    params: Vec<(String, Param)>,
+    packed: PackedComponent,
+    /// Of the values that were read: others are not kept under the names of these.
+    versions: u64,
+}
+
+fn versions(params: &[(String, Param)]) -> u64 {
+    params.iter().map(|(_, param)| param.version()).sum()
+}
+
+/// The components of a pipeline that a cache keeps.
+#[derive(Default)]
+pub(crate) struct PackedWeights {
+    components: Mutex<Vec<Component>>,
+}
+
+impl PackedWeights {
+    pub fn store(&self) -> Result<u64, Error> {
+        let mut components = self.components.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bytes = 0;
+        for component in components.iter_mut() {
+            if component.versions == versions(&component.params) {
+                bytes += component.packed.store(&component.params)?;
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+/// The type that a parameter is kept in where `dtype` was asked for, and whether it is multiplied with: vectors stay f32.
+pub(crate) fn kept_as(key: &str, shape: &[usize], dtype: DType) -> (DType, bool) {
+    match shape.len() {
+        0 | 1 => (DType::F32, false),
+        _ => (dtype, !key.contains("embeddings.")),
+    }
+}
+
+/// A model on its way into memory.
+pub(crate) struct Loading<'a> {
+    options: &'a LoadOptions,
+    on_loaded: OnLoaded<'a>,
+    residency: Arc<Residency>,
+    components: RefCell<Vec<Component>>,
+}
+
+impl<'a> Loading<'a> {
+    pub fn new(options: &'a LoadOptions, on_loaded: OnLoaded<'a>) -> Self {
+        Self {
+            options,
+            on_loaded,
+            residency: Residency::new(options.resident.unwrap_or(usize::MAX)),
+            components: RefCell::default(),
+        }
+    }
+
+    pub fn finish(self) -> PackedWeights {
+        PackedWeights {
+            components: Mutex::new(self.components.into_inner()),
+        }
+    }
+
+    /// The network that `load` makes, with the weights of `component`, each of which it has to ask for once.
+    pub fn component<T>(
+        &self,
+        source: &ModelSource,
+        component: &'static str,
+        load: impl FnOnce(&mut dyn ParamSource) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let (is_gpu, dtype) = (Device::current().is_gpu(), self.options.dtype);
+        // On the CPU a weight is kept as products read it and in no other form. A GPU has layouts of its own.
+        let keep = move |key: &str, shape: &[usize]| match kept_as(key, shape, dtype) {
+            (dtype, true) if !is_gpu => Keep::Packed(dtype),
+            (dtype, _) => Keep::Stored(dtype),
+        };
+        let mut reader = source.component_reader(component)?;
+        reader.defer();
+        let made = load(&mut reader)?;
+        reader.finish()?;
+        let (read, total) = (AtomicUsize::new(0), reader.bytes());
+        let on_read = |bytes: usize| {
+            let bytes = read.fetch_add(bytes, Ordering::Relaxed) + bytes;
+            (self.on_loaded)(Loaded {
+                component,
+                bytes,
+                total,
+            });
+        };
+        on_read(0);
+        let cache = self.options.cache.as_ref().filter(|_| !is_gpu);
+        let Some(mut packed) = cache.and_then(|cache| cache.component(component, &reader, dtype)) else {
+            reader.fill(keep, &on_read)?;
+            return Ok(made);
+        };
+        // A text is read once for many steps and pictures: where not all weights stay, its encoders' pass through.
+        let may_stay = self.options.resident.is_none() || !component.starts_with("text_encoder");
+        let kept = (self.residency.clone(), may_stay);
+        if packed.attach(reader.params(), &kept) {
+            on_read(total);
+        } else if self.options.resident.is_some() {
+            packed.build(&mut reader, keep, &kept, &on_read)?;
+        } else {
+            reader.fill(keep, &on_read)?;
+        }
+        let params = reader.into_params();
+        self.components.borrow_mut().push(Component {
+            versions: versions(&params),
+            params,
+            packed,
+        });
+        Ok(made)
+    }
+}
