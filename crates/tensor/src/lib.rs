@@ -24,7 +24,7 @@ mod tensor;
 pub use allocator::keep_large_buffers;
 pub use autograd::{Gradients, is_recomputing, is_recording, no_grad, recompute, recomputing};
 pub use cpu::level::check_processor_limit;
-pub use cpu::peak::{bf16_peak_gflops, peak_gflops};
+pub use cpu::peak::{bf16_peak_gflops, int8_peak_gops, peak_gflops};
 pub use cpu::weights::{Keep, Values};
 pub use device::{Device, DeviceChoice};
 pub use dtype::DType;
@@ -47,7 +47,9 @@ pub fn cpu_features() -> Vec<&'static str> {
     let features = [
         ("avx2", is_x86_feature_detected!("avx2")),
         ("fma", is_x86_feature_detected!("fma")),
+        ("avxvnni", is_x86_feature_detected!("avxvnni")),
         ("avx512f", is_x86_feature_detected!("avx512f")),
+        ("avx512vnni", is_x86_feature_detected!("avx512vnni")),
         ("avx512bf16", is_x86_feature_detected!("avx512bf16")),
     ];
     #[cfg(not(target_arch = "x86_64"))]

@@ -191,6 +191,23 @@ impl Param {
         state.replace(narrow);
     }
 
+    /// Keeps a weight of a linear layer or a convolution in 8 bits, a quarter of the memory, until it is [`set`](Self::set):
+    /// a scale for each output, rounded activations too. For inference on the CPU; other parameters stay as they are, and so do
+    /// those that are trained.
+    pub fn quantize_to_int8(&self) {
+        let mut state = self.write();
+        if state.node.is_some() || !weights::fits_int8(&state.shape) {
+            return;
+        }
+        let Ok(packed) = weights::quantize(&state.shape, state.wide().data());
+        state.replace(Value::Packed(Arc::new(packed)));
+    }
+
+    /// Whether products multiply this weight in 8 bits.
+    pub fn is_int8(&self) -> bool {
+        matches!(&self.read().value, Value::Packed(packed) if matches!(**packed, Packed::Int8(_)))
+    }
+
     /// For training: linear layers and convolutions, forward and backward, and attention between them round their factors
     /// to bf16 and sum in f32, while the value stays f32. Only where the processor multiplies bf16 faster than f32; elsewhere,
     /// and on a GPU, which has a type of its own for products, it changes nothing.

@@ -3,7 +3,7 @@
 use crate::DType;
 use crate::cpu::bf16;
 use crate::cpu::interleave::{MAX_WIDTH, copy_few, interleave};
-use crate::cpu::kernel::{Block, Pair, kernel};
+use crate::cpu::kernel::{Block, Pair, Quad, kernel};
 use crate::cpu::parallel::zeros;
 use rayon::prelude::*;
 use std::mem::MaybeUninit;
@@ -95,23 +95,26 @@ impl<T> DerefMut for Aligned<T> {
     }
 }
 
-/// A right matrix in panels of a block's columns: `[n / nr][k][nr]` values, or `[n / nr][k / 2][nr]` pairs of bf16.
+/// A right matrix in panels of a block's columns: `[n / nr][k][nr]` values, or `[n / nr][k / 2][nr]` pairs of bf16, or
+/// `[n / nr][k / 4 + 2][nr]` words of four bytes and the foot of [`int8`](crate::cpu::int8).
 pub(crate) struct Panels<W> {
     pub block: &'static Block,
     pub words: Aligned<W>,
 }
 
-/// A packed right matrix of either kind.
+/// A packed right matrix of any kind.
 pub(crate) enum Packed {
     F32(Panels<f32>),
     Bf16(Panels<Pair>),
+    Int8(Panels<Quad>),
 }
 
 impl Packed {
+    /// What its value is rounded to where it is not multiplied: 8 bits are for products.
     pub fn dtype(&self) -> DType {
         match self {
             Self::F32(_) => DType::F32,
-            Self::Bf16(_) => DType::BF16,
+            Self::Bf16(_) | Self::Int8(_) => DType::BF16,
         }
     }
 

@@ -3,8 +3,9 @@
 
 use crate::DType;
 use crate::cpu::bf16::{HIGH, rounded};
+use crate::cpu::int8;
 use crate::cpu::interleave::interleave;
-use crate::cpu::kernel::{Pair, Word, kernel};
+use crate::cpu::kernel::{Block, Factor, Pair, Quad, Word, kernel};
 use crate::cpu::pack::{Aligned, Packed, Panels};
 use half::bf16;
 use rayon::prelude::*;
@@ -44,6 +45,11 @@ impl Values for [f32] {
         space.extend(self[range].iter().map(|x| bf16::from_bits((rounded(*x) >> 16) as u16)));
         Ok(space)
     }
+}
+
+/// Whether a weight of this shape can be kept in bytes.
+pub(crate) fn fits_int8(shape: &[usize]) -> bool {
+    is_weight(shape) && shape[1..].iter().product::<usize>() <= int8::MAX_DEPTH
 }
 
 /// Whether a parameter of this shape is what products have on their right.
@@ -105,6 +111,59 @@ pub(crate) fn pack<V: Values + ?Sized>(shape: &[usize], dtype: DType, values: &V
     })
 }
 
+/// The same in bytes; `rows(outputs, bytes, scales)` appends the bytes of some outputs in the file's order, and a scale for each.
+pub(crate) fn pack_int8<E: Send>(
+    shape: &[usize],
+    rows: impl Fn(Range<usize>, &mut Vec<i8>, &mut Vec<f32>) -> Result<(), E> + Sync,
+) -> Result<Packed, E> {
+    pack_bytes(kernel().for_columns(shape[0]), sizes(shape), rows)
+}
+
+/// The same for a block that is chosen already.
+pub(crate) fn pack_bytes<E: Send>(
+    block: &'static Block,
+    [outputs, inputs, taps]: [usize; 3],
+    rows: impl Fn(Range<usize>, &mut Vec<i8>, &mut Vec<f32>) -> Result<(), E> + Sync,
+) -> Result<Packed, E> {
+    let (nr, depth) = (block.nr, inputs * taps);
+    let words_deep = taps * inputs.div_ceil(Quad::DEPTHS);
+    let panel_words = (words_deep + int8::FOOT) * nr;
+    let write = |panel, out: &mut [Quad], space: &mut (Vec<i8>, Vec<f32>, Vec<Quad>)| {
+        let (bytes, scales, ordered) = space;
+        let columns = panel * nr..outputs.min((panel + 1) * nr);
+        bytes.clear();
+        scales.clear();
+        rows(columns.clone(), bytes, scales)?;
+        ordered.clear();
+        ordered.resize(columns.len() * words_deep, 0);
+        let (out, foot) = out.split_at_mut(words_deep * nr);
+        let (sums, worths) = foot.split_at_mut(nr);
+        for (i, row) in bytes.chunks_exact(depth).enumerate() {
+            let words = &mut ordered[i * words_deep..][..words_deep];
+            order(row, taps, bytemuck::cast_slice_mut(words));
+            sums[i] = row.iter().map(|weight| i32::from(*weight)).sum();
+            worths[i] = scales[i].to_bits() as i32;
+        }
+        // Words are moved as they are, whatever their type.
+        let strips: Vec<&[f32]> = ordered.chunks_exact(words_deep).map(bytemuck::cast_slice).collect();
+        interleave(&strips, nr, bytemuck::cast_slice_mut(out));
+        Ok(())
+    };
+    let words = Aligned::written(outputs.div_ceil(nr) * panel_words, panel_words, write)?;
+    Ok(Packed::Int8(Panels { block, words }))
+}
+
+/// [`pack_int8`] of values, each output's largest of which becomes 127.
+pub(crate) fn quantize<V: Values + ?Sized>(shape: &[usize], values: &V) -> Result<Packed, V::Error> {
+    let depth = shape[1..].iter().product::<usize>();
+    pack_int8(shape, |outputs, bytes, scales| {
+        let mut space = Vec::new();
+        let stored = values.wide(outputs.start * depth..outputs.end * depth, &mut space)?;
+        scales.extend(stored.chunks_exact(depth).map(|row| int8::weight_bytes(row, bytes)));
+        Ok(())
+    })
+}
+
 fn panels<W: WeightWord, V: Values + ?Sized>(
     [outputs, inputs, taps]: [usize; 3],
     values: &V,
@@ -146,26 +205,34 @@ fn order<T: Copy>(row: &[T], taps: usize, out: &mut [T]) {
 /// The values of a weight of `shape`, in the file's order.
 pub(crate) fn unpack(packed: &Packed, shape: &[usize]) -> Vec<f32> {
     match packed {
-        Packed::F32(panels) => unpack_panels(panels, sizes(shape), |word, _| word),
-        Packed::Bf16(panels) => unpack_panels(panels, sizes(shape), |pair, half| {
+        Packed::F32(panels) => unpack_panels(panels, 0, sizes(shape), |word, _, _| word),
+        Packed::Bf16(panels) => unpack_panels(panels, 0, sizes(shape), |pair, half, _| {
             f32::from_bits(if half == 0 { pair << 16 } else { pair & HIGH })
+        }),
+        Packed::Int8(panels) => unpack_panels(panels, int8::FOOT, sizes(shape), |four, byte, foot| {
+            let scale = f32::from_bits(foot[1] as u32);
+            scale * f32::from(four.to_le_bytes()[byte] as i8)
         }),
     }
 }
 
-fn unpack_panels<W: Word>(
+/// `value(word, which of its values, the column's words behind the panel)`.
+fn unpack_panels<W: Factor>(
     panels: &Panels<W>,
+    foot: usize,
     [outputs, inputs, taps]: [usize; 3],
-    value: impl Fn(W, usize) -> f32 + Sync,
+    value: impl Fn(W, usize, &[W]) -> f32 + Sync,
 ) -> Vec<f32> {
     let (nr, depth, pixel) = (panels.block.nr, inputs * taps, inputs.div_ceil(W::DEPTHS));
     let mut out = vec![0.0; outputs * depth];
     out.par_chunks_mut(depth.max(1)).enumerate().for_each(|(output, row)| {
-        let panel = &panels.words[output / nr * nr * taps * pixel..];
+        let panel = &panels.words[output / nr * nr * (taps * pixel + foot)..];
+        let column = &panel[output % nr..];
+        let foot: Vec<W> = (0..foot).map(|row| column[(taps * pixel + row) * nr]).collect();
         for (at, stored) in row.iter_mut().enumerate() {
             let (tap, input) = (at % taps, at / taps);
             let word = tap * pixel + input / W::DEPTHS;
-            *stored = value(panel[word * nr + output % nr], input % W::DEPTHS);
+            *stored = value(column[word * nr], input % W::DEPTHS, &foot);
         }
     });
     out

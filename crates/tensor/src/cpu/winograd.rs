@@ -55,7 +55,7 @@ pub(crate) fn weight_panels(weight: &Tensor) -> Panels<Pair> {
     });
     match Packed::new(Panels { block, words }, inputs, DType::BF16) {
         Packed::Bf16(panels) => panels,
-        Packed::F32(_) => panic!("a weight without inputs has no products"),
+        _ => panic!("a weight without inputs has no products"),
     }
 }
 
