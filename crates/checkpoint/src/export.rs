@@ -2,6 +2,7 @@
 //! ([`whole_file`](crate::whole_file)).
 
 use crate::Error;
+use crate::tensor_file::SCALE;
 use crate::whole_file::replace;
 use prima_tensor::{DType, Param, Tensor};
 use safetensors::tensor::View;
@@ -19,9 +20,14 @@ pub fn export(
     params: &[(String, Param)],
     dtype: DType,
 ) -> Result<(), Error> {
-    fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+    create_folder(folder)?;
     write_safetensors(&folder.join(weights), params, dtype)?;
     write_json(&folder.join("config.json"), config)
+}
+
+/// Makes a folder, and those that it lies in.
+pub fn create_folder(folder: &Path) -> Result<(), Error> {
+    fs::create_dir_all(folder).map_err(Error::io("create", folder))
 }
 
 /// The name of the weights file that loaders expect in a component's folder.
@@ -39,6 +45,30 @@ pub fn write_safetensors(path: &Path, params: &[(String, Param)], dtype: DType) 
         .iter()
         .map(|(key, param)| (key.as_str(), Encoded::new(param, dtype)))
         .collect();
+    write_views(path, views)
+}
+
+/// The same with every weight that is kept in 8 bits as bytes, its scales under the same key with `_scale` behind it; other
+/// matrices and convolutions in bf16, vectors in f32.
+pub fn write_quantized(path: &Path, params: &[(String, Param)]) -> Result<(), Error> {
+    let mut views = Vec::new();
+    for (key, param) in params {
+        if param.is_int8() {
+            views.push((key.clone(), Quantized::new(param, Part::Weights)));
+            views.push((format!("{key}{SCALE}"), Quantized::new(param, Part::Scales)));
+        } else {
+            let dtype = if param.shape().len() > 1 {
+                DType::BF16
+            } else {
+                DType::F32
+            };
+            views.push((key.clone(), Quantized::new(param, Part::Value(dtype))));
+        }
+    }
+    write_views(path, views)
+}
+
+fn write_views<S: AsRef<str> + Ord + std::fmt::Display, V: View>(path: &Path, views: Vec<(S, V)>) -> Result<(), Error> {
     // transformers refuses a file that does not say so.
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     replace(path, |temporary| {
@@ -107,5 +137,60 @@ impl View for Encoded {
 
     fn data_len(&self) -> usize {
         self.tensor.numel() * self.dtype.size()
+    }
+}
+
+/// A tensor of a quantized file, made when its turn to be written comes.
+struct Quantized<'a> {
+    param: &'a Param,
+    part: Part,
+    shape: Vec<usize>,
+}
+
+/// What of a parameter is written.
+#[derive(Clone, Copy)]
+enum Part {
+    /// Its bytes.
+    Weights,
+    /// What one of them is worth, for each output.
+    Scales,
+    /// The value in this type.
+    Value(DType),
+}
+
+impl<'a> Quantized<'a> {
+    fn new(param: &'a Param, part: Part) -> Self {
+        let mut shape = param.shape();
+        if matches!(part, Part::Scales) {
+            shape.truncate(1);
+        }
+        Self { param, part, shape }
+    }
+}
+
+impl View for Quantized<'_> {
+    fn dtype(&self) -> safetensors::Dtype {
+        match self.part {
+            Part::Weights => safetensors::Dtype::I8,
+            Part::Value(DType::BF16) => safetensors::Dtype::BF16,
+            Part::Scales | Part::Value(_) => safetensors::Dtype::F32,
+        }
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        let (weights, scales) = self.param.int8_values().unwrap_or_default();
+        Cow::Owned(match self.part {
+            Part::Weights => bytemuck::cast_vec(weights),
+            Part::Scales => scales.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            Part::Value(dtype) => Encoded::new(self.param, dtype).data().into_owned(),
+        })
+    }
+
+    fn data_len(&self) -> usize {
+        self.shape.iter().product::<usize>() * self.dtype().bitsize() / 8
     }
 }

@@ -75,7 +75,7 @@ impl Reader {
         let files: Vec<_> = files.into_iter().map(Arc::new).collect();
         let mut entries = BTreeMap::new();
         for (index, file) in files.iter().enumerate() {
-            for key in file.tensors().keys() {
+            for key in file.tensors().keys().filter(|key| !file.is_scale(key)) {
                 let mut name = current_name(key);
                 if entries.contains_key(&name) {
                     // Two shards, or two spellings: nobody will read the second, and `finish` says so.
@@ -136,7 +136,7 @@ impl Reader {
             let Ok(()) = param.fill(self.load(stored, &shape)?.data(), keep);
             return Ok(());
         }
-        let mut part = file.part(&stored.key, entry);
+        let mut part = file.part(&stored.key, entry)?;
         if let View::Rows { index, .. } = stored.view {
             part.first = index * param.numel();
         }
@@ -181,6 +181,11 @@ impl Reader {
         self.entries
             .iter()
             .filter_map(|(key, stored)| Some((key.as_str(), self.entry(stored)?.dtype, self.shape_of(stored)?)))
+    }
+
+    /// Whether weights are stored in 8 bits.
+    pub fn is_quantized(&self) -> bool {
+        self.tensors().any(|(_, dtype, _)| dtype == Dtype::I8)
     }
 
     /// Everything read so far, under the keys asked for, in order.

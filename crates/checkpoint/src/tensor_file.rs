@@ -4,13 +4,16 @@ use crate::files::open_regular;
 use crate::header::Header;
 use crate::{Error, finite};
 use half::bf16;
-use prima_tensor::{Tensor, Values};
+use prima_tensor::{Tensor, Values, quantize_row};
 use safetensors::Dtype;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
+
+/// What the key of a weight in 8 bits has behind it in the key of its scales.
+pub(crate) const SCALE: &str = "_scale";
 
 /// Read, converted and checked at once: small enough to stay in a core's cache in between.
 const CHUNK_BYTES: usize = 128 << 10;
@@ -177,18 +180,45 @@ impl TensorFile {
     /// Elements `range` (in elements, row-major) of the tensor described by `entry`, as f32, every one of them finite.
     pub(crate) fn read_range(&self, key: &str, entry: &TensorEntry, range: Range<usize>) -> Result<Vec<f32>, Error> {
         let mut values = Vec::new();
-        self.part(key, entry).read(range, &mut values)?;
+        self.part(key, entry)?.read(range, &mut values)?;
         Ok(values)
     }
 
     /// The tensor described by `entry`, to be read part by part.
-    pub(crate) fn part<'a>(&'a self, key: &'a str, entry: &'a TensorEntry) -> Part<'a> {
-        Part {
+    pub(crate) fn part<'a>(&'a self, key: &'a str, entry: &'a TensorEntry) -> Result<Part<'a>, Error> {
+        let mut part = Part {
             file: self,
             key,
             entry,
             first: 0,
+            scales: Vec::new(),
+        };
+        if let Some((scale_key, scale)) = self.scale_of(key, entry) {
+            let outputs = entry.shape.first().copied().unwrap_or(1);
+            if scale.numel() != outputs {
+                return Err(Error::Shape {
+                    file: self.name.clone(),
+                    key: scale_key,
+                    expected: vec![outputs],
+                    found: scale.shape.clone(),
+                });
+            }
+            part.scales = self.read_range(&scale_key, scale, 0..outputs)?;
         }
+        Ok(part)
+    }
+
+    /// The scales of a weight in 8 bits: floats, one for each output.
+    fn scale_of(&self, key: &str, entry: &TensorEntry) -> Option<(String, &TensorEntry)> {
+        let key = format!("{key}{SCALE}");
+        let scale = self.tensors.get(&key)?;
+        (entry.dtype == Dtype::I8 && is_float(scale.dtype)).then_some((key, scale))
+    }
+
+    /// Whether `key` holds the scales of another tensor.
+    pub(crate) fn is_scale(&self, key: &str) -> bool {
+        let of = key.strip_suffix(SCALE).and_then(|of| Some((of, self.tensors.get(of)?)));
+        of.is_some_and(|(of, entry)| self.scale_of(of, entry).is_some())
     }
 
     /// Bytes that the header was checked to have are not there any more.
@@ -211,6 +241,8 @@ pub(crate) struct Part<'a> {
     key: &'a str,
     entry: &'a TensorEntry,
     pub first: usize,
+    /// Of 8 bits, what one is worth, for each output.
+    scales: Vec<f32>,
 }
 
 impl Part<'_> {
@@ -224,7 +256,15 @@ impl Part<'_> {
         for values in values.chunks_mut(CHUNK_BYTES / unit) {
             let at = self.entry.range.start + first * unit;
             let bytes = self.file.bytes.at(at, values.len() * unit, &mut buffer);
-            decode(dtype, bytes.map_err(|error| self.file.cut_short(error))?, values);
+            let bytes = bytes.map_err(|error| self.file.cut_short(error))?;
+            if dtype == Dtype::I8 {
+                let depth = self.entry.numel() / self.scales.len();
+                for (i, (value, byte)) in values.iter_mut().zip(bytes).enumerate() {
+                    *value = self.scales[(first + i) / depth] * f32::from(*byte as i8);
+                }
+            } else {
+                decode(dtype, bytes, values);
+            }
             if let Some(i) = finite::first_not_finite(values) {
                 return Err(self.not_finite(first + i, values[i]));
             }
@@ -234,7 +274,7 @@ impl Part<'_> {
     }
 
     fn check_type(&self) -> Result<(), Error> {
-        if is_float(self.entry.dtype) {
+        if is_float(self.entry.dtype) || self.is_int8() {
             return Ok(());
         }
         Err(Error::DType {
@@ -280,6 +320,35 @@ impl Values for Part<'_> {
         space.clear();
         space.extend(wide.iter().map(|x| bf16::from_f32(*x)));
         Ok(space)
+    }
+
+    fn is_int8(&self) -> bool {
+        !self.scales.is_empty()
+    }
+
+    fn int8(
+        &self,
+        outputs: Range<usize>,
+        depth: usize,
+        weights: &mut Vec<i8>,
+        scales: &mut Vec<f32>,
+    ) -> Result<(), Error> {
+        let first = self.first + outputs.start * depth;
+        if !self.is_int8() {
+            let mut space = Vec::new();
+            let rows = self.wide(outputs.start * depth..outputs.end * depth, &mut space)?;
+            scales.extend(rows.chunks_exact(depth).map(|row| quantize_row(row, weights)));
+            return Ok(());
+        }
+        let old = weights.len();
+        weights.resize(old + outputs.len() * depth, 0);
+        let read = self.file.bytes.copy(
+            self.entry.range.start + first,
+            bytemuck::cast_slice_mut(&mut weights[old..]),
+        );
+        read.map_err(|error| self.file.cut_short(error))?;
+        scales.extend(&self.scales[first / depth..][..outputs.len()]);
+        Ok(())
     }
 }
 

@@ -63,6 +63,15 @@ impl Parts {
         Self::make(source, Weights::Absent, &mut |_| {})
     }
 
+    /// In bf16, with every parameter by its key.
+    pub(crate) fn listed(
+        source: &ModelSource,
+        listing: &families::Listing,
+        on_component: &mut dyn FnMut(&'static str),
+    ) -> Result<Self, Error> {
+        Self::make(source, Weights::Listed(DType::BF16, listing), on_component)
+    }
+
     fn make(source: &ModelSource, weights: Weights, on_component: &mut dyn FnMut(&'static str)) -> Result<Self, Error> {
         let index = source.json("", "model_index.json")?;
         let family = Family::of_index(source, &index)?;

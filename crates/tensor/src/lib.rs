@@ -20,12 +20,13 @@ mod param;
 mod random;
 mod repeatable;
 mod tensor;
+mod trial;
 
 pub use allocator::keep_large_buffers;
 pub use autograd::{Gradients, is_recomputing, is_recording, no_grad, recompute, recomputing};
 pub use cpu::level::check_processor_limit;
 pub use cpu::peak::{bf16_peak_gflops, int8_peak_gops, peak_gflops};
-pub use cpu::weights::{Keep, Values};
+pub use cpu::weights::{Keep, Values, quantize_row};
 pub use device::{Device, DeviceChoice};
 pub use dtype::DType;
 pub use error::DeviceError;
@@ -35,6 +36,7 @@ pub use param::Param;
 pub use random::{Philox, TorchCpuRng};
 pub use repeatable::Repeatable;
 pub use tensor::Tensor;
+pub use trial::Int8Trial;
 
 /// Name of the matrix kernel chosen for this machine.
 pub fn kernel_name() -> &'static str {

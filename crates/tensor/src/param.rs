@@ -3,7 +3,7 @@ use crate::cpu::kernel::kernel;
 use crate::cpu::pack::Packed;
 use crate::cpu::weights::{self, Keep, Values};
 use crate::gpu::{DeviceArray, Form};
-use crate::{DType, Tensor};
+use crate::{DType, Int8Trial, Tensor};
 use half::bf16;
 use std::any::Any;
 use std::ops::Range;
@@ -49,6 +49,7 @@ struct State {
     version: u64,
     /// Whether products round to bf16 though the value is kept in f32.
     rounds: bool,
+    trial: Option<Arc<Int8Trial>>,
 }
 
 impl State {
@@ -126,6 +127,7 @@ impl Param {
                 node: None,
                 version: 0,
                 rounds: false,
+                trial: None,
             })),
         }
     }
@@ -199,8 +201,38 @@ impl Param {
         if state.node.is_some() || !weights::fits_int8(&state.shape) {
             return;
         }
-        let Ok(packed) = weights::quantize(&state.shape, state.wide().data());
+        let Ok(packed) = weights::pack_int8(&state.shape, state.wide().data());
         state.replace(Value::Packed(Arc::new(packed)));
+    }
+
+    /// A weight that is kept in 8 bits, in the file's layout, and what one is worth for each output.
+    pub fn int8_values(&self) -> Option<(Vec<i8>, Vec<f32>)> {
+        let state = self.read();
+        match &state.value {
+            Value::Packed(packed) => weights::unpack_int8(packed, &state.shape),
+            _ => None,
+        }
+    }
+
+    /// From now on each product with this weight on the CPU is computed a second time with a copy of it in 8 bits, and
+    /// compared. `None` where [`quantize_to_int8`](Self::quantize_to_int8) would do nothing.
+    pub fn try_int8(&self) -> Option<Arc<Int8Trial>> {
+        let mut state = self.write();
+        if state.node.is_some() || !weights::fits_int8(&state.shape) {
+            return None;
+        }
+        let trial = Arc::new(Int8Trial::default());
+        state.trial = Some(trial.clone());
+        Some(trial)
+    }
+
+    pub(crate) fn trial(&self) -> Option<Arc<Int8Trial>> {
+        self.read().trial.clone()
+    }
+
+    /// Another parameter of the same value.
+    pub(crate) fn copy(&self) -> Self {
+        Self::new(self.read().wide())
     }
 
     /// Whether products multiply this weight in 8 bits.
@@ -233,11 +265,20 @@ impl Param {
     pub fn fill<V: Values + ?Sized>(&self, values: &V, keep: Keep) -> Result<(), V::Error> {
         let shape = self.shape();
         let len = shape.iter().product();
+        let in_bytes = keep == Keep::Int8 || matches!(keep, Keep::Packed(_)) && values.is_int8();
+        let keep = if keep == Keep::Int8 {
+            Keep::Packed(DType::BF16)
+        } else {
+            keep
+        };
         let value = match keep {
+            Keep::Packed(_) if in_bytes && weights::fits_int8(&shape) => {
+                Value::Packed(Arc::new(weights::pack_int8(&shape, values)?))
+            }
             Keep::Packed(dtype) if weights::is_weight(&shape) => {
                 Value::Packed(Arc::new(weights::pack(&shape, dtype, values)?))
             }
-            Keep::Stored(DType::BF16) | Keep::Packed(DType::BF16) => {
+            Keep::Stored(DType::BF16) | Keep::Packed(DType::BF16) | Keep::Int8 => {
                 let mut narrow = Vec::with_capacity(len);
                 in_parts(len, |part, space| {
                     narrow.extend_from_slice(values.narrow(part, space)?);

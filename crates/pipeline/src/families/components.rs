@@ -10,6 +10,7 @@ use prima_models::{ClipTextConfig, ClipTextModel, Tokenizer, Unet2dCondition, Un
 use prima_schedulers::{SchedulerConfig, SchedulerKind};
 use prima_tensor::{DType, Device, Keep, Param};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 /// The UNet that `unet/config.json` describes, with parameters from `params`: the model's own
 /// ([`read`]), or any others under the same keys.
@@ -94,16 +95,21 @@ pub fn known_scheduler(mut config: SchedulerConfig) -> (SchedulerConfig, Option<
     (config, replaced)
 }
 
+/// The parameters of each component, by their keys.
+pub(crate) type Listing = Mutex<Vec<(String, Vec<(String, Param)>)>>;
+
 /// What a pipeline's weights are.
 #[derive(Clone, Copy)]
-pub(crate) enum Weights {
+pub(crate) enum Weights<'a> {
     /// The model's own: matrices, convolutions and tables of embeddings in this storage type, vectors in f32.
     Read(DType),
+    /// The same, and what they are.
+    Listed(DType, &'a Listing),
     /// None: only to find out what the networks need.
     Absent,
 }
 
-impl Weights {
+impl Weights<'_> {
     fn of<T>(
         self,
         source: &ModelSource,
@@ -112,20 +118,30 @@ impl Weights {
     ) -> Result<T, Error> {
         match self {
             Self::Absent => load(&mut AbsentParams),
-            Self::Read(dtype) => read(source, component, |reader| {
+            Self::Read(dtype) | Self::Listed(dtype, _) => read(source, component, |reader| {
                 // On the CPU a weight is kept as products read it and in no other form: made while it is read, by all
                 // threads. A GPU has layouts of its own.
                 let is_gpu = Device::current().is_gpu();
+                let dtype = if is_gpu { dtype } else { rest_of(reader, dtype) };
                 reader.defer();
                 let made = load(reader)?;
                 reader.fill(|key, shape| match kept_as(key, shape, dtype) {
                     (dtype, true) if !is_gpu => Keep::Packed(dtype),
                     (dtype, _) => Keep::Stored(dtype),
                 })?;
+                if let Self::Listed(_, listing) = self {
+                    let mut listing = listing.lock().unwrap_or_else(PoisonError::into_inner);
+                    listing.push((component.to_owned(), reader.params().to_vec()));
+                }
                 Ok(made)
             }),
         }
     }
+}
+
+/// What the CPU keeps the rest of a component in whose weights are in 8 bits: the bf16 of its file.
+fn rest_of(reader: &Reader, dtype: DType) -> DType {
+    if reader.is_quantized() { DType::BF16 } else { dtype }
 }
 
 /// The type that a parameter is kept in where `dtype` was asked for, and whether it is multiplied with: vectors stay f32.
@@ -136,14 +152,22 @@ fn kept_as(key: &str, shape: &[usize], dtype: DType) -> (DType, bool) {
     }
 }
 
+/// Whether a parameter is what linear layers or convolutions multiply with.
+pub(crate) fn is_multiplied(key: &str, shape: &[usize]) -> bool {
+    kept_as(key, shape, DType::F32).1
+}
+
 /// What a model's parameters take on the CPU, by the headers of its files.
 pub(crate) fn weight_bytes(source: &ModelSource, family: &Family, dtype: DType) -> Result<usize, Error> {
     let encoders = family.text_encoders.iter().map(|components| components.text_encoder);
     let encoders = encoders.filter(|name| source.exists(&format!("{name}/config.json")));
     let mut bytes = 0;
     for component in encoders.chain(["unet", "vae"]) {
-        for (key, _, shape) in source.component_reader(component)?.tensors() {
+        let reader = source.component_reader(component)?;
+        let dtype = rest_of(&reader, dtype);
+        for (key, stored, shape) in reader.tensors() {
             let value = match kept_as(key, &shape, dtype).0 {
+                _ if stored.bitsize() == 8 => size_of::<u8>(),
                 DType::F32 => size_of::<f32>(),
                 _ => size_of::<u16>(),
             };

@@ -3,7 +3,6 @@
 
 use crate::cpu::direct::{self, DirectConvolution};
 use crate::cpu::gemm::{self, Left, Rows};
-use crate::cpu::int8;
 use crate::cpu::interleave::interleave;
 use crate::cpu::kernel::{Factor, Pair, kernel};
 use crate::cpu::pack::{Packed, Panels, pack_panels, pack_right};
@@ -242,7 +241,7 @@ fn pack_int8_parts(
                     .then(|| value([part / 2, part % 2], [tap / 2, tap % 2], at / 4, column))
                     .unwrap_or(0.0);
             }
-            scales.push(int8::weight_bytes(&row, bytes));
+            scales.push(weights::quantize_row(&row, bytes));
         }
         Ok(())
     });

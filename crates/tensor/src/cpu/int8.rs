@@ -245,16 +245,6 @@ pub(crate) fn product(x: &[f32], [n, k]: [usize; 2], right: &Panels<Quad>, epilo
     out
 }
 
-/// A row of weights as bytes, and what one is worth.
-pub(crate) fn weight_bytes(row: &[f32], out: &mut Vec<i8>) -> f32 {
-    let largest = row.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
-    let scale = largest / MAX_WEIGHT;
-    let inverse = if scale > f32::MIN_POSITIVE { 1.0 / scale } else { 0.0 };
-    // A cast keeps within -128 and 127, and the row's largest is 127.
-    out.extend(row.iter().map(|x| (x * inverse).round_ties_even() as i8));
-    scale
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

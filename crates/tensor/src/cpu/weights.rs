@@ -21,6 +21,35 @@ pub trait Values: Sync {
 
     /// The same, rounded to the nearest bf16.
     fn narrow<'a>(&'a self, range: Range<usize>, space: &'a mut Vec<bf16>) -> Result<&'a [bf16], Self::Error>;
+
+    /// Whether they are stored in 8 bits, with a scale for each output.
+    fn is_int8(&self) -> bool {
+        false
+    }
+
+    /// Appends the weights of some outputs, `depth` each, in 8 bits, and what one of each output's is worth.
+    fn int8(
+        &self,
+        outputs: Range<usize>,
+        depth: usize,
+        weights: &mut Vec<i8>,
+        scales: &mut Vec<f32>,
+    ) -> Result<(), Self::Error> {
+        let mut space = Vec::new();
+        let rows = self.wide(outputs.start * depth..outputs.end * depth, &mut space)?;
+        scales.extend(rows.chunks_exact(depth).map(|row| quantize_row(row, weights)));
+        Ok(())
+    }
+}
+
+/// Appends a row of weights rounded to 8 bits, its largest to 127, and returns what one is worth.
+pub fn quantize_row(row: &[f32], weights: &mut Vec<i8>) -> f32 {
+    let largest = row.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+    let scale = largest / int8::MAX_WEIGHT;
+    let inverse = if scale > f32::MIN_POSITIVE { 1.0 / scale } else { 0.0 };
+    // A cast keeps within -128 and 127, and the row's largest is 127.
+    weights.extend(row.iter().map(|x| (x * inverse).round_ties_even() as i8));
+    scale
 }
 
 /// How a parameter is kept.
@@ -29,8 +58,10 @@ pub enum Keep {
     /// In the file's layout: f32, or else bf16.
     Stored(DType),
     /// As the panels that products on the CPU read, and nothing else, if it is a weight of a linear layer or a
-    /// convolution.
+    /// convolution. What is stored in 8 bits is multiplied in 8 bits.
     Packed(DType),
+    /// The same in 8 bits, however it is stored; bf16 where that is not possible.
+    Int8,
 }
 
 impl Values for [f32] {
@@ -111,15 +142,18 @@ pub(crate) fn pack<V: Values + ?Sized>(shape: &[usize], dtype: DType, values: &V
     })
 }
 
-/// The same in bytes; `rows(outputs, bytes, scales)` appends the bytes of some outputs in the file's order, and a scale for each.
-pub(crate) fn pack_int8<E: Send>(
-    shape: &[usize],
-    rows: impl Fn(Range<usize>, &mut Vec<i8>, &mut Vec<f32>) -> Result<(), E> + Sync,
-) -> Result<Packed, E> {
-    pack_bytes(kernel().for_columns(shape[0]), sizes(shape), rows)
+/// The same in 8 bits.
+pub(crate) fn pack_int8<V: Values + ?Sized>(shape: &[usize], values: &V) -> Result<Packed, V::Error> {
+    let [outputs, inputs, taps] = sizes(shape);
+    pack_bytes(
+        kernel().for_columns(outputs),
+        [outputs, inputs, taps],
+        |rows, bytes, scales| values.int8(rows, inputs * taps, bytes, scales),
+    )
 }
 
-/// The same for a block that is chosen already.
+/// The same for a block that is chosen already; `rows(outputs, bytes, scales)` appends the bytes of some outputs in the file's
+/// order, and a scale for each.
 pub(crate) fn pack_bytes<E: Send>(
     block: &'static Block,
     [outputs, inputs, taps]: [usize; 3],
@@ -151,17 +185,6 @@ pub(crate) fn pack_bytes<E: Send>(
     };
     let words = Aligned::written(outputs.div_ceil(nr) * panel_words, panel_words, write)?;
     Ok(Packed::Int8(Panels { block, words }))
-}
-
-/// [`pack_int8`] of values, each output's largest of which becomes 127.
-pub(crate) fn quantize<V: Values + ?Sized>(shape: &[usize], values: &V) -> Result<Packed, V::Error> {
-    let depth = shape[1..].iter().product::<usize>();
-    pack_int8(shape, |outputs, bytes, scales| {
-        let mut space = Vec::new();
-        let stored = values.wide(outputs.start * depth..outputs.end * depth, &mut space)?;
-        scales.extend(stored.chunks_exact(depth).map(|row| int8::weight_bytes(row, bytes)));
-        Ok(())
-    })
 }
 
 fn panels<W: WeightWord, V: Values + ?Sized>(
@@ -216,15 +239,33 @@ pub(crate) fn unpack(packed: &Packed, shape: &[usize]) -> Vec<f32> {
     }
 }
 
+/// The same of a weight in 8 bits, as it is kept: its bytes, and what one is worth for each output.
+pub(crate) fn unpack_int8(packed: &Packed, shape: &[usize]) -> Option<(Vec<i8>, Vec<f32>)> {
+    let Packed::Int8(panels) = packed else {
+        return None;
+    };
+    let sizes = sizes(shape);
+    let bytes = unpack_panels(panels, int8::FOOT, sizes, |four, byte, _| {
+        four.to_le_bytes()[byte] as i8
+    });
+    let [outputs, inputs, taps] = sizes;
+    let (nr, words) = (panels.block.nr, taps * inputs.div_ceil(Quad::DEPTHS));
+    let scale = |output: usize| {
+        let panel = &panels.words[output / nr * nr * (words + int8::FOOT)..];
+        f32::from_bits(panel[(words + 1) * nr + output % nr] as u32)
+    };
+    Some((bytes, (0..outputs).map(scale).collect()))
+}
+
 /// `value(word, which of its values, the column's words behind the panel)`.
-fn unpack_panels<W: Factor>(
+fn unpack_panels<W: Factor, T: Copy + Default + Send>(
     panels: &Panels<W>,
     foot: usize,
     [outputs, inputs, taps]: [usize; 3],
-    value: impl Fn(W, usize, &[W]) -> f32 + Sync,
-) -> Vec<f32> {
+    value: impl Fn(W, usize, &[W]) -> T + Sync,
+) -> Vec<T> {
     let (nr, depth, pixel) = (panels.block.nr, inputs * taps, inputs.div_ceil(W::DEPTHS));
-    let mut out = vec![0.0; outputs * depth];
+    let mut out = vec![T::default(); outputs * depth];
     out.par_chunks_mut(depth.max(1)).enumerate().for_each(|(output, row)| {
         let panel = &panels.words[output / nr * nr * (taps * pixel + foot)..];
         let column = &panel[output % nr..];

@@ -1,0 +1,151 @@
+//! A model in 8 bits: every layer is measured while the model paints a picture, and those that lose little become bytes.
+
+use crate::{Error, ModelSource, Parts, Pipeline, Request, families, picture_to_tensor};
+use prima_checkpoint::export::{create_folder, weights_name, write_bytes, write_json};
+use prima_checkpoint::{files_beside_weights, write_quantized};
+use prima_schedulers::ScheduleOptions;
+use prima_tensor::{Int8Trial, Param, no_grad};
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::{Arc, PoisonError};
+
+/// Fewest inputs and outputs of a layer in 8 bits: the first and the last of a network have fewer, and with them its
+/// pictures would be rounded themselves, for no gain.
+const NARROWEST: usize = 16;
+/// What the layers are measured on.
+const PROMPT: &str = "a red fox in the snow, a lighthouse at night, two children with a kite";
+
+/// What is asked of a quantized model.
+#[derive(Clone, Copy, Debug)]
+pub struct Quantization {
+    /// Root of the mean square that products may be off, in parts of their own: layers above it stay in bf16.
+    pub max_error: f64,
+}
+
+impl Default for Quantization {
+    /// Some three times what rounding does to values without outliers.
+    fn default() -> Self {
+        Self { max_error: 0.04 }
+    }
+}
+
+/// What is being done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QuantizeStage<'a> {
+    Reading(&'static str),
+    /// The model paints, each layer twice.
+    Measuring,
+    Writing(&'a str),
+}
+
+/// What became of one weight.
+#[derive(Clone, Debug, Serialize)]
+pub struct LayerReport {
+    pub component: String,
+    pub key: String,
+    pub parameters: usize,
+    /// How far its products in 8 bits were off, in parts of their own size; `None` where the picture did not need it.
+    pub error: Option<f64>,
+    pub int8: bool,
+}
+
+struct Layer {
+    component: usize,
+    key: String,
+    param: Param,
+    trial: Arc<Int8Trial>,
+}
+
+/// Reads `source`, paints one picture with it, and writes it to the folder `out` with the layers in 8 bits whose products
+/// are at most `asked.max_error` off, the others in bf16. Returns all layers, in the order of the files.
+pub fn quantize(
+    source: &ModelSource,
+    out: &Path,
+    asked: Quantization,
+    on_stage: &mut dyn FnMut(QuantizeStage),
+) -> Result<Vec<LayerReport>, Error> {
+    let listing = families::Listing::default();
+    let parts = Parts::listed(source, &listing, &mut |part| on_stage(QuantizeStage::Reading(part)))?;
+    let pipeline = Pipeline::new(parts)?;
+    let components = listing.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut layers = Vec::new();
+    for (component, (_, params)) in components.iter().enumerate() {
+        for (key, param) in params.iter().filter(|(key, param)| is_layer(key, &param.shape())) {
+            let found = param.try_int8().map(|trial| Layer {
+                component,
+                key: key.clone(),
+                param: param.clone(),
+                trial,
+            });
+            layers.extend(found);
+        }
+    }
+    on_stage(QuantizeStage::Measuring);
+    measure(&pipeline)?;
+    let reports = layers.iter().map(|layer| {
+        let error = layer.trial.error();
+        let int8 = error.is_none_or(|error| error <= asked.max_error);
+        if int8 {
+            layer.param.quantize_to_int8();
+        }
+        LayerReport {
+            component: components[layer.component].0.clone(),
+            key: layer.key.clone(),
+            parameters: layer.param.numel(),
+            error,
+            int8,
+        }
+    });
+    let reports = reports.collect();
+    let files = files_beside_weights(source)?;
+    for (component, params) in &components {
+        on_stage(QuantizeStage::Writing(component));
+        write_component(source, out, component, params)?;
+    }
+    for (path, bytes) in files {
+        let path = out.join(path);
+        path.parent().map_or(Ok(()), create_folder)?;
+        write_bytes(&path, &bytes)?;
+    }
+    Ok(reports)
+}
+
+fn is_layer(key: &str, shape: &[usize]) -> bool {
+    let is_wide = shape.iter().take(2).all(|side| *side >= NARROWEST);
+    shape.len() > 1 && is_wide && families::is_multiplied(key, shape)
+}
+
+/// One picture in one step, and back through the encoder.
+fn measure(pipeline: &Pipeline) -> Result<(), Error> {
+    let request = Request {
+        prompt: PROMPT.to_owned(),
+        schedule: ScheduleOptions {
+            num_inference_steps: Some(1),
+            ..ScheduleOptions::default()
+        },
+        ..Request::default()
+    };
+    let response = pipeline.paint(&request, &mut |_| ControlFlow::Continue(()))?;
+    if let Some(picture) = response.pictures.first() {
+        no_grad(|| pipeline.parts().vae.encode(&picture_to_tensor(picture), &mut || true))?;
+    }
+    Ok(())
+}
+
+fn write_component(source: &ModelSource, out: &Path, component: &str, params: &[(String, Param)]) -> Result<(), Error> {
+    let mut config = source.json(component, "config.json")?;
+    if let Value::Object(fields) = &mut config {
+        let scheme = json!({
+            "quant_method": "prima",
+            "weights": "int8, one scale an output, in KEY_scale",
+            "activations": "int8, as they come",
+        });
+        fields.insert("quantization_config".to_owned(), scheme);
+    }
+    let folder = out.join(component);
+    create_folder(&folder)?;
+    write_quantized(&folder.join(weights_name(component)), params)?;
+    Ok(write_json(&folder.join("config.json"), &config)?)
+}
