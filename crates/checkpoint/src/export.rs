@@ -2,9 +2,9 @@
 //! ([`whole_file`](crate::whole_file)).
 
 use crate::Error;
-use crate::tensor_file::SCALE;
+use crate::tensor_file::{GROUPS, SCALE};
 use crate::whole_file::replace;
-use prima_tensor::{DType, Param, Tensor};
+use prima_tensor::{DType, INT4_GROUP, Param, Tensor};
 use safetensors::tensor::View;
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -48,20 +48,21 @@ pub fn write_safetensors(path: &Path, params: &[(String, Param)], dtype: DType) 
     write_views(path, views)
 }
 
-/// The same with every weight that is kept in 8 bits as bytes, its scales under the same key with `_scale` behind it; other
-/// matrices and convolutions in bf16, vectors in f32.
+/// The same with every weight that is kept in 8 bits as bytes, its scales under the same key with `_scale` behind it; those
+/// of 4 bits as `[outputs, ..., inputs / 2]` bytes, the first weight in the low half, and with `_groups` behind the key the
+/// step and the zero plus 128 of every 32 of them; other matrices and convolutions in bf16, vectors in f32.
 pub fn write_quantized(path: &Path, params: &[(String, Param)]) -> Result<(), Error> {
     let mut views = Vec::new();
     for (key, param) in params {
-        if param.is_int8() {
-            views.push((key.clone(), Quantized::new(param, Part::Weights)));
+        if let Some(bits) = param.bits() {
+            views.push((key.clone(), Quantized::new(param, Part::Weights(bits))));
             views.push((format!("{key}{SCALE}"), Quantized::new(param, Part::Scales)));
+            if bits == 4 {
+                views.push((format!("{key}{GROUPS}"), Quantized::new(param, Part::Groups)));
+            }
         } else {
-            let dtype = if param.shape().len() > 1 {
-                DType::BF16
-            } else {
-                DType::F32
-            };
+            let is_vector = param.shape().len() < 2;
+            let dtype = if is_vector { DType::F32 } else { DType::BF16 };
             views.push((key.clone(), Quantized::new(param, Part::Value(dtype))));
         }
     }
@@ -150,10 +151,12 @@ struct Quantized<'a> {
 /// What of a parameter is written.
 #[derive(Clone, Copy)]
 enum Part {
-    /// Its bytes.
-    Weights,
+    /// It in this many bits.
+    Weights(u8),
     /// What one of them is worth, for each output.
     Scales,
+    /// Of 4 bits, step and zero of each group.
+    Groups,
     /// The value in this type.
     Value(DType),
 }
@@ -161,8 +164,14 @@ enum Part {
 impl<'a> Quantized<'a> {
     fn new(param: &'a Param, part: Part) -> Self {
         let mut shape = param.shape();
-        if matches!(part, Part::Scales) {
-            shape.truncate(1);
+        match part {
+            Part::Scales => shape.truncate(1),
+            Part::Groups => shape = vec![shape[0], shape[1..].iter().product::<usize>() / INT4_GROUP, 2],
+            Part::Weights(4) => {
+                let inputs = shape.remove(1);
+                shape.push(inputs / 2);
+            }
+            Part::Weights(_) | Part::Value(_) => {}
         }
         Self { param, part, shape }
     }
@@ -171,7 +180,8 @@ impl<'a> Quantized<'a> {
 impl View for Quantized<'_> {
     fn dtype(&self) -> safetensors::Dtype {
         match self.part {
-            Part::Weights => safetensors::Dtype::I8,
+            Part::Weights(4) | Part::Groups => safetensors::Dtype::U8,
+            Part::Weights(_) => safetensors::Dtype::I8,
             Part::Value(DType::BF16) => safetensors::Dtype::BF16,
             Part::Scales | Part::Value(_) => safetensors::Dtype::F32,
         }
@@ -182,10 +192,16 @@ impl View for Quantized<'_> {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        let (weights, scales) = self.param.int8_values().unwrap_or_default();
+        let bytes = || self.param.int8_values().unwrap_or_default();
+        let nibbles = || self.param.int4_values().unwrap_or_default();
         Cow::Owned(match self.part {
-            Part::Weights => bytemuck::cast_vec(weights),
-            Part::Scales => scales.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            Part::Weights(4) => nibbles().nibbles,
+            Part::Groups => nibbles().groups.into_flattened(),
+            Part::Weights(_) => bytemuck::cast_vec(bytes().0),
+            Part::Scales => {
+                let scales = self.param.int4_values().map_or_else(|| bytes().1, |rows| rows.scales);
+                scales.iter().flat_map(|v| v.to_le_bytes()).collect()
+            }
             Part::Value(dtype) => Encoded::new(self.param, dtype).data().into_owned(),
         })
     }

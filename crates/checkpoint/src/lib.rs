@@ -29,7 +29,7 @@ pub use model_files::files_beside_weights;
 pub use model_source::{EmbeddedModel, ModelSource};
 pub use random_init::RandomInit;
 pub use ranges::in_range;
-pub use reader::Reader;
+pub use reader::{Reader, quantized_bits};
 pub use single_file::{FileKind, what_is_it};
 pub use source::{Init, ParamSource};
 pub use tensor_file::{TensorEntry, TensorFile};

@@ -1,17 +1,17 @@
-//! A model in 8 bits: every layer is measured while the model paints a picture, and those that lose little become bytes.
+//! A model in 8 or 4 bits: every layer is measured while the model paints a picture, and those that lose little become bytes.
 
 use crate::{Error, ModelSource, Parts, Pipeline, Request, families, picture_to_tensor};
 use prima_checkpoint::export::{create_folder, weights_name, write_bytes, write_json};
 use prima_checkpoint::{files_beside_weights, write_quantized};
 use prima_schedulers::ScheduleOptions;
-use prima_tensor::{Int8Trial, Param, no_grad};
+use prima_tensor::{Param, Trial, no_grad};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
-/// Fewest inputs and outputs of a layer in 8 bits: the first and the last of a network have fewer, and with them its
+/// Fewest inputs and outputs of a quantized layer: the first and the last of a network have fewer, and with them its
 /// pictures would be rounded themselves, for no gain.
 const NARROWEST: usize = 16;
 /// What the layers are measured on.
@@ -20,14 +20,22 @@ const PROMPT: &str = "a red fox in the snow, a lighthouse at night, two children
 /// What is asked of a quantized model.
 #[derive(Clone, Copy, Debug)]
 pub struct Quantization {
+    /// 8, or 4: then the autoencoder's layers, and those of other networks that lose too much, have 8.
+    pub bits: u8,
     /// Root of the mean square that products may be off, in parts of their own: layers above it stay in bf16.
     pub max_error: f64,
 }
 
-impl Default for Quantization {
-    /// Some three times what rounding does to values without outliers.
-    fn default() -> Self {
-        Self { max_error: 0.04 }
+impl Quantization {
+    /// Of 8 bits the error allowed is some three times what rounding does to values without outliers, of 4 some two.
+    pub fn of_bits(bits: u8) -> Self {
+        let max_error = if bits == 4 { 0.16 } else { 0.04 };
+        Self { bits, max_error }
+    }
+
+    /// In how many bits a layer of that component is tried.
+    fn bits_of(&self, component: &str) -> u8 {
+        if component == "vae" { 8 } else { self.bits }
     }
 }
 
@@ -46,20 +54,23 @@ pub struct LayerReport {
     pub component: String,
     pub key: String,
     pub parameters: usize,
-    /// How far its products in 8 bits were off, in parts of their own size; `None` where the picture did not need it.
+    /// How far its products in the bits asked for were off, in parts of their own size; `None` where the picture did not
+    /// need it.
     pub error: Option<f64>,
-    pub int8: bool,
+    /// 16 where it stayed in bf16.
+    pub bits: u8,
 }
 
 struct Layer {
     component: usize,
     key: String,
     param: Param,
-    trial: Arc<Int8Trial>,
+    trial: Arc<Trial>,
+    bits: u8,
 }
 
-/// Reads `source`, paints one picture with it, and writes it to the folder `out` with the layers in 8 bits whose products
-/// are at most `asked.max_error` off, the others in bf16. Returns all layers, in the order of the files.
+/// Reads `source`, paints one picture with it, and writes it to the folder `out` with the layers in as many bits as are
+/// asked for whose products are at most `asked.max_error` off, the others in more. Returns all layers, in the order of the files.
 pub fn quantize(
     source: &ModelSource,
     out: &Path,
@@ -71,31 +82,40 @@ pub fn quantize(
     let pipeline = Pipeline::new(parts)?;
     let components = listing.into_inner().unwrap_or_else(PoisonError::into_inner);
     let mut layers = Vec::new();
-    for (component, (_, params)) in components.iter().enumerate() {
+    for (component, (name, params)) in components.iter().enumerate() {
         for (key, param) in params.iter().filter(|(key, param)| is_layer(key, &param.shape())) {
-            let found = param.try_int8().map(|trial| Layer {
+            let bits = asked.bits_of(name);
+            let tried = param.try_bits(bits).map(|trial| (bits, trial));
+            // Where groups do not fit.
+            let tried = tried.or_else(|| param.try_bits(8).map(|trial| (8, trial)));
+            layers.extend(tried.map(|(bits, trial)| Layer {
                 component,
                 key: key.clone(),
                 param: param.clone(),
                 trial,
-            });
-            layers.extend(found);
+                bits,
+            }));
         }
     }
     on_stage(QuantizeStage::Measuring);
     measure(&pipeline)?;
     let reports = layers.iter().map(|layer| {
         let error = layer.trial.error();
-        let int8 = error.is_none_or(|error| error <= asked.max_error);
-        if int8 {
-            layer.param.quantize_to_int8();
+        let is_near = error.is_none_or(|error| error <= asked.max_error);
+        let bits = match (layer.bits, is_near) {
+            (bits, true) => bits,
+            (4, false) => 8,
+            _ => 16,
+        };
+        if bits < 16 {
+            layer.param.quantize(bits);
         }
         LayerReport {
             component: components[layer.component].0.clone(),
             key: layer.key.clone(),
             parameters: layer.param.numel(),
             error,
-            int8,
+            bits,
         }
     });
     let reports = reports.collect();
@@ -139,7 +159,7 @@ fn write_component(source: &ModelSource, out: &Path, component: &str, params: &[
     if let Value::Object(fields) = &mut config {
         let scheme = json!({
             "quant_method": "prima",
-            "weights": "int8, one scale an output, in KEY_scale",
+            "weights": "I8: one scale an output, in KEY_scale; U8: two of 4 bits a byte, of each 32 step and zero in KEY_groups",
             "activations": "int8, as they come",
         });
         fields.insert("quantization_config".to_owned(), scheme);

@@ -9,6 +9,7 @@ pub mod direct;
 pub mod elementwise;
 pub mod embedding;
 pub mod gemm;
+pub mod int4;
 pub mod int8;
 pub mod interleave;
 pub mod kernel;

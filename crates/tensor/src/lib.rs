@@ -24,6 +24,7 @@ mod trial;
 
 pub use allocator::keep_large_buffers;
 pub use autograd::{Gradients, is_recomputing, is_recording, no_grad, recompute, recomputing};
+pub use cpu::int4::{GROUP as INT4_GROUP, Int4Rows};
 pub use cpu::level::check_processor_limit;
 pub use cpu::peak::{bf16_peak_gflops, int8_peak_gops, peak_gflops};
 pub use cpu::weights::{Keep, Values, quantize_row};
@@ -36,7 +37,7 @@ pub use param::Param;
 pub use random::{Philox, TorchCpuRng};
 pub use repeatable::Repeatable;
 pub use tensor::Tensor;
-pub use trial::Int8Trial;
+pub use trial::Trial;
 
 /// Name of the matrix kernel chosen for this machine.
 pub fn kernel_name() -> &'static str {

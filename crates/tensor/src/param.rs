@@ -1,9 +1,10 @@
 use crate::autograd::Node;
+use crate::cpu::int4::Int4Rows;
 use crate::cpu::kernel::kernel;
 use crate::cpu::pack::Packed;
 use crate::cpu::weights::{self, Keep, Values};
 use crate::gpu::{DeviceArray, Form};
-use crate::{DType, Int8Trial, Tensor};
+use crate::{DType, Tensor, Trial};
 use half::bf16;
 use std::any::Any;
 use std::ops::Range;
@@ -49,7 +50,7 @@ struct State {
     version: u64,
     /// Whether products round to bf16 though the value is kept in f32.
     rounds: bool,
-    trial: Option<Arc<Int8Trial>>,
+    trial: Option<Arc<Trial>>,
 }
 
 impl State {
@@ -197,12 +198,53 @@ impl Param {
     /// a scale for each output, rounded activations too. For inference on the CPU; other parameters stay as they are, and so do
     /// those that are trained.
     pub fn quantize_to_int8(&self) {
+        self.keep_packed(weights::fits_int8, |shape, values| {
+            let Ok(packed) = weights::pack_int8(shape, values);
+            packed
+        });
+    }
+
+    /// The same in 4 bits, of which each 32 inputs of an output have a step and a zero; products are those of 8 bits. Weights
+    /// whose inputs are no multiple of 32 stay as they are.
+    pub fn quantize_to_int4(&self) {
+        self.keep_packed(weights::fits_int4, |shape, values| {
+            let Ok(packed) = weights::pack_int4(shape, values);
+            packed
+        });
+    }
+
+    fn keep_packed(&self, fits: fn(&[usize]) -> bool, pack: impl Fn(&[usize], &[f32]) -> Packed) {
         let mut state = self.write();
-        if state.node.is_some() || !weights::fits_int8(&state.shape) {
+        if state.node.is_some() || !fits(&state.shape) {
             return;
         }
-        let Ok(packed) = weights::pack_int8(&state.shape, state.wide().data());
+        let packed = pack(&state.shape, state.wide().data());
         state.replace(Value::Packed(Arc::new(packed)));
+        state.trial = None;
+    }
+
+    /// 8 or 4, where the weight is kept in so many bits.
+    pub fn bits(&self) -> Option<u8> {
+        match &self.read().value {
+            Value::Packed(packed) => match **packed {
+                Packed::Int8(_) => Some(8),
+                Packed::Int4(_) => Some(4),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// A weight that is kept in 4 bits.
+    pub fn int4_values(&self) -> Option<Int4Rows> {
+        let state = self.read();
+        match &state.value {
+            Value::Packed(packed) => match &**packed {
+                Packed::Int4(panels) => Some(panels.rows(state.shape[0])),
+                _ => None,
+            },
+            _ => None,
+        }
     }
 
     /// A weight that is kept in 8 bits, in the file's layout, and what one is worth for each output.
@@ -214,30 +256,39 @@ impl Param {
         }
     }
 
-    /// From now on each product with this weight on the CPU is computed a second time with a copy of it in 8 bits, and
-    /// compared. `None` where [`quantize_to_int8`](Self::quantize_to_int8) would do nothing.
-    pub fn try_int8(&self) -> Option<Arc<Int8Trial>> {
+    /// [`quantize_to_int4`](Self::quantize_to_int4) or else [`quantize_to_int8`](Self::quantize_to_int8).
+    pub fn quantize(&self, bits: u8) {
+        if bits == 4 {
+            self.quantize_to_int4();
+        } else {
+            self.quantize_to_int8();
+        }
+    }
+
+    /// From now on each product with this weight on the CPU is computed a second time with a copy of it in `bits` bits, 8 or 4,
+    /// and compared. `None` where [`quantize`](Self::quantize) would do nothing.
+    pub fn try_bits(&self, bits: u8) -> Option<Arc<Trial>> {
         let mut state = self.write();
-        if state.node.is_some() || !weights::fits_int8(&state.shape) {
+        let fits = if bits == 4 {
+            weights::fits_int4
+        } else {
+            weights::fits_int8
+        };
+        if state.node.is_some() || !fits(&state.shape) {
             return None;
         }
-        let trial = Arc::new(Int8Trial::default());
+        let trial = Arc::new(Trial::new(bits));
         state.trial = Some(trial.clone());
         Some(trial)
     }
 
-    pub(crate) fn trial(&self) -> Option<Arc<Int8Trial>> {
+    pub(crate) fn trial(&self) -> Option<Arc<Trial>> {
         self.read().trial.clone()
     }
 
     /// Another parameter of the same value.
     pub(crate) fn copy(&self) -> Self {
         Self::new(self.read().wide())
-    }
-
-    /// Whether products multiply this weight in 8 bits.
-    pub fn is_int8(&self) -> bool {
-        matches!(&self.read().value, Value::Packed(packed) if matches!(**packed, Packed::Int8(_)))
     }
 
     /// For training: linear layers and convolutions, forward and backward, and attention between them round their factors
@@ -265,14 +316,21 @@ impl Param {
     pub fn fill<V: Values + ?Sized>(&self, values: &V, keep: Keep) -> Result<(), V::Error> {
         let shape = self.shape();
         let len = shape.iter().product();
-        let in_bytes = keep == Keep::Int8 || matches!(keep, Keep::Packed(_)) && values.is_int8();
+        let bits = match keep {
+            Keep::Stored(_) => None,
+            Keep::Packed(_) => values.bits(),
+            Keep::Int8 => values.bits().or(Some(8)),
+        };
         let keep = if keep == Keep::Int8 {
             Keep::Packed(DType::BF16)
         } else {
             keep
         };
         let value = match keep {
-            Keep::Packed(_) if in_bytes && weights::fits_int8(&shape) => {
+            _ if bits == Some(4) && weights::fits_int4(&shape) => {
+                Value::Packed(Arc::new(weights::pack_int4(&shape, values)?))
+            }
+            _ if bits.is_some() && weights::fits_int8(&shape) => {
                 Value::Packed(Arc::new(weights::pack_int8(&shape, values)?))
             }
             Keep::Packed(dtype) if weights::is_weight(&shape) => {

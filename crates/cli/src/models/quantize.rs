@@ -1,4 +1,4 @@
-//! `prima models quantize`: a model to the same model in 8 bits.
+//! `prima models quantize`: a model to the same model in 8 or 4 bits.
 
 use crate::bar::Bar;
 use crate::out::{note, say};
@@ -15,12 +15,16 @@ pub struct Args {
     from: String,
     /// The folder to write, which must not be there yet or be empty
     to: PathBuf,
-    /// Weights and activations of 8 bits
-    #[arg(long, required = true)]
+    /// Weights of 8 bits
+    #[arg(long, required_unless_present = "int4", conflicts_with = "int4")]
     int8: bool,
-    /// A layer whose products are further off than this, in parts of their own size, stays in bf16
-    #[arg(long, value_name = "X", default_value_t = Quantization::default().max_error)]
-    max_error: f64,
+    /// Weights of 4 bits, the autoencoder's of 8
+    #[arg(long)]
+    int4: bool,
+    /// A layer whose products are further off than this, in parts of their own size, stays in more bits [default: 0.04, of 4
+    /// bits 0.16]
+    #[arg(long, value_name = "X")]
+    max_error: Option<f64>,
     /// Print one JSON object: every layer and its error
     #[arg(long)]
     json: bool,
@@ -28,8 +32,12 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<()> {
     let start = Instant::now();
-    if !(0.0..=1.0).contains(&args.max_error) {
-        return Err(Usage(format!("--max-error {} is not possible: use 0 to 1", args.max_error)).into());
+    let mut asked = Quantization::of_bits(if args.int4 { 4 } else { 8 });
+    if let Some(max_error) = args.max_error {
+        if !(0.0..=1.0).contains(&max_error) {
+            return Err(Usage(format!("--max-error {max_error} is not possible: use 0 to 1")).into());
+        }
+        asked.max_error = max_error;
     }
     let taken = std::fs::read_dir(&args.to).is_ok_and(|mut entries| entries.next().is_some());
     if taken || args.to.is_file() {
@@ -38,9 +46,6 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let source = source::open(Some(&args.from))?;
     let bar = Bar::new();
-    let asked = Quantization {
-        max_error: args.max_error,
-    };
     let layers = quantize(&source, &args.to, asked, &mut |stage| {
         bar.say(match stage {
             QuantizeStage::Reading(_) => "reading",
@@ -50,11 +55,12 @@ pub fn run(args: &Args) -> Result<()> {
     })?;
     bar.finish();
     if args.json {
-        let kept = |int8: bool| layers.iter().filter(|layer| layer.int8 == int8).count();
+        let of = |bits: u8| layers.iter().filter(|layer| layer.bits == bits).count();
         let report = json!({
             "model": args.to,
-            "int8": kept(true),
-            "bf16": kept(false),
+            "int4": of(4),
+            "int8": of(8),
+            "bf16": of(16),
             "seconds": start.elapsed().as_secs_f64(),
             "layers": layers,
         });
@@ -66,31 +72,27 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The layers that stayed as they were, and how far off the others are.
+/// The layers that stayed in bf16, and how far off the others are.
 fn tell(layers: &[LayerReport]) {
-    for layer in layers.iter().filter(|layer| !layer.int8) {
-        let error = layer.error.unwrap_or(0.0);
+    for layer in layers.iter().filter(|layer| layer.bits == 16) {
+        let error = 100.0 * layer.error.unwrap_or(0.0);
         note!(
-            "{}/{} stays in bf16: in 8 bits it is {:.1} % off",
+            "{}/{} stays in bf16: in 8 bits it is {error:.1} % off",
             layer.component,
-            layer.key,
-            100.0 * error
+            layer.key
         );
     }
-    let mut errors: Vec<f64> = layers
-        .iter()
-        .filter(|layer| layer.int8)
-        .filter_map(|layer| layer.error)
-        .collect();
-    errors.sort_by(f64::total_cmp);
-    if let Some(median) = errors.get(errors.len() / 2) {
-        let worst = errors.last().unwrap_or(median);
-        note!(
-            "{} of {} layers in 8 bits, {:.1} % off in the median and {:.1} % at most",
-            layers.iter().filter(|layer| layer.int8).count(),
-            layers.len(),
-            100.0 * median,
-            100.0 * worst
-        );
+    for bits in [4, 8] {
+        let those = layers.iter().filter(|layer| layer.bits == bits);
+        let count = those.clone().count();
+        let mut errors: Vec<f64> = those.filter_map(|layer| layer.error).collect();
+        errors.sort_by(f64::total_cmp);
+        if let (Some(median), Some(worst)) = (errors.get(errors.len() / 2), errors.last()) {
+            let [median, worst] = [median, worst].map(|error| 100.0 * error);
+            note!(
+                "{count} of {} layers in {bits} bits; as they were tried, {median:.1} % off in the median, {worst:.1} % at most",
+                layers.len()
+            );
+        }
     }
 }

@@ -5,7 +5,7 @@ use super::Family;
 use crate::conditioning::{TextEncoder, TextEncoders};
 use crate::known_words::KnownWords;
 use crate::{Error, Vae};
-use prima_checkpoint::{Init, ModelSource, ParamSource, Reader};
+use prima_checkpoint::{Init, ModelSource, ParamSource, Reader, quantized_bits};
 use prima_models::{ClipTextConfig, ClipTextModel, Tokenizer, Unet2dCondition, Unet2dConditionConfig};
 use prima_schedulers::{SchedulerConfig, SchedulerKind};
 use prima_tensor::{DType, Device, Keep, Param};
@@ -166,12 +166,12 @@ pub(crate) fn weight_bytes(source: &ModelSource, family: &Family, dtype: DType) 
         let reader = source.component_reader(component)?;
         let dtype = rest_of(&reader, dtype);
         for (key, stored, shape) in reader.tensors() {
-            let value = match kept_as(key, &shape, dtype).0 {
-                _ if stored.bitsize() == 8 => size_of::<u8>(),
-                DType::F32 => size_of::<f32>(),
-                _ => size_of::<u16>(),
+            let bits = match (quantized_bits(stored), kept_as(key, &shape, dtype).0) {
+                (Some(bits), _) => bits.ceil() as usize,
+                (None, DType::F32) => 32,
+                (None, _) => 16,
             };
-            bytes += shape.iter().product::<usize>() * value;
+            bytes += shape.iter().product::<usize>() * bits / 8;
         }
     }
     Ok(bytes)

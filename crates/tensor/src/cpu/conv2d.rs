@@ -134,6 +134,7 @@ fn convolve(shape: &DirectConvolution, picture: &[f32], packed: &Packed, epilogu
         Packed::F32(panels) => direct::convolve(shape, picture, panels, epilogue),
         Packed::Bf16(panels) => direct::convolve(shape, picture, panels, epilogue),
         Packed::Int8(panels) => direct::convolve(shape, picture, panels, epilogue),
+        Packed::Int4(panels) => direct::convolve(shape, picture, panels, epilogue),
     }
 }
 
@@ -158,7 +159,7 @@ pub(crate) fn forward(
     };
     // Not in training, where the weight changes each time.
     let direct = DirectConvolution::forward(s);
-    if weight.dtype() == DType::BF16 && !weight.is_int8() && winograd::suits(&direct) {
+    if weight.dtype() == DType::BF16 && weight.bits().is_none() && winograd::suits(&direct) {
         let panels = weight.packed(WINOGRAD, |w, _| winograd::weight_panels(w));
         return Tensor::from_vec(winograd::convolve(&direct, x.data(), &panels, &epilogue), &out_shape);
     }
@@ -254,7 +255,8 @@ pub(crate) fn forward_doubled(x: &Tensor, weight: &Param, bias: Option<&Tensor>)
         panic!("a doubled convolution wants x [B,H,W,C] and weight [O,C,3,3]");
     };
     assert_eq!(channels, inputs, "a doubled convolution: x {:?}", x.shape());
-    let is_int8 = weight.is_int8();
+    // Of 4 bits too: sums of weights are not of 4 bits.
+    let in_bytes = weight.bits().is_some();
     let packed = weight.packed(DOUBLED, |w, dtype| {
         let value = |part: [usize; 2], tap: [usize; 2], i: usize, o: usize| {
             let kernel = &w.data()[(o * inputs + i) * 9..][..9];
@@ -262,7 +264,7 @@ pub(crate) fn forward_doubled(x: &Tensor, weight: &Param, bias: Option<&Tensor>)
             let sums = rows.map(|ky| &kernel[3 * ky..][columns.clone()]);
             sums.flatten().sum()
         };
-        if is_int8 {
+        if in_bytes {
             pack_int8_parts([inputs, outputs], value)
         } else {
             pack_parts([inputs, outputs], dtype, value)

@@ -9,7 +9,7 @@
 //! gradient of a convolution of stride 2 with respect to its picture.
 
 use crate::cpu::kernel::{Block, Factor, Pair, Tile, Windows, Word};
-use crate::cpu::pack::Panels;
+use crate::cpu::pack::RightPanels;
 use crate::cpu::parallel::{Output, for_tasks};
 use crate::cpu::prefetch::Ahead;
 use crate::cpu::tile::{Epilogue, Place, put};
@@ -261,25 +261,28 @@ impl DirectConvolution {
         padded: &[W],
         range: &W::Range,
         passes: &[Pass],
-        panels: &Panels<W>,
+        panels: &impl RightPanels<W>,
         [first_row, rows]: [usize; 2],
         next: &[f32],
         output: &Output,
         epilogue: &Epilogue,
     ) {
-        let (scale, nr, pixel) = (self.scale, panels.block.nr, self.pixel::<W>());
+        let block = panels.block();
+        let (scale, nr, pixel) = (self.scale, block.nr, self.pixel::<W>());
         let depth = self.size.iter().product::<usize>() * pixel;
         let panels_of_part = self.outputs.div_ceil(nr);
-        let tiles = rows * self.stretch() / self.stride / panels.block.mr;
+        let tiles = rows * self.stretch() / self.stride / block.mr;
         let mut ahead = Ahead::of(next, tiles);
-        for (panel, weights) in panels.words.chunks_exact((depth + W::FOOT) * nr).enumerate() {
+        let mut space = Vec::new();
+        for panel in 0..scale.pow(2) * panels_of_part {
+            let weights = panels.panel(panel, (depth + W::FOOT) * nr, &mut space);
             let part = panel / panels_of_part;
             let (down, right) = (part / scale, part % scale);
             let padded = &padded[(down * self.stretch() + right) * pixel..];
             let results = Results {
                 shape: self,
                 output,
-                block: panels.block,
+                block,
                 first: ((first_row * scale + down) * scale * self.places[1] + right) * self.outputs,
                 column: panel % panels_of_part * nr,
             };
@@ -296,7 +299,7 @@ impl DirectConvolution {
                 };
                 let of_pass = &weights[pass.depth * nr..];
                 let finish = |tile: &mut Tile| {
-                    W::finish(tile, [panels.block.mr, nr], range, &weights[depth * nr..]);
+                    W::finish(tile, [block.mr, nr], range, &weights[depth * nr..]);
                 };
                 results.pass(&windows, padded, of_pass, finish, rows, i > 0, epilogue, &mut ahead);
             }
@@ -386,7 +389,7 @@ impl Results<'_> {
 pub(crate) fn convolve<W: BandWord>(
     s: &DirectConvolution,
     picture: &[f32],
-    panels: &Panels<W>,
+    panels: &impl RightPanels<W>,
     epilogue: &Epilogue,
 ) -> Vec<f32> {
     let (height, results) = (s.places[0], s.results());
@@ -398,7 +401,8 @@ pub(crate) fn convolve<W: BandWord>(
     let bands = height.div_ceil(rows);
     let sample = s.height * s.width * s.channels;
     let sorted = s.padded_rows(rows).div_ceil(s.stride);
-    let passes = s.passes::<W>(panels.block.nr, &s.segments::<W>(sorted));
+    let block = panels.block();
+    let passes = s.passes::<W>(block.nr, &s.segments::<W>(sorted));
     let mut out = Vec::with_capacity(len);
     let output = Output::of(&mut out);
     let multiply_adds = len * s.channels * s.size.iter().product::<usize>();
@@ -411,7 +415,7 @@ pub(crate) fn convolve<W: BandWord>(
         PADDED.with_borrow_mut(|padded| {
             let picture = &picture[b * sample..][..sample];
             // The windows of the last tile may begin behind the last pixel.
-            let range = s.pad::<W>(picture, first, rows, sorted, panels.block.mr + s.scale, padded);
+            let range = s.pad::<W>(picture, first, rows, sorted, block.mr + s.scale, padded);
             s.band(
                 bytemuck::cast_slice(&padded.words),
                 &range,

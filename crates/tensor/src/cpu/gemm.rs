@@ -77,7 +77,7 @@ pub(crate) fn gemm(m: usize, n: usize, k: usize, left: &dyn Left, right: &Packed
     match right {
         Packed::F32(right) => gemm_words(m, n, k, left, right, epilogue),
         Packed::Bf16(right) => gemm_words(m, n, k, left, right, epilogue),
-        Packed::Int8(_) => panic!("panels of bytes are multiplied by rows, in `product`"),
+        Packed::Int8(_) | Packed::Int4(_) => panic!("panels of bytes are multiplied by rows, in `product`"),
     }
 }
 
@@ -85,6 +85,7 @@ pub(crate) fn gemm(m: usize, n: usize, k: usize, left: &dyn Left, right: &Packed
 pub(crate) fn product(x: &[f32], [n, k]: [usize; 2], right: &Packed, epilogue: &Epilogue) -> Vec<f32> {
     match right {
         Packed::Int8(right) => int8::product(x, [n, k], right, epilogue),
+        Packed::Int4(right) => int8::product(x, [n, k], right, epilogue),
         _ => gemm(x.len() / k.max(1), n, k, &Rows { data: x, k }, right, epilogue),
     }
 }
@@ -120,7 +121,7 @@ fn gemm_words<W: LeftWord>(
 /// What one task computes: some rows, some panels of columns.
 pub(crate) struct Part {
     pub rows: Range<usize>,
-    panels: Range<usize>,
+    pub panels: Range<usize>,
     n: usize,
     k: usize,
     block: &'static kernel::Block,
@@ -147,6 +148,15 @@ impl Part {
                 block,
             });
         });
+    }
+
+    /// Of this part what one of its panels gives.
+    pub fn of_panel(&self, panel: usize) -> Self {
+        Self {
+            rows: self.rows.clone(),
+            panels: panel..panel + 1,
+            ..*self
+        }
     }
 
     fn run<W: LeftWord>(

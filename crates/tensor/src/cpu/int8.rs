@@ -6,7 +6,7 @@ use crate::cpu::direct::BandWord;
 use crate::cpu::gemm::Part;
 use crate::cpu::kernel::{Factor, Quad, Tile, Windows, kernel};
 use crate::cpu::math::dispatch;
-use crate::cpu::pack::Panels;
+use crate::cpu::pack::RightPanels;
 use crate::cpu::parallel::Output;
 use crate::cpu::tile::Epilogue;
 use std::cell::RefCell;
@@ -179,6 +179,8 @@ impl BandWord for Quad {
 struct Rows {
     words: Vec<Quad>,
     ranges: Vec<ByteRange>,
+    /// A panel of weights, where they are kept otherwise.
+    panel: Vec<Quad>,
 }
 
 thread_local! {
@@ -205,9 +207,10 @@ impl Rows {
 }
 
 /// `epilogue(x [m, k] · right [k, n])`, row-major, each row of `x` with a range of its own.
-pub(crate) fn product(x: &[f32], [n, k]: [usize; 2], right: &Panels<Quad>, epilogue: &Epilogue) -> Vec<f32> {
+pub(crate) fn product(x: &[f32], [n, k]: [usize; 2], right: &impl RightPanels<Quad>, epilogue: &Epilogue) -> Vec<f32> {
     let m = x.len() / k;
-    let (mr, nr) = (right.block.mr, right.block.nr);
+    let block = right.block();
+    let (mr, nr) = (block.mr, block.nr);
     let words = k.div_ceil(Quad::DEPTHS);
     // Rows a multiple of 4 KiB apart would share the lines of L1.
     let stride = if words.is_multiple_of(1 << 10) {
@@ -223,21 +226,29 @@ pub(crate) fn product(x: &[f32], [n, k]: [usize; 2], right: &Panels<Quad>, epilo
     let mc = kernel().mc.min(PART / (4 * words) / mr * mr).max(mr);
     let mut out = Vec::with_capacity(m * n);
     let output = Output::of(&mut out);
-    Part::for_each([m, n, k], right.block, mc, |part| {
+    Part::for_each([m, n, k], block, mc, |part| {
         ROWS.with_borrow_mut(|left| {
             left.fill(&x[part.rows.start * k..part.rows.end * k], k, stride, mr);
-            part.each_tile(&(0..k), epilogue, &output, |t, panel, tile| {
-                let panel = &right.words[panel * (words + FOOT) * nr..][..(words + FOOT) * nr];
-                right
-                    .block
-                    .windows(&windows, &left.words[t * mr * stride..], panel, tile);
-                finish(
-                    &mut tile.0[..mr * nr],
-                    nr,
-                    &left.ranges[t * mr..][..mr],
-                    &panel[words * nr..],
-                );
-            });
+            let Rows {
+                words: left,
+                ranges,
+                panel,
+            } = left;
+            let mut space = std::mem::take(panel);
+            for number in part.panels.clone() {
+                let panel = right.panel(number, (words + FOOT) * nr, &mut space);
+                let part = part.of_panel(number);
+                part.each_tile(&(0..k), epilogue, &output, |t, _, tile| {
+                    block.windows(&windows, &left[t * mr * stride..], panel, tile);
+                    finish(
+                        &mut tile.0[..mr * nr],
+                        nr,
+                        &ranges[t * mr..][..mr],
+                        &panel[words * nr..],
+                    );
+                });
+            }
+            *panel = space;
         });
     });
     // SAFETY: the parts cover all rows and columns, and each is written by copying.

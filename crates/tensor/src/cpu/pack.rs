@@ -2,6 +2,7 @@
 
 use crate::DType;
 use crate::cpu::bf16;
+use crate::cpu::int4::Int4Panels;
 use crate::cpu::interleave::{MAX_WIDTH, copy_few, interleave};
 use crate::cpu::kernel::{Block, Pair, Quad, kernel};
 use crate::cpu::parallel::zeros;
@@ -102,19 +103,38 @@ pub(crate) struct Panels<W> {
     pub words: Aligned<W>,
 }
 
+/// A right matrix whose panels are of words `W` when they are multiplied.
+pub(crate) trait RightPanels<W>: Sync {
+    fn block(&self) -> &'static Block;
+
+    /// Panel number `index`, of `words` words; in `space` where it is kept in fewer.
+    fn panel<'a>(&'a self, index: usize, words: usize, space: &'a mut Vec<W>) -> &'a [W];
+}
+
+impl<W: Sync> RightPanels<W> for Panels<W> {
+    fn block(&self) -> &'static Block {
+        self.block
+    }
+
+    fn panel<'a>(&'a self, index: usize, words: usize, _: &'a mut Vec<W>) -> &'a [W] {
+        &self.words[index * words..][..words]
+    }
+}
+
 /// A packed right matrix of any kind.
 pub(crate) enum Packed {
     F32(Panels<f32>),
     Bf16(Panels<Pair>),
     Int8(Panels<Quad>),
+    Int4(Int4Panels),
 }
 
 impl Packed {
-    /// What its value is rounded to where it is not multiplied: 8 bits are for products.
+    /// What its value is rounded to where it is not multiplied: fewer bits are for products.
     pub fn dtype(&self) -> DType {
         match self {
             Self::F32(_) => DType::F32,
-            Self::Bf16(_) | Self::Int8(_) => DType::BF16,
+            Self::Bf16(_) | Self::Int8(_) | Self::Int4(_) => DType::BF16,
         }
     }
 

@@ -3,6 +3,7 @@
 
 use crate::DType;
 use crate::cpu::bf16::{HIGH, rounded};
+use crate::cpu::int4::{self, Int4Panels, Int4Rows};
 use crate::cpu::int8;
 use crate::cpu::interleave::interleave;
 use crate::cpu::kernel::{Block, Factor, Pair, Quad, Word, kernel};
@@ -22,9 +23,15 @@ pub trait Values: Sync {
     /// The same, rounded to the nearest bf16.
     fn narrow<'a>(&'a self, range: Range<usize>, space: &'a mut Vec<bf16>) -> Result<&'a [bf16], Self::Error>;
 
-    /// Whether they are stored in 8 bits, with a scale for each output.
-    fn is_int8(&self) -> bool {
-        false
+    /// In how many bits they are stored, if not as floats.
+    fn bits(&self) -> Option<u8> {
+        None
+    }
+
+    /// The weights of some outputs as they are stored in 4 bits, if they are.
+    fn int4(&self, outputs: Range<usize>, depth: usize) -> Option<Result<Int4Rows, Self::Error>> {
+        let _ = (outputs, depth);
+        None
     }
 
     /// Appends the weights of some outputs, `depth` each, in 8 bits, and what one of each output's is worth.
@@ -40,6 +47,13 @@ pub trait Values: Sync {
         scales.extend(rows.chunks_exact(depth).map(|row| quantize_row(row, weights)));
         Ok(())
     }
+}
+
+/// Some outputs of a weight, `[inputs][taps]` each, rounded to 4 bits.
+fn int4_rows(rows: &[f32], depth: usize, taps: usize) -> Int4Rows {
+    let mut made = Int4Rows::default();
+    rows.chunks_exact(depth).for_each(|row| made.push(row, taps));
+    made
 }
 
 /// Appends a row of weights rounded to 8 bits, its largest to 127, and returns what one is worth.
@@ -58,9 +72,9 @@ pub enum Keep {
     /// In the file's layout: f32, or else bf16.
     Stored(DType),
     /// As the panels that products on the CPU read, and nothing else, if it is a weight of a linear layer or a
-    /// convolution. What is stored in 8 bits is multiplied in 8 bits.
+    /// convolution. What is stored in 8 or 4 bits stays so.
     Packed(DType),
-    /// The same in 8 bits, however it is stored; bf16 where that is not possible.
+    /// The same in 8 bits; bf16 where that is not possible. What is stored in 4 bits stays so.
     Int8,
 }
 
@@ -76,6 +90,11 @@ impl Values for [f32] {
         space.extend(self[range].iter().map(|x| bf16::from_bits((rounded(*x) >> 16) as u16)));
         Ok(space)
     }
+}
+
+/// Whether a weight of this shape can be kept in 4 bits.
+pub(crate) fn fits_int4(shape: &[usize]) -> bool {
+    int4::fits(shape)
 }
 
 /// Whether a weight of this shape can be kept in bytes.
@@ -150,6 +169,21 @@ pub(crate) fn pack_int8<V: Values + ?Sized>(shape: &[usize], values: &V) -> Resu
         [outputs, inputs, taps],
         |rows, bytes, scales| values.int8(rows, inputs * taps, bytes, scales),
     )
+}
+
+/// The same in 4 bits, which they are stored in or become.
+pub(crate) fn pack_int4<V: Values + ?Sized>(shape: &[usize], values: &V) -> Result<Packed, V::Error> {
+    let [outputs, inputs, taps] = sizes(shape);
+    let depth = inputs * taps;
+    let panels = Int4Panels::pack(outputs, depth, |rows| match values.int4(rows.clone(), depth) {
+        Some(stored) => stored,
+        None => {
+            let mut space = Vec::new();
+            let wide = values.wide(rows.start * depth..rows.end * depth, &mut space)?;
+            Ok(int4_rows(wide, depth, taps))
+        }
+    })?;
+    Ok(Packed::Int4(panels))
 }
 
 /// The same for a block that is chosen already; `rows(outputs, bytes, scales)` appends the bytes of some outputs in the file's
@@ -236,7 +270,22 @@ pub(crate) fn unpack(packed: &Packed, shape: &[usize]) -> Vec<f32> {
             let scale = f32::from_bits(foot[1] as u32);
             scale * f32::from(four.to_le_bytes()[byte] as i8)
         }),
+        Packed::Int4(panels) => unpack_int4(panels, sizes(shape)),
     }
+}
+
+/// The values of weights in 4 bits.
+fn unpack_int4(panels: &Int4Panels, [outputs, inputs, taps]: [usize; 3]) -> Vec<f32> {
+    let rows = panels.rows(outputs);
+    let depth = inputs * taps;
+    let mut out = vec![0.0; outputs * depth];
+    out.par_chunks_mut(depth.max(1)).enumerate().for_each(|(output, row)| {
+        for (i, x) in row.iter_mut().enumerate() {
+            let at = output * depth + i % taps * inputs + i / taps;
+            *x = rows.scales[output] * f32::from(rows.byte(at));
+        }
+    });
+    out
 }
 
 /// The same of a weight in 8 bits, as it is kept: its bytes, and what one is worth for each output.
