@@ -1,11 +1,13 @@
 """A whole model at full size, prima beside PyTorch through diffusers, in alternating rounds on one processor.
 
-    python bench.py --prima PATH_TO/prima --model FOLDER [--dtype bf16] [--size 512] [--steps 1] [--rounds 2] [--repeats 3]
+    python bench.py --prima PATH_TO/prima --model FOLDER [--quantized FOLDER...] [--dtype bf16] [--size 512] [--steps 1]
+        [--rounds 2] [--repeats 3]
 
 `cargo xtask bench peers --python PYTHON -- --model FOLDER` builds prima and runs this; make_sdxl.py makes such a folder. Each round
 starts each engine anew, one after the other. Seconds are minima over the warm pictures of all rounds; load and memory are of
 the first round, memory the largest resident set, pages of files included. Where the scheduler takes one step, the engines paint
-the same picture: the table says how far apart they are. Exit codes: 0; 1 something failed; 3 something is missing.
+the same picture: the table says how far each is from PyTorch's. `--quantized` names folders that `prima models quantize` wrote
+of the same model: a row each. Exit codes: 0; 1 something failed; 3 something is missing.
 """
 
 import argparse
@@ -28,6 +30,7 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prima", required=True, help="the program prima")
     parser.add_argument("--model", required=True, help="a diffusers folder of SDXL's layout")
+    parser.add_argument("--quantized", nargs="*", default=[], help="the same model in fewer bits, for prima")
     parser.add_argument("--dtype", choices=("bf16", "f32"), default="bf16")
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--steps", type=int, default=1)
@@ -37,8 +40,8 @@ def arguments():
     return parser.parse_args()
 
 
-def prima(args, picture):
-    command = [args.prima, "paint", PROMPT, "--model", args.model, "--dtype", args.dtype, "--steps", str(args.steps)]
+def prima(args, picture, model=None):
+    command = [args.prima, "paint", PROMPT, "--model", model or args.model, "--dtype", args.dtype, "--steps", str(args.steps)]
     command += ["--width", str(args.size), "--height", str(args.size), "--guidance-scale", "1", "--seed", "7"]
     command += ["--rng", "torch-cpu", "--scheduler", "euler", "--repeat", str(args.repeats), "--json"]
     return command + ["--output", picture]
@@ -63,7 +66,12 @@ def torch_rows(said):
     return said["load"], sum(cold.values()), warm
 
 
-ENGINES = {"prima": (prima, prima_rows), "PyTorch": (torch, torch_rows)}
+def engines(args):
+    found = {"prima": (prima, prima_rows)}
+    for folder in args.quantized:
+        command = lambda args, picture, folder=folder: prima(args, picture, folder)
+        found[f"prima {Path(folder).name}"] = (command, prima_rows)
+    return {**found, "PyTorch": (torch, torch_rows)}
 
 
 def watch(process, peak):
@@ -78,8 +86,8 @@ def watch(process, peak):
         time.sleep(0.05)
 
 
-def measure(name, args, picture):
-    command, rows = ENGINES[name]
+def measure(engine, name, args, picture):
+    command, rows = engine
     process = subprocess.Popen(command(args, picture), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     peak = [0]
     watcher = threading.Thread(target=watch, args=(process, peak))
@@ -92,8 +100,8 @@ def measure(name, args, picture):
     return {"load": load, "first_picture": load + first, "warm": warm, "peak_bytes": peak[0]}
 
 
-def decibels(pictures):
-    """Between the pictures of the two engines."""
+def decibels(*pictures):
+    """Between two pictures."""
     import numpy
     from PIL import Image
 
@@ -114,13 +122,14 @@ def main():
         print("this needs a Python with torch, diffusers and transformers")
         sys.exit(3)
     with tempfile.TemporaryDirectory() as folder:
-        pictures = {name: os.path.join(folder, f"{name}.png") for name in ENGINES}
-        runs = {name: [] for name in ENGINES}
+        all_engines = engines(args)
+        pictures = {name: os.path.join(folder, f"{name}.png") for name in all_engines}
+        runs = {name: [] for name in all_engines}
         for _ in range(args.rounds):
-            for name in ENGINES:
-                runs[name].append(measure(name, args, pictures[name]))
+            for name, engine in all_engines.items():
+                runs[name].append(measure(engine, name, args, pictures[name]))
                 print(name, json.dumps(runs[name][-1]), file=sys.stderr, flush=True)
-        apart = decibels(pictures.values()) if args.steps == 1 else None
+        apart = {name: decibels(pictures[name], pictures["PyTorch"]) for name in all_engines if args.steps == 1 and name != "PyTorch"}
     results = {name: summary(of) for name, of in runs.items()}
     print(f"{datetime.date.today()}, {platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} threads, "
           f"{args.dtype}, {args.size}x{args.size}, {args.steps} steps; seconds")
@@ -129,10 +138,13 @@ def main():
         keys = (*STAGES, "total", "load", "first_picture")
         cells = [f"{found[key]:.2f}" for key in keys] + [f"{found['peak_bytes'] / 1e9:.1f}"]
         print(f"| {name} | {' | '.join(cells)} |")
-    shares = [f"{results['prima'][key] / results['PyTorch'][key]:.2f}" for key in (*STAGES, "total", "load")]
-    print(f"prima's share of PyTorch's: text, UNet, VAE, total, load = {', '.join(shares)}")
-    if apart is not None:
-        print(f"the pictures are {apart:.1f} dB apart")
+    for name in runs:
+        if name == "PyTorch":
+            continue
+        shares = [f"{results[name][key] / results['PyTorch'][key]:.2f}" for key in (*STAGES, "total", "load")]
+        print(f"{name}'s share of PyTorch's: text, UNet, VAE, total, load = {', '.join(shares)}")
+        if name in apart:
+            print(f"its picture and PyTorch's are {apart[name]:.1f} dB apart")
     if args.json:
         Path(args.json).write_text(json.dumps({"arguments": vars(args), "runs": runs, "decibels": apart}, indent=1))
 

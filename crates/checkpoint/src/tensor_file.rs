@@ -202,6 +202,13 @@ impl TensorFile {
             part.scales = self.read_range(&scale_key, scale, 0..outputs)?;
         }
         if let Some((groups_key, groups)) = self.beside(key, entry, GROUPS) {
+            let inputs = 2 * entry.shape.last().copied().unwrap_or(0);
+            if entry.shape.len() < 2 || !inputs.is_multiple_of(INT4_GROUP) {
+                return Err(Error::File {
+                    file: self.name.clone(),
+                    message: format!("`{key}` has {inputs} inputs in 4 bits, which are no groups of {INT4_GROUP}"),
+                });
+            }
             self.check_count(&groups_key, groups, 4 * entry.numel() / INT4_GROUP)?;
             let mut bytes = vec![0; groups.numel()];
             let read = self.bytes.copy(groups.range.start, &mut bytes);

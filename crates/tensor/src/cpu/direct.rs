@@ -27,6 +27,8 @@ pub(crate) trait BandWord: Factor {
     const FOOT: usize;
     /// Values of a padded band of rows: it stays in L2 while each panel of weights passes over it.
     const BAND: usize;
+    /// The number of bands is a multiple of this, if there are so many: large ones are shared evenly among few threads.
+    const EVEN: usize;
     /// Most words of a panel of weights that one pass reads, again for every tile of a band: they stay in L2 with it.
     const PANEL: usize;
 
@@ -49,6 +51,7 @@ macro_rules! rounded {
             type Range = ();
             const FOOT: usize = 0;
             const BAND: usize = 1 << 15;
+            const EVEN: usize = 1;
             const PANEL: usize = 96 << 10;
 
             fn range(_: &[f32]) {}
@@ -166,7 +169,8 @@ impl DirectConvolution {
         let around = self.size[0] + self.scale - 2;
         let rows = (W::BAND / (self.stretch() * self.channels)).saturating_sub(around) / self.stride;
         let [height, width] = self.places;
-        rows.max(PIXELS / width).clamp(1, height.div_ceil(4))
+        let rows = rows.max(PIXELS / width).clamp(1, height.div_ceil(4));
+        height.div_ceil(height.div_ceil(rows).next_multiple_of(W::EVEN))
     }
 
     /// Results of one row of places.
