@@ -3,14 +3,18 @@
 
 use crate::config::{Origin, TrainConfig};
 use crate::error::{Error, Result};
-use crate::latent_cache::{EncodedPicture, LatentManifest, LatentStatistics, statistics_of};
+use crate::latent_cache::{
+    EncodedPicture, FeatureMap, LatentManifest, LatentStatistics, feature_statistics_of, statistics_of,
+};
+use crate::networks::feature_network;
 use crate::picture_source::{Sample, to_tensor};
 use crate::stage_folder::StageFolder;
 use crate::trained;
 use crate::trainer::{Budget, Summary};
 use prima_data::ComposerOptions;
+use prima_models::EfficientNetLite;
 use prima_picture::Picture;
-use prima_tensor::{Param, no_grad};
+use prima_tensor::{Param, Tensor, no_grad};
 use rayon::prelude::*;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -27,6 +31,8 @@ pub(crate) struct LatentsConfig {
     pub(crate) batch_size: usize,
     /// Pictures of every size that the scene generator composes for, in place of the run's own size.
     pub(crate) every_size: bool,
+    /// Keep what the run's feature network sees in each picture, for `teacher.alignment`.
+    pub(crate) features: bool,
     /// Share of captions in English; the data set's own where absent.
     pub(crate) english: Option<f32>,
     /// Share of captions that name the style; the data set's own where absent.
@@ -50,6 +56,7 @@ impl Default for LatentsConfig {
             count: 24_000,
             batch_size: 16,
             every_size: false,
+            features: false,
             english: None,
             style: None,
             jitter: None,
@@ -95,6 +102,13 @@ pub fn latents(config: &TrainConfig, budget: Budget) -> Result<Summary> {
         let message = "holds latents of another autoencoder: move it away, or go back to that autoencoder";
         return Err(Error::file(&dir, message));
     }
+    if manifest
+        .as_ref()
+        .is_some_and(|m| m.features.is_some() != encoder.features.is_some())
+    {
+        let message = "latents.features was set for some of its pictures only: move it away, or set it as it was";
+        return Err(Error::file(&dir, message));
+    }
     let before = manifest.as_ref().map_or(0, LatentManifest::pictures);
     let mut done = before;
     let in_time = || budget.deadline.is_none_or(|d| Instant::now() < d);
@@ -137,6 +151,7 @@ struct Encoder {
     /// measured first.
     is_normal: bool,
     fingerprint: u64,
+    features: Option<EfficientNetLite>,
 }
 
 impl Encoder {
@@ -154,6 +169,7 @@ impl Encoder {
             fingerprint: fingerprint(vae.params.iter().filter(|(key, _)| key.starts_with("encoder."))),
             vae: vae.network,
             is_normal,
+            features: config.latents.features.then(|| feature_network(config)).transpose()?,
         })
     }
 
@@ -167,6 +183,7 @@ impl Encoder {
             },
             fingerprint: self.fingerprint,
             cell_px: self.vae.scale_factor(),
+            features: feature_statistics_of(pictures),
             shards: Vec::new(),
         }
     }
@@ -190,16 +207,37 @@ impl Encoder {
             let [_, h, w, c] = *latents.shape() else {
                 return Err(Error::Config("the autoencoder's latents have no 4 axes".into()));
             };
-            for (sample, latents) in samples.into_iter().zip(latents.data().chunks_exact(h * w * c)) {
+            let maps = self.features_of(&pictures);
+            for (i, (sample, latents)) in samples
+                .into_iter()
+                .zip(latents.data().chunks_exact(h * w * c))
+                .enumerate()
+            {
                 encoded.push(EncodedPicture {
                     size: [h, w],
                     latents: latents.to_vec(),
                     objects: coverage(&sample, [h, w]),
+                    features: maps.get(i).cloned(),
                     caption: sample.caption,
                 });
             }
         }
         Ok(encoded)
+    }
+
+    /// Of each picture, where there is a network for them.
+    fn features_of(&self, pictures: &Tensor) -> Vec<FeatureMap> {
+        let Some(network) = &self.features else {
+            return Vec::new();
+        };
+        let maps = no_grad(|| network.map(pictures));
+        let shape = [maps.dim(1), maps.dim(2), maps.dim(3)];
+        let each = maps.data().chunks_exact(shape.iter().product());
+        each.map(|values| FeatureMap {
+            shape,
+            values: values.to_vec(),
+        })
+        .collect()
     }
 }
 

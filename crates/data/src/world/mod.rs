@@ -55,7 +55,7 @@ pub use catalogue::Catalogue;
 pub use error::WorldError;
 pub use facts::{Facts, Relation, Style, Thing, View};
 pub use light::{Time, Weather};
-pub use notice::NOTICE;
+pub use notice::Credit;
 pub use place::Place;
 pub use room::RoomKind;
 pub use sheet::{Sheet, sheet};

@@ -23,6 +23,14 @@ pub struct UnetCond {
     pub timestep_cond: Option<Tensor>,
 }
 
+/// A block of the UNet, in the order of the pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnetBlock {
+    Down(usize),
+    Mid,
+    Up(usize),
+}
+
 /// All that a pass reads beside the parameters: a [`UnetCond`] and its sample with every number already a tensor, which
 /// is what a GPU that replays a recorded pass needs.
 #[derive(Clone)]
@@ -133,7 +141,36 @@ impl Unet2dCondition {
         cond: &UnetCond,
         keep_going: &mut dyn FnMut() -> bool,
     ) -> Result<Tensor, Cancelled> {
-        self.pass(&self.inputs(sample, timesteps, cond), keep_going)
+        self.pass(&self.inputs(sample, timesteps, cond), keep_going, &mut |_, _| ())
+    }
+
+    /// [`forward`](Self::forward), and what these blocks made on the way, `[B, h, w, C]` each, in the order of the pass.
+    pub fn forward_with_blocks(
+        &self,
+        sample: &Tensor,
+        timesteps: &[f32],
+        cond: &UnetCond,
+        blocks: &[UnetBlock],
+        keep_going: &mut dyn FnMut() -> bool,
+    ) -> Result<(Tensor, Vec<Tensor>), Cancelled> {
+        let mut seen = Vec::new();
+        let inputs = self.inputs(sample, timesteps, cond);
+        let output = self.pass(&inputs, keep_going, &mut |block, x| {
+            if blocks.contains(&block) {
+                seen.push(x.clone());
+            }
+        })?;
+        Ok((output, seen))
+    }
+
+    /// The channels of what a block makes; `None` where there is no such block.
+    pub fn channels_of(&self, block: UnetBlock) -> Option<usize> {
+        let widths = &self.config.block_out_channels;
+        match block {
+            UnetBlock::Down(i) => widths.get(i).copied(),
+            UnetBlock::Mid => self.mid_block.as_ref().and(widths.last().copied()),
+            UnetBlock::Up(i) => widths.iter().rev().nth(i).copied(),
+        }
     }
 
     /// [`forward`](Self::forward), which a GPU may replay instead of launching it anew: for the steps of a sampler, off the
@@ -152,7 +189,7 @@ impl Unet2dCondition {
             for (input, tensor) in inputs.tensors_mut().into_iter().zip(tensors) {
                 *input = tensor.clone();
             }
-            self.pass(&inputs, keep_going)
+            self.pass(&inputs, keep_going, &mut |_, _| ())
         })
     }
 
@@ -184,7 +221,13 @@ impl Unet2dCondition {
         self.config.addition_time_embed_dim
     }
 
-    fn pass(&self, inputs: &Inputs, keep_going: &mut dyn FnMut() -> bool) -> Result<Tensor, Cancelled> {
+    /// `after` is shown what each block makes.
+    fn pass(
+        &self,
+        inputs: &Inputs,
+        keep_going: &mut dyn FnMut() -> bool,
+        after: &mut dyn FnMut(UnetBlock, &Tensor),
+    ) -> Result<Tensor, Cancelled> {
         let temb = activation(&self.time_embed(inputs), Activation::Silu);
         let mut context = BlockContext {
             temb_silu: &temb,
@@ -193,14 +236,17 @@ impl Unet2dCondition {
         };
         let mut x = self.conv_in.forward(&inputs.sample);
         let mut skips = vec![x.clone()];
-        for block in &self.down_blocks {
+        for (i, block) in self.down_blocks.iter().enumerate() {
             x = block.forward(&x, &mut context, &mut skips)?;
+            after(UnetBlock::Down(i), &x);
         }
         if let Some(mid) = &self.mid_block {
             x = mid.forward(&x, &mut context)?;
+            after(UnetBlock::Mid, &x);
         }
-        for block in &self.up_blocks {
+        for (i, block) in self.up_blocks.iter().enumerate() {
             x = block.forward(&x, &mut context, &mut skips)?;
+            after(UnetBlock::Up(i), &x);
         }
         check(context.keep_going)?;
         Ok(self.conv_out.forward(&self.conv_norm_out.silu(&x)))

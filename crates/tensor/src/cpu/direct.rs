@@ -407,6 +407,12 @@ pub(crate) fn convolve<W: BandWord>(
     let sorted = s.padded_rows(rows).div_ceil(s.stride);
     let block = panels.block();
     let passes = s.passes::<W>(block.nr, &s.segments::<W>(sorted));
+    let depth = s.size.iter().product::<usize>() * s.pixel::<W>();
+    let of_outputs = s.scale.pow(2) * s.outputs.div_ceil(block.nr);
+    assert!(
+        panels.holds(of_outputs, (depth + W::FOOT) * block.nr),
+        "the weight of {s:?} is packed for another convolution"
+    );
     let mut out = Vec::with_capacity(len);
     let output = Output::of(&mut out);
     let multiply_adds = len * s.channels * s.size.iter().product::<usize>();

@@ -171,6 +171,12 @@ impl RightPanels<Quad> for Int4Panels {
         self.block
     }
 
+    fn holds(&self, panels: usize, words: usize) -> bool {
+        let nr = self.block.nr;
+        let widened = (2 * ROWS * self.groups + FOOT) * nr;
+        words == widened && self.words.len() == panels * rows_of_panel(self.groups) * nr
+    }
+
     fn panel<'a>(&'a self, index: usize, words: usize, space: &'a mut Vec<Quad>) -> &'a [Quad] {
         let size = rows_of_panel(self.groups) * self.block.nr;
         space.resize(words, 0);

@@ -107,6 +107,9 @@ pub(crate) struct Panels<W> {
 pub(crate) trait RightPanels<W>: Sync {
     fn block(&self) -> &'static Block;
 
+    /// Whether there are `panels` panels of `words` words.
+    fn holds(&self, panels: usize, words: usize) -> bool;
+
     /// Panel number `index`, of `words` words; in `space` where it is kept in fewer.
     fn panel<'a>(&'a self, index: usize, words: usize, space: &'a mut Vec<W>) -> &'a [W];
 }
@@ -114,6 +117,10 @@ pub(crate) trait RightPanels<W>: Sync {
 impl<W: Sync> RightPanels<W> for Panels<W> {
     fn block(&self) -> &'static Block {
         self.block
+    }
+
+    fn holds(&self, panels: usize, words: usize) -> bool {
+        self.words.len() == panels * words
     }
 
     fn panel<'a>(&'a self, index: usize, words: usize, _: &'a mut Vec<W>) -> &'a [W] {

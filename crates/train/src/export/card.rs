@@ -5,11 +5,11 @@ use crate::error::Result;
 use crate::latents;
 use crate::objectives::{AutoencoderConfig, DecoderConfig, StageConfig, TeacherConfig, TextConfig};
 use crate::trained::read_summary;
-use prima_data::{ComposerOptions, Dataset, EVALUATION_NOUNS, Manifest};
+use prima_data::{ComposerOptions, Dataset, EVALUATION_NOUNS, Manifest, world};
 
 pub(super) fn card(config: &TrainConfig, is_lcm: bool, parameters: usize) -> Result<String> {
     let learnt = match &config.world {
-        Some(_) => of_world(config),
+        Some(sources) => of_world(config, sources),
         None => of_icons(config, &Dataset::open(&config.data_dir)?.manifest),
     };
     Ok(format!(
@@ -68,18 +68,20 @@ fn of_icons(config: &TrainConfig, manifest: &Manifest) -> Learnt {
     }
 }
 
-fn of_world(config: &TrainConfig) -> Learnt {
+fn of_world(config: &TrainConfig, sources: &world::Sources) -> Learnt {
+    let works = sources.pictured().into_iter();
+    let works: Vec<String> = works
+        .map(|credit| format!("- {} ({})", credit.work, credit.licence))
+        .collect();
     Learnt {
         shows: "It draws everyday things, alone and in twos and threes, in landscapes, towns and rooms; its captions look like \
                 `a red car on a beach at sunset`."
             .into(),
         data: format!(
-            "Every picture was rendered by `prima` from 3D models, its caption true by construction. Seed {}.",
+            "Every picture was composed by `prima` from the works below, its caption true by construction. Seed {}.",
             config.seed
         ),
-        sources: "3D models by Quaternius, Kay Lousberg (KayKit), Kenney and The Base Mesh, all CC0. Credits and licences are in \
-                  `NOTICE`."
-            .into(),
+        sources: format!("{}\n\nAll credits and licences are in `NOTICE`.", works.join("\n")),
         limits: "Details are soft. A word that no caption had is taken for the nearest one that some caption had: `known_words.txt` \
                  lists those. It does not draw text or photographs."
             .into(),

@@ -133,7 +133,7 @@ pub fn export(config: &TrainConfig) -> Result<Exported> {
     if let Some(known) = known_words(config)? {
         known.write(folder)?;
     }
-    let notice = if config.world.is_some() { world::NOTICE } else { NOTICE };
+    let notice = config.world.as_ref().map_or(NOTICE.to_owned(), world::Sources::notice);
     write_bytes(&folder.join("NOTICE"), notice.as_bytes())?;
     let card = card::card(config, kind == SchedulerKind::Lcm, parameters)?;
     write_bytes(&folder.join("MODEL_CARD.md"), card.as_bytes())?;

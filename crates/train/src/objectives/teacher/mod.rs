@@ -1,6 +1,7 @@
 //! The diffusion teacher: UNet and text encoders learn what the scheduler's prediction type asks for, at all noise levels.
 //! From scratch that is v-prediction under zero terminal SNR, so that the first step from pure noise is well posed.
 
+mod alignment;
 mod timesteps;
 
 use super::{StageConfig, TextLatents, Trainee};
@@ -8,14 +9,15 @@ use crate::captions::conditioning;
 use crate::config::TrainConfig;
 use crate::draws::{noise, purpose, uniform};
 use crate::error::Result;
-use crate::networks::denoise;
+use crate::networks::{denoise, denoise_with_blocks};
 use crate::noising::Noising;
 use crate::objective::{Batch, Loss, Objective, Player};
 use crate::trained::{self, Painter};
 use crate::trainer::LoopConfig;
+use alignment::Alignment;
 use prima_picture::{Picture, contact_sheet};
 use prima_schedulers::SchedulerKind;
-use prima_tensor::{Tensor, mul, no_grad, weighted_mse};
+use prima_tensor::{Tensor, add, affine, mul, no_grad, weighted_mse};
 use serde::Deserialize;
 use timesteps::TimestepSampling;
 
@@ -30,6 +32,8 @@ pub(crate) struct TeacherConfig {
     caption_dropout: f32,
     /// Weight of the error where an object is seen, relative to elsewhere, where the data says so.
     object_weight: f32,
+    /// What the [`Alignment`] with a feature network counts beside the denoising; 0 does without.
+    alignment: f32,
     /// Are they trained too, or the UNet alone?
     pub(crate) trains_text_encoders: bool,
     sample_steps: usize,
@@ -44,6 +48,7 @@ impl Default for TeacherConfig {
             timesteps: TimestepSampling::default(),
             caption_dropout: 0.1,
             object_weight: 1.0,
+            alignment: 0.0,
             trains_text_encoders: true,
             sample_steps: 8,
             sample_guidance_scale: 2.0,
@@ -69,7 +74,7 @@ impl StageConfig for TeacherConfig {
             Trainee::new(config, painter)?,
             data,
             noising,
-        )))
+        )?))
     }
 }
 
@@ -78,16 +83,21 @@ pub(crate) struct Teacher {
     model: Trainee,
     data: TextLatents,
     noising: Noising,
+    alignment: Option<Alignment>,
 }
 
 impl Teacher {
-    pub(crate) fn new(config: TeacherConfig, model: Trainee, data: TextLatents, noising: Noising) -> Self {
-        Self {
+    pub(crate) fn new(config: TeacherConfig, model: Trainee, data: TextLatents, noising: Noising) -> Result<Self> {
+        let alignment = (config.alignment > 0.0)
+            .then(|| Alignment::new(model.unet(), &data.cache, data.seed))
+            .transpose()?;
+        Ok(Self {
             config,
             model,
             data,
             noising,
-        }
+            alignment,
+        })
     }
 }
 
@@ -120,6 +130,7 @@ impl Objective for Teacher {
         if self.config.trains_text_encoders {
             params.extend(self.model.text_params.clone());
         }
+        params.extend(self.alignment.iter().flat_map(|alignment| alignment.params.clone()));
         vec![Player::main("teacher", params, &self.config.training)]
     }
 
@@ -146,10 +157,26 @@ impl Objective for Teacher {
         let noise = noise(data.seed, purpose::NOISE, number, x0.shape());
         let x = noising.noised(&timesteps, &x0, &noise);
         let target = noising.target(&timesteps, &x0, &noise);
-        let output = denoise(self.model.unet(), &x, &timesteps, &cond)?;
+        let (output, aligned) = match &self.alignment {
+            None => (denoise(self.model.unet(), &x, &timesteps, &cond)?, None),
+            Some(alignment) => {
+                let unet = self.model.unet();
+                let (output, seen) = denoise_with_blocks(unet, &x, &timesteps, &cond, &[alignment.block])?;
+                let features = data.cache.features(&rows);
+                let aligned = seen.first().zip(features);
+                (output, aligned.map(|(seen, features)| alignment.loss(seen, &features)))
+            }
+        };
         let (emphasised, wanted) = self.emphasised(&rows, &output, &target);
-        let total = weighted_mse(&emphasised, &wanted, &vec![1.0; n]);
-        let metrics = by_noise_level(&output, &target, &timesteps, noising.last());
+        let denoising = weighted_mse(&emphasised, &wanted, &vec![1.0; n]);
+        let mut metrics = by_noise_level(&output, &target, &timesteps, noising.last());
+        let total = match &aligned {
+            None => denoising,
+            Some(aligned) => {
+                metrics.push(("mse_features", aligned.item()));
+                add(&denoising, &affine(aligned, self.config.alignment, 0.0))
+            }
+        };
         Ok(Loss::new(total, metrics))
     }
 

@@ -1,191 +1,37 @@
 //! Pictures encoded once and reused for several epochs: raw latents with their captions, in shards that a run can go on
-//! adding to, each a `NNNNN.safetensors` (f16; per size `latents.HxW` and `objects.HxW`) beside a `NNNNN.txt` (one caption a
+//! adding to, each a `NNNNN.safetensors` (f16; per size `latents.HxW`, `objects.HxW` and
+//! `features.HxW`) beside a `NNNNN.txt` (one caption a
 //! line); `latents.json`, written last, says which shards there are and what makes their latents normal.
+
+mod manifest;
 
 use crate::checksum::sha256;
 use crate::error::{Error, Result};
 use half::f16;
+pub(crate) use manifest::{
+    EncodedPicture, FeatureMap, LatentManifest, LatentStatistics, captions, feature_statistics_of, is_ours,
+    statistics_of,
+};
+use manifest::{Shard, shard_paths};
 use prima_checkpoint::TensorFile;
-use prima_checkpoint::export::{write_bytes, write_json, write_safetensors};
-use prima_tensor::{DType, Param, Tensor};
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-
-/// Mean and standard deviation of each latent channel: what makes them normal.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
-pub(crate) struct LatentStatistics {
-    pub(crate) mean: Vec<f32>,
-    pub(crate) std: Vec<f32>,
-}
-
-impl LatentStatistics {
-    /// Of raw latents, pixel by pixel.
-    pub(crate) fn of<'a>(pixels: impl Iterator<Item = &'a [f32]> + Clone, channels: usize) -> Self {
-        let mut count = 0u64;
-        let mut mean = vec![0.0f64; channels];
-        for pixel in pixels.clone() {
-            count += 1;
-            mean.iter_mut().zip(pixel).for_each(|(m, &x)| *m += f64::from(x));
-        }
-        let count = count.max(1) as f64;
-        for m in &mut mean {
-            *m /= count;
-        }
-        let mut variance = vec![0.0f64; channels];
-        for pixel in pixels {
-            let moments = variance.iter_mut().zip(&mean).zip(pixel);
-            moments.for_each(|((v, m), &x)| *v += (f64::from(x) - m).powi(2));
-        }
-        Self {
-            std: variance
-                .into_iter()
-                .map(|v| (v / count).sqrt().max(1e-6) as f32)
-                .collect(),
-            mean: mean.into_iter().map(|m| m as f32).collect(),
-        }
-    }
-
-    /// Those that leave latents as they are.
-    pub(crate) fn unit(channels: usize) -> Self {
-        Self {
-            mean: vec![0.0; channels],
-            std: vec![1.0; channels],
-        }
-    }
-}
-
-/// One picture, encoded.
-#[derive(Clone, Debug)]
-pub(crate) struct EncodedPicture {
-    /// Height and width in latents.
-    pub(crate) size: [usize; 2],
-    /// Raw, `[height, width, channels]`.
-    pub(crate) latents: Vec<f32>,
-    /// The share of each latent's pixels that show an object, `[height, width]`; empty where that is not known.
-    pub(crate) objects: Vec<f32>,
-    pub(crate) caption: String,
-}
-
-impl EncodedPicture {
-    fn pixels(&self) -> std::slice::ChunksExact<'_, f32> {
-        self.latents
-            .chunks_exact(self.latents.len() / (self.size[0] * self.size[1]))
-    }
-}
-
-/// `latents.json`: what later shards and stages have to go by.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
-pub(crate) struct LatentManifest {
-    #[serde(flatten)]
-    pub(crate) statistics: LatentStatistics,
-    /// Of the autoencoder's weights: latents of another one are another language.
-    pub(crate) fingerprint: u64,
-    /// Pixels along a side of the square that one latent stands for.
-    pub(crate) cell_px: usize,
-    pub(crate) shards: Vec<Shard>,
-}
-
-/// What a shard's two files have to be.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
-pub(crate) struct Shard {
-    pictures: usize,
-    latents_sha256: String,
-    captions_sha256: String,
-}
-
-impl LatentManifest {
-    /// The folder's; `None` where there is none yet.
-    pub(crate) fn read(dir: &Path) -> Result<Option<Self>> {
-        let path = dir.join("latents.json");
-        if !path.exists() {
-            return Ok(None);
-        }
-        let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
-        serde_json::from_str(&text).map(Some).map_err(|e| Error::file(&path, e))
-    }
-
-    /// Pictures in all shards.
-    pub(crate) fn pictures(&self) -> usize {
-        self.shards.iter().map(|shard| shard.pictures).sum()
-    }
-
-    /// Saves pictures as another shard.
-    pub(crate) fn add(&mut self, dir: &Path, pictures: &[EncodedPicture]) -> Result<()> {
-        let shard = save_shard(dir, self.shards.len(), pictures)?;
-        self.shards.push(shard);
-        self.write(dir)
-    }
-
-    fn write(&self, dir: &Path) -> Result<()> {
-        let json = serde_json::to_value(self).map_err(|e| Error::file(dir, e))?;
-        Ok(write_json(&dir.join("latents.json"), &json)?)
-    }
-}
-
-/// The two files of shard `number`.
-fn shard_paths(dir: &Path, number: usize) -> [PathBuf; 2] {
-    [".safetensors", ".txt"].map(|ending| dir.join(format!("{number:05}{ending}")))
-}
-
-/// The captions of all shards in the folder, of which there may be none.
-pub(crate) fn captions(dir: &Path) -> Result<Vec<String>> {
-    let shards = LatentManifest::read(dir)?.map_or(0, |manifest| manifest.shards.len());
-    let mut captions = Vec::new();
-    for number in 0..shards {
-        let [_, path] = shard_paths(dir, number);
-        let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
-        captions.extend(text.lines().map(str::to_owned));
-    }
-    Ok(captions)
-}
-
-/// Is `name` that of a file which a cache is made of?
-pub(crate) fn is_ours(name: &str) -> bool {
-    let number = name.strip_suffix(".safetensors").or_else(|| name.strip_suffix(".txt"));
-    name == "latents.json" || number.is_some_and(|n| n.len() == 5 && n.bytes().all(|b| b.is_ascii_digit()))
-}
-
-/// Writes pictures as shard `number`.
-fn save_shard(dir: &Path, number: usize, pictures: &[EncodedPicture]) -> Result<Shard> {
-    let mut by_size: BTreeMap<[usize; 2], Vec<&EncodedPicture>> = BTreeMap::new();
-    for picture in pictures {
-        by_size.entry(picture.size).or_default().push(picture);
-    }
-    let (mut tensors, mut captions) = (Vec::new(), String::new());
-    for ([h, w], pictures) in by_size {
-        let n = pictures.len();
-        let mut add = |name: &str, values: Vec<f32>, shape: &[usize]| {
-            let tensor = Tensor::from_vec(values, shape);
-            tensors.push((format!("{name}.{h}x{w}"), Param::new(tensor)));
-        };
-        let latents: Vec<f32> = pictures.iter().flat_map(|p| &p.latents).copied().collect();
-        let channels = latents.len() / (n * h * w);
-        add("latents", latents, &[n, h, w, channels]);
-        let objects: Vec<f32> = pictures.iter().flat_map(|p| &p.objects).copied().collect();
-        if objects.len() == n * h * w {
-            add("objects", objects, &[n, h, w]);
-        }
-        for picture in pictures {
-            captions.push_str(&picture.caption.replace(['\n', '\r'], " "));
-            captions.push('\n');
-        }
-    }
-    let [latents_path, captions_path] = shard_paths(dir, number);
-    write_bytes(&captions_path, captions.as_bytes())?;
-    write_safetensors(&latents_path, &tensors, DType::F16)?;
-    Ok(Shard {
-        pictures: pictures.len(),
-        latents_sha256: sha256(&latents_path)?,
-        captions_sha256: sha256(&captions_path)?,
-    })
-}
+use prima_tensor::Tensor;
+use std::path::Path;
 
 /// Where a picture lies in the cache.
 #[derive(Clone, Copy, Debug)]
 struct Row {
     size: [usize; 2],
     /// Its first latent pixel.
+    start: usize,
+    features: Option<FeatureRow>,
+}
+
+/// Where a picture's features lie.
+#[derive(Clone, Copy, Debug)]
+struct FeatureRow {
+    /// Height, width, channels.
+    shape: [usize; 3],
+    /// The first value.
     start: usize,
 }
 
@@ -199,6 +45,7 @@ pub(crate) struct LatentCache {
     latents: Vec<f16>,
     /// Of each latent pixel, in 255ths.
     objects: Vec<u8>,
+    features: Vec<f16>,
 }
 
 impl LatentCache {
@@ -210,6 +57,7 @@ impl LatentCache {
             sizes: Vec::new(),
             latents: Vec::new(),
             objects: Vec::new(),
+            features: Vec::new(),
         }
     }
 
@@ -220,10 +68,12 @@ impl LatentCache {
             statistics: statistics_of(pictures, channels),
             fingerprint: 0,
             cell_px: 8,
+            features: feature_statistics_of(pictures),
             shards: Vec::new(),
         });
         for p in pictures {
-            cache.add(p.size, &p.latents, &p.objects);
+            let features = p.features.as_ref().map(|map| (map.shape, &map.values[..]));
+            cache.add(p.size, &p.latents, &p.objects, features);
             cache.captions.push(p.caption.clone());
         }
         cache
@@ -263,24 +113,7 @@ impl LatentCache {
         }
         shapes.sort();
         for (size, name) in shapes {
-            let latents = file.read(&format!("latents.{name}"))?;
-            let objects = format!("objects.{name}");
-            let objects = if file.tensors().contains_key(&objects) {
-                file.read(&objects)?.into_vec()
-            } else {
-                Vec::new()
-            };
-            let [n, h, w, c] = *latents.shape() else {
-                return Err(Error::file(&path, format!("latents.{name} has no 4 axes")));
-            };
-            if c != self.channels() {
-                let message = format!("latents have {c} channels, but latents.json {}", self.channels());
-                return Err(Error::file(&path, message));
-            }
-            for i in 0..n {
-                let objects = objects.get(i * h * w..(i + 1) * h * w).unwrap_or_default();
-                self.add(size, &latents.data()[i * h * w * c..(i + 1) * h * w * c], objects);
-            }
+            self.read_size(&file, &path, size, &name)?;
         }
         self.captions.extend(text.lines().map(str::to_owned));
         if self.captions.len() != self.rows.len() {
@@ -290,12 +123,58 @@ impl LatentCache {
         Ok(())
     }
 
-    fn add(&mut self, size: [usize; 2], latents: &[f32], objects: &[f32]) {
+    /// The pictures of one size in a shard.
+    fn read_size(&mut self, file: &TensorFile, path: &Path, size: [usize; 2], name: &str) -> Result<()> {
+        let read = |kind: &str| {
+            let key = format!("{kind}.{name}");
+            let is_there = file.tensors().contains_key(&key);
+            is_there.then(|| file.read(&key)).transpose()
+        };
+        let latents = file.read(&format!("latents.{name}"))?;
+        let objects = read("objects")?.map(Tensor::into_vec).unwrap_or_default();
+        let features = read("features")?;
+        let [n, h, w, c] = *latents.shape() else {
+            return Err(Error::file(path, format!("latents.{name} has no 4 axes")));
+        };
+        if c != self.channels() {
+            let message = format!("latents have {c} channels, but latents.json {}", self.channels());
+            return Err(Error::file(path, message));
+        }
+        let kept = self.manifest.features.as_ref().map(|statistics| statistics.mean.len());
+        let map = match features.as_ref().map(Tensor::shape) {
+            None => None,
+            Some(&[count, h, w, c]) if count == n && Some(c) == kept => Some([h, w, c]),
+            Some(shape) => {
+                let message =
+                    format!("features.{name} is {shape:?}: remove the folder and run the stage latents again");
+                return Err(Error::file(path, message));
+            }
+        };
+        for i in 0..n {
+            let objects = objects.get(i * h * w..(i + 1) * h * w).unwrap_or_default();
+            let features = features.as_ref().zip(map).map(|(features, shape)| {
+                let each: usize = shape.iter().product();
+                (shape, &features.data()[i * each..(i + 1) * each])
+            });
+            let latents = &latents.data()[i * h * w * c..(i + 1) * h * w * c];
+            self.add(size, latents, objects, features);
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, size: [usize; 2], latents: &[f32], objects: &[f32], features: Option<([usize; 3], &[f32])>) {
         let row = self.rows.len();
         self.rows.push(Row {
             size,
             start: self.objects.len(),
+            features: features.map(|(shape, _)| FeatureRow {
+                shape,
+                start: self.features.len(),
+            }),
         });
+        if let Some((_, values)) = features {
+            self.features.extend(values.iter().map(|&x| f16::from_f32(x)));
+        }
         match self.sizes.iter_mut().find(|(known, _)| *known == size) {
             Some((_, rows)) => rows.push(row),
             None => self.sizes.push((size, vec![row])),
@@ -340,8 +219,7 @@ impl LatentCache {
         for &row in rows {
             let start = self.rows[row].start * c;
             for pixel in self.latents[start..start + h * w * c].chunks_exact(c) {
-                let scaled = pixel.iter().zip(mean).zip(std);
-                values.extend(scaled.map(|((x, mean), std)| (x.to_f32() - mean) / std));
+                values.extend(normal(pixel, mean, std));
             }
         }
         Tensor::from_vec(values, &[rows.len(), h, w, c])
@@ -350,17 +228,49 @@ impl LatentCache {
     /// The share of each latent's pixels that show an object, row by row, `[rows, h, w]`.
     pub(crate) fn objects(&self, rows: &[usize]) -> Vec<f32> {
         let of = |&row: &usize| {
-            let Row { size: [h, w], start } = self.rows[row];
+            let Row {
+                size: [h, w], start, ..
+            } = self.rows[row];
             self.objects[start..start + h * w]
                 .iter()
                 .map(|&share| f32::from(share) / 255.0)
         };
         rows.iter().flat_map(of).collect()
     }
+
+    /// Channels of the pictures' features, where every picture has them.
+    pub(crate) fn feature_channels(&self) -> Option<usize> {
+        let all = self.rows.iter().all(|row| row.features.is_some());
+        self.manifest.features.as_ref().filter(|_| all).map(|s| s.mean.len())
+    }
+
+    /// How often latents are halved (rounding up) to be as large as the features; `None` where no such number fits all.
+    pub(crate) fn feature_halvings(&self) -> Option<usize> {
+        let fits = |row: &Row, k: usize| {
+            let halved = row.size.map(|side| (0..k).fold(side, |side, _| side.div_ceil(2)));
+            row.features.is_some_and(|f| f.shape[..2] == halved)
+        };
+        (0..8).find(|&k| self.rows.iter().all(|row| fits(row, k)))
+    }
+
+    /// Normalised features of `rows`, all of one size, `[rows, h, w, c]`; `None` where one has none.
+    pub(crate) fn features(&self, rows: &[usize]) -> Option<Tensor> {
+        let LatentStatistics { mean, std } = self.manifest.features.as_ref()?;
+        let [h, w, c] = self.rows[*rows.first()?].features?.shape;
+        let mut values = Vec::with_capacity(rows.len() * h * w * c);
+        for &row in rows {
+            let start = self.rows[row].features?.start;
+            for place in self.features[start..start + h * w * c].chunks_exact(c) {
+                values.extend(normal(place, mean, std));
+            }
+        }
+        Some(Tensor::from_vec(values, &[rows.len(), h, w, c]))
+    }
 }
 
-pub(crate) fn statistics_of(pictures: &[EncodedPicture], channels: usize) -> LatentStatistics {
-    LatentStatistics::of(pictures.iter().flat_map(EncodedPicture::pixels), channels)
+fn normal<'a>(values: &'a [f16], mean: &'a [f32], std: &'a [f32]) -> impl Iterator<Item = f32> + 'a {
+    let scaled = values.iter().zip(mean).zip(std);
+    scaled.map(|((x, mean), std)| (x.to_f32() - mean) / std)
 }
 
 #[cfg(test)]
@@ -375,6 +285,10 @@ mod tests {
                 .map(|i| if i % 2 == 0 { i as f32 } else { 5.0 - 0.5 * i as f32 })
                 .collect(),
             objects: (0..n).map(|i| i as f32 / n as f32).collect(),
+            features: Some(FeatureMap {
+                shape: [1, size[1] / 2, 3],
+                values: (at..at + 3 * size[1] / 2).map(|i| (i * i) as f32).collect(),
+            }),
             caption: format!("picture\n{at}"),
         }
     }
@@ -398,6 +312,7 @@ mod tests {
             statistics: statistics_of(&pictures, 2),
             fingerprint: 7,
             cell_px: 8,
+            features: feature_statistics_of(&pictures),
             shards: Vec::new(),
         };
         std::fs::create_dir_all(&dir).unwrap();
@@ -419,6 +334,13 @@ mod tests {
         );
         assert_eq!(opened.captions[3..], ["picture 3", "picture 1"]);
         assert_eq!(opened.batch(&[1]).data(), cache.batch(&[1]).data());
+        let (features, kept) = (opened.features(&[1, 2]).unwrap(), cache.features(&[1, 2]).unwrap());
+        assert_eq!(
+            (features.shape(), opened.feature_channels()),
+            (&[2, 1, 1, 3][..], Some(3))
+        );
+        assert_eq!(features.data(), kept.data());
+        assert!(cache.features(&[0, 1, 2]).unwrap().data().iter().sum::<f32>().abs() < 1e-2);
         let objects = opened.objects(&[0]);
         assert!(
             objects
