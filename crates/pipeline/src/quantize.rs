@@ -33,6 +33,15 @@ impl Quantization {
         Self { bits, max_error }
     }
 
+    /// How far off a layer may be that was tried in `bits` bits.
+    fn allowed(&self, bits: u8) -> f64 {
+        if bits == self.bits {
+            self.max_error
+        } else {
+            Self::of_bits(bits).max_error
+        }
+    }
+
     /// In how many bits a layer of that component is tried.
     fn bits_of(&self, component: &str) -> u8 {
         if component == "vae" { 8 } else { self.bits }
@@ -101,7 +110,7 @@ pub fn quantize(
     measure(&pipeline)?;
     let reports = layers.iter().map(|layer| {
         let error = layer.trial.error();
-        let is_near = error.is_none_or(|error| error <= asked.max_error);
+        let is_near = error.is_none_or(|error| error <= asked.allowed(layer.bits));
         let bits = match (layer.bits, is_near) {
             (bits, true) => bits,
             (4, false) => 8,
