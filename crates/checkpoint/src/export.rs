@@ -197,7 +197,7 @@ impl View for Quantized<'_> {
         Cow::Owned(match self.part {
             Part::Weights(4) => nibbles().nibbles,
             Part::Groups => nibbles().groups.into_flattened(),
-            Part::Weights(_) => bytemuck::cast_vec(bytes().0),
+            Part::Weights(_) => bytes().0.into_iter().map(i8::cast_unsigned).collect(),
             Part::Scales => {
                 let scales = self.param.int4_values().map_or_else(|| bytes().1, |rows| rows.scales);
                 scales.iter().flat_map(|v| v.to_le_bytes()).collect()
