@@ -1,13 +1,15 @@
 """A whole model at full size, prima beside PyTorch through diffusers, in alternating rounds on one processor.
 
-    python bench.py --prima PATH_TO/prima --model FOLDER [--dtype bf16] [--size 512] [--steps 1] [--rounds 2] [--repeats 3]
-                    [--cache FOLDER [--max-memory 2G]]
+    python bench.py --prima PATH_TO/prima --model FOLDER [--quantized FOLDER...] [--dtype bf16] [--size 512] [--steps 1]
+                    [--rounds 2] [--repeats 3] [--cache FOLDER [--max-memory 2G]]
 
 `cargo xtask bench peers --python PYTHON -- --model FOLDER` builds prima and runs this; make_sdxl.py makes such a folder. Each round
 starts each engine anew, one after the other. Seconds are minima over the warm pictures of all rounds; load and memory are of
 the first round, memory the largest resident set, pages of files included. Where the scheduler takes one step, the engines paint
-the same picture: the table says how far apart they are. With --cache prima also starts from packed weights that an earlier start
-left there (one that is not measured, if need be), and with --max-memory from these within so much memory. Exit codes: 0; 1 something failed; 3 something is missing.
+the same picture: the table says how far each is from PyTorch's. `--quantized` names folders that `prima models quantize` wrote
+of the same model: a row each. With --cache prima also starts from packed weights that an earlier start left there (one that is
+not measured, if need be), and with --max-memory from these within so much memory. Exit codes: 0; 1 something failed; 3 something
+is missing.
 """
 
 import argparse
@@ -30,6 +32,7 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prima", required=True, help="the program prima")
     parser.add_argument("--model", required=True, help="a diffusers folder of SDXL's layout")
+    parser.add_argument("--quantized", nargs="*", default=[], help="the same model in fewer bits, for prima")
     parser.add_argument("--dtype", choices=("bf16", "f32"), default="bf16")
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--steps", type=int, default=1)
@@ -41,19 +44,19 @@ def arguments():
     return parser.parse_args()
 
 
-def prima(args, picture, memory=("--cache", "off")):
-    command = [args.prima, "paint", PROMPT, "--model", args.model, "--dtype", args.dtype, "--steps", str(args.steps), *memory]
+def prima(args, picture, model=None, memory=("--cache", "off")):
+    command = [args.prima, "paint", PROMPT, "--model", model or args.model, "--dtype", args.dtype, "--steps", str(args.steps), *memory]
     command += ["--width", str(args.size), "--height", str(args.size), "--guidance-scale", "1", "--seed", "7"]
     command += ["--rng", "torch-cpu", "--scheduler", "euler", "--repeat", str(args.repeats), "--json"]
     return command + ["--output", picture]
 
 
 def prima_cached(args, picture):
-    return prima(args, picture, ("--cache", args.cache))
+    return prima(args, picture, memory=("--cache", args.cache))
 
 
 def prima_streamed(args, picture):
-    return prima(args, picture, ("--cache", args.cache, "--max-memory", args.max_memory))
+    return prima(args, picture, memory=("--cache", args.cache, "--max-memory", args.max_memory))
 
 
 def torch(args, picture):
@@ -75,16 +78,20 @@ def torch_rows(said):
     return said["load"], sum(cold.values()), warm
 
 
-ENGINES = {"prima": (prima, prima_rows), "PyTorch": (torch, torch_rows)}
+CACHED = "prima from its cache"
+WITHIN = "prima within"
 
 
 def engines(args):
-    chosen = dict(ENGINES)
+    chosen = {"prima": (prima, prima_rows)}
+    for folder in args.quantized:
+        command = lambda args, picture, folder=folder: prima(args, picture, folder)
+        chosen[f"prima {Path(folder).name}"] = (command, prima_rows)
     if args.cache:
-        chosen["prima from its cache"] = (prima_cached, prima_rows)
+        chosen[CACHED] = (prima_cached, prima_rows)
     if args.cache and args.max_memory:
-        chosen[f"prima within {args.max_memory}"] = (prima_streamed, prima_rows)
-    return chosen
+        chosen[f"{WITHIN} {args.max_memory}"] = (prima_streamed, prima_rows)
+    return {**chosen, "PyTorch": (torch, torch_rows)}
 
 
 def watch(process, peak):
@@ -113,8 +120,8 @@ def measure(engine, name, args, picture):
     return {"load": load, "first_picture": load + first, "warm": warm, "peak_bytes": peak[0]}
 
 
-def decibels(pictures):
-    """Between the pictures of the two engines."""
+def decibels(*pictures):
+    """Between two pictures."""
     import numpy
     from PIL import Image
 
@@ -139,14 +146,14 @@ def main():
         pictures = {name: os.path.join(folder, f"{name}.png") for name in chosen}
         runs = {name: [] for name in chosen}
         if args.cache:
-            measure(chosen["prima from its cache"], "prima", args, os.path.join(folder, "unmeasured.png"))
+            measure(chosen[CACHED], CACHED, args, os.path.join(folder, "unmeasured.png"))
         for _ in range(args.rounds):
             for name, engine in chosen.items():
                 runs[name].append(measure(engine, name, args, pictures[name]))
                 print(name, json.dumps(runs[name][-1]), file=sys.stderr, flush=True)
-        apart = decibels([pictures["prima"], pictures["PyTorch"]]) if args.steps == 1 else None
+        apart = {name: decibels(pictures[name], pictures["PyTorch"]) for name in chosen if args.steps == 1 and name != "PyTorch"}
         for name in chosen:
-            if name != "PyTorch" and decibels([pictures["prima"], pictures[name]]) != float("inf"):
+            if name.startswith((CACHED, WITHIN)) and decibels(pictures["prima"], pictures[name]) != float("inf"):
                 sys.exit(f"{name} painted another picture than prima without a cache")
     results = {name: summary(of) for name, of in runs.items()}
     print(f"{datetime.date.today()}, {platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} threads, "
@@ -156,10 +163,13 @@ def main():
         keys = (*STAGES, "total", "load", "first_picture")
         cells = [f"{found[key]:.2f}" for key in keys] + [f"{found['peak_bytes'] / 1e9:.1f}"]
         print(f"| {name} | {' | '.join(cells)} |")
-    shares = [f"{results['prima'][key] / results['PyTorch'][key]:.2f}" for key in (*STAGES, "total", "load")]
-    print(f"prima's share of PyTorch's: text, UNet, VAE, total, load = {', '.join(shares)}")
-    if apart is not None:
-        print(f"the pictures are {apart:.1f} dB apart")
+    for name in runs:
+        if name == "PyTorch":
+            continue
+        shares = [f"{results[name][key] / results['PyTorch'][key]:.2f}" for key in (*STAGES, "total", "load")]
+        print(f"{name}'s share of PyTorch's: text, UNet, VAE, total, load = {', '.join(shares)}")
+        if name in apart:
+            print(f"its picture and PyTorch's are {apart[name]:.1f} dB apart")
     if args.json:
         Path(args.json).write_text(json.dumps({"arguments": vars(args), "runs": runs, "decibels": apart}, indent=1))
 

@@ -183,9 +183,9 @@ fn check(root: &Path) -> Result<Option<String>> {
 
 /// The engine's tests as on processors that have less than this one.
 fn test_lesser_processors(root: &Path) -> Result<()> {
-    for level in ["portable", "avx2", "avx512"] {
+    for level in ["portable", "avx2", "avx-vnni", "avx512", "avx512-vnni"] {
         println!("the engine's kernels for {level}, or this processor's if it has less:");
-        let tests = ["depthwise", "norm", "pointwise", "products"].map(|test| ["--test", test]);
+        let tests = ["depthwise", "int8", "norm", "pointwise", "products"].map(|test| ["--test", test]);
         run(cargo_in(root)
             .env("PRIMA_CPU", level)
             .args(["test", "--release", "-p", "prima-tensor", "--lib"])

@@ -6,8 +6,8 @@
 
 use anyhow::{Context, Result, bail};
 use prima_tensor::{
-    Activation, Conv2d, DType, Param, Tensor, add, attention_in, bf16_peak_gflops, conv2d, group_norm, kernel_name,
-    linear, no_grad, peak_gflops, upsample_conv2d, weighted_mse,
+    Activation, Conv2d, DType, Param, Tensor, add, attention_in, bf16_peak_gflops, conv2d, group_norm, int8_peak_gops,
+    kernel_name, linear, no_grad, peak_gflops, upsample_conv2d, weighted_mse,
 };
 use serde_json::json;
 use std::time::Instant;
@@ -31,16 +31,31 @@ enum Kind {
 
 struct Op {
     kind: Kind,
-    dtype: DType,
+    /// What the weights are kept in, and the factors of products with them.
+    dtype: Factors,
     /// What the project asked for, as a fraction of the peak (DESIGN: 300 of 450 GFLOP/s in f32, 600 of 900 in bf16, 350 of
     /// 900 for attention, 200 of 450 for training).
     floor: Option<f64>,
 }
 
+#[derive(Clone, Copy, PartialEq)]
+enum Factors {
+    F32,
+    Bf16,
+    Int8,
+}
+
+impl Factors {
+    /// Of attention and training, which have no products of 8 bits.
+    fn dtype(self) -> DType {
+        if self == Self::F32 { DType::F32 } else { DType::BF16 }
+    }
+}
+
 fn ops() -> Vec<Op> {
     let mut ops = Vec::new();
     let mut both = |kind, f32_floor: Option<f64>, bf16_floor: Option<f64>| {
-        for (dtype, floor) in [(DType::F32, f32_floor), (DType::BF16, bf16_floor)] {
+        for (dtype, floor) in [(Factors::F32, f32_floor), (Factors::Bf16, bf16_floor)] {
             ops.push(Op { kind, dtype, floor });
         }
     };
@@ -60,9 +75,26 @@ fn ops() -> Vec<Op> {
     both(Kind::NarrowTraining([4]), None, None);
     ops.push(Op {
         kind: Kind::DoubledConv([32, 128]),
-        dtype: DType::F32,
+        dtype: Factors::F32,
         floor: None,
     });
+    let int8 = [
+        Kind::Linear([4096, 640, 640]),
+        Kind::Linear([1024, 1280, 10240]),
+        Kind::Linear([256, 5120, 1280]),
+        Kind::Linear([77, 1280, 5120]),
+        Kind::Conv([320, 64]),
+        Kind::Conv([640, 32]),
+        Kind::Conv([1280, 16]),
+        Kind::Conv([128, 256]),
+        Kind::Conv([512, 128]),
+        Kind::DoubledConv([512, 128]),
+    ];
+    ops.extend(int8.map(|kind| Op {
+        kind,
+        dtype: Factors::Int8,
+        floor: None,
+    }));
     ops
 }
 
@@ -72,10 +104,12 @@ fn random(shape: &[usize]) -> Tensor {
     Tensor::from_vec((0..count).map(|i: usize| (i as f32 * 0.7371).sin()).collect(), shape)
 }
 
-fn param(shape: &[usize], dtype: DType) -> Param {
+fn param(shape: &[usize], dtype: Factors) -> Param {
     let param = Param::new(random(shape));
-    if dtype == DType::BF16 {
-        param.narrow_to_bf16();
+    match dtype {
+        Factors::F32 => {}
+        Factors::Bf16 => param.narrow_to_bf16(),
+        Factors::Int8 => param.quantize_to_int8(),
     }
     param
 }
@@ -99,7 +133,11 @@ fn median_seconds(mut f: impl FnMut()) -> f64 {
 
 impl Op {
     fn dtype_name(&self) -> &'static str {
-        if self.dtype == DType::BF16 { "bf16" } else { "f32" }
+        match self.dtype {
+            Factors::F32 => "f32",
+            Factors::Bf16 => "bf16",
+            Factors::Int8 => "int8",
+        }
     }
 
     fn name(&self) -> String {
@@ -167,10 +205,10 @@ impl Op {
             Kind::Attention([heads, length, dim]) => {
                 let x = random(&[1, length, heads * dim]);
                 // bf16 is f32 again where the processor has no products of bf16.
-                median_seconds(|| drop(no_grad(|| attention_in(self.dtype, &x, &x, &x, heads, false))))
+                median_seconds(|| drop(no_grad(|| attention_in(self.dtype.dtype(), &x, &x, &x, heads, false))))
             }
-            Kind::Training([batch]) => training(batch, self.dtype, conv),
-            Kind::NarrowTraining([batch]) => narrow_training(batch, self.dtype),
+            Kind::Training([batch]) => training(batch, self.dtype.dtype(), conv),
+            Kind::NarrowTraining([batch]) => narrow_training(batch, self.dtype.dtype()),
         }
     }
 }
@@ -180,7 +218,7 @@ const TRAINED: [(usize, usize); 5] = [(64, 64), (64, 128), (128, 128), (128, 256
 
 /// In bf16 the weights stay f32 and the factors of products are rounded.
 fn training(batch: usize, dtype: DType, conv: impl Fn(&Tensor, &Param) -> Tensor) -> f64 {
-    let weights = TRAINED.map(|(i, o)| param(&[o, i, 3, 3], DType::F32));
+    let weights = TRAINED.map(|(i, o)| param(&[o, i, 3, 3], Factors::F32));
     for p in &weights {
         p.update(|v| v.iter_mut().for_each(|x| *x *= 0.02));
         p.set_trainable(true);
@@ -234,7 +272,7 @@ const NARROW: [(usize, usize, Step); 9] = [
 
 fn narrow_training(batch: usize, dtype: DType) -> f64 {
     let trained = |shape: &[usize], factor: f32, shift: f32| {
-        let p = param(shape, DType::F32);
+        let p = param(shape, Factors::F32);
         p.update(|v| v.iter_mut().for_each(|x| *x = factor * *x + shift));
         p.set_trainable(true);
         p.set_bf16_products(dtype == DType::BF16);
@@ -267,7 +305,7 @@ fn narrow_training(batch: usize, dtype: DType) -> f64 {
 /// Memory-bound: reported as GB/s of reads and writes.
 fn bench_group_norm(channels: usize, size: usize) {
     let x = random(&[1, size, size, channels]);
-    let (gamma, beta) = (param(&[channels], DType::F32), param(&[channels], DType::F32));
+    let (gamma, beta) = (param(&[channels], Factors::F32), param(&[channels], Factors::F32));
     let seconds = median_seconds(|| {
         no_grad(|| group_norm(&x, &gamma, &beta, 32, 1e-5, true));
     });
@@ -276,15 +314,20 @@ fn bench_group_norm(channels: usize, size: usize) {
 }
 
 fn table() {
-    let (peak, bf16_peak) = (peak_gflops(), bf16_peak_gflops());
+    let (peak, bf16_peak, int8_peak) = (peak_gflops(), bf16_peak_gflops(), int8_peak_gops());
     println!(
-        "kernel {}, {} threads, measured peak {peak:.1} GFLOP/s in f32, {bf16_peak:.1} with factors in bf16\n",
+        "kernel {}, {} threads, measured peak {peak:.1} GFLOP/s in f32, {bf16_peak:.1} with factors in bf16, {int8_peak:.1} \
+         in int8\n",
         kernel_name(),
         rayon::current_num_threads()
     );
     println!("{:<44} {:>9} {:>10} {:>8}", "op", "GFLOP/s", "of peak", "floor");
     for op in ops() {
-        let peak = if op.dtype == DType::BF16 { bf16_peak } else { peak };
+        let peak = match op.dtype {
+            Factors::F32 => peak,
+            Factors::Bf16 => bf16_peak,
+            Factors::Int8 => int8_peak,
+        };
         let gflops = op.flops() / op.measure() / 1e9;
         let reached = gflops / peak;
         let floor = op.floor.map_or(String::new(), |floor| {

@@ -2,8 +2,9 @@
 //! ([`whole_file`](crate::whole_file)).
 
 use crate::Error;
+use crate::tensor_file::{GROUPS, SCALE};
 use crate::whole_file::replace;
-use prima_tensor::{DType, Param, Tensor};
+use prima_tensor::{DType, INT4_GROUP, Param, Tensor};
 use safetensors::tensor::View;
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -19,9 +20,14 @@ pub fn export(
     params: &[(String, Param)],
     dtype: DType,
 ) -> Result<(), Error> {
-    fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+    create_folder(folder)?;
     write_safetensors(&folder.join(weights), params, dtype)?;
     write_json(&folder.join("config.json"), config)
+}
+
+/// Makes a folder, and those that it lies in.
+pub fn create_folder(folder: &Path) -> Result<(), Error> {
+    fs::create_dir_all(folder).map_err(Error::io("create", folder))
 }
 
 /// The name of the weights file that loaders expect in a component's folder.
@@ -39,6 +45,31 @@ pub fn write_safetensors(path: &Path, params: &[(String, Param)], dtype: DType) 
         .iter()
         .map(|(key, param)| (key.as_str(), Encoded::new(param, dtype)))
         .collect();
+    write_views(path, views)
+}
+
+/// The same with every weight that is kept in 8 bits as bytes, its scales under the same key with `_scale` behind it; those
+/// of 4 bits as `[outputs, ..., inputs / 2]` bytes, the first weight in the low half, and with `_groups` behind the key the
+/// step and the zero plus 128 of every 32 of them; other matrices and convolutions in bf16, vectors in f32.
+pub fn write_quantized(path: &Path, params: &[(String, Param)]) -> Result<(), Error> {
+    let mut views = Vec::new();
+    for (key, param) in params {
+        if let Some(bits) = param.bits() {
+            views.push((key.clone(), Quantized::new(param, Part::Weights(bits))));
+            views.push((format!("{key}{SCALE}"), Quantized::new(param, Part::Scales)));
+            if bits == 4 {
+                views.push((format!("{key}{GROUPS}"), Quantized::new(param, Part::Groups)));
+            }
+        } else {
+            let is_vector = param.shape().len() < 2;
+            let dtype = if is_vector { DType::F32 } else { DType::BF16 };
+            views.push((key.clone(), Quantized::new(param, Part::Value(dtype))));
+        }
+    }
+    write_views(path, views)
+}
+
+fn write_views<S: AsRef<str> + Ord + std::fmt::Display, V: View>(path: &Path, views: Vec<(S, V)>) -> Result<(), Error> {
     // transformers refuses a file that does not say so.
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     replace(path, |temporary| {
@@ -107,5 +138,75 @@ impl View for Encoded {
 
     fn data_len(&self) -> usize {
         self.tensor.numel() * self.dtype.size()
+    }
+}
+
+/// A tensor of a quantized file, made when its turn to be written comes.
+struct Quantized<'a> {
+    param: &'a Param,
+    part: Part,
+    shape: Vec<usize>,
+}
+
+/// What of a parameter is written.
+#[derive(Clone, Copy)]
+enum Part {
+    /// It in this many bits.
+    Weights(u8),
+    /// What one of them is worth, for each output.
+    Scales,
+    /// Of 4 bits, step and zero of each group.
+    Groups,
+    /// The value in this type.
+    Value(DType),
+}
+
+impl<'a> Quantized<'a> {
+    fn new(param: &'a Param, part: Part) -> Self {
+        let mut shape = param.shape();
+        match part {
+            Part::Scales => shape.truncate(1),
+            Part::Groups => shape = vec![shape[0], shape[1..].iter().product::<usize>() / INT4_GROUP, 2],
+            Part::Weights(4) => {
+                let inputs = shape.remove(1);
+                shape.push(inputs / 2);
+            }
+            Part::Weights(_) | Part::Value(_) => {}
+        }
+        Self { param, part, shape }
+    }
+}
+
+impl View for Quantized<'_> {
+    fn dtype(&self) -> safetensors::Dtype {
+        match self.part {
+            Part::Weights(4) | Part::Groups => safetensors::Dtype::U8,
+            Part::Weights(_) => safetensors::Dtype::I8,
+            Part::Value(DType::BF16) => safetensors::Dtype::BF16,
+            Part::Scales | Part::Value(_) => safetensors::Dtype::F32,
+        }
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        let bytes = || self.param.int8_values().unwrap_or_default();
+        let nibbles = || self.param.int4_values().unwrap_or_default();
+        Cow::Owned(match self.part {
+            Part::Weights(4) => nibbles().nibbles,
+            Part::Groups => nibbles().groups.into_flattened(),
+            Part::Weights(_) => bytes().0.into_iter().map(i8::cast_unsigned).collect(),
+            Part::Scales => {
+                let scales = self.param.int4_values().map_or_else(|| bytes().1, |rows| rows.scales);
+                scales.iter().flat_map(|v| v.to_le_bytes()).collect()
+            }
+            Part::Value(dtype) => Encoded::new(self.param, dtype).data().into_owned(),
+        })
+    }
+
+    fn data_len(&self) -> usize {
+        self.shape.iter().product::<usize>() * self.dtype().bitsize() / 8
     }
 }

@@ -4,7 +4,8 @@ use crate::files::read_small;
 use crate::model_source::folder_reader;
 use crate::single_file::what_is_it;
 use crate::tensor_file::TensorFile;
-use crate::{Error, FileKind, ModelSource, Reader};
+use crate::{Error, FileKind, ModelSource, Reader, quantized_bits};
+use safetensors::Dtype;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -118,8 +119,14 @@ impl ComponentInfo {
             let numel = shape.iter().product::<usize>() as u64;
             tensors += 1;
             parameters += numel;
-            bytes += numel * dtype.bitsize() as u64 / 8;
-            *dtypes.entry(format!("{dtype:?}").to_lowercase()).or_insert(0) += numel;
+            let name = match dtype {
+                Dtype::I8 => "int8".to_owned(),
+                Dtype::U8 => "int4".to_owned(),
+                other => format!("{other:?}").to_lowercase(),
+            };
+            let bits = quantized_bits(dtype).unwrap_or(dtype.bitsize() as f64);
+            bytes += (numel as f64 * bits / 8.0) as u64;
+            *dtypes.entry(name).or_insert(0) += numel;
         }
         Self {
             name: name.to_owned(),

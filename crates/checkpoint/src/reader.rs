@@ -9,6 +9,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
+/// Bits of a quantized weight with all that lies beside it, by the type that it is stored in: of 4 bits, every 32 have two
+/// bytes more.
+pub fn quantized_bits(dtype: Dtype) -> Option<f64> {
+    match dtype {
+        Dtype::I8 => Some(8.0),
+        Dtype::U8 => Some(4.5),
+        _ => None,
+    }
+}
+
 /// Buffers that old exports hold and no network reads, by a part of their name.
 const IGNORED: &[&str] = &["position_ids"];
 
@@ -78,7 +88,7 @@ impl Reader {
         let files: Vec<_> = files.into_iter().map(Arc::new).collect();
         let mut entries = BTreeMap::new();
         for (index, file) in files.iter().enumerate() {
-            for key in file.tensors().keys() {
+            for key in file.tensors().keys().filter(|key| !file.is_beside(key)) {
                 let mut name = current_name(key);
                 if entries.contains_key(&name) {
                     // Two shards, or two spellings: nobody will read the second, and `finish` says so.
@@ -197,7 +207,7 @@ impl Reader {
             let Ok(()) = param.fill(self.load(stored, &shape)?.data(), keep);
             return Ok(());
         }
-        let mut part = file.part(&stored.key, entry);
+        let mut part = file.part(&stored.key, entry)?;
         if let View::Rows { index, .. } = stored.view {
             part.first = index * param.numel();
         }
@@ -244,6 +254,11 @@ impl Reader {
             .filter_map(|(key, stored)| Some((key.as_str(), self.entry(stored)?.dtype, self.shape_of(stored)?)))
     }
 
+    /// Whether weights are stored in 8 or 4 bits.
+    pub fn is_quantized(&self) -> bool {
+        self.tensors().any(|(_, dtype, _)| quantized_bits(dtype).is_some())
+    }
+
     /// Everything read so far, under the keys asked for, in order.
     pub fn params(&self) -> &[(String, Param)] {
         &self.params
@@ -287,7 +302,8 @@ impl Reader {
 
     /// The shape under the view; None only if the entry map names a tensor that is not stored.
     fn shape_of(&self, stored: &Stored) -> Option<Vec<usize>> {
-        let mut shape = self.entry(stored)?.shape.clone();
+        let file = &self.files[stored.file];
+        let mut shape = file.shape_of(&stored.key, self.entry(stored)?);
         match stored.view {
             View::Whole => {}
             View::Rows { parts, .. } => {

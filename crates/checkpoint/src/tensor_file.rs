@@ -4,13 +4,18 @@ use crate::files::open_regular;
 use crate::header::Header;
 use crate::{Error, finite};
 use half::bf16;
-use prima_tensor::{Tensor, Values};
+use prima_tensor::{INT4_GROUP, Int4Rows, Tensor, Values, quantize_row};
 use safetensors::Dtype;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
+
+/// What the key of a weight in 8 or 4 bits has behind it in the key of its scales.
+pub(crate) const SCALE: &str = "_scale";
+/// Of 4 bits, in that of the steps and zeros of its groups.
+pub(crate) const GROUPS: &str = "_groups";
 
 /// Read, converted and checked at once: small enough to stay in a core's cache in between.
 const CHUNK_BYTES: usize = 128 << 10;
@@ -198,18 +203,87 @@ impl TensorFile {
     /// Elements `range` (in elements, row-major) of the tensor described by `entry`, as f32, every one of them finite.
     pub(crate) fn read_range(&self, key: &str, entry: &TensorEntry, range: Range<usize>) -> Result<Vec<f32>, Error> {
         let mut values = Vec::new();
-        self.part(key, entry).read(range, &mut values)?;
+        self.part(key, entry)?.read(range, &mut values)?;
         Ok(values)
     }
 
     /// The tensor described by `entry`, to be read part by part.
-    pub(crate) fn part<'a>(&'a self, key: &'a str, entry: &'a TensorEntry) -> Part<'a> {
-        Part {
+    pub(crate) fn part<'a>(&'a self, key: &'a str, entry: &'a TensorEntry) -> Result<Part<'a>, Error> {
+        let mut part = Part {
             file: self,
             key,
             entry,
             first: 0,
+            scales: Vec::new(),
+            groups: Vec::new(),
+        };
+        let outputs = entry.shape.first().copied().unwrap_or(1);
+        if let Some((scale_key, scale)) = self.beside(key, entry, SCALE) {
+            self.check_count(&scale_key, scale, outputs)?;
+            part.scales = self.read_range(&scale_key, scale, 0..outputs)?;
         }
+        if let Some((groups_key, groups)) = self.beside(key, entry, GROUPS) {
+            let inputs = 2 * entry.shape.last().copied().unwrap_or(0);
+            if entry.shape.len() < 2 || !inputs.is_multiple_of(INT4_GROUP) {
+                return Err(Error::File {
+                    file: self.name.clone(),
+                    message: format!("`{key}` has {inputs} inputs in 4 bits, which are no groups of {INT4_GROUP}"),
+                });
+            }
+            self.check_count(&groups_key, groups, 4 * entry.numel() / INT4_GROUP)?;
+            let mut bytes = vec![0; groups.numel()];
+            let read = self.bytes.copy(groups.range.start, &mut bytes);
+            read.map_err(|error| self.cut_short(error))?;
+            part.groups = bytes.as_chunks::<2>().0.to_vec();
+        }
+        Ok(part)
+    }
+
+    fn check_count(&self, key: &str, entry: &TensorEntry, expected: usize) -> Result<(), Error> {
+        if entry.numel() == expected {
+            return Ok(());
+        }
+        Err(Error::Shape {
+            file: self.name.clone(),
+            key: key.to_owned(),
+            expected: vec![expected],
+            found: entry.shape.clone(),
+        })
+    }
+
+    /// What belongs to a quantized weight under its key with `suffix` behind it: the scales of 8 or 4 bits, floats, one for
+    /// each output; and of 4 bits the steps and zeros of its groups.
+    fn beside(&self, key: &str, entry: &TensorEntry, suffix: &str) -> Option<(String, &TensorEntry)> {
+        let key = format!("{key}{suffix}");
+        let found = self.tensors.get(&key)?;
+        let fits = match entry.dtype {
+            Dtype::I8 => suffix == SCALE && is_float(found.dtype),
+            Dtype::U8 if suffix == SCALE => is_float(found.dtype),
+            Dtype::U8 => found.dtype == Dtype::U8,
+            _ => false,
+        };
+        fits.then_some((key, found))
+    }
+
+    /// Whether `key` belongs to another tensor, which is quantized.
+    pub(crate) fn is_beside(&self, key: &str) -> bool {
+        [SCALE, GROUPS].into_iter().any(|suffix| {
+            let of = key
+                .strip_suffix(suffix)
+                .and_then(|of| Some((of, self.tensors.get(of)?)));
+            of.is_some_and(|(of, entry)| self.beside(of, entry, suffix).is_some())
+        })
+    }
+
+    /// The shape of what a stored tensor stands for: of 4 bits, `[outputs, inputs, ...]` where `[outputs, ..., inputs / 2]`
+    /// is stored.
+    pub(crate) fn shape_of(&self, key: &str, entry: &TensorEntry) -> Vec<usize> {
+        let mut shape = entry.shape.clone();
+        if self.beside(key, entry, GROUPS).is_some() && shape.len() > 1 {
+            let inputs = 2 * shape.pop().unwrap_or(0);
+            shape.insert(1, inputs);
+        }
+        shape
     }
 
     /// Bytes that the header was checked to have are not there any more.
@@ -232,6 +306,10 @@ pub(crate) struct Part<'a> {
     key: &'a str,
     entry: &'a TensorEntry,
     pub first: usize,
+    /// Of 8 and 4 bits, what one is worth, for each output.
+    scales: Vec<f32>,
+    /// Of 4 bits, of each group its step and its zero plus 128.
+    groups: Vec<[u8; 2]>,
 }
 
 impl Part<'_> {
@@ -239,13 +317,24 @@ impl Part<'_> {
         let dtype = self.entry.dtype;
         self.check_type()?;
         values.resize(range.len(), 0.0);
+        if self.bits() == Some(4) {
+            return self.read_int4(range, values);
+        }
         let unit = dtype.bitsize() / 8;
         let mut buffer = Vec::new();
         let mut first = self.first + range.start;
         for values in values.chunks_mut(CHUNK_BYTES / unit) {
             let at = self.entry.range.start + first * unit;
             let bytes = self.file.bytes.at(at, values.len() * unit, &mut buffer);
-            decode(dtype, bytes.map_err(|error| self.file.cut_short(error))?, values);
+            let bytes = bytes.map_err(|error| self.file.cut_short(error))?;
+            if dtype == Dtype::I8 {
+                let depth = self.depth();
+                for (i, (value, byte)) in values.iter_mut().zip(bytes).enumerate() {
+                    *value = self.scales[(first + i) / depth] * f32::from(*byte as i8);
+                }
+            } else {
+                decode(dtype, bytes, values);
+            }
             if let Some(i) = finite::first_not_finite(values) {
                 return Err(self.not_finite(first + i, values[i]));
             }
@@ -254,8 +343,49 @@ impl Part<'_> {
         Ok(())
     }
 
+    fn read_int4(&self, range: Range<usize>, values: &mut [f32]) -> Result<(), Error> {
+        let (depth, taps) = (self.depth(), self.taps());
+        let range = self.first + range.start..self.first + range.end;
+        let outputs = range.start / depth..range.end.div_ceil(depth);
+        let rows = self.rows_of_int4(outputs.clone())?;
+        for (at, value) in range.zip(values) {
+            let (output, place) = (at / depth - outputs.start, at % depth);
+            let byte = rows.byte(output * depth + place % taps * (depth / taps) + place / taps);
+            *value = rows.scales[output] * f32::from(byte);
+        }
+        Ok(())
+    }
+
+    /// Weights of an output.
+    fn depth(&self) -> usize {
+        let stored = self.entry.numel() / self.scales.len().max(1);
+        if self.bits() == Some(4) { 2 * stored } else { stored }
+    }
+
+    /// Of a convolution in 4 bits.
+    fn taps(&self) -> usize {
+        let shape = &self.entry.shape;
+        shape
+            .get(1..shape.len().saturating_sub(1))
+            .map_or(1, |taps| taps.iter().product())
+    }
+
+    fn rows_of_int4(&self, outputs: Range<usize>) -> Result<Int4Rows, Error> {
+        let depth = self.depth();
+        let mut nibbles = vec![0; outputs.len() * depth / 2];
+        let at = self.entry.range.start + outputs.start * depth / 2;
+        let read = self.file.bytes.copy(at, &mut nibbles);
+        read.map_err(|error| self.file.cut_short(error))?;
+        let groups = depth / INT4_GROUP;
+        Ok(Int4Rows {
+            nibbles,
+            groups: self.groups[outputs.start * groups..outputs.end * groups].to_vec(),
+            scales: self.scales[outputs].to_vec(),
+        })
+    }
+
     fn check_type(&self) -> Result<(), Error> {
-        if is_float(self.entry.dtype) {
+        if is_float(self.entry.dtype) || self.bits().is_some() {
             return Ok(());
         }
         Err(Error::DType {
@@ -301,6 +431,44 @@ impl Values for Part<'_> {
         space.clear();
         space.extend(wide.iter().map(|x| bf16::from_f32(*x)));
         Ok(space)
+    }
+
+    fn bits(&self) -> Option<u8> {
+        match self.entry.dtype {
+            Dtype::I8 if !self.scales.is_empty() => Some(8),
+            Dtype::U8 if !self.groups.is_empty() && !self.scales.is_empty() => Some(4),
+            _ => None,
+        }
+    }
+
+    fn int4(&self, outputs: Range<usize>, depth: usize) -> Option<Result<Int4Rows, Error>> {
+        let first = self.first / depth;
+        (self.bits() == Some(4)).then(|| self.rows_of_int4(first + outputs.start..first + outputs.end))
+    }
+
+    fn int8(
+        &self,
+        outputs: Range<usize>,
+        depth: usize,
+        weights: &mut Vec<i8>,
+        scales: &mut Vec<f32>,
+    ) -> Result<(), Error> {
+        let first = self.first + outputs.start * depth;
+        if self.bits() != Some(8) {
+            let mut space = Vec::new();
+            let rows = self.wide(outputs.start * depth..outputs.end * depth, &mut space)?;
+            scales.extend(rows.chunks_exact(depth).map(|row| quantize_row(row, weights)));
+            return Ok(());
+        }
+        let old = weights.len();
+        weights.resize(old + outputs.len() * depth, 0);
+        let read = self.file.bytes.copy(
+            self.entry.range.start + first,
+            bytemuck::cast_slice_mut(&mut weights[old..]),
+        );
+        read.map_err(|error| self.file.cut_short(error))?;
+        scales.extend(&self.scales[first / depth..][..outputs.len()]);
+        Ok(())
     }
 }
 

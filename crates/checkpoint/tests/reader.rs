@@ -1,6 +1,8 @@
 //! One safetensors file through `Reader`: types, old spellings, and the sentence of every refusal.
 
-use prima_checkpoint::{Error, Init, ParamSource, RandomInit, Reader, TensorFile, export, write_safetensors};
+use prima_checkpoint::{
+    Error, Init, ParamSource, RandomInit, Reader, TensorFile, export, write_quantized, write_safetensors,
+};
 use prima_tensor::{DType, Keep, Param, Tensor};
 use std::path::Path;
 
@@ -324,4 +326,65 @@ fn random_init_has_the_moments_asked_for_and_depends_on_seed_and_key_only() {
         .unwrap()
         .tensor();
     assert_ne!(other.data(), uniform.data());
+}
+
+#[test]
+fn quantized_weights_are_read_as_they_were_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.safetensors");
+    let shapes: [(&str, &[usize]); 4] = [
+        ("bias", &[5]),
+        ("conv.weight", &[18, 32, 3, 3]),
+        ("norm.weight", &[7]),
+        ("proj.weight", &[50, 64]),
+    ];
+    for bits in [8, 4] {
+        let params = shapes.map(|(key, shape)| (key.to_owned(), ramp(shape)));
+        params.iter().for_each(|(_, param)| param.quantize(bits));
+        write_quantized(&path, &params).unwrap();
+        for keep in [Keep::Packed(DType::F32), Keep::Stored(DType::F32), Keep::Int8] {
+            let mut reader = Reader::open(&path).unwrap();
+            assert!(reader.is_quantized());
+            reader.defer();
+            for (key, param) in &params {
+                reader.param(key, &param.shape(), Init::Zeros).unwrap();
+            }
+            // Scales are no tensors of their own.
+            reader.finish().unwrap();
+            reader.fill(|_, _| keep).unwrap();
+            for ((key, read), (_, param)) in reader.params().iter().zip(&params) {
+                assert_eq!(
+                    read.tensor().data(),
+                    param.tensor().data(),
+                    "{bits} bits, {keep:?}, {key}"
+                );
+                let kept = (param.shape().len() > 1 && keep != Keep::Stored(DType::F32)).then_some(bits);
+                assert_eq!(read.bits(), kept, "{keep:?}, {key}");
+            }
+        }
+        let mut reader = Reader::open(&path).unwrap();
+        let read = reader.param("proj.weight", &[50, 64], Init::Zeros).unwrap();
+        assert_eq!(read.tensor().data(), params[3].1.tensor().data());
+    }
+}
+
+#[test]
+fn a_quantized_weight_needs_a_scale_for_each_output() {
+    use safetensors::{Dtype, tensor::TensorView};
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.safetensors");
+    let bytes = [1; 12];
+    let refused = |scales: Option<usize>| {
+        let floats = vec![0; 4 * scales.unwrap_or(0)];
+        let mut tensors = vec![("w", TensorView::new(Dtype::I8, vec![4, 3], &bytes).unwrap())];
+        if let Some(scales) = scales {
+            tensors.push(("w_scale", TensorView::new(Dtype::F32, vec![scales], &floats).unwrap()));
+        }
+        std::fs::write(&path, safetensors::serialize(tensors, None).unwrap()).unwrap();
+        let mut reader = Reader::open(&path).unwrap();
+        reader.param("w", &[4, 3], Init::Zeros).map(drop)
+    };
+    refused(Some(4)).unwrap();
+    assert!(matches!(refused(Some(3)), Err(Error::Shape { .. })));
+    assert!(matches!(refused(None), Err(Error::DType { .. })));
 }

@@ -1,10 +1,12 @@
-//! `prima models`: what is in a model's files.
+//! `prima models`: what is in a model's files, and the same model in 8 bits.
+
+mod quantize;
 
 use crate::out::say;
 use crate::{memory, source};
 use anyhow::Result;
 use prima_checkpoint::{ModelInfo, info};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(clap::Subcommand)]
 pub enum Command {
@@ -24,16 +26,22 @@ pub enum Command {
         #[arg(long)]
         clear: bool,
     },
+    /// Write a model with its layers in 8 bits, as far as each of them stands it
+    Quantize(quantize::Args),
 }
 
 pub fn run(command: Command) -> Result<()> {
-    let (path, json) = match command {
-        Command::Info { path, json } => (path, json),
-        Command::Cache { cache, clear } => return memory::show(&cache, clear),
-    };
+    match command {
+        Command::Info { path, json } => say_what_it_is(&path, json),
+        Command::Cache { cache, clear } => memory::show(&cache, clear),
+        Command::Quantize(args) => quantize::run(&args),
+    }
+}
+
+fn say_what_it_is(path: &Path, json: bool) -> Result<()> {
     let info = match path.to_str() {
         Some("embedded") => ModelInfo::of(&source::open(None)?)?,
-        _ => info(&path)?,
+        _ => info(path)?,
     };
     if json {
         say!("{}", serde_json::to_string_pretty(&info)?);

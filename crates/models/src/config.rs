@@ -212,7 +212,13 @@ pub(crate) fn read<T: DeserializeOwned + Serialize + Default + Ranges>(
     Ok(config)
 }
 
+/// The field that says how weights were quantized; the reader of prima's own files knows it by the tensors themselves.
+const QUANTIZATION: &str = "quantization_config";
+
 fn check_unused(key: &str, value: &Value, neutral: &[Neutral]) -> Result<(), String> {
+    if key == QUANTIZATION && value["quant_method"] == "prima" {
+        return Ok(());
+    }
     let Some((_, allowed)) = neutral.iter().find(|(name, _)| *name == key) else {
         let empty = value.is_null() || value.as_bool() == Some(false);
         return if empty {

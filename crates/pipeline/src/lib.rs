@@ -25,6 +25,7 @@ mod noise;
 mod packed_weights;
 mod picture_tensors;
 mod prompt_weights;
+mod quantize;
 mod repeat;
 mod request;
 mod request_builder;
@@ -49,6 +50,7 @@ pub use prima_picture::{Parameters, Picture};
 pub use prima_schedulers::{ScheduleOptions, SchedulerKind, TimestepSpacing};
 pub use prima_tensor::DType;
 pub use prompt_weights::WeightedPrompt;
+pub use quantize::{LayerReport, Quantization, QuantizeStage, quantize};
 pub use repeat::Medians;
 pub use request::{
     InitImage, MAX_AREA_PX, MAX_IMAGES, MAX_SIDE_PX, MAX_STEPS, Progress, Request, RequestLimits, Response, Timings,

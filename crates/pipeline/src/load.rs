@@ -97,6 +97,15 @@ impl Parts {
         Self::make(source, Weights::Absent { words })
     }
 
+    /// In bf16, with every parameter by its key.
+    pub(crate) fn listed(source: &ModelSource, listing: &families::Listing) -> Result<Self, Error> {
+        let options = LoadOptions {
+            dtype: DType::BF16,
+            ..LoadOptions::default()
+        };
+        Self::make(source, Weights::Listed(&Loading::new(&options, &|_| {}), listing))
+    }
+
     fn make(source: &ModelSource, weights: Weights) -> Result<Self, Error> {
         let index = source.json("", "model_index.json")?;
         let family = Family::of_index(source, &index)?;

@@ -1,15 +1,18 @@
 //! Where the weights of a pipeline's components come from: a cache of packed ones, or the model's own files.
 
 use crate::{Error, LoadOptions, Loaded, OnLoaded};
-use prima_checkpoint::{ModelSource, PackedComponent, ParamSource};
+use prima_checkpoint::{ModelSource, PackedComponent, ParamSource, Reader};
 use prima_tensor::{DType, Device, Keep, Param, Residency};
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// Parameters by their keys.
+pub(crate) type NamedParams = Vec<(String, Param)>;
+
 /// A component's parameters and their place in the cache.
 struct Component {
-    params: Vec<(String, Param)>,
+    params: NamedParams,
     packed: PackedComponent,
     /// Of the values that were read: others are not kept under the names of these.
     versions: u64,
@@ -36,6 +39,11 @@ impl PackedWeights {
         }
         Ok(bytes)
     }
+}
+
+/// What the CPU keeps a component in, but for its quantized weights: bf16 where there are some, as in its file.
+pub(crate) fn rest_of(reader: &Reader, dtype: DType) -> DType {
+    if reader.is_quantized() { DType::BF16 } else { dtype }
 }
 
 /// The type that a parameter is kept in where `dtype` was asked for, and whether it is multiplied with: vectors stay f32.
@@ -70,20 +78,22 @@ impl<'a> Loading<'a> {
         }
     }
 
-    /// The network that `load` makes, with the weights of `component`, each of which it has to ask for once.
+    /// The network that `load` makes, with the weights of `component`, each of which it has to ask for once, and its parameters.
     pub fn component<T>(
         &self,
         source: &ModelSource,
         component: &'static str,
         load: impl FnOnce(&mut dyn ParamSource) -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        let (is_gpu, dtype) = (Device::current().is_gpu(), self.options.dtype);
+    ) -> Result<(T, NamedParams), Error> {
+        let mut reader = source.component_reader(component)?;
+        let is_gpu = Device::current().is_gpu();
+        let dtype = self.options.dtype;
+        let dtype = if is_gpu { dtype } else { rest_of(&reader, dtype) };
         // On the CPU a weight is kept as products read it and in no other form. A GPU has layouts of its own.
         let keep = move |key: &str, shape: &[usize]| match kept_as(key, shape, dtype) {
             (dtype, true) if !is_gpu => Keep::Packed(dtype),
             (dtype, _) => Keep::Stored(dtype),
         };
-        let mut reader = source.component_reader(component)?;
         reader.defer();
         let made = load(&mut reader)?;
         reader.finish()?;
@@ -97,10 +107,15 @@ impl<'a> Loading<'a> {
             });
         };
         on_read(0);
-        let cache = self.options.cache.as_ref().filter(|_| !is_gpu);
+        // A quantized component is read as fast as it would be mapped.
+        let cache = self
+            .options
+            .cache
+            .as_ref()
+            .filter(|_| !is_gpu && !reader.is_quantized());
         let Some(mut packed) = cache.and_then(|cache| cache.component(component, &reader, dtype)) else {
             reader.fill(keep, &on_read)?;
-            return Ok(made);
+            return Ok((made, reader.into_params()));
         };
         // A text is read once for many steps and pictures: where not all weights stay, its encoders' pass through.
         let may_stay = self.options.resident.is_none() || !component.starts_with("text_encoder");
@@ -115,9 +130,9 @@ impl<'a> Loading<'a> {
         let params = reader.into_params();
         self.components.borrow_mut().push(Component {
             versions: versions(&params),
-            params,
+            params: params.clone(),
             packed,
         });
-        Ok(made)
+        Ok((made, params))
     }
 }

@@ -21,13 +21,15 @@ mod param;
 mod random;
 mod repeatable;
 mod tensor;
+mod trial;
 
 pub use allocator::keep_large_buffers;
 pub use autograd::{Gradients, is_recomputing, is_recording, no_grad, recompute, recomputing};
+pub use cpu::int4::{GROUP as INT4_GROUP, Int4Rows};
 pub use cpu::level::check_processor_limit;
 pub use cpu::pack::FormKind;
-pub use cpu::peak::{bf16_peak_gflops, peak_gflops};
-pub use cpu::weights::{Keep, Values};
+pub use cpu::peak::{bf16_peak_gflops, int8_peak_gops, peak_gflops};
+pub use cpu::weights::{Keep, Values, quantize_row};
 pub use device::{Device, DeviceChoice};
 pub use dtype::DType;
 pub use error::DeviceError;
@@ -38,6 +40,7 @@ pub use param::{FormTag, Param, layout};
 pub use random::{Philox, TorchCpuRng};
 pub use repeatable::Repeatable;
 pub use tensor::Tensor;
+pub use trial::Trial;
 
 /// Name of the matrix kernel chosen for this machine.
 pub fn kernel_name() -> &'static str {
@@ -50,7 +53,9 @@ pub fn cpu_features() -> Vec<&'static str> {
     let features = [
         ("avx2", is_x86_feature_detected!("avx2")),
         ("fma", is_x86_feature_detected!("fma")),
+        ("avxvnni", is_x86_feature_detected!("avxvnni")),
         ("avx512f", is_x86_feature_detected!("avx512f")),
+        ("avx512vnni", is_x86_feature_detected!("avx512vnni")),
         ("avx512bf16", is_x86_feature_detected!("avx512bf16")),
     ];
     #[cfg(not(target_arch = "x86_64"))]

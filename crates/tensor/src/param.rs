@@ -1,10 +1,11 @@
 use crate::allocator::room;
 use crate::autograd::Node;
+use crate::cpu::int4::Int4Rows;
 use crate::cpu::kernel::kernel;
 use crate::cpu::pack::{Packed, Words};
 use crate::cpu::weights::{self, Keep, Values};
 use crate::gpu::{DeviceArray, Form};
-use crate::{DType, Tensor};
+use crate::{DType, Tensor, Trial};
 use half::bf16;
 use std::any::Any;
 use std::ops::Range;
@@ -54,6 +55,7 @@ struct State {
     version: u64,
     /// Whether products round to bf16 though the value is kept in f32.
     rounds: bool,
+    trial: Option<Arc<Trial>>,
 }
 
 impl State {
@@ -131,6 +133,7 @@ impl Param {
                 node: None,
                 version: 0,
                 rounds: false,
+                trial: None,
             })),
         }
     }
@@ -199,6 +202,103 @@ impl Param {
         state.replace(narrow);
     }
 
+    /// Keeps a weight of a linear layer or a convolution in 8 bits, a quarter of the memory, until it is [`set`](Self::set):
+    /// a scale for each output, rounded activations too. For inference on the CPU; other parameters stay as they are, and so do
+    /// those that are trained.
+    pub fn quantize_to_int8(&self) {
+        self.keep_packed(weights::fits_int8, |shape, values| {
+            let Ok(packed) = weights::pack_int8(shape, values);
+            packed
+        });
+    }
+
+    /// The same in 4 bits, of which each 32 inputs of an output have a step and a zero; products are those of 8 bits. Weights
+    /// whose inputs are no multiple of 32 stay as they are.
+    pub fn quantize_to_int4(&self) {
+        self.keep_packed(weights::fits_int4, |shape, values| {
+            let Ok(packed) = weights::pack_int4(shape, values);
+            packed
+        });
+    }
+
+    fn keep_packed(&self, fits: fn(&[usize]) -> bool, pack: impl Fn(&[usize], &[f32]) -> Packed) {
+        let mut state = self.write();
+        if state.node.is_some() || !fits(&state.shape) {
+            return;
+        }
+        let packed = pack(&state.shape, state.wide().data());
+        state.replace(Value::Packed(Arc::new(packed)));
+        state.trial = None;
+    }
+
+    /// 8 or 4, where the weight is kept in so many bits.
+    pub fn bits(&self) -> Option<u8> {
+        match &self.read().value {
+            Value::Packed(packed) => match **packed {
+                Packed::Int8(_) => Some(8),
+                Packed::Int4(_) => Some(4),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// A weight that is kept in 4 bits.
+    pub fn int4_values(&self) -> Option<Int4Rows> {
+        let state = self.read();
+        match &state.value {
+            Value::Packed(packed) => match &**packed {
+                Packed::Int4(panels) => Some(panels.rows(state.shape[0])),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// A weight that is kept in 8 bits, in the file's layout, and what one is worth for each output.
+    pub fn int8_values(&self) -> Option<(Vec<i8>, Vec<f32>)> {
+        let state = self.read();
+        match &state.value {
+            Value::Packed(packed) => weights::unpack_int8(packed, &state.shape),
+            _ => None,
+        }
+    }
+
+    /// [`quantize_to_int4`](Self::quantize_to_int4) or else [`quantize_to_int8`](Self::quantize_to_int8).
+    pub fn quantize(&self, bits: u8) {
+        if bits == 4 {
+            self.quantize_to_int4();
+        } else {
+            self.quantize_to_int8();
+        }
+    }
+
+    /// From now on each product with this weight on the CPU is computed a second time with a copy of it in `bits` bits, 8 or 4,
+    /// and compared. `None` where [`quantize`](Self::quantize) would do nothing.
+    pub fn try_bits(&self, bits: u8) -> Option<Arc<Trial>> {
+        let mut state = self.write();
+        let fits = if bits == 4 {
+            weights::fits_int4
+        } else {
+            weights::fits_int8
+        };
+        if state.node.is_some() || !fits(&state.shape) {
+            return None;
+        }
+        let trial = Arc::new(Trial::new(bits));
+        state.trial = Some(trial.clone());
+        Some(trial)
+    }
+
+    pub(crate) fn trial(&self) -> Option<Arc<Trial>> {
+        self.read().trial.clone()
+    }
+
+    /// Another parameter of the same value.
+    pub(crate) fn copy(&self) -> Self {
+        Self::new(self.read().wide())
+    }
+
     /// For training: linear layers and convolutions, forward and backward, and attention between them round their factors
     /// to bf16 and sum in f32, while the value stays f32. Only where the processor multiplies bf16 faster than f32; elsewhere,
     /// and on a GPU, which has a type of its own for products, it changes nothing.
@@ -224,11 +324,27 @@ impl Param {
     pub fn fill<V: Values + ?Sized>(&self, values: &V, keep: Keep) -> Result<(), V::Error> {
         let shape = self.shape();
         let len = shape.iter().product();
+        let bits = match keep {
+            Keep::Stored(_) => None,
+            Keep::Packed(_) => values.bits(),
+            Keep::Int8 => values.bits().or(Some(8)),
+        };
+        let keep = if keep == Keep::Int8 {
+            Keep::Packed(DType::BF16)
+        } else {
+            keep
+        };
         let value = match keep {
+            _ if bits == Some(4) && weights::fits_int4(&shape) => {
+                Value::Packed(Arc::new(weights::pack_int4(&shape, values)?))
+            }
+            _ if bits.is_some() && weights::fits_int8(&shape) => {
+                Value::Packed(Arc::new(weights::pack_int8(&shape, values)?))
+            }
             Keep::Packed(dtype) if weights::is_weight(&shape) => {
                 Value::Packed(Arc::new(weights::pack(&shape, dtype, values)?))
             }
-            Keep::Stored(DType::BF16) | Keep::Packed(DType::BF16) => {
+            Keep::Stored(DType::BF16) | Keep::Packed(DType::BF16) | Keep::Int8 => {
                 let mut narrow = room(len);
                 in_parts(len, |part, space| {
                     narrow.extend_from_slice(values.narrow(part, space)?);

@@ -258,6 +258,7 @@ impl PackedComponent {
             .map(|(numel, keep)| match keep {
                 Keep::Packed(DType::F32) | Keep::Stored(DType::F32) => 4 * numel,
                 Keep::Packed(_) | Keep::Stored(_) => 2 * numel,
+                Keep::Int8 => numel,
             })
             .sum();
         self.cache.make_room(bytes as u64, &self.files)?;

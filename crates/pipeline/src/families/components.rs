@@ -4,13 +4,14 @@
 use super::Family;
 use crate::conditioning::{TextEncoder, TextEncoders};
 use crate::known_words::KnownWords;
-use crate::packed_weights::{Loading, kept_as};
+use crate::packed_weights::{Loading, NamedParams, kept_as, rest_of};
 use crate::{Error, Vae};
-use prima_checkpoint::{Init, ModelSource, ParamSource, Reader};
+use prima_checkpoint::{Init, ModelSource, ParamSource, Reader, quantized_bits};
 use prima_models::{ClipTextConfig, ClipTextModel, Tokenizer, Unet2dCondition, Unet2dConditionConfig};
 use prima_schedulers::{SchedulerConfig, SchedulerKind};
 use prima_tensor::{DType, Param};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 /// The UNet that `unet/config.json` describes, with parameters from `params`: the model's own
 /// ([`read`]), or any others under the same keys.
@@ -95,11 +96,16 @@ pub fn known_scheduler(mut config: SchedulerConfig) -> (SchedulerConfig, Option<
     (config, replaced)
 }
 
+/// The parameters of each component, by their keys.
+pub(crate) type Listing = Mutex<Vec<(String, NamedParams)>>;
+
 /// What a pipeline's weights are.
 #[derive(Clone, Copy)]
 pub(crate) enum Weights<'a> {
     /// The model's own.
     Read(&'a Loading<'a>),
+    /// The same, and what they are.
+    Listed(&'a Loading<'a>, &'a Listing),
     /// None: only to find out what the networks need. The tokenizers know no words either, unless a prompt will be read.
     Absent { words: bool },
 }
@@ -113,7 +119,13 @@ impl Weights<'_> {
     ) -> Result<T, Error> {
         match self {
             Self::Absent { .. } => load(&mut AbsentParams),
-            Self::Read(loading) => loading.component(source, component, load),
+            Self::Read(loading) => Ok(loading.component(source, component, load)?.0),
+            Self::Listed(loading, listing) => {
+                let (made, params) = loading.component(source, component, load)?;
+                let mut listing = listing.lock().unwrap_or_else(PoisonError::into_inner);
+                listing.push((component.to_owned(), params));
+                Ok(made)
+            }
         }
     }
 
@@ -122,18 +134,26 @@ impl Weights<'_> {
     }
 }
 
+/// Whether a parameter is what linear layers or convolutions multiply with.
+pub(crate) fn is_multiplied(key: &str, shape: &[usize]) -> bool {
+    kept_as(key, shape, DType::F32).1
+}
+
 /// What a model's parameters take on the CPU, by the headers of its files.
 pub(crate) fn weight_bytes(source: &ModelSource, family: &Family, dtype: DType) -> Result<usize, Error> {
     let encoders = family.text_encoders.iter().map(|components| components.text_encoder);
     let encoders = encoders.filter(|name| source.exists(&format!("{name}/config.json")));
     let mut bytes = 0;
     for component in encoders.chain(["unet", "vae"]) {
-        for (key, _, shape) in source.component_reader(component)?.tensors() {
-            let value = match kept_as(key, &shape, dtype).0 {
-                DType::F32 => size_of::<f32>(),
-                _ => size_of::<u16>(),
+        let reader = source.component_reader(component)?;
+        let dtype = rest_of(&reader, dtype);
+        for (key, stored, shape) in reader.tensors() {
+            let bits = match (quantized_bits(stored), kept_as(key, &shape, dtype).0) {
+                (Some(bits), _) => bits.ceil() as usize,
+                (None, DType::F32) => 32,
+                (None, _) => 16,
             };
-            bytes += shape.iter().product::<usize>() * value;
+            bytes += shape.iter().product::<usize>() * bits / 8;
         }
     }
     Ok(bytes)

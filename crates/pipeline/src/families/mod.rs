@@ -10,7 +10,7 @@ pub use components::{known_scheduler, load_text_encoder, load_unet, load_vae, re
 pub use stable_diffusion::STABLE_DIFFUSION;
 pub use stable_diffusion_xl::STABLE_DIFFUSION_XL;
 
-pub(crate) use components::{Weights, path, text, text_encoders, unet, vae, weight_bytes};
+pub(crate) use components::{Listing, Weights, is_multiplied, path, text, text_encoders, unet, vae, weight_bytes};
 
 use crate::Error;
 use prima_checkpoint::ModelSource;

@@ -4,16 +4,18 @@
 use crate::cpu::direct::{self, DirectConvolution};
 use crate::cpu::gemm::{self, Left, Rows};
 use crate::cpu::interleave::interleave;
-use crate::cpu::kernel::{Word, kernel};
+use crate::cpu::kernel::{Factor, Pair, kernel};
 use crate::cpu::pack::{Packed, Panels, pack_panels, pack_right};
 use crate::cpu::parallel::zeros;
 use crate::cpu::sums;
 use crate::cpu::tile::Epilogue;
 use crate::cpu::weight_gradient::weight_gradient;
+use crate::cpu::weights;
 use crate::cpu::winograd;
 use crate::ops::ConvolutionSizes;
 use crate::{Activation, DType, Param, Tensor};
 use rayon::prelude::*;
+use std::convert::Infallible;
 use std::ops::Range;
 
 /// Packed forms beside that of the forward pass. Which of these three a gradient wants depends on the picture's size too.
@@ -133,6 +135,8 @@ fn convolve(shape: &DirectConvolution, picture: &[f32], packed: &Packed, epilogu
     match packed {
         Packed::F32(panels) => direct::convolve(shape, picture, panels, epilogue),
         Packed::Bf16(panels) => direct::convolve(shape, picture, panels, epilogue),
+        Packed::Int8(panels) => direct::convolve(shape, picture, panels, epilogue),
+        Packed::Int4(panels) => direct::convolve(shape, picture, panels, epilogue),
     }
 }
 
@@ -157,7 +161,7 @@ pub(crate) fn forward(
     };
     // Not in training, where the weight changes each time.
     let direct = DirectConvolution::forward(s);
-    if weight.dtype() == DType::BF16 && winograd::suits(&direct) {
+    if weight.dtype() == DType::BF16 && weight.bits().is_none() && winograd::suits(&direct) {
         let panels = weight.packed(WINOGRAD, |w, _| winograd::weight_panels(w));
         if let Packed::Bf16(panels) = &*panels {
             return Tensor::from_vec(winograd::convolve(&direct, x.data(), panels, &epilogue), &out_shape);
@@ -166,8 +170,8 @@ pub(crate) fn forward(
     let packed = weight.panels();
     let data = x.data();
     let out = if s.is_pointwise() {
-        gemm::gemm(m, n, k, &Rows { data, k }, &packed, &epilogue)
-    } else if k > 0 && (s.keeps_size() || k <= gemm::KC || matches!(*packed, Packed::Bf16(_))) {
+        gemm::product(data, [n, k], &packed, &epilogue)
+    } else if k > 0 && (s.keeps_size() || k <= gemm::KC || !matches!(*packed, Packed::F32(_))) {
         convolve(&direct, data, &packed, &epilogue)
     } else {
         let zeros = vec![0.0; s.inputs];
@@ -198,8 +202,8 @@ fn pack_taps(
 /// The channels that `channels` are filled up to.
 fn whole_words(channels: usize, dtype: DType) -> usize {
     match dtype {
-        DType::F32 => channels.next_multiple_of(<f32 as Word>::DEPTHS),
-        _ => channels.next_multiple_of(<u32 as Word>::DEPTHS),
+        DType::F32 => channels.next_multiple_of(<f32 as Factor>::DEPTHS),
+        _ => channels.next_multiple_of(<Pair as Factor>::DEPTHS),
     }
 }
 
@@ -226,19 +230,50 @@ fn pack_parts(
     Packed::new(Panels { block, words }, 4 * depths_padded, dtype)
 }
 
+/// The same in bytes.
+fn pack_int8_parts(
+    [depths, columns]: [usize; 2],
+    value: impl Fn([usize; 2], [usize; 2], usize, usize) -> f32 + Sync,
+) -> Packed {
+    let block = kernel().for_columns(columns);
+    let padded = columns.next_multiple_of(block.nr);
+    let Ok(packed) = weights::pack_bytes::<Infallible>(block, [4 * padded, depths, 4], |range, bytes, scales| {
+        let mut row = vec![0.0; 4 * depths];
+        for (part, column) in range.map(|at| (at / padded, at % padded)) {
+            for (at, to) in row.iter_mut().enumerate() {
+                let tap = at % 4;
+                let inside = column < columns;
+                *to = inside
+                    .then(|| value([part / 2, part % 2], [tap / 2, tap % 2], at / 4, column))
+                    .unwrap_or(0.0);
+            }
+            scales.push(weights::quantize_row(&row, bytes));
+        }
+        Ok(())
+    });
+    packed
+}
+
 /// A 3x3 convolution, one pixel of padding, of the picture doubled by repetition.
 pub(crate) fn forward_doubled(x: &Tensor, weight: &Param, bias: Option<&Tensor>) -> Tensor {
     let (&[batch, height, width, channels], &[outputs, inputs, 3, 3]) = (x.shape(), &weight.shape()[..]) else {
         panic!("a doubled convolution wants x [B,H,W,C] and weight [O,C,3,3]");
     };
     assert_eq!(channels, inputs, "a doubled convolution: x {:?}", x.shape());
+    // Of 4 bits too: sums of weights are not of 4 bits.
+    let in_bytes = weight.bits().is_some();
     let packed = weight.packed(DOUBLED, |w, dtype| {
-        pack_parts([inputs, outputs], dtype, |part, tap, i, o| {
+        let value = |part: [usize; 2], tap: [usize; 2], i: usize, o: usize| {
             let kernel = &w.data()[(o * inputs + i) * 9..][..9];
             let [rows, columns] = [0, 1].map(|axis| direct::doubled_taps(part[axis], tap[axis]));
             let sums = rows.map(|ky| &kernel[3 * ky..][columns.clone()]);
             sums.flatten().sum()
-        })
+        };
+        if in_bytes {
+            pack_int8_parts([inputs, outputs], value)
+        } else {
+            pack_parts([inputs, outputs], dtype, value)
+        }
     });
     let shape = DirectConvolution::doubling([batch, height, width, channels], outputs);
     let epilogue = Epilogue {

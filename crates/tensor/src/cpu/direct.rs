@@ -9,20 +9,69 @@
 //! gradient of a convolution of stride 2 with respect to its picture.
 
 use crate::allocator::room;
-use crate::cpu::kernel::{Block, Tile, Windows, Word};
-use crate::cpu::pack::Panels;
+use crate::cpu::kernel::{Block, Factor, Pair, Tile, Windows, Word};
+use crate::cpu::pack::RightPanels;
 use crate::cpu::parallel::{Output, for_tasks};
 use crate::cpu::prefetch::Ahead;
 use crate::cpu::tile::{Epilogue, Place, put};
 use crate::ops::ConvolutionSizes;
 use std::cell::RefCell;
 
-/// Values of a padded band of rows: it stays in L2 while each panel of weights passes over it.
-const BAND: usize = 1 << 15;
-/// Most words of a panel of weights that one pass reads, again for every tile of a band: they stay in L2 with it.
-const PANEL: usize = 96 << 10;
 /// Fewest pixels of a band: with so many a panel of weights is worth reading.
 const PIXELS: usize = 256;
+
+/// What the padded copy of a band consists of.
+pub(crate) trait BandWord: Factor {
+    /// What the words of a band depend on beside its values.
+    type Range: Copy;
+    /// Rows of words behind those of a panel, for [`finish`](Self::finish).
+    const FOOT: usize;
+    /// Values of a padded band of rows: it stays in L2 while each panel of weights passes over it.
+    const BAND: usize;
+    /// The number of bands is a multiple of this, if there are so many: large ones are shared evenly among few threads.
+    const EVEN: usize;
+    /// Most words of a panel of weights that one pass reads, again for every tile of a band: they stay in L2 with it.
+    const PANEL: usize;
+
+    /// Of the rows of the picture that a band reads.
+    fn range(rows: &[f32]) -> Self::Range;
+
+    /// The word of zeros, for padding.
+    fn padding(range: &Self::Range) -> u32;
+
+    fn convert(values: &[f32], range: &Self::Range, out: &mut [Self]);
+
+    /// The sums of products `[mr][nr]` to values.
+    fn finish(tile: &mut Tile, block: [usize; 2], range: &Self::Range, foot: &[Self]);
+}
+
+/// Words that are their values rounded.
+macro_rules! rounded {
+    ($word:ty) => {
+        impl BandWord for $word {
+            type Range = ();
+            const FOOT: usize = 0;
+            const BAND: usize = 1 << 15;
+            const EVEN: usize = 1;
+            const PANEL: usize = 96 << 10;
+
+            fn range(_: &[f32]) {}
+
+            fn padding((): &()) -> u32 {
+                0
+            }
+
+            fn convert(values: &[f32], (): &(), out: &mut [Self]) {
+                Word::convert(values, out);
+            }
+
+            fn finish(_: &mut Tile, _: [usize; 2], (): &(), _: &[Self]) {}
+        }
+    };
+}
+
+rounded!(f32);
+rounded!(Pair);
 
 /// A picture `[batch, height, width, channels]`, and a filter that walks over it.
 #[derive(Clone, Copy, Debug)]
@@ -100,7 +149,7 @@ impl DirectConvolution {
     }
 
     /// Words of a pixel.
-    fn pixel<W: Word>(&self) -> usize {
+    fn pixel<W: Factor>(&self) -> usize {
         self.channels.div_ceil(W::DEPTHS)
     }
 
@@ -117,11 +166,12 @@ impl DirectConvolution {
 
     /// Rows of places that a task takes: of a small picture a quarter, so that there is work for several threads. Depends on the
     /// shape alone.
-    fn band_rows(&self) -> usize {
+    fn band_rows<W: BandWord>(&self) -> usize {
         let around = self.size[0] + self.scale - 2;
-        let rows = (BAND / (self.stretch() * self.channels)).saturating_sub(around) / self.stride;
+        let rows = (W::BAND / (self.stretch() * self.channels)).saturating_sub(around) / self.stride;
         let [height, width] = self.places;
-        rows.max(PIXELS / width).clamp(1, height.div_ceil(4))
+        let rows = rows.max(PIXELS / width).clamp(1, height.div_ceil(4));
+        height.div_ceil(height.div_ceil(rows).next_multiple_of(W::EVEN))
     }
 
     /// Results of one row of places.
@@ -131,11 +181,24 @@ impl DirectConvolution {
 
     /// Rows of places `first..first + rows` of a sample with all that they read, zero outside the picture, in words of type `W`:
     /// the padded rows in order of their place in the stride, `sorted` rows of each.
-    fn pad<W: Word>(&self, picture: &[f32], first: usize, rows: usize, sorted: usize, more: usize, out: &mut Padded) {
+    fn pad<W: BandWord>(
+        &self,
+        picture: &[f32],
+        first: usize,
+        rows: usize,
+        sorted: usize,
+        more: usize,
+        out: &mut Padded,
+    ) -> W::Range {
         let ([above, before], row) = (self.before, self.width * self.channels);
         let stretch = self.stretch();
         let (line, start) = (stretch * self.pixel::<W>(), before.min(stretch) * self.pixel::<W>());
         let inside = self.width.min(stretch.saturating_sub(before));
+        // The rows of the picture that are read.
+        let seen =
+            [0, self.padded_rows(rows)].map(|r| (first * self.stride + r).saturating_sub(above).min(self.height));
+        let range = W::range(&picture[seen[0] * row..seen[1] * row]);
+        let padding = W::padding(&range);
         // What is not written is read for places alone that are thrown away.
         out.words
             .resize(self.stride * sorted * line + more * self.stride * self.pixel::<W>(), 0);
@@ -144,15 +207,15 @@ impl DirectConvolution {
             let at = (r % self.stride * sorted + r / self.stride) * line;
             let words = &mut out.words[at..][..line];
             if y >= self.height {
-                words.fill(0);
+                words.fill(padding);
                 continue;
             }
-            words[..start].fill(0);
-            words[start + inside * self.pixel::<W>()..].fill(0);
+            words[..start].fill(padding);
+            words[start + inside * self.pixel::<W>()..].fill(padding);
             let words = bytemuck::cast_slice_mut(&mut words[start..][..inside * self.pixel::<W>()]);
             let values = &picture[y * row..][..inside * self.channels];
             if self.channels.is_multiple_of(W::DEPTHS) {
-                W::convert(values, words);
+                W::convert(values, &range, words);
             } else {
                 let whole = self.pixel::<W>() * W::DEPTHS;
                 out.row.clear();
@@ -162,23 +225,24 @@ impl DirectConvolution {
                         *to = *from;
                     }
                 }
-                W::convert(&out.row, words);
+                W::convert(&out.row, &range, words);
             }
         }
+        range
     }
 
     /// Where the rows of the filter begin, seen from a place.
-    fn segments<W: Word>(&self, sorted: usize) -> Vec<usize> {
+    fn segments<W: Factor>(&self, sorted: usize) -> Vec<usize> {
         let row = |ky: usize| ky % self.stride * sorted + ky / self.stride;
         let line = self.stretch() * self.pixel::<W>();
         (0..self.size[0]).map(|ky| row(ky) * line).collect()
     }
 
     /// One pass, or several whose weights stay in L2, in panels of `nr` columns.
-    fn passes<W: Word>(&self, nr: usize, segments: &[usize]) -> Vec<Pass> {
+    fn passes<W: BandWord>(&self, nr: usize, segments: &[usize]) -> Vec<Pass> {
         let [kh, kw] = self.size;
         let width = kw * self.pixel::<W>();
-        if kh * width <= PANEL / nr {
+        if kh * width <= W::PANEL / nr {
             let segments = segments.to_vec();
             return vec![Pass {
                 segments,
@@ -186,7 +250,7 @@ impl DirectConvolution {
                 depth: 0,
             }];
         }
-        let length = width.div_ceil(width.div_ceil(PANEL / nr));
+        let length = width.div_ceil(width.div_ceil(W::PANEL / nr));
         let starts = (0..kh).flat_map(|ky| (0..width).step_by(length).map(move |at| (ky, at)));
         let pass = |(ky, at)| Pass {
             segments: vec![segments[ky] + at],
@@ -197,29 +261,33 @@ impl DirectConvolution {
     }
 
     /// Writes the results of `rows` rows of places, the first of which is number `first_row` of all samples' rows.
-    fn band<W: Word>(
+    fn band<W: BandWord>(
         &self,
         padded: &[W],
+        range: &W::Range,
         passes: &[Pass],
-        panels: &Panels<W>,
+        panels: &impl RightPanels<W>,
         [first_row, rows]: [usize; 2],
         next: &[f32],
         output: &Output,
         epilogue: &Epilogue,
     ) {
-        let (scale, nr, pixel) = (self.scale, panels.block.nr, self.pixel::<W>());
+        let block = panels.block();
+        let (scale, nr, pixel) = (self.scale, block.nr, self.pixel::<W>());
         let depth = self.size.iter().product::<usize>() * pixel;
         let panels_of_part = self.outputs.div_ceil(nr);
-        let tiles = rows * self.stretch() / self.stride / panels.block.mr;
+        let tiles = rows * self.stretch() / self.stride / block.mr;
         let mut ahead = Ahead::of(next, tiles);
-        for (panel, weights) in panels.words.chunks_exact(depth * nr).enumerate() {
+        let mut space = Vec::new();
+        for panel in 0..scale.pow(2) * panels_of_part {
+            let weights = panels.panel(panel, (depth + W::FOOT) * nr, &mut space);
             let part = panel / panels_of_part;
             let (down, right) = (part / scale, part % scale);
             let padded = &padded[(down * self.stretch() + right) * pixel..];
             let results = Results {
                 shape: self,
                 output,
-                block: panels.block,
+                block,
                 first: ((first_row * scale + down) * scale * self.places[1] + right) * self.outputs,
                 column: panel % panels_of_part * nr,
             };
@@ -234,8 +302,11 @@ impl DirectConvolution {
                     length: pass.length,
                     row_stride: self.stride * pixel,
                 };
-                let weights = &weights[pass.depth * nr..];
-                results.pass(&windows, padded, weights, rows, i > 0, epilogue, &mut ahead);
+                let of_pass = &weights[pass.depth * nr..];
+                let finish = |tile: &mut Tile| {
+                    W::finish(tile, [block.mr, nr], range, &weights[depth * nr..]);
+                };
+                results.pass(&windows, padded, of_pass, finish, rows, i > 0, epilogue, &mut ahead);
             }
         }
     }
@@ -274,11 +345,12 @@ impl Results<'_> {
     }
 
     /// One panel's product over the windows of all places of the band.
-    fn pass<W: Word>(
+    fn pass<W: BandWord>(
         &self,
         windows: &Windows,
         padded: &[W],
         weights: &[W],
+        finish: impl Fn(&mut Tile),
         rows: usize,
         add: bool,
         epilogue: &Epilogue,
@@ -297,6 +369,7 @@ impl Results<'_> {
             }
             ahead.fetch();
             block.windows(windows, &padded[first * windows.row_stride..], weights, &mut tile);
+            finish(&mut tile);
             let (mut row, end) = (0, block.mr.min(places - first));
             while row < end {
                 // A run of pixels, or of places at the end of a row.
@@ -318,10 +391,10 @@ impl Results<'_> {
 /// `epilogue(picture * weight)`. `panels` is the weight, packed as the right matrix of a product whose depth is (row of the
 /// kernel, column, channel), the channel innermost and filled up to whole words with zeros; where the results are doubled four of
 /// them, by the row and then the column of the results.
-pub(crate) fn convolve<W: Word>(
+pub(crate) fn convolve<W: BandWord>(
     s: &DirectConvolution,
     picture: &[f32],
-    panels: &Panels<W>,
+    panels: &impl RightPanels<W>,
     epilogue: &Epilogue,
 ) -> Vec<f32> {
     let (height, results) = (s.places[0], s.results());
@@ -329,16 +402,16 @@ pub(crate) fn convolve<W: Word>(
     if len == 0 {
         return Vec::new();
     }
-    let rows = s.band_rows();
+    let rows = s.band_rows::<W>();
     let bands = height.div_ceil(rows);
     let sample = s.height * s.width * s.channels;
     let sorted = s.padded_rows(rows).div_ceil(s.stride);
-    let passes = s.passes::<W>(panels.block.nr, &s.segments::<W>(sorted));
-    let nr = panels.block.nr;
+    let block = panels.block();
+    let passes = s.passes::<W>(block.nr, &s.segments::<W>(sorted));
     let depth = s.size.iter().product::<usize>() * s.pixel::<W>();
-    assert_eq!(
-        panels.words.len(),
-        s.scale.pow(2) * s.outputs.div_ceil(nr) * depth * nr,
+    let of_outputs = s.scale.pow(2) * s.outputs.div_ceil(block.nr);
+    assert!(
+        panels.holds(of_outputs, (depth + W::FOOT) * block.nr),
         "the weight of {s:?} is packed for another convolution"
     );
     let mut out = room(len);
@@ -353,9 +426,10 @@ pub(crate) fn convolve<W: Word>(
         PADDED.with_borrow_mut(|padded| {
             let picture = &picture[b * sample..][..sample];
             // The windows of the last tile may begin behind the last pixel.
-            s.pad::<W>(picture, first, rows, sorted, panels.block.mr + s.scale, padded);
+            let range = s.pad::<W>(picture, first, rows, sorted, block.mr + s.scale, padded);
             s.band(
                 bytemuck::cast_slice(&padded.words),
+                &range,
                 &passes,
                 panels,
                 [b * height + first, rows],

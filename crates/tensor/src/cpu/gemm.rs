@@ -4,6 +4,7 @@
 
 use crate::allocator::room;
 use crate::cpu::bf16::{interleave_pairs, pair_depths};
+use crate::cpu::int8;
 use crate::cpu::interleave::interleave;
 use crate::cpu::kernel::{self, Pair, Tile, Word, kernel};
 use crate::cpu::pack::{Packed, Panels, View, pack_view};
@@ -77,6 +78,16 @@ pub(crate) fn gemm(m: usize, n: usize, k: usize, left: &dyn Left, right: &Packed
     match right {
         Packed::F32(right) => gemm_words(m, n, k, left, right, epilogue),
         Packed::Bf16(right) => gemm_words(m, n, k, left, right, epilogue),
+        Packed::Int8(_) | Packed::Int4(_) => panic!("panels of bytes are multiplied by rows, in `product`"),
+    }
+}
+
+/// [`gemm`] of a row-major left matrix `[m, k]`.
+pub(crate) fn product(x: &[f32], [n, k]: [usize; 2], right: &Packed, epilogue: &Epilogue) -> Vec<f32> {
+    match right {
+        Packed::Int8(right) => int8::product(x, [n, k], right, epilogue),
+        Packed::Int4(right) => int8::product(x, [n, k], right, epilogue),
+        _ => gemm(x.len() / k.max(1), n, k, &Rows { data: x, k }, right, epilogue),
     }
 }
 
@@ -99,26 +110,8 @@ fn gemm_words<W: LeftWord>(
         return out;
     }
     let mut out = room(m * n);
-    let (mr, nr, mc) = (right.block.mr, right.block.nr, kernel().mc);
-    let panels = n.div_ceil(nr);
-    // Parts of equal size, so that the last one leaves no thread waiting.
-    let mc = m.div_ceil(m.div_ceil(mc)).next_multiple_of(mr);
-    let row_parts = m.div_ceil(mc);
-    // Few rows (text, time embeddings): split the columns so that every thread has work.
-    let wanted = (4 * rayon::current_num_threads()).div_ceil(row_parts);
-    let panels_per_task = panels.div_ceil(wanted.min(panels)).max(1);
-    let column_parts = panels.div_ceil(panels_per_task);
     let output = Output::of(&mut out);
-    for_tasks(row_parts * column_parts, m * n * k, |task| {
-        let rows = (task / column_parts) * mc..m.min((task / column_parts + 1) * mc);
-        let first = (task % column_parts) * panels_per_task;
-        let part = Part {
-            rows,
-            panels: first..panels.min(first + panels_per_task),
-            n,
-            k,
-            block: right.block,
-        };
+    Part::for_each([m, n, k], right.block, kernel().mc, |part| {
         LEFT_PART.with_borrow_mut(|space| part.run(left, right, epilogue, &output, space));
     });
     // SAFETY: the parts cover all rows and columns, and each writes its first depth by copying.
@@ -127,15 +120,46 @@ fn gemm_words<W: LeftWord>(
 }
 
 /// What one task computes: some rows, some panels of columns.
-struct Part {
-    rows: Range<usize>,
-    panels: Range<usize>,
+pub(crate) struct Part {
+    pub rows: Range<usize>,
+    pub panels: Range<usize>,
     n: usize,
     k: usize,
     block: &'static kernel::Block,
 }
 
 impl Part {
+    /// Every part of a product of these sizes, in parallel, of about `mc` rows.
+    pub fn for_each([m, n, k]: [usize; 3], block: &'static kernel::Block, mc: usize, f: impl Fn(&Self) + Sync + Send) {
+        let panels = n.div_ceil(block.nr);
+        // Parts of equal size, so that the last one leaves no thread waiting.
+        let mc = m.div_ceil(m.div_ceil(mc)).next_multiple_of(block.mr);
+        let row_parts = m.div_ceil(mc);
+        // Few rows (text, time embeddings): split the columns so that every thread has work.
+        let wanted = (4 * rayon::current_num_threads()).div_ceil(row_parts);
+        let panels_per_task = panels.div_ceil(wanted.min(panels)).max(1);
+        let column_parts = panels.div_ceil(panels_per_task);
+        for_tasks(row_parts * column_parts, m * n * k, |task| {
+            let first = (task % column_parts) * panels_per_task;
+            f(&Self {
+                rows: (task / column_parts) * mc..m.min((task / column_parts + 1) * mc),
+                panels: first..panels.min(first + panels_per_task),
+                n,
+                k,
+                block,
+            });
+        });
+    }
+
+    /// Of this part what one of its panels gives.
+    pub fn of_panel(&self, panel: usize) -> Self {
+        Self {
+            rows: self.rows.clone(),
+            panels: panel..panel + 1,
+            ..*self
+        }
+    }
+
     fn run<W: LeftWord>(
         &self,
         left: &dyn Left,
@@ -158,18 +182,18 @@ impl Part {
             self.each_tile(&ks, epilogue, output, |t, panel, tile| {
                 let a = &words[t * mr * depth..];
                 let b = &right.words[(panel * self.k.div_ceil(W::DEPTHS) + k0 / W::DEPTHS) * nr..];
-                self.block.multiply(depth, a, b, tile);
+                self.block.multiply(depth, a, b, &mut tile.0);
             });
         }
     }
 
     /// `multiply(row of tiles, panel of columns, tile)` for each tile of the part over the depths `ks`, put in its place.
-    fn each_tile(
+    pub fn each_tile(
         &self,
         ks: &Range<usize>,
         epilogue: &Epilogue,
         output: &Output,
-        multiply: impl Fn(usize, usize, &mut [f32]),
+        multiply: impl Fn(usize, usize, &mut Tile),
     ) {
         let (mr, nr) = (self.block.mr, self.block.nr);
         let mut tile = Tile::ZERO;
@@ -185,7 +209,7 @@ impl Part {
                     cols: nr.min(self.n - first),
                 };
                 place.prefetch();
-                multiply(t, panel, &mut tile.0);
+                multiply(t, panel, &mut tile);
                 let epilogue = if ks.end == self.k {
                     epilogue.within(first, offset)
                 } else {

@@ -4,24 +4,60 @@ use crate::cpu::level::{Level, level};
 pub(crate) use crate::cpu::micro_kernel::Windows;
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::micro_kernel::x86::{
-    Pairs, packed_256, packed_512, packed_512_bf16, windows_256, windows_512, windows_512_bf16,
+    Pairs, packed_256, packed_512, packed_512_bf16, windows_256, windows_256_vnni, windows_512, windows_512_bf16,
+    windows_512_bw, windows_512_vnni,
 };
 use crate::cpu::micro_kernel::{PackedKernel, Single, Widened, WindowKernel, portable_packed, portable_windows};
 pub(crate) use crate::cpu::outer_kernel::Walk;
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::outer_kernel::x86::{outer_256, outer_512, outer_512_bf16};
 use crate::cpu::outer_kernel::{self, Outer, OuterKernel};
+use crate::cpu::quad::Quads;
+#[cfg(target_arch = "x86_64")]
+use crate::cpu::quad::x86::Dots;
 use crate::cpu::slide::{self, Slide};
 use crate::cpu::{bf16, interleave};
 
 /// Two values of bf16, the first in the low half.
 pub(crate) type Pair = u32;
 
-/// What panels consist of: f32, or pairs of bf16 that are neighbours in the depth.
-pub(crate) trait Word: bytemuck::Pod + Send + Sync {
+/// Four values of 8 bits, the first in the lowest byte: unsigned on the left of a product, signed on its right.
+pub(crate) type Quad = i32;
+
+/// What panels consist of.
+pub(crate) trait Factor: bytemuck::Pod + Send + Sync {
     /// Depths in a word.
     const DEPTHS: usize;
 
+    fn windows(block: &Block) -> WindowKernel;
+}
+
+impl Factor for f32 {
+    const DEPTHS: usize = 1;
+
+    fn windows(block: &Block) -> WindowKernel {
+        block.single.windows
+    }
+}
+
+impl Factor for Pair {
+    const DEPTHS: usize = 2;
+
+    fn windows(block: &Block) -> WindowKernel {
+        block.pairs.windows
+    }
+}
+
+impl Factor for Quad {
+    const DEPTHS: usize = 4;
+
+    fn windows(block: &Block) -> WindowKernel {
+        block.quads
+    }
+}
+
+/// The factors that values become by rounding alone: f32, or pairs of bf16 that are neighbours in the depth.
+pub(crate) trait Word: Factor {
     fn forms(block: &Block) -> &Forms;
 
     /// Up to `width` strips of equal length as one panel, `out[word · width + r]`, zero for strips that are not there and
@@ -41,8 +77,6 @@ pub(crate) trait Word: bytemuck::Pod + Send + Sync {
 }
 
 impl Word for f32 {
-    const DEPTHS: usize = 1;
-
     fn forms(block: &Block) -> &Forms {
         &block.single
     }
@@ -69,8 +103,6 @@ impl Word for f32 {
 }
 
 impl Word for Pair {
-    const DEPTHS: usize = 2;
-
     fn forms(block: &Block) -> &Forms {
         &block.pairs
     }
@@ -102,6 +134,8 @@ pub(crate) struct Block {
     pub nr: usize,
     single: Forms,
     pairs: Forms,
+    /// Its sums are i32, in the bits of the tile's f32.
+    quads: WindowKernel,
 }
 
 /// The micro-kernels of a block for one kind of word.
@@ -142,11 +176,11 @@ impl Block {
     }
 
     /// `tile[mr × nr] = a · b`: the windows at the start of `a`, and a packed panel.
-    pub fn windows<W: Word>(&self, windows: &Windows, a: &[W], b: &[W], tile: &mut Tile) {
+    pub fn windows<W: Factor>(&self, windows: &Windows, a: &[W], b: &[W], tile: &mut Tile) {
         let last = (self.mr - 1) * windows.row_stride + windows.segments.iter().max().unwrap_or(&0);
         assert!(a.len() >= last + windows.length && b.len() >= windows.segments.len() * windows.length * self.nr);
         // SAFETY: what the kernel reads of a and b was checked to be there; a tile holds mr x nr values.
-        unsafe { (W::forms(self).windows)(windows, a.as_ptr().cast(), b.as_ptr().cast(), tile.0.as_mut_ptr()) };
+        unsafe { W::windows(self)(windows, a.as_ptr().cast(), b.as_ptr().cast(), tile.0.as_mut_ptr()) };
     }
 }
 
@@ -165,7 +199,7 @@ impl Kernel {
 
 /// Defines a block of `MR` rows of `V` vectors of some lanes.
 macro_rules! block {
-    ($(#[$meta:meta])* $name:ident: $lanes:literal, $packed:ident, $windows:ident) => {
+    ($(#[$meta:meta])* $name:ident: $lanes:literal, $packed:ident, $windows:ident, $quads:ident) => {
         $(#[$meta])*
         const fn $name<const MR: usize, const V: usize>() -> Block {
             Block {
@@ -179,14 +213,31 @@ macro_rules! block {
                     packed: $packed::<Widened, MR, V>,
                     windows: $windows::<Widened, MR, V>,
                 },
+                quads: $quads::<Quads, MR, V>,
             }
         }
     };
 }
 
-block!(portable: 1, portable_packed, portable_windows);
-block!(#[cfg(target_arch = "x86_64")] avx2: 8, packed_256, windows_256);
-block!(#[cfg(target_arch = "x86_64")] avx512: 16, packed_512, windows_512);
+block!(portable: 1, portable_packed, portable_windows, portable_windows);
+block!(#[cfg(target_arch = "x86_64")] avx2: 8, packed_256, windows_256, windows_256);
+block!(#[cfg(target_arch = "x86_64")] avx512: 16, packed_512, windows_512, windows_512_bw);
+
+#[cfg(target_arch = "x86_64")]
+const fn avx_vnni<const MR: usize, const V: usize>() -> Block {
+    Block {
+        quads: windows_256_vnni::<Dots, MR, V>,
+        ..avx2::<MR, V>()
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+const fn avx512_vnni<const MR: usize, const V: usize>() -> Block {
+    Block {
+        quads: windows_512_vnni::<Dots, MR, V>,
+        ..avx512::<MR, V>()
+    }
+}
 
 #[cfg(target_arch = "x86_64")]
 const fn avx512_bf16<const MR: usize, const V: usize>() -> Block {
@@ -195,7 +246,7 @@ const fn avx512_bf16<const MR: usize, const V: usize>() -> Block {
             packed: packed_512_bf16::<Pairs, MR, V>,
             windows: windows_512_bf16::<Pairs, MR, V>,
         },
-        ..avx512::<MR, V>()
+        ..avx512_vnni::<MR, V>()
     }
 }
 
@@ -238,11 +289,29 @@ static AVX2: Kernel = Kernel {
 };
 
 #[cfg(target_arch = "x86_64")]
+static AVX_VNNI: Kernel = Kernel {
+    name: "avx-vnni",
+    multiplies_bf16: false,
+    mc: 96,
+    blocks: &[avx_vnni::<6, 2>()],
+    outer: outer!(4, 8, outer_256, Single, Widened, 1, 2, 3),
+};
+
+#[cfg(target_arch = "x86_64")]
 static AVX512: Kernel = Kernel {
     name: "avx512",
     multiplies_bf16: false,
     mc: 192,
     blocks: &[avx512::<12, 2>(), avx512::<12, 1>(), avx512::<8, 3>()],
+    outer: outer!(8, 16, outer_512, Single, Widened, 1, 2, 3),
+};
+
+#[cfg(target_arch = "x86_64")]
+static AVX512_VNNI: Kernel = Kernel {
+    name: "avx512-vnni",
+    multiplies_bf16: false,
+    mc: 192,
+    blocks: &[avx512_vnni::<12, 2>(), avx512_vnni::<12, 1>(), avx512_vnni::<8, 3>()],
     outer: outer!(8, 16, outer_512, Single, Widened, 1, 2, 3),
 };
 
@@ -268,7 +337,11 @@ pub(crate) fn kernel() -> &'static Kernel {
         #[cfg(target_arch = "x86_64")]
         Level::Avx512Bf16 => &AVX512_BF16,
         #[cfg(target_arch = "x86_64")]
+        Level::Avx512Vnni => &AVX512_VNNI,
+        #[cfg(target_arch = "x86_64")]
         Level::Avx512 => &AVX512,
+        #[cfg(target_arch = "x86_64")]
+        Level::AvxVnni => &AVX_VNNI,
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => &AVX2,
         _ => &PORTABLE,

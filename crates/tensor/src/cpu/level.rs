@@ -9,20 +9,33 @@ pub(crate) enum Level {
     Portable,
     /// AVX2 and FMA.
     Avx2,
+    /// The same with products of bytes.
+    AvxVnni,
     /// AVX-512 F, VL, DQ and BW.
     Avx512,
-    /// The same with products of bf16.
+    /// The same with products of bytes.
+    Avx512Vnni,
+    /// The same with products of bf16 as well.
     Avx512Bf16,
 }
 
 impl Level {
-    const ALL: [Self; 4] = [Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Bf16];
+    const ALL: [Self; 6] = [
+        Self::Portable,
+        Self::Avx2,
+        Self::AvxVnni,
+        Self::Avx512,
+        Self::Avx512Vnni,
+        Self::Avx512Bf16,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Portable => "portable",
             Self::Avx2 => "avx2",
+            Self::AvxVnni => "avx-vnni",
             Self::Avx512 => "avx512",
+            Self::Avx512Vnni => "avx512-vnni",
             Self::Avx512Bf16 => "avx512-bf16",
         }
     }
@@ -36,9 +49,12 @@ impl Level {
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512bw");
+        let vnni = is_x86_feature_detected!("avx512vnni");
         match (avx2, avx512) {
-            (_, true) if is_x86_feature_detected!("avx512bf16") => Self::Avx512Bf16,
+            (_, true) if vnni && is_x86_feature_detected!("avx512bf16") => Self::Avx512Bf16,
+            (_, true) if vnni => Self::Avx512Vnni,
             (_, true) => Self::Avx512,
+            (true, _) if is_x86_feature_detected!("avxvnni") => Self::AvxVnni,
             (true, _) => Self::Avx2,
             _ => Self::Portable,
         }
@@ -66,7 +82,7 @@ fn limit(value: Option<&str>) -> Result<Level, String> {
 }
 
 /// What is wrong with the environment variable `PRIMA_CPU`, which limits the instructions that the kernels use
-/// (`portable`, `avx2`, `avx512`, `avx512-bf16`): to be asked before the first op, which panics with it.
+/// (`portable`, `avx2`, `avx-vnni`, `avx512`, `avx512-vnni`, `avx512-bf16`): to be asked before the first op, which panics with it.
 pub fn check_processor_limit() -> Result<(), String> {
     limit(std::env::var(LIMIT).ok().as_deref()).map(drop)
 }
@@ -102,8 +118,10 @@ mod tests {
         let has = |name: &str| features.contains(&name);
         let best = match () {
             () if !(has("avx2") && has("fma")) => Level::Portable,
+            () if !has("avx512f") && has("avxvnni") => Level::AvxVnni,
             () if !has("avx512f") => Level::Avx2,
-            () if !has("avx512bf16") => Level::Avx512,
+            () if !has("avx512vnni") => Level::Avx512,
+            () if !has("avx512bf16") => Level::Avx512Vnni,
             () => Level::Avx512Bf16,
         };
         println!("level {} of {features:?}", level().name());

@@ -15,7 +15,7 @@ const LINE: usize = 128;
 /// `x [m, k] · weight [n, k]ᵀ`, then the epilogue: `[m, n]`.
 pub(crate) fn forward(x: &[f32], weight: &Param, [n, k]: [usize; 2], epilogue: &Epilogue) -> Vec<f32> {
     let packed = weight.panels();
-    gemm::gemm(x.len() / k, n, k, &Rows { data: x, k }, &packed, epilogue)
+    gemm::product(x, [n, k], &packed, epilogue)
 }
 
 /// `g [m, n] · weight [n, k]`: `[m, k]`.

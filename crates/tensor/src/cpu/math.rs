@@ -26,7 +26,7 @@ macro_rules! dispatch {
                     // SAFETY: the processor has the features that `widest` is compiled for.
                     return unsafe { widest($($arg),*) };
                 }
-                if level == $crate::cpu::level::Level::Avx2 {
+                if level >= $crate::cpu::level::Level::Avx2 {
                     // SAFETY: the processor has the features that `wide` is compiled for.
                     return unsafe { wide($($arg),*) };
                 }

@@ -1,5 +1,5 @@
 //! The loops in registers under every product of matrices: one for each width of vectors, for what a word of the panels
-//! holds (an f32, or a pair of bf16), and for the shape of the register block.
+//! holds (an f32, a pair of bf16, or four bytes), and for the shape of the register block.
 
 use crate::cpu::bf16::HIGH;
 
@@ -214,9 +214,11 @@ pub(crate) mod x86 {
         }
     }
 
-    /// Defines the two kernels of one body for some features: `V` vectors in each of `MR` rows.
+    /// Defines the kernels of one body for some features: `V` vectors in each of `MR` rows.
     macro_rules! kernels {
         ($features:literal, $body:ident: $packed:ident, $windows:ident) => {
+            kernels!($features, $body: $windows);
+
             /// # Safety
             /// See [`super::PackedKernel`].
             #[target_feature(enable = $features)]
@@ -229,7 +231,8 @@ pub(crate) mod x86 {
                 // SAFETY: a packed panel is `depth` windows of one word; the rest is the caller's promise.
                 unsafe { $body::<P, MR, V>(&Windows::packed(depth), MR, a, b, tile) };
             }
-
+        };
+        ($features:literal, $body:ident: $windows:ident) => {
             /// # Safety
             /// See [`super::WindowKernel`].
             #[target_feature(enable = $features)]
@@ -248,6 +251,9 @@ pub(crate) mod x86 {
     kernels!("avx2,fma", body_256: packed_256, windows_256);
     kernels!("avx512f", body_512: packed_512, windows_512);
     kernels!("avx512f,avx512bf16", body_512: packed_512_bf16, windows_512_bf16);
+    kernels!("avx2,avxvnni", body_256: windows_256_vnni);
+    kernels!("avx512f,avx512bw", body_512: windows_512_bw);
+    kernels!("avx512f,avx512vnni", body_512: windows_512_vnni);
 
     /// Most rows of a block, in threes.
     const THIRDS: usize = 4;

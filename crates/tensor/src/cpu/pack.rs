@@ -3,8 +3,9 @@
 use crate::DType;
 use crate::allocator::room;
 use crate::cpu::bf16;
+use crate::cpu::int4::Int4Panels;
 use crate::cpu::interleave::{MAX_WIDTH, copy_few, interleave};
-use crate::cpu::kernel::{Block, Pair, kernel};
+use crate::cpu::kernel::{Block, Pair, Quad, kernel};
 use crate::cpu::parallel::zeros;
 use crate::mapped::MappedBytes;
 use rayon::prelude::*;
@@ -136,23 +137,52 @@ impl<W> From<Aligned<W>> for Words<W> {
     }
 }
 
-/// A right matrix in panels of a block's columns: `[n / nr][k][nr]` values, or `[n / nr][k / 2][nr]` pairs of bf16.
+/// A right matrix in panels of a block's columns: `[n / nr][k][nr]` values, or `[n / nr][k / 2][nr]` pairs of bf16, or
+/// `[n / nr][k / 4 + 2][nr]` words of four bytes and the foot of [`int8`](crate::cpu::int8).
 pub(crate) struct Panels<W> {
     pub block: &'static Block,
     pub words: Words<W>,
 }
 
-/// A packed right matrix of either kind.
+/// A right matrix whose panels are of words `W` when they are multiplied.
+pub(crate) trait RightPanels<W>: Sync {
+    fn block(&self) -> &'static Block;
+
+    /// Whether there are `panels` panels of `words` words.
+    fn holds(&self, panels: usize, words: usize) -> bool;
+
+    /// Panel number `index`, of `words` words; in `space` where it is kept in fewer.
+    fn panel<'a>(&'a self, index: usize, words: usize, space: &'a mut Vec<W>) -> &'a [W];
+}
+
+impl<W: bytemuck::Pod + Sync> RightPanels<W> for Panels<W> {
+    fn block(&self) -> &'static Block {
+        self.block
+    }
+
+    fn holds(&self, panels: usize, words: usize) -> bool {
+        self.words.len() == panels * words
+    }
+
+    fn panel<'a>(&'a self, index: usize, words: usize, _: &'a mut Vec<W>) -> &'a [W] {
+        &self.words[index * words..][..words]
+    }
+}
+
+/// A packed right matrix of any kind.
 pub(crate) enum Packed {
     F32(Panels<f32>),
     Bf16(Panels<Pair>),
+    Int8(Panels<Quad>),
+    Int4(Int4Panels),
 }
 
 impl Packed {
+    /// What its value is rounded to where it is not multiplied: fewer bits are for products.
     pub fn dtype(&self) -> DType {
         match self {
             Self::F32(_) => DType::F32,
-            Self::Bf16(_) => DType::BF16,
+            Self::Bf16(_) | Self::Int8(_) | Self::Int4(_) => DType::BF16,
         }
     }
 
@@ -179,22 +209,25 @@ impl Packed {
         match self {
             Self::F32(panels) => panels.words.used(),
             Self::Bf16(panels) => panels.words.used(),
+            Self::Int8(_) | Self::Int4(_) => {}
         }
     }
 
-    /// What it is made of, as bytes: see [`from_parts`](Self::from_parts).
-    pub fn parts(&self) -> (FormKind, &'static Block, Vec<&[u8]>) {
+    /// What it is made of, as bytes: see [`from_parts`](Self::from_parts). `None` of quantized weights, whose files are as small
+    /// as their panels.
+    pub fn parts(&self) -> Option<(FormKind, &'static Block, Vec<&[u8]>)> {
         match self {
-            Self::F32(panels) => (
+            Self::F32(panels) => Some((
                 FormKind::PanelsF32,
                 panels.block,
                 vec![bytemuck::cast_slice(&panels.words)],
-            ),
-            Self::Bf16(panels) => (
+            )),
+            Self::Bf16(panels) => Some((
                 FormKind::PanelsBf16,
                 panels.block,
                 vec![bytemuck::cast_slice(&panels.words)],
-            ),
+            )),
+            Self::Int8(_) | Self::Int4(_) => None,
         }
     }
 

@@ -39,6 +39,30 @@ mod x86 {
         acc.iter().map(|a| _mm512_cvtss_f32(*a)).sum()
     }
 
+    #[target_feature(enable = "avx512f,avx512vnni")]
+    pub fn avx512_vnni(rounds: usize) -> f32 {
+        let (quads, start) = (_mm512_set1_epi32(0x0101_0101), _mm512_set1_epi32(1));
+        let mut acc = [start; ACCUMULATORS];
+        for _ in 0..rounds {
+            for a in &mut acc {
+                *a = _mm512_dpbusd_epi32(*a, quads, quads);
+            }
+        }
+        acc.iter().map(|a| _mm512_cvtsi512_si32(*a) as f32).sum()
+    }
+
+    #[target_feature(enable = "avx2,avxvnni")]
+    pub fn avx_vnni(rounds: usize) -> f32 {
+        let (quads, start) = (_mm256_set1_epi32(0x0101_0101), _mm256_set1_epi32(1));
+        let mut acc = [start; ACCUMULATORS];
+        for _ in 0..rounds {
+            for a in &mut acc {
+                *a = _mm256_dpbusd_avx_epi32(*a, quads, quads);
+            }
+        }
+        acc.iter().map(|a| _mm256_cvtsi256_si32(*a) as f32).sum()
+    }
+
     #[target_feature(enable = "avx512f")]
     pub fn avx512(rounds: usize) -> f32 {
         let (scale, shift) = (_mm512_set1_ps(0.5), _mm512_set1_ps(0.25));
@@ -67,10 +91,10 @@ fn run(rounds: usize) -> (usize, f32) {
     match level() {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the processor has the level's features.
-        Level::Avx512 | Level::Avx512Bf16 => (16, unsafe { x86::avx512(rounds) }),
+        Level::Avx512 | Level::Avx512Vnni | Level::Avx512Bf16 => (16, unsafe { x86::avx512(rounds) }),
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        Level::Avx2 => (8, unsafe { x86::avx2(rounds) }),
+        Level::Avx2 | Level::AvxVnni => (8, unsafe { x86::avx2(rounds) }),
         _ => (4, portable(rounds)),
     }
 }
@@ -85,6 +109,19 @@ fn run_bf16(rounds: usize) -> (usize, f32) {
     }
 }
 
+/// The same with products of bytes where the processor has them.
+fn run_int8(rounds: usize) -> (usize, f32) {
+    match level() {
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512Vnni | Level::Avx512Bf16 => (64, unsafe { x86::avx512_vnni(rounds) }),
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Level::AvxVnni => (32, unsafe { x86::avx_vnni(rounds) }),
+        _ => run(rounds),
+    }
+}
+
 /// Peak f32 GFLOP/s of the thread pool's threads together: best of five runs.
 pub fn peak_gflops() -> f64 {
     best(run)
@@ -93,6 +130,11 @@ pub fn peak_gflops() -> f64 {
 /// Peak GFLOP/s with factors in bf16; that of f32 where the processor does not multiply bf16.
 pub fn bf16_peak_gflops() -> f64 {
     best(run_bf16)
+}
+
+/// Peak of products of bytes, in billions of operations a second; that of f32 where the processor has none.
+pub fn int8_peak_gops() -> f64 {
+    best(run_int8)
 }
 
 fn best(run: impl Fn(usize) -> (usize, f32) + Sync) -> f64 {

@@ -3,8 +3,10 @@
 
 use crate::DType;
 use crate::cpu::bf16::{HIGH, rounded};
+use crate::cpu::int4::{self, Int4Panels, Int4Rows};
+use crate::cpu::int8;
 use crate::cpu::interleave::interleave;
-use crate::cpu::kernel::{Pair, Word, kernel};
+use crate::cpu::kernel::{Block, Factor, Pair, Quad, Word, kernel};
 use crate::cpu::pack::{Aligned, Packed, Panels};
 use half::bf16;
 use rayon::prelude::*;
@@ -20,6 +22,48 @@ pub trait Values: Sync {
 
     /// The same, rounded to the nearest bf16.
     fn narrow<'a>(&'a self, range: Range<usize>, space: &'a mut Vec<bf16>) -> Result<&'a [bf16], Self::Error>;
+
+    /// In how many bits they are stored, if not as floats.
+    fn bits(&self) -> Option<u8> {
+        None
+    }
+
+    /// The weights of some outputs as they are stored in 4 bits, if they are.
+    fn int4(&self, outputs: Range<usize>, depth: usize) -> Option<Result<Int4Rows, Self::Error>> {
+        let _ = (outputs, depth);
+        None
+    }
+
+    /// Appends the weights of some outputs, `depth` each, in 8 bits, and what one of each output's is worth.
+    fn int8(
+        &self,
+        outputs: Range<usize>,
+        depth: usize,
+        weights: &mut Vec<i8>,
+        scales: &mut Vec<f32>,
+    ) -> Result<(), Self::Error> {
+        let mut space = Vec::new();
+        let rows = self.wide(outputs.start * depth..outputs.end * depth, &mut space)?;
+        scales.extend(rows.chunks_exact(depth).map(|row| quantize_row(row, weights)));
+        Ok(())
+    }
+}
+
+/// Some outputs of a weight, `[inputs][taps]` each, rounded to 4 bits.
+fn int4_rows(rows: &[f32], depth: usize, taps: usize) -> Int4Rows {
+    let mut made = Int4Rows::default();
+    rows.chunks_exact(depth).for_each(|row| made.push(row, taps));
+    made
+}
+
+/// Appends a row of weights rounded to 8 bits, its largest to 127, and returns what one is worth.
+pub fn quantize_row(row: &[f32], weights: &mut Vec<i8>) -> f32 {
+    let largest = row.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+    let scale = largest / int8::MAX_WEIGHT;
+    let inverse = if scale > f32::MIN_POSITIVE { 1.0 / scale } else { 0.0 };
+    // A cast keeps within -128 and 127, and the row's largest is 127.
+    weights.extend(row.iter().map(|x| (x * inverse).round_ties_even() as i8));
+    scale
 }
 
 /// How a parameter is kept.
@@ -28,8 +72,10 @@ pub enum Keep {
     /// In the file's layout: f32, or else bf16.
     Stored(DType),
     /// As the panels that products on the CPU read, and nothing else, if it is a weight of a linear layer or a
-    /// convolution.
+    /// convolution. What is stored in 8 or 4 bits stays so.
     Packed(DType),
+    /// The same in 8 bits; bf16 where that is not possible. What is stored in 4 bits stays so.
+    Int8,
 }
 
 impl Values for [f32] {
@@ -49,6 +95,16 @@ impl Values for [f32] {
 /// Another number for each way in which packed forms were laid out, and parameters made of files: files of packed weights that
 /// were written under another are not read.
 pub(crate) const LAYOUT: u32 = 1;
+
+/// Whether a weight of this shape can be kept in 4 bits.
+pub(crate) fn fits_int4(shape: &[usize]) -> bool {
+    int4::fits(shape)
+}
+
+/// Whether a weight of this shape can be kept in bytes.
+pub(crate) fn fits_int8(shape: &[usize]) -> bool {
+    is_weight(shape) && shape[1..].iter().product::<usize>() <= int8::MAX_DEPTH
+}
 
 /// Whether a parameter of this shape is what products have on their right.
 pub(crate) fn is_weight(shape: &[usize]) -> bool {
@@ -109,6 +165,67 @@ pub(crate) fn pack<V: Values + ?Sized>(shape: &[usize], dtype: DType, values: &V
     })
 }
 
+/// The same in 8 bits.
+pub(crate) fn pack_int8<V: Values + ?Sized>(shape: &[usize], values: &V) -> Result<Packed, V::Error> {
+    let [outputs, inputs, taps] = sizes(shape);
+    pack_bytes(
+        kernel().for_columns(outputs),
+        [outputs, inputs, taps],
+        |rows, bytes, scales| values.int8(rows, inputs * taps, bytes, scales),
+    )
+}
+
+/// The same in 4 bits, which they are stored in or become.
+pub(crate) fn pack_int4<V: Values + ?Sized>(shape: &[usize], values: &V) -> Result<Packed, V::Error> {
+    let [outputs, inputs, taps] = sizes(shape);
+    let depth = inputs * taps;
+    let panels = Int4Panels::pack(outputs, depth, |rows| match values.int4(rows.clone(), depth) {
+        Some(stored) => stored,
+        None => {
+            let mut space = Vec::new();
+            let wide = values.wide(rows.start * depth..rows.end * depth, &mut space)?;
+            Ok(int4_rows(wide, depth, taps))
+        }
+    })?;
+    Ok(Packed::Int4(panels))
+}
+
+/// The same for a block that is chosen already; `rows(outputs, bytes, scales)` appends the bytes of some outputs in the file's
+/// order, and a scale for each.
+pub(crate) fn pack_bytes<E: Send>(
+    block: &'static Block,
+    [outputs, inputs, taps]: [usize; 3],
+    rows: impl Fn(Range<usize>, &mut Vec<i8>, &mut Vec<f32>) -> Result<(), E> + Sync,
+) -> Result<Packed, E> {
+    let (nr, depth) = (block.nr, inputs * taps);
+    let words_deep = taps * inputs.div_ceil(Quad::DEPTHS);
+    let panel_words = (words_deep + int8::FOOT) * nr;
+    let write = |panel, out: &mut [Quad], space: &mut (Vec<i8>, Vec<f32>, Vec<Quad>)| {
+        let (bytes, scales, ordered) = space;
+        let columns = panel * nr..outputs.min((panel + 1) * nr);
+        bytes.clear();
+        scales.clear();
+        rows(columns.clone(), bytes, scales)?;
+        ordered.clear();
+        ordered.resize(columns.len() * words_deep, 0);
+        let (out, foot) = out.split_at_mut(words_deep * nr);
+        let (sums, worths) = foot.split_at_mut(nr);
+        for (i, row) in bytes.chunks_exact(depth).enumerate() {
+            let words = &mut ordered[i * words_deep..][..words_deep];
+            order(row, taps, bytemuck::cast_slice_mut(words));
+            sums[i] = row.iter().map(|weight| i32::from(*weight)).sum();
+            worths[i] = scales[i].to_bits() as i32;
+        }
+        // Words are moved as they are, whatever their type.
+        let strips: Vec<&[f32]> = ordered.chunks_exact(words_deep).map(bytemuck::cast_slice).collect();
+        interleave(&strips, nr, bytemuck::cast_slice_mut(out));
+        Ok(())
+    };
+    let words = Aligned::written(outputs.div_ceil(nr) * panel_words, panel_words, write)?;
+    let words = words.into();
+    Ok(Packed::Int8(Panels { block, words }))
+}
+
 fn panels<W: WeightWord, V: Values + ?Sized>(
     [outputs, inputs, taps]: [usize; 3],
     values: &V,
@@ -142,6 +259,7 @@ pub(crate) fn fits(packed: &Packed, shape: &[usize]) -> bool {
         && match packed {
             Packed::F32(panels) => is_whole(panels, sizes(shape)),
             Packed::Bf16(panels) => is_whole(panels, sizes(shape)),
+            Packed::Int8(_) | Packed::Int4(_) => false,
         }
 }
 
@@ -162,26 +280,67 @@ fn order<T: Copy>(row: &[T], taps: usize, out: &mut [T]) {
 /// The values of a weight of `shape`, in the file's order.
 pub(crate) fn unpack(packed: &Packed, shape: &[usize]) -> Vec<f32> {
     match packed {
-        Packed::F32(panels) => unpack_panels(panels, sizes(shape), |word, _| word),
-        Packed::Bf16(panels) => unpack_panels(panels, sizes(shape), |pair, half| {
+        Packed::F32(panels) => unpack_panels(panels, 0, sizes(shape), |word, _, _| word),
+        Packed::Bf16(panels) => unpack_panels(panels, 0, sizes(shape), |pair, half, _| {
             f32::from_bits(if half == 0 { pair << 16 } else { pair & HIGH })
         }),
+        Packed::Int8(panels) => unpack_panels(panels, int8::FOOT, sizes(shape), |four, byte, foot| {
+            let scale = f32::from_bits(foot[1] as u32);
+            scale * f32::from(four.to_le_bytes()[byte] as i8)
+        }),
+        Packed::Int4(panels) => unpack_int4(panels, sizes(shape)),
     }
 }
 
-fn unpack_panels<W: Word>(
-    panels: &Panels<W>,
-    [outputs, inputs, taps]: [usize; 3],
-    value: impl Fn(W, usize) -> f32 + Sync,
-) -> Vec<f32> {
-    let (nr, depth, pixel) = (panels.block.nr, inputs * taps, inputs.div_ceil(W::DEPTHS));
+/// The values of weights in 4 bits.
+fn unpack_int4(panels: &Int4Panels, [outputs, inputs, taps]: [usize; 3]) -> Vec<f32> {
+    let rows = panels.rows(outputs);
+    let depth = inputs * taps;
     let mut out = vec![0.0; outputs * depth];
     out.par_chunks_mut(depth.max(1)).enumerate().for_each(|(output, row)| {
-        let panel = &panels.words[output / nr * nr * taps * pixel..];
+        for (i, x) in row.iter_mut().enumerate() {
+            let at = output * depth + i % taps * inputs + i / taps;
+            *x = rows.scales[output] * f32::from(rows.byte(at));
+        }
+    });
+    out
+}
+
+/// The same of a weight in 8 bits, as it is kept: its bytes, and what one is worth for each output.
+pub(crate) fn unpack_int8(packed: &Packed, shape: &[usize]) -> Option<(Vec<i8>, Vec<f32>)> {
+    let Packed::Int8(panels) = packed else {
+        return None;
+    };
+    let sizes = sizes(shape);
+    let bytes = unpack_panels(panels, int8::FOOT, sizes, |four, byte, _| {
+        four.to_le_bytes()[byte] as i8
+    });
+    let [outputs, inputs, taps] = sizes;
+    let (nr, words) = (panels.block.nr, taps * inputs.div_ceil(Quad::DEPTHS));
+    let scale = |output: usize| {
+        let panel = &panels.words[output / nr * nr * (words + int8::FOOT)..];
+        f32::from_bits(panel[(words + 1) * nr + output % nr] as u32)
+    };
+    Some((bytes, (0..outputs).map(scale).collect()))
+}
+
+/// `value(word, which of its values, the column's words behind the panel)`.
+fn unpack_panels<W: Factor, T: Copy + Default + Send>(
+    panels: &Panels<W>,
+    foot: usize,
+    [outputs, inputs, taps]: [usize; 3],
+    value: impl Fn(W, usize, &[W]) -> T + Sync,
+) -> Vec<T> {
+    let (nr, depth, pixel) = (panels.block.nr, inputs * taps, inputs.div_ceil(W::DEPTHS));
+    let mut out = vec![T::default(); outputs * depth];
+    out.par_chunks_mut(depth.max(1)).enumerate().for_each(|(output, row)| {
+        let panel = &panels.words[output / nr * nr * (taps * pixel + foot)..];
+        let column = &panel[output % nr..];
+        let foot: Vec<W> = (0..foot).map(|row| column[(taps * pixel + row) * nr]).collect();
         for (at, stored) in row.iter_mut().enumerate() {
             let (tap, input) = (at % taps, at / taps);
             let word = tap * pixel + input / W::DEPTHS;
-            *stored = value(panel[word * nr + output % nr], input % W::DEPTHS);
+            *stored = value(column[word * nr], input % W::DEPTHS, &foot);
         }
     });
     out

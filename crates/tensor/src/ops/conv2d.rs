@@ -116,6 +116,9 @@ pub fn conv2d(
     let b = bias.map(Param::tensor);
     let mut inputs = vec![x, &w];
     inputs.extend(&b);
+    if let Some(trial) = weight.trial().filter(|_| gpu().is_none()) {
+        trial.compare(weight, |w| conv2d::forward(&s, x, w, None, Activation::None, None));
+    }
     let run = |act: Activation, residual: Option<&Tensor>| match gpu() {
         Some(gpu) => gpu.conv2d(&s, x, weight, bias, act, residual),
         None => conv2d::forward(&s, x, weight, b.as_ref(), act, residual),
@@ -165,6 +168,9 @@ pub fn upsample_conv2d(x: &Tensor, weight: &Param, bias: Option<&Param>) -> Tens
     let b = bias.map(Param::tensor);
     let mut inputs = vec![x, &w];
     inputs.extend(&b);
+    if let Some(trial) = weight.trial() {
+        trial.compare(weight, |w| conv2d::forward_doubled(x, w, None));
+    }
     let out = conv2d::forward_doubled(x, weight, b.as_ref());
     if !is_recording(&inputs) {
         return out;

@@ -58,6 +58,10 @@ fn forward(
     if let Some(gpu) = gpu() {
         return gpu.linear(x, weight, bias_param, act, residual, &out_shape);
     }
+    if let Some(trial) = weight.trial() {
+        let product = |w: &Param| kernel::forward(x.data(), w, [n, k], &Epilogue::NONE);
+        trial.compare(weight, |w| Tensor::from_vec(product(w), &out_shape));
+    }
     let epilogue = Epilogue {
         bias: bias.map(Tensor::data),
         act,

@@ -36,16 +36,18 @@ impl Param {
             Value::Wide(tensor) => f(plain(FormKind::F32), &[bytemuck::cast_slice(tensor.data())])?,
             Value::Narrow(values) => f(plain(FormKind::Bf16), &[bytemuck::cast_slice(values)])?,
             Value::Packed(packed) => {
-                let (tag, parts) = tagged(FORWARD, packed);
-                f(tag, &parts)?;
+                if let Some((tag, parts)) = tagged(FORWARD, packed) {
+                    f(tag, &parts)?;
+                }
             }
             Value::Absent(_) => {}
         }
         for (usage, form) in &state.packed {
             // Those of another type are small and made anew; a value that is not packed has its own in place of number 0.
             if let (Some(packed), true) = (form.downcast_ref::<Packed>(), *usage != FORWARD) {
-                let (tag, parts) = tagged(*usage, packed);
-                f(tag, &parts)?;
+                if let Some((tag, parts)) = tagged(*usage, packed) {
+                    f(tag, &parts)?;
+                }
             }
         }
         Ok(())
@@ -82,10 +84,10 @@ impl Param {
     }
 }
 
-fn tagged(usage: u8, packed: &Packed) -> (FormTag, Vec<&[u8]>) {
-    let (kind, block, parts) = packed.parts();
+fn tagged(usage: u8, packed: &Packed) -> Option<(FormTag, Vec<&[u8]>)> {
+    let (kind, block, parts) = packed.parts()?;
     let block = [block.mr, block.nr];
-    (FormTag { usage, kind, block }, parts)
+    Some((FormTag { usage, kind, block }, parts))
 }
 
 enum Attached {
