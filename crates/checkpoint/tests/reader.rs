@@ -340,7 +340,9 @@ fn quantized_weights_are_read_as_they_were_written() {
     ];
     for bits in [8, 4] {
         let params = shapes.map(|(key, shape)| (key.to_owned(), ramp(shape)));
-        params.iter().for_each(|(_, param)| param.quantize(bits));
+        for (_, param) in &params {
+            param.quantize(bits);
+        }
         write_quantized(&path, &params).unwrap();
         for keep in [Keep::Packed(DType::F32), Keep::Stored(DType::F32), Keep::Int8] {
             let mut reader = Reader::open(&path).unwrap();

@@ -243,9 +243,11 @@ fn pack_int8_parts(
             for (at, to) in row.iter_mut().enumerate() {
                 let tap = at % 4;
                 let inside = column < columns;
-                *to = inside
-                    .then(|| value([part / 2, part % 2], [tap / 2, tap % 2], at / 4, column))
-                    .unwrap_or(0.0);
+                *to = if inside {
+                    value([part / 2, part % 2], [tap / 2, tap % 2], at / 4, column)
+                } else {
+                    0.0
+                };
             }
             scales.push(weights::quantize_row(&row, bytes));
         }

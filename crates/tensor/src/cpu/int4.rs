@@ -114,7 +114,7 @@ impl Int4Panels {
         let block = kernel().for_columns(outputs);
         let (nr, groups) = (block.nr, depth / GROUP);
         let size = rows_of_panel(groups) * nr;
-        let write = |panel: usize, out: &mut [u32], _: &mut ()| {
+        let write = |panel: usize, out: &mut [u32], (): &mut ()| {
             let columns = panel * nr..outputs.min((panel + 1) * nr);
             let rows = rows(columns.clone())?;
             for column in 0..columns.len() {
@@ -123,7 +123,8 @@ impl Int4Panels {
                     let first = column * depth + group * GROUP;
                     for i in 0..GROUP {
                         sum += i32::from(rows.byte(first + i));
-                        let nibble = u32::from(rows.nibbles[(first + i) / 2] >> (4 * (i % 2)) & 15);
+                        // A group begins with a whole byte.
+                        let nibble = u32::from(rows.nibbles[first / 2 + i / 2] >> (4 * (i % 2)) & 15);
                         // Byte i % 4 of word i / 8, the low half for the first four of eight.
                         out[(group * ROWS + i / 8) * nr + column] |= nibble << (8 * (i % 4) + 4 * (i % 8 / 4));
                     }

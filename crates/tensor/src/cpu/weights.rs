@@ -179,13 +179,13 @@ pub(crate) fn pack_int8<V: Values + ?Sized>(shape: &[usize], values: &V) -> Resu
 pub(crate) fn pack_int4<V: Values + ?Sized>(shape: &[usize], values: &V) -> Result<Packed, V::Error> {
     let [outputs, inputs, taps] = sizes(shape);
     let depth = inputs * taps;
-    let panels = Int4Panels::pack(outputs, depth, |rows| match values.int4(rows.clone(), depth) {
-        Some(stored) => stored,
-        None => {
-            let mut space = Vec::new();
-            let wide = values.wide(rows.start * depth..rows.end * depth, &mut space)?;
-            Ok(int4_rows(wide, depth, taps))
+    let panels = Int4Panels::pack(outputs, depth, |rows| {
+        if let Some(stored) = values.int4(rows.clone(), depth) {
+            return stored;
         }
+        let mut space = Vec::new();
+        let wide = values.wide(rows.start * depth..rows.end * depth, &mut space)?;
+        Ok(int4_rows(wide, depth, taps))
     })?;
     Ok(Packed::Int4(panels))
 }
