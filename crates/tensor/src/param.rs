@@ -189,12 +189,11 @@ impl Param {
         if state.node.is_some() || state.dtype() == DType::BF16 {
             return;
         }
-        let narrow = match &state.value {
-            Value::Absent(_) => Value::Absent(DType::BF16),
-            _ => {
-                let wide = state.wide();
-                Value::Narrow(Words::Owned(wide.data().iter().map(|x| bf16::from_f32(*x)).collect()))
-            }
+        let narrow = if let Value::Absent(_) = &state.value {
+            Value::Absent(DType::BF16)
+        } else {
+            let wide = state.wide();
+            Value::Narrow(Words::Owned(wide.data().iter().map(|x| bf16::from_f32(*x)).collect()))
         };
         state.replace(narrow);
     }
