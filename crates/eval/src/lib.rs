@@ -6,6 +6,7 @@
 
 pub mod classes;
 pub mod colours;
+pub mod distances;
 mod error;
 mod features;
 mod quality;

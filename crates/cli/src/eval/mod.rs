@@ -1,6 +1,7 @@
 //! `prima eval`: writes an evaluation suite from a data set, and measures a model, or what it learnt from, with it.
 
 mod ceiling;
+mod distance;
 mod words;
 
 use crate::out::say;
@@ -23,6 +24,8 @@ pub enum Command {
     Quality(QualityArgs),
     /// Measure the drawings that a model learnt from, as they are and after its autoencoder: the ceiling for `quality`
     Ceiling(ceiling::CeilingArgs),
+    /// Measure how far one folder of pictures is from another: Frechet and kernel distance, precision, recall
+    Distance(distance::DistanceArgs),
     /// Measure what text encoders make of words: is the nearest everyday noun the one that a word means?
     Words(words::WordsArgs),
 }
@@ -91,6 +94,7 @@ pub fn run(command: Command) -> Result<()> {
         Command::Suite(args) => write_suite(&args),
         Command::Quality(args) => quality(&args),
         Command::Ceiling(args) => ceiling::run(&args),
+        Command::Distance(args) => distance::run(&args),
         Command::Words(args) => words::run(&args),
     }
 }
