@@ -19,7 +19,7 @@ const HALO: usize = 2;
 /// A picture `[1, H, W, C]` in bands.
 pub(crate) struct Bands {
     /// Each with its first row; those that are not needed any more are gone.
-    bands: VecDeque<(usize, Tensor)>,
+    parts: VecDeque<(usize, Tensor)>,
     height: usize,
     /// Values of a band, or [`UNIT`] rows if they have more.
     values: usize,
@@ -29,7 +29,7 @@ impl Bands {
     /// Of no rows yet.
     pub fn empty(values: usize) -> Self {
         Self {
-            bands: VecDeque::new(),
+            parts: VecDeque::new(),
             height: 0,
             values,
         }
@@ -49,18 +49,18 @@ impl Bands {
     }
 
     fn width(&self) -> usize {
-        self.bands[0].1.dim(2)
+        self.parts[0].1.dim(2)
     }
 
     fn channels(&self) -> usize {
-        self.bands[0].1.dim(3)
+        self.parts[0].1.dim(3)
     }
 
     /// The rows that come next.
     pub fn push(&mut self, band: Tensor) {
         let first = self.height;
         self.height += band.dim(1);
-        self.bands.push_back((first, band));
+        self.parts.push_back((first, band));
     }
 
     fn pieces(&self, rows: Range<usize>) -> Vec<Piece<'_>> {
@@ -68,7 +68,7 @@ impl Bands {
             let (from, to) = (rows.start.max(*first), rows.end.min(first + band.dim(1)));
             (from < to).then(|| from - first..to - first)
         };
-        self.bands
+        self.parts
             .iter()
             .filter_map(|band| Some((&band.1, inside(band)?)))
             .collect()
@@ -92,16 +92,16 @@ impl Bands {
     /// Rows before that one are not needed any more.
     fn forget_before(&mut self, row: usize) {
         while self
-            .bands
+            .parts
             .front()
             .is_some_and(|(first, band)| first + band.dim(1) <= row)
         {
-            self.bands.pop_front();
+            self.parts.pop_front();
         }
     }
 
     fn statistics(&self, norm: &GroupNorm) -> GroupStatistics {
-        norm.statistics(&self.bands.iter().map(|(_, band)| band).collect::<Vec<_>>())
+        norm.statistics(&self.parts.iter().map(|(_, band)| band).collect::<Vec<_>>())
     }
 
     /// GroupNorm, SiLU and a 3x3 convolution that keeps the size, and `residual` added. `on_rows` is told

@@ -119,7 +119,7 @@ impl Writer {
         self.write(&(header.len() as u64).to_le_bytes())?;
         self.write(&Sha256::digest(&header))?;
         self.write(MAGIC)?;
-        let file = self.out.into_inner().map_err(|error| error.into_error());
+        let file = self.out.into_inner().map_err(std::io::IntoInnerError::into_error);
         let file = file.map_err(Error::io("write", &self.path))?;
         let mut permissions = file.metadata().map_err(Error::io("write", &self.path))?.permissions();
         // So that no program that means another file shortens it by mistake.

@@ -116,7 +116,8 @@ impl PackedCache {
         let files = reader.file_identity().filter(|_| reader.bytes() >= self.least_bytes)?;
         let identity = format!("{name}\n{files}{dtype:?}\n{}", layout());
         let hash = Sha256::digest(identity.as_bytes());
-        let stem: String = hash[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+        let half = hash.first_chunk::<16>().map_or(0, |half| u128::from_be_bytes(*half));
+        let stem = format!("{half:032x}");
         Some(PackedComponent {
             cache: self.clone(),
             identity,
