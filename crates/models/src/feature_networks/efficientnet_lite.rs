@@ -258,17 +258,40 @@ impl EfficientNetLite {
     /// `image` `[B, H, W, 3]` in [-1, 1] (lite0 was trained at 224 x 224) to the mean of the
     /// last feature map, `[B, head]`. No gradient.
     pub fn features(&self, image: &Tensor) -> Tensor {
-        avg_pool_global(&self.head.forward(&self.map(image), None))
+        self.features_of(&self.map(image))
+    }
+
+    /// The same from what [`Self::map`] gave.
+    pub fn features_of(&self, map: &Tensor) -> Tensor {
+        avg_pool_global(&self.head.forward(map, None))
     }
 
     /// What the last block sees, place by place: `[B, ceil(H / 32), ceil(W / 32), C]`, 320 channels in lite0. No gradient.
     pub fn map(&self, image: &Tensor) -> Tensor {
-        // The network was trained on (byte - 127) / 128.
-        let mut x = self.stem.forward(&affine(image, 127.5 / 128.0, 0.5 / 128.0), None);
+        let mut x = self.stem(image);
         for block in &self.blocks {
             x = block.forward(&x);
         }
         x
+    }
+
+    /// What is seen after each of these numbers of blocks, in ascending order: `[B, h, w, C]` each. lite0 has 40 channels at
+    /// an eighth of the side after 5 blocks, 112 at a sixteenth after 11, and after all 16 what [`Self::map`] gives.
+    pub fn maps(&self, image: &Tensor, after: &[usize]) -> Vec<Tensor> {
+        let mut x = self.stem(image);
+        let mut seen = Vec::with_capacity(after.len());
+        for (i, block) in self.blocks.iter().enumerate() {
+            x = block.forward(&x);
+            if after.contains(&(i + 1)) {
+                seen.push(x.clone());
+            }
+        }
+        seen
+    }
+
+    fn stem(&self, image: &Tensor) -> Tensor {
+        // The network was trained on (byte - 127) / 128.
+        self.stem.forward(&affine(image, 127.5 / 128.0, 0.5 / 128.0), None)
     }
 
     /// Class scores before softmax, `[B, classes]`, from [`Self::features`].
