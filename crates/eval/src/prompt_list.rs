@@ -9,7 +9,9 @@ pub const HUNDRED: &str = include_str!("hundred.txt");
 /// The first `most` prompts of a text: one a line, or the named column of a table with tabs. Lines that are empty or begin with
 /// `#` are none, and one that was there before is not taken again.
 pub fn read(text: &str, column: Option<&str>, most: usize) -> Result<Vec<String>, Error> {
-    let mut lines = text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
+    let mut lines = text
+        .lines()
+        .filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
     let at = match column {
         None => None,
         Some(name) => {

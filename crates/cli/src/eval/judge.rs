@@ -35,7 +35,6 @@ pub struct JudgeArgs {
 /// Mistakes on the sheet.
 const SHOWN: usize = 320;
 
-
 pub fn run(args: &JudgeArgs) -> Result<()> {
     if args.pictures < 40 {
         return Err(Usage("--pictures: use 40 or more, so that each kind of picture is there".to_owned()).into());
@@ -63,7 +62,12 @@ pub fn run(args: &JudgeArgs) -> Result<()> {
         } else {
             String::new()
         };
-        say!("{:16} {:8} {:8.1}  {five}", ceiling.question, score.pictures, score.percent());
+        say!(
+            "{:16} {:8} {:8.1}  {five}",
+            ceiling.question,
+            score.pictures,
+            score.percent()
+        );
     }
     say!("{}", args.out.display());
     Ok(())

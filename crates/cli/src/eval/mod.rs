@@ -35,7 +35,7 @@ pub enum Command {
 
 /// The model that is measured, the network that looks at its pictures, and how it is told.
 #[derive(ClapArgs)]
-struct MeasureArgs {
+pub struct MeasureArgs {
     /// EfficientNet-lite0 weights made by scripts/eval/convert_efficientnet.py
     #[arg(long)]
     features: PathBuf,
@@ -45,6 +45,22 @@ struct MeasureArgs {
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+/// The same, and in how many steps.
+#[derive(ClapArgs)]
+pub struct AtSteps {
+    #[command(flatten)]
+    measure: MeasureArgs,
+    /// Numbers of steps to measure
+    #[arg(long, value_delimiter = ',', default_value = "4,1")]
+    steps: Vec<usize>,
+    /// Pictures per prompt of a single object
+    #[arg(long, default_value_t = 3)]
+    seeds: u64,
+    /// Contact sheet to write for each number of steps: `sheet.png` becomes `sheet-4.png`
+    #[arg(long)]
+    sheet: Option<PathBuf>,
 }
 
 impl MeasureArgs {

@@ -1,15 +1,14 @@
 //! `prima eval quality`: a model measured by a judge, question by question, or by a suite.
 
-use super::{MeasureArgs, suite, with_bar, write_sheet};
+use super::{AtSteps, suite, with_bar, write_sheet};
 use crate::Usage;
 use crate::out::say;
 use anyhow::Result;
 use clap::Args as ClapArgs;
 use prima_data::world::World;
-use prima_eval::questions::{Answered, Row, Variety, ask, prompts, sheet, sketch, sketch_row, variety, VARIETY_PROMPTS};
+use prima_eval::questions::{Answered, Quality, VARIETY_PROMPTS, ask, prompts, sheet, sketch, sketch_row, variety};
 use prima_eval::{FeatureNet, Judge, Order};
 use prima_pipeline::Pipeline;
-use serde::Serialize;
 use std::path::{Path, PathBuf};
 
 #[derive(ClapArgs)]
@@ -17,19 +16,10 @@ pub struct QualityArgs {
     #[command(flatten)]
     by: ByArgs,
     #[command(flatten)]
-    pub(super) measure: MeasureArgs,
+    at: AtSteps,
     /// Folder with the model pack, for names in other languages and pictures to compare with
     #[arg(long, value_name = "DIR", default_value = "assets/models3d")]
     models: PathBuf,
-    /// Numbers of steps to measure
-    #[arg(long, value_delimiter = ',', default_value = "4,1")]
-    pub(super) steps: Vec<usize>,
-    /// Pictures per prompt of a single object
-    #[arg(long, default_value_t = 3)]
-    pub(super) seeds: u64,
-    /// Contact sheet to write for each number of steps: `sheet.png` becomes `sheet-4.png`
-    #[arg(long)]
-    pub(super) sheet: Option<PathBuf>,
 }
 
 #[derive(ClapArgs)]
@@ -43,21 +33,13 @@ struct ByArgs {
     suite: Option<PathBuf>,
 }
 
-/// A model's figures at one number of steps.
-#[derive(Serialize)]
-struct Quality {
-    steps: usize,
-    questions: Vec<Row>,
-    variety: Variety,
-}
-
 pub fn run(args: &QualityArgs) -> Result<()> {
-    if args.seeds == 0 || args.steps.is_empty() {
+    if args.at.seeds == 0 || args.at.steps.is_empty() {
         return Err(Usage("--seeds and --steps want at least one value".to_owned()).into());
     }
     match (&args.by.judge, &args.by.suite) {
         (Some(judge), _) => measure(judge, args),
-        (None, Some(folder)) => suite::measure(folder, args),
+        (None, Some(folder)) => suite::measure(folder, &args.at),
         (None, None) => Err(Usage("name a --judge or a --suite".to_owned()).into()),
     }
 }
@@ -65,19 +47,19 @@ pub fn run(args: &QualityArgs) -> Result<()> {
 fn measure(judge: &Path, args: &QualityArgs) -> Result<()> {
     let judge = Judge::open(judge)?;
     let world = World::open(&args.models)?;
-    let (net, pipeline) = args.measure.open()?;
+    let (net, pipeline) = args.at.measure.open()?;
     let mut results = Vec::new();
-    for &steps in &args.steps {
-        let (answered, result) = at_steps(&judge, &net, &world, &pipeline, steps, args.seeds)?;
-        if let Some(path) = &args.sheet {
+    for &steps in &args.at.steps {
+        let (answered, result) = at_steps(&judge, &net, &world, &pipeline, steps, args.at.seeds)?;
+        if let Some(path) = &args.at.sheet {
             write_sheet(path, steps, &sheet(&answered.judged))?;
         }
-        if !args.measure.json {
-            tell(&result);
+        if !args.at.measure.json {
+            tell(&result)?;
         }
         results.push(result);
     }
-    if args.measure.json {
+    if args.at.measure.json {
         let report = serde_json::json!({
             "model": pipeline.name(), "features": "EfficientNet-lite0, and a judge trained on renders", "results": results,
         });
@@ -98,7 +80,9 @@ fn at_steps(
     let asked = prompts(&world.catalogue, judge.answers());
     let answered = with_bar("prompts", |bar| ask(judge, net, &asked, seeds, &mut paint, bar))?;
     let kept = with_bar("sketches", |bar| sketch(judge, net, &world.catalogue, &mut paint, bar))?;
-    let variety = with_bar("prompts in four seeds", |bar| variety(net, world, VARIETY_PROMPTS, &mut paint, bar))?;
+    let variety = with_bar("prompts in four seeds", |bar| {
+        variety(net, world, VARIETY_PROMPTS, &mut paint, bar)
+    })?;
     let mut questions = answered.rows.clone();
     questions.push(sketch_row(judge, &kept));
     let result = Quality {
@@ -109,7 +93,7 @@ fn at_steps(
     Ok((answered, result))
 }
 
-fn tell(result: &Quality) {
+fn tell(result: &Quality) -> Result<()> {
     let percent = |value: Option<f64>| value.map_or(String::new(), |v| format!("{v:.1}"));
     say!(
         "{:24} {:>8} {:>8} {:>8} {:>8} {:>8} {:>11}",
@@ -140,4 +124,5 @@ fn tell(result: &Quality) {
         variety.features_percent(),
         variety.prompts
     );
+    Ok(())
 }

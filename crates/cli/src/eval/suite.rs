@@ -1,6 +1,6 @@
 //! `prima eval suite`, and a model measured by one: class and colour accuracy.
 
-use super::{MeasureArgs, quality, with_bar, write_sheet};
+use super::{AtSteps, with_bar, write_sheet};
 use crate::Usage;
 use crate::out::say;
 use anyhow::Result;
@@ -49,11 +49,11 @@ pub fn run(args: &SuiteArgs) -> Result<()> {
 }
 
 /// `prima eval quality --suite`.
-pub fn measure(folder: &Path, args: &quality::QualityArgs) -> Result<()> {
+pub fn measure(folder: &Path, args: &AtSteps) -> Result<()> {
     let suite = Suite::open(folder)?;
     let (net, pipeline) = args.measure.open()?;
     let judge = SuiteJudge::new(&suite, &net)?;
-    let MeasureArgs { json, .. } = args.measure;
+    let json = args.measure.json;
     let mut rows = Vec::new();
     for &steps in &args.steps {
         let row = with_bar("prompts", |bar| judge.quality(&pipeline, steps, args.seeds, bar))?;

@@ -14,7 +14,10 @@ pub enum Asked {
     /// An everyday noun, by its number.
     Noun(usize),
     /// The colour of a noun, by `Colour::OBJECTS`.
-    Colour { noun: usize, colour: usize },
+    Colour {
+        noun: usize,
+        colour: usize,
+    },
     Count(usize),
     Relation {
         first: usize,
@@ -139,7 +142,12 @@ impl Judge {
                 first,
                 second,
                 relation,
-            } => format!("{} {} {}", self.answers.nouns[*first], relation.name(), self.answers.nouns[*second]),
+            } => format!(
+                "{} {} {}",
+                self.answers.nouns[*first],
+                relation.name(),
+                self.answers.nouns[*second]
+            ),
             Asked::Place(place) => self.answers.places[*place].clone(),
             Asked::Time(time) => Time::ALL[*time].name().to_owned(),
             Asked::Weather(weather) => Weather::ALL[*weather].name().to_owned(),
@@ -151,7 +159,9 @@ impl Judge {
     pub fn answer(&self, seen: &Seen, asked: &Asked) -> String {
         match asked {
             Asked::Noun(_) => self.answers.nouns[seen.ranking()[0]].clone(),
-            Asked::Colour { noun, .. } => Colour::OBJECTS[seen.colour_of(&self.answers.kinds[*noun])].name().to_owned(),
+            Asked::Colour { noun, .. } => Colour::OBJECTS[seen.colour_of(&self.answers.kinds[*noun])]
+                .name()
+                .to_owned(),
             Asked::Count(_) => (most(&seen.counts) + 1).to_string(),
             Asked::Relation { first, second, .. } => self
                 .relation(seen, *first, *second)

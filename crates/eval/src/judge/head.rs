@@ -223,8 +223,12 @@ impl Head {
     /// in training.
     pub fn whole(&self, maps: &[&Maps], dropout: Option<&Tensor>) -> Tensor {
         let count = maps.len();
-        let cells = maps.iter().flat_map(|maps| (0..COARSE * COARSE).map(|cell| coarse_place(maps, cell)));
-        let tokens = self.tokens(&Places::of(cells)).reshape(&[count, COARSE * COARSE, WIDTH]);
+        let cells = maps
+            .iter()
+            .flat_map(|maps| (0..COARSE * COARSE).map(|cell| coarse_place(maps, cell)));
+        let tokens = self
+            .tokens(&Places::of(cells))
+            .reshape(&[count, COARSE * COARSE, WIDTH]);
         let pooled = maps.iter().flat_map(|maps| wide(&maps.pooled)).collect();
         let ids: Vec<u32> = (0..count).flat_map(|_| 0..QUERIES as u32).collect();
         let queries = embedding(&self.queries, &ids, count);
@@ -235,11 +239,13 @@ impl Head {
             summary = mul(&summary, mask);
         }
         let hidden = self.hidden.forward(&summary, Activation::Silu);
-        self.whole.forward(&concat_channels(&[&summary, &hidden]), Activation::None)
+        self.whole
+            .forward(&concat_channels(&[&summary, &hidden]), Activation::None)
     }
 
     /// `[B, GEOMETRY]` to scores of [`SIDES`], `[B, SIDES]`.
     pub fn sides(&self, geometry: &Tensor) -> Tensor {
-        self.sides.forward(&self.geometry.forward(geometry, Activation::Silu), Activation::None)
+        self.sides
+            .forward(&self.geometry.forward(geometry, Activation::Silu), Activation::None)
     }
 }

@@ -131,10 +131,14 @@ impl Labels {
         Self {
             relation: facts.relation,
             side: side(facts),
-            count: alone.filter(|count| (1..=COUNTS).contains(count)).map(|count| count - 1),
+            count: alone
+                .filter(|count| (1..=COUNTS).contains(count))
+                .map(|count| count - 1),
             place: answers.place(facts.place.key()),
             time: facts.time.and_then(|time| Time::ALL.iter().position(|t| *t == time)),
-            weather: facts.weather.and_then(|weather| Weather::ALL.iter().position(|w| *w == weather)),
+            weather: facts
+                .weather
+                .and_then(|weather| Weather::ALL.iter().position(|w| *w == weather)),
             style: style(facts.style),
             cells: cells(sample),
             things,
@@ -147,7 +151,10 @@ fn shown(thing: &prima_data::world::Thing, answers: &Answers, models: &BTreeMap<
     let mut names: Vec<(usize, f32)> = Vec::new();
     for word in words {
         if let Some(noun) = answers.noun(word).filter(|noun| names.iter().all(|(n, _)| n != noun)) {
-            names.push((noun, 1.0 / models.get(word.as_str()).copied().unwrap_or(1).max(1) as f32));
+            names.push((
+                noun,
+                1.0 / models.get(word.as_str()).copied().unwrap_or(1).max(1) as f32,
+            ));
         }
     }
     let sum: f32 = names.iter().map(|(_, share)| share).sum();

@@ -2,7 +2,6 @@
 //! EfficientNet-lite0. What it gets right on renders that it did not learn from is the most that a model can be given credit
 //! for, and is kept in its file.
 
-pub mod dev;
 mod exam;
 mod head;
 pub(crate) mod labels;
@@ -48,7 +47,10 @@ impl Judge {
     pub fn open(path: &Path) -> Result<Self, Error> {
         let file = TensorFile::open(path)?;
         let said = |key: &str| -> Result<serde_json::Value, Error> {
-            let text = file.metadata().get(key).ok_or_else(|| Error::NoJudge(path.to_owned()))?;
+            let text = file
+                .metadata()
+                .get(key)
+                .ok_or_else(|| Error::NoJudge(path.to_owned()))?;
             serde_json::from_str(text).map_err(Error::file(path))
         };
         if said("judge")? != FORMAT {
@@ -84,7 +86,12 @@ impl Judge {
             ("ceilings", json!(self.ceilings)),
         ];
         let metadata: HashMap<String, String> = said.into_iter().map(|(k, v)| (k.to_owned(), v.to_string())).collect();
-        Ok(prima_checkpoint::write_safetensors_with(path, &self.params, DType::F32, metadata)?)
+        Ok(prima_checkpoint::write_safetensors_with(
+            path,
+            &self.params,
+            DType::F32,
+            metadata,
+        )?)
     }
 
     pub fn answers(&self) -> &Answers {

@@ -87,7 +87,9 @@ pub(crate) fn geometry(things: &[f32], first: &[f32], second: &[f32]) -> Option<
 
 /// A map as a mirror shows it.
 pub(crate) fn mirrored(map: &[f32]) -> Vec<f32> {
-    map.chunks_exact(FINE).flat_map(|row| row.iter().rev().copied()).collect()
+    map.chunks_exact(FINE)
+        .flat_map(|row| row.iter().rev().copied())
+        .collect()
 }
 
 #[cfg(test)]
@@ -96,9 +98,8 @@ mod tests {
 
     /// A map with a square of evidence.
     fn square(left: usize, top: usize, side: usize) -> Vec<f32> {
-        let inside = |cell: usize| {
-            (left..left + side).contains(&(cell % FINE)) && (top..top + side).contains(&(cell / FINE))
-        };
+        let inside =
+            |cell: usize| (left..left + side).contains(&(cell % FINE)) && (top..top + side).contains(&(cell / FINE));
         (0..CELLS).map(|cell| f32::from(u8::from(inside(cell)))).collect()
     }
 

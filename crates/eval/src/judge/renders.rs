@@ -78,7 +78,11 @@ pub(crate) fn examples(
         let sample = sample(world, &answers.nouns, seed, number);
         let labels = Labels::of(&sample, answers, &models);
         let picture = picture_of(&sample);
-        let picture = if degraded { degrade(picture, seed, number)? } else { picture };
+        let picture = if degraded {
+            degrade(picture, seed, number)?
+        } else {
+            picture
+        };
         Ok(Example {
             maps: net.maps(&picture),
             labels,
@@ -131,7 +135,9 @@ fn degrade(picture: Picture, seed: u64, number: u64) -> Result<Picture, Error> {
 /// Gaussian blur with this standard deviation, in pixels.
 pub(crate) fn blurred(picture: &Picture, sigma: f32) -> Picture {
     let reach = (2.5 * sigma).ceil() as isize;
-    let weights: Vec<f32> = (-reach..=reach).map(|d| (-0.5 * (d as f32 / sigma).powi(2)).exp()).collect();
+    let weights: Vec<f32> = (-reach..=reach)
+        .map(|d| (-0.5 * (d as f32 / sigma).powi(2)).exp())
+        .collect();
     let sum: f32 = weights.iter().sum();
     let (w, h) = (picture.width, picture.height);
     let pass = |values: &[f32], (dx, dy): (isize, isize)| -> Vec<f32> {

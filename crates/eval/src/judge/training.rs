@@ -49,9 +49,17 @@ impl Lessons {
         let learnt = examples(world, &answers, net, LEARNT_SEED, 0..pictures, true, &mut |done, _| {
             on_progress(done, all);
         })?;
-        let held_out = examples(world, &answers, net, HELD_OUT_SEED, 0..held_out, false, &mut |done, _| {
-            on_progress(pictures + done, all);
-        })?;
+        let held_out = examples(
+            world,
+            &answers,
+            net,
+            HELD_OUT_SEED,
+            0..held_out,
+            false,
+            &mut |done, _| {
+                on_progress(pictures + done, all);
+            },
+        )?;
         Ok(Self {
             answers,
             learnt,
@@ -96,10 +104,15 @@ impl Judge {
                 let labels: Vec<&Labels> = chosen.iter().map(|e| &e.labels).collect();
                 let cells = lessons_of(&labels, done as u32);
                 let of_whole = self.head.whole(&maps, Some(&dropout(chosen.len(), done as u32)));
-                let of_cells = self.head.cells(cells.iter().map(|lesson| (maps[lesson.picture], lesson.cell)));
+                let of_cells = self
+                    .head
+                    .cells(cells.iter().map(|lesson| (maps[lesson.picture], lesson.cell)));
                 let loss = add(
                     &with_gradient(&of_whole, &whole_gradient(&self.layout, of_whole.data(), &labels)),
-                    &with_gradient(&of_cells, &cells_gradient(&self.layout, of_cells.data(), &labels, &cells)),
+                    &with_gradient(
+                        &of_cells,
+                        &cells_gradient(&self.layout, of_cells.data(), &labels, &cells),
+                    ),
                 );
                 optimizer.step(&loss.backward(), done as f32 / steps as f32);
                 done += 1;
@@ -122,7 +135,10 @@ impl Judge {
                 let values: Vec<f32> = batch.iter().flat_map(|i| pairs[*i].0.iter().copied()).collect();
                 let scores = self.head.sides(&Tensor::from_vec(values, &[batch.len(), GEOMETRY]));
                 let mut gradient = vec![0.0f32; scores.numel()];
-                let rows = scores.data().chunks_exact(SIDES.len()).zip(gradient.chunks_exact_mut(SIDES.len()));
+                let rows = scores
+                    .data()
+                    .chunks_exact(SIDES.len())
+                    .zip(gradient.chunks_exact_mut(SIDES.len()));
                 for ((row, gradient), i) in rows.zip(batch) {
                     pull(row, gradient, &[(pairs[*i].1, 1.0)], 1.0 / batch.len() as f32);
                 }
@@ -176,7 +192,9 @@ impl Judge {
             if let [thing] = example.labels.things.as_slice()
                 && thing.count == 1
             {
-                let off = seen.centre().map_or(1.0, |[x, y]| (x - thing.centre[0]).hypot(y - thing.centre[1]));
+                let off = seen
+                    .centre()
+                    .map_or(1.0, |[x, y]| (x - thing.centre[0]).hypot(y - thing.centre[1]));
                 count(CENTRE, usize::from(off > NEAR));
             }
         }
@@ -256,7 +274,9 @@ fn shuffled(len: usize, epoch: u32) -> Vec<usize> {
 
 fn dropout(count: usize, step: u32) -> Tensor {
     let drawn = stream(2, step).uniform(count * Head::SUMMARY);
-    let mask = drawn.into_iter().map(|v| if v < DROPOUT { 0.0 } else { 1.0 / (1.0 - DROPOUT) });
+    let mask = drawn
+        .into_iter()
+        .map(|v| if v < DROPOUT { 0.0 } else { 1.0 / (1.0 - DROPOUT) });
     Tensor::from_vec(mask.collect(), &[count, Head::SUMMARY])
 }
 
@@ -314,7 +334,9 @@ fn lessons_of(labels: &[&Labels], step: u32) -> Vec<CellLesson> {
 
 fn whole_gradient(layout: &Layout, scores: &[f32], labels: &[&Labels]) -> Vec<f32> {
     let mut gradient = vec![0.0f32; scores.len()];
-    let rows = gradient.chunks_exact_mut(layout.whole()).zip(scores.chunks_exact(layout.whole()));
+    let rows = gradient
+        .chunks_exact_mut(layout.whole())
+        .zip(scores.chunks_exact(layout.whole()));
     for ((gradient, scores), picture) in rows.zip(labels) {
         of_picture(layout, scores, gradient, picture, 1.0 / labels.len() as f32);
     }
@@ -338,7 +360,12 @@ fn of_picture(layout: &Layout, scores: &[f32], gradient: &mut [f32], labels: &La
     ] {
         if let Some(answer) = answer {
             let range = range.clone();
-            pull(&scores[range.clone()], &mut gradient[range], &[(answer, 1.0)], weight * share);
+            pull(
+                &scores[range.clone()],
+                &mut gradient[range],
+                &[(answer, 1.0)],
+                weight * share,
+            );
         }
     }
 }
@@ -346,7 +373,9 @@ fn of_picture(layout: &Layout, scores: &[f32], gradient: &mut [f32], labels: &La
 fn cells_gradient(layout: &Layout, scores: &[f32], labels: &[&Labels], lessons: &[CellLesson]) -> Vec<f32> {
     let mut gradient = vec![0.0f32; scores.len()];
     let pictures = labels.len() as f32;
-    let rows = gradient.chunks_exact_mut(layout.cell()).zip(scores.chunks_exact(layout.cell()));
+    let rows = gradient
+        .chunks_exact_mut(layout.cell())
+        .zip(scores.chunks_exact(layout.cell()));
     for ((gradient, scores), lesson) in rows.zip(lessons) {
         let labels = labels[lesson.picture];
         let shown = usize::from(labels.cells[lesson.cell]);
@@ -360,7 +389,12 @@ fn cells_gradient(layout: &Layout, scores: &[f32], labels: &[&Labels], lessons: 
         pull(&scores[layout.things.clone()], of_things, &targets, weight);
         if let Some(colour) = labels.things.get(shown.wrapping_sub(1)).and_then(|thing| thing.colour) {
             let range = layout.colours.clone();
-            pull(&scores[range.clone()], &mut gradient[range], &[(colour, 1.0)], 0.5 * weight);
+            pull(
+                &scores[range.clone()],
+                &mut gradient[range],
+                &[(colour, 1.0)],
+                0.5 * weight,
+            );
         }
     }
     gradient

@@ -34,6 +34,14 @@ pub struct Row {
     pub ceiling_within_five: Option<f64>,
 }
 
+/// A model's figures at one number of steps.
+#[derive(Clone, Debug, Serialize)]
+pub struct Quality {
+    pub steps: usize,
+    pub questions: Vec<Row>,
+    pub variety: Variety,
+}
+
 /// A picture, what was asked of it, and what the judge saw.
 #[derive(Clone, Debug)]
 pub struct Judged {

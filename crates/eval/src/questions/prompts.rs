@@ -73,7 +73,11 @@ const SCENES: [(&str, &str, bool); 14] = [
 /// Places by themselves.
 const LANDSCAPES: [(&str, &str, bool); 22] = [
     ("a mountain lake", "mountain lake", true),
-    ("a mountain lake with a pine forest", "mountain lake with a pine forest", true),
+    (
+        "a mountain lake with a pine forest",
+        "mountain lake with a pine forest",
+        true,
+    ),
     ("snowy mountains", "snowy mountains", true),
     ("rolling hills", "hills", true),
     ("a pine forest", "forest", true),
@@ -161,7 +165,10 @@ fn one(text: String, row: &str, asked: Asked) -> Prompt {
 /// The everyday nouns all of whose models can be painted over.
 pub(super) fn painted_nouns(catalogue: &Catalogue, answers: &Answers) -> Vec<usize> {
     let takes_colours = |noun: &str| {
-        let models = catalogue.models.iter().filter(|m| !m.weak && (m.noun == noun || m.synonyms.iter().any(|s| s == noun)));
+        let models = catalogue
+            .models
+            .iter()
+            .filter(|m| !m.weak && (m.noun == noun || m.synonyms.iter().any(|s| s == noun)));
         let mut tints = models.map(|model| model.tint).peekable();
         tints.peek().is_some() && tints.all(|tint| matches!(tint, Tint::Main | Tint::All))
     };
@@ -180,11 +187,18 @@ fn colours(catalogue: &Catalogue, answers: &Answers, all: &mut Vec<Prompt>) {
 }
 
 fn counts(answers: &Answers, all: &mut Vec<Prompt>) {
-    let counted = answers.nouns.iter().filter(|noun| is_counted(noun) && !noun.ends_with('s'));
+    let counted = answers
+        .nouns
+        .iter()
+        .filter(|noun| is_counted(noun) && !noun.ends_with('s'));
     let step = answers.nouns.len() / COUNTED_NOUNS;
     for noun in counted.step_by(step.max(1)) {
         for (word, count) in [("two", 2), ("three", 3)] {
-            all.push(one(format!("{word} {}", plural(noun)), "counts two and three", Asked::Count(count)));
+            all.push(one(
+                format!("{word} {}", plural(noun)),
+                "counts two and three",
+                Asked::Count(count),
+            ));
         }
     }
 }
@@ -218,7 +232,11 @@ fn relations(answers: &Answers, all: &mut Vec<Prompt>) {
 
 fn scenes(answers: &Answers, all: &mut Vec<Prompt>) {
     let mut ask = |text: &str, key: &str, hour: Option<(&str, Time)>| {
-        let mut asked: Vec<(String, Asked)> = answers.place(key).map(|p| ("places".to_owned(), Asked::Place(p))).into_iter().collect();
+        let mut asked: Vec<(String, Asked)> = answers
+            .place(key)
+            .map(|p| ("places".to_owned(), Asked::Place(p)))
+            .into_iter()
+            .collect();
         let mut text = text.to_owned();
         if let Some((words, time)) = hour {
             text = format!("{text} {words}");
@@ -232,10 +250,17 @@ fn scenes(answers: &Answers, all: &mut Vec<Prompt>) {
         });
     };
     for (k, (words, key, outdoors)) in SCENES.into_iter().enumerate() {
-        let own = THERE.iter().find(|(place, _)| *place == key).map(|(_, nouns)| nouns.as_slice());
+        let own = THERE
+            .iter()
+            .find(|(place, _)| *place == key)
+            .map(|(_, nouns)| nouns.as_slice());
         for (i, noun) in own.unwrap_or(&ANYWHERE[..4]).iter().enumerate() {
             let hour = HOURS[(k + i) % HOURS.len()];
-            ask(&format!("{} {words}", with_article(noun)), key, outdoors.then_some(hour));
+            ask(
+                &format!("{} {words}", with_article(noun)),
+                key,
+                outdoors.then_some(hour),
+            );
         }
     }
     for (words, key, outdoors) in LANDSCAPES {

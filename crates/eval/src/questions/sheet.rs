@@ -53,7 +53,10 @@ pub fn mistakes(judge: &Judge, net: &FeatureNet, world: &World, wrong: &[(usize,
 
 /// Each picture with its prompt beneath it.
 pub fn prompt_sheet(pictures: &[(String, Picture)]) -> Picture {
-    let cells: Vec<Picture> = pictures.iter().map(|(prompt, picture)| captioned(picture, prompt)).collect();
+    let cells: Vec<Picture> = pictures
+        .iter()
+        .map(|(prompt, picture)| captioned(picture, prompt))
+        .collect();
     contact_sheet(&cells, COLUMNS, GAP_PX)
 }
 

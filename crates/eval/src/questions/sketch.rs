@@ -1,8 +1,8 @@
 //! Does a picture keep what a sketch put where? A blob in the object's colour at a drawn place is the initial picture.
 
 use super::prompts::painted_nouns;
-use crate::order::{Order, Paint};
 use crate::judge::Score;
+use crate::order::{Order, Paint};
 use crate::{Error, FeatureNet, Judge, OnProgress};
 use prima_data::Colour;
 use prima_data::caption::with_adjective;
@@ -33,7 +33,14 @@ pub(super) struct Case {
 /// The same fifty for every model.
 pub(super) fn cases(catalogue: &Catalogue, judge: &Judge) -> Vec<Case> {
     let nouns = painted_nouns(catalogue, judge.answers());
-    let chosen = [Colour::Red, Colour::Orange, Colour::Yellow, Colour::Green, Colour::Blue, Colour::Purple];
+    let chosen = [
+        Colour::Red,
+        Colour::Orange,
+        Colour::Yellow,
+        Colour::Green,
+        Colour::Blue,
+        Colour::Purple,
+    ];
     let case = |number: usize| {
         let stream = Philox {
             seed: SEED,

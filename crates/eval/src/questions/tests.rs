@@ -42,8 +42,20 @@ fn each_seed_of_a_single_object_is_a_picture_and_a_row_names_its_ceiling() {
         Ok(picture_of(&world.sample_of(Kind::CloseUp, 1, order.seed, (64, 64))))
     };
     let answered = ask(&judge, &net, &chosen, 2, &mut paint, &mut |_, _| {}).unwrap();
-    let rows: Vec<(&str, usize)> = answered.rows.iter().map(|r| (r.question.as_str(), r.pictures)).collect();
-    assert_eq!(rows, [("single objects", 2), ("places", 1), ("times of day", 1), ("names in de", 1)]);
+    let rows: Vec<(&str, usize)> = answered
+        .rows
+        .iter()
+        .map(|r| (r.question.as_str(), r.pictures))
+        .collect();
+    assert_eq!(
+        rows,
+        [
+            ("single objects", 2),
+            ("places", 1),
+            ("times of day", 1),
+            ("names in de", 1)
+        ]
+    );
     assert_eq!(painted.len(), 4);
     assert_eq!(answered.judged.len(), 2, "the first seeds of English prompts");
     assert!(answered.rows[3].of_english.is_some());
@@ -57,7 +69,9 @@ fn a_model_that_repeats_one_picture_has_no_variety_and_one_that_paints_renders_h
     let none = variety(&net, &world, 3, &mut repeats, &mut |_, _| {}).unwrap();
     assert_eq!((none.prompts, none.pixels), (3, 0.0));
     let mut renders = |order: &Order| -> Result<Picture, Error> {
-        let sample = world.sample_noun(Kind::Object, "car", 9, order.seed, (256, 256)).unwrap();
+        let sample = world
+            .sample_noun(Kind::Object, "car", 9, order.seed, (256, 256))
+            .unwrap();
         Ok(picture_of(&sample))
     };
     let some = variety(&net, &world, 3, &mut renders, &mut |_, _| {}).unwrap();

@@ -1,8 +1,8 @@
 //! Do seeds of one prompt differ as much as pictures of one caption do in the data?
 
-use crate::order::{Order, Paint};
 use crate::features::MAPS_SIDE_PX;
 use crate::judge::picture_of;
+use crate::order::{Order, Paint};
 use crate::{Error, FeatureNet, OnProgress};
 use prima_data::Colour;
 use prima_data::world::{Facts, Kind, Place, Time, World, with_article};
@@ -163,7 +163,10 @@ fn distances(net: &FeatureNet, pictures: &[Picture]) -> [f64; 2] {
         })
         .collect();
     let values = small.first().map_or(1, Vec::len).max(1) as f64;
-    [mean_distance(&small) / values, mean_distance(&net.features_of(pictures))]
+    [
+        mean_distance(&small) / values,
+        mean_distance(&net.features_of(pictures)),
+    ]
 }
 
 /// Mean over all pairs of the sum of absolute differences.

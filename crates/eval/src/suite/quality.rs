@@ -1,8 +1,8 @@
 //! Class and colour accuracy of a model, and of the drawings that it learnt from: the ceiling.
 
+use crate::order::Order;
 use crate::suite::classes::{Accuracy, ClassMeans};
 use crate::suite::colours::main_hue;
-use crate::order::Order;
 use crate::suite::write::drawing;
 use crate::{Error, FeatureNet, OnProgress, Suite};
 use prima_data::{Composer, caption};
