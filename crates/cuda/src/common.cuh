@@ -77,7 +77,7 @@ DEVICE float block_sum(float value, float* scratch) {
 }
 
 // The order of prima_tensor::Activation.
-enum { ACT_NONE, ACT_RELU, ACT_RELU6, ACT_SILU, ACT_GELU, ACT_QUICK_GELU, ACT_TANH };
+enum { ACT_NONE, ACT_RELU, ACT_RELU6, ACT_SILU, ACT_GELU, ACT_QUICK_GELU, ACT_TANH, ACT_SOFTPLUS };
 
 DEVICE float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
@@ -98,6 +98,7 @@ DEVICE float activate(int kind, float x) {
     case ACT_GELU: return x * normal_cdf(x);
     case ACT_QUICK_GELU: return x * sigmoid(1.702f * x);
     case ACT_TANH: return tanhf(x);
+    case ACT_SOFTPLUS: return fmaxf(x, 0.0f) + log1pf(expf(-fabsf(x)));
     default: return x;
     }
 }
@@ -113,6 +114,7 @@ DEVICE float activation_slope(int kind, float x) {
         float y = tanhf(x);
         return 1.0f - y * y;
     }
+    case ACT_SOFTPLUS: return sigmoid(x);
     default: return 1.0f;
     }
 }

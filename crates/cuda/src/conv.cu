@@ -115,3 +115,24 @@ KERNEL(depthwise, const T* x, const float* weight, const float* bias, int act, T
         store(out + i, activate(act, sum));
     }
 }
+
+// From the gradient of the output to that of the input, whose values n counts.
+KERNEL(depthwise_grad_input, const T* grad, const float* weight, T* dx, i64 n, GEOMETRY) {
+    FOR_EACH(i, n) {
+        int c = (int)(i % inputs);
+        i64 pixel = i / inputs;
+        int x = (int)(pixel % width) + left, y = (int)(pixel / width % height) + top;
+        i64 b = pixel / width / height;
+        float sum = 0.0f;
+        for (int ky = 0; ky < kh; ky++)
+            for (int kx = 0; kx < kw; kx++) {
+                int row = y - ky, column = x - kx;
+                if (row < 0 || column < 0 || row % stride || column % stride) continue;
+                row /= stride, column /= stride;
+                if (row < out_height && column < out_width)
+                    sum += weight[(c * kh + ky) * kw + kx] *
+                           load(grad + ((b * out_height + row) * out_width + column) * outputs + c);
+            }
+        store(dx + i, sum);
+    }
+}

@@ -312,4 +312,15 @@ impl Products for CudaGpu {
         self.each("conv", "depthwise", self.dtype(), n, &args);
         tensor(out, &[s.batch, s.out_height, s.out_width, s.outputs])
     }
+
+    fn depthwise_grad_input(&self, s: &ConvolutionSizes, grad: &Tensor, weight: &Param) -> Tensor {
+        let shape = [s.batch, s.height, s.width, s.inputs];
+        let n: usize = shape.iter().product();
+        let (grad, weight) = (self.stored(grad), self.param(weight, Form::Wide));
+        let dx = self.empty(n, self.dtype());
+        let mut args = args![&grad, &weight, &dx, n].to_vec();
+        args.extend(size_args(s));
+        self.each("conv", "depthwise_grad_input", self.dtype(), n, &args);
+        tensor(dx, &shape)
+    }
 }

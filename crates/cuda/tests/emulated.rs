@@ -40,6 +40,11 @@ fn convolutions_and_their_gradients() {
 }
 
 #[test]
+fn depthwise_convolutions_and_their_gradients() {
+    checks::depthwise(&emulator::device);
+}
+
+#[test]
 fn fused_epilogues_and_inference_only_ops() {
     checks::fused_and_inference_only(&emulator::device);
 }

@@ -19,6 +19,8 @@ pub enum Error {
     NoPicture(String),
     #[error("the last text encoder has no pooled output: only SDXL's layout can be asked for words")]
     NoPooledOutput,
+    #[error("{0}")]
+    Distances(String),
     #[error(transparent)]
     Picture(#[from] prima_picture::Error),
     #[error(transparent)]

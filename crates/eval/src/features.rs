@@ -23,8 +23,10 @@ pub(crate) const COARSE: usize = 8;
 pub(crate) const COARSE_CHANNELS: usize = 320;
 /// Features of the picture as a whole.
 pub(crate) const POOLED: usize = 1280;
-/// Blocks of the network after which maps are taken.
-const DEPTHS: [usize; 3] = [5, 11, 16];
+/// The network's maps that are looked at, of those at a half to a thirty-second of the side.
+const EIGHTH: usize = 2;
+const SIXTEENTH: usize = 3;
+const LAST: usize = 4;
 
 /// EfficientNet-lite0 before its classifier: 1280 features.
 pub struct FeatureNet {
@@ -74,13 +76,13 @@ impl FeatureNet {
     pub fn maps(&self, picture: &Picture) -> Maps {
         let image = image(picture, MAPS_SIDE_PX);
         let (seen, pooled) = no_grad(|| {
-            let seen = self.network.maps(&image, &DEPTHS);
-            let pooled = seen.last().map(|map| self.network.features_of(map));
+            let seen = self.network.maps(&image);
+            let pooled = self.network.features_of(&seen[LAST]);
             (seen, pooled)
         });
         let parts = [
-            averaged(seen[0].data(), 40, 2),
-            seen[1].data().to_vec(),
+            averaged(seen[EIGHTH].data(), 40, 2),
+            seen[SIXTEENTH].data().to_vec(),
             averaged(image.data(), 3, MAPS_SIDE_PX / FINE),
         ];
         let mut fine = Vec::with_capacity(FINE * FINE * FINE_CHANNELS);
@@ -91,8 +93,8 @@ impl FeatureNet {
         }
         Maps {
             fine,
-            coarse: halves(seen[2].data()).collect(),
-            pooled: pooled.iter().flat_map(|p| halves(p.data())).collect(),
+            coarse: halves(seen[LAST].data()).collect(),
+            pooled: halves(pooled.data()).collect(),
         }
     }
 }

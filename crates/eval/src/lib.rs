@@ -2,8 +2,9 @@
 //!
 //! `judge`: a network trained on the scene generator's renders that says what a picture shows; `questions`: what a model is asked
 //! to paint, and how often the judge sees it. `suite`: the same for a model that learnt from a data set of drawings, without a
-//! trained judge. `words`: what the text encoders make of words, by their nearest nouns, without a picture.
+//! trained judge. `distances`: between two sets of pictures, in any space of features. `words`: what the text encoders make of words, by their nearest nouns, without a picture.
 
+pub mod distances;
 mod error;
 mod features;
 pub mod judge;

@@ -41,14 +41,14 @@ fn features_and_logits_match_pytorch_with_batch_norms_folded() {
 }
 
 #[test]
-fn maps_of_several_depths_shrink_and_end_with_what_the_last_block_sees() {
+fn maps_halve_and_end_with_what_the_last_block_sees() {
     let reader = Reader::open(&goldens().join("efficientnet-lite/model.safetensors")).unwrap();
     let network = build(reader, |source| EfficientNetLite::new(&tiny(), source));
     let image = Tensor::from_vec(
         (0..32 * 32 * 3).map(|i| (i % 7) as f32 / 7.0).collect(),
         &[1, 32, 32, 3],
     );
-    let maps = network.maps(&image, &[1, 3, 5]);
+    let maps = network.maps(&image);
     let shapes: Vec<&[usize]> = maps.iter().map(Tensor::shape).collect();
     assert_eq!(shapes, [[1, 16, 16, 4], [1, 8, 8, 6], [1, 4, 4, 8]]);
     assert_eq!(maps[2].data(), network.map(&image).data());

@@ -24,7 +24,7 @@ const LEAST_DB: [(DType, f64); 2] = [(DType::F32, 50.0), (DType::BF16, 40.0)];
 type Check = fn(checks::Open);
 
 /// All of them, by name.
-const ALL: [(&str, Check); 15] = [
+const ALL: [(&str, Check); 16] = [
     ("pointwise ops", checks::pointwise),
     ("losses", checks::losses),
     ("norms", checks::norms),
@@ -32,6 +32,7 @@ const ALL: [(&str, Check); 15] = [
     ("linear layers", checks::linear_layers),
     ("convolutions", checks::convolutions),
     ("fused and inference-only ops", checks::fused_and_inference_only),
+    ("depthwise convolutions", checks::depthwise),
     ("attention", checks::attentions),
     ("attention on tensor cores", checks::attention_on_tensor_cores),
     ("epilogues of products", checks::epilogues),

@@ -285,6 +285,8 @@ pub trait Products: Send + Sync {
         bias: Option<&Param>,
         act: Activation,
     ) -> Tensor;
+
+    fn depthwise_grad_input(&self, s: &ConvolutionSizes, grad: &Tensor, weight: &Param) -> Tensor;
 }
 
 /// Attention.

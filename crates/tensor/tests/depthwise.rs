@@ -72,8 +72,62 @@ fn it_matches_the_definition_for_every_geometry() {
 }
 
 #[test]
-#[should_panic(expected = "has no backward")]
-fn asking_for_its_gradient_is_refused() {
+fn its_gradient_is_the_forward_pass_read_backwards() {
+    let cases: [([usize; 4], [usize; 2], Conv2d); 4] = [
+        ([3, 5, 4, 7], [3, 3], Conv2d::padded(1)),
+        ([1, 7, 6, 33], [3, 3], Conv2d::strided(2, 1)),
+        (
+            [2, 8, 9, 32],
+            [5, 5],
+            Conv2d {
+                stride: 2,
+                padding: [1, 2, 2, 2],
+            },
+        ),
+        (
+            [1, 9, 5, 3],
+            [3, 5],
+            Conv2d {
+                stride: 1,
+                padding: [0, 1, 3, 0],
+            },
+        ),
+    ];
+    for (shape, [kh, kw], geometry) in cases {
+        let (x, other) = (random_tensor(1, &shape), random_tensor(4, &shape));
+        let (x, weight) = (x.requires_grad(), Param::new(random_tensor(2, &[shape[3], 1, kh, kw])));
+        let run = |x: &Tensor| depthwise_conv2d(x, &weight, None, geometry, Activation::None);
+        let y = run(&x);
+        let toward = random_tensor(3, y.shape());
+        let dot = |a: &Tensor, b: &Tensor| -> f64 {
+            let products = a.data().iter().zip(b.data());
+            products.map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
+        };
+        // The mean of weighted squares has the gradient 2 (y - target) / numel: here `toward`, up to that factor.
+        let target = sub(&y.detach(), &affine(&toward, 0.5 * y.numel() as f32, 0.0));
+        let gradients = weighted_mse(&y, &target, &vec![1.0; shape[0]]).backward();
+        let dx = gradients.get(&x).unwrap();
+        let (forward, backward) = (dot(&no_grad(|| run(&other)), &toward), dot(&other, dx));
+        assert!(
+            (forward - backward).abs() < 1e-3 * forward.abs().max(1.0),
+            "{forward} {backward}"
+        );
+    }
+}
+
+#[test]
+fn its_gradient_goes_through_the_activation() {
+    let x = Tensor::from_vec(vec![-1.0, 1.0, 7.0], &[1, 1, 3, 1]).requires_grad();
+    let weight = Param::new(Tensor::from_vec(vec![2.0], &[1, 1, 1, 1]));
+    let y = depthwise_conv2d(&x, &weight, None, Conv2d::padded(0), Activation::Relu6);
+    let gradients = weighted_mse(&y, &Tensor::zeros(y.shape()), &[1.0]).backward();
+    // Only the middle one is between 0 and 6: 2 y / 3 times the filter.
+    assert_eq!(gradients.get(&x).unwrap().data(), [0.0, 2.0 * 2.0 / 3.0 * 2.0, 0.0]);
+}
+
+#[test]
+#[should_panic(expected = "has no gradient of weight")]
+fn training_its_filters_is_refused() {
     let weight = Param::new(Tensor::zeros(&[2, 1, 1, 1]));
     weight.set_trainable(true);
     depthwise_conv2d(

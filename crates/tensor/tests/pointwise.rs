@@ -5,7 +5,7 @@ mod common;
 use common::{assert_close, assert_close_f64, check_gradients, random_tensor};
 use prima_tensor::*;
 
-const KINDS: [Activation; 7] = [
+const KINDS: [Activation; 8] = [
     Activation::None,
     Activation::Relu,
     Activation::Relu6,
@@ -13,6 +13,7 @@ const KINDS: [Activation; 7] = [
     Activation::Gelu,
     Activation::QuickGelu,
     Activation::Tanh,
+    Activation::Softplus,
 ];
 /// Odd sizes, single values, and one large enough for the parallel path.
 const SHAPES: [&[usize]; 4] = [&[1], &[3, 5], &[1, 1, 1, 7], &[3, 150, 151]];
@@ -40,6 +41,7 @@ fn reference(kind: Activation, x: f64) -> f64 {
         Activation::Gelu => gelu(x),
         Activation::QuickGelu => x / (1.0 + (-1.702 * x).exp()),
         Activation::Tanh => x.tanh(),
+        Activation::Softplus => x.max(0.0) + (-x.abs()).exp().ln_1p(),
     }
 }
 
@@ -95,6 +97,7 @@ fn activations_of_extreme_values_stay_finite() {
         assert_eq!(y.data()[2..], [100.0, 1e4], "{kind:?}");
     }
     assert_eq!(activation(&x, Activation::Tanh).data(), [-1.0, -1.0, 1.0, 1.0]);
+    assert_eq!(activation(&x, Activation::Softplus).data()[2..], [100.0, 1e4]);
     assert!(activation(&Tensor::scalar(f32::NAN), Activation::Silu).item().is_nan());
     assert!(activation(&Tensor::scalar(f32::NAN), Activation::Relu).item().is_nan());
 }

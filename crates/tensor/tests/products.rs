@@ -119,6 +119,27 @@ fn training_with_bf16_products_rounds_factors_and_nothing_else() {
     }
 }
 
+/// Of an even picture the gradient of a convolution of stride 2 is four convolutions, of an odd one a product: the weight is
+/// packed for each.
+#[test]
+fn one_weight_passes_gradients_to_pictures_of_even_and_odd_sizes() {
+    let w = as_param(&random_tensor(2, &[10, 6, 3, 3]));
+    let run = |w: &Param, size: [usize; 2]| {
+        let x = random_tensor(1, &[2, size[0], size[1], 6]).requires_grad();
+        let out = conv2d(&x, w, None, Conv2d::strided(2, 1), Activation::None, None);
+        let g = random_tensor(3, out.shape());
+        common::total(&out, &g).backward().get(&x).unwrap().clone()
+    };
+    for bf16 in [false, true] {
+        w.set_bf16_products(bf16);
+        for size in [[8, 8], [7, 10], [13, 20], [16, 16], [8, 9]] {
+            let fresh = as_param(&w.tensor());
+            fresh.set_bf16_products(bf16);
+            assert_close(&run(&w, size), &run(&fresh, size), 0.0);
+        }
+    }
+}
+
 #[test]
 fn attention_trains_with_bf16_products() {
     let [q, k, v, g] = [1, 2, 3, 4].map(|seed| random_tensor(seed, &[2, 40, 32]));

@@ -23,6 +23,9 @@ pub struct TrainConfig {
     /// Pictures that the scene generator renders, in place of the data set's.
     #[serde(default)]
     pub(crate) world: Option<world::Sources>,
+    /// Weights of an EfficientNet-lite0, for the stages that measure pictures by what it sees.
+    #[serde(default)]
+    pub(crate) feature_network: Option<PathBuf>,
     /// Folder of states, caches, logs and sample grids.
     pub(crate) run_dir: PathBuf,
     #[serde(default)]

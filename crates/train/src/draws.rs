@@ -13,6 +13,8 @@ pub(crate) mod purpose {
     pub(crate) const SAMPLE: u32 = 7;
     pub(crate) const RENOISE: u32 = 8;
     pub(crate) const PADDING: u32 = 9;
+    pub(crate) const RUNG: u32 = 10;
+    pub(crate) const NUDGE: u32 = 11;
 }
 
 /// Standard normal noise of `shape`, sample `i` of the first axis from its own stream.

@@ -6,19 +6,18 @@ use crate::error::{Error, Result};
 use crate::latent_cache::{
     EncodedPicture, FeatureMap, LatentManifest, LatentStatistics, feature_statistics_of, statistics_of,
 };
+use crate::networks::feature_network;
 use crate::picture_source::{Sample, to_tensor};
 use crate::stage_folder::StageFolder;
 use crate::trained;
 use crate::trainer::{Budget, Summary};
-use prima_checkpoint::Reader;
 use prima_data::ComposerOptions;
-use prima_models::{EfficientNetLite, EfficientNetLiteConfig};
+use prima_models::EfficientNetLite;
 use prima_picture::Picture;
 use prima_tensor::{Param, Tensor, no_grad};
 use rayon::prelude::*;
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// The folder below `run_dir` and the section of the configuration.
@@ -32,9 +31,8 @@ pub(crate) struct LatentsConfig {
     pub(crate) batch_size: usize,
     /// Pictures of every size that the scene generator composes for, in place of the run's own size.
     pub(crate) every_size: bool,
-    /// Weights of an EfficientNet-lite0 whose features are kept with the pictures, for [`teacher.alignment`](super); none are
-    /// where it is absent.
-    pub(crate) features: Option<PathBuf>,
+    /// Keep what the run's feature network sees in each picture, for `teacher.alignment`.
+    pub(crate) features: bool,
     /// Share of captions in English; the data set's own where absent.
     pub(crate) english: Option<f32>,
     /// Share of captions that name the style; the data set's own where absent.
@@ -58,7 +56,7 @@ impl Default for LatentsConfig {
             count: 24_000,
             batch_size: 16,
             every_size: false,
-            features: None,
+            features: false,
             english: None,
             style: None,
             jitter: None,
@@ -171,7 +169,7 @@ impl Encoder {
             fingerprint: fingerprint(vae.params.iter().filter(|(key, _)| key.starts_with("encoder."))),
             vae: vae.network,
             is_normal,
-            features: config.latents.features.as_deref().map(feature_network).transpose()?,
+            features: config.latents.features.then(|| feature_network(config)).transpose()?,
         })
     }
 
@@ -241,13 +239,6 @@ impl Encoder {
         })
         .collect()
     }
-}
-
-fn feature_network(weights: &Path) -> Result<EfficientNetLite> {
-    let mut reader = Reader::open(weights)?;
-    let network = EfficientNetLite::new(&EfficientNetLiteConfig::lite0(), &mut reader)?;
-    reader.finish()?;
-    Ok(network)
 }
 
 /// The share of each latent's pixels that show an object; empty where the sample does not know.

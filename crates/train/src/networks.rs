@@ -7,7 +7,8 @@ use crate::latent_cache::LatentStatistics;
 use crate::params::{Component, NamedParams, prefixed};
 use prima_checkpoint::{ModelSource, RandomInit, Reader};
 use prima_models::{
-    AutoencoderKl, ClipTextConfig, ClipTextModel, Tokenizer, Unet2dCondition, Unet2dConditionConfig, UnetCond, Vae,
+    AutoencoderKl, ClipTextConfig, ClipTextModel, EfficientNetLite, EfficientNetLiteConfig, Tokenizer, Unet2dCondition,
+    Unet2dConditionConfig, UnetBlock, UnetCond, Vae,
 };
 use prima_pipeline::families::TextComponents;
 use prima_pipeline::{Family, TextEncoder, TextEncoders, families};
@@ -74,6 +75,18 @@ pub(crate) fn vae(config: &TrainConfig, statistics: Option<&LatentStatistics>, s
         json["scaling_factor"] = serde_json::json!(1.0);
     }
     at_random(seed, |source| Vae::new(&json.to_string(), "networks.vae", source))
+}
+
+/// What the run measures pictures with.
+pub(crate) fn feature_network(config: &TrainConfig) -> Result<EfficientNetLite> {
+    let Some(weights) = &config.feature_network else {
+        let message = "feature_network is not set: the file of an EfficientNet-lite0, as docs/evaluation.md makes it";
+        return Err(Error::Config(message.into()));
+    };
+    let mut reader = Reader::open(weights)?;
+    let network = EfficientNetLite::new(&EfficientNetLiteConfig::lite0(), &mut reader)?;
+    reader.finish()?;
+    Ok(network)
 }
 
 /// The one kind that is trained.
@@ -159,16 +172,16 @@ pub(crate) fn denoise(unet: &Unet2dCondition, sample: &Tensor, timesteps: &[usiz
     Ok(unet.forward(sample, &timesteps, cond, &mut || true)?)
 }
 
-/// [`denoise`], and what the up block of that number made on the way.
-pub(crate) fn denoise_with_up_block(
+/// [`denoise`], and what these blocks made on the way, in the order of the pass.
+pub(crate) fn denoise_with_blocks(
     unet: &Unet2dCondition,
     sample: &Tensor,
     timesteps: &[usize],
     cond: &UnetCond,
-    number: usize,
-) -> Result<(Tensor, Tensor)> {
+    blocks: &[UnetBlock],
+) -> Result<(Tensor, Vec<Tensor>)> {
     let timesteps: Vec<f32> = timesteps.iter().map(|&t| t as f32).collect();
-    Ok(unet.forward_with_up_block(sample, &timesteps, cond, number, &mut || true)?)
+    Ok(unet.forward_with_blocks(sample, &timesteps, cond, blocks, &mut || true)?)
 }
 
 pub(crate) fn encode(vae: &AutoencoderKl, pictures: &Tensor) -> Result<prima_models::DiagonalGaussian> {

@@ -92,6 +92,37 @@ impl Noising {
         combine_per_sample(&of(&self.alpha), x0, &of(&self.sigma), noise)
     }
 
+    /// [`noised`](Self::noised), or `x0` itself where there is no timestep.
+    pub(crate) fn noised_or_clean(&self, timesteps: &[Option<usize>], x0: &Tensor, noise: &Tensor) -> Tensor {
+        let (alpha, sigma): (Vec<f32>, Vec<f32>) = timesteps.iter().map(|&t| self.level(t)).unzip();
+        combine_per_sample(&alpha, x0, &sigma, noise)
+    }
+
+    /// The answer to `x` at `from` by which one DDIM step to the timesteps `to` arrives at `there`.
+    pub(crate) fn output_that_leads(&self, from: &[usize], x: &Tensor, to: &[Option<usize>], there: &Tensor) -> Tensor {
+        // there = a' x0 + s' e and x = a x0 + s e, solved for both.
+        let levels = from.iter().zip(to).map(|(&from, &to)| {
+            let ((a, s), (a_to, s_to)) = (self.level(Some(from)), self.level(to));
+            let determinant = a_to * s - s_to * a;
+            [
+                s / determinant,
+                -s_to / determinant,
+                a_to / determinant,
+                -a / determinant,
+            ]
+        });
+        let levels: Vec<[f32; 4]> = levels.collect();
+        let column = |i: usize| -> Vec<f32> { levels.iter().map(|level| level[i]).collect() };
+        let x0 = combine_per_sample(&column(0), there, &column(1), x);
+        let noise = combine_per_sample(&column(2), x, &column(3), there);
+        self.target(from, &x0, &noise)
+    }
+
+    /// Factors of picture and noise.
+    fn level(&self, timestep: Option<usize>) -> (f32, f32) {
+        timestep.map_or((1.0, 0.0), |t| (self.alpha[t], self.sigma[t]))
+    }
+
     /// What the network should answer to [`noised`](Self::noised).
     pub(crate) fn target(&self, timesteps: &[usize], x0: &Tensor, noise: &Tensor) -> Tensor {
         let (picture, noise_part) = self.factors(timesteps, PredictionType::target);
@@ -181,6 +212,21 @@ mod tests {
                     assert!((a - b).abs() < 1e-5, "{prediction:?}: {a}, expected {b}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn the_answer_that_leads_somewhere_leads_there_in_one_step() {
+        let noising = noising();
+        let x = Tensor::from_vec(vec![0.7, -0.2, 1.5], &[3, 1]);
+        let there = Tensor::from_vec(vec![0.1, 0.9, -0.4], &[3, 1]);
+        let (from, to) = ([999, 600, 249], [Some(749), Some(100), None]);
+        let output = noising.output_that_leads(&from, &x, &to, &there);
+        let x0 = noising.denoised(&from, &x, &output);
+        let noise = noising.noise_of(&from, &x, &output);
+        let arrived = noising.noised_or_clean(&to, &x0, &noise);
+        for (a, b) in arrived.data().iter().zip(there.data()) {
+            assert!((a - b).abs() < 1e-5, "{a}, expected {b}");
         }
     }
 

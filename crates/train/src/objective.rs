@@ -52,10 +52,6 @@ impl Turn {
 /// What a loss is asked for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Batch {
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "read where there are several players, so far in the tests")
-    )]
     pub(crate) player: usize,
     /// No two batches of a run have the same number, whoever's turn it is: draws are keyed by it.
     pub(crate) number: u64,

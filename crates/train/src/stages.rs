@@ -4,7 +4,10 @@
 use crate::config::TrainConfig;
 use crate::error::Result;
 use crate::objective::Objective;
-use crate::objectives::{AutoencoderConfig, DecoderConfig, LcmConfig, StageConfig, TeacherConfig, TextConfig};
+use crate::objectives::{
+    AutoencoderConfig, DecoderConfig, Dmd2Config, LaddConfig, LcmConfig, ProgressiveConfig, StageConfig, TeacherConfig,
+    TextConfig,
+};
 use crate::trained::write_summary;
 use crate::trainer::{LoopConfig, RunOptions, Summary, run};
 use prima_schedulers::SchedulerKind;
@@ -15,7 +18,10 @@ pub const STAGES: &[Stage] = &[
     Stage::of::<DecoderConfig>(),
     Stage::of::<TextConfig>(),
     Stage::of::<TeacherConfig>(),
+    Stage::of::<ProgressiveConfig>(),
     Stage::of::<LcmConfig>(),
+    Stage::of::<LaddConfig>(),
+    Stage::of::<Dmd2Config>(),
 ];
 
 /// A stage that trains something and can go on where it stopped.

@@ -1,6 +1,7 @@
 //! `prima eval`: does a model paint what the words say, by a judge trained on renders or by a suite of a data set's drawings?
 
 mod ceiling;
+mod distance;
 mod judge;
 mod prompts;
 mod quality;
@@ -29,6 +30,8 @@ pub enum Command {
     Suite(suite::SuiteArgs),
     /// Measure the drawings that a model learnt from, as they are and after its autoencoder: the ceiling for a suite
     Ceiling(ceiling::CeilingArgs),
+    /// Measure how far one folder of pictures is from another: Frechet and kernel distance, precision, recall
+    Distance(distance::DistanceArgs),
     /// Measure what text encoders make of words: is the nearest everyday noun the one that a word means?
     Words(words::WordsArgs),
 }
@@ -80,6 +83,7 @@ pub fn run(command: Command) -> Result<()> {
         Command::Prompts(args) => prompts::run(&args),
         Command::Suite(args) => suite::run(&args),
         Command::Ceiling(args) => ceiling::run(&args),
+        Command::Distance(args) => distance::run(&args),
         Command::Words(args) => words::run(&args),
     }
 }

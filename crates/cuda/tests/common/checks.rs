@@ -120,6 +120,7 @@ pub fn pointwise(open: Open) {
         Activation::Gelu,
         Activation::QuickGelu,
         Activation::Tanh,
+        Activation::Softplus,
     ] {
         check(open, &format!("{kind:?}"), &[affine(&long, 3.0, 0.0)], &[], &|x| {
             activation(&x[0], kind)
@@ -311,6 +312,20 @@ pub fn fused_and_inference_only(open: Open) {
         for (got, want) in device.run(run).iter().zip(&want) {
             assert_near(&format!("{dtype:?}"), got, want, tolerance);
         }
+    }
+}
+
+/// Filters of one channel each, and the gradient of what they filter.
+pub fn depthwise(open: Open) {
+    let x = random_tensor(1, &[2, 7, 6, 9]);
+    let filters = Param::new(random_tensor(2, &[9, 1, 5, 5]));
+    for (name, geometry) in [
+        ("depthwise", Conv2d::padded(2)),
+        ("depthwise, stride 2", Conv2d::strided(2, 1)),
+    ] {
+        check(open, name, std::slice::from_ref(&x), &[], &|x| {
+            depthwise_conv2d(&x[0], &filters, None, geometry, Activation::Relu6)
+        });
     }
 }
 

@@ -50,7 +50,7 @@ impl Depth {
         // First and last row whose centre lies inside.
         let first = (low.y + 0.5).max(0.0) as usize;
         let end = ((high.y + 0.5).clamp(0.0, h)) as usize;
-        if first >= end {
+        if first >= end || (low.x + 0.499).max(0.0) as usize >= (high.x + 0.501).min(w) as usize {
             return;
         }
         let inverse = 1.0 / area;
@@ -67,8 +67,8 @@ impl Depth {
             for (p, q, slope) in &edges {
                 if (p.y <= yc) != (q.y <= yc) {
                     let x = p.x + (yc - p.y) * slope;
-                    left = left.min(x);
-                    right = right.max(x);
+                    left = if x < left { x } else { left };
+                    right = if x > right { x } else { right };
                 }
             }
             // A hair wider than exact, so that no sample falls between two neighbours.
@@ -83,13 +83,13 @@ impl Depth {
             let depths = &mut self.nearest[row + from..row + to];
             if self.ids.is_empty() {
                 for (x, depth) in (from..to).zip(depths) {
-                    let z = (z0 + zx * x as f32).min(high.z).max(low.z);
+                    let z = held(z0 + zx * x as f32, low.z, high.z);
                     *depth = if z > *depth { z } else { *depth };
                 }
             } else {
                 let ids = &mut self.ids[row + from..row + to];
                 for ((x, depth), id) in (from..to).zip(depths).zip(ids) {
-                    let z = (z0 + zx * x as f32).min(high.z).max(low.z);
+                    let z = held(z0 + zx * x as f32, low.z, high.z);
                     if z > *depth {
                         *depth = z;
                         *id = number + 1;
@@ -98,4 +98,11 @@ impl Depth {
             }
         }
     }
+}
+
+/// Within two bounds, neither of which is NaN: cheaper than `clamp`.
+#[inline]
+fn held(z: f32, low: f32, high: f32) -> f32 {
+    let z = if z < high { z } else { high };
+    if z > low { z } else { low }
 }

@@ -6,7 +6,7 @@ use super::light::Light;
 use super::maths::{self, smoothstep};
 use super::noise::Noise;
 use super::raster::Depth;
-use super::shadow::{Contact, Shadow};
+use super::shadow::{ALL_TAPS, Contact, Shadow};
 use super::solid::{Facet, Solids};
 use glam::Vec3;
 
@@ -37,9 +37,10 @@ pub fn render(
     if solids.is_empty() {
         return;
     }
-    let shadow = Shadow::new(solids, light);
+    let ball = solids.ball();
+    let shadow = Shadow::new(solids, ball, light);
     match ground {
-        Ground::Floor => shade_floor(solids, camera, light, &shadow, canvas),
+        Ground::Floor => shade_floor(solids, ball, camera, light, &shadow, canvas),
         Ground::Water { ripple } => mirror(solids, camera, light, &shadow, ripple, canvas, noise),
         Ground::None => {}
     }
@@ -47,11 +48,18 @@ pub fn render(
 }
 
 /// Darkens the floor by cast and contact shadows.
-fn shade_floor(solids: &Solids, camera: &Camera, light: &Light, shadow: &Shadow, canvas: &mut Canvas) {
-    let contact = Contact::new(solids);
+fn shade_floor(
+    solids: &Solids,
+    ball: (Vec3, f32),
+    camera: &Camera,
+    light: &Light,
+    shadow: &Shadow,
+    canvas: &mut Canvas,
+) {
+    let contact = Contact::new(solids, ball);
     let sun = maths::luminance(light.sun) * light.direction.y.max(0.0);
     let share = sun / (sun + maths::luminance(light.sky)).max(1e-4);
-    let (centre, radius) = solids.ball();
+    let (centre, radius) = ball;
     // A shadow reaches as far as the lowest sun throws it.
     let reach = radius * (1.5 + 1.0 / light.direction.y.max(0.2));
     let softness = light.softness;
@@ -69,7 +77,7 @@ fn shade_floor(solids: &Solids, camera: &Camera, light: &Light, shadow: &Shadow,
             if (p.x - centre.x).abs() > reach || (p.z - centre.z).abs() > reach {
                 continue;
             }
-            let lit = shadow.lit(p, softness, 1);
+            let lit = shadow.lit(p, softness, ALL_TAPS);
             let keep = (1.0 - share * (1.0 - lit) * 0.92) * (1.0 - (1.0 - contact.open(p)) * (1.0 - 0.5 * share));
             canvas.pixels[y * canvas.width + x] *= keep;
         }
@@ -225,7 +233,7 @@ impl Shader<'_> {
                 * self.shadow.lit(
                     point + normal * (1.5 / self.shadow.scale),
                     1.6 + light.softness * 0.3,
-                    if facet.object == 0 { 3 } else { 1 },
+                    if facet.object == 0 { 4 } else { ALL_TAPS },
                 )
         } else {
             0.0

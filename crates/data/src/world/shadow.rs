@@ -19,8 +19,14 @@ pub(super) struct Shadow {
     bias: f32,
 }
 
-/// Offsets of the soft shadow's taps, in units of its radius: two rings.
+/// Offsets of the soft shadow's taps, in units of its radius: two rings and the middle, of which the outer ring and the middle
+/// come first.
 const TAPS: [(f32, f32); 12] = [
+    (0.95, 0.25),
+    (-0.25, 0.95),
+    (-0.95, -0.25),
+    (0.25, -0.95),
+    (0.0, 0.0),
     (0.33, 0.0),
     (-0.165, 0.286),
     (-0.165, -0.286),
@@ -28,16 +34,16 @@ const TAPS: [(f32, f32); 12] = [
     (-0.5, 0.5),
     (0.5, -0.5),
     (-0.5, -0.5),
-    (0.95, 0.25),
-    (-0.25, 0.95),
-    (-0.95, -0.25),
-    (0.25, -0.95),
-    (0.0, 0.0),
 ];
 
+pub(super) const ALL_TAPS: usize = TAPS.len();
+
+/// Where so many taps agree, the others are not asked.
+const DECIDING: usize = 5;
+
 impl Shadow {
-    pub fn new(solids: &Solids, light: &Light) -> Self {
-        let (centre, radius) = solids.ball();
+    /// `ball`: centre and radius of a ball around the solids.
+    pub fn new(solids: &Solids, (centre, radius): (Vec3, f32), light: &Light) -> Self {
         let to_light = light.direction;
         let right = Vec3::Y.cross(to_light).normalize_or(Vec3::X);
         let basis = [right, to_light.cross(right), to_light];
@@ -67,18 +73,20 @@ impl Shadow {
         )
     }
 
-    /// The share of the sun that reaches a point, 0 to 1. `radius`: of the penumbra, in map samples; every `stride`-th tap
-    /// is taken.
+    /// The share of the sun that reaches a point, 0 to 1. `radius`: of the penumbra, in map samples; `taps`: how many are
+    /// taken at most.
     #[inline]
-    pub fn lit(&self, p: Vec3, radius: f32, stride: usize) -> f32 {
+    pub fn lit(&self, p: Vec3, radius: f32, taps: usize) -> f32 {
         let s = self.place(p);
         let size = SHADOW as f32;
         if s.x < -radius || s.y < -radius || s.x > size + radius || s.y > size + radius {
             return 1.0;
         }
-        let (mut open, mut count) = (0.0, 0.0);
-        for (dx, dy) in TAPS.iter().step_by(stride) {
-            count += 1.0;
+        let mut open = 0.0;
+        for (i, (dx, dy)) in TAPS[..taps].iter().enumerate() {
+            if i == DECIDING && (open == 0.0 || open == DECIDING as f32) {
+                return open / DECIDING as f32;
+            }
             let (x, y) = (s.x + dx * radius, s.y + dy * radius);
             if x < 0.0 || y < 0.0 || x >= size || y >= size {
                 open += 1.0;
@@ -87,7 +95,7 @@ impl Shadow {
             let depth = self.map.nearest[y as usize * SHADOW + x as usize];
             open += if depth > s.z + self.bias { 0.0 } else { 1.0 };
         }
-        open / count
+        open / taps as f32
     }
 }
 
@@ -99,8 +107,7 @@ pub(super) struct Contact {
 }
 
 impl Contact {
-    pub fn new(solids: &Solids) -> Self {
-        let (centre, radius) = solids.ball();
+    pub fn new(solids: &Solids, (centre, radius): (Vec3, f32)) -> Self {
         let radius = radius * 1.35 + 0.05;
         let scale = CONTACT as f32 / (2.0 * radius);
         let low = centre - Vec3::splat(radius);

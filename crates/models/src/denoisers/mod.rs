@@ -7,5 +7,5 @@ pub mod unet_2d_condition;
 mod unet_2d_condition_config;
 
 pub use embeddings::guidance_scale_embedding;
-pub use unet_2d_condition::{Unet2dCondition, UnetCond};
+pub use unet_2d_condition::{Unet2dCondition, UnetBlock, UnetCond};
 pub use unet_2d_condition_config::Unet2dConditionConfig;

@@ -23,6 +23,14 @@ pub struct UnetCond {
     pub timestep_cond: Option<Tensor>,
 }
 
+/// A block of the UNet, in the order of the pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnetBlock {
+    Down(usize),
+    Mid,
+    Up(usize),
+}
+
 /// All that a pass reads beside the parameters: a [`UnetCond`] and its sample with every number already a tensor, which
 /// is what a GPU that replays a recorded pass needs.
 #[derive(Clone)]
@@ -136,32 +144,33 @@ impl Unet2dCondition {
         self.pass(&self.inputs(sample, timesteps, cond), keep_going, &mut |_, _| ())
     }
 
-    /// [`forward`](Self::forward), and what the up block of that number made of it, `[B, h, w, C]`, for losses on the way.
-    ///
-    /// # Panics
-    /// As [`forward`](Self::forward), and if there is no such block.
-    pub fn forward_with_up_block(
+    /// [`forward`](Self::forward), and what these blocks made on the way, `[B, h, w, C]` each, in the order of the pass.
+    pub fn forward_with_blocks(
         &self,
         sample: &Tensor,
         timesteps: &[f32],
         cond: &UnetCond,
-        number: usize,
+        blocks: &[UnetBlock],
         keep_going: &mut dyn FnMut() -> bool,
-    ) -> Result<(Tensor, Tensor), Cancelled> {
-        let mut seen = None;
+    ) -> Result<(Tensor, Vec<Tensor>), Cancelled> {
+        let mut seen = Vec::new();
         let inputs = self.inputs(sample, timesteps, cond);
-        let output = self.pass(&inputs, keep_going, &mut |i, x| {
-            if i == number {
-                seen = Some(x.clone());
+        let output = self.pass(&inputs, keep_going, &mut |block, x| {
+            if blocks.contains(&block) {
+                seen.push(x.clone());
             }
         })?;
-        let Some(seen) = seen else {
-            panic!(
-                "the UNet has {} up blocks, none of number {number}",
-                self.up_blocks.len()
-            );
-        };
         Ok((output, seen))
+    }
+
+    /// The channels of what a block makes; `None` where there is no such block.
+    pub fn channels_of(&self, block: UnetBlock) -> Option<usize> {
+        let widths = &self.config.block_out_channels;
+        match block {
+            UnetBlock::Down(i) => widths.get(i).copied(),
+            UnetBlock::Mid => self.mid_block.as_ref().and(widths.last().copied()),
+            UnetBlock::Up(i) => widths.iter().rev().nth(i).copied(),
+        }
     }
 
     /// [`forward`](Self::forward), which a GPU may replay instead of launching it anew: for the steps of a sampler, off the
@@ -212,12 +221,12 @@ impl Unet2dCondition {
         self.config.addition_time_embed_dim
     }
 
-    /// `after_up_block` is shown what each up block makes.
+    /// `after` is shown what each block makes.
     fn pass(
         &self,
         inputs: &Inputs,
         keep_going: &mut dyn FnMut() -> bool,
-        after_up_block: &mut dyn FnMut(usize, &Tensor),
+        after: &mut dyn FnMut(UnetBlock, &Tensor),
     ) -> Result<Tensor, Cancelled> {
         let temb = activation(&self.time_embed(inputs), Activation::Silu);
         let mut context = BlockContext {
@@ -227,15 +236,17 @@ impl Unet2dCondition {
         };
         let mut x = self.conv_in.forward(&inputs.sample);
         let mut skips = vec![x.clone()];
-        for block in &self.down_blocks {
+        for (i, block) in self.down_blocks.iter().enumerate() {
             x = block.forward(&x, &mut context, &mut skips)?;
+            after(UnetBlock::Down(i), &x);
         }
         if let Some(mid) = &self.mid_block {
             x = mid.forward(&x, &mut context)?;
+            after(UnetBlock::Mid, &x);
         }
         for (i, block) in self.up_blocks.iter().enumerate() {
             x = block.forward(&x, &mut context, &mut skips)?;
-            after_up_block(i, &x);
+            after(UnetBlock::Up(i), &x);
         }
         check(context.keep_going)?;
         Ok(self.conv_out.forward(&self.conv_norm_out.silu(&x)))

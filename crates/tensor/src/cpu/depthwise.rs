@@ -54,6 +54,44 @@ dispatch! {
     fn row(s: &ConvolutionSizes, x: &[f32], weight: &[f32], bias: &[f32], y: usize, out: &mut [f32]) = row_body
 }
 
+/// Taps of a kernel of `size` that read input `at`, each with the output that it read it for.
+fn readers(
+    size: usize,
+    stride: usize,
+    at: usize,
+    before: usize,
+    len: usize,
+) -> impl Iterator<Item = (usize, usize)> + Clone {
+    (0..size).filter_map(move |tap| {
+        let from = (at + before).checked_sub(tap)?;
+        let is_read = from.is_multiple_of(stride) && from / stride < len;
+        is_read.then_some((tap, from / stride))
+    })
+}
+
+/// One input row `y` of one picture's gradient, from the output's `grad`; `weight` is `[kh, kw, C]`.
+#[inline(always)]
+fn grad_row_body<const FMA: bool>(s: &ConvolutionSizes, grad: &[f32], weight: &[f32], y: usize, dx: &mut [f32]) {
+    let c = s.outputs;
+    let rows = readers(s.kh, s.stride, y, s.top(), s.out_height);
+    for (column, dx) in dx.chunks_exact_mut(c).enumerate() {
+        let columns = readers(s.kw, s.stride, column, s.left(), s.out_width);
+        for (ky, out_y) in rows.clone() {
+            for (kx, out_x) in columns.clone() {
+                let grad = &grad[(out_y * s.out_width + out_x) * c..][..c];
+                let weight = &weight[(ky * s.kw + kx) * c..][..c];
+                for ((dx, &g), &w) in dx.iter_mut().zip(grad).zip(weight) {
+                    *dx = mul_add::<FMA>(g, w, *dx);
+                }
+            }
+        }
+    }
+}
+
+dispatch! {
+    fn grad_row(s: &ConvolutionSizes, grad: &[f32], weight: &[f32], y: usize, dx: &mut [f32]) = grad_row_body
+}
+
 /// `[C, taps] -> [taps, C]`.
 pub(crate) fn pack(weight: &[f32], channels: usize) -> Aligned<f32> {
     let taps = weight.len() / channels;
@@ -77,4 +115,18 @@ pub(crate) fn forward(s: &ConvolutionSizes, x: &[f32], weight: &[f32], bias: &[f
         }
     });
     out
+}
+
+/// The gradient of the input from that of the output, `weight` packed as `[kh, kw, C]`.
+pub(crate) fn grad_input(s: &ConvolutionSizes, grad: &[f32], weight: &[f32]) -> Vec<f32> {
+    let width = s.width * s.outputs;
+    let mut dx = vec![0.0; s.batch * s.height * width];
+    let sample = s.out_height * s.out_width * s.outputs;
+    parallel::for_rows(&mut dx, width, |at, part| {
+        for (i, line) in part.chunks_exact_mut(width).enumerate() {
+            let (b, y) = ((at / width + i) / s.height, (at / width + i) % s.height);
+            grad_row(s, &grad[b * sample..(b + 1) * sample], weight, y, line);
+        }
+    });
+    dx
 }

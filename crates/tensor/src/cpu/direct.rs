@@ -333,6 +333,13 @@ pub(crate) fn convolve<W: Word>(
     let sample = s.height * s.width * s.channels;
     let sorted = s.padded_rows(rows).div_ceil(s.stride);
     let passes = s.passes::<W>(panels.block.nr, &s.segments::<W>(sorted));
+    let nr = panels.block.nr;
+    let depth = s.size.iter().product::<usize>() * s.pixel::<W>();
+    assert_eq!(
+        panels.words.len(),
+        s.scale.pow(2) * s.outputs.div_ceil(nr) * depth * nr,
+        "the weight of {s:?} is packed for another convolution"
+    );
     let mut out = Vec::with_capacity(len);
     let output = Output::of(&mut out);
     let multiply_adds = len * s.channels * s.size.iter().product::<usize>();

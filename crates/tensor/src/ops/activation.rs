@@ -3,7 +3,7 @@ use crate::autograd::{is_recording, record, record_owning};
 use crate::cpu::activation as kernel;
 use crate::device::gpu;
 
-/// Pointwise non-linearities. `Gelu` is the exact (erf) one; `QuickGelu` is `x·sigmoid(1.702x)`.
+/// Pointwise non-linearities. `Gelu` is the exact (erf) one; `QuickGelu` is `x·sigmoid(1.702x)`; `Softplus` is `ln(1 + e^x)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
     None,
@@ -13,6 +13,7 @@ pub enum Activation {
     Gelu,
     QuickGelu,
     Tanh,
+    Softplus,
 }
 
 /// `act(x)` for each value. Backward: `dx = grad · act'(x)`.

@@ -1,23 +1,33 @@
 //! What is optimised: one file an objective, with its section of the configuration.
 
+mod adversarial;
 mod autoencoder;
 mod consistency;
+mod discriminator;
+mod distribution_matching;
 mod teacher;
 mod text;
+mod trajectory;
 
+pub(crate) use adversarial::LaddConfig;
 pub(crate) use autoencoder::{AutoencoderConfig, DecoderConfig};
 pub(crate) use consistency::LcmConfig;
+pub(crate) use distribution_matching::Dmd2Config;
 pub(crate) use teacher::TeacherConfig;
 pub(crate) use text::TextConfig;
+pub(crate) use trajectory::ProgressiveConfig;
 #[cfg(test)]
 pub(crate) use {
-    autoencoder::{Autoencoder, Decoder, LatentPainter, schedules as painter_schedules},
+    adversarial::Ladd,
+    autoencoder::{Autoencoder, Decoder, LatentPainter, PictureLoss, schedules as painter_schedules},
     consistency::Lcm,
+    distribution_matching::Dmd2,
     teacher::Teacher,
     text::{Corpus, Text},
+    trajectory::Progressive,
 };
 
-use crate::captions::Tokens;
+use crate::captions::{Tokens, conditioning};
 use crate::config::TrainConfig;
 use crate::draws::{purpose, uniform};
 use crate::error::Result;
@@ -26,10 +36,11 @@ use crate::objective::Objective;
 use crate::params::NamedParams;
 use crate::trained::{self, Painter};
 use crate::trainer::LoopConfig;
-use prima_models::Unet2dCondition;
+use prima_models::{Unet2dCondition, UnetCond};
 use prima_picture::{Picture, contact_sheet};
 use prima_pipeline::{ModelCard, Parts, Pipeline, Request, ScheduleOptions, TextEncoders, TimestepSpacing};
 use prima_schedulers::{PredictionType, SchedulerKind};
+use prima_tensor::{Tensor, no_grad};
 use serde::de::DeserializeOwned;
 use std::ops::ControlFlow;
 
@@ -64,6 +75,21 @@ impl TextLatents {
         self.cache
             .draw(&uniform(self.seed, purpose::ROW, number, batch_size + 1))
     }
+
+    /// Those of batch `number`, as frozen text encoders read them.
+    pub(crate) fn drawn(&self, encoders: &TextEncoders, number: u64, batch_size: usize) -> Drawn {
+        let rows = self.rows(number, batch_size);
+        let tokens = self.tokens.rows(&rows, vec![1.0; batch_size]);
+        let cond = no_grad(|| conditioning(encoders, &tokens, self.cache.size_px(rows[0])));
+        let real = self.cache.batch(&rows);
+        Drawn { real, cond }
+    }
+}
+
+/// Real latents, and the conditioning of their captions.
+pub(crate) struct Drawn {
+    pub(crate) real: Tensor,
+    pub(crate) cond: UnetCond,
 }
 
 /// A model in training as a pipeline: what losses compute with, and what draws the sample grids.

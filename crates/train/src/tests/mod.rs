@@ -15,8 +15,8 @@ use crate::networks::{self, kl};
 use crate::noising::{Noising, default_scheduler};
 use crate::objective::{Batch, Objective, Player};
 use crate::objectives::{
-    Autoencoder, Corpus, Decoder, LatentPainter, Lcm, StageConfig, Teacher, Text, TextLatents, Trainee,
-    painter_schedules,
+    Autoencoder, Corpus, Decoder, Dmd2, Ladd, LatentPainter, Lcm, PictureLoss, Progressive, StageConfig, Teacher, Text,
+    TextLatents, Trainee, painter_schedules,
 };
 use crate::params::NamedParams;
 use crate::trained::Painter;
@@ -214,6 +214,68 @@ fn lcm(folder: &Scratch) -> Lcm {
     }
 }
 
+fn progressive(folder: &Scratch) -> Progressive {
+    let config = folder.random();
+    let painter = Painter::fresh(&config).unwrap();
+    let teacher = networks::unet(&config, 3).unwrap();
+    // One that does more than nothing.
+    for (key, param) in &teacher.params {
+        if key.starts_with("conv_out") {
+            param.update(|v| {
+                for (i, x) in v.iter_mut().enumerate() {
+                    *x += 0.3 * ((i % 7) as f32 - 3.0);
+                }
+            });
+        }
+    }
+    let fields = json!({ "batch_size": 8, "teacher_steps": 8, "steps": [4, 2], "guidance_scale": 1.5 });
+    let data = data(&painter);
+    Progressive::new(
+        stage(fields),
+        trainee(&config, painter),
+        teacher,
+        data,
+        &default_scheduler(),
+    )
+    .unwrap()
+}
+
+/// A student whose answers lie elsewhere than the real latents, which are normal noise.
+fn ladd(folder: &Scratch) -> Ladd {
+    let config = folder.random();
+    let student = Painter::fresh(&config).unwrap();
+    for (key, param) in &student.unet.params {
+        if key == "conv_out.bias" {
+            param.update(|v| v.fill(-1.0));
+        }
+    }
+    let fields = json!({ "batch_size": 8, "timesteps": [999], "shares": [1.0], "discriminator_updates": 2 });
+    let data = data(&Painter::fresh(&config).unwrap());
+    let teacher = networks::unet(&config, 3).unwrap().network;
+    Ladd::new(stage(fields), trainee(&config, student), teacher, data, noising()).unwrap()
+}
+
+/// A student whose pictures lie elsewhere than its teacher's, which has learnt nothing: to it, all is normal noise.
+fn dmd2(folder: &Scratch, gan_weight: f32) -> Dmd2 {
+    let config = folder.random();
+    let student = Painter::fresh(&config).unwrap();
+    for (key, param) in &student.unet.params {
+        if key == "conv_out.bias" {
+            param.update(|v| v.fill(-1.0));
+        }
+    }
+    let fields = json!({ "batch_size": 8, "fake_updates": 2, "guidance_scale": 1.0, "gan_weight": gan_weight, "timesteps": [999, 499] });
+    Dmd2::new(
+        stage(fields),
+        trainee(&config, student),
+        networks::unet(&config, 3).unwrap(),
+        networks::unet(&config, 3).unwrap().network,
+        data(&Painter::fresh(&config).unwrap()),
+        noising(),
+    )
+    .unwrap()
+}
+
 fn autoencoder(folder: &Scratch) -> Autoencoder {
     let config = folder.random();
     let dataset = Dataset::open(&config.data_dir).unwrap();
@@ -223,9 +285,14 @@ fn autoencoder(folder: &Scratch) -> Autoencoder {
         stage(json!({ "batch_size": 2, "crop_px": 32 })),
         vae,
         Box::new(composer),
+        picture_loss(),
         0,
     )
     .unwrap()
+}
+
+fn picture_loss() -> PictureLoss {
+    PictureLoss::new(serde_json::from_value(json!({})).unwrap(), None)
 }
 
 /// The decoder, half of whose latents a painter makes, and the first weight of its encoder, which is not trained.
@@ -250,7 +317,7 @@ fn decoder(folder: &Scratch, batch_size: usize) -> (Decoder, Param) {
     };
     let fields = json!({ "batch_size": batch_size, "painter_share": 0.5 });
     (
-        Decoder::new(stage(fields), vae, Box::new(composer), Some(painter), 0),
+        Decoder::new(stage(fields), vae, Box::new(composer), Some(painter), picture_loss(), 0),
         encoder,
     )
 }

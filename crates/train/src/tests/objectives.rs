@@ -1,10 +1,15 @@
 //! Each objective learns on a tiny configuration, and a resumed run repeats an uninterrupted one.
 
-use super::{Scratch, aligned_teacher, autoencoder, decoder, lcm, loss, optimizer, teacher, text, trainable, training};
+use super::{
+    Scratch, aligned_teacher, autoencoder, decoder, dmd2, ladd, lcm, loss, optimizer, progressive, teacher, text,
+    trainable, training,
+};
 use crate::objective::{Batch, Objective};
+use crate::objectives::{Dmd2, Ladd};
 use crate::tests::common::saved;
 use crate::trained::Painter;
-use crate::trainer::{AdamW, Budget, RunOptions, run};
+use crate::trainer::{AdamW, Budget, LoopConfig, RunOptions, run};
+use prima_tensor::no_grad;
 
 /// Mean loss over the first batches, before and after `steps` updates.
 fn before_and_after(objective: &dyn Objective, steps: u64) -> (f32, f32) {
@@ -47,6 +52,96 @@ fn a_teacher_that_is_aligned_learns_what_a_feature_network_sees() {
 fn the_student_approaches_its_consistency_target() {
     let (before, after) = before_and_after(&lcm(&Scratch::with_data("lcm")), 60);
     assert!(after < 0.7 * before, "{before} -> {after}");
+}
+
+#[test]
+fn a_student_goes_in_one_step_where_its_teacher_takes_two() {
+    let (before, after) = before_and_after(&progressive(&Scratch::with_data("progressive")), 100);
+    assert!(after < 0.5 * before, "{before} -> {after}");
+}
+
+#[test]
+fn each_phase_is_taught_by_the_student_of_the_one_before() {
+    let folder = Scratch::with_data("phases");
+    let mut objective = progressive(&folder);
+    let mut options = RunOptions::alone(Budget::steps(8), false);
+    run(&mut objective, &training(), &folder.join("run"), &mut options).unwrap();
+    let state = saved(&folder.join("run"));
+    assert_eq!(state["buffer.phase"], [1.0]);
+    let untaught = progressive(&folder).buffers();
+    let (key, first) = &untaught[0];
+    assert!(
+        state[&format!("buffer.{key}")] != first.tensor().data(),
+        "{key} is still the first teacher's"
+    );
+}
+
+#[test]
+fn a_run_that_is_lost_in_one_phase_resumes_through_the_next_with_the_same_bits() {
+    let folder = Scratch::with_data("phases-resumed");
+    let (whole, parts) = (folder.join("whole"), folder.join("parts"));
+    let keeping = LoopConfig {
+        save_every_s: 0,
+        keep: 8,
+        ..training()
+    };
+    let train = |dir| {
+        let mut options = RunOptions::alone(Budget::steps(8), true);
+        run(&mut progressive(&folder), &keeping, dir, &mut options).unwrap();
+    };
+    train(&whole);
+    std::fs::create_dir(&parts).unwrap();
+    // Of its states only the first three are left.
+    for name in [
+        "states.json",
+        "state-00000001.safetensors",
+        "state-00000002.safetensors",
+        "state-00000003.safetensors",
+    ] {
+        std::fs::copy(whole.join(name), parts.join(name)).unwrap();
+    }
+    train(&parts);
+    assert_eq!(saved(&parts)["buffer.phase"], [1.0]);
+    assert!(saved(&whole) == saved(&parts), "states differ");
+}
+
+/// The mean of what the student paints in one step, which its teacher would paint around 0.
+fn painted_mean(objective: &Dmd2) -> f32 {
+    let painted = no_grad(|| objective.painted_from_noise(7)).unwrap();
+    painted.data().iter().sum::<f32>() / painted.numel() as f32
+}
+
+/// The same of a student that a discriminator teaches.
+fn answered_mean(objective: &Ladd) -> f32 {
+    let answer = no_grad(|| objective.answer(7)).unwrap();
+    answer.data().iter().sum::<f32>() / answer.numel() as f32
+}
+
+#[test]
+fn matching_distributions_moves_a_student_to_where_its_teacher_paints() {
+    for gan_weight in [0.0, 0.01] {
+        let folder = Scratch::with_data(&format!("dmd2-{gan_weight}"));
+        let mut objective = dmd2(&folder, gan_weight);
+        let before = painted_mean(&objective);
+        let mut options = RunOptions::alone(Budget::steps(60), false);
+        run(&mut objective, &training(), &folder.join("run"), &mut options).unwrap();
+        let after = painted_mean(&objective);
+        assert!(
+            before > 0.9 && after.abs() < 0.4,
+            "gan_weight {gan_weight}: {before} -> {after}"
+        );
+    }
+}
+
+#[test]
+fn a_discriminator_moves_a_student_to_where_the_data_lies() {
+    let folder = Scratch::with_data("ladd");
+    let mut objective = ladd(&folder);
+    let before = answered_mean(&objective);
+    let mut options = RunOptions::alone(Budget::steps(80), false);
+    run(&mut objective, &training(), &folder.join("run"), &mut options).unwrap();
+    let after = answered_mean(&objective);
+    assert!(before > 0.9 && after.abs() < 0.5, "{before} -> {after}");
 }
 
 #[test]
@@ -99,11 +194,13 @@ fn a_resumed_run_repeats_an_uninterrupted_one_exactly() {
         match name {
             "teacher" => Box::new(teacher(&folder)),
             "text" => Box::new(text(&folder)),
+            "ladd" => Box::new(ladd(&folder)),
+            "dmd2" => Box::new(dmd2(&folder, 0.01)),
             // Its target is an average of its own, which no optimizer moves.
             _ => Box::new(lcm(&folder)),
         }
     };
-    for name in ["teacher", "lcm", "text"] {
+    for name in ["teacher", "lcm", "text", "ladd", "dmd2"] {
         let (whole, parts) = (
             folder.join(format!("{name}-whole")),
             folder.join(format!("{name}-parts")),

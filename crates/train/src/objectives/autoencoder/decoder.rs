@@ -78,7 +78,15 @@ impl StageConfig for DecoderConfig {
             options.favoured_style = config.latents.only_style.clone().map(|style| (style, self.style_share));
         })?;
         let vae = kl(trained::vae(config)?)?;
-        Ok(Box::new(Decoder::new(self, vae, source, painter, config.seed + 1)))
+        let picture_loss = PictureLoss::of(&self.weights, config)?;
+        Ok(Box::new(Decoder::new(
+            self,
+            vae,
+            source,
+            painter,
+            picture_loss,
+            config.seed + 1,
+        )))
     }
 }
 
@@ -209,6 +217,7 @@ impl Decoder {
         vae: Component<AutoencoderKl>,
         source: Box<dyn PictureSource>,
         painter: Option<LatentPainter>,
+        picture_loss: PictureLoss,
         seed: u64,
     ) -> Self {
         Self {
@@ -216,7 +225,7 @@ impl Decoder {
             vae: vae.network,
             source,
             painter,
-            picture_loss: PictureLoss::new(config.weights.clone()),
+            picture_loss,
             config,
             seed,
         }

@@ -19,7 +19,8 @@ use crate::params::{Component, NamedParams};
 use crate::picture_source::{PictureSource, to_signed, to_tensor};
 use crate::trainer::LoopConfig;
 use linear_start::linear_start;
-use picture_loss::{PictureLoss, PictureWeights};
+pub(crate) use picture_loss::PictureLoss;
+use picture_loss::PictureWeights;
 use prima_models::AutoencoderKl;
 use prima_picture::{Picture, contact_sheet};
 use prima_pipeline::pictures_of_tensor;
@@ -88,7 +89,14 @@ impl StageConfig for AutoencoderConfig {
             tracing::warn!("autoencoder: this configuration starts at random, colours will take long");
         }
         let source = config.pictures(|_| {})?;
-        Ok(Box::new(Autoencoder::new(self, component, source, config.seed)?))
+        let picture_loss = PictureLoss::of(&self.weights, config)?;
+        Ok(Box::new(Autoencoder::new(
+            self,
+            component,
+            source,
+            picture_loss,
+            config.seed,
+        )?))
     }
 }
 
@@ -110,6 +118,7 @@ impl Autoencoder {
         config: AutoencoderConfig,
         component: Component<AutoencoderKl>,
         source: Box<dyn PictureSource>,
+        picture_loss: PictureLoss,
         seed: u64,
     ) -> Result<Self> {
         let multiple = component.network.config().scale_factor().max(8);
@@ -128,7 +137,7 @@ impl Autoencoder {
             vae: component.network,
             params: component.params,
             source,
-            picture_loss: PictureLoss::new(config.weights.clone()),
+            picture_loss,
             config,
             seed,
         })

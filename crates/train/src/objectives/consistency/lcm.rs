@@ -3,14 +3,14 @@
 //! (Chen et al. 2024 found it better than an embedding), few segments, and half of the samples
 //! at pure noise, where one-step sampling starts (Chen et al. 2025, SANA-Sprint).
 
-use crate::captions::{conditioning, unconditional};
+use crate::captions::unconditional;
 use crate::config::TrainConfig;
 use crate::draws::{noise, purpose, uniform};
 use crate::error::{Error, Result};
 use crate::networks::denoise;
 use crate::noising::{Noising, trailing};
 use crate::objective::{Batch, Loss, Objective, Player};
-use crate::objectives::{StageConfig, TextLatents, Trainee};
+use crate::objectives::{Drawn, StageConfig, TextLatents, Trainee};
 use crate::params::{Component, NamedParams, prefixed};
 use crate::trained::{self, Painter};
 use crate::trainer::LoopConfig;
@@ -197,10 +197,7 @@ impl Objective for Lcm {
 
     fn loss(&self, batch: Batch) -> Result<Loss> {
         let (data, number, n) = (&self.data, batch.number, self.config.batch_size);
-        let rows = data.rows(number, n);
-        let x0 = data.cache.batch(&rows);
-        let tokens = data.tokens.rows(&rows, vec![1.0; n]);
-        let cond = no_grad(|| conditioning(self.student.text_encoders(), &tokens, data.cache.size_px(rows[0])));
+        let Drawn { real: x0, cond } = data.drawn(self.student.text_encoders(), number, n);
         let rungs = self.rungs(number, n);
         let timesteps: Vec<usize> = rungs.iter().map(|&r| self.ladder[r]).collect();
         let noise = noise(data.seed, purpose::NOISE, number, x0.shape());

@@ -6,30 +6,31 @@ use crate::error::{Error, Result};
 use crate::latent_cache::LatentCache;
 use crate::params::{NamedParams, prefixed};
 use prima_checkpoint::{Init, ParamSource, RandomInit};
-use prima_models::Unet2dConditionConfig;
+use prima_models::{Unet2dCondition, UnetBlock};
 use prima_tensor::{Activation, Param, Tensor, linear, weighted_mse};
 
 pub(super) struct Alignment {
     /// The up block whose output is as large as the features.
-    pub(super) up_block: usize,
+    pub(super) block: UnetBlock,
     pub(super) params: NamedParams,
     layers: [[Param; 2]; 2],
 }
 
 impl Alignment {
-    pub(super) fn new(unet: &Unet2dConditionConfig, cache: &LatentCache, seed: u64) -> Result<Self> {
+    pub(super) fn new(unet: &Unet2dCondition, cache: &LatentCache, seed: u64) -> Result<Self> {
         let Some(features) = cache.feature_channels() else {
             let message =
                 "teacher.alignment needs pictures with features: set latents.features and run the stage latents";
             return Err(Error::Config(message.into()));
         };
-        let blocks = unet.block_out_channels.len();
-        let Some(up_block) = cache.feature_halvings().and_then(|k| (blocks - 1).checked_sub(k + 1)) else {
+        let blocks = unet.config().block_out_channels.len();
+        let halvings = cache.feature_halvings();
+        let block = halvings.and_then(|k| Some(UnetBlock::Up((blocks - 1).checked_sub(k + 1)?)));
+        let Some((block, width)) = block.and_then(|block| Some((block, unet.channels_of(block)?))) else {
             let message =
                 "no up block of networks.unet is as large as the pictures' features: set teacher.alignment to 0";
             return Err(Error::Config(message.into()));
         };
-        let width = unet.block_out_channels[blocks - 1 - up_block];
         let mut source = RandomInit::new(seed);
         let mut layer = |name: &str, outputs: usize| -> Result<[Param; 2]> {
             let weight = source.param(&format!("{name}.weight"), &[outputs, width], Init::FanIn(width))?;
@@ -38,7 +39,7 @@ impl Alignment {
         };
         let layers = [layer("0", width)?, layer("1", features)?];
         Ok(Self {
-            up_block,
+            block,
             params: prefixed("alignment", &source.into_params()),
             layers,
         })

@@ -9,7 +9,7 @@ use crate::captions::conditioning;
 use crate::config::TrainConfig;
 use crate::draws::{noise, purpose, uniform};
 use crate::error::Result;
-use crate::networks::{denoise, denoise_with_up_block};
+use crate::networks::{denoise, denoise_with_blocks};
 use crate::noising::Noising;
 use crate::objective::{Batch, Loss, Objective, Player};
 use crate::trained::{self, Painter};
@@ -89,7 +89,7 @@ pub(crate) struct Teacher {
 impl Teacher {
     pub(crate) fn new(config: TeacherConfig, model: Trainee, data: TextLatents, noising: Noising) -> Result<Self> {
         let alignment = (config.alignment > 0.0)
-            .then(|| Alignment::new(model.unet().config(), &data.cache, data.seed))
+            .then(|| Alignment::new(model.unet(), &data.cache, data.seed))
             .transpose()?;
         Ok(Self {
             config,
@@ -160,10 +160,11 @@ impl Objective for Teacher {
         let (output, aligned) = match &self.alignment {
             None => (denoise(self.model.unet(), &x, &timesteps, &cond)?, None),
             Some(alignment) => {
-                let (output, seen) =
-                    denoise_with_up_block(self.model.unet(), &x, &timesteps, &cond, alignment.up_block)?;
+                let unet = self.model.unet();
+                let (output, seen) = denoise_with_blocks(unet, &x, &timesteps, &cond, &[alignment.block])?;
                 let features = data.cache.features(&rows);
-                (output, features.map(|features| alignment.loss(&seen, &features)))
+                let aligned = seen.first().zip(features);
+                (output, aligned.map(|(seen, features)| alignment.loss(seen, &features)))
             }
         };
         let (emphasised, wanted) = self.emphasised(&rows, &output, &target);

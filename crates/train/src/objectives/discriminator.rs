@@ -1,0 +1,109 @@
+//! What tells real latents from painted ones: small heads on what blocks of a UNet make of them, noised.
+
+use crate::error::{Error, Result};
+use crate::params::NamedParams;
+use prima_checkpoint::{Init, ParamSource, RandomInit};
+use prima_models::{Unet2dCondition, UnetBlock};
+use prima_tensor::{
+    Activation, Conv2d, Param, Tensor, activation, affine, avg_pool_global, concat_channels, conv2d, group_norm,
+    linear, mean_absolute_error,
+};
+
+/// Channels of a group of a head's norm.
+const GROUP: usize = 16;
+
+/// A head a block.
+pub(super) struct Heads {
+    pub(super) blocks: Vec<UnetBlock>,
+    each: Vec<Head>,
+    pub(super) params: NamedParams,
+}
+
+/// A convolution, a norm, the mean over all places, one number a sample.
+struct Head {
+    conv: [Param; 2],
+    norm: [Param; 2],
+    groups: usize,
+    out: [Param; 2],
+}
+
+impl Heads {
+    /// On these blocks of such a UNet, in the order of its pass.
+    pub(super) fn new(unet: &Unet2dCondition, blocks: &[UnetBlock], seed: u64) -> Result<Self> {
+        let mut source = RandomInit::new(seed);
+        let heads = blocks.iter().enumerate().map(|(i, &block)| {
+            let width = unet.channels_of(block);
+            let width = width.ok_or_else(|| Error::Config(format!("the UNet has no block {block:?} to judge by")))?;
+            Head::new(&mut source, &format!("heads.{i}"), width)
+        });
+        Ok(Self {
+            each: heads.collect::<Result<_>>()?,
+            blocks: blocks.to_vec(),
+            params: source.into_params(),
+        })
+    }
+
+    /// Of what the blocks made, `[B, h, w, C]` each: `[B, heads]`, greater for what looks real.
+    pub(super) fn logits(&self, seen: &[Tensor]) -> Tensor {
+        let each: Vec<Tensor> = self
+            .each
+            .iter()
+            .zip(seen)
+            .map(|(head, seen)| head.logits(seen))
+            .collect();
+        concat_channels(&each.iter().collect::<Vec<_>>())
+    }
+}
+
+impl Head {
+    fn new(source: &mut RandomInit, name: &str, width: usize) -> Result<Self> {
+        let mut param = |key: &str, shape: &[usize], init| source.param(&format!("{name}.{key}"), shape, init);
+        Ok(Self {
+            conv: [
+                param("conv.weight", &[width, width, 3, 3], Init::FanIn(9 * width))?,
+                param("conv.bias", &[width], Init::Zeros)?,
+            ],
+            norm: [
+                param("norm.weight", &[width], Init::Ones)?,
+                param("norm.bias", &[width], Init::Zeros)?,
+            ],
+            groups: if width.is_multiple_of(GROUP) { width / GROUP } else { 1 },
+            out: [
+                param("out.weight", &[1, width], Init::FanIn(width))?,
+                param("out.bias", &[1], Init::Zeros)?,
+            ],
+        })
+    }
+
+    /// `[B, 1]`
+    fn logits(&self, seen: &Tensor) -> Tensor {
+        let [weight, bias] = &self.conv;
+        let x = conv2d(seen, weight, Some(bias), Conv2d::padded(1), Activation::None, None);
+        let [gamma, beta] = &self.norm;
+        let x = group_norm(&x, gamma, beta, self.groups, 1e-5, true);
+        let [weight, bias] = &self.out;
+        linear(&avg_pool_global(&x), weight, Some(bias), Activation::None, None)
+    }
+}
+
+/// The mean of `ln(1 + e^-x)` where these logits should be great, of `ln(1 + e^x)` where they should be small.
+pub(super) fn mean_softplus(logits: &Tensor, should_be_great: bool) -> Tensor {
+    mean_of(logits, should_be_great, 0.0, Activation::Softplus)
+}
+
+/// The mean of `max(0, 1 - x)` where these logits should be great, of `max(0, 1 + x)` where they should be small.
+pub(super) fn mean_hinge(logits: &Tensor, should_be_great: bool) -> Tensor {
+    mean_of(logits, should_be_great, 1.0, Activation::Relu)
+}
+
+fn mean_of(logits: &Tensor, should_be_great: bool, margin: f32, kind: Activation) -> Tensor {
+    let sign = if should_be_great { -1.0 } else { 1.0 };
+    let each = activation(&affine(logits, sign, margin), kind);
+    mean_absolute_error(&each, &Tensor::zeros(each.shape()))
+}
+
+/// The mean of logits, on the tape.
+pub(super) fn mean(logits: &Tensor) -> Tensor {
+    let n = logits.numel();
+    avg_pool_global(&logits.reshape(&[1, n, 1, 1])).reshape(&[])
+}

@@ -1,0 +1,337 @@
+//! Improved distribution matching distillation (Yin et al. 2024, "DMD2"): the student's pictures are noised again, and moved
+//! from where a denoiser of its own pictures (the fake score, which learns along) takes them to where the guided teacher does.
+//! A discriminator on the fake score's middle block, that sees real latents too, adds what the teacher does not know. Several
+//! steps are trained on what the student itself makes of the steps before (backward simulation).
+
+use crate::captions::unconditional;
+use crate::config::TrainConfig;
+use crate::draws::{noise, purpose, uniform};
+use crate::error::{Error, Result};
+use crate::networks::{denoise, denoise_with_blocks};
+use crate::noising::Noising;
+use crate::objective::{Batch, Loss, Objective, Player, Turn};
+use crate::objectives::discriminator::{Heads, mean_softplus};
+use crate::objectives::{Drawn, StageConfig, TextLatents, Trainee};
+use crate::params::{Component, prefixed};
+use crate::trained::{self, Painter};
+use crate::trainer::LoopConfig;
+use prima_models::{Unet2dCondition, UnetBlock, UnetCond};
+use prima_picture::Picture;
+use prima_pipeline::classifier_free;
+use prima_schedulers::SchedulerKind;
+use prima_tensor::{Tensor, add, affine, combine_per_sample, no_grad, weighted_mse};
+use serde::Deserialize;
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Dmd2Config {
+    #[serde(rename = "loop")]
+    pub(crate) training: LoopConfig,
+    pub(crate) batch_size: usize,
+    /// The teacher's guidance, baked into the student.
+    pub(crate) guidance_scale: f32,
+    /// The timesteps that the student paints from, the noisiest first: one for one step.
+    pub(crate) timesteps: Vec<usize>,
+    /// Updates of the fake score for each of the student.
+    pub(crate) fake_updates: usize,
+    /// Its learning rate, relative to the student's.
+    pub(crate) fake_learning_rate: f32,
+    /// Timesteps to which pictures are noised again, as shares of all.
+    pub(crate) renoised: [f32; 2],
+    /// What the discriminator's judgement counts for the student; 0 does without a discriminator.
+    pub(crate) gan_weight: f32,
+    /// What telling real from painted counts beside denoising for the fake score.
+    pub(crate) discriminator_weight: f32,
+}
+
+impl Default for Dmd2Config {
+    fn default() -> Self {
+        Self {
+            training: LoopConfig::default(),
+            batch_size: 24,
+            guidance_scale: 2.0,
+            timesteps: vec![999],
+            fake_updates: 5,
+            fake_learning_rate: 1.0,
+            renoised: [0.02, 0.98],
+            gan_weight: 3e-3,
+            discriminator_weight: 1e-2,
+        }
+    }
+}
+
+impl Dmd2Config {
+    fn check(&self, last: usize) -> Result<()> {
+        let falling = self.timesteps.windows(2).all(|pair| pair[0] > pair[1]);
+        if !falling || self.timesteps.first().is_none_or(|&t| t > last) || self.timesteps.last() == Some(&0) {
+            let found = &self.timesteps;
+            let message = format!("dmd2.timesteps is {found:?}, expected falling ones between 1 and {last}");
+            return Err(Error::Config(message));
+        }
+        let [low, high] = self.renoised;
+        if !(0.0 <= low && low < high && high <= 1.0) {
+            let message = format!("dmd2.renoised is [{low}, {high}], expected two shares, the smaller first");
+            return Err(Error::Config(message));
+        }
+        if self.fake_updates == 0 {
+            let message = "dmd2.fake_updates is 0, but the fake score has to learn along: give it 1 or more";
+            return Err(Error::Config(message.into()));
+        }
+        Ok(())
+    }
+}
+
+impl StageConfig for Dmd2Config {
+    const NAME: &'static str = "dmd2";
+    const ABOUT: &'static str = "Distill the teacher to one to four steps by distribution matching";
+    const SHIPS_WITH: Option<SchedulerKind> = Some(SchedulerKind::Lcm);
+
+    fn training(&self) -> &LoopConfig {
+        &self.training
+    }
+
+    fn objective(self, config: &TrainConfig) -> Result<Box<dyn Objective>> {
+        let noising = Noising::new(&config.scheduler()?)?;
+        if noising.is_flow() {
+            let message = "dmd2: a student of flow_prediction cannot be sampled, as LCMScheduler does not know it";
+            return Err(Error::Config(message.into()));
+        }
+        let student = Painter::teacher(config)?;
+        let [fake, teacher] = [trained::teacher_unet(config)?, trained::teacher_unet(config)?];
+        let data = trained::text_latents(config, &student.texts, config.seed + 6)?;
+        let student = Trainee::new(config, student)?;
+        Ok(Box::new(Dmd2::new(
+            self,
+            student,
+            fake,
+            teacher.network,
+            data,
+            noising,
+        )?))
+    }
+}
+
+const STUDENT: usize = 0;
+const FAKE: usize = 1;
+
+/// `student` and `fake` start as copies of `teacher`; the text encoders stay frozen.
+pub(crate) struct Dmd2 {
+    config: Dmd2Config,
+    student: Trainee,
+    /// Denoises what the student paints, and with the head tells it from what is real.
+    fake: Component<Unet2dCondition>,
+    heads: Heads,
+    teacher: Unet2dCondition,
+    data: TextLatents,
+    noising: Noising,
+}
+
+impl Dmd2 {
+    pub(crate) fn new(
+        config: Dmd2Config,
+        student: Trainee,
+        fake: Component<Unet2dCondition>,
+        teacher: Unet2dCondition,
+        data: TextLatents,
+        noising: Noising,
+    ) -> Result<Self> {
+        config.check(noising.last())?;
+        Ok(Self {
+            heads: Heads::new(&teacher, &[UnetBlock::Mid], data.seed)?,
+            config,
+            student,
+            fake,
+            teacher,
+            data,
+            noising,
+        })
+    }
+
+    fn drawn(&self, number: u64) -> Drawn {
+        self.data
+            .drawn(self.student.text_encoders(), number, self.config.batch_size)
+    }
+
+    /// What the student paints in a number of its steps that the batch draws; only the last is on the tape.
+    fn painted(&self, drawn: &Drawn, number: u64) -> Result<Tensor> {
+        let (n, seed, shape) = (self.config.batch_size, self.data.seed, drawn.real.shape());
+        let rungs = &self.config.timesteps;
+        let u = uniform(seed, purpose::RUNG, number, 1)[0];
+        let last = ((u * rungs.len() as f32) as usize).min(rungs.len() - 1);
+        let zeros = Tensor::zeros(shape);
+        let mut x0 = zeros.clone();
+        for (i, &t) in rungs[..=last].iter().enumerate() {
+            let timesteps = vec![t; n];
+            let noise = noise(seed, purpose::NOISE, number * rungs.len() as u64 + i as u64, shape);
+            let x = self.noising.noised(&timesteps, &x0, &noise);
+            let step = || self.answer(self.student.unet(), &x, &timesteps, &drawn.cond);
+            x0 = if i == last { step()? } else { no_grad(step)? };
+        }
+        Ok(x0)
+    }
+
+    /// What it paints in one step for the captions of batch `number`.
+    #[cfg(test)]
+    pub(crate) fn painted_from_noise(&self, number: u64) -> Result<Tensor> {
+        let drawn = self.drawn(number);
+        let timesteps = vec![self.config.timesteps[0]; self.config.batch_size];
+        let noise = noise(self.data.seed, purpose::SAMPLE, number, drawn.real.shape());
+        let x = self.noising.noised(&timesteps, &Tensor::zeros(noise.shape()), &noise);
+        self.answer(self.student.unet(), &x, &timesteps, &drawn.cond)
+    }
+
+    /// Timesteps and noise by which pictures of batch `number` are noised again.
+    fn renoising(&self, number: u64, shape: &[usize]) -> (Vec<usize>, Tensor) {
+        let (seed, n) = (self.data.seed, self.config.batch_size);
+        let ([low, high], last) = (self.config.renoised, self.noising.last() as f32);
+        let draws = uniform(seed, purpose::TIMESTEP, number, n);
+        let timesteps = draws
+            .iter()
+            .map(|u| ((low + u * (high - low)) * last) as usize)
+            .collect();
+        (timesteps, noise(seed, purpose::RENOISE, number, shape))
+    }
+
+    /// The x0 of one network.
+    fn answer(&self, unet: &Unet2dCondition, x: &Tensor, timesteps: &[usize], cond: &UnetCond) -> Result<Tensor> {
+        let output = denoise(unet, x, timesteps, cond)?;
+        Ok(self.noising.denoised(timesteps, x, &output))
+    }
+
+    /// The guided teacher's x0.
+    fn guided(&self, x: &Tensor, timesteps: &[usize], cond: &UnetCond) -> Result<Tensor> {
+        let mut output = denoise(&self.teacher, x, timesteps, cond)?;
+        if self.config.guidance_scale != 1.0 {
+            let empty = unconditional(self.student.text_encoders(), &self.data.tokens, cond);
+            let uncond = denoise(&self.teacher, x, timesteps, &empty)?;
+            output = classifier_free(&uncond, &output, f64::from(self.config.guidance_scale));
+        }
+        Ok(self.noising.denoised(timesteps, x, &output))
+    }
+
+    /// The fake score's output, and what the discriminator judges by.
+    fn seen_by_fake(&self, x: &Tensor, timesteps: &[usize], cond: &UnetCond) -> Result<(Tensor, Vec<Tensor>)> {
+        denoise_with_blocks(&self.fake.network, x, timesteps, cond, &self.heads.blocks)
+    }
+
+    fn has_discriminator(&self) -> bool {
+        self.config.gan_weight > 0.0
+    }
+
+    /// Distribution matching's gradient, as a squared distance that has it, and the discriminator's judgement.
+    fn student_loss(&self, number: u64) -> Result<Loss> {
+        let n = self.config.batch_size;
+        let drawn = self.drawn(number);
+        let painted = self.painted(&drawn, number)?;
+        let (timesteps, noise) = self.renoising(number, painted.shape());
+        let x = self.noising.noised(&timesteps, &painted, &noise);
+        let judged = if self.has_discriminator() {
+            self.seen_by_fake(&x, &timesteps, &drawn.cond)?
+        } else {
+            let output = no_grad(|| denoise(&self.fake.network, &x, &timesteps, &drawn.cond))?;
+            (output, Vec::new())
+        };
+        let (output, middle) = judged;
+        let (still, noised) = (painted.detach(), x.detach());
+        let of_fake = self.noising.denoised(&timesteps, &noised, &output.detach());
+        let of_teacher = no_grad(|| self.guided(&noised, &timesteps, &drawn.cond))?;
+        let (target, size) = matched(&still, &of_fake, &of_teacher);
+        let matching = weighted_mse(&painted, &target, &vec![0.5; n]);
+        let mut metrics = vec![("gradient", size)];
+        let total = if self.has_discriminator() {
+            let judged = mean_softplus(&self.heads.logits(&middle), true);
+            metrics.push(("judged", judged.item()));
+            add(&matching, &affine(&judged, self.config.gan_weight, 0.0))
+        } else {
+            matching
+        };
+        Ok(Loss::new(total, metrics))
+    }
+
+    /// Denoising of what the student paints, and telling it from what is real.
+    fn fake_loss(&self, number: u64) -> Result<Loss> {
+        let n = self.config.batch_size;
+        let drawn = self.drawn(number);
+        let painted = no_grad(|| self.painted(&drawn, number))?;
+        let (timesteps, noise) = self.renoising(number, painted.shape());
+        let x = self.noising.noised(&timesteps, &painted, &noise);
+        let (output, middle) = self.seen_by_fake(&x, &timesteps, &drawn.cond)?;
+        let wanted = self.noising.target(&timesteps, &painted, &noise);
+        let denoising = weighted_mse(&output, &wanted, &vec![1.0; n]);
+        let mut metrics = vec![("mse", denoising.item())];
+        if !self.has_discriminator() {
+            return Ok(Loss::new(denoising, metrics));
+        }
+        let real = self.noising.noised(&timesteps, &drawn.real, &noise);
+        let (_, of_real) = self.seen_by_fake(&real, &timesteps, &drawn.cond)?;
+        let [real, fake] = [&of_real, &middle].map(|middle| self.heads.logits(middle));
+        let told = add(&mean_softplus(&real, true), &mean_softplus(&fake, false));
+        let mean = |logits: &Tensor| logits.data().iter().sum::<f32>() / n as f32;
+        metrics.extend([("told", told.item()), ("apart", mean(&real) - mean(&fake))]);
+        let total = add(&denoising, &affine(&told, self.config.discriminator_weight, 0.0));
+        Ok(Loss::new(total, metrics))
+    }
+}
+
+/// Where the pictures `x` are to go, `x - (fake - teacher) / mean |x - teacher|` (a mean a sample), and the mean absolute
+/// value of that step.
+fn matched(x: &Tensor, fake: &Tensor, teacher: &Tensor) -> (Tensor, f32) {
+    let each = x.numel() / x.dim(0);
+    let mut steps = Vec::with_capacity(x.numel());
+    let samples = x.data().chunks_exact(each).zip(fake.data().chunks_exact(each));
+    for ((x, fake), teacher) in samples.zip(teacher.data().chunks_exact(each)) {
+        let away = x.iter().zip(teacher).map(|(x, t)| (x - t).abs()).sum::<f32>() / each as f32;
+        steps.extend(fake.iter().zip(teacher).map(|(f, t)| (f - t) / away.max(1e-6)));
+    }
+    let size = steps.iter().map(|s| s.abs()).sum::<f32>() / steps.len() as f32;
+    let ones = vec![1.0; x.dim(0)];
+    let minus: Vec<f32> = ones.iter().map(|one| -one).collect();
+    (
+        combine_per_sample(&ones, x, &minus, &Tensor::from_vec(steps, x.shape())),
+        size,
+    )
+}
+
+impl Objective for Dmd2 {
+    fn name(&self) -> &'static str {
+        Dmd2Config::NAME
+    }
+
+    fn players(&self) -> Vec<Player> {
+        let student = Player::main("student", self.student.unet_params.clone(), &self.config.training);
+        let mut params = prefixed("fake", &self.fake.params);
+        if self.has_discriminator() {
+            params.extend(self.heads.params.clone());
+        }
+        let mut optimizer = self.config.training.optimizer.clone();
+        optimizer.learning_rate *= self.config.fake_learning_rate;
+        let fake = Player {
+            name: "fake",
+            params,
+            optimizer,
+            ema_decay: None,
+        };
+        vec![student, fake]
+    }
+
+    fn batch_size(&self) -> usize {
+        self.config.batch_size
+    }
+
+    fn turns(&mut self, _step: u64, _progress: f32) -> Result<Vec<Turn>> {
+        let mut turns = vec![Turn::of(FAKE); self.config.fake_updates];
+        turns.push(Turn::of(STUDENT));
+        Ok(turns)
+    }
+
+    fn loss(&self, batch: Batch) -> Result<Loss> {
+        match batch.player {
+            FAKE => self.fake_loss(batch.number),
+            _ => self.student_loss(batch.number),
+        }
+    }
+
+    fn samples(&self) -> Result<Option<Picture>> {
+        self.student.draw(SchedulerKind::Lcm, self.config.timesteps.len(), 1.0)
+    }
+}
