@@ -35,7 +35,7 @@ pub fn weights_name(component: &str) -> &'static str {
 
 /// Writes `params` to one safetensors file in the given storage type, atomically.
 pub fn write_safetensors(path: &Path, params: &[(String, Param)], dtype: DType) -> Result<(), Error> {
-    write_safetensors_with(path, params, dtype, HashMap::new())
+    write_safetensors_with(path, params, dtype, &[])
 }
 
 /// The same with `metadata` in the file's header.
@@ -43,14 +43,16 @@ pub fn write_safetensors_with(
     path: &Path,
     params: &[(String, Param)],
     dtype: DType,
-    mut metadata: HashMap<String, String>,
+    metadata: &[(&str, String)],
 ) -> Result<(), Error> {
     let views: Vec<_> = params
         .iter()
         .map(|(key, param)| (key.as_str(), Encoded::new(param, dtype)))
         .collect();
     // transformers refuses a file that does not say so.
-    metadata.insert("format".to_owned(), "pt".to_owned());
+    let format = ("format".to_owned(), "pt".to_owned());
+    let said = metadata.iter().map(|(key, value)| ((*key).to_owned(), value.clone()));
+    let metadata: HashMap<String, String> = said.chain([format]).collect();
     replace(path, |temporary| {
         safetensors::serialize_to_file(views, Some(metadata), temporary).map_err(|error| match error {
             safetensors::SafeTensorError::IoError(source) => Error::Io {

@@ -26,7 +26,6 @@ use prima_checkpoint::{Reader, TensorFile};
 use prima_picture::Picture;
 use prima_tensor::{DType, no_grad};
 use serde_json::json;
-use std::collections::HashMap;
 use std::path::Path;
 
 /// What a judge's file says it is.
@@ -56,13 +55,12 @@ impl Judge {
         if said("judge")? != FORMAT {
             return Err(Error::NoJudge(path.to_owned()));
         }
-        let read = |key: &str| -> Result<_, Error> { Ok(said(key)?) };
         let answers = Answers {
-            nouns: serde_json::from_value(read("nouns")?).map_err(Error::file(path))?,
-            places: serde_json::from_value(read("places")?).map_err(Error::file(path))?,
-            kinds: serde_json::from_value(read("kinds")?).map_err(Error::file(path))?,
+            nouns: serde_json::from_value(said("nouns")?).map_err(Error::file(path))?,
+            places: serde_json::from_value(said("places")?).map_err(Error::file(path))?,
+            kinds: serde_json::from_value(said("kinds")?).map_err(Error::file(path))?,
         };
-        let ceilings = serde_json::from_value(read("ceilings")?).map_err(Error::file(path))?;
+        let ceilings = serde_json::from_value(said("ceilings")?).map_err(Error::file(path))?;
         let layout = Layout::of(&answers);
         let mut reader = Reader::open(path)?;
         let head = Head::new(&mut reader, &layout)?;
@@ -85,12 +83,12 @@ impl Judge {
             ("kinds", json!(self.answers.kinds)),
             ("ceilings", json!(self.ceilings)),
         ];
-        let metadata: HashMap<String, String> = said.into_iter().map(|(k, v)| (k.to_owned(), v.to_string())).collect();
+        let metadata = said.map(|(key, value)| (key, value.to_string()));
         Ok(prima_checkpoint::write_safetensors_with(
             path,
             &self.params,
             DType::F32,
-            metadata,
+            &metadata,
         )?)
     }
 
