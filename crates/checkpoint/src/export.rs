@@ -41,6 +41,16 @@ pub fn weights_name(component: &str) -> &'static str {
 
 /// Writes `params` to one safetensors file in the given storage type, atomically.
 pub fn write_safetensors(path: &Path, params: &[(String, Param)], dtype: DType) -> Result<(), Error> {
+    write_safetensors_with(path, params, dtype, &[])
+}
+
+/// The same with `metadata` in the file's header.
+pub fn write_safetensors_with(
+    path: &Path,
+    params: &[(String, Param)],
+    dtype: DType,
+    metadata: &[(&str, String)],
+) -> Result<(), Error> {
     let views: Vec<_> = params
         .iter()
         .map(|(key, param)| (key.as_str(), Encoded::new(param, dtype)))
@@ -71,7 +81,9 @@ pub fn write_quantized(path: &Path, params: &[(String, Param)]) -> Result<(), Er
 
 fn write_views<S: AsRef<str> + Ord + std::fmt::Display, V: View>(path: &Path, views: Vec<(S, V)>) -> Result<(), Error> {
     // transformers refuses a file that does not say so.
-    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let format = ("format".to_owned(), "pt".to_owned());
+    let said = metadata.iter().map(|(key, value)| ((*key).to_owned(), value.clone()));
+    let metadata: HashMap<String, String> = said.chain([format]).collect();
     replace(path, |temporary| {
         safetensors::serialize_to_file(views, Some(metadata), temporary).map_err(|error| match error {
             safetensors::SafeTensorError::IoError(source) => Error::Io {

@@ -23,7 +23,7 @@ mod tensor_file;
 pub mod whole_file;
 
 pub use error::Error;
-pub use export::{export, write_quantized, write_safetensors};
+pub use export::{export, write_quantized, write_safetensors, write_safetensors_with};
 pub use finite::first_not_finite;
 pub use info::{ComponentInfo, ModelInfo, info};
 pub use model_files::files_beside_weights;

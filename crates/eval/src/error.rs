@@ -11,6 +11,10 @@ pub enum Error {
     UnknownClass(String),
     #[error("language {code}: {noun:?} has names in {known} only")]
     Language { code: String, noun: String, known: String },
+    #[error("{}: not a judge; train one with `prima eval judge`", .0.display())]
+    NoJudge(PathBuf),
+    #[error("the list has no column {name:?}: its columns are {header}")]
+    Column { name: String, header: String },
     #[error("the pipeline returned no picture for {0:?}")]
     NoPicture(String),
     #[error("the last text encoder has no pooled output: only SDXL's layout can be asked for words")]

@@ -1,6 +1,7 @@
 //! The feature network of every distance and score here (name it with them: this is not FID).
 
 use crate::Error;
+use half::f16;
 use prima_checkpoint::Reader;
 use prima_models::{EfficientNetLite, EfficientNetLiteConfig};
 use prima_picture::Picture;
@@ -11,9 +12,36 @@ use std::path::Path;
 /// Side at which EfficientNet-lite0 was trained.
 const SIDE_PX: usize = 224;
 
+/// Side at which [`FeatureNet::maps`] looks, that of the pictures that the scene generator draws.
+pub(crate) const MAPS_SIDE_PX: usize = 256;
+/// Cells a side of the finer map, and channels of a cell: those at an eighth of the side, averaged, those at a sixteenth, and
+/// the mean colour.
+pub(crate) const FINE: usize = 16;
+pub(crate) const FINE_CHANNELS: usize = 40 + 112 + 3;
+/// The same of the coarser map.
+pub(crate) const COARSE: usize = 8;
+pub(crate) const COARSE_CHANNELS: usize = 320;
+/// Features of the picture as a whole.
+pub(crate) const POOLED: usize = 1280;
+/// The network's maps that are looked at, of those at a half to a thirty-second of the side.
+const EIGHTH: usize = 2;
+const SIXTEENTH: usize = 3;
+const LAST: usize = 4;
+
 /// EfficientNet-lite0 before its classifier: 1280 features.
 pub struct FeatureNet {
     network: EfficientNetLite,
+}
+
+/// What the network sees of one picture, place by place. Halves, so that those of ten thousand pictures fit in memory.
+#[derive(Clone, Debug)]
+pub struct Maps {
+    /// `[FINE, FINE, FINE_CHANNELS]`.
+    pub(crate) fine: Vec<f16>,
+    /// `[COARSE, COARSE, COARSE_CHANNELS]`.
+    pub(crate) coarse: Vec<f16>,
+    /// `[POOLED]`.
+    pub(crate) pooled: Vec<f16>,
 }
 
 impl FeatureNet {
@@ -25,11 +53,17 @@ impl FeatureNet {
         Ok(Self { network })
     }
 
+    /// With random weights: for tests of what comes after it.
+    #[cfg(test)]
+    pub(crate) fn random() -> Result<Self, Error> {
+        let mut source = prima_checkpoint::RandomInit::new(0);
+        let network = EfficientNetLite::new(&EfficientNetLiteConfig::lite0(), &mut source)?;
+        Ok(Self { network })
+    }
+
     /// Unit-length features of one picture, resized to 224 px (Lanczos).
     pub fn features(&self, picture: &Picture) -> Vec<f32> {
-        let picture = picture.resized(SIDE_PX, SIDE_PX);
-        let values = picture.rgb.iter().map(|&v| f32::from(v) / 127.5 - 1.0).collect();
-        let image = Tensor::from_vec(values, &[1, SIDE_PX, SIDE_PX, 3]);
+        let image = image(picture, SIDE_PX);
         normalised(no_grad(|| self.network.features(&image)).into_vec())
     }
 
@@ -37,6 +71,57 @@ impl FeatureNet {
     pub fn features_of(&self, pictures: &[Picture]) -> Vec<Vec<f32>> {
         pictures.par_iter().map(|p| self.features(p)).collect()
     }
+
+    /// What is seen where, of one picture, resized to 256 px.
+    pub fn maps(&self, picture: &Picture) -> Maps {
+        let image = image(picture, MAPS_SIDE_PX);
+        let (seen, pooled) = no_grad(|| {
+            let seen = self.network.maps(&image);
+            let pooled = self.network.features_of(&seen[LAST]);
+            (seen, pooled)
+        });
+        let parts = [
+            averaged(seen[EIGHTH].data(), 40, 2),
+            seen[SIXTEENTH].data().to_vec(),
+            averaged(image.data(), 3, MAPS_SIDE_PX / FINE),
+        ];
+        let mut fine = Vec::with_capacity(FINE * FINE * FINE_CHANNELS);
+        for cell in 0..FINE * FINE {
+            for (part, channels) in parts.iter().zip([40, 112, 3]) {
+                fine.extend(halves(&part[cell * channels..][..channels]));
+            }
+        }
+        Maps {
+            fine,
+            coarse: halves(seen[LAST].data()).collect(),
+            pooled: halves(pooled.data()).collect(),
+        }
+    }
+}
+
+fn halves(values: &[f32]) -> impl Iterator<Item = f16> {
+    values.iter().map(|v| f16::from_f32(*v))
+}
+
+/// `[1, side, side, 3]` in [-1, 1].
+fn image(picture: &Picture, side_px: usize) -> Tensor {
+    let picture = picture.resized(side_px, side_px);
+    let values = picture.rgb.iter().map(|&v| f32::from(v) / 127.5 - 1.0).collect();
+    Tensor::from_vec(values, &[1, side_px, side_px, 3])
+}
+
+/// Means over squares of `side` of a map of `FINE * side` a side.
+fn averaged(map: &[f32], channels: usize, side: usize) -> Vec<f32> {
+    let mut means = vec![0.0f32; FINE * FINE * channels];
+    let share = 1.0 / (side * side) as f32;
+    for (i, place) in map.chunks_exact(channels).enumerate() {
+        let (y, x) = (i / (FINE * side), i % (FINE * side));
+        let cell = (y / side * FINE + x / side) * channels;
+        for (mean, v) in means[cell..cell + channels].iter_mut().zip(place) {
+            *mean += v * share;
+        }
+    }
+    means
 }
 
 pub(crate) fn normalised(mut v: Vec<f32>) -> Vec<f32> {

@@ -1,25 +1,25 @@
 //! How good a model is, measured: does it paint what the words say?
 //!
-//! `classes`: prompts naming one object, classified by the nearest class mean in EfficientNet-lite0
-//! features of reference renders. `colours`: "a COLOUR OBJECT" prompts, judged by the object's hue. `words`: what the text
-//! encoders make of words, by their nearest nouns, without a picture.
+//! `judge`: a network trained on the scene generator's renders that says what a picture shows; `questions`: what a model is asked
+//! to paint, and how often the judge sees it. `suite`: the same for a model that learnt from a data set of drawings, without a
+//! trained judge. `distances`: between two sets of pictures, in any space of features. `words`: what the text encoders make of words, by their nearest nouns, without a picture.
 
-pub mod classes;
-pub mod colours;
 pub mod distances;
 mod error;
 mod features;
-mod quality;
+pub mod judge;
+mod order;
+pub mod prompt_list;
+pub mod questions;
 pub mod suite;
 pub mod words;
-mod write_suite;
 
 pub use error::Error;
 pub use features::FeatureNet;
-pub use quality::{Ceiling, Judge, Quality};
-pub use suite::{Class, Suite};
+pub use judge::{Judge, Lessons};
+pub use order::{Order, Paint};
+pub use suite::{Ceiling, Class, Suite, SuiteJudge, SuiteOptions, SuiteQuality};
 pub use words::{Nearest, Words, words};
-pub use write_suite::SuiteOptions;
 
 /// Told how much is done, of how much.
 pub type OnProgress<'a> = &'a mut dyn FnMut(usize, usize);

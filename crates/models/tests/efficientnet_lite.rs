@@ -7,7 +7,7 @@ use common::{assert_close, build, goldens};
 use prima_checkpoint::{Reader, TensorFile};
 use prima_models::feature_networks::StageConfig;
 use prima_models::{EfficientNetLite, EfficientNetLiteConfig};
-use prima_tensor::nchw_to_nhwc;
+use prima_tensor::{Tensor, nchw_to_nhwc};
 
 fn tiny() -> EfficientNetLiteConfig {
     let stage = |[blocks, kernel, stride, expand, channels]: [usize; 5]| StageConfig {
@@ -38,4 +38,19 @@ fn features_and_logits_match_pytorch_with_batch_norms_folded() {
         assert_close(&format!("{case} features"), &features, &tensor("features"));
         assert_close(&format!("{case} logits"), &network.logits(&features), &tensor("logits"));
     }
+}
+
+#[test]
+fn maps_halve_and_end_with_what_the_last_block_sees() {
+    let reader = Reader::open(&goldens().join("efficientnet-lite/model.safetensors")).unwrap();
+    let network = build(reader, |source| EfficientNetLite::new(&tiny(), source));
+    let image = Tensor::from_vec(
+        (0..32 * 32 * 3).map(|i| (i % 7) as f32 / 7.0).collect(),
+        &[1, 32, 32, 3],
+    );
+    let maps = network.maps(&image);
+    let shapes: Vec<&[usize]> = maps.iter().map(Tensor::shape).collect();
+    assert_eq!(shapes, [[1, 16, 16, 4], [1, 8, 8, 6], [1, 4, 4, 8]]);
+    assert_eq!(maps[2].data(), network.map(&image).data());
+    assert_eq!(network.features_of(&maps[2]).data(), network.features(&image).data());
 }

@@ -1,28 +1,32 @@
 //! `prima eval ceiling`: the drawings that a model learnt from, as they are and after its autoencoder.
 
-use super::{JudgeArgs, with_bar};
+use super::{MeasureArgs, with_bar};
 use crate::out::say;
 use anyhow::Result;
 use clap::Args as ClapArgs;
 use prima_data::Composer;
-use prima_eval::Judge;
+use prima_eval::{Suite, SuiteJudge};
 use std::path::PathBuf;
 
 #[derive(ClapArgs)]
 pub struct CeilingArgs {
     #[command(flatten)]
-    judge: JudgeArgs,
+    measure: MeasureArgs,
+    /// Suite made by `prima eval suite`
+    #[arg(long)]
+    suite: PathBuf,
     /// The data set the suite was made from
     #[arg(long)]
     data: PathBuf,
 }
 
 pub fn run(args: &CeilingArgs) -> Result<()> {
-    let (suite, net, pipeline) = args.judge.open()?;
+    let suite = Suite::open(&args.suite)?;
+    let (net, pipeline) = args.measure.open()?;
     let composer = Composer::open(&args.data, 0)?;
-    let judge = Judge::new(&suite, &net)?;
+    let judge = SuiteJudge::new(&suite, &net)?;
     let rows = with_bar("nouns", |bar| judge.ceiling(&pipeline, &composer, bar))?;
-    if args.judge.json {
+    if args.measure.json {
         say!("{}", serde_json::to_string_pretty(&rows)?);
         return Ok(());
     }

@@ -86,6 +86,19 @@ pub fn plural(noun: &str) -> String {
     }
 }
 
+/// `a cat`, `an apple`, `french fries`.
+pub fn with_article(noun: &str) -> String {
+    if !is_counted(noun) {
+        return noun.to_owned();
+    }
+    format!("{} {noun}", indefinite_article(noun))
+}
+
+/// Whether there can be two of what an English noun names.
+pub fn is_counted(noun: &str) -> bool {
+    !UNCOUNTED.contains(&noun)
+}
+
 /// `a red car`, `two cats`, `french fries`.
 fn subject(thing: &Thing, random: &mut Random) -> String {
     let noun = if random.chance(0.16) {
@@ -136,7 +149,7 @@ fn subject(thing: &Thing, random: &mut Random) -> String {
         let some = if random.chance(0.3) { "some " } else { "" };
         return format!("{some}{}", body(&thing.noun));
     }
-    if UNCOUNTED.contains(&noun) {
+    if !is_counted(noun) {
         return body(noun);
     }
     let body = body(noun);

@@ -50,7 +50,7 @@ mod vocabulary;
 mod water;
 mod weather;
 
-pub use caption::plural;
+pub use caption::{is_counted, plural, with_article};
 pub use catalogue::Catalogue;
 pub use error::WorldError;
 pub use facts::{Facts, Relation, Style, Thing, View};

@@ -258,7 +258,12 @@ impl EfficientNetLite {
     /// `image` `[B, H, W, 3]` in [-1, 1] (lite0 was trained at 224 x 224) to the mean of the
     /// last feature map, `[B, head]`.
     pub fn features(&self, image: &Tensor) -> Tensor {
-        avg_pool_global(&self.head.forward(&self.map(image), None))
+        self.features_of(&self.map(image))
+    }
+
+    /// The same from what [`Self::map`] gave.
+    pub fn features_of(&self, map: &Tensor) -> Tensor {
+        avg_pool_global(&self.head.forward(map, None))
     }
 
     /// What the last block sees, place by place: `[B, ceil(H / 32), ceil(W / 32), C]`, 320 channels in lite0.

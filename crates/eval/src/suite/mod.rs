@@ -1,4 +1,17 @@
-//! An evaluation suite on disk: `suite.json` and, per class, reference pictures of equal size.
+//! The evaluation of a model that learnt from a data set of drawings (`prima data build`): a suite on disk, `suite.json` and,
+//! per class, reference pictures of equal size.
+//!
+//! `classes`: prompts naming one object, classified by the nearest class mean in EfficientNet-lite0 features of reference
+//! renders. `colours`: "a COLOUR OBJECT" prompts, judged by the object's hue.
+
+mod classes;
+mod colours;
+mod quality;
+mod write;
+
+pub use classes::Accuracy;
+pub use quality::{Ceiling, SuiteJudge, SuiteQuality};
+pub use write::SuiteOptions;
 
 use crate::Error;
 use prima_picture::Picture;
@@ -18,7 +31,7 @@ pub struct Class {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ColourPrompt {
     pub prompt: String,
-    /// A name of [`crate::colours::Hue`].
+    /// A name of [`crate::suite::colours::Hue`].
     pub colour: String,
 }
 

@@ -1,6 +1,6 @@
 //! From a data set to an evaluation suite: drawings that training never saw, and colour prompts.
 
-use crate::colours::Hue;
+use crate::suite::colours::Hue;
 use crate::suite::{Class, ColourPrompt, Suite};
 use crate::{Error, OnProgress};
 use prima_data::{Composer, SIZE_PX, caption};

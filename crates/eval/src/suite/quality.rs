@@ -1,19 +1,18 @@
 //! Class and colour accuracy of a model, and of the drawings that it learnt from: the ceiling.
 
-use crate::classes::{Accuracy, ClassMeans};
-use crate::colours::main_hue;
-use crate::write_suite::drawing;
+use crate::order::Order;
+use crate::suite::classes::{Accuracy, ClassMeans};
+use crate::suite::colours::main_hue;
+use crate::suite::write::drawing;
 use crate::{Error, FeatureNet, OnProgress, Suite};
 use prima_data::{Composer, caption};
 use prima_picture::Picture;
-use prima_pipeline::{Pipeline, Request};
-use prima_schedulers::ScheduleOptions;
+use prima_pipeline::Pipeline;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 
 /// A suite and the network that judges by it.
-pub struct Judge<'a> {
+pub struct SuiteJudge<'a> {
     suite: &'a Suite,
     net: &'a FeatureNet,
     means: ClassMeans,
@@ -21,7 +20,7 @@ pub struct Judge<'a> {
 
 /// A model's figures at one number of steps.
 #[derive(Clone, Debug, Serialize)]
-pub struct Quality {
+pub struct SuiteQuality {
     pub steps: usize,
     pub classes: Accuracy,
     /// Share of colour prompts whose object has the colour, 0 to 1.
@@ -41,7 +40,7 @@ pub struct Ceiling {
     pub autoencoder: Accuracy,
 }
 
-impl<'a> Judge<'a> {
+impl<'a> SuiteJudge<'a> {
     pub fn new(suite: &'a Suite, net: &'a FeatureNet) -> Result<Self, Error> {
         Ok(Self {
             suite,
@@ -57,23 +56,23 @@ impl<'a> Judge<'a> {
         steps: usize,
         seeds: u64,
         on_progress: OnProgress,
-    ) -> Result<Quality, Error> {
+    ) -> Result<SuiteQuality, Error> {
         let (classes, colours) = (&self.suite.classes, &self.suite.colours);
         let total = classes.len() + colours.len();
         let mut pictures = Vec::new();
         for (i, class) in classes.iter().enumerate() {
             on_progress(i, total);
             for seed in 0..seeds {
-                pictures.push((i, paint(pipeline, &class.prompt, steps, seed)?));
+                pictures.push((i, Order::new(&class.prompt, seed).paint(pipeline, steps)?));
             }
         }
         let mut obeyed = 0;
         for (i, prompt) in colours.iter().enumerate() {
             on_progress(classes.len() + i, total);
-            let picture = paint(pipeline, &prompt.prompt, steps, 0)?;
+            let picture = Order::new(&prompt.prompt, 0).paint(pipeline, steps)?;
             obeyed += usize::from(main_hue(&picture).is_some_and(|hue| hue.name() == prompt.colour));
         }
-        Ok(Quality {
+        Ok(SuiteQuality {
             steps,
             classes: self.means.accuracy(self.net, &pictures),
             colours: obeyed as f64 / colours.len().max(1) as f64,
@@ -111,18 +110,4 @@ impl<'a> Judge<'a> {
         };
         Ok(styles.into_iter().map(row).collect())
     }
-}
-
-fn paint(pipeline: &Pipeline, prompt: &str, steps: usize, seed: u64) -> Result<Picture, Error> {
-    let request = Request {
-        prompt: prompt.to_owned(),
-        seed,
-        schedule: ScheduleOptions::steps(steps),
-        ..Request::default()
-    };
-    let mut response = pipeline.paint(&request, &mut |_| ControlFlow::Continue(()))?;
-    response
-        .pictures
-        .pop()
-        .ok_or_else(|| Error::NoPicture(prompt.to_owned()))
 }

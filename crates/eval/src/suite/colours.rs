@@ -38,10 +38,6 @@ impl Hue {
         }
     }
 
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|hue| hue.name() == name)
-    }
-
     /// The hue of an sRGB pixel; `None` where it is too grey, dark or pale to have one.
     pub fn of_pixel(rgb: [u8; 3]) -> Option<Self> {
         let [r, g, b] = rgb.map(|v| f32::from(v) / 255.0);
