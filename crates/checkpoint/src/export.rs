@@ -55,10 +55,10 @@ pub fn write_safetensors_with(
         .iter()
         .map(|(key, param)| (key.as_str(), Encoded::new(param, dtype)))
         .collect();
-    write_views(path, views)
+    write_views(path, views, metadata)
 }
 
-/// The same with every weight that is kept in 8 bits as bytes, its scales under the same key with `_scale` behind it; those
+/// [`write_safetensors`] with every weight that is kept in 8 bits as bytes, its scales under the same key with `_scale` behind it; those
 /// of 4 bits as `[outputs, ..., inputs / 2]` bytes, the first weight in the low half, and with `_groups` behind the key the
 /// step and the zero plus 128 of every 32 of them; other matrices and convolutions in bf16, vectors in f32.
 pub fn write_quantized(path: &Path, params: &[(String, Param)]) -> Result<(), Error> {
@@ -76,10 +76,14 @@ pub fn write_quantized(path: &Path, params: &[(String, Param)]) -> Result<(), Er
             views.push((key.clone(), Quantized::new(param, Part::Value(dtype))));
         }
     }
-    write_views(path, views)
+    write_views(path, views, &[])
 }
 
-fn write_views<S: AsRef<str> + Ord + std::fmt::Display, V: View>(path: &Path, views: Vec<(S, V)>) -> Result<(), Error> {
+fn write_views<S: AsRef<str> + Ord + std::fmt::Display, V: View>(
+    path: &Path,
+    views: Vec<(S, V)>,
+    metadata: &[(&str, String)],
+) -> Result<(), Error> {
     // transformers refuses a file that does not say so.
     let format = ("format".to_owned(), "pt".to_owned());
     let said = metadata.iter().map(|(key, value)| ((*key).to_owned(), value.clone()));

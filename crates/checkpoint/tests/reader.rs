@@ -353,7 +353,7 @@ fn quantized_weights_are_read_as_they_were_written() {
             }
             // Scales are no tensors of their own.
             reader.finish().unwrap();
-            reader.fill(|_, _| keep).unwrap();
+            reader.fill(|_, _| keep, &|_| {}).unwrap();
             for ((key, read), (_, param)) in reader.params().iter().zip(&params) {
                 assert_eq!(
                     read.tensor().data(),
