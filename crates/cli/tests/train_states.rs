@@ -200,7 +200,8 @@ fn a_state_that_has_rotted_is_told_with_the_one_that_is_used() {
     let folder = prepared("rotten", &json!({ "save_every_s": 0 }), 2);
     trained(&folder, 4, &[]);
     let whole = tiny::saved(&stage(&folder));
-    let rots: [(&str, fn(&mut Vec<u8>)); 4] = [
+    type Rot = fn(&mut Vec<u8>);
+    let rots: [(&str, Rot); 4] = [
         ("one bit", |bytes| {
             let middle = bytes.len() / 2;
             bytes[middle] ^= 0x10;

@@ -197,7 +197,9 @@ impl Place {
 /// say how much memory it has, the CPU has as much as `max_memory` says, or any.
 pub fn check_room(source: &ModelSource, options: &LoadOptions, request: &Request) -> Result<LoadOptions, Error> {
     let mut options = options.clone();
-    if let Some(place) = Place::current(&options)? {
+    if let Some(mut place) = Place::current(&options)? {
+        // Quantized weights are not kept in the cache.
+        place.streams &= !source.component_reader("unet")?.is_quantized();
         options.resident = match place.check(source, options.dtype, request)? {
             Fit::Whole => None,
             Fit::Streamed(bytes) => Some(bytes),

@@ -27,7 +27,7 @@ pub use allocator::keep_large_buffers;
 pub use autograd::{Gradients, is_recomputing, is_recording, no_grad, recompute, recomputing};
 pub use cpu::int4::{GROUP as INT4_GROUP, Int4Rows};
 pub use cpu::level::check_processor_limit;
-pub use cpu::pack::FormKind;
+pub use cpu::packed::FormKind;
 pub use cpu::peak::{bf16_peak_gflops, int8_peak_gops, peak_gflops};
 pub use cpu::weights::{Keep, Values, quantize_row};
 pub use device::{Device, DeviceChoice};

@@ -5,8 +5,10 @@ use crate::cpu::direct::{self, DirectConvolution};
 use crate::cpu::gemm::{self, Left, Rows};
 use crate::cpu::interleave::interleave;
 use crate::cpu::kernel::{Factor, Pair, kernel};
-use crate::cpu::pack::{Packed, Panels, pack_panels, pack_right};
+use crate::cpu::pack::{Panels, pack_panels, pack_right};
+use crate::cpu::packed::Packed;
 use crate::cpu::parallel::zeros;
+use crate::cpu::product::product;
 use crate::cpu::sums;
 use crate::cpu::tile::Epilogue;
 use crate::cpu::weight_gradient::weight_gradient;
@@ -170,7 +172,7 @@ pub(crate) fn forward(
     let packed = weight.panels();
     let data = x.data();
     let out = if s.is_pointwise() {
-        gemm::product(data, [n, k], &packed, &epilogue)
+        product(data, [n, k], &packed, &epilogue)
     } else if k > 0 && (s.keeps_size() || k <= gemm::KC || !matches!(*packed, Packed::F32(_))) {
         convolve(&direct, data, &packed, &epilogue)
     } else {

@@ -4,10 +4,10 @@
 
 use crate::allocator::room;
 use crate::cpu::bf16::{interleave_pairs, pair_depths};
-use crate::cpu::int8;
 use crate::cpu::interleave::interleave;
 use crate::cpu::kernel::{self, Pair, Tile, Word, kernel};
-use crate::cpu::pack::{Packed, Panels, View, pack_view};
+use crate::cpu::pack::{Panels, View, pack_view};
+use crate::cpu::packed::Packed;
 use crate::cpu::parallel::{Output, for_tasks, zeros};
 use crate::cpu::tile::{Epilogue, Place, put};
 use std::cell::RefCell;
@@ -79,15 +79,6 @@ pub(crate) fn gemm(m: usize, n: usize, k: usize, left: &dyn Left, right: &Packed
         Packed::F32(right) => gemm_words(m, n, k, left, right, epilogue),
         Packed::Bf16(right) => gemm_words(m, n, k, left, right, epilogue),
         Packed::Int8(_) | Packed::Int4(_) => panic!("panels of bytes are multiplied by rows, in `product`"),
-    }
-}
-
-/// [`gemm`] of a row-major left matrix `[m, k]`.
-pub(crate) fn product(x: &[f32], [n, k]: [usize; 2], right: &Packed, epilogue: &Epilogue) -> Vec<f32> {
-    match right {
-        Packed::Int8(right) => int8::product(x, [n, k], right, epilogue),
-        Packed::Int4(right) => int8::product(x, [n, k], right, epilogue),
-        _ => gemm(x.len() / k.max(1), n, k, &Rows { data: x, k }, right, epilogue),
     }
 }
 

@@ -1,11 +1,11 @@
-//! Weights of 4 bits that become the bytes of [`int8`](crate::cpu::int8) panel by panel while they are multiplied: of each
+//! Weights of 4 bits that become the bytes of `int8` panel by panel while they are multiplied: of each
 //! [`GROUP`] inputs of an output a step and a zero in whole bytes, `byte = step · nibble + zero`, and a scale for the output.
 //! The bytes are exact, so that products are those of 8 bits; memory is that of four and a half.
 
-use crate::cpu::int8::{FOOT, MAX_WEIGHT};
 use crate::cpu::kernel::{Block, Quad, kernel};
 use crate::cpu::math::dispatch;
 use crate::cpu::pack::{Aligned, RightPanels};
+use crate::cpu::quad::{FOOT, MAX_WEIGHT};
 use std::ops::Range;
 
 /// Inputs that share a step and a zero.
@@ -97,11 +97,6 @@ fn best_steps(group: &[f32; GROUP]) -> (i32, i32) {
         }
     }
     (best.1, best.2)
-}
-
-/// Whether a weight of this shape can be kept so.
-pub(crate) fn fits(shape: &[usize]) -> bool {
-    crate::cpu::weights::fits_int8(shape) && shape[1].is_multiple_of(GROUP)
 }
 
 impl Int4Panels {

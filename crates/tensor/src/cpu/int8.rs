@@ -8,15 +8,10 @@ use crate::cpu::kernel::{Factor, Quad, Tile, Windows, kernel};
 use crate::cpu::math::dispatch;
 use crate::cpu::pack::RightPanels;
 use crate::cpu::parallel::Output;
+use crate::cpu::quad::FOOT;
 use crate::cpu::tile::Epilogue;
 use std::cell::RefCell;
 
-/// Deepest product whose sums surely fit an i32: `255 · 127` a depth.
-pub(crate) const MAX_DEPTH: usize = 1 << 16;
-/// Largest weight.
-pub(crate) const MAX_WEIGHT: f32 = 127.0;
-/// Rows of words behind those of a panel: the sums of the columns, and their scales in the bits of f32.
-pub(crate) const FOOT: usize = 2;
 /// Values that are looked at together.
 const LANES: usize = 64;
 

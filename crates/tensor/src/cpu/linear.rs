@@ -1,7 +1,9 @@
 //! Linear layers: products of matrices.
 
 use crate::cpu::gemm::{self, Rows};
-use crate::cpu::pack::{Packed, pack_right_rows};
+use crate::cpu::pack::pack_right_rows;
+use crate::cpu::packed::Packed;
+use crate::cpu::product::product;
 use crate::cpu::tile::Epilogue;
 use crate::cpu::weight_gradient::weight_gradient;
 use crate::ops::ConvolutionSizes;
@@ -15,7 +17,7 @@ const LINE: usize = 128;
 /// `x [m, k] · weight [n, k]ᵀ`, then the epilogue: `[m, n]`.
 pub(crate) fn forward(x: &[f32], weight: &Param, [n, k]: [usize; 2], epilogue: &Epilogue) -> Vec<f32> {
     let packed = weight.panels();
-    gemm::product(x, [n, k], &packed, epilogue)
+    product(x, [n, k], &packed, epilogue)
 }
 
 /// `g [m, n] · weight [n, k]`: `[m, k]`.

@@ -1,5 +1,5 @@
 //! Products of bytes: four unsigned ones with four signed ones, summed in i32. The sums lie in the bits of f32, which every
-//! register block is made of, and are turned into values by [`int8`](crate::cpu::int8).
+//! register block is made of, and are turned into values by `int8`.
 
 use crate::cpu::micro_kernel::Product;
 #[cfg(target_arch = "x86_64")]
@@ -9,6 +9,13 @@ use std::arch::x86_64::{
     _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_madd_epi16, _mm512_set1_epi16,
     _mm512_set1_epi32, _mm512_slli_epi16, _mm512_srai_epi16, _mm512_srli_epi16,
 };
+
+/// Deepest product whose sums surely fit an i32: `255 · 127` a depth.
+pub(crate) const MAX_DEPTH: usize = 1 << 16;
+/// Largest weight.
+pub(crate) const MAX_WEIGHT: f32 = 127.0;
+/// Rows of words behind those of a panel: the sums of the columns, and their scales in the bits of f32.
+pub(crate) const FOOT: usize = 2;
 
 /// A word is four bytes, which are widened in registers: the sums of two products of bytes do not fit 16 bits, which is what
 /// `maddubs` would cut them to.

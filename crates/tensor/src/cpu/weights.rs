@@ -4,10 +4,11 @@
 use crate::DType;
 use crate::cpu::bf16::{HIGH, rounded};
 use crate::cpu::int4::{self, Int4Panels, Int4Rows};
-use crate::cpu::int8;
 use crate::cpu::interleave::interleave;
 use crate::cpu::kernel::{Block, Factor, Pair, Quad, Word, kernel};
-use crate::cpu::pack::{Aligned, Packed, Panels};
+use crate::cpu::pack::{Aligned, Panels};
+use crate::cpu::packed::Packed;
+use crate::cpu::quad;
 use half::bf16;
 use rayon::prelude::*;
 use std::convert::Infallible;
@@ -59,7 +60,7 @@ fn int4_rows(rows: &[f32], depth: usize, taps: usize) -> Int4Rows {
 /// Appends a row of weights rounded to 8 bits, its largest to 127, and returns what one is worth.
 pub fn quantize_row(row: &[f32], weights: &mut Vec<i8>) -> f32 {
     let largest = row.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
-    let scale = largest / int8::MAX_WEIGHT;
+    let scale = largest / quad::MAX_WEIGHT;
     let inverse = if scale > f32::MIN_POSITIVE { 1.0 / scale } else { 0.0 };
     // A cast keeps within -128 and 127, and the row's largest is 127.
     weights.extend(row.iter().map(|x| (x * inverse).round_ties_even() as i8));
@@ -98,12 +99,12 @@ pub(crate) const LAYOUT: u32 = 1;
 
 /// Whether a weight of this shape can be kept in 4 bits.
 pub(crate) fn fits_int4(shape: &[usize]) -> bool {
-    int4::fits(shape)
+    fits_int8(shape) && shape[1].is_multiple_of(int4::GROUP)
 }
 
 /// Whether a weight of this shape can be kept in bytes.
 pub(crate) fn fits_int8(shape: &[usize]) -> bool {
-    is_weight(shape) && shape[1..].iter().product::<usize>() <= int8::MAX_DEPTH
+    is_weight(shape) && shape[1..].iter().product::<usize>() <= quad::MAX_DEPTH
 }
 
 /// Whether a parameter of this shape is what products have on their right.
@@ -199,7 +200,7 @@ pub(crate) fn pack_bytes<E: Send>(
 ) -> Result<Packed, E> {
     let (nr, depth) = (block.nr, inputs * taps);
     let words_deep = taps * inputs.div_ceil(Quad::DEPTHS);
-    let panel_words = (words_deep + int8::FOOT) * nr;
+    let panel_words = (words_deep + quad::FOOT) * nr;
     let write = |panel, out: &mut [Quad], space: &mut (Vec<i8>, Vec<f32>, Vec<Quad>)| {
         let (bytes, scales, ordered) = space;
         let columns = panel * nr..outputs.min((panel + 1) * nr);
@@ -284,7 +285,7 @@ pub(crate) fn unpack(packed: &Packed, shape: &[usize]) -> Vec<f32> {
         Packed::Bf16(panels) => unpack_panels(panels, 0, sizes(shape), |pair, half, _| {
             f32::from_bits(if half == 0 { pair << 16 } else { pair & HIGH })
         }),
-        Packed::Int8(panels) => unpack_panels(panels, int8::FOOT, sizes(shape), |four, byte, foot| {
+        Packed::Int8(panels) => unpack_panels(panels, quad::FOOT, sizes(shape), |four, byte, foot| {
             let scale = f32::from_bits(foot[1] as u32);
             scale * f32::from(four.to_le_bytes()[byte] as i8)
         }),
@@ -312,13 +313,13 @@ pub(crate) fn unpack_int8(packed: &Packed, shape: &[usize]) -> Option<(Vec<i8>, 
         return None;
     };
     let sizes = sizes(shape);
-    let bytes = unpack_panels(panels, int8::FOOT, sizes, |four, byte, _| {
+    let bytes = unpack_panels(panels, quad::FOOT, sizes, |four, byte, _| {
         four.to_le_bytes()[byte] as i8
     });
     let [outputs, inputs, taps] = sizes;
     let (nr, words) = (panels.block.nr, taps * inputs.div_ceil(Quad::DEPTHS));
     let scale = |output: usize| {
-        let panel = &panels.words[output / nr * nr * (words + int8::FOOT)..];
+        let panel = &panels.words[output / nr * nr * (words + quad::FOOT)..];
         f32::from_bits(panel[(words + 1) * nr + output % nr] as u32)
     };
     Some((bytes, (0..outputs).map(scale).collect()))
@@ -375,9 +376,13 @@ mod tests {
     fn panels_are_laid_out_as_files_of_packed_weights_have_them() {
         let [outputs, inputs, taps] = [70, 33, 9];
         let values: Vec<f32> = (0..outputs * inputs * taps).map(|i| (i % 251) as f32 - 99.0).collect();
-        let value = |o: usize, i: usize, tap: usize| match o < outputs && i < inputs {
-            true => values[(o * inputs + i) * taps + tap],
-            false => 0.0,
+        let value = |o: usize, i: usize, tap: usize| {
+            let is_there = o < outputs && i < inputs;
+            if is_there {
+                values[(o * inputs + i) * taps + tap]
+            } else {
+                0.0
+            }
         };
         let told = "the layout changed: raise LAYOUT, and then this test";
         let shape = [outputs, inputs, 3, 3];

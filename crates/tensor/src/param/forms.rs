@@ -2,7 +2,8 @@
 
 use super::{FORWARD, Param, Value};
 use crate::cpu::kernel::kernel;
-use crate::cpu::pack::{FormKind, Packed, Words};
+use crate::cpu::pack::Words;
+use crate::cpu::packed::{FormKind, Packed};
 use crate::cpu::weights;
 use crate::{DType, MappedBytes, Tensor};
 use std::sync::Arc;
@@ -44,10 +45,10 @@ impl Param {
         }
         for (usage, form) in &state.packed {
             // Those of another type are small and made anew; a value that is not packed has its own in place of number 0.
-            if let (Some(packed), true) = (form.downcast_ref::<Packed>(), *usage != FORWARD) {
-                if let Some((tag, parts)) = tagged(*usage, packed) {
-                    f(tag, &parts)?;
-                }
+            if let (Some(packed), true) = (form.downcast_ref::<Packed>(), *usage != FORWARD)
+                && let Some((tag, parts)) = tagged(*usage, packed)
+            {
+                f(tag, &parts)?;
             }
         }
         Ok(())
