@@ -73,7 +73,7 @@ fn what_cannot_be_served_is_said_in_a_sentence() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let broken = copied_model(&folder);
-    std::fs::write(broken.join("tokenizer/vocab.json"), "{}").unwrap();
+    std::fs::write(broken.join("unet/config.json"), "{").unwrap();
     let broken = broken.display().to_string();
     for (args, code, said) in [
         (vec!["serve", "--port", &port], 1, "cannot listen"),
@@ -87,7 +87,7 @@ fn what_cannot_be_served_is_said_in_a_sentence() {
             "openssl rand",
         ),
         (vec!["serve", "--port", "0", "--model", "nowhere"], 1, "nowhere"),
-        (vec!["serve", "--port", "0", "--model", &broken], 1, "tokenizer of"),
+        (vec!["serve", "--port", "0", "--model", &broken], 1, "unet/config.json"),
         (vec!["serve", "--max-sessions", "0"], 2, "--max-sessions"),
     ] {
         let output = prima(&folder, &args);
