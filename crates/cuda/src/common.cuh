@@ -98,10 +98,12 @@ DEVICE float activate(int kind, float x) {
     case ACT_GELU: return x * normal_cdf(x);
     case ACT_QUICK_GELU: return x * sigmoid(1.702f * x);
     case ACT_TANH: return tanhf(x);
-    case ACT_SOFTPLUS: return fmaxf(x, 0.0f) + log1pf(expf(-fabsf(x)));
     default: return x;
     }
 }
+
+// By itself, not in `activate`: it is no epilogue of products (products.rs).
+DEVICE float softplus(float x) { return fmaxf(x, 0.0f) + log1pf(expf(-fabsf(x))); }
 
 DEVICE float activation_slope(int kind, float x) {
     switch (kind) {

@@ -14,7 +14,10 @@ KERNEL(affine, const T* x, float scale, float shift, T* out, i64 n) {
 }
 
 KERNEL(activation_forward, int kind, const T* x, T* out, i64 n) {
-    FOR_EACH(i, n) store(out + i, activate(kind, load(x + i)));
+    FOR_EACH(i, n) {
+        float value = load(x + i);
+        store(out + i, kind == ACT_SOFTPLUS ? softplus(value) : activate(kind, value));
+    }
 }
 
 KERNEL(activation_backward, int kind, const T* x, const T* grad, T* out, i64 n) {

@@ -66,7 +66,7 @@ impl CudaGpu {
         let Epilogue { bias, act, residual } = epilogue;
         if bias.is_some() || *act != Activation::None || residual.is_some() {
             let n = y.len();
-            let args = args![y, bias.as_ref(), *act as usize, residual.as_ref(), n, width];
+            let args = args![y, bias.as_ref(), number_of(*act), residual.as_ref(), n, width];
             self.each("elementwise", "epilogue", y.dtype(), n, args);
         }
     }
@@ -171,6 +171,12 @@ impl CudaGpu {
     }
 }
 
+/// The number of an activation that follows a product at once, or the values of a convolution.
+fn number_of(act: Activation) -> usize {
+    assert!(act != Activation::Softplus, "softplus is an op of its own, no epilogue");
+    act as usize
+}
+
 impl Products for CudaGpu {
     fn linear(
         &self,
@@ -194,7 +200,7 @@ impl Products for CudaGpu {
             &weight,
             &out,
             bias.as_ref(),
-            act as usize,
+            number_of(act),
             residual.as_ref(),
             m,
             n,
@@ -249,7 +255,7 @@ impl Products for CudaGpu {
             self.finish(&out, &epilogue, s.outputs);
         } else {
             let Epilogue { bias, act, residual } = &epilogue;
-            let mut args = args![&x, &weight, &out, bias.as_ref(), *act as usize, residual.as_ref()].to_vec();
+            let mut args = args![&x, &weight, &out, bias.as_ref(), number_of(*act), residual.as_ref()].to_vec();
             args.extend(size_args(s));
             self.launch("conv", "conv_forward", dtype, tiles(m, s.outputs), THREADS, &args);
         }
@@ -307,7 +313,7 @@ impl Products for CudaGpu {
         let (x, weight) = (self.stored(x), self.param(weight, Form::Wide));
         let bias = bias.map(|bias| self.param(bias, Form::Wide));
         let out = self.empty(n, self.dtype());
-        let mut args = args![&x, &weight, bias.as_ref(), act as usize, &out, n].to_vec();
+        let mut args = args![&x, &weight, bias.as_ref(), number_of(act), &out, n].to_vec();
         args.extend(size_args(s));
         self.each("conv", "depthwise", self.dtype(), n, &args);
         tensor(out, &[s.batch, s.out_height, s.out_width, s.outputs])
