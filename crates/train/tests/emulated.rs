@@ -192,8 +192,10 @@ fn every_objective_makes_the_cpus_step() {
         let (moved, difference) = (relative(&want, &start), relative(&got, &want));
         let name = stage.name;
         println!("{name}: the step moves by {moved:.1e}, the devices differ by {difference:.1e}");
+        // Adam's first step moves each value by the sign of its gradient, which rounding decides where the gradient is next to
+        // nothing: behind a discriminator that has learnt nothing yet those are a few in a hundred.
         assert!(
-            difference < 1e-2 * moved,
+            difference < 5e-2 * moved,
             "{name}: {difference}, the step moves by {moved}"
         );
     }
