@@ -29,6 +29,18 @@ fn reader(tensors: &[(&str, &[usize])]) -> (tempfile::TempDir, Reader) {
     (dir, Reader::open(&path).unwrap())
 }
 
+/// `params` read together from a file that holds them and nothing else.
+fn filled(path: &Path, params: &[(String, Param)], keep: Keep) -> Reader {
+    let mut reader = Reader::open(path).unwrap();
+    reader.defer();
+    for (key, param) in params {
+        reader.param(key, &param.shape(), Init::Zeros).unwrap();
+    }
+    reader.finish().unwrap();
+    reader.fill(|_, _| keep, &|_| {}).unwrap();
+    reader
+}
+
 #[test]
 fn every_float_type_comes_back_as_f32() {
     let dir = tempfile::tempdir().unwrap();
@@ -63,13 +75,7 @@ fn values_read_together_are_those_read_one_by_one() {
         // Quarters up to 13 are exact in all three types.
         for dtype in [DType::F32, DType::BF16] {
             for keep in [Keep::Stored(dtype), Keep::Packed(dtype)] {
-                let mut reader = Reader::open(&path).unwrap();
-                reader.defer();
-                for (key, param) in &params {
-                    reader.param(key, &param.shape(), Init::Zeros).unwrap();
-                }
-                reader.finish().unwrap();
-                reader.fill(|_, _| keep, &|_| {}).unwrap();
+                let reader = filled(&path, &params, keep);
                 for ((key, read), (_, param)) in reader.params().iter().zip(&params) {
                     assert_eq!(read.tensor().data(), param.tensor().data(), "{stored:?} {keep:?} {key}");
                     assert_eq!(read.dtype(), dtype);
@@ -345,15 +351,9 @@ fn quantized_weights_are_read_as_they_were_written() {
         }
         write_quantized(&path, &params).unwrap();
         for keep in [Keep::Packed(DType::F32), Keep::Stored(DType::F32), Keep::Int8] {
-            let mut reader = Reader::open(&path).unwrap();
-            assert!(reader.is_quantized());
-            reader.defer();
-            for (key, param) in &params {
-                reader.param(key, &param.shape(), Init::Zeros).unwrap();
-            }
             // Scales are no tensors of their own.
-            reader.finish().unwrap();
-            reader.fill(|_, _| keep, &|_| {}).unwrap();
+            let reader = filled(&path, &params, keep);
+            assert!(reader.is_quantized());
             for ((key, read), (_, param)) in reader.params().iter().zip(&params) {
                 assert_eq!(
                     read.tensor().data(),

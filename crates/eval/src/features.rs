@@ -2,8 +2,7 @@
 
 use crate::Error;
 use half::f16;
-use prima_checkpoint::Reader;
-use prima_models::{EfficientNetLite, EfficientNetLiteConfig};
+use prima_models::EfficientNetLite;
 use prima_picture::Picture;
 use prima_tensor::{Tensor, no_grad};
 use rayon::prelude::*;
@@ -47,17 +46,16 @@ pub struct Maps {
 impl FeatureNet {
     /// Weights as `scripts/eval/convert_efficientnet.py` writes them.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let mut reader = Reader::open(path)?;
-        let network = EfficientNetLite::new(&EfficientNetLiteConfig::lite0(), &mut reader)?;
-        reader.finish()?;
-        Ok(Self { network })
+        Ok(Self {
+            network: EfficientNetLite::lite0(path)?,
+        })
     }
 
     /// With random weights: for tests of what comes after it.
     #[cfg(test)]
     pub(crate) fn random() -> Result<Self, Error> {
         let mut source = prima_checkpoint::RandomInit::new(0);
-        let network = EfficientNetLite::new(&EfficientNetLiteConfig::lite0(), &mut source)?;
+        let network = EfficientNetLite::new(&prima_models::EfficientNetLiteConfig::lite0(), &mut source)?;
         Ok(Self { network })
     }
 

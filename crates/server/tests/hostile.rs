@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Got, Server, bomb, copy, model_folder, paint, to_base64};
+use common::{Got, Server, bomb, copied::copy, model_folder, paint, to_base64};
 use futures_util::{SinkExt, StreamExt};
 use prima_engine::{Class, Event, Readiness, Reply, Unit};
 use prima_pipeline::{Request, ScheduleOptions};

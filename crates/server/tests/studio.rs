@@ -2,7 +2,7 @@
 //! shipped model. `PRIMA_SCREENSHOTS=DIR` keeps pictures of what was seen.
 
 mod common;
-use common::{Browser, Server, copy, model_folder, same, shipped_model};
+use common::{Browser, Server, copied::copy, model_folder, same, shipped_model};
 use fantoccini::key::Key;
 use prima_pipeline::{LoadOptions, ModelSource, Picture, Pipeline, Request, ScheduleOptions};
 use serde_json::{Value, json};

@@ -7,8 +7,8 @@ use crate::latent_cache::LatentStatistics;
 use crate::params::{Component, NamedParams, prefixed};
 use prima_checkpoint::{ModelSource, RandomInit, Reader};
 use prima_models::{
-    AutoencoderKl, ClipTextConfig, ClipTextModel, EfficientNetLite, EfficientNetLiteConfig, Tokenizer, Unet2dCondition,
-    Unet2dConditionConfig, UnetBlock, UnetCond, Vae,
+    AutoencoderKl, ClipTextConfig, ClipTextModel, EfficientNetLite, Tokenizer, Unet2dCondition, Unet2dConditionConfig,
+    UnetBlock, UnetCond, Vae,
 };
 use prima_pipeline::families::TextComponents;
 use prima_pipeline::{Family, TextEncoder, TextEncoders, families};
@@ -83,10 +83,7 @@ pub(crate) fn feature_network(config: &TrainConfig) -> Result<EfficientNetLite> 
         let message = "feature_network is not set: the file of an EfficientNet-lite0, as docs/evaluation.md makes it";
         return Err(Error::Config(message.into()));
     };
-    let mut reader = Reader::open(weights)?;
-    let network = EfficientNetLite::new(&EfficientNetLiteConfig::lite0(), &mut reader)?;
-    reader.finish()?;
-    Ok(network)
+    Ok(EfficientNetLite::lite0(weights)?)
 }
 
 /// The one kind that is trained.

@@ -64,6 +64,27 @@ impl Noising {
         })
     }
 
+    /// For the students of `stage`, which are sampled with LCM's scheduler.
+    pub(crate) fn for_lcm_students(config: &SchedulerConfig, stage: &str) -> Result<Self> {
+        let noising = Self::new(config)?;
+        if noising.is_flow() {
+            let message = "a student of flow_prediction cannot be sampled, as LCMScheduler does not know it";
+            return Err(Error::Config(format!("{stage}: {message}")));
+        }
+        Ok(noising)
+    }
+
+    /// Refuses the `timesteps` of `stage` unless they fall, from the noisiest at most to 1 at least.
+    pub(crate) fn check_falling(&self, stage: &str, timesteps: &[usize]) -> Result<()> {
+        let last = self.last();
+        let falling = timesteps.windows(2).all(|pair| pair[0] > pair[1]);
+        if falling && timesteps.last().is_some_and(|&t| t > 0) && timesteps[0] <= last {
+            return Ok(());
+        }
+        let message = format!("{stage}.timesteps is {timesteps:?}, expected falling ones between 1 and {last}");
+        Err(Error::Config(message))
+    }
+
     /// Is it flow matching's?
     pub(crate) fn is_flow(&self) -> bool {
         self.prediction == PredictionType::FlowPrediction

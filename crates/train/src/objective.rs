@@ -26,6 +26,18 @@ impl Player {
             ema_decay: Some(training.ema_decay),
         }
     }
+
+    /// One that learns along and is not shipped: no average, `learning_rate` times the rate of the `loop`.
+    pub(crate) fn beside(name: &'static str, params: NamedParams, training: &LoopConfig, learning_rate: f32) -> Self {
+        let mut optimizer = training.optimizer.clone();
+        optimizer.learning_rate *= learning_rate;
+        Self {
+            name,
+            params,
+            optimizer,
+            ema_decay: None,
+        }
+    }
 }
 
 /// One update of one player.

@@ -194,8 +194,9 @@ fn every_objective_makes_the_cpus_step() {
         println!("{name}: the step moves by {moved:.1e}, the devices differ by {difference:.1e}");
         // Adam's first step moves each value by the sign of its gradient, which rounding decides where the gradient is next to
         // nothing: behind a discriminator that has learnt nothing yet those are a few in a hundred.
+        let most = if name == "ladd" { 5e-2 } else { 1e-2 };
         assert!(
-            difference < 5e-2 * moved,
+            difference < most * moved,
             "{name}: {difference}, the step moves by {moved}"
         );
     }

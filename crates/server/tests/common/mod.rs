@@ -3,6 +3,8 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 mod browser;
+#[path = "../../../cli/tests/common/copied.rs"]
+pub mod copied;
 #[allow(unused_imports, reason = "only the studio test has a browser")]
 pub use browser::Browser;
 use futures_util::{SinkExt, StreamExt};
@@ -10,7 +12,6 @@ use prima_engine::Engine;
 use prima_pipeline::{LoadOptions, ModelSource, Picture, Pipeline, Request};
 use prima_server::{ServerOptions, serve};
 use serde_json::{Value, json};
-use std::fs;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -21,20 +22,6 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 pub fn model_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../goldens/tiny-sdxl")
-}
-
-/// A folder and all in it.
-pub fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }
 
 /// The model inside the binary.

@@ -27,18 +27,21 @@ pub(crate) use {
     trajectory::Progressive,
 };
 
-use crate::captions::{Tokens, conditioning};
+use crate::captions::{Tokens, conditioning, unconditional};
 use crate::config::TrainConfig;
 use crate::draws::{purpose, uniform};
 use crate::error::Result;
 use crate::latent_cache::LatentCache;
+use crate::networks::denoise;
 use crate::objective::Objective;
 use crate::params::NamedParams;
 use crate::trained::{self, Painter};
 use crate::trainer::LoopConfig;
 use prima_models::{Unet2dCondition, UnetCond};
 use prima_picture::{Picture, contact_sheet};
-use prima_pipeline::{ModelCard, Parts, Pipeline, Request, ScheduleOptions, TextEncoders, TimestepSpacing};
+use prima_pipeline::{
+    ModelCard, Parts, Pipeline, Request, ScheduleOptions, TextEncoders, TimestepSpacing, classifier_free,
+};
 use prima_schedulers::{PredictionType, SchedulerKind};
 use prima_tensor::{Tensor, no_grad};
 use serde::de::DeserializeOwned;
@@ -90,6 +93,37 @@ impl TextLatents {
 pub(crate) struct Drawn {
     pub(crate) real: Tensor,
     pub(crate) cond: UnetCond,
+}
+
+/// Classifier-free guidance of a teacher.
+pub(crate) struct Guidance {
+    scale: f32,
+    /// The conditioning of empty prompts, unless the scale asks for none.
+    empty: Option<UnetCond>,
+}
+
+impl Guidance {
+    /// For the captions of `cond`; a `scale` of 1 is none.
+    pub(crate) fn new(scale: f32, student: &Trainee, data: &TextLatents, cond: &UnetCond) -> Self {
+        let empty = (scale != 1.0).then(|| unconditional(student.text_encoders(), &data.tokens, cond));
+        Self { scale, empty }
+    }
+
+    /// The output of `teacher`.
+    pub(crate) fn output(
+        &self,
+        teacher: &Unet2dCondition,
+        x: &Tensor,
+        timesteps: &[usize],
+        cond: &UnetCond,
+    ) -> Result<Tensor> {
+        let text = denoise(teacher, x, timesteps, cond)?;
+        let Some(empty) = &self.empty else {
+            return Ok(text);
+        };
+        let uncond = denoise(teacher, x, timesteps, empty)?;
+        Ok(classifier_free(&uncond, &text, f64::from(self.scale)))
+    }
 }
 
 /// A model in training as a pipeline: what losses compute with, and what draws the sample grids.

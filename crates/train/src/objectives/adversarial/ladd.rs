@@ -1,7 +1,6 @@
 //! Latent adversarial diffusion distillation (Sauer et al. 2024, "LADD"): what the student answers is noised again and judged by
 //! small heads on what the frozen teacher makes of it, beside real latents noised alike. No pixels, no squared error.
 
-use crate::captions::unconditional;
 use crate::config::TrainConfig;
 use crate::draws::{noise, purpose, uniform};
 use crate::error::{Error, Result};
@@ -9,12 +8,11 @@ use crate::networks::{denoise, denoise_with_blocks};
 use crate::noising::Noising;
 use crate::objective::{Batch, Loss, Objective, Player, Turn};
 use crate::objectives::discriminator::{Heads, mean, mean_hinge};
-use crate::objectives::{Drawn, StageConfig, TextLatents, Trainee};
+use crate::objectives::{Drawn, Guidance, StageConfig, TextLatents, Trainee};
 use crate::trained::{self, Painter};
 use crate::trainer::LoopConfig;
 use prima_models::{Unet2dCondition, UnetBlock, UnetCond};
 use prima_picture::Picture;
-use prima_pipeline::classifier_free;
 use prima_schedulers::SchedulerKind;
 use prima_tensor::{Philox, Tensor, add, affine, no_grad, sub, weighted_mse};
 use serde::Deserialize;
@@ -65,14 +63,8 @@ impl Default for LaddConfig {
 const NUDGE: f32 = 0.1;
 
 impl LaddConfig {
-    fn check(&self, last: usize) -> Result<()> {
-        let falling = self.timesteps.windows(2).all(|pair| pair[0] > pair[1]);
-        if !falling || self.timesteps.first().is_none_or(|&t| t > last) {
-            let found = &self.timesteps;
-            return Err(Error::Config(format!(
-                "ladd.timesteps is {found:?}, expected falling ones up to {last}"
-            )));
-        }
+    fn check(&self, noising: &Noising) -> Result<()> {
+        noising.check_falling(Self::NAME, &self.timesteps)?;
         let sum: f32 = self.shares.iter().sum();
         if self.shares.len() != self.timesteps.len() || self.shares.iter().any(|share| *share < 0.0) || sum <= 0.0 {
             let message = format!("ladd.shares wants {} numbers, none below 0", self.timesteps.len());
@@ -96,11 +88,7 @@ impl StageConfig for LaddConfig {
     }
 
     fn objective(self, config: &TrainConfig) -> Result<Box<dyn Objective>> {
-        let noising = Noising::new(&config.scheduler()?)?;
-        if noising.is_flow() {
-            let message = "ladd: a student of flow_prediction cannot be sampled, as LCMScheduler does not know it";
-            return Err(Error::Config(message.into()));
-        }
+        let noising = Noising::for_lcm_students(&config.scheduler()?, Self::NAME)?;
         let student = Painter::teacher(config)?;
         let teacher = trained::teacher_unet(config)?.network;
         let data = trained::text_latents(config, &student.texts, config.seed + 8)?;
@@ -130,7 +118,7 @@ impl Ladd {
         data: TextLatents,
         noising: Noising,
     ) -> Result<Self> {
-        config.check(noising.last())?;
+        config.check(&noising)?;
         let levels = teacher.config().block_out_channels.len();
         // All but the finest: what is seen there is noise.
         let down = (1..levels).map(UnetBlock::Down);
@@ -190,10 +178,9 @@ impl Ladd {
         (timesteps, noise(seed, purpose::RENOISE, number, shape))
     }
 
-    /// The heads' answers to `x0` noised again.
-    fn judged(&self, x: &Tensor, timesteps: &[usize], cond: &UnetCond) -> Result<Tensor> {
-        let (_, seen) = denoise_with_blocks(&self.teacher, x, timesteps, cond, &self.heads.blocks)?;
-        Ok(self.heads.logits(&seen))
+    /// What the heads judge of `x0` noised again.
+    fn seen(&self, x: &Tensor, timesteps: &[usize], cond: &UnetCond) -> Result<Vec<Tensor>> {
+        Ok(denoise_with_blocks(&self.teacher, x, timesteps, cond, &self.heads.blocks)?.1)
     }
 
     fn student_loss(&self, number: u64) -> Result<Loss> {
@@ -201,7 +188,8 @@ impl Ladd {
         let drawn = self.data.drawn(self.student.text_encoders(), number, n);
         let (x, timesteps, x0) = self.answered(&drawn, number)?;
         let (levels, noise) = self.renoising(number, x0.shape());
-        let logits = self.judged(&self.noising.noised(&levels, &x0, &noise), &levels, &drawn.cond)?;
+        let noised = self.noising.noised(&levels, &x0, &noise);
+        let logits = self.heads.logits(&self.seen(&noised, &levels, &drawn.cond)?);
         let fooled = affine(&mean(&logits), -1.0, 0.0);
         let mut metrics = vec![("judged", -fooled.item())];
         if self.config.distillation_weight == 0.0 {
@@ -216,10 +204,8 @@ impl Ladd {
 
     /// The guided teacher's x0.
     fn taught(&self, x: &Tensor, timesteps: &[usize], cond: &UnetCond) -> Result<Tensor> {
-        let text = denoise(&self.teacher, x, timesteps, cond)?;
-        let empty = unconditional(self.student.text_encoders(), &self.data.tokens, cond);
-        let uncond = denoise(&self.teacher, x, timesteps, &empty)?;
-        let output = classifier_free(&uncond, &text, f64::from(self.config.guidance_scale));
+        let guidance = Guidance::new(self.config.guidance_scale, &self.student, &self.data, cond);
+        let output = guidance.output(&self.teacher, x, timesteps, cond)?;
         Ok(self.noising.denoised(timesteps, x, &output))
     }
 
@@ -229,12 +215,11 @@ impl Ladd {
         let (_, _, x0) = no_grad(|| self.answered(&drawn, number))?;
         let (levels, noise_again) = self.renoising(number, x0.shape());
         // The teacher is frozen: only the heads are on the tape.
-        let seen = |x: &Tensor| {
-            no_grad(|| denoise_with_blocks(&self.teacher, x, &levels, &drawn.cond, &self.heads.blocks))
-                .map(|(_, seen)| seen)
+        let seen = |x0: &Tensor| {
+            let x = self.noising.noised(&levels, x0, &noise_again);
+            no_grad(|| self.seen(&x, &levels, &drawn.cond))
         };
-        let of_real = seen(&self.noising.noised(&levels, &drawn.real, &noise_again))?;
-        let of_fake = seen(&self.noising.noised(&levels, &x0, &noise_again))?;
+        let (of_real, of_fake) = (seen(&drawn.real)?, seen(&x0)?);
         let [real, fake] = [&of_real, &of_fake].map(|seen| self.heads.logits(seen));
         let mut total = add(&mean_hinge(&real, true), &mean_hinge(&fake, false));
         let mut metrics = vec![
@@ -272,14 +257,8 @@ impl Objective for Ladd {
 
     fn players(&self) -> Vec<Player> {
         let student = Player::main("student", self.student.unet_params.clone(), &self.config.training);
-        let mut optimizer = self.config.training.optimizer.clone();
-        optimizer.learning_rate *= self.config.discriminator_learning_rate;
-        let discriminator = Player {
-            name: "discriminator",
-            params: self.heads.params.clone(),
-            optimizer,
-            ema_decay: None,
-        };
+        let (params, rate) = (self.heads.params.clone(), self.config.discriminator_learning_rate);
+        let discriminator = Player::beside("discriminator", params, &self.config.training, rate);
         vec![student, discriminator]
     }
 

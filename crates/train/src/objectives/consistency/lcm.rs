@@ -3,20 +3,18 @@
 //! (Chen et al. 2024 found it better than an embedding), few segments, and half of the samples
 //! at pure noise, where one-step sampling starts (Chen et al. 2025, SANA-Sprint).
 
-use crate::captions::unconditional;
 use crate::config::TrainConfig;
 use crate::draws::{noise, purpose, uniform};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::networks::denoise;
 use crate::noising::{Noising, trailing};
 use crate::objective::{Batch, Loss, Objective, Player};
-use crate::objectives::{Drawn, StageConfig, TextLatents, Trainee};
+use crate::objectives::{Drawn, Guidance, StageConfig, TextLatents, Trainee};
 use crate::params::{Component, NamedParams, prefixed};
 use crate::trained::{self, Painter};
 use crate::trainer::LoopConfig;
 use prima_models::{Unet2dCondition, UnetCond};
 use prima_picture::Picture;
-use prima_pipeline::classifier_free;
 use prima_schedulers::SchedulerKind;
 use prima_tensor::{Tensor, combine_per_sample, ema_update, no_grad, weighted_pseudo_huber};
 use serde::Deserialize;
@@ -59,17 +57,13 @@ impl Default for LcmConfig {
 
 impl LcmConfig {
     /// The timesteps of the consistency targets, from the noisiest down.
-    fn ladder(&self, config: &TrainConfig, last: usize) -> Result<Vec<usize>> {
+    fn ladder(&self, config: &TrainConfig, noising: &Noising) -> Result<Vec<usize>> {
         let timesteps = match &self.timesteps {
             Some(timesteps) => timesteps.clone(),
             None => trailing(&config.scheduler()?, self.ddim_steps)?,
         };
-        let falling = timesteps.windows(2).all(|pair| pair[0] > pair[1]);
-        if falling && timesteps.last().is_some_and(|&t| t > 0) && timesteps[0] <= last {
-            return Ok(timesteps);
-        }
-        let message = format!("lcm.timesteps is {timesteps:?}, expected falling ones between 1 and {last}");
-        Err(Error::Config(message))
+        noising.check_falling(Self::NAME, &timesteps)?;
+        Ok(timesteps)
     }
 }
 
@@ -87,12 +81,8 @@ impl StageConfig for LcmConfig {
         let student = Painter::teacher(config)?;
         let [target, teacher] = [trained::teacher_unet(config)?, trained::teacher_unet(config)?];
         let data = trained::text_latents(config, &student.texts, config.seed + 5)?;
-        let noising = Noising::new(&config.scheduler()?)?;
-        if noising.is_flow() {
-            let message = "lcm: a student of flow_prediction cannot be sampled, as LCMScheduler does not know it";
-            return Err(Error::Config(message.into()));
-        }
-        let ladder = self.ladder(config, noising.last())?;
+        let noising = Noising::for_lcm_students(&config.scheduler()?, Self::NAME)?;
+        let ladder = self.ladder(config, &noising)?;
         let student = Trainee::new(config, student)?;
         let teacher = teacher.network;
         Ok(Box::new(Lcm {
@@ -141,7 +131,8 @@ impl Lcm {
     /// teacher's own x0 from the lowest rung.
     fn target(&self, x: &Tensor, rungs: &[usize], cond: &UnetCond) -> Result<Tensor> {
         let timesteps: Vec<usize> = rungs.iter().map(|&r| self.ladder[r]).collect();
-        let output = self.guided(x, &timesteps, cond)?;
+        let guidance = Guidance::new(self.config.guidance_scale, &self.student, &self.data, cond);
+        let output = guidance.output(&self.teacher, x, &timesteps, cond)?;
         let x0 = self.noising.denoised(&timesteps, x, &output);
         let noise = self.noising.noise_of(&timesteps, x, &output);
         // Rungs below the last are timestep 0, where the answer is the input itself.
@@ -154,17 +145,6 @@ impl Lcm {
         let is_last: Vec<f32> = next.iter().map(|&t| f32::from(t == 0)).collect();
         let is_not: Vec<f32> = is_last.iter().map(|l| 1.0 - l).collect();
         Ok(combine_per_sample(&is_last, &x0, &is_not, &answer))
-    }
-
-    /// The teacher's output under guidance.
-    fn guided(&self, x: &Tensor, timesteps: &[usize], cond: &UnetCond) -> Result<Tensor> {
-        let text = denoise(&self.teacher, x, timesteps, cond)?;
-        if self.config.guidance_scale == 1.0 {
-            return Ok(text);
-        }
-        let empty = unconditional(self.student.text_encoders(), &self.data.tokens, cond);
-        let uncond = denoise(&self.teacher, x, timesteps, &empty)?;
-        Ok(classifier_free(&uncond, &text, f64::from(self.config.guidance_scale)))
     }
 
     /// The x0 of one network.

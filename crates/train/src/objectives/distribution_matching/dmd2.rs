@@ -3,7 +3,6 @@
 //! A discriminator on the fake score's middle block, that sees real latents too, adds what the teacher does not know. Several
 //! steps are trained on what the student itself makes of the steps before (backward simulation).
 
-use crate::captions::unconditional;
 use crate::config::TrainConfig;
 use crate::draws::{noise, purpose, uniform};
 use crate::error::{Error, Result};
@@ -11,13 +10,12 @@ use crate::networks::{denoise, denoise_with_blocks};
 use crate::noising::Noising;
 use crate::objective::{Batch, Loss, Objective, Player, Turn};
 use crate::objectives::discriminator::{Heads, mean_softplus};
-use crate::objectives::{Drawn, StageConfig, TextLatents, Trainee};
+use crate::objectives::{Drawn, Guidance, StageConfig, TextLatents, Trainee};
 use crate::params::{Component, prefixed};
 use crate::trained::{self, Painter};
 use crate::trainer::LoopConfig;
 use prima_models::{Unet2dCondition, UnetBlock, UnetCond};
 use prima_picture::Picture;
-use prima_pipeline::classifier_free;
 use prima_schedulers::SchedulerKind;
 use prima_tensor::{Tensor, add, affine, combine_per_sample, no_grad, weighted_mse};
 use serde::Deserialize;
@@ -26,22 +24,22 @@ use serde::Deserialize;
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Dmd2Config {
     #[serde(rename = "loop")]
-    pub(crate) training: LoopConfig,
-    pub(crate) batch_size: usize,
+    training: LoopConfig,
+    batch_size: usize,
     /// The teacher's guidance, baked into the student.
-    pub(crate) guidance_scale: f32,
+    guidance_scale: f32,
     /// The timesteps that the student paints from, the noisiest first: one for one step.
-    pub(crate) timesteps: Vec<usize>,
+    timesteps: Vec<usize>,
     /// Updates of the fake score for each of the student.
-    pub(crate) fake_updates: usize,
+    fake_updates: usize,
     /// Its learning rate, relative to the student's.
-    pub(crate) fake_learning_rate: f32,
+    fake_learning_rate: f32,
     /// Timesteps to which pictures are noised again, as shares of all.
-    pub(crate) renoised: [f32; 2],
+    renoised: [f32; 2],
     /// What the discriminator's judgement counts for the student; 0 does without a discriminator.
-    pub(crate) gan_weight: f32,
+    gan_weight: f32,
     /// What telling real from painted counts beside denoising for the fake score.
-    pub(crate) discriminator_weight: f32,
+    discriminator_weight: f32,
 }
 
 impl Default for Dmd2Config {
@@ -61,13 +59,8 @@ impl Default for Dmd2Config {
 }
 
 impl Dmd2Config {
-    fn check(&self, last: usize) -> Result<()> {
-        let falling = self.timesteps.windows(2).all(|pair| pair[0] > pair[1]);
-        if !falling || self.timesteps.first().is_none_or(|&t| t > last) || self.timesteps.last() == Some(&0) {
-            let found = &self.timesteps;
-            let message = format!("dmd2.timesteps is {found:?}, expected falling ones between 1 and {last}");
-            return Err(Error::Config(message));
-        }
+    fn check(&self, noising: &Noising) -> Result<()> {
+        noising.check_falling(Self::NAME, &self.timesteps)?;
         let [low, high] = self.renoised;
         if !(0.0 <= low && low < high && high <= 1.0) {
             let message = format!("dmd2.renoised is [{low}, {high}], expected two shares, the smaller first");
@@ -91,11 +84,7 @@ impl StageConfig for Dmd2Config {
     }
 
     fn objective(self, config: &TrainConfig) -> Result<Box<dyn Objective>> {
-        let noising = Noising::new(&config.scheduler()?)?;
-        if noising.is_flow() {
-            let message = "dmd2: a student of flow_prediction cannot be sampled, as LCMScheduler does not know it";
-            return Err(Error::Config(message.into()));
-        }
+        let noising = Noising::for_lcm_students(&config.scheduler()?, Self::NAME)?;
         let student = Painter::teacher(config)?;
         let [fake, teacher] = [trained::teacher_unet(config)?, trained::teacher_unet(config)?];
         let data = trained::text_latents(config, &student.texts, config.seed + 6)?;
@@ -135,7 +124,7 @@ impl Dmd2 {
         data: TextLatents,
         noising: Noising,
     ) -> Result<Self> {
-        config.check(noising.last())?;
+        config.check(&noising)?;
         Ok(Self {
             heads: Heads::new(&teacher, &[UnetBlock::Mid], data.seed)?,
             config,
@@ -200,12 +189,8 @@ impl Dmd2 {
 
     /// The guided teacher's x0.
     fn guided(&self, x: &Tensor, timesteps: &[usize], cond: &UnetCond) -> Result<Tensor> {
-        let mut output = denoise(&self.teacher, x, timesteps, cond)?;
-        if self.config.guidance_scale != 1.0 {
-            let empty = unconditional(self.student.text_encoders(), &self.data.tokens, cond);
-            let uncond = denoise(&self.teacher, x, timesteps, &empty)?;
-            output = classifier_free(&uncond, &output, f64::from(self.config.guidance_scale));
-        }
+        let guidance = Guidance::new(self.config.guidance_scale, &self.student, &self.data, cond);
+        let output = guidance.output(&self.teacher, x, timesteps, cond)?;
         Ok(self.noising.denoised(timesteps, x, &output))
     }
 
@@ -303,14 +288,7 @@ impl Objective for Dmd2 {
         if self.has_discriminator() {
             params.extend(self.heads.params.clone());
         }
-        let mut optimizer = self.config.training.optimizer.clone();
-        optimizer.learning_rate *= self.config.fake_learning_rate;
-        let fake = Player {
-            name: "fake",
-            params,
-            optimizer,
-            ema_decay: None,
-        };
+        let fake = Player::beside("fake", params, &self.config.training, self.config.fake_learning_rate);
         vec![student, fake]
     }
 

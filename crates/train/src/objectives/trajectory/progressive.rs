@@ -2,20 +2,18 @@
 //! where its teacher arrives in several, then is the teacher of the next phase. The first teacher is guided, so that no student
 //! needs guidance (Meng et al. 2023; with phases 32 and 8 steps apart it is the first stage of SDXL-Lightning, Lin et al. 2024).
 
-use crate::captions::unconditional;
 use crate::config::TrainConfig;
 use crate::draws::{noise, purpose, uniform};
 use crate::error::{Error, Result};
 use crate::networks::denoise;
 use crate::noising::{Noising, trailing};
 use crate::objective::{Batch, Loss, Objective, Player, Turn};
-use crate::objectives::{Drawn, StageConfig, TextLatents, Trainee};
+use crate::objectives::{Drawn, Guidance, StageConfig, TextLatents, Trainee};
 use crate::params::{Component, NamedParams, prefixed};
 use crate::trained::{self, Painter};
 use crate::trainer::LoopConfig;
 use prima_models::{Unet2dCondition, UnetCond};
 use prima_picture::Picture;
-use prima_pipeline::classifier_free;
 use prima_schedulers::{SchedulerConfig, SchedulerKind};
 use prima_tensor::{Param, Tensor, no_grad, weighted_mse};
 use serde::Deserialize;
@@ -130,28 +128,19 @@ impl Progressive {
         self.phase.tensor().item() as usize
     }
 
-    /// Output of the phase's teacher.
-    fn taught(&self, x: &Tensor, timesteps: &[usize], cond: &UnetCond, empty: Option<&UnetCond>) -> Result<Tensor> {
-        let text = denoise(&self.teacher.network, x, timesteps, cond)?;
-        let Some(empty) = empty else {
-            return Ok(text);
-        };
-        let uncond = denoise(&self.teacher.network, x, timesteps, empty)?;
-        Ok(classifier_free(&uncond, &text, f64::from(self.config.guidance_scale)))
-    }
-
     /// Where the teacher arrives from `x` at these rungs of the student's ladder, and at which timesteps.
     fn arrived(&self, x: &Tensor, rungs: &[usize], cond: &UnetCond) -> Result<(Tensor, Vec<Option<usize>>)> {
         let phase = self.phase();
         let (fine, coarse) = (&self.ladders[phase], &self.ladders[phase + 1]);
         let several = fine.len() / coarse.len();
-        let is_guided = phase == 0 && self.config.guidance_scale != 1.0;
-        let empty = is_guided.then(|| unconditional(self.student.text_encoders(), &self.data.tokens, cond));
+        // Only the first teacher needs it.
+        let scale = if phase == 0 { self.config.guidance_scale } else { 1.0 };
+        let guidance = Guidance::new(scale, &self.student, &self.data, cond);
         let mut x = x.clone();
         let mut end = Vec::new();
         for step in 0..several {
             let timesteps: Vec<usize> = rungs.iter().map(|r| fine[r * several + step]).collect();
-            let output = self.taught(&x, &timesteps, cond, empty.as_ref())?;
+            let output = guidance.output(&self.teacher.network, &x, &timesteps, cond)?;
             let x0 = self.noising.denoised(&timesteps, &x, &output);
             let noise = self.noising.noise_of(&timesteps, &x, &output);
             end = rungs
