@@ -11,6 +11,7 @@ mod finite;
 mod header;
 pub mod hub;
 mod info;
+pub mod lora;
 mod model_files;
 mod model_source;
 mod packed;

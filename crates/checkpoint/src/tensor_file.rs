@@ -6,6 +6,7 @@ use crate::{Error, finite};
 use half::bf16;
 use prima_tensor::{INT4_GROUP, Int4Rows, Tensor, Values, quantize_row};
 use safetensors::Dtype;
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
@@ -19,6 +20,9 @@ pub(crate) const GROUPS: &str = "_groups";
 
 /// Read, converted and checked at once: small enough to stay in a core's cache in between.
 const CHUNK_BYTES: usize = 128 << 10;
+
+/// Read at a time where only a hash is wanted.
+const HASHED_BYTES: usize = 4 << 20;
 
 /// Where a file's bytes live.
 enum Bytes {
@@ -180,6 +184,18 @@ impl TensorFile {
             path.display(),
             metadata.len()
         ))
+    }
+
+    /// SHA-256 of all bytes behind the header, in hexadecimal digits.
+    pub(crate) fn data_hash(&self) -> Result<String, Error> {
+        let start = self.tensors.values().map(|entry| entry.range.start).min().unwrap_or(0);
+        let end = self.bytes.len().map_err(Error::io("read", Path::new(&self.name)))? as usize;
+        let (mut hasher, mut buffer) = (Sha256::new(), Vec::new());
+        for at in (start..end).step_by(HASHED_BYTES) {
+            let bytes = self.bytes.at(at, HASHED_BYTES.min(end - at), &mut buffer);
+            hasher.update(bytes.map_err(|error| self.cut_short(error))?);
+        }
+        Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
     /// The header's `__metadata__` (for instance a LoRA's `ss_*` entries).

@@ -6,6 +6,7 @@ mod device;
 mod doctor;
 mod embedded;
 mod eval;
+mod loras;
 mod memory;
 mod models;
 mod out;

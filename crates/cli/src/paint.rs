@@ -3,11 +3,11 @@
 use crate::bar::Bar;
 use crate::out::say;
 use crate::report::{self, Times};
-use crate::{device, memory, output, source};
+use crate::{device, loras, memory, output, source};
 use anyhow::{Context, Result, bail};
 use prima_picture::encode_png;
 use prima_pipeline::{
-    Picture, Pipeline, Request, RequestBuilder, Rng, ScheduleOptions, SchedulerKind, TimestepSpacing, parse_size,
+    LoadOptions, Picture, Pipeline, Request, RequestBuilder, Rng, ScheduleOptions, SchedulerKind, TimestepSpacing, parse_size,
 };
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -81,6 +81,8 @@ pub struct Args {
     #[arg(long, value_name = "X", requires = "image")]
     strength: Option<f64>,
     #[command(flatten)]
+    loras: loras::Args,
+    #[command(flatten)]
     device: device::Args,
     #[command(flatten)]
     memory: memory::Args,
@@ -121,7 +123,10 @@ pub fn run(args: &Args) -> Result<()> {
     let bar = Bar::new();
     bar.say("loading");
     args.device.choose()?;
-    let options = args.memory.options(args.device.dtype);
+    let options = LoadOptions {
+        loras: args.loras.options(),
+        ..args.memory.options(args.device.dtype)
+    };
     let source = source::open(args.model.as_deref())?;
     let options = prima_pipeline::check_room(&source, &options, &request)?;
     let pipeline = Pipeline::load_telling(&source, &options, &|loaded| bar.load(loaded))?;

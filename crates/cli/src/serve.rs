@@ -1,10 +1,10 @@
 //! `prima serve`, and bare `prima`: the studio and the APIs.
 
 use crate::out::note;
-use crate::{Usage, device, memory, source};
+use crate::{Usage, device, loras, memory, source};
 use anyhow::{Context, Result};
 use prima_engine::{Engine, Readiness};
-use prima_pipeline::Request;
+use prima_pipeline::{LoadOptions, Request};
 use prima_server::{Limits, ServerOptions};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -21,6 +21,8 @@ pub struct Args {
     /// `embedded`, a diffusers folder, or a single-file SDXL checkpoint [default: embedded]
     #[arg(long, value_name = "embedded|DIR|FILE")]
     model: Option<String>,
+    #[command(flatten)]
+    loras: loras::Args,
     #[command(flatten)]
     device: device::Args,
     #[command(flatten)]
@@ -56,6 +58,7 @@ impl Args {
             host: HOST.to_owned(),
             port: None,
             model: None,
+            loras: loras::Args::default(),
             device: device::Args::default(),
             memory: memory::Args::default(),
             max_sessions: defaults.max_sessions,
@@ -106,7 +109,10 @@ async fn serve(args: Args) -> Result<()> {
         web_dir: args.web_dir.clone(),
     };
     options.check(address).map_err(|e| Usage(e.to_string()))?;
-    let load = args.memory.options(args.device.dtype);
+    let load = LoadOptions {
+        loras: args.loras.options(),
+        ..args.memory.options(args.device.dtype)
+    };
     let load = prima_pipeline::check_room(&model, &load, &Request::default())?;
     let engine = Engine::start(model, load, args.max_jobs);
     let url = url(&args, address);

@@ -4,6 +4,7 @@
 //! `Model::new(config, source)`, which asks a [`ParamSource`](prima_checkpoint::ParamSource)
 //! for each parameter under diffusers' key. Activations are channels-last `[B, H, W, C]`.
 
+pub mod adapters;
 pub mod autoencoders;
 mod bands;
 mod config;
@@ -13,6 +14,7 @@ mod layers;
 mod resnet;
 pub mod text_encoders;
 
+pub use adapters::{Adapter, Adapters, Term};
 pub use autoencoders::{
     AutoencoderKl, AutoencoderKlConfig, AutoencoderTiny, AutoencoderTinyConfig, DiagonalGaussian, EncoderOutput, Vae,
 };

@@ -3,6 +3,7 @@
 use crate::Error;
 use crate::known_words::{KnownWords, UnknownWord};
 use crate::prompt_weights::WeightedPrompt;
+use prima_models::adapters::text_identity;
 use prima_models::{ClipTextModel, HiddenState, Tokenizer};
 use prima_tensor::{Device, Tensor, concat_channels};
 use std::collections::VecDeque;
@@ -64,8 +65,8 @@ pub struct TextEncoders {
     cache: Mutex<Cache>,
 }
 
-/// Prompt and `clip_skip`.
-type Key = (String, usize);
+/// Prompt and `clip_skip`, and what the text encoders' LoRAs are ([`text_identity`]).
+type Key = (String, usize, u64);
 
 /// Of the encodings; an SDXL prompt takes about 0.6 MB.
 const CACHE_BYTES: usize = 64 << 20;
@@ -194,7 +195,7 @@ impl TextEncoders {
         if clip_skip > most {
             return Err(Error::request("clip_skip", clip_skip, format!("use 0 to {most}")));
         }
-        let key = (prompt.to_owned(), clip_skip);
+        let key = (prompt.to_owned(), clip_skip, text_identity());
         if let Some(found) = self.cache().recall(&key) {
             return Ok((found, true));
         }
@@ -282,13 +283,13 @@ mod tests {
     fn the_cache_is_bounded_in_number_and_bytes_and_forgets_the_oldest() {
         let mut cache = Cache::default();
         for i in 0..CACHED_PROMPTS + 10 {
-            cache.remember((format!("{i}"), 0), conditioning(1));
-            assert!(cache.recall(&("0".to_owned(), 0)).is_some(), "what is used stays");
+            cache.remember((format!("{i}"), 0, 0), conditioning(1));
+            assert!(cache.recall(&("0".to_owned(), 0, 0)).is_some(), "what is used stays");
         }
         assert_eq!(cache.entries.len(), CACHED_PROMPTS);
-        assert!(cache.recall(&("1".to_owned(), 0)).is_none());
+        assert!(cache.recall(&("1".to_owned(), 0, 0)).is_none());
         for i in 0..20 {
-            cache.remember((format!("big {i}"), 0), conditioning(CACHE_BYTES / 40));
+            cache.remember((format!("big {i}"), 0, 0), conditioning(CACHE_BYTES / 40));
             assert!(cache.bytes <= CACHE_BYTES, "{} bytes", cache.bytes);
         }
         let counted: usize = cache.entries.iter().map(|(k, v)| size(k, v)).sum();

@@ -11,6 +11,7 @@
 //! # Ok::<(), Error>(())
 //! ```
 
+mod adapters;
 mod conditioning;
 mod error;
 pub mod families;
@@ -34,6 +35,7 @@ mod settings;
 mod text_to_image;
 mod vae;
 
+pub use adapters::{LoraChoice, LoraEntry, LoraOptions, UsedLora, merge};
 pub use conditioning::{Conditioning, TextEncoder, TextEncoders};
 pub use error::Error;
 pub use families::Family;
@@ -58,6 +60,7 @@ pub use request::{
 pub use request_builder::{RequestBuilder, Spelling, parse_size, scheduler_named};
 pub use sampling::{Sampling, sample};
 
+use adapters::Loras;
 use packed_weights::PackedWeights;
 
 /// A loaded model, ready to paint.
@@ -65,6 +68,7 @@ pub struct Pipeline {
     parts: Parts,
     defaults: Defaults,
     packed: PackedWeights,
+    loras: Loras,
 }
 
 impl Pipeline {

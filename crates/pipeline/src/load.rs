@@ -1,9 +1,10 @@
 //! A model's files to a pipeline.
 
+use crate::adapters::{LoraOptions, Loras};
 use crate::conditioning::TextEncoders;
 use crate::families::{self, Family, Weights};
 use crate::model_card::{Defaults, ModelCard, Traits};
-use crate::packed_weights::{Loading, PackedWeights};
+use crate::packed_weights::{Loading, NamedParams, PackedWeights};
 use crate::{Error, Pipeline, Vae};
 use prima_checkpoint::{ModelSource, PackedCache};
 use prima_models::{OneOrMany, Unet2dCondition};
@@ -24,6 +25,7 @@ pub struct LoadOptions {
     /// Bytes of weights that stay in memory, while all others are read from the cache again and again. What
     /// [`check_room`](crate::check_room) finds out; `None` for all of them.
     pub resident: Option<usize>,
+    pub loras: LoraOptions,
 }
 
 impl Default for LoadOptions {
@@ -40,6 +42,7 @@ impl LoadOptions {
             cache: None,
             max_memory: None,
             resident: None,
+            loras: LoraOptions::default(),
         }
     }
 }
@@ -70,6 +73,8 @@ pub struct Parts {
     pub card: ModelCard,
     /// `force_zeros_for_empty_prompt` of `model_index.json`, else the family's.
     pub force_zeros_for_empty_prompt: bool,
+    /// Parameters of each component by their keys, for LoRAs; none where there are to be none.
+    pub components: Vec<(String, NamedParams)>,
 }
 
 impl Parts {
@@ -87,8 +92,10 @@ impl Parts {
             return Err(Error::request("dtype", "f16", "use f32 or bf16".to_owned()));
         }
         let loading = Loading::new(options, on_loaded);
-        let parts = Self::make(source, Weights::Read(&loading))?;
-        Ok((parts, loading.finish()))
+        let mut parts = Self::make(source, Weights::Read(&loading))?;
+        let (packed, components) = loading.finish();
+        parts.components = components;
+        Ok((parts, packed))
     }
 
     /// The networks of a model without their weights, and without words unless a prompt will be read: to find out what they
@@ -125,6 +132,7 @@ impl Parts {
             replaced_scheduler,
             card,
             force_zeros_for_empty_prompt: forces_zeros.unwrap_or(family.force_zeros_for_empty_prompt),
+            components: Vec::new(),
         })
     }
 }
@@ -149,8 +157,13 @@ impl Pipeline {
         let (parts, packed) = Parts::load_packed(source, options, on_loaded)?;
         Ok(Self {
             packed,
-            ..Self::new(parts)?
+            ..Self::with_loras_of(parts, &options.loras)?
         })
+    }
+
+    /// The same with LoRAs.
+    pub fn with_loras_of(parts: Parts, loras: &LoraOptions) -> Result<Self, Error> {
+        Self::new(parts)?.with_loras(loras)
     }
 
     /// A pipeline of parts that fit together.
@@ -183,6 +196,7 @@ impl Pipeline {
             defaults: Defaults::new(&parts.card, traits),
             parts,
             packed: PackedWeights::default(),
+            loras: Loras::default(),
         })
     }
 }

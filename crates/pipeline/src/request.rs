@@ -1,6 +1,6 @@
 //! What a caller asks for, and what they get.
 
-use crate::{Error, Parameters, Picture, Rng};
+use crate::{Error, LoraChoice, Parameters, Picture, Rng, UsedLora};
 use prima_schedulers::{ScheduleOptions, SchedulerKind};
 use prima_tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -44,6 +44,8 @@ pub struct Request {
     pub crops_coords_top_left: [usize; 2],
     /// The same: height and width in pixels that the network is told it paints. `None`: what it paints.
     pub target_size: Option<[usize; 2]>,
+    /// By the names that the pipeline knows; the prompt's tags come on top.
+    pub loras: Vec<LoraChoice>,
     /// Where to start from, instead of pure noise.
     pub init_image: Option<InitImage>,
 }
@@ -74,6 +76,7 @@ impl Default for Request {
             original_size: None,
             crops_coords_top_left: [0, 0],
             target_size: None,
+            loras: Vec::new(),
             init_image: None,
         }
     }
@@ -225,6 +228,8 @@ pub struct Response {
     /// The noise level before each of them, in units of the data's standard deviation.
     pub sigmas: Vec<f64>,
     pub timings: Timings,
+    #[serde(default)]
+    pub loras: Vec<UsedLora>,
     /// What was asked and does not do what one might think, one sentence each.
     pub warnings: Vec<String>,
 }
@@ -267,13 +272,21 @@ impl Response {
         if let Some([height, width]) = request.target_size {
             fields.push(("Target size", format!("{width}x{height}")));
         }
+        let hashes = self.loras.iter().filter_map(|lora| Some(format!("{}: {}", lora.choice.name, lora.hash.as_ref()?)));
+        let hashes: Vec<String> = hashes.collect();
+        if !hashes.is_empty() {
+            fields.push(("Lora hashes", hashes.join(", ")));
+        }
         if self.pictures.len() > 1 {
             fields.push(("Image index", index.to_string()));
             fields.push(("Batch size", self.pictures.len().to_string()));
         }
         fields.push(("Version", format!("prima {}", env!("CARGO_PKG_VERSION"))));
+        // Those that were asked for in another way are written where other programs look for them.
+        let tags = self.loras.iter().filter(|lora| !lora.in_prompt);
+        let prompt = tags.fold(request.prompt.clone(), |prompt, lora| format!("{prompt} {}", lora.choice.tag()));
         Parameters {
-            prompt: request.prompt.clone(),
+            prompt,
             negative_prompt: request.negative_prompt.clone().unwrap_or_default(),
             fields: fields.into_iter().map(|(k, v)| (k.to_owned(), v)).collect(),
         }

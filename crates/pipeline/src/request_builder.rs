@@ -1,6 +1,6 @@
 //! From what a client sent to a [`Request`]: the same rules for the command line, the live protocol and every API.
 
-use crate::{Error, InitImage, Picture, Pipeline, Request, RequestLimits, Rng};
+use crate::{Error, InitImage, LoraChoice, Picture, Pipeline, Request, RequestLimits, Rng};
 use prima_schedulers::{ScheduleOptions, SchedulerKind};
 use std::hash::{BuildHasher, Hasher, RandomState};
 
@@ -31,6 +31,7 @@ pub struct RequestBuilder {
     pub original_size: Option<[usize; 2]>,
     pub crops_coords_top_left: Option<[usize; 2]>,
     pub target_size: Option<[usize; 2]>,
+    pub loras: Vec<LoraChoice>,
     /// What to start from.
     pub image: Option<Picture>,
     /// Of no effect without an image.
@@ -72,6 +73,7 @@ impl RequestBuilder {
             original_size: self.original_size,
             crops_coords_top_left: self.crops_coords_top_left.unwrap_or([0, 0]),
             target_size: self.target_size,
+            loras: self.loras,
             init_image: self.image.map(|picture| InitImage { picture, strength }),
         })
     }

@@ -1,5 +1,6 @@
 //! A prompt to pictures: the loop over steps (diffusers `pipeline_stable_diffusion_xl.py`).
 
+use crate::adapters::Active;
 use crate::guidance::Guidance;
 use crate::noise::{NoiseSource, Purpose};
 use crate::sampling::{Sampling, sample};
@@ -18,14 +19,23 @@ impl Pipeline {
     /// Paints what `request` asks for. `on_progress` ends the work with [`Error::Cancelled`] by
     /// returning `Break`.
     pub fn paint(&self, request: &Request, on_progress: OnProgress) -> Result<Response, Error> {
-        device::catch(|| no_grad(|| self.paint_off_the_tape(request, on_progress)))?
+        let start = Instant::now();
+        let (request, active) = self.active(request)?;
+        let adapters = active.adapters.clone();
+        let paint = || no_grad(|| self.paint_off_the_tape(&request, active, start, on_progress));
+        adapters.within(|| device::catch(paint))?
     }
 
-    fn paint_off_the_tape(&self, request: &Request, on_progress: OnProgress) -> Result<Response, Error> {
-        let start = Instant::now();
+    fn paint_off_the_tape(
+        &self,
+        request: &Request,
+        active: Active,
+        start: Instant,
+        on_progress: OnProgress,
+    ) -> Result<Response, Error> {
         let mut timings = Timings::default();
         let settings = Settings::new(self, request)?;
-        let mut warnings = settings.warnings.clone();
+        let mut warnings = [settings.warnings.clone(), active.warnings].concat();
 
         let text = Instant::now();
         let guidance = Guidance::new(self, request, &settings, &mut warnings)?;
@@ -58,11 +68,15 @@ impl Pipeline {
         }
         timings.decode = decode.elapsed();
         timings.total = start.elapsed();
-        Ok(response(request, settings, pictures, timings, warnings))
+        Ok(Response {
+            loras: active.used,
+            ..response(request, settings, pictures, timings, warnings)
+        })
     }
 
     /// Whether [`paint`](Self::paint) would take this request on; costs next to nothing.
     pub fn check(&self, request: &Request) -> Result<(), Error> {
+        self.check_loras(request)?;
         Settings::new(self, request).map(|_| ())
     }
 
@@ -193,6 +207,7 @@ fn response(
         sigmas: schedule.sigmas[..schedule.timesteps.len()].to_vec(),
         timesteps: schedule.timesteps,
         timings,
+        loras: Vec::new(),
         warnings,
     }
 }

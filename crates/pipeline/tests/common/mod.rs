@@ -80,6 +80,7 @@ pub fn request(case: &Value, kind: &str) -> Request {
         crops_coords_top_left: pair("crops_coords_top_left").unwrap_or_default(),
         target_size: pair("target_size"),
         init_image,
+        ..Request::default()
     }
 }
 

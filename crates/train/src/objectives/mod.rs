@@ -155,6 +155,7 @@ impl Trainee {
             replaced_scheduler: None,
             card: ModelCard::default(),
             force_zeros_for_empty_prompt: painter.texts.force_zeros,
+            components: Vec::new(),
         };
         Ok(Self {
             pipeline: Pipeline::new(parts)?,
