@@ -143,9 +143,12 @@ def lokr(draw, layer):
     weight = layer.weight
     out, inputs, taps = weight.shape[0], weight.shape[1], weight.shape[2:]
     m, n = split(out), split(inputs)
-    flat = inputs // n * weight[0, 0].numel()
-    return {"lokr_w1": draw(m, n), "lokr_w2_a": draw(out // m, RANK, gain=0.5),
-            "lokr_w2_b": draw(RANK, flat, gain=weight[0].numel() ** -0.5), "alpha": torch.tensor(2.0)}
+    if max(out // m, inputs // n) <= 2:
+        return lokr_whole(draw, layer)
+    # LyCORIS keeps the second factor whole where a product would hardly be smaller.
+    rank, flat = 1, inputs // n * weight[0, 0].numel()
+    return {"lokr_w1": draw(m, n), "lokr_w2_a": draw(out // m, rank, gain=0.5),
+            "lokr_w2_b": draw(rank, flat, gain=weight[0].numel() ** -0.5), "alpha": torch.tensor(0.8)}
 
 
 def lokr_whole(draw, layer):
@@ -236,7 +239,6 @@ def main():
     rows, open_pipe = [], pictures.load
     for seed, (name, case) in enumerate(CASES.items()):
         pipe = open_pipe("tiny-sdxl", None, False)
-        # Two biases of attention projections would be added by LyCORIS alone.
         if "make" in case:
             file, metadata = case["make"](pipe, Draw(1000 * (seed + 1)))
             save_tensors(OUT / f"{name}.safetensors", file, metadata or None)
@@ -248,7 +250,7 @@ def main():
             pipe.set_adapters([stem for stem, _ in loaded], [weight for _, weight in loaded])
         pictures.load = lambda *_: pipe
         full, result = pictures.paint(dict(num_inference_steps=2, seed=60 + seed, guidance_scale=3.0, scheduler=euler()))
-        plain = pictures.paint.__globals__["load"] = lambda *_: open_pipe("tiny-sdxl", None, False)
+        pictures.load = lambda *_: open_pipe("tiny-sdxl", None, False)
         _, without = pictures.paint(dict(num_inference_steps=2, seed=60 + seed, guidance_scale=3.0, scheduler=euler()))
         moved = (result["pixels"].float() - without["pixels"].float()).abs().mean().item()
         print(f"{name:24} moves the picture by {moved:6.2f} of 255", flush=True)

@@ -4,6 +4,7 @@
 //! component's weights, whose every read is tracked. [`RandomInit`] stands in for a reader where
 //! a network starts untrained, and [`export`](export::export) writes what training made.
 
+mod embedding;
 mod error;
 pub mod export;
 mod files;
@@ -23,6 +24,7 @@ mod source;
 mod tensor_file;
 pub mod whole_file;
 
+pub use embedding::{EmbeddingFile, EmbeddingVectors};
 pub use error::Error;
 pub use export::{export, write_quantized, write_safetensors, write_safetensors_with};
 pub use finite::first_not_finite;

@@ -1,9 +1,9 @@
-//! `--lora` and `--lora-dir`: what changes a model's layers; `prima models merge`.
+//! `--lora`, `--lora-dir`, `--embedding` and `--embeddings-dir`: what changes a model's layers and words; `prima models merge`.
 
 use crate::out::{note, say};
 use crate::{Usage, source};
 use anyhow::Result;
-use prima_pipeline::{LoraOptions, merge};
+use prima_pipeline::{EmbeddingOptions, LoadOptions, LoraOptions, merge};
 use std::path::PathBuf;
 
 #[derive(clap::Args, Default)]
@@ -14,21 +14,48 @@ pub struct Args {
     /// A folder of LoRAs: prompts name them without the ending, as in <lora:name:0.8>
     #[arg(long, value_name = "DIR", env = "PRIMA_LORA_DIR")]
     lora_dir: Option<PathBuf>,
+    /// A learnt word (textual inversion) and what it is called, the file's name if not said (repeatable)
+    #[arg(long, value_name = "FILE[:WORD]", value_parser = named)]
+    embedding: Vec<(PathBuf, Option<String>)>,
+    /// A folder of learnt words: prompts name them without the ending
+    #[arg(long, value_name = "DIR", env = "PRIMA_EMBEDDINGS_DIR")]
+    embeddings_dir: Option<PathBuf>,
 }
 
 impl Args {
-    pub fn options(&self) -> LoraOptions {
-        LoraOptions {
-            folder: self.lora_dir.clone(),
-            standing: self.lora.clone(),
+    /// `options` with these.
+    pub fn with(&self, options: LoadOptions) -> LoadOptions {
+        LoadOptions {
+            loras: LoraOptions {
+                folder: self.lora_dir.clone(),
+                standing: self.lora.clone(),
+            },
+            embeddings: EmbeddingOptions {
+                folder: self.embeddings_dir.clone(),
+                files: self.embedding.clone(),
+            },
+            ..options
         }
+    }
+}
+
+/// A file, and a word behind a colon that is not part of its path.
+fn named(text: &str) -> Result<(PathBuf, Option<String>), &'static str> {
+    match text.rsplit_once(':') {
+        Some((path, word)) if path.len() > 1 && !word.is_empty() && !word.contains(['/', '\\']) => {
+            Ok((PathBuf::from(path), Some(word.to_owned())))
+        }
+        _ if text.is_empty() => Err("use a file such as word.safetensors"),
+        _ => Ok((PathBuf::from(text), None)),
     }
 }
 
 /// A file, and its weight behind a colon.
 fn weighted(text: &str) -> Result<(PathBuf, f32), &'static str> {
     // A colon may be part of a path.
-    let weight = text.rsplit_once(':').and_then(|(path, weight)| Some((path, weight.parse::<f32>().ok()?)));
+    let weight = text
+        .rsplit_once(':')
+        .and_then(|(path, weight)| Some((path, weight.parse::<f32>().ok()?)));
     let (path, weight) = weight.unwrap_or((text, 1.0));
     if path.is_empty() || !weight.is_finite() || weight.abs() > 100.0 {
         return Err("use a file and a weight from -100 to 100, such as style.safetensors:0.8");
@@ -71,7 +98,10 @@ mod tests {
         let of = |text: &str| weighted(text).map(|(path, weight)| (path.display().to_string(), weight));
         assert_eq!(of("a.safetensors"), Ok(("a.safetensors".to_owned(), 1.0)));
         assert_eq!(of("a:b.safetensors:-0.5"), Ok(("a:b.safetensors".to_owned(), -0.5)));
-        assert_eq!(of("C:\\loras\\a.safetensors"), Ok(("C:\\loras\\a.safetensors".to_owned(), 1.0)));
+        assert_eq!(
+            of("C:\\loras\\a.safetensors"),
+            Ok(("C:\\loras\\a.safetensors".to_owned(), 1.0))
+        );
         assert!(of(":1").is_err() && of("a:1e9").is_err() && of("a:nan").is_err());
     }
 }

@@ -7,7 +7,7 @@ use crate::{device, loras, memory, output, source};
 use anyhow::{Context, Result, bail};
 use prima_picture::encode_png;
 use prima_pipeline::{
-    LoadOptions, Picture, Pipeline, Request, RequestBuilder, Rng, ScheduleOptions, SchedulerKind, TimestepSpacing, parse_size,
+    Picture, Pipeline, Request, RequestBuilder, Rng, ScheduleOptions, SchedulerKind, TimestepSpacing, parse_size,
 };
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -123,10 +123,7 @@ pub fn run(args: &Args) -> Result<()> {
     let bar = Bar::new();
     bar.say("loading");
     args.device.choose()?;
-    let options = LoadOptions {
-        loras: args.loras.options(),
-        ..args.memory.options(args.device.dtype)
-    };
+    let options = args.loras.with(args.memory.options(args.device.dtype));
     let source = source::open(args.model.as_deref())?;
     let options = prima_pipeline::check_room(&source, &options, &request)?;
     let pipeline = Pipeline::load_telling(&source, &options, &|loaded| bar.load(loaded))?;

@@ -4,7 +4,7 @@ use crate::out::note;
 use crate::{Usage, device, loras, memory, source};
 use anyhow::{Context, Result};
 use prima_engine::{Engine, Readiness};
-use prima_pipeline::{LoadOptions, Request};
+use prima_pipeline::Request;
 use prima_server::{Limits, ServerOptions};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -109,10 +109,7 @@ async fn serve(args: Args) -> Result<()> {
         web_dir: args.web_dir.clone(),
     };
     options.check(address).map_err(|e| Usage(e.to_string()))?;
-    let load = LoadOptions {
-        loras: args.loras.options(),
-        ..args.memory.options(args.device.dtype)
-    };
+    let load = args.loras.with(args.memory.options(args.device.dtype));
     let load = prima_pipeline::check_room(&model, &load, &Request::default())?;
     let engine = Engine::start(model, load, args.max_jobs);
     let url = url(&args, address);

@@ -132,7 +132,15 @@ impl Adapter {
             let factors = &term.factors;
             // The one with the layer's kernel goes where it was trained: first, or between two 1x1.
             let whole = factors.iter().position(|factor| factor.shape()[2..] == kernel);
-            Some(added_conv(x, factors, whole.unwrap_or(0), geometry, doubled, term.scale, sum.as_ref()))
+            Some(added_conv(
+                x,
+                factors,
+                whole.unwrap_or(0),
+                geometry,
+                doubled,
+                term.scale,
+                sum.as_ref(),
+            ))
         })
     }
 }
@@ -144,7 +152,8 @@ fn scaled(x: &Tensor, scale: f32) -> Tensor {
 
 /// `residual + scale · F_n … F_1 x` for matrices `[outputs, inputs]`.
 fn added_linear(x: &Tensor, factors: &[Param], scale: f32, residual: Option<&Tensor>) -> Tensor {
-    let product = |x: &Tensor, factor: &Param, residual| prima_tensor::linear(x, factor, None, Activation::None, residual);
+    let product =
+        |x: &Tensor, factor: &Param, residual| prima_tensor::linear(x, factor, None, Activation::None, residual);
     let Some((last, before)) = factors.split_last() else {
         return residual.map_or_else(|| affine(x, 0.0, 0.0), Tensor::clone);
     };

@@ -266,5 +266,8 @@ impl LayerNorm {
 /// A norm's weight and bias, or what an adapter has in their place.
 fn norm_values(gamma: &Param, beta: &Param) -> [Param; 2] {
     let Adapter { weight, bias, .. } = adapters::of(gamma).unwrap_or_default();
-    [weight.unwrap_or_else(|| gamma.clone()), bias.unwrap_or_else(|| beta.clone())]
+    [
+        weight.unwrap_or_else(|| gamma.clone()),
+        bias.unwrap_or_else(|| beta.clone()),
+    ]
 }

@@ -136,6 +136,15 @@ impl TextEncoders {
         self.encoders.iter().map(|e| e.model.config().hidden_size).sum()
     }
 
+    /// Teaches each encoder a word, `[vectors, hidden_size]` for each.
+    pub(crate) fn add_word(&mut self, word: &str, vectors: &[Tensor]) {
+        for (encoder, vectors) in self.encoders.iter_mut().zip(vectors) {
+            let ids = encoder.model.add_embeddings(vectors);
+            encoder.tokenizer.add_word(word, ids);
+        }
+        self.forget_prompts();
+    }
+
     pub fn encoders(&self) -> &[TextEncoder] {
         &self.encoders
     }

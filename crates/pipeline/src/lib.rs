@@ -13,6 +13,7 @@
 
 mod adapters;
 mod conditioning;
+mod embeddings;
 mod error;
 pub mod families;
 mod guidance;
@@ -37,6 +38,7 @@ mod vae;
 
 pub use adapters::{LoraChoice, LoraEntry, LoraOptions, UsedLora, merge};
 pub use conditioning::{Conditioning, TextEncoder, TextEncoders};
+pub use embeddings::{EmbeddingEntry, EmbeddingOptions};
 pub use error::Error;
 pub use families::Family;
 pub use guidance::classifier_free;
@@ -69,6 +71,8 @@ pub struct Pipeline {
     defaults: Defaults,
     packed: PackedWeights,
     loras: Loras,
+    embeddings: Vec<EmbeddingEntry>,
+    skipped_embeddings: Vec<String>,
 }
 
 impl Pipeline {
@@ -96,6 +100,16 @@ impl Pipeline {
     /// The parts back, for instance to go on training.
     pub fn into_parts(self) -> Parts {
         self.parts
+    }
+
+    /// Words that were learnt from files.
+    pub fn embeddings(&self) -> &[EmbeddingEntry] {
+        &self.embeddings
+    }
+
+    /// Files in the folder of embeddings that are for other models.
+    pub fn skipped_embeddings(&self) -> &[String] {
+        &self.skipped_embeddings
     }
 
     /// Width of the UNet's guidance input, if it has one (LCM).

@@ -2,6 +2,7 @@
 
 use crate::adapters::{LoraOptions, Loras};
 use crate::conditioning::TextEncoders;
+use crate::embeddings::EmbeddingOptions;
 use crate::families::{self, Family, Weights};
 use crate::model_card::{Defaults, ModelCard, Traits};
 use crate::packed_weights::{Loading, NamedParams, PackedWeights};
@@ -26,6 +27,7 @@ pub struct LoadOptions {
     /// [`check_room`](crate::check_room) finds out; `None` for all of them.
     pub resident: Option<usize>,
     pub loras: LoraOptions,
+    pub embeddings: EmbeddingOptions,
 }
 
 impl Default for LoadOptions {
@@ -43,6 +45,7 @@ impl LoadOptions {
             max_memory: None,
             resident: None,
             loras: LoraOptions::default(),
+            embeddings: EmbeddingOptions::default(),
         }
     }
 }
@@ -154,9 +157,12 @@ impl Pipeline {
 
     /// As [`load`](Self::load), and tells how far it is.
     pub fn load_telling(source: &ModelSource, options: &LoadOptions, on_loaded: OnLoaded) -> Result<Self, Error> {
-        let (parts, packed) = Parts::load_packed(source, options, on_loaded)?;
+        let (mut parts, packed) = Parts::load_packed(source, options, on_loaded)?;
+        let (embeddings, skipped_embeddings) = parts.text_encoders.learn(&options.embeddings)?;
         Ok(Self {
             packed,
+            embeddings,
+            skipped_embeddings,
             ..Self::with_loras_of(parts, &options.loras)?
         })
     }
@@ -197,6 +203,8 @@ impl Pipeline {
             parts,
             packed: PackedWeights::default(),
             loras: Loras::default(),
+            embeddings: Vec::new(),
+            skipped_embeddings: Vec::new(),
         })
     }
 }

@@ -272,7 +272,10 @@ impl Response {
         if let Some([height, width]) = request.target_size {
             fields.push(("Target size", format!("{width}x{height}")));
         }
-        let hashes = self.loras.iter().filter_map(|lora| Some(format!("{}: {}", lora.choice.name, lora.hash.as_ref()?)));
+        let hashes = self
+            .loras
+            .iter()
+            .filter_map(|lora| Some(format!("{}: {}", lora.choice.name, lora.hash.as_ref()?)));
         let hashes: Vec<String> = hashes.collect();
         if !hashes.is_empty() {
             fields.push(("Lora hashes", hashes.join(", ")));
@@ -284,7 +287,9 @@ impl Response {
         fields.push(("Version", format!("prima {}", env!("CARGO_PKG_VERSION"))));
         // Those that were asked for in another way are written where other programs look for them.
         let tags = self.loras.iter().filter(|lora| !lora.in_prompt);
-        let prompt = tags.fold(request.prompt.clone(), |prompt, lora| format!("{prompt} {}", lora.choice.tag()));
+        let prompt = tags.fold(request.prompt.clone(), |prompt, lora| {
+            format!("{prompt} {}", lora.choice.tag())
+        });
         Parameters {
             prompt,
             negative_prompt: request.negative_prompt.clone().unwrap_or_default(),

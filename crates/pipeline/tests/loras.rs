@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{check_picture, goldens, paint, request};
+use common::{check_picture, goldens, paint};
 use prima_pipeline::{
     DType, Error, LoadOptions, LoraChoice, LoraOptions, ModelSource, Parts, Pipeline, Request, ScheduleOptions, merge,
 };
@@ -18,7 +18,12 @@ fn cases() -> Vec<Value> {
 fn files(case: &Value) -> Vec<(PathBuf, f32)> {
     let files = case["loras"].as_array().unwrap().iter();
     files
-        .map(|file| (goldens().join("loras").join(file[0].as_str().unwrap()), file[1].as_f64().unwrap() as f32))
+        .map(|file| {
+            (
+                goldens().join("loras").join(file[0].as_str().unwrap()),
+                file[1].as_f64().unwrap() as f32,
+            )
+        })
         .collect()
 }
 
@@ -41,7 +46,10 @@ fn with_scheduler(folder: &Path, case: &Value) -> Parts {
 }
 
 fn check(wanted: impl Fn(&str) -> bool) {
-    let cases: Vec<Value> = cases().into_iter().filter(|case| wanted(case["name"].as_str().unwrap())).collect();
+    let cases: Vec<Value> = cases()
+        .into_iter()
+        .filter(|case| wanted(case["name"].as_str().unwrap()))
+        .collect();
     assert!(!cases.is_empty());
     for case in cases {
         let parts = with_scheduler(&goldens().join("tiny-sdxl"), &case);
@@ -120,7 +128,11 @@ fn loras_go_on_weights_of_every_kind_and_off_again_without_a_trace() {
     let store = open(&folder, &cached).unwrap();
     paint(&store, &small("a cat"));
     store.store_packed().unwrap();
-    for (what, given) in [("f32", options(DType::F32, Vec::new())), ("bf16", options(DType::BF16, Vec::new())), ("mapped", cached)] {
+    for (what, given) in [
+        ("f32", options(DType::F32, Vec::new())),
+        ("bf16", options(DType::BF16, Vec::new())),
+        ("mapped", cached),
+    ] {
         let with_folder = LoadOptions {
             loras: LoraOptions {
                 folder: Some(goldens().join("loras")),
@@ -137,7 +149,11 @@ fn loras_go_on_weights_of_every_kind_and_off_again_without_a_trace() {
             let first = first.get_or_insert_with(|| with.pictures.clone());
             assert_eq!(&with.pictures, first, "{what}, round {round}");
             if round % 10 == 0 {
-                assert_eq!(paint(&pipeline, &small("a cat")).0.pictures, plain.pictures, "{what}, round {round}");
+                assert_eq!(
+                    paint(&pipeline, &small("a cat")).0.pictures,
+                    plain.pictures,
+                    "{what}, round {round}"
+                );
             }
         }
         let standing = LoadOptions {
@@ -162,8 +178,16 @@ fn every_request_gets_its_own_and_the_prompts_are_remembered_apart() {
         ..LoadOptions::default()
     };
     let pipeline = open(&goldens().join("tiny-sdxl"), &given).unwrap();
-    let prompts = ["a cat", "a cat <lora:kohya>", "a cat <lora:kohya:0:1>", "a cat <lora:loha:0.5>"];
-    let alone: Vec<_> = prompts.iter().map(|prompt| paint(&pipeline, &small(prompt)).0).collect();
+    let prompts = [
+        "a cat",
+        "a cat <lora:kohya>",
+        "a cat <lora:kohya:0:1>",
+        "a cat <lora:loha:0.5>",
+    ];
+    let alone: Vec<_> = prompts
+        .iter()
+        .map(|prompt| paint(&pipeline, &small(prompt)).0)
+        .collect();
     for (i, a) in alone.iter().enumerate() {
         assert!(alone[..i].iter().all(|b| apart(a, b) > 0.5), "{}", prompts[i]);
     }
@@ -197,33 +221,68 @@ fn a_pictures_recipe_names_its_loras_as_the_field_does() {
     };
     let response = paint(&pipeline, &request).0;
     let parameters = response.parameters(&request, "tiny", 0);
-    assert_eq!(parameters.prompt, "a cat <lora:KOHYA:0.7:0.5> <lora:lokr:0.5> <lora:peft:0.25>");
+    assert_eq!(
+        parameters.prompt,
+        "a cat <lora:KOHYA:0.7:0.5> <lora:lokr:0.5> <lora:peft:0.25>"
+    );
     let hashes = parameters.get("Lora hashes").unwrap();
-    let names: Vec<&str> = hashes.split(", ").map(|pair| pair.split(": ").next().unwrap()).collect();
+    let names: Vec<&str> = hashes
+        .split(", ")
+        .map(|pair| pair.split(": ").next().unwrap())
+        .collect();
     assert_eq!(names, ["lokr", "peft", "kohya"]);
-    assert!(hashes.split(", ").all(|pair| pair.split(": ").nth(1).unwrap().len() == 12), "{hashes}");
+    assert!(
+        hashes
+            .split(", ")
+            .all(|pair| pair.split(": ").nth(1).unwrap().len() == 12),
+        "{hashes}"
+    );
 }
 
 #[test]
 fn unknown_names_and_strange_files_are_told() {
     let pipeline = open(&goldens().join("tiny-sdxl"), &options(DType::F32, files(&cases()[0]))).unwrap();
-    let said = paint(&pipeline, &small("a cat <lora:detail:0.8> <lora:../../etc/passwd>")).0.warnings.join("\n");
-    assert!(said.contains("there is no LoRA \"detail\"") && said.contains("known are kohya"), "{said}");
+    let said = paint(&pipeline, &small("a cat <lora:detail:0.8> <lora:../../etc/passwd>"))
+        .0
+        .warnings
+        .join("\n");
+    assert!(
+        said.contains("there is no LoRA \"detail\"") && said.contains("known are kohya"),
+        "{said}"
+    );
     assert!(said.contains("\"../../etc/passwd\""), "{said}");
     let asked = Request {
         loras: vec![LoraChoice::new("detail", 1.0)],
         ..small("a cat")
     };
     let refused = pipeline.check(&asked).unwrap_err();
-    assert!(refused.is_usage() && refused.to_string().contains("known are kohya"), "{refused}");
-    let said = paint(&pipeline, &Request { negative_prompt: Some("bad <lora:kohya>".into()), ..small("a cat") }).0.warnings;
-    assert!(said.iter().any(|warning| warning.contains("no effect in the negative prompt")), "{said:?}");
+    assert!(
+        refused.is_usage() && refused.to_string().contains("known are kohya"),
+        "{refused}"
+    );
+    let said = paint(
+        &pipeline,
+        &Request {
+            negative_prompt: Some("bad <lora:kohya>".into()),
+            ..small("a cat")
+        },
+    )
+    .0
+    .warnings;
+    assert!(
+        said.iter()
+            .any(|warning| warning.contains("no effect in the negative prompt")),
+        "{said:?}"
+    );
 }
 
 /// Writes a file of zeros with these keys and shapes.
 fn written(folder: &Path, name: &str, tensors: &[(&str, &[usize])]) -> PathBuf {
     let path = folder.join(name);
-    let params: Vec<_> = tensors.iter().map(|(key, shape)| ((*key).to_owned(), Param::new(Tensor::zeros(shape)))).collect();
+    let params: Vec<_> = tensors
+        .iter()
+        .map(|(key, shape)| ((*key).to_owned(), Param::new(Tensor::zeros(shape))))
+        .collect();
     prima_checkpoint::write_safetensors(&path, &params, Storage::F32).unwrap();
     path
 }
@@ -239,12 +298,33 @@ fn a_lora_of_another_family_is_one_sentence_with_file_key_and_fix() {
         result.map(|_| ()).unwrap_err().to_string()
     };
     let said = refused("sd1.safetensors", &[(&down, &[4, 768]), (&up, &[640, 4])]);
-    assert!(said.contains("sd1.safetensors: `") && said.contains(".lora_down.weight` has shape [4, 768]"), "{said}");
-    assert!(said.contains("use a LoRA that was made for this family") && said.contains("for Stable Diffusion 1"), "{said}");
-    let said = refused("flux.safetensors", &[("transformer.x.attn.to_q.lora_A.weight", &[4, 64])]);
-    assert!(said.contains("it is no LoRA for Stable Diffusion") && said.contains("transformer.x.attn"), "{said}");
-    let said = refused("deep.safetensors", &[("lora_unet_down_blocks_7_attentions_0_proj_in.lora_down.weight", &[4, 64])]);
-    assert!(said.contains("it changes nothing in tiny-sdxl") && said.contains("down_blocks_7"), "{said}");
+    assert!(
+        said.contains("sd1.safetensors: `") && said.contains(".lora_down.weight` has shape [4, 768]"),
+        "{said}"
+    );
+    assert!(
+        said.contains("use a LoRA that was made for this family") && said.contains("for Stable Diffusion 1"),
+        "{said}"
+    );
+    let said = refused(
+        "flux.safetensors",
+        &[("transformer.x.attn.to_q.lora_A.weight", &[4, 64])],
+    );
+    assert!(
+        said.contains("it is no LoRA for Stable Diffusion") && said.contains("transformer.x.attn"),
+        "{said}"
+    );
+    let said = refused(
+        "deep.safetensors",
+        &[(
+            "lora_unet_down_blocks_7_attentions_0_proj_in.lora_down.weight",
+            &[4, 64],
+        )],
+    );
+    assert!(
+        said.contains("it changes nothing in tiny-sdxl") && said.contains("down_blocks_7"),
+        "{said}"
+    );
     let said = refused("half.safetensors", &[(&down, &[4, 80])]);
     assert!(said.contains("the file is incomplete"), "{said}");
 }
@@ -257,7 +337,12 @@ fn keys_that_match_nothing_are_counted_and_named() {
     let path = written(
         folder.path(),
         "some.safetensors",
-        &[(&down, &[4, 80]), (&up, &[16, 4]), ("lora_unet_elsewhere.lora_down.weight", &[4, 8]), ("strange", &[1])],
+        &[
+            (&down, &[4, 80]),
+            (&up, &[16, 4]),
+            ("lora_unet_elsewhere.lora_down.weight", &[4, 8]),
+            ("strange", &[1]),
+        ],
     );
     let pipeline = open(&goldens().join("tiny-sdxl"), &options(DType::F32, vec![(path, 1.0)])).unwrap();
     let said = paint(&pipeline, &small("a cat")).0.warnings.join(" ");

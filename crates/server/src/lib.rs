@@ -25,6 +25,7 @@ mod health;
 mod jobs;
 mod listen;
 mod live;
+mod loras;
 mod metrics;
 mod openai;
 mod options;

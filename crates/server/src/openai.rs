@@ -6,6 +6,7 @@
 use crate::app::App;
 use crate::body::{self, Part, form};
 use crate::jobs::{self, JobEvent, Painted, Running, now};
+use crate::loras::{Wanted, choices};
 use crate::pictures::{format_named, initial, to_base64};
 use crate::refusal::{Refusal, short};
 use crate::watch::Watch;
@@ -52,6 +53,7 @@ struct Fields {
     negative_prompt: Option<String>,
     strength: Option<f64>,
     scheduler: Option<String>,
+    loras: Option<Vec<Wanted>>,
 }
 
 /// The request's own choices that its answer repeats.
@@ -194,6 +196,7 @@ fn to_request(app: &App, fields: &Fields, picture: Option<Picture>) -> Result<Re
             scheduler: scheduler_named(fields.scheduler.as_deref())?,
             ..ScheduleOptions::default()
         },
+        loras: choices(fields.loras.clone())?,
         image: picture,
         strength: fields.strength,
         ..app.request(SPELLING)

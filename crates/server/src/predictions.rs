@@ -5,6 +5,7 @@
 use crate::app::App;
 use crate::body::{self, not_taken};
 use crate::jobs::{self, now};
+use crate::loras::{Wanted, choices};
 use crate::pictures::{format_named, from_base64, initial, to_base64};
 use crate::refusal::Refusal;
 use crate::watch::Watch;
@@ -46,6 +47,7 @@ struct Input {
     #[serde(alias = "strength")]
     prompt_strength: Option<f64>,
     output_format: Option<String>,
+    loras: Option<Vec<Wanted>>,
 }
 
 pub(crate) async fn predict(
@@ -137,6 +139,7 @@ async fn to_request(app: &App, input: Input, image: Option<Vec<u8>>) -> Result<R
         original_size: input.original_size,
         crops_coords_top_left: input.crops_coords_top_left,
         target_size: input.target_size,
+        loras: choices(input.loras)?,
         image,
         strength: input.prompt_strength,
         ..app.request(SPELLING)

@@ -32,7 +32,12 @@ pub enum Delta {
 
 /// The change that the keys `roles` of `file` make to a layer of `shape`.
 pub(super) fn read(file: &LoraFile, layer: &LayerName, roles: &Roles, shape: &[usize]) -> Result<Change, Error> {
-    let keys = LayerKeys { file, layer, roles, shape };
+    let keys = LayerKeys {
+        file,
+        layer,
+        roles,
+        shape,
+    };
     let bias = keys.get(Role::DiffBias)?;
     if let Some(bias) = &bias {
         keys.check(Role::DiffBias, bias, &[shape[0]])?;
@@ -126,9 +131,11 @@ impl LayerKeys<'_> {
 
     fn delta(&self) -> Result<Option<Delta>, Error> {
         let is_norm = self.shape.len() < 2;
-        if let Some((role, key)) = self.roles.iter().find(|(role, _)| {
-            is_norm && !matches!(role, Role::Diff | Role::DiffBias | Role::Alpha)
-        }) {
+        if let Some((role, key)) = self
+            .roles
+            .iter()
+            .find(|(role, _)| is_norm && !matches!(role, Role::Diff | Role::DiffBias | Role::Alpha))
+        {
             let found = self.file.file.tensors().get(key).map(|entry| entry.shape.clone());
             return Err(self.error(*role, &found.unwrap_or_default()));
         }
@@ -138,7 +145,10 @@ impl LayerKeys<'_> {
         if self.has(Role::HadaW1A) || self.has(Role::HadaW2A) {
             return self.hadamard().map(Some);
         }
-        if [Role::LokrW1, Role::LokrW1A, Role::LokrW2, Role::LokrW2A].iter().any(|role| self.has(*role)) {
+        if [Role::LokrW1, Role::LokrW1A, Role::LokrW2, Role::LokrW2A]
+            .iter()
+            .any(|role| self.has(*role))
+        {
             return self.kronecker().map(Some);
         }
         if self.has(Role::GloraA1) {
@@ -154,7 +164,12 @@ impl LayerKeys<'_> {
     fn product(&self) -> Result<Delta, Error> {
         let (down, up) = (self.need(Role::Down)?, self.need(Role::Up)?);
         let rank = down.shape().first().copied().unwrap_or(0);
-        let scale = match self.file.scales.scale(self.layer, rank).filter(|_| !self.has(Role::Alpha)) {
+        let scale = match self
+            .file
+            .scales
+            .scale(self.layer, rank)
+            .filter(|_| !self.has(Role::Alpha))
+        {
             Some(scale) => scale,
             None => self.scale(rank)?,
         };
@@ -250,7 +265,11 @@ impl LayerKeys<'_> {
         };
         // An alpha counts only where something has a rank.
         let scale = rank.map_or(Ok(1.0), |rank| self.scale(rank))?;
-        let role = if self.has(Role::LokrW1) { Role::LokrW1 } else { Role::LokrW1A };
+        let role = if self.has(Role::LokrW1) {
+            Role::LokrW1
+        } else {
+            Role::LokrW1A
+        };
         let (&[m, n], [o, i, taps @ ..]) = (&first.shape()[..2.min(first.shape().len())], second.shape()) else {
             return Err(self.error(role, first.shape()));
         };
@@ -259,22 +278,26 @@ impl LayerKeys<'_> {
             return Err(self.error(role, first.shape()));
         }
         let mut values = vec![0.0; m * o * n * i * taps];
-        values.par_chunks_mut((n * i * taps).max(1)).enumerate().for_each(|(row, out)| {
-            let (outer, inner) = (row / o, row % o);
-            let inner = &second.data()[inner * i * taps..][..i * taps];
-            for (column, out) in out.chunks_mut((i * taps).max(1)).enumerate() {
-                let weight = scale * first.data()[outer * n + column];
-                for (out, x) in out.iter_mut().zip(inner) {
-                    *out = weight * x;
+        values
+            .par_chunks_mut((n * i * taps).max(1))
+            .enumerate()
+            .for_each(|(row, out)| {
+                let (outer, inner) = (row / o, row % o);
+                let inner = &second.data()[inner * i * taps..][..i * taps];
+                for (column, out) in out.chunks_mut((i * taps).max(1)).enumerate() {
+                    let weight = scale * first.data()[outer * n + column];
+                    for (out, x) in out.iter_mut().zip(inner) {
+                        *out = weight * x;
+                    }
                 }
-            }
-        });
+            });
         Ok(Delta::Dense(Tensor::from_vec(values, self.shape)))
     }
 
     /// GLoRA in LyCORIS' order (`W a1 a2 + b1 b2`), or in the one before (`W a2 a1 + b2 b1`): which one the shapes say.
     fn of_weight(&self) -> Result<Delta, Error> {
-        let [a1, a2, b1, b2] = [Role::GloraA1, Role::GloraA2, Role::GloraB1, Role::GloraB2].map(|role| self.matrix(role));
+        let [a1, a2, b1, b2] =
+            [Role::GloraA1, Role::GloraA2, Role::GloraB1, Role::GloraB2].map(|role| self.matrix(role));
         let [a1, a2, b1, b2] = [a1?, a2?, b1?, b2?];
         let inputs = self.shape[1];
         let is_new = a1.dim(1) == a2.dim(0) && a1.dim(0) == inputs && b1.dim(0) == self.shape[0];
@@ -286,7 +309,11 @@ impl LayerKeys<'_> {
         );
         self.check(Role::GloraA1, &right, &[inputs, inputs])?;
         self.check(Role::GloraB1, &outer, self.shape)?;
-        Ok(Delta::OfWeight { right, outer, scale: self.scale(rank)? })
+        Ok(Delta::OfWeight {
+            right,
+            outer,
+            scale: self.scale(rank)?,
+        })
     }
 
     fn magnitude(&self) -> Result<Option<Tensor>, Error> {
@@ -339,16 +366,19 @@ impl Delta {
                 let base = base();
                 // By taps: `[outputs, inputs, taps]` times `[inputs, inputs]` over the inputs.
                 let mut values = vec![0.0; outputs * inputs * taps];
-                values.par_chunks_mut((inputs * taps).max(1)).enumerate().for_each(|(o, out)| {
-                    for i in 0..inputs {
-                        let row = &base.data()[(o * inputs + i) * taps..][..taps];
-                        for (j, weight) in right.data()[i * inputs..][..inputs].iter().enumerate() {
-                            for (out, x) in out[j * taps..][..taps].iter_mut().zip(row) {
-                                *out += weight * x;
+                values
+                    .par_chunks_mut((inputs * taps).max(1))
+                    .enumerate()
+                    .for_each(|(o, out)| {
+                        for i in 0..inputs {
+                            let row = &base.data()[(o * inputs + i) * taps..][..taps];
+                            for (j, weight) in right.data()[i * inputs..][..inputs].iter().enumerate() {
+                                for (out, x) in out[j * taps..][..taps].iter_mut().zip(row) {
+                                    *out += weight * x;
+                                }
                             }
                         }
-                    }
-                });
+                    });
                 values.iter().zip(outer.data()).map(|(a, b)| scale * (a + b)).collect()
             }
             Self::Product { factors, scale } => {
@@ -417,19 +447,23 @@ fn tucker(left: &[f32], t: &[f32], right: &[f32], [outputs, p, q, inputs, taps]:
     // [outputs, q, taps], then the inputs.
     let half = product(left, t, [outputs, p, q * taps]);
     let mut out = vec![0.0; outputs * inputs * taps];
-    out.par_chunks_mut((inputs * taps).max(1)).enumerate().for_each(|(o, out)| {
-        for (i, out) in out.chunks_exact_mut(taps.max(1)).enumerate() {
-            for k in 0..q {
-                let weight = right[k * inputs + i];
-                for (out, x) in out.iter_mut().zip(&half[(o * q + k) * taps..][..taps]) {
-                    *out += weight * x;
+    out.par_chunks_mut((inputs * taps).max(1))
+        .enumerate()
+        .for_each(|(o, out)| {
+            for (i, out) in out.chunks_exact_mut(taps.max(1)).enumerate() {
+                for k in 0..q {
+                    let weight = right[k * inputs + i];
+                    for (out, x) in out.iter_mut().zip(&half[(o * q + k) * taps..][..taps]) {
+                        *out += weight * x;
+                    }
                 }
             }
-        }
-    });
+        });
     out
 }
 
 fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    (0..rows * columns).map(|i| values[i % rows * columns + i / rows]).collect()
+    (0..rows * columns)
+        .map(|i| values[i % rows * columns + i / rows])
+        .collect()
 }

@@ -164,18 +164,25 @@ pub(super) fn parse(key: &str) -> Option<(LayerName, Role)> {
 
 /// peft may write its adapter's name into the key: `lora_A.default.weight`.
 fn without_adapter_name(key: &str) -> Option<String> {
-    [".lora_A.", ".lora_B.", ".lora_magnitude_vector."].iter().find_map(|part| {
-        let (module, rest) = key.split_once(part)?;
-        let name = rest.strip_suffix(".weight")?;
-        (!name.contains('.')).then(|| format!("{module}{part}weight"))
-    })
+    [".lora_A.", ".lora_B.", ".lora_magnitude_vector."]
+        .iter()
+        .find_map(|part| {
+            let (module, rest) = key.split_once(part)?;
+            let name = rest.strip_suffix(".weight")?;
+            (!name.contains('.')).then(|| format!("{module}{part}weight"))
+        })
 }
 
 /// `attn1.processor.to_out` to `attn1.to_out.0`, and in a text encoder `self_attn.to_q` to `self_attn.q_proj`.
 fn of_processor(module: &str) -> String {
     let module = module.replace(".processor.", ".");
     let in_text = module.contains("self_attn.");
-    let ends = [("to_q", "q_proj"), ("to_k", "k_proj"), ("to_v", "v_proj"), ("to_out", "out_proj")];
+    let ends = [
+        ("to_q", "q_proj"),
+        ("to_k", "k_proj"),
+        ("to_v", "v_proj"),
+        ("to_out", "out_proj"),
+    ];
     for (old, new) in ends {
         if let Some(start) = module.strip_suffix(old) {
             return match (in_text, old) {
@@ -215,7 +222,11 @@ mod tests {
             "text_encoder_2.text_model.encoder.layers.2.self_attn.out_proj.lora_linear_layer.up.weight",
             "text_encoder_2.text_model.encoder.layers.2.self_attn.to_out_lora.up.weight",
         ] {
-            assert_eq!(of(key), Some((Network::TextEncoder2, layer.to_owned(), Role::Up)), "{key}");
+            assert_eq!(
+                of(key),
+                Some((Network::TextEncoder2, layer.to_owned(), Role::Up)),
+                "{key}"
+            );
         }
         let old = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.processor.to_out_lora.up.weight";
         let layer = "mid_block_attentions_0_transformer_blocks_0_attn2_to_out_0".to_owned();

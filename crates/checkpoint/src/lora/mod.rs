@@ -59,7 +59,9 @@ impl LoraFile {
             is_change
         });
         if layers.is_empty() {
-            let example = strange.first().map_or_else(String::new, |key| format!(", such as `{key}`"));
+            let example = strange
+                .first()
+                .map_or_else(String::new, |key| format!(", such as `{key}`"));
             let message = format!(
                 "it is no LoRA for Stable Diffusion: none of its {} keys{example} changes a UNet or a CLIP text encoder",
                 file.tensors().len()
@@ -91,7 +93,10 @@ impl LoraFile {
 
     /// The stored keys of a layer.
     pub fn keys_of(&self, layer: &LayerName) -> impl Iterator<Item = &str> {
-        self.layers.get(layer).into_iter().flat_map(|roles| roles.values().map(String::as_str))
+        self.layers
+            .get(layer)
+            .into_iter()
+            .flat_map(|roles| roles.values().map(String::as_str))
     }
 
     /// Keys that are in no form that is known.
@@ -123,7 +128,9 @@ impl LoraFile {
         });
         let said = || {
             let metadata = self.metadata();
-            let said = ["ss_base_model_version", "modelspec.architecture"].iter().find_map(|key| metadata.get(*key))?;
+            let said = ["ss_base_model_version", "modelspec.architecture"]
+                .iter()
+                .find_map(|key| metadata.get(*key))?;
             Some(said.chars().filter(|c| !c.is_control()).take(60).collect())
         };
         known.map(str::to_owned).or_else(said)

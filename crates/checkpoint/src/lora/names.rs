@@ -35,7 +35,10 @@ pub fn unet_names<'a>(modules: impl Iterator<Item = &'a str>) -> HashMap<String,
         let inside = |(ours, theirs): &(String, String)| {
             let rest = module.strip_prefix(ours.as_str())?;
             let rest = if rest.is_empty() { rest } else { rest.strip_prefix('.')? };
-            let layer = RESNET.iter().find(|(ours, _)| *ours == rest).map_or(rest, |(_, theirs)| theirs);
+            let layer = RESNET
+                .iter()
+                .find(|(ours, _)| *ours == rest)
+                .map_or(rest, |(_, theirs)| theirs);
             Some(format!("{theirs}.{layer}").trim_end_matches('.').replace('.', "_"))
         };
         if let Some(original) = originals.iter().find_map(inside) {
@@ -55,10 +58,16 @@ pub fn text_names<'a>(modules: impl Iterator<Item = &'a str>) -> HashMap<String,
 fn original_blocks(modules: &BTreeSet<&str>) -> Vec<(String, String)> {
     let has = |start: &str| {
         let start = format!("{start}.");
-        modules.range(start.as_str()..).next().is_some_and(|module| module.starts_with(&start))
+        modules
+            .range(start.as_str()..)
+            .next()
+            .is_some_and(|module| module.starts_with(&start))
     };
     let resnets = |block: &str| (0..).take_while(|i| has(&format!("{block}.resnets.{i}"))).count();
-    let mut all: Vec<(String, String)> = OUTSIDE.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
+    let mut all: Vec<(String, String)> = OUTSIDE
+        .iter()
+        .map(|(a, b)| ((*a).to_owned(), (*b).to_owned()))
+        .collect();
     for i in 0..2 {
         all.push((format!("mid_block.resnets.{i}"), format!("middle_block.{}", 2 * i)));
     }
@@ -66,11 +75,17 @@ fn original_blocks(modules: &BTreeSet<&str>) -> Vec<(String, String)> {
     for block in (0..).map(|i| format!("down_blocks.{i}")).take_while(|block| has(block)) {
         for layer in 0..resnets(&block) {
             all.push((format!("{block}.resnets.{layer}"), format!("input_blocks.{number}.0")));
-            all.push((format!("{block}.attentions.{layer}"), format!("input_blocks.{number}.1")));
+            all.push((
+                format!("{block}.attentions.{layer}"),
+                format!("input_blocks.{number}.1"),
+            ));
             number += 1;
         }
         if has(&format!("{block}.downsamplers.0")) {
-            all.push((format!("{block}.downsamplers.0.conv"), format!("input_blocks.{number}.0.op")));
+            all.push((
+                format!("{block}.downsamplers.0.conv"),
+                format!("input_blocks.{number}.0.op"),
+            ));
             number += 1;
         }
     }
@@ -78,13 +93,19 @@ fn original_blocks(modules: &BTreeSet<&str>) -> Vec<(String, String)> {
     for block in (0..).map(|i| format!("up_blocks.{i}")).take_while(|block| has(block)) {
         for layer in 0..resnets(&block) {
             all.push((format!("{block}.resnets.{layer}"), format!("output_blocks.{number}.0")));
-            all.push((format!("{block}.attentions.{layer}"), format!("output_blocks.{number}.1")));
+            all.push((
+                format!("{block}.attentions.{layer}"),
+                format!("output_blocks.{number}.1"),
+            ));
             number += 1;
         }
         // After the last layer, and after its attention where it has one.
         let place = if has(&format!("{block}.attentions")) { 2 } else { 1 };
         let last = number.max(1) - 1;
-        all.push((format!("{block}.upsamplers.0.conv"), format!("output_blocks.{last}.{place}.conv")));
+        all.push((
+            format!("{block}.upsamplers.0.conv"),
+            format!("output_blocks.{last}.{place}.conv"),
+        ));
     }
     all
 }
@@ -106,7 +127,11 @@ mod tests {
                     }
                 }
                 if level < 2 {
-                    let sampler = if block == "up_blocks" { "upsamplers" } else { "downsamplers" };
+                    let sampler = if block == "up_blocks" {
+                        "upsamplers"
+                    } else {
+                        "downsamplers"
+                    };
                     all.push(format!("{block}.{level}.{sampler}.0.conv"));
                 }
             }

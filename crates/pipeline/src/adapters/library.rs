@@ -84,7 +84,13 @@ impl Library {
                 _ => break,
             }
         }
-        self.named.insert(name.clone(), LoraEntry { name: name.clone(), ..entry });
+        self.named.insert(
+            name.clone(),
+            LoraEntry {
+                name: name.clone(),
+                ..entry
+            },
+        );
         Ok(name)
     }
 
@@ -94,7 +100,9 @@ impl Library {
         let mut files = 0;
         while let Some((folder, depth)) = folders.pop() {
             for path in sorted(&folder) {
-                let is_weights = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("safetensors"));
+                let is_weights = path
+                    .extension()
+                    .is_some_and(|ending| ending.eq_ignore_ascii_case("safetensors"));
                 if path.is_dir() && depth < DEEPEST {
                     folders.push((path, depth + 1));
                 } else if is_weights && files < MOST_FILES {
@@ -166,7 +174,10 @@ fn nameless(path: &Path) -> LoraEntry {
 /// By the file's header.
 fn entry(path: &Path) -> Result<LoraEntry, Error> {
     let file = TensorFile::open(path)?;
-    let alias = file.metadata().get("ss_output_name").filter(|alias| !alias.is_empty() && alias.as_str() != "None");
+    let alias = file
+        .metadata()
+        .get("ss_output_name")
+        .filter(|alias| !alias.is_empty() && alias.as_str() != "None");
     Ok(LoraEntry {
         alias: alias.cloned(),
         metadata: file.metadata().clone(),

@@ -38,11 +38,16 @@ pub fn merge(source: &ModelSource, loras: &[(PathBuf, f32)], out: &Path) -> Resu
     for ((lora, _), changed) in loras.iter().zip(counts) {
         let all = lora.layers().count();
         if changed == 0 {
-            let message = "it changes nothing in this model: use a LoRA that was made for this family of models".to_owned();
+            let message =
+                "it changes nothing in this model: use a LoRA that was made for this family of models".to_owned();
             return Err(file_error(lora, message));
         }
         if changed < all {
-            said.push(format!("{}: {} of its {all} layers match nothing in this model", lora.name(), all - changed));
+            said.push(format!(
+                "{}: {} of its {all} layers match nothing in this model",
+                lora.name(),
+                all - changed
+            ));
         }
     }
     Ok(said)
@@ -60,8 +65,9 @@ fn values(source: &ModelSource, component: &str) -> Result<(NamedParams, DType),
         if reader.is_quantized() {
             return Err(Error::Model {
                 model: source.name(),
-                message: "LoRAs are not merged into weights of 8 or 4 bits: merge them into the model that it was made of"
-                    .to_owned(),
+                message:
+                    "LoRAs are not merged into weights of 8 or 4 bits: merge them into the model that it was made of"
+                        .to_owned(),
             });
         }
         stored = storage(reader);
@@ -77,7 +83,9 @@ fn values(source: &ModelSource, component: &str) -> Result<(NamedParams, DType),
 
 /// The type of the largest tensor.
 fn storage(reader: &Reader) -> DType {
-    let largest = reader.tensors().max_by_key(|(_, _, shape)| shape.iter().product::<usize>());
+    let largest = reader
+        .tensors()
+        .max_by_key(|(_, _, shape)| shape.iter().product::<usize>());
     match largest.map(|(_, dtype, _)| format!("{dtype:?}")).as_deref() {
         Some("F16") => DType::F16,
         Some("BF16") => DType::BF16,
@@ -99,7 +107,10 @@ fn add(components: &[(String, NamedParams)], loras: &[(LoraFile, f32)], counts: 
             }
             if let Some(bias) = change.bias {
                 let Some(own) = target.bias else {
-                    let message = format!("it gives {} a bias, which that layer has none of: use it without merging", layer.layer);
+                    let message = format!(
+                        "it gives {} a bias, which that layer has none of: use it without merging",
+                        layer.layer
+                    );
                     return Err(file_error(lora, message));
                 };
                 let values = bias.data().iter().map(|x| weight * x).collect();

@@ -134,17 +134,22 @@ impl Pipeline {
         let Wanted { choices, mut warnings } = wanted;
         let (mut files, mut used) = (Vec::new(), Vec::new());
         for (choice, in_prompt) in choices {
-            let Some(file) = self.ready(&choice.name)? else { continue };
+            let Some(file) = self.ready(&choice.name)? else {
+                continue;
+            };
             warnings.extend(file.warning.clone());
             files.push((file, choice.unet, choice.text));
             used.push((choice, in_prompt));
         }
         let adapters = self.set(&files);
-        let used = used.into_iter().zip(&files).map(|((choice, in_prompt), (file, ..))| UsedLora {
-            choice,
-            hash: file.short_hash().map(str::to_owned),
-            in_prompt,
-        });
+        let used = used
+            .into_iter()
+            .zip(&files)
+            .map(|((choice, in_prompt), (file, ..))| UsedLora {
+                choice,
+                hash: file.short_hash().map(str::to_owned),
+                in_prompt,
+            });
         let active = Active {
             adapters,
             used: used.collect(),
@@ -163,10 +168,17 @@ impl Pipeline {
         let mut choices: Vec<(LoraChoice, bool)> = Vec::new();
         for choice in &request.loras {
             let Some(name) = library.resolve(&choice.name) else {
-                return Err(Error::request("loras", format!("{:?}", short(&choice.name)), library.known()));
+                return Err(Error::request(
+                    "loras",
+                    format!("{:?}", short(&choice.name)),
+                    library.known(),
+                ));
             };
             let weights = [choice.unet, choice.text];
-            if weights.iter().any(|weight| !weight.is_finite() || weight.abs() > tags::MOST) {
+            if weights
+                .iter()
+                .any(|weight| !weight.is_finite() || weight.abs() > tags::MOST)
+            {
                 let fix = format!("use weights from -{0} to {0}", tags::MOST);
                 return Err(Error::request("loras", format!("{:?}", short(&choice.name)), fix));
             }
@@ -251,7 +263,11 @@ impl Pipeline {
         let (identity, text_identity) = (number(false), if changes_text { number(true).max(1) } else { 0 });
         let found = {
             let ready = lock(&self.loras.ready);
-            ready.sets.iter().find(|(other, _)| *other == identity).map(|(_, set)| set.clone())
+            ready
+                .sets
+                .iter()
+                .find(|(other, _)| *other == identity)
+                .map(|(_, set)| set.clone())
         };
         if let Some(found) = found {
             return found;

@@ -39,7 +39,10 @@ struct Layer {
 
 enum Effect {
     None,
-    Product { factors: Arc<[Param]>, scale: f32 },
+    Product {
+        factors: Arc<[Param]>,
+        scale: f32,
+    },
     /// To a norm's weight.
     Vector(Tensor),
     /// What is no multiple of the weight that the whole file is given.
@@ -55,7 +58,10 @@ impl Prepared {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         let file = LoraFile::open(path)?;
         let targets = Targets::of(components);
-        let (found, missed): (Vec<_>, Vec<_>) = file.layers().map(|layer| (layer, targets.get(layer))).partition(|(_, target)| target.is_some());
+        let (found, missed): (Vec<_>, Vec<_>) = file
+            .layers()
+            .map(|layer| (layer, targets.get(layer)))
+            .partition(|(_, target)| target.is_some());
         let unmatched: Vec<&str> = missed
             .iter()
             .flat_map(|(layer, _)| file.keys_of(layer))
@@ -105,7 +111,9 @@ impl Prepared {
 }
 
 fn no_layer(file: &LoraFile, unmatched: &[&str], model: &str) -> Error {
-    let example = unmatched.first().map_or_else(String::new, |key| format!(", such as `{key}`,"));
+    let example = unmatched
+        .first()
+        .map_or_else(String::new, |key| format!(", such as `{key}`,"));
     let made_for = file.made_for().map(|family| format!(" (this one is for {family})"));
     let message = format!(
         "it changes nothing in {model}: its {} keys{example} match no layer; use a LoRA that was made for this family of models{}",
@@ -170,7 +178,11 @@ impl<'a> Targets<'a> {
 fn kept(tensor: &Tensor, base: &Param) -> Param {
     let param = Param::absent(tensor.shape());
     let dtype = base.dtype();
-    let keep = if Device::current().is_gpu() { Keep::Stored(dtype) } else { Keep::Packed(dtype) };
+    let keep = if Device::current().is_gpu() {
+        Keep::Stored(dtype)
+    } else {
+        Keep::Packed(dtype)
+    };
     let Ok(()) = param.fill(tensor.data(), keep);
     param
 }
@@ -247,6 +259,10 @@ impl Layer {
 
 /// `own + weight · added` of vectors.
 fn summed(own: &Tensor, added: &Tensor, weight: f32) -> Param {
-    let values = own.data().iter().zip(added.data()).map(|(own, added)| own + weight * added);
+    let values = own
+        .data()
+        .iter()
+        .zip(added.data())
+        .map(|(own, added)| own + weight * added);
     Param::new(Tensor::from_vec(values.collect(), own.shape()))
 }

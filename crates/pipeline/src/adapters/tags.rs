@@ -28,7 +28,9 @@ pub(crate) fn extract(prompt: &str) -> Option<(String, Vec<Tag>, Vec<String>)> {
             }
             Some((("hypernet", arguments), after)) => {
                 found = true;
-                said.push(format!("hypernetworks are not supported: <hypernet:{arguments}> has no effect"));
+                said.push(format!(
+                    "hypernetworks are not supported: <hypernet:{arguments}> has no effect"
+                ));
                 rest = after;
             }
             _ => {
@@ -45,9 +47,14 @@ fn tag(arguments: &str, said: &mut Vec<String>) -> Tag {
     let mut parts = arguments.split(':').map(str::trim);
     let name = parts.next().unwrap_or_default().to_owned();
     let mut number = |text: &str| {
-        let number = text.parse::<f32>().ok().filter(|number| number.is_finite() && number.abs() <= MOST);
+        let number = text
+            .parse::<f32>()
+            .ok()
+            .filter(|number| number.is_finite() && number.abs() <= MOST);
         number.unwrap_or_else(|| {
-            said.push(format!("<lora:{arguments}>: {text:?} is no weight from -{MOST} to {MOST}, and counts as 1"));
+            said.push(format!(
+                "<lora:{arguments}>: {text:?} is no weight from -{MOST} to {MOST}, and counts as 1"
+            ));
             1.0
         })
     };
@@ -81,10 +88,12 @@ mod tests {
 
     #[test]
     fn tags_leave_the_prompt_and_weigh_text_encoders_and_unet_as_in_the_web_ui() {
-        let of = |prompt: &str| extract(prompt).map(|(text, tags, _)| {
-            let tags: Vec<_> = tags.into_iter().map(|tag| (tag.name, tag.text, tag.unet)).collect();
-            (text, tags)
-        });
+        let of = |prompt: &str| {
+            extract(prompt).map(|(text, tags, _)| {
+                let tags: Vec<_> = tags.into_iter().map(|tag| (tag.name, tag.text, tag.unet)).collect();
+                (text, tags)
+            })
+        };
         let one = |name: &str, text, unet| vec![(name.to_owned(), text, unet)];
         assert_eq!(of("a cat <3 b > c"), None);
         assert_eq!(of("a cat <lora:x"), None);

@@ -6,7 +6,7 @@ use crate::metrics::resident_bytes;
 use crate::refusal::{Refusal, short};
 use axum::Json;
 use axum::extract::{Request, State};
-use prima_pipeline::{SchedulerKind, TimestepSpacing};
+use prima_pipeline::{LoraEntry, Pipeline, SchedulerKind, TimestepSpacing};
 use serde_json::{Map, Value, json};
 
 pub(super) async fn nothing() -> Json<Value> {
@@ -53,8 +53,38 @@ pub(super) async fn scripts() -> Json<Value> {
     Json(json!({"txt2img": [], "img2img": []}))
 }
 
-pub(super) async fn embeddings() -> Json<Value> {
-    Json(json!({"loaded": {}, "skipped": {}}))
+pub(super) async fn embeddings(State(app): State<App>) -> Result<Json<Value>, Refusal> {
+    let pipeline = app.pipeline()?;
+    let entry = |width: usize, vectors: usize| json!({"step": null, "sd_checkpoint": null, "sd_checkpoint_name": null, "shape": width, "vectors": vectors});
+    let loaded = pipeline.embeddings().iter();
+    let loaded = loaded.map(|word| (word.name.clone(), entry(word.width, word.vectors)));
+    let skipped = pipeline
+        .skipped_embeddings()
+        .iter()
+        .map(|name| (name.clone(), json!({})));
+    Ok(Json(json!({
+        "loaded": loaded.collect::<Map<_, _>>(),
+        "skipped": skipped.collect::<Map<_, _>>(),
+    })))
+}
+
+pub(super) async fn loras(State(app): State<App>) -> Result<Json<Value>, Refusal> {
+    let entry = |lora: LoraEntry| {
+        // Where a file lies is not for clients.
+        json!({"name": lora.name, "alias": lora.alias.unwrap_or(lora.name.clone()), "path": lora.name, "metadata": lora.metadata})
+    };
+    let loras = app.pipeline()?.loras();
+    Ok(Json(loras.into_iter().map(entry).collect()))
+}
+
+/// Looks anew what is in the folder.
+pub(super) async fn refresh_loras(State(app): State<App>) -> Result<Json<Value>, Refusal> {
+    let engine = app.engine.clone();
+    app.pipeline()?;
+    let look = move || engine.pipeline().map(Pipeline::refresh_loras);
+    // It reads files.
+    let _ = tokio::task::spawn_blocking(look).await;
+    Ok(Json(Value::Null))
 }
 
 pub(super) async fn cmd_flags() -> Json<Value> {

@@ -5,6 +5,7 @@ use super::outbox::Outbox;
 use super::results::{Comparison, FrameSpec, compares, shows};
 use super::words::{self, words};
 use crate::app::App;
+use crate::loras::choices;
 use crate::refusal::Refusal;
 use prima_engine::{Class, OnEvent, Unit};
 use prima_pipeline::{Picture, Pipeline, Request, RequestBuilder, ScheduleOptions, scheduler_named};
@@ -91,6 +92,7 @@ fn asked(app: &App, paint: &Paint, picture: Option<Picture>) -> Result<RequestBu
             scheduler: scheduler_named(paint.scheduler.as_deref())?,
             ..ScheduleOptions::default()
         },
+        loras: choices(paint.loras.clone())?,
         image: picture,
         strength: paint.strength,
         ..app.request(&[])
