@@ -17,6 +17,7 @@ pub mod families;
 mod guidance;
 mod host_memory;
 mod image_to_image;
+pub mod known_models;
 mod known_words;
 mod load;
 mod model_card;

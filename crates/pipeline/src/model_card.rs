@@ -124,6 +124,8 @@ pub struct Defaults {
     pub step_counts: Vec<usize>,
     pub timesteps: BTreeMap<usize, Vec<f64>>,
     pub guidance_free: bool,
+    /// Stochasticity, of models that were distilled with another than their scheduler's own.
+    pub eta: Option<f64>,
 }
 
 impl Defaults {
@@ -143,6 +145,7 @@ impl Defaults {
             },
             timesteps: card.timesteps.clone(),
             guidance_free: card.guidance_free.unwrap_or(preset.guidance_free),
+            eta: None,
         }
     }
 }

@@ -84,6 +84,9 @@ pub struct SchedulerConfig {
     /// LCM: factor on timesteps in the boundary condition, default 10.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timestep_scaling: Option<f64>,
+    /// LCM: the network is told that share of each timestep, as of all timesteps (NitroFusion's `TimestepShiftLCMScheduler`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shifted_timestep: Option<usize>,
     /// Solvers: 1 to 3, default 2.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub solver_order: Option<usize>,
@@ -249,6 +252,11 @@ impl SchedulerConfig {
         let counts = [
             ("num_train_timesteps", self.num_train_timesteps, 2..=MAX_TRAIN_TIMESTEPS),
             ("steps_offset", self.steps_offset, 0..=MAX_TRAIN_TIMESTEPS),
+            (
+                "shifted_timestep",
+                self.shifted_timestep,
+                1..=self.num_train_timesteps(),
+            ),
             (
                 "original_inference_steps",
                 self.original_inference_steps,

@@ -121,11 +121,16 @@ impl Plan {
 
     /// x0 of step `i` for the variance-preserving classes.
     pub fn denoised_vp(&self, i: usize) -> Result<Linear> {
-        let (alpha, sigma) = self.noise.alpha_sigma(self.index(i));
+        self.denoised_at(self.index(i))
+    }
+
+    /// The same at a timestep.
+    pub fn denoised_at(&self, timestep: usize) -> Result<Linear> {
+        let (alpha, sigma) = self.noise.alpha_sigma(timestep);
         if alpha == 0.0 && self.prediction == PredictionType::Epsilon {
             return Err(Error::NoSignal {
                 class: self.kind.class_name(),
-                timestep: self.timesteps[i],
+                timestep: timestep as f64,
             });
         }
         Ok(self.prediction.denoised_vp(alpha, sigma))
