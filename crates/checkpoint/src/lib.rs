@@ -4,10 +4,13 @@
 //! component's weights, whose every read is tracked. [`RandomInit`] stands in for a reader where
 //! a network starts untrained, and [`export`](export::export) writes what training made.
 
+mod assembled;
+mod clip_vocabulary;
 mod error;
 pub mod export;
 mod files;
 mod finite;
+mod float8;
 mod header;
 pub mod hub;
 mod info;
@@ -22,6 +25,7 @@ mod source;
 mod tensor_file;
 pub mod whole_file;
 
+pub use assembled::Assembled;
 pub use error::Error;
 pub use export::{export, write_quantized, write_safetensors, write_safetensors_with};
 pub use finite::first_not_finite;
