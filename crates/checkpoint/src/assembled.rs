@@ -22,7 +22,12 @@ impl Assembled {
         if let Some(found) = part.unet_family().filter(|found| *found != family) {
             return Err(Error::File {
                 file: file.display().to_string(),
-                message: format!("it is a UNet of {}, and {} is of {}", found.name(), base.name(), family.name()),
+                message: format!(
+                    "it is a UNet of {}, and {} is of {}",
+                    found.name(),
+                    base.name(),
+                    family.name()
+                ),
             });
         }
         Ok(Self {
@@ -74,7 +79,9 @@ impl Assembled {
     fn config(&self) -> Result<Value, Error> {
         let told = Part::open(&self.file, self.component)?.config(self.base.family()?);
         let has_own = self.base.exists(&format!("{}/config.json", self.component));
-        let own = has_own.then(|| self.base.json(self.component, "config.json")).transpose()?;
+        let own = has_own
+            .then(|| self.base.json(self.component, "config.json"))
+            .transpose()?;
         Ok(match (own, told) {
             (None, told) => told?,
             // Widths that no convention of its family fits: only the base can tell.

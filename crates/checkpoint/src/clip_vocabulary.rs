@@ -73,7 +73,14 @@ mod tests {
         let vocabulary: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&bytes).unwrap();
         assert_eq!(vocabulary.len(), 49408);
         // Well-known ids of `openai/clip-vit-large-patch14`.
-        for (token, id) in [("!", 0), ("a</w>", 320), ("photo</w>", 1125), ("cat</w>", 2368), (START, 49406), (END, 49407)] {
+        for (token, id) in [
+            ("!", 0),
+            ("a</w>", 320),
+            ("photo</w>", 1125),
+            ("cat</w>", 2368),
+            (START, 49406),
+            (END, 49407),
+        ] {
             assert_eq!(vocabulary[token], id, "{token}");
         }
         let merges = file("merges.txt", false).unwrap().unwrap();

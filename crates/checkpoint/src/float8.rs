@@ -42,11 +42,24 @@ mod tests {
     #[test]
     fn eight_bits_are_the_numbers_that_the_formats_say() {
         // The smallest and largest of both, from the paper's table 1.
-        for (bits, value) in [(0x00, 0.0), (0x01, 2f32.powi(-9)), (0x08, 2f32.powi(-6)), (0x38, 1.0), (0x7e, 448.0), (0xfe, -448.0)] {
+        for (bits, value) in [
+            (0x00, 0.0),
+            (0x01, 2f32.powi(-9)),
+            (0x08, 2f32.powi(-6)),
+            (0x38, 1.0),
+            (0x7e, 448.0),
+            (0xfe, -448.0),
+        ] {
             assert_eq!(from_e4m3(bits), value, "{bits:#x}");
         }
         assert!(from_e4m3(0x7f).is_nan() && from_e4m3(0xff).is_nan());
-        for (bits, value) in [(0x00, 0.0), (0x01, 2f32.powi(-16)), (0x3c, 1.0), (0x7b, 57344.0), (0xfb, -57344.0)] {
+        for (bits, value) in [
+            (0x00, 0.0),
+            (0x01, 2f32.powi(-16)),
+            (0x3c, 1.0),
+            (0x7b, 57344.0),
+            (0xfb, -57344.0),
+        ] {
             assert_eq!(from_e5m2(bits), value, "{bits:#x}");
         }
         assert!(from_e5m2(0x7c).is_infinite() && from_e5m2(0x7f).is_nan());

@@ -101,7 +101,10 @@ mod tests {
         assert_eq!(with(&[old, ("HF_HUB_CACHE", "/c")]), Some(PathBuf::from("/c")));
         let xdg = ("XDG_CACHE_HOME", "/xdg");
         assert_eq!(with(&[home, xdg]), Some(PathBuf::from("/xdg/huggingface/hub")));
-        assert_eq!(with(&[xdg, ("HF_HOME", "~/hf"), home]), Some(PathBuf::from("/home/me/hf/hub")));
+        assert_eq!(
+            with(&[xdg, ("HF_HOME", "~/hf"), home]),
+            Some(PathBuf::from("/home/me/hf/hub"))
+        );
     }
 
     #[test]

@@ -260,7 +260,9 @@ fn folders_beside(file: &Path) -> [PathBuf; 2] {
 /// A file of CLIP's tokenizer, for models beside which no other lies.
 fn vocabulary(file: &Path, path: &str) -> Option<Result<Vec<u8>, Error>> {
     let (folder, name) = path.split_once('/')?;
-    let has_own = folders_beside(file).into_iter().any(|beside| beside.join(folder).is_dir());
+    let has_own = folders_beside(file)
+        .into_iter()
+        .any(|beside| beside.join(folder).is_dir());
     if has_own || !["tokenizer", "tokenizer_2"].contains(&folder) {
         return None;
     }
@@ -307,7 +309,12 @@ pub(crate) fn folder_reader(folder: &Path) -> Result<Reader, Error> {
         }
     }
     // As it was downloaded, under a name of its own.
-    let files: Vec<_> = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    let files: Vec<_> = std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
     let mut weights = files.iter().filter(|path| is_weights_file(path) && path.is_file());
     if let (Some(only), None) = (weights.next(), weights.next()) {
         return Reader::open(only);

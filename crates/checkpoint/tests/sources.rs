@@ -544,7 +544,10 @@ fn markers_in_a_single_file_change_its_scheduler() {
     let cosxl = single_file(&path, &[("edm_vpred.sigma_max", &[]), ("edm_vpred.sigma_min", &[])]);
     let config = cosxl.json("scheduler", "scheduler_config.json").unwrap();
     assert_eq!(config["_class_name"], "EDMEulerScheduler");
-    assert_eq!((&config["prediction_type"], &config["sigma_data"]), (&json!("v_prediction"), &json!(1.0)));
+    assert_eq!(
+        (&config["prediction_type"], &config["sigma_data"]),
+        (&json!("v_prediction"), &json!(1.0))
+    );
     let playground = single_file(&path, &[("edm_mean", &[4]), ("edm_std", &[4])]);
     let config = playground.json("scheduler", "scheduler_config.json").unwrap();
     assert_eq!(config["_class_name"], "EDMDPMSolverMultistepScheduler");

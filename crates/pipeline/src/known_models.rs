@@ -309,6 +309,7 @@ impl Recognised {
             step_counts: self.step_counts(),
             timesteps: timesteps.collect::<BTreeMap<_, _>>(),
             guidance_free: model.most_guidance <= 1.0,
+            few_steps: true,
             eta: model.eta,
             ..defaults
         }

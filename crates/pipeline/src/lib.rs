@@ -48,7 +48,7 @@ pub use picture_tensors::{picture_to_tensor, pictures_of_tensor};
 pub use prima_checkpoint::{ModelSource, PackedCache};
 pub use prima_models::Vae;
 pub use prima_picture::{Parameters, Picture};
-pub use prima_schedulers::{ScheduleOptions, SchedulerKind, TimestepSpacing};
+pub use prima_schedulers::{PredictionType, ScheduleOptions, SchedulerKind, TimestepSpacing};
 pub use prima_tensor::DType;
 pub use prompt_weights::WeightedPrompt;
 pub use quantize::{LayerReport, Quantization, QuantizeStage, quantize};
@@ -65,6 +65,8 @@ use packed_weights::PackedWeights;
 pub struct Pipeline {
     parts: Parts,
     defaults: Defaults,
+    /// Without what the model is known by.
+    own_defaults: Defaults,
     packed: PackedWeights,
 }
 

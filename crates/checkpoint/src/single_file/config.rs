@@ -160,7 +160,13 @@ impl SingleFile {
     fn vae_config(&self) -> Result<Value, Error> {
         let mut config = vae_config(&self.vae()?, self.family, 8 * self.sample_size())?;
         let numbers = |key: &str| -> Result<Vec<f64>, Error> {
-            Ok(self.file.read(key)?.data().iter().map(|&value| f64::from(value)).collect())
+            Ok(self
+                .file
+                .read(key)?
+                .data()
+                .iter()
+                .map(|&value| f64::from(value))
+                .collect())
         };
         // Playground 2.5.
         if self.has(EDM_MEAN) && self.has(EDM_STD) {
@@ -233,7 +239,9 @@ fn tiny_config(vae: &Network) -> Result<Value, Error> {
         Ok(vec![vae.size(&format!("{half}.layers.0.weight"), 0)?; blocks.len()])
     };
     // The decoder ends with a convolution to the picture.
-    let layers = vae.keys("decoder.layers.").filter_map(|key| Some(leading_number(key)?.0));
+    let layers = vae
+        .keys("decoder.layers.")
+        .filter_map(|key| Some(leading_number(key)?.0));
     let last = layers.max().unwrap_or(0);
     Ok(json!({
         "_class_name": "AutoencoderTiny",
@@ -269,7 +277,11 @@ pub(super) fn text_config(
 ) -> Result<Value, Error> {
     let hidden = encoder.size("text_model.embeddings.token_embedding.weight", 1)?;
     let with_projection = component == "text_encoder_2";
-    let projection = if with_projection { encoder.size(PROJECTION, 0)? } else { hidden };
+    let projection = if with_projection {
+        encoder.size(PROJECTION, 0)?
+    } else {
+        hidden
+    };
     // All of OpenCLIP's are of it, whoever's names they have.
     let is_open_clip = layout == TextLayout::OpenClip || with_projection || family == Family::StableDiffusion2;
     Ok(json!({

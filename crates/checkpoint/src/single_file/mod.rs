@@ -86,7 +86,10 @@ pub fn what_is_it(file: &TensorFile) -> FileKind {
         "input_blocks.0.0.weight",
         "conv_in.weight",
     ];
-    let input_channels = inputs.into_iter().find_map(shape).and_then(|shape| shape.get(1).copied());
+    let input_channels = inputs
+        .into_iter()
+        .find_map(shape)
+        .and_then(|shape| shape.get(1).copied());
     let has_unet = any(UNET) || any("input_blocks.0.0.") || (any("down_blocks.0.") && any("time_embedding."));
     let is_lora = |key: &String| {
         [".lora_down.", ".lora_A.", "_lora.down.", ".hada_w1_a", ".lokr_w"]
@@ -102,13 +105,18 @@ pub fn what_is_it(file: &TensorFile) -> FileKind {
         FileKind::Refiner
     } else if has_unet && (any(OPEN_CLIP_XL) || any(CLIP_XL_2)) {
         FileKind::Sdxl
-    } else if has_unet && (any(OPEN_CLIP_2) || (any(CLIP_1) && tokens.is_some_and(|shape| shape.get(1) == Some(&1024)))) {
+    } else if has_unet && (any(OPEN_CLIP_2) || (any(CLIP_1) && tokens.is_some_and(|shape| shape.get(1) == Some(&1024))))
+    {
         FileKind::StableDiffusion2
     } else if has_unet && any(CLIP_1) {
         FileKind::StableDiffusion1
     } else if has_unet && (input_channels.is_some() || any("down_blocks.0.")) {
         FileKind::Unet
-    } else if any("first_stage_model.decoder.") || any("decoder.conv_in.") || any("vae.decoder.") || any("decoder.layers.") {
+    } else if any("first_stage_model.decoder.")
+        || any("decoder.conv_in.")
+        || any("vae.decoder.")
+        || any("decoder.layers.")
+    {
         FileKind::Vae
     } else if any("text_model.") || any("transformer.resblocks.") || any(OPEN_CLIP_XL) || any(CLIP_XL) || any(CLIP_1) {
         FileKind::TextEncoder
@@ -130,10 +138,7 @@ impl FileKind {
                 "inpainting model (9 input channels)",
                 "painting with a mask is not there yet: use the text-to-image model that it comes from",
             )),
-            Self::Vae => Some((
-                "VAE alone",
-                "give the model with --model, and this file with --vae",
-            )),
+            Self::Vae => Some(("VAE alone", "give the model with --model, and this file with --vae")),
             Self::TextEncoder => Some((
                 "text encoder alone",
                 "give the model with --model, and this file with --text-encoder or --text-encoder-2",
@@ -207,7 +212,8 @@ impl SingleFile {
     fn text_encoder(&self, component: &str) -> Result<(Network, TextLayout), Error> {
         let flag = format!("--{}", component.replace('_', "-"));
         let mut prefixes = text_prefixes(self.family, component).iter();
-        let found = prefixes.find_map(|&(prefix, layout)| Some((Network::text_encoder(&self.file, prefix, layout)?, layout)));
+        let found =
+            prefixes.find_map(|&(prefix, layout)| Some((Network::text_encoder(&self.file, prefix, layout)?, layout)));
         found.ok_or_else(|| self.without(component, &flag))
     }
 
@@ -235,7 +241,9 @@ impl SingleFile {
                 file: self.file.name().to_owned(),
                 field: "kind of model".to_owned(),
                 found: format!("UNet without {component}"),
-                fix: format!("give the model that it belongs to with --model, and this file with --unet; or {component} with {flag}"),
+                fix: format!(
+                    "give the model that it belongs to with --model, and this file with --unet; or {component} with {flag}"
+                ),
             };
         }
         Error::NoFile {

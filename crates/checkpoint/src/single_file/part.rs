@@ -62,7 +62,8 @@ impl Part {
         let prefixes = of_models
             .into_iter()
             .flat_map(|family| super::text_prefixes(family, component));
-        let mut named = prefixes.filter_map(|&(prefix, layout)| Some((Network::text_encoder(file, prefix, layout)?, layout)));
+        let mut named =
+            prefixes.filter_map(|&(prefix, layout)| Some((Network::text_encoder(file, prefix, layout)?, layout)));
         named.next().or_else(|| Network::any_text_encoder(file))
     }
 

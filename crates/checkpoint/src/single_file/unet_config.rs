@@ -76,7 +76,9 @@ fn blocks(unet: &Network, side: &str) -> Result<Vec<BlockShapes>, Error> {
         blocks.push(BlockShapes {
             depths: layers.iter().map(|layer| unet.count(&transformers(layer))).collect(),
             cross_attention_dim: cross.map(|key| unet.size(&key, 1)).transpose()?,
-            only_cross_attention: own.and_then(|key| unet.shape(&key)).is_some_and(|shape| !is_square(&shape)),
+            only_cross_attention: own
+                .and_then(|key| unet.shape(&key))
+                .is_some_and(|shape| !is_square(&shape)),
             first: format!("{side}.{i}.resnets.{}", layers.first().unwrap_or(&0)),
         });
     }
