@@ -164,6 +164,9 @@ def glora(draw, layer):
     out, inputs, flat = weight.shape[0], weight.shape[1], weight[0].numel()
     parts = {"a1.weight": draw(inputs, RANK, gain=0.5 * RANK ** -0.5), "a2.weight": draw(RANK, inputs, gain=inputs ** -0.5),
              "b1.weight": draw(out, RANK, gain=0.5 * RANK ** -0.5), "b2.weight": draw(RANK, flat, gain=flat ** -0.5)}
+    if weight.ndim == 4:
+        parts = {key: value.reshape(*value.shape, 1, 1) for key, value in parts.items()}
+        parts["b2.weight"] = parts["b2.weight"].reshape(RANK, *weight.shape[1:])
     return parts | {"alpha": torch.tensor(3.0)}
 
 

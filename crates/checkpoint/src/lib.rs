@@ -4,11 +4,14 @@
 //! component's weights, whose every read is tracked. [`RandomInit`] stands in for a reader where
 //! a network starts untrained, and [`export`](export::export) writes what training made.
 
+mod assembled;
+mod clip_vocabulary;
 mod embedding;
 mod error;
 pub mod export;
 mod files;
 mod finite;
+mod float8;
 mod header;
 pub mod hub;
 mod info;
@@ -24,6 +27,7 @@ mod source;
 mod tensor_file;
 pub mod whole_file;
 
+pub use assembled::Assembled;
 pub use embedding::{EmbeddingFile, EmbeddingVectors};
 pub use error::Error;
 pub use export::{export, write_quantized, write_safetensors, write_safetensors_with};

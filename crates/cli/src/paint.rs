@@ -20,9 +20,11 @@ pub struct Args {
     /// The PNG to write; several pictures are numbered [default: prima-SEED.png]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// `embedded`, a diffusers folder, or a single-file SDXL checkpoint [default: embedded]
+    /// `embedded`, a diffusers folder, a checkpoint in one file, or a model of the hub's cache [default: embedded]
     #[arg(long, value_name = "embedded|DIR|FILE")]
     model: Option<String>,
+    #[command(flatten)]
+    parts: source::Parts,
     /// Network steps [default: the model's]
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
@@ -123,8 +125,8 @@ pub fn run(args: &Args) -> Result<()> {
     let bar = Bar::new();
     bar.say("loading");
     args.device.choose()?;
-    let options = args.loras.with(args.memory.options(args.device.dtype));
-    let source = source::open(args.model.as_deref())?;
+    let options = args.loras.with(args.parts.told(args.memory.options(args.device.dtype)));
+    let source = source::open_with(args.model.as_deref(), &args.parts)?;
     let options = prima_pipeline::check_room(&source, &options, &request)?;
     let pipeline = Pipeline::load_telling(&source, &options, &|loaded| bar.load(loaded))?;
     let load = start.elapsed();

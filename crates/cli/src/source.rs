@@ -1,8 +1,44 @@
-//! `--model`: the embedded model, a folder or a file.
+//! `--model`: the embedded model, a folder or a file; and the files that stand in for parts of it.
 
 use crate::{Usage, embedded};
 use anyhow::Result;
 use prima_checkpoint::ModelSource;
+use prima_pipeline::{LoadOptions, PredictionType};
+use std::path::PathBuf;
+
+/// What is used of other files, and what a model's files leave unsaid.
+#[derive(clap::Args, Default)]
+pub struct Parts {
+    /// A file whose UNet stands in for the model's, as SDXL-Lightning, DMD2 and Hyper-SD are published
+    #[arg(long, value_name = "FILE")]
+    unet: Option<PathBuf>,
+    /// The same for the autoencoder
+    #[arg(long, value_name = "FILE")]
+    vae: Option<PathBuf>,
+    /// The same for the text encoder, of SDXL the first
+    #[arg(long, value_name = "FILE")]
+    text_encoder: Option<PathBuf>,
+    /// The same for SDXL's second
+    #[arg(long, value_name = "FILE")]
+    text_encoder_2: Option<PathBuf>,
+    /// What the network predicts, where the model's files do not say: epsilon, v_prediction, sample [default: the model's]
+    #[arg(long, value_name = "NAME")]
+    prediction_type: Option<PredictionType>,
+    /// The model was trained on noise that ends without signal (zero terminal SNR)
+    #[arg(long)]
+    zero_snr: bool,
+}
+
+impl Parts {
+    /// `options` with what the model's files leave unsaid.
+    pub fn told(&self, options: LoadOptions) -> LoadOptions {
+        LoadOptions {
+            prediction_type: self.prediction_type,
+            zero_snr: self.zero_snr,
+            ..options
+        }
+    }
+}
 
 /// What `--model` names; without it, the model inside the binary.
 pub fn open(model: Option<&str>) -> Result<ModelSource> {
@@ -15,4 +51,21 @@ pub fn open(model: Option<&str>) -> Result<ModelSource> {
         }
         Some(path) => Ok(ModelSource::open(path)?),
     }
+}
+
+/// The same with other files for some of its parts.
+pub fn open_with(model: Option<&str>, parts: &Parts) -> Result<ModelSource> {
+    let files = [
+        ("unet", &parts.unet),
+        ("vae", &parts.vae),
+        ("text_encoder", &parts.text_encoder),
+        ("text_encoder_2", &parts.text_encoder_2),
+    ];
+    let mut source = open(model)?;
+    for (component, file) in files {
+        if let Some(file) = file {
+            source = source.with_part(component, file)?;
+        }
+    }
+    Ok(source)
 }

@@ -19,6 +19,7 @@ pub mod families;
 mod guidance;
 mod host_memory;
 mod image_to_image;
+pub mod known_models;
 mod known_words;
 mod load;
 mod model_card;
@@ -51,7 +52,7 @@ pub use picture_tensors::{picture_to_tensor, pictures_of_tensor};
 pub use prima_checkpoint::{ModelSource, PackedCache};
 pub use prima_models::Vae;
 pub use prima_picture::{Parameters, Picture};
-pub use prima_schedulers::{ScheduleOptions, SchedulerKind, TimestepSpacing};
+pub use prima_schedulers::{PredictionType, ScheduleOptions, SchedulerKind, TimestepSpacing};
 pub use prima_tensor::DType;
 pub use prompt_weights::WeightedPrompt;
 pub use quantize::{LayerReport, Quantization, QuantizeStage, quantize};
@@ -69,6 +70,8 @@ use packed_weights::PackedWeights;
 pub struct Pipeline {
     parts: Parts,
     defaults: Defaults,
+    /// Without what the model is known by.
+    own_defaults: Defaults,
     packed: PackedWeights,
     loras: Loras,
     embeddings: Vec<EmbeddingEntry>,

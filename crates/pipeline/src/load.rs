@@ -3,7 +3,8 @@
 use crate::adapters::{LoraOptions, Loras};
 use crate::conditioning::TextEncoders;
 use crate::embeddings::EmbeddingOptions;
-use crate::families::{self, Family, Weights};
+use crate::families::{self, Family, Replaced, Weights};
+use crate::known_models::Recognised;
 use crate::model_card::{Defaults, ModelCard, Traits};
 use crate::packed_weights::{Loading, NamedParams, PackedWeights};
 use crate::{Error, Pipeline, Vae};
@@ -11,7 +12,6 @@ use prima_checkpoint::{ModelSource, PackedCache};
 use prima_models::{OneOrMany, Unet2dCondition};
 use prima_schedulers::{PredictionType, SchedulerConfig};
 use prima_tensor::DType;
-use std::path::Path;
 
 /// How a model is loaded.
 #[derive(Clone, Debug)]
@@ -28,6 +28,10 @@ pub struct LoadOptions {
     pub resident: Option<usize>,
     pub loras: LoraOptions,
     pub embeddings: EmbeddingOptions,
+    /// What the network predicts, where neither its config nor its file says what is true.
+    pub prediction_type: Option<PredictionType>,
+    /// Whether its noise was rescaled to end without signal (`rescale_betas_zero_snr`), where its config does not say.
+    pub zero_snr: bool,
 }
 
 impl Default for LoadOptions {
@@ -46,6 +50,8 @@ impl LoadOptions {
             resident: None,
             loras: LoraOptions::default(),
             embeddings: EmbeddingOptions::default(),
+            prediction_type: None,
+            zero_snr: false,
         }
     }
 }
@@ -72,7 +78,9 @@ pub struct Parts {
     pub scheduler_config: SchedulerConfig,
     /// The class that the model's own config names, where it is one that prima does not have: `scheduler_config` names
     /// another then.
-    pub replaced_scheduler: Option<String>,
+    pub replaced_scheduler: Option<Replaced>,
+    /// What the model is by its name, where its configs leave that open.
+    pub known: Option<Recognised>,
     pub card: ModelCard,
     /// `force_zeros_for_empty_prompt` of `model_index.json`, else the family's.
     pub force_zeros_for_empty_prompt: bool,
@@ -98,6 +106,11 @@ impl Parts {
         let mut parts = Self::make(source, Weights::Read(&loading))?;
         let (packed, components) = loading.finish();
         parts.components = components;
+        let config = &mut parts.scheduler_config;
+        config.prediction_type = options.prediction_type.or(config.prediction_type);
+        if options.zero_snr {
+            config.rescale_betas_zero_snr = Some(true);
+        }
         Ok((parts, packed))
     }
 
@@ -126,13 +139,14 @@ impl Parts {
         let (scheduler_config, replaced_scheduler) = families::known_scheduler(families::scheduler_config(source)?);
         let forces_zeros = index["force_zeros_for_empty_prompt"].as_bool();
         Ok(Self {
-            name: card.name.clone().unwrap_or_else(|| short_name(source)),
+            name: card.name.clone().unwrap_or_else(|| source.unet_name()),
             family,
             text_encoders,
             unet,
             vae,
             scheduler_config,
             replaced_scheduler,
+            known: Recognised::checkpoint(&source.unet_name(), source.title().as_deref()),
             card,
             force_zeros_for_empty_prompt: forces_zeros.unwrap_or(family.force_zeros_for_empty_prompt),
             components: Vec::new(),
@@ -173,7 +187,7 @@ impl Pipeline {
     }
 
     /// A pipeline of parts that fit together.
-    pub fn new(parts: Parts) -> Result<Self, Error> {
+    pub fn new(mut parts: Parts) -> Result<Self, Error> {
         check_fit(&parts).map_err(|message| Error::Model {
             model: parts.name.clone(),
             message,
@@ -195,11 +209,20 @@ impl Pipeline {
             spacing: parts.scheduler_config.timestep_spacing.map(Into::into),
             predicts_sample: parts.scheduler_config.prediction_type() == PredictionType::Sample,
             guidance_embedding: config.time_cond_proj_dim.is_some(),
+            is_edm: parts.scheduler_config.is_edm(),
             is_sdxs: config.is_sdxs(),
             native_px: latent_size * parts.vae.scale_factor(),
         };
+        let own_defaults = Defaults::new(&parts.card, traits);
+        // A name is a hint where nothing better says how the model was distilled.
+        parts.known = parts.known.take_if(|_| !own_defaults.few_steps);
+        let defaults = match &parts.known {
+            Some(known) => known.defaults(own_defaults.clone()),
+            None => own_defaults.clone(),
+        };
         Ok(Self {
-            defaults: Defaults::new(&parts.card, traits),
+            defaults,
+            own_defaults,
             parts,
             packed: PackedWeights::default(),
             loras: Loras::default(),
@@ -242,23 +265,4 @@ fn check_fit(parts: &Parts) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-/// A folder's or a file's own name; of a hub snapshot, the repository's.
-fn short_name(source: &ModelSource) -> String {
-    let name = |path: &Path| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    match source {
-        ModelSource::Embedded(model) => model.name.to_owned(),
-        ModelSource::SingleFile(path) => name(path),
-        ModelSource::Folder(path) => {
-            let snapshot = path
-                .parent()
-                .filter(|p| p.ends_with("snapshots"))
-                .and_then(Path::parent);
-            match snapshot.and_then(|p| p.file_name()?.to_str()?.strip_prefix("models--")) {
-                Some(repository) => repository.replacen("--", "/", 1),
-                None => path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-            }
-        }
-    }
 }

@@ -1,8 +1,9 @@
 //! A request with every choice made, and what is to be said about the choices.
 
+use crate::known_models::{KnownBy, Recognised};
 use crate::request::{MAX_SIDE_PX, check_area, check_side};
-use crate::{Defaults, Error, Picture, Pipeline, Request};
-use prima_schedulers::{Schedule, ScheduleOptions, TimestepSpacing};
+use crate::{Defaults, Error, Parts, Picture, Pipeline, Request};
+use prima_schedulers::{Schedule, ScheduleOptions, SchedulerKind, TimestepSpacing};
 
 /// What a request comes to on one model.
 pub(crate) struct Settings {
@@ -24,8 +25,18 @@ pub(crate) struct Settings {
 impl Settings {
     pub fn new(pipeline: &Pipeline, request: &Request) -> Result<Self, Error> {
         request.validate()?;
-        let defaults = pipeline.defaults();
-        let config = &pipeline.parts.scheduler_config;
+        let parts = &pipeline.parts;
+        refuse_unknown_scheduler(parts, &request.schedule)?;
+        // A name is a hint, and guidance that it does not allow says that it misleads.
+        let by_lora = pipeline.known_lora(request);
+        let hinted = by_lora.as_ref().or(parts.known.as_ref());
+        let known = hinted.filter(|known| known.allows(request.guidance_scale));
+        let of_lora = by_lora.as_ref().map(|known| known.defaults(pipeline.own_defaults.clone()));
+        let of_known = of_lora.as_ref().unwrap_or(&pipeline.defaults);
+        let (config, defaults) = match known {
+            Some(known) => (known.scheduler_config(&parts.scheduler_config), of_known),
+            None => (parts.scheduler_config.clone(), &pipeline.own_defaults),
+        };
         let strength = request
             .init_image
             .as_ref()
@@ -39,7 +50,7 @@ impl Settings {
         if pipeline.parts.unet.config().addition_embed_type.is_some() {
             options.spacing = options.spacing.map(TimestepSpacing::for_sdxl);
         }
-        let mut schedule = Schedule::new(config, &options).map_err(Error::Schedule)?;
+        let mut schedule = Schedule::new(&config, &options).map_err(Error::Schedule)?;
         let num_inference_steps = schedule.len();
         if let (Some(strength), None) = (strength, only_step) {
             schedule = schedule.truncate(strength).map_err(Error::Schedule)?;
@@ -57,12 +68,15 @@ impl Settings {
             warnings: schedule.warnings().to_vec(),
             schedule,
         };
-        if let (Some(replaced), None) = (&pipeline.parts.replaced_scheduler, request.schedule.scheduler) {
-            let kind = settings.schedule.kind;
+        if let (Some(replaced), None) = (&parts.replaced_scheduler, request.schedule.scheduler) {
+            let (kind, class) = (settings.schedule.kind, &replaced.class);
             settings.warnings.push(format!(
-                "the model names {replaced}, which prima does not have: {kind} takes the steps"
+                "the model names {class}, which prima does not have: {kind} takes the steps"
             ));
         }
+        settings
+            .warnings
+            .extend(hint(hinted, known.is_some(), request));
         settings.warn(defaults, request, pipeline.guidance_embedding_dim().is_some());
         Ok(settings)
     }
@@ -119,6 +133,39 @@ impl Pipeline {
     }
 }
 
+/// A scheduler of another noise can only be replaced by who asks.
+fn refuse_unknown_scheduler(parts: &Parts, asked: &ScheduleOptions) -> Result<(), Error> {
+    let unknown = parts
+        .replaced_scheduler
+        .as_ref()
+        .filter(|replaced| !replaced.same_noise);
+    let (Some(replaced), None) = (unknown, asked.scheduler) else {
+        return Ok(());
+    };
+    Err(match replaced.class.parse::<SchedulerKind>() {
+        Err(source) => Error::SchedulerConfig {
+            file: format!(
+                "scheduler_config.json of {} (or choose one with --scheduler)",
+                parts.name
+            ),
+            source,
+        },
+        Ok(_) => return Ok(()),
+    })
+}
+
+/// What a name was taken to say, where something was left to it.
+fn hint(known: Option<&Recognised>, is_followed: bool, request: &Request) -> Option<String> {
+    let known = known?;
+    if let (false, Some(scale)) = (is_followed, request.guidance_scale) {
+        return Some(known.contradicted(scale));
+    }
+    let asked = &request.schedule;
+    let is_scheduled = asked.timesteps.is_some() || (asked.scheduler.is_some() && asked.spacing.is_some());
+    let leaves_open = asked.num_inference_steps.is_none() || request.guidance_scale.is_none() || !is_scheduled;
+    (known.by == KnownBy::FileName && leaves_open).then(|| known.sentence())
+}
+
 /// The request's choices over the model's: explicit timesteps of the model's card stand only where
 /// the request leaves scheduler and spacing alone, and starts from noise: they may all lie where little of an initial
 /// picture is left.
@@ -130,6 +177,9 @@ fn schedule_options(defaults: &Defaults, request: &ScheduleOptions, init_image: 
         if options.scheduler.is_none() && options.spacing.is_none() && !init_image {
             options.timesteps = defaults.timesteps.get(&steps).cloned();
         }
+    }
+    if options.scheduler.is_none() {
+        options.eta = options.eta.or(defaults.eta);
     }
     options
 }
@@ -230,6 +280,7 @@ mod tests {
             spacing: None,
             predicts_sample: false,
             guidance_embedding: false,
+            is_edm: false,
             is_sdxs: false,
             native_px: 64,
         };

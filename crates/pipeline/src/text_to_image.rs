@@ -76,8 +76,8 @@ impl Pipeline {
 
     /// Whether [`paint`](Self::paint) would take this request on; costs next to nothing.
     pub fn check(&self, request: &Request) -> Result<(), Error> {
-        self.check_loras(request)?;
-        Settings::new(self, request).map(|_| ())
+        let request = self.with_tags_read(request)?;
+        Settings::new(self, &request).map(|_| ())
     }
 
     /// What a picture looks like on its way: the `denoised` of [`Progress::Step`], decoded.

@@ -2,12 +2,13 @@
 
 use crate::{
     config::SchedulerConfig,
-    ddim, dpmpp_multistep, dpmpp_singlestep,
+    ddim, ddpm, deis, dpmpp_multistep, dpmpp_singlestep,
     error::{Error, Result},
-    euler, euler_ancestral, flow_match_euler, heun, lcm,
+    euler, euler_ancestral, flow_match_euler, heun, kdpm2, lcm, lms,
     names::{SchedulerKind, TimestepSpacing},
     noise_schedule::NoiseSchedule,
     plan::Plan,
+    pndm,
     prediction::PredictionType,
     rows::Row,
     schedule_options::ScheduleOptions,
@@ -60,7 +61,9 @@ impl Schedule {
             prediction_type: plan.prediction,
             timesteps: plan.timesteps.clone(),
             sigmas,
-            init_noise_sigma: if kind.class().starts_at_sigma {
+            init_noise_sigma: if plan.noise.sigma_data().is_some() {
+                plan.sigmas[0].hypot(1.0)
+            } else if kind.class().starts_at_sigma {
                 euler::init_noise_sigma(&plan)
             } else {
                 1.0
@@ -134,6 +137,11 @@ fn rows(plan: &Plan) -> Result<(Vec<Row>, f64)> {
         SchedulerKind::EulerAncestral => (euler_ancestral::rows(plan), final_sigma),
         SchedulerKind::Heun => (heun::rows(plan), final_sigma),
         SchedulerKind::Ddim => ddim::rows(plan)?,
+        SchedulerKind::Ddpm => (ddpm::rows(plan)?, 0.0),
+        SchedulerKind::Pndm => pndm::rows(plan)?,
+        SchedulerKind::Deis => (deis::rows(plan), final_sigma),
+        SchedulerKind::Lms => (lms::rows(plan), final_sigma),
+        SchedulerKind::Kdpm2 | SchedulerKind::Kdpm2Ancestral => (kdpm2::rows(plan), final_sigma),
         SchedulerKind::Lcm => (lcm::rows(plan)?, 0.0),
         SchedulerKind::Tcd => (tcd::rows(plan)?, plan.noise.sigmas()[0]),
         SchedulerKind::DpmPlusPlus2M | SchedulerKind::DpmPlusPlus2MSde => (dpmpp_multistep::rows(plan), final_sigma),
@@ -147,6 +155,7 @@ fn warn(warnings: &mut Vec<String>, plan: &Plan) {
     let (n, train) = (plan.len(), plan.config.num_train_timesteps());
     let first = plan.timesteps[0];
     if let Some(spacing) = plan.spacing()
+        && plan.noise.sigma_data().is_none()
         && first < 0.8 * train as f64
     {
         warnings.push(format!(

@@ -108,12 +108,11 @@ impl LayerKeys<'_> {
         Ok(tensor.reshape(&wanted))
     }
 
-    /// A matrix, of a tensor whose further axes are 1.
+    /// A matrix, of a tensor whose further axes are laid side by side.
     fn matrix(&self, role: Role) -> Result<Tensor, Error> {
         let tensor = self.need(role)?;
         match *tensor.shape() {
-            [_, _] => Ok(tensor),
-            [rows, columns, 1, 1] => Ok(tensor.reshape(&[rows, columns])),
+            [rows, ..] if rows > 0 && tensor.shape().len() > 1 => Ok(tensor.reshape(&[rows, tensor.numel() / rows])),
             _ => Err(self.error(role, tensor.shape())),
         }
     }

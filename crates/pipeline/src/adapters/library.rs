@@ -28,6 +28,14 @@ pub struct LoraEntry {
     pub metadata: BTreeMap<String, String>,
 }
 
+impl LoraEntry {
+    /// What its metadata call it.
+    pub fn title(&self) -> Option<&str> {
+        let titles = ["modelspec.title", "ss_output_name"].into_iter();
+        titles.filter_map(|key| self.metadata.get(key)).map(String::as_str).next()
+    }
+}
+
 /// A file as it was when it was looked at: another that takes its name is another file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct FileId(PathBuf, u64, Option<SystemTime>);
@@ -135,9 +143,14 @@ impl Library {
         found.map(|entry| entry.name.clone())
     }
 
+    /// By the name that [`resolve`](Self::resolve) gives.
+    pub fn entry(&self, name: &str) -> Option<&LoraEntry> {
+        self.named.get(name).or_else(|| self.found.get(name))
+    }
+
     /// Where it lies, if it still does.
     pub fn file(&self, name: &str) -> Option<(PathBuf, FileId)> {
-        let entry = self.named.get(name).or_else(|| self.found.get(name))?;
+        let entry = self.entry(name)?;
         let metadata = fs::metadata(&entry.path).ok()?;
         let id = FileId(entry.path.clone(), metadata.len(), metadata.modified().ok());
         Some((entry.path.clone(), id))

@@ -11,6 +11,7 @@ mod tags;
 pub use library::{LoraEntry, LoraOptions};
 pub use merge::merge;
 
+use crate::known_models::Recognised;
 use crate::{Error, Pipeline, Request};
 use library::Library;
 use prepared::Prepared;
@@ -62,6 +63,8 @@ pub struct UsedLora {
 
 /// Bytes of files that are kept ready beside the one in use.
 const READY_BYTES: usize = 2 << 30;
+/// A LoRA that distils a model does so at about its whole weight.
+const LEAST_WEIGHT: f32 = 0.5;
 /// Sets that are kept: what the users of now switch between.
 const KEPT_SETS: usize = 4;
 
@@ -158,9 +161,19 @@ impl Pipeline {
         Ok((request, active))
     }
 
-    /// That a request's LoRAs are there; their files are not looked at.
-    pub(crate) fn check_loras(&self, request: &Request) -> Result<(), Error> {
-        self.wanted(request).map(|_| ())
+    /// The request without tags, with all LoRAs that it wants among its own; their files are not looked at.
+    pub(crate) fn with_tags_read<'a>(&self, request: &'a Request) -> Result<Cow<'a, Request>, Error> {
+        Ok(self.wanted(request)?.0)
+    }
+
+    /// What the request's LoRAs make of the model, where one of them is of those that distil it to few steps. The request's
+    /// tags have been read.
+    pub(crate) fn known_lora(&self, request: &Request) -> Option<Recognised> {
+        let library = lock(&self.loras.library);
+        let strong = request.loras.iter().filter(|choice| choice.unet >= LEAST_WEIGHT);
+        strong
+            .filter_map(|choice| library.entry(&choice.name))
+            .find_map(|entry| Recognised::lora(&entry.name, entry.title()))
     }
 
     fn wanted<'a>(&self, request: &'a Request) -> Result<(Cow<'a, Request>, Wanted), Error> {
@@ -217,7 +230,10 @@ impl Pipeline {
             .filter(|choice| !choices.iter().any(|(said, _)| said.name == choice.name))
             .map(|choice| (choice.clone(), false))
             .collect();
-        let choices = standing.into_iter().chain(choices).collect();
+        let choices: Vec<_> = standing.into_iter().chain(choices).collect();
+        if !choices.is_empty() {
+            request.to_mut().loras = choices.iter().map(|(choice, _)| choice.clone()).collect();
+        }
         Ok((request, Wanted { choices, warnings }))
     }
 

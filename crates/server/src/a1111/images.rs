@@ -169,7 +169,8 @@ fn clip_skip(fields: &Fields) -> Result<Option<usize>, Refusal> {
     Ok(Some(layer as usize - 1))
 }
 
-fn schedule(fields: &Fields) -> Result<ScheduleOptions, Error> {
+/// `few_steps`: of a model whose own timesteps no schedule of the web UI stands for.
+fn schedule(fields: &Fields, few_steps: bool) -> Result<ScheduleOptions, Error> {
     let named = |name: &Option<String>| name.clone().filter(|n| !n.is_empty());
     let (mut scheduler, mut spacing) = (None, None);
     if let Some(name) = named(&fields.sampler_name).or_else(|| named(&fields.sampler_index)) {
@@ -178,6 +179,9 @@ fn schedule(fields: &Fields) -> Result<ScheduleOptions, Error> {
     }
     if let Some(name) = named(&fields.scheduler) {
         spacing = TimestepSpacing::from_a1111(&name).map_err(Error::Schedule)?.or(spacing);
+    }
+    if spacing.is_none() && !few_steps {
+        spacing = scheduler.and_then(SchedulerKind::automatic_spacing);
     }
     let takes_eta = matches!(
         scheduler,
@@ -201,7 +205,7 @@ fn to_request(app: &App, fields: &Fields, picture: Option<Picture>) -> Result<Re
         seed: fields.seed.and_then(|seed| u64::try_from(seed).ok()),
         width: fields.width,
         height: fields.height,
-        schedule: schedule(fields)?,
+        schedule: schedule(fields, app.pipeline()?.defaults().few_steps)?,
         clip_skip: clip_skip(fields)?,
         image: picture,
         strength: fields.denoising_strength,
