@@ -24,7 +24,7 @@ mod needs;
 mod noise;
 mod packed_weights;
 mod picture_tensors;
-mod prompt_weights;
+mod prompts;
 mod quantize;
 mod repeat;
 mod request;
@@ -34,7 +34,7 @@ mod settings;
 mod text_to_image;
 mod vae;
 
-pub use conditioning::{Conditioning, TextEncoder, TextEncoders};
+pub use conditioning::{Conditioning, Reading, TextEncoder, TextEncoders};
 pub use error::Error;
 pub use families::Family;
 pub use guidance::classifier_free;
@@ -49,7 +49,7 @@ pub use prima_models::Vae;
 pub use prima_picture::{Parameters, Picture};
 pub use prima_schedulers::{ScheduleOptions, SchedulerKind, TimestepSpacing};
 pub use prima_tensor::DType;
-pub use prompt_weights::WeightedPrompt;
+pub use prompts::{Piece, PromptSyntax, UnknownSyntax, WeightedPrompt, prompt_texts};
 pub use quantize::{LayerReport, Quantization, QuantizeStage, quantize};
 pub use repeat::Medians;
 pub use request::{

@@ -35,6 +35,14 @@ pub struct Encoded {
     pub dropped: String,
 }
 
+/// A token of a text, without start, end and padding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Token {
+    pub id: u32,
+    /// The byte of the text at which it begins.
+    pub start: usize,
+}
+
 /// A CLIP tokenizer that pads to a fixed length.
 pub struct Tokenizer {
     name: String,
@@ -134,21 +142,14 @@ impl Tokenizer {
 
     /// The tokens of `text`, framed, cut and padded to `model_max_length`.
     pub fn encode(&self, text: &str) -> Result<Encoded, Error> {
-        let encoding = self.inner.encode(text, false).map_err(|e| Error::File {
-            file: self.name.clone(),
-            message: format!("cannot read the text: {e}"),
-        })?;
-        let room = self.model_max_length - 2;
+        let encoding = self.encoding(text)?;
+        let room = self.room();
         let tokens = encoding.get_ids();
         let dropped = encoding
             .get_offsets()
             .get(room)
             .map_or("", |&(start, _)| from_word(text, start));
-        let mut ids = Vec::with_capacity(self.model_max_length);
-        ids.push(self.bos);
-        ids.extend(tokens.iter().take(room));
-        ids.push(self.eos);
-        ids.resize(self.model_max_length, self.pad);
+        let ids = self.framed(&tokens[..room.min(tokens.len())]);
         let eos_index = ids.iter().position(|&id| id == self.eos).unwrap_or(0);
         let starts = encoding.get_offsets().iter().take(room).map(|o| o.0).collect();
         Ok(Encoded {
@@ -157,6 +158,40 @@ impl Tokenizer {
             eos_index,
             dropped: dropped.to_owned(),
         })
+    }
+
+    fn encoding(&self, text: &str) -> Result<tokenizers::Encoding, Error> {
+        self.inner.encode(text, false).map_err(|e| Error::File {
+            file: self.name.clone(),
+            message: format!("cannot read the text: {e}"),
+        })
+    }
+
+    /// All tokens of `text`, however many.
+    pub fn tokens(&self, text: &str) -> Result<Vec<Token>, Error> {
+        let encoding = self.encoding(text)?;
+        let pairs = encoding.get_ids().iter().zip(encoding.get_offsets());
+        Ok(pairs.map(|(&id, &(start, _))| Token { id, start }).collect())
+    }
+
+    /// At most [`room`](Self::room) tokens between start and end token, padded to `model_max_length`.
+    pub fn framed(&self, tokens: &[u32]) -> Vec<u32> {
+        let mut ids = Vec::with_capacity(self.model_max_length);
+        ids.push(self.bos);
+        ids.extend(tokens);
+        ids.push(self.eos);
+        ids.resize(self.model_max_length, self.pad);
+        ids
+    }
+
+    /// Tokens that fit between start and end token, 75 in CLIP.
+    pub fn room(&self) -> usize {
+        self.model_max_length - 2
+    }
+
+    /// The token of a comma by itself, if the vocabulary has one.
+    pub fn comma(&self) -> Option<u32> {
+        self.inner.token_to_id(",</w>")
     }
 
     /// Number of tokens of `text` with its start and end token, before any cutting.
