@@ -44,7 +44,10 @@ pub fn run(command: Command) -> Result<()> {
 fn say_what_it_is(path: &Path, json: bool) -> Result<()> {
     let info = match path.to_str() {
         Some("embedded") => ModelInfo::of(&source::open(None)?)?,
-        _ => info(path)?,
+        _ => {
+            source::check_there(path)?;
+            info(path)?
+        }
     };
     if json {
         say!("{}", serde_json::to_string_pretty(&info)?);

@@ -4,7 +4,7 @@ use crate::{Usage, embedded};
 use anyhow::Result;
 use prima_checkpoint::ModelSource;
 use prima_pipeline::{LoadOptions, PredictionType};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What is used of other files, and what a model's files leave unsaid.
 #[derive(clap::Args, Default)]
@@ -49,7 +49,10 @@ pub fn open(model: Option<&str>) -> Result<ModelSource> {
             }
             Ok(ModelSource::embedded("prima-mini", embedded::FILES))
         }
-        Some(path) => Ok(ModelSource::open(path)?),
+        Some(path) => {
+            check_there(Path::new(path))?;
+            Ok(ModelSource::open(path)?)
+        }
     }
 }
 
@@ -68,4 +71,20 @@ pub fn open_with(model: Option<&str>, parts: &Parts) -> Result<ModelSource> {
         }
     }
     Ok(source)
+}
+
+/// What can only be a file or a folder on this machine, and is not there, is said to be missing; a name may also be one on
+/// the hub.
+pub fn check_there(path: &Path) -> Result<()> {
+    let text = path.to_string_lossy();
+    let endings = ["safetensors", "sft", "gguf", "ckpt", "pt", "pth", "bin"];
+    let ending = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase());
+    let is_file = ending.is_some_and(|ending| endings.contains(&ending.as_str()));
+    let is_path = ["/", "./", "../", "~"].iter().any(|start| text.starts_with(start));
+    // A link that leads nowhere is missing as well.
+    if (is_file || is_path) && !path.exists() {
+        let what = if is_file { "file" } else { "file or folder" };
+        anyhow::bail!("there is no {what} {text}: is the path right?");
+    }
+    Ok(())
 }

@@ -21,7 +21,9 @@ pub use autoencoders::{
 pub use config::{OneOrMany, TransformerLayers};
 pub use denoisers::{Unet2dCondition, Unet2dConditionConfig, UnetBlock, UnetCond, guidance_scale_embedding};
 pub use feature_networks::{EfficientNetLite, EfficientNetLiteConfig};
-pub use text_encoders::{ClipTextConfig, ClipTextModel, Encoded, HiddenState, TextOutput, Tokenizer, TokenizerFiles};
+pub use text_encoders::{
+    ClipTextConfig, ClipTextModel, Encoded, HiddenState, TextOutput, Token, Tokenizer, TokenizerFiles,
+};
 
 /// The caller asked to stop: its `keep_going` hook returned `false`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

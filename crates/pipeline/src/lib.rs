@@ -27,7 +27,7 @@ mod needs;
 mod noise;
 mod packed_weights;
 mod picture_tensors;
-mod prompt_weights;
+mod prompts;
 mod quantize;
 mod repeat;
 mod request;
@@ -38,7 +38,7 @@ mod text_to_image;
 mod vae;
 
 pub use adapters::{LoraChoice, LoraEntry, LoraOptions, UsedLora, merge};
-pub use conditioning::{Conditioning, TextEncoder, TextEncoders};
+pub use conditioning::{Conditioning, Reading, TextEncoder, TextEncoders};
 pub use embeddings::{EmbeddingEntry, EmbeddingOptions};
 pub use error::Error;
 pub use families::Family;
@@ -54,7 +54,7 @@ pub use prima_models::Vae;
 pub use prima_picture::{Parameters, Picture};
 pub use prima_schedulers::{PredictionType, ScheduleOptions, SchedulerKind, TimestepSpacing};
 pub use prima_tensor::DType;
-pub use prompt_weights::WeightedPrompt;
+pub use prompts::{Piece, PromptSyntax, UnknownSyntax, WeightedPrompt, prompt_texts};
 pub use quantize::{LayerReport, Quantization, QuantizeStage, quantize};
 pub use repeat::Medians;
 pub use request::{

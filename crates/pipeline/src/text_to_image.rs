@@ -38,9 +38,10 @@ impl Pipeline {
         let mut warnings = [settings.warnings.clone(), active.warnings].concat();
 
         let text = Instant::now();
-        let guidance = Guidance::new(self, request, &settings, &mut warnings)?;
+        let keep_going = &mut || !stops(on_progress, Progress::Tick);
+        let guidance = Guidance::new(self, request, &settings, &mut warnings, keep_going)?;
         timings.text = text.elapsed();
-        timings.text_cached = guidance.text_cached;
+        timings.text_cached = guidance.text_cached();
         tell(on_progress, Progress::Text)?;
 
         let mut noise = NoiseSource::new(request.rng, request.seed);
@@ -48,6 +49,7 @@ impl Pipeline {
         let mut steps = Steps {
             schedule: &settings.schedule,
             guidance: &guidance,
+            evaluations: 0,
             noise: &mut noise,
             shape: [latents.dim(0), latents.dim(1), latents.dim(2), latents.dim(3)],
             timings: &mut timings,
@@ -109,7 +111,8 @@ impl Pipeline {
         let started = Instant::now();
         let picture = init_image.picture.resized(settings.width, settings.height);
         let keep_going = &mut || !stops(on_progress, Progress::Tick);
-        let latents = image_to_image::noised(vae, &picture, &settings.schedule, shape, noise, keep_going)?;
+        let adds_noise = request.denoising_start.is_none();
+        let latents = image_to_image::noised(vae, &picture, &settings.schedule, shape, adds_noise, noise, keep_going)?;
         timings.init_image = started.elapsed();
         Ok(latents)
     }
@@ -129,6 +132,8 @@ fn finished(picture: Picture, request: &Request, settings: &Settings) -> Picture
 struct Steps<'a, 'b> {
     schedule: &'a Schedule,
     guidance: &'a Guidance<'a>,
+    /// Of the network, until now.
+    evaluations: usize,
     noise: &'a mut NoiseSource,
     shape: [usize; 4],
     timings: &'a mut Timings,
@@ -141,7 +146,9 @@ impl Sampling for Steps<'_, '_> {
 
     fn model_output(&mut self, model_input: &Tensor, timestep: f32) -> Result<Tensor, Error> {
         let keep_going = &mut || !stops(self.on_progress, Progress::Tick);
-        self.guidance.model_output(model_input, timestep, keep_going)
+        self.evaluations += 1;
+        self.guidance
+            .model_output(self.evaluations - 1, model_input, timestep, keep_going)
     }
 
     fn noise(&mut self, row: usize) -> Tensor {

@@ -34,6 +34,8 @@ pub enum Error {
     UnknownSpacing { name: String, known: String },
     #[error("unknown prediction type {name:?}; known: epsilon, v_prediction, sample, flow_prediction")]
     UnknownPredictionType { name: String },
+    #[error("of {steps} steps none lies between denoising_start {start} and denoising_end {end}: take more steps")]
+    NothingBetween { start: f64, end: f64, steps: usize },
     #[error("num_inference_steps must be at least 1, got 0")]
     ZeroSteps,
     #[error("either num_inference_steps or timesteps must be given")]

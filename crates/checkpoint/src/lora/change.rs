@@ -348,11 +348,6 @@ impl Change {
         }
         Some(Tensor::from_vec(values, shape))
     }
-
-    /// Whether what it adds depends on the base's own weight.
-    pub fn reads_base(&self) -> bool {
-        self.magnitude.is_some() || matches!(self.delta, Some(Delta::OfWeight { .. }))
-    }
 }
 
 impl Delta {

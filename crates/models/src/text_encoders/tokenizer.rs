@@ -36,6 +36,14 @@ pub struct Encoded {
     pub dropped: String,
 }
 
+/// A token of a text, without start, end and padding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Token {
+    pub id: u32,
+    /// The byte of the text at which it begins.
+    pub start: usize,
+}
+
 /// A CLIP tokenizer that pads to a fixed length.
 pub struct Tokenizer {
     name: String,
@@ -144,16 +152,13 @@ impl Tokenizer {
 
     /// The tokens of `text`, framed, cut and padded to `model_max_length`.
     pub fn encode(&self, text: &str) -> Result<Encoded, Error> {
-        let pieces = self.pieces(text)?;
-        let room = self.model_max_length - 2;
-        let dropped = pieces.get(room).map_or("", |&(_, start)| from_word(text, start));
-        let mut ids = Vec::with_capacity(self.model_max_length);
-        ids.push(self.bos);
-        ids.extend(pieces.iter().take(room).map(|piece| piece.0));
-        ids.push(self.eos);
-        ids.resize(self.model_max_length, self.pad);
+        let pieces = self.tokens(text)?;
+        let room = self.room();
+        let dropped = pieces.get(room).map_or("", |token| from_word(text, token.start));
+        let fitting = &pieces[..room.min(pieces.len())];
+        let ids = self.framed(&fitting.iter().map(|token| token.id).collect::<Vec<_>>());
         let eos_index = ids.iter().position(|&id| id == self.eos).unwrap_or(0);
-        let starts = pieces.iter().take(room).map(|piece| piece.1).collect();
+        let starts = fitting.iter().map(|token| token.start).collect();
         Ok(Encoded {
             ids,
             starts,
@@ -162,9 +167,29 @@ impl Tokenizer {
         })
     }
 
+    /// At most [`room`](Self::room) tokens between start and end token, padded to `model_max_length`.
+    pub fn framed(&self, tokens: &[u32]) -> Vec<u32> {
+        let mut ids = Vec::with_capacity(self.model_max_length);
+        ids.push(self.bos);
+        ids.extend(tokens);
+        ids.push(self.eos);
+        ids.resize(self.model_max_length, self.pad);
+        ids
+    }
+
+    /// Tokens that fit between start and end token, 75 in CLIP.
+    pub fn room(&self) -> usize {
+        self.model_max_length - 2
+    }
+
+    /// The token of a comma by itself, if the vocabulary has one.
+    pub fn comma(&self) -> Option<u32> {
+        self.inner.token_to_id(",</w>")
+    }
+
     /// Number of tokens of `text` with its start and end token, before any cutting.
     pub fn count(&self, text: &str) -> usize {
-        self.pieces(text).map_or(0, |pieces| pieces.len() + 2)
+        self.tokens(text).map_or(0, |tokens| tokens.len() + 2)
     }
 
     /// From now on `word` stands for these ids, wherever a text has it whole, in upper or lower case.
@@ -178,31 +203,35 @@ impl Tokenizer {
         self.words.sort_by_key(|added| std::cmp::Reverse(added.word.len()));
     }
 
-    /// The tokens of `text`, and the bytes at which they begin.
-    fn pieces(&self, text: &str) -> Result<Vec<(u32, usize)>, Error> {
-        let mut pieces = Vec::new();
+    /// All tokens of `text`, however many.
+    pub fn tokens(&self, text: &str) -> Result<Vec<Token>, Error> {
+        let mut tokens = Vec::new();
         let (mut from, mut at) = (0, 0);
         while at < text.len() && !self.words.is_empty() {
             let Some(added) = self.words.iter().find(|added| stands_at(text, at, &added.word)) else {
                 at += text[at..].chars().next().map_or(1, char::len_utf8);
                 continue;
             };
-            self.known_pieces(text, from..at, &mut pieces)?;
-            pieces.extend(added.ids.clone().map(|id| (id, at)));
+            self.known_tokens(text, from..at, &mut tokens)?;
+            tokens.extend(added.ids.clone().map(|id| Token { id, start: at }));
             at += added.word.len();
             from = at;
         }
-        self.known_pieces(text, from..text.len(), &mut pieces)?;
-        Ok(pieces)
+        self.known_tokens(text, from..text.len(), &mut tokens)?;
+        Ok(tokens)
     }
 
-    fn known_pieces(&self, text: &str, part: Range<usize>, pieces: &mut Vec<(u32, usize)>) -> Result<(), Error> {
+    /// Those of a part of `text` that has no added words.
+    fn known_tokens(&self, text: &str, part: Range<usize>, tokens: &mut Vec<Token>) -> Result<(), Error> {
         let encoding = self.inner.encode(&text[part.clone()], false).map_err(|e| Error::File {
             file: self.name.clone(),
             message: format!("cannot read the text: {e}"),
         })?;
-        let tokens = encoding.get_ids().iter().zip(encoding.get_offsets());
-        pieces.extend(tokens.map(|(id, offsets)| (*id, part.start + offsets.0)));
+        let pairs = encoding.get_ids().iter().zip(encoding.get_offsets());
+        tokens.extend(pairs.map(|(&id, &(start, _))| Token {
+            id,
+            start: part.start + start,
+        }));
         Ok(())
     }
 

@@ -32,7 +32,10 @@ impl LoraEntry {
     /// What its metadata call it.
     pub fn title(&self) -> Option<&str> {
         let titles = ["modelspec.title", "ss_output_name"].into_iter();
-        titles.filter_map(|key| self.metadata.get(key)).map(String::as_str).next()
+        titles
+            .filter_map(|key| self.metadata.get(key))
+            .map(String::as_str)
+            .next()
     }
 }
 

@@ -12,7 +12,7 @@ pub use library::{LoraEntry, LoraOptions};
 pub use merge::merge;
 
 use crate::known_models::Recognised;
-use crate::{Error, Pipeline, Request};
+use crate::{Error, Pipeline, PromptSyntax, Request};
 use library::Library;
 use prepared::Prepared;
 use prima_models::Adapters;
@@ -199,7 +199,9 @@ impl Pipeline {
             choices.push((choice, false));
         }
         let (mut request, mut warnings) = (Cow::Borrowed(request), Vec::new());
-        if let Some((prompt, tags, said)) = tags::extract(&request.prompt) {
+        if request.prompt_syntax != PromptSyntax::Plain
+            && let Some((prompt, tags, said)) = tags::extract(&request.prompt)
+        {
             warnings.extend(said);
             for tag in tags {
                 match library.resolve(&tag.name) {
@@ -220,7 +222,9 @@ impl Pipeline {
             }
             request.to_mut().prompt = prompt;
         }
-        if let Some((prompt, ..)) = request.negative_prompt.as_deref().and_then(tags::extract) {
+        let negative = request.negative_prompt.as_deref();
+        let negative = negative.filter(|_| request.prompt_syntax != PromptSyntax::Plain);
+        if let Some((prompt, ..)) = negative.and_then(tags::extract) {
             warnings.push("LoRA tags have no effect in the negative prompt: write them into the prompt".to_owned());
             request.to_mut().negative_prompt = Some(prompt);
         }

@@ -1,8 +1,11 @@
 //! The web UI's API, `/sdapi/v1/*`, as its clients use it.
 
+mod fields;
+mod hires;
 pub(crate) mod images;
 pub(crate) mod info;
 mod lists;
+mod scripts;
 mod tasks;
 
 use crate::app::App;

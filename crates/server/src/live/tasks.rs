@@ -84,7 +84,7 @@ fn asked(app: &App, paint: &Paint, picture: Option<Picture>) -> Result<RequestBu
         negative_prompt: paint.negative_prompt.clone(),
         guidance_scale: paint.guidance_scale,
         // While someone types, only the words change.
-        seed: Some(paint.seed.unwrap_or(0)),
+        seed: Some(paint.seed.unwrap_or(0).into()),
         width: paint.width,
         height: paint.height,
         schedule: ScheduleOptions {
@@ -193,7 +193,7 @@ impl Make<'_> {
             .map(|index| {
                 let variant = RequestBuilder {
                     prompt: prompts.get(index).or(asked.prompt.as_ref()).cloned(),
-                    seed: seeds.get(index).copied().or(asked.seed),
+                    seed: seeds.get(index).map(|seed| i128::from(*seed)).or(asked.seed),
                     ..asked.clone()
                 };
                 let frame = FrameSpec {
