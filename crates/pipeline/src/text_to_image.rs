@@ -35,7 +35,7 @@ impl Pipeline {
     ) -> Result<Response, Error> {
         let mut timings = Timings::default();
         let settings = Settings::new(self, request)?;
-        let mut warnings = [settings.warnings.clone(), active.warnings].concat();
+        let mut warnings = [settings.warnings.clone(), active.warnings.clone()].concat();
 
         let text = Instant::now();
         let keep_going = &mut || !stops(on_progress, Progress::Tick);
@@ -71,7 +71,7 @@ impl Pipeline {
         timings.decode = decode.elapsed();
         timings.total = start.elapsed();
         Ok(Response {
-            loras: active.used,
+            loras: active.used(),
             ..response(request, settings, pictures, timings, warnings)
         })
     }

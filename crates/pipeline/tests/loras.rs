@@ -349,3 +349,59 @@ fn keys_that_match_nothing_are_counted_and_named() {
     assert!(said.contains("2 of its 4 keys match nothing in this model"), "{said}");
     assert!(said.contains("lora_unet_elsewhere.lora_down.weight, strange"), "{said}");
 }
+
+#[test]
+fn loras_that_distil_a_model_bring_their_settings() {
+    let folder = tempfile::tempdir().unwrap();
+    let layer = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k";
+    let (down, up) = (format!("{layer}.lora_down.weight"), format!("{layer}.lora_up.weight"));
+    let names = [
+        "sdxl_lightning_4step_lora",
+        "lcm-lora-sdxl",
+        "Hyper-SDXL-2steps-lora",
+        "style",
+    ];
+    for name in names {
+        written(
+            folder.path(),
+            &format!("{name}.safetensors"),
+            &[(&down, &[4, 80]), (&up, &[16, 4])],
+        );
+    }
+    let given = LoadOptions {
+        loras: LoraOptions {
+            folder: Some(folder.path().to_path_buf()),
+            standing: Vec::new(),
+        },
+        ..LoadOptions::default()
+    };
+    let pipeline = open(&goldens().join("tiny-sdxl"), &given).unwrap();
+    let settings = |prompt: &str| {
+        let request = Request {
+            prompt: prompt.to_owned(),
+            width: Some(64),
+            height: Some(64),
+            ..Request::default()
+        };
+        let response = paint(&pipeline, &request).0;
+        let said = response.warnings.join(" ");
+        (
+            response.num_inference_steps,
+            response.guidance_scale,
+            response.scheduler.class_name(),
+            said,
+        )
+    };
+    let plain = settings("a cat");
+    let (steps, guidance, scheduler, said) = settings("a cat <lora:sdxl_lightning_4step_lora>");
+    assert_eq!((steps, guidance, scheduler), (4, 0.0, "EulerDiscreteScheduler"));
+    assert!(said.contains("SDXL-Lightning"), "{said}");
+    let (steps, guidance, scheduler, _) = settings("a cat <lora:lcm-lora-sdxl>");
+    assert_eq!((steps, guidance, scheduler), (4, 1.0, "LCMScheduler"));
+    let (steps, guidance, scheduler, _) = settings("a cat <lora:Hyper-SDXL-2steps-lora>");
+    assert_eq!((steps, guidance, scheduler), (2, 0.0, "DDIMScheduler"));
+    for other in ["a cat <lora:style>", "a cat <lora:lcm-lora-sdxl:0.1>"] {
+        let (steps, guidance, scheduler, _) = settings(other);
+        assert_eq!((steps, guidance, scheduler), (plain.0, plain.1, plain.2), "{other}");
+    }
+}

@@ -87,8 +87,20 @@ struct Ready {
 /// What holds while a request is painted.
 pub(crate) struct Active {
     pub adapters: Arc<Adapters>,
-    pub used: Vec<UsedLora>,
     pub warnings: Vec<String>,
+    used: Vec<(LoraChoice, bool, Arc<Prepared>)>,
+}
+
+impl Active {
+    /// For the recipe. A file's hash is read of all of it the first time.
+    pub fn used(self) -> Vec<UsedLora> {
+        let used = self.used.into_iter().map(|(choice, in_prompt, file)| UsedLora {
+            choice,
+            hash: file.short_hash().map(str::to_owned),
+            in_prompt,
+        });
+        used.collect()
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -135,30 +147,28 @@ impl Pipeline {
     pub(crate) fn active<'a>(&self, request: &'a Request) -> Result<(Cow<'a, Request>, Active), Error> {
         let (request, wanted) = self.wanted(request)?;
         let Wanted { choices, mut warnings } = wanted;
-        let (mut files, mut used) = (Vec::new(), Vec::new());
+        let mut used = Vec::new();
         for (choice, in_prompt) in choices {
-            let Some(file) = self.ready(&choice.name)? else {
-                continue;
-            };
-            warnings.extend(file.warning.clone());
-            files.push((file, choice.unet, choice.text));
-            used.push((choice, in_prompt));
+            if let Some(file) = self.ready(&choice.name)? {
+                warnings.extend(file.warning.clone());
+                used.push((choice, in_prompt, file));
+            }
         }
-        let adapters = self.set(&files);
-        let used = used
-            .into_iter()
-            .zip(&files)
-            .map(|((choice, in_prompt), (file, ..))| UsedLora {
-                choice,
-                hash: file.short_hash().map(str::to_owned),
-                in_prompt,
-            });
+        let files: Vec<_> = used
+            .iter()
+            .map(|(choice, _, file)| (file.clone(), choice.unet, choice.text))
+            .collect();
         let active = Active {
-            adapters,
-            used: used.collect(),
+            adapters: self.set(&files),
             warnings,
+            used,
         };
         Ok((request, active))
+    }
+
+    /// Makes the LoRAs of a request ready, as painting it does first. Returns what there is to say of them.
+    pub fn make_ready(&self, request: &Request) -> Result<Vec<String>, Error> {
+        Ok(self.active(request)?.1.warnings)
     }
 
     /// The request without tags, with all LoRAs that it wants among its own; their files are not looked at.
