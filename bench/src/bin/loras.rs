@@ -53,7 +53,10 @@ fn measure(model: &str, folder: &Path, rounds: usize) -> Result<()> {
     };
     let plain = paint("a cat")?.pictures;
     for name in ["one", "two"] {
-        println!("{name}, from its file: {:.0} ms", timed(&format!("a cat <lora:{name}>"))?);
+        println!(
+            "{name}, from its file: {:.0} ms",
+            timed(&format!("a cat <lora:{name}>"))?
+        );
     }
     paint("a cat <lora:one>")?;
     let before = resident_mb()?;
@@ -64,7 +67,10 @@ fn measure(model: &str, folder: &Path, rounds: usize) -> Result<()> {
     }
     println!("{rounds} changes, each of another LoRA at another weight: {slowest:.2} ms at most");
     println!("resident: {before:.0} MB before, {:.0} MB after them", resident_mb()?);
-    anyhow::ensure!(paint("a cat")?.pictures == plain, "the plain picture is another after {rounds} changes");
+    anyhow::ensure!(
+        paint("a cat")?.pictures == plain,
+        "the plain picture is another after {rounds} changes"
+    );
     println!("the plain picture is the same to the bit");
     Ok(())
 }
@@ -73,23 +79,40 @@ fn measure(model: &str, folder: &Path, rounds: usize) -> Result<()> {
 fn write(pipeline: &Pipeline, seed: u64, path: &Path) -> Result<usize> {
     let mut tensors = Vec::new();
     let parts = pipeline.parts();
-    for (network, start) in [(Network::Unet, "lora_unet"), (Network::TextEncoder, "lora_te1"), (Network::TextEncoder2, "lora_te2")] {
+    for (network, start) in [
+        (Network::Unet, "lora_unet"),
+        (Network::TextEncoder, "lora_te1"),
+        (Network::TextEncoder2, "lora_te2"),
+    ] {
         let component = parts.components.iter().find(|(name, _)| name == network.component());
         for (key, param) in component.into_iter().flat_map(|(_, params)| params) {
-            let Some(module) = key.strip_suffix(".weight") else { continue };
-            let is_target = [".attn1.", ".attn2.", ".ff.net.", ".self_attn.", ".mlp.fc"].iter().any(|part| key.contains(part));
-            let &[outputs, inputs] = &param.shape()[..] else { continue };
+            let Some(module) = key.strip_suffix(".weight") else {
+                continue;
+            };
+            let is_target = [".attn1.", ".attn2.", ".ff.net.", ".self_attn.", ".mlp.fc"]
+                .iter()
+                .any(|part| key.contains(part));
+            let &[outputs, inputs] = &param.shape()[..] else {
+                continue;
+            };
             if is_target {
                 let key = format!("{start}_{}", module.replace('.', "_"));
                 for (end, shape) in [("lora_down", [RANK, inputs]), ("lora_up", [outputs, RANK])] {
                     let noise = Philox {
                         seed,
-                        image: tensors.len() as u64,
+                        image: tensors.len() as u32,
                         purpose: 0,
                         step: 0,
                     };
-                    let values = noise.normal(shape[0] * shape[1]).into_iter().map(|x| 0.01 * x).collect();
-                    tensors.push((format!("{key}.{end}.weight"), Param::new(Tensor::from_vec(values, &shape))));
+                    let values = noise
+                        .normal(shape[0] * shape[1])
+                        .into_iter()
+                        .map(|x| 0.01 * x)
+                        .collect();
+                    tensors.push((
+                        format!("{key}.{end}.weight"),
+                        Param::new(Tensor::from_vec(values, &shape)),
+                    ));
                 }
             }
         }
@@ -102,6 +125,8 @@ fn write(pipeline: &Pipeline, seed: u64, path: &Path) -> Result<usize> {
 fn resident_mb() -> Result<f64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kilobytes = line.and_then(|line| line.split_whitespace().next()).context("no VmRSS")?;
+    let kilobytes = line
+        .and_then(|line| line.split_whitespace().next())
+        .context("no VmRSS")?;
     Ok(kilobytes.parse::<f64>()? / 1e3)
 }

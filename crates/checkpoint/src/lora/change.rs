@@ -1,8 +1,8 @@
 //! What a file does to one layer.
 
-use super::keys::Role;
-use super::{LayerName, LoraFile, Roles, file_error};
-use crate::Error;
+use super::keys::{LayerName, Role, Roles};
+use super::scales::Scales;
+use crate::{Error, TensorFile};
 use prima_tensor::Tensor;
 use rayon::prelude::*;
 
@@ -30,40 +30,38 @@ pub enum Delta {
     OfWeight { right: Tensor, outer: Tensor, scale: f32 },
 }
 
-/// The change that the keys `roles` of `file` make to a layer of `shape`.
-pub(super) fn read(file: &LoraFile, layer: &LayerName, roles: &Roles, shape: &[usize]) -> Result<Change, Error> {
-    let keys = LayerKeys {
-        file,
-        layer,
-        roles,
-        shape,
-    };
-    let bias = keys.get(Role::DiffBias)?;
-    if let Some(bias) = &bias {
-        keys.check(Role::DiffBias, bias, &[shape[0]])?;
-    }
-    Ok(Change {
-        delta: keys.delta()?,
-        magnitude: keys.magnitude()?,
-        bias,
-    })
-}
-
-struct LayerKeys<'a> {
-    file: &'a LoraFile,
-    layer: &'a LayerName,
-    roles: &'a Roles,
+/// The keys of one layer in a file.
+pub(super) struct LayerKeys<'a> {
+    pub file: &'a TensorFile,
+    pub scales: &'a Scales,
+    /// The family of models that the file is for, as far as it says.
+    pub made_for: Option<&'a str>,
+    pub layer: &'a LayerName,
+    pub roles: &'a Roles,
     /// Of the layer's weight.
-    shape: &'a [usize],
+    pub shape: &'a [usize],
 }
 
 impl LayerKeys<'_> {
+    /// What they say.
+    pub fn read(&self) -> Result<Change, Error> {
+        let bias = self.get(Role::DiffBias)?;
+        if let Some(bias) = &bias {
+            self.check(Role::DiffBias, bias, &self.shape[..1])?;
+        }
+        Ok(Change {
+            delta: self.delta()?,
+            magnitude: self.magnitude()?,
+            bias,
+        })
+    }
+
     fn has(&self, role: Role) -> bool {
         self.roles.contains_key(&role)
     }
 
     fn get(&self, role: Role) -> Result<Option<Tensor>, Error> {
-        self.roles.get(&role).map(|key| self.file.file.read(key)).transpose()
+        self.roles.get(&role).map(|key| self.file.read(key)).transpose()
     }
 
     fn need(&self, role: Role) -> Result<Tensor, Error> {
@@ -74,13 +72,13 @@ impl LayerKeys<'_> {
                 self.layer.layer,
                 there.join(", ")
             );
-            file_error(&self.file.file, message)
+            self.file_error(message)
         })
     }
 
     fn error(&self, role: Role, found: &[usize]) -> Error {
         let key = self.roles.get(&role).map_or("", String::as_str);
-        let made_for = self.file.made_for().map(|family| format!(", this one is for {family}"));
+        let made_for = self.made_for.map(|family| format!(", this one is for {family}"));
         let message = format!(
             "`{key}` has shape {found:?}, which does not fit the weight {:?} of {} in this model's {}: use a LoRA that was made for \
              this family of models{}",
@@ -89,7 +87,14 @@ impl LayerKeys<'_> {
             self.layer.network.component(),
             made_for.unwrap_or_default(),
         );
-        file_error(&self.file.file, message)
+        self.file_error(message)
+    }
+
+    fn file_error(&self, message: String) -> Error {
+        Error::File {
+            file: self.file.name().to_owned(),
+            message,
+        }
     }
 
     /// That `tensor` has as many values as `wanted`.
@@ -135,7 +140,7 @@ impl LayerKeys<'_> {
             .iter()
             .find(|(role, _)| is_norm && !matches!(role, Role::Diff | Role::DiffBias | Role::Alpha))
         {
-            let found = self.file.file.tensors().get(key).map(|entry| entry.shape.clone());
+            let found = self.file.tensors().get(key).map(|entry| entry.shape.clone());
             return Err(self.error(*role, &found.unwrap_or_default()));
         }
         if self.has(Role::Down) || self.has(Role::Up) {
@@ -163,12 +168,7 @@ impl LayerKeys<'_> {
     fn product(&self) -> Result<Delta, Error> {
         let (down, up) = (self.need(Role::Down)?, self.need(Role::Up)?);
         let rank = down.shape().first().copied().unwrap_or(0);
-        let scale = match self
-            .file
-            .scales
-            .scale(self.layer, rank)
-            .filter(|_| !self.has(Role::Alpha))
-        {
+        let scale = match self.scales.scale(self.layer, rank).filter(|_| !self.has(Role::Alpha)) {
             Some(scale) => scale,
             None => self.scale(rank)?,
         };

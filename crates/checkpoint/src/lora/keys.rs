@@ -1,5 +1,7 @@
 //! Keys as kohya, diffusers (before and since peft), peft, ComfyUI and LyCORIS write them.
 
+use std::collections::BTreeMap;
+
 /// A network that is changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Network {
@@ -56,6 +58,9 @@ pub(super) enum Role {
     Diff,
     DiffBias,
 }
+
+/// The stored keys of one layer, by what they are.
+pub(super) type Roles = BTreeMap<Role, String>;
 
 /// What a key may end with, where a module's name goes before it.
 const ENDINGS: &[(&str, Role)] = &[

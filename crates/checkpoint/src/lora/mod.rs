@@ -14,7 +14,8 @@ pub use keys::{LayerName, Network};
 pub use names::{text_names, unet_names};
 
 use crate::{Error, TensorFile};
-use keys::Role;
+use change::LayerKeys;
+use keys::{Role, Roles};
 use scales::Scales;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -26,10 +27,8 @@ pub struct LoraFile {
     /// Keys that are in no form that is known.
     strange: Vec<String>,
     scales: Scales,
+    made_for: Option<String>,
 }
-
-/// The stored keys of one layer, by what they are.
-type Roles = BTreeMap<Role, String>;
 
 impl LoraFile {
     /// Reads the header.
@@ -70,6 +69,7 @@ impl LoraFile {
         }
         let scales = Scales::of(&file, path);
         Ok(Self {
+            made_for: made_for(&file, &layers),
             file,
             layers,
             strange,
@@ -114,36 +114,20 @@ impl LoraFile {
     /// Names the file, the key and the shapes where they do not fit, or values that are not finite.
     pub fn change(&self, layer: &LayerName, shape: &[usize]) -> Result<Change, Error> {
         let none = Roles::new();
-        change::read(self, layer, self.layers.get(layer).unwrap_or(&none), shape)
+        let keys = LayerKeys {
+            file: &self.file,
+            scales: &self.scales,
+            made_for: self.made_for.as_deref(),
+            layer,
+            roles: self.layers.get(layer).unwrap_or(&none),
+            shape,
+        };
+        keys.read()
     }
 
     /// Which models this was made for, in words, as far as its shapes or its metadata say so.
-    pub fn made_for(&self) -> Option<String> {
-        let known = self.context_width().and_then(|width| match width {
-            768 => Some("Stable Diffusion 1"),
-            1024 => Some("Stable Diffusion 2"),
-            1280 => Some("the SDXL refiner"),
-            2048 => Some("SDXL"),
-            _ => None,
-        });
-        let said = || {
-            let metadata = self.metadata();
-            let said = ["ss_base_model_version", "modelspec.architecture"]
-                .iter()
-                .find_map(|key| metadata.get(*key))?;
-            Some(said.chars().filter(|c| !c.is_control()).take(60).collect())
-        };
-        known.map(str::to_owned).or_else(said)
-    }
-
-    /// Channels of the text that it was made for, where it changes the attention to it.
-    fn context_width(&self) -> Option<usize> {
-        self.layers.iter().find_map(|(layer, roles)| {
-            let reads_text = layer.network == Network::Unet
-                && (layer.layer.ends_with("attn2_to_k") || layer.layer.ends_with("attn2_to_v"));
-            let key = roles.get(&Role::Down).filter(|_| reads_text)?;
-            self.file.tensors().get(key)?.shape.get(1).copied()
-        })
+    pub fn made_for(&self) -> Option<&str> {
+        self.made_for.as_deref()
     }
 
     /// The web UI's hash of the weights, 12 hexadecimal digits: of all bytes behind the header, unless the metadata has it.
@@ -156,6 +140,29 @@ impl LoraFile {
         };
         Ok(hash[..12].to_owned())
     }
+}
+
+/// See [`LoraFile::made_for`].
+fn made_for(file: &TensorFile, layers: &BTreeMap<LayerName, Roles>) -> Option<String> {
+    // Channels of the text, where the attention to it is changed.
+    let width = layers.iter().find_map(|(layer, roles)| {
+        let reads_text = layer.network == Network::Unet
+            && (layer.layer.ends_with("attn2_to_k") || layer.layer.ends_with("attn2_to_v"));
+        let key = roles.get(&Role::Down).filter(|_| reads_text)?;
+        file.tensors().get(key)?.shape.get(1).copied()
+    });
+    let known = match width {
+        Some(768) => "Stable Diffusion 1",
+        Some(1024) => "Stable Diffusion 2",
+        Some(1280) => "the SDXL refiner",
+        Some(2048) => "SDXL",
+        _ => {
+            let keys = ["ss_base_model_version", "modelspec.architecture"];
+            let said = keys.iter().find_map(|key| file.metadata().get(*key))?;
+            return Some(said.chars().filter(|c| !c.is_control()).take(60).collect());
+        }
+    };
+    Some(known.to_owned())
 }
 
 fn file_error(file: &TensorFile, message: String) -> Error {

@@ -1,6 +1,6 @@
 //! What a product counts for: `alpha / rank`, where the file says alpha.
 
-use super::{LayerName, Network};
+use super::keys::{LayerName, Network};
 use crate::TensorFile;
 use serde_json::Value;
 use std::path::Path;

@@ -373,15 +373,10 @@ impl ClipTextModel {
 
     /// Where the pooled token of a row is: the first `eos_token_id`. Configs written before
     /// transformers 4.31 say 2, which no prompt contains; there it is the first of the
-    /// highest id, which is `<|endoftext|>` in CLIP's vocabulary.
+    /// highest id, which is `<|endoftext|>` in CLIP's vocabulary, or an added embedding, as in transformers.
     fn pooled_position(&self, row: &[u32]) -> usize {
         let target = match self.config.eos_token_id {
-            2 => row
-                .iter()
-                .filter(|id| (**id as usize) < self.config.vocab_size)
-                .max()
-                .copied()
-                .unwrap_or(0),
+            2 => row.iter().max().copied().unwrap_or(0),
             eos => eos,
         };
         row.iter().position(|&id| id == target).unwrap_or(0)

@@ -1,7 +1,7 @@
 //! Which LoRAs there are: files that were named, and those of a folder. Only names come from clients: they are looked up here
 //! and never become part of a path.
 
-use super::LoraChoice;
+use super::choice::LoraChoice;
 use crate::Error;
 use prima_checkpoint::TensorFile;
 use std::collections::BTreeMap;

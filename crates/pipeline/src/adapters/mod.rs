@@ -3,11 +3,13 @@
 //! Weights are never changed ([`prima_models::Adapters`]): a request's LoRAs hold while it is painted, on its thread. Files
 //! that were used lately stay ready, and a weight that changes costs nothing.
 
+mod choice;
 mod library;
 mod merge;
 mod prepared;
 mod tags;
 
+pub use choice::{LoraChoice, UsedLora};
 pub use library::{LoraEntry, LoraOptions};
 pub use merge::merge;
 
@@ -16,50 +18,10 @@ use crate::{Error, Pipeline, PromptSyntax, Request};
 use library::Library;
 use prepared::Prepared;
 use prima_models::Adapters;
-use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-/// A LoRA that a request wants, by its name, and how strongly it acts on the UNet and on the text encoders.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct LoraChoice {
-    pub name: String,
-    pub unet: f32,
-    pub text: f32,
-}
-
-impl LoraChoice {
-    pub fn new(name: impl Into<String>, weight: f32) -> Self {
-        Self {
-            name: name.into(),
-            unet: weight,
-            text: weight,
-        }
-    }
-
-    /// As it is written in a prompt.
-    pub fn tag(&self) -> String {
-        let Self { name, unet, text } = self;
-        if unet == text {
-            format!("<lora:{name}:{unet}>")
-        } else {
-            format!("<lora:{name}:{text}:{unet}>")
-        }
-    }
-}
-
-/// A LoRA that a picture was painted with.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct UsedLora {
-    #[serde(flatten)]
-    pub choice: LoraChoice,
-    /// The web UI's 12 digits.
-    pub hash: Option<String>,
-    /// Whether the prompt says it.
-    pub in_prompt: bool,
-}
 
 /// Bytes of files that are kept ready beside the one in use.
 const READY_BYTES: usize = 2 << 30;

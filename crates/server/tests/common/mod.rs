@@ -56,7 +56,10 @@ impl Server {
     }
 
     async fn started(model: ModelSource, change: impl FnOnce(&mut ServerOptions)) -> Self {
-        Self::begun(model, LoadOptions::default(), change).await.when_ready().await
+        Self::begun(model, LoadOptions::default(), change)
+            .await
+            .when_ready()
+            .await
     }
 
     /// One that has the LoRAs of a folder.
