@@ -19,8 +19,26 @@ pub fn quantized_bits(dtype: Dtype) -> Option<f64> {
     }
 }
 
-/// Buffers that old exports hold and no network reads, by a part of their name.
-const IGNORED: &[&str] = &["position_ids"];
+/// What trainers and other tools leave in files and no network here reads, by a part of its name: buffers of old exports,
+/// CLIP's similarity scale, averages and losses of training, TAESD's own scale, tables of noise, marks of what a file is.
+const IGNORED: &[&str] = &[
+    "position_ids",
+    "logit_scale",
+    "model_ema.",
+    "loss.",
+    "vae_scale",
+    "vae_shift",
+    "alphas_cumprod",
+    "denoiser.sigmas",
+    "num_batches_tracked",
+    "scaled_fp8",
+    "scale_input",
+    "input_scale",
+    "comfy_quant",
+    "v_pred",
+    "ztsnr",
+    "edm_",
+];
 
 /// Read at a time where only a few are to be in memory.
 const IN_TURN_BYTES: usize = 64 << 20;

@@ -2,10 +2,11 @@
 
 use crate::files::open_regular;
 use crate::header::Header;
-use crate::{Error, finite};
+use crate::{Error, finite, float8};
 use half::bf16;
 use prima_tensor::{INT4_GROUP, Int4Rows, Tensor, Values, quantize_row};
 use safetensors::Dtype;
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
@@ -17,8 +18,15 @@ pub(crate) const SCALE: &str = "_scale";
 /// Of 4 bits, in that of the steps and zeros of its groups.
 pub(crate) const GROUPS: &str = "_groups";
 
+/// How ComfyUI ends the key of a weight, and that of its scale, where it keeps weights in 8-bit floats.
+const WEIGHT: &str = ".weight";
+const SCALE_WEIGHT: &str = ".scale_weight";
+
 /// Read, converted and checked at once: small enough to stay in a core's cache in between.
 const CHUNK_BYTES: usize = 128 << 10;
+
+/// Read at a time where only a hash is wanted.
+const HASHED_BYTES: usize = 4 << 20;
 
 /// Where a file's bytes live.
 enum Bytes {
@@ -182,6 +190,18 @@ impl TensorFile {
         ))
     }
 
+    /// SHA-256 of all bytes behind the header, in hexadecimal digits.
+    pub(crate) fn data_hash(&self) -> Result<String, Error> {
+        let start = self.tensors.values().map(|entry| entry.range.start).min().unwrap_or(0);
+        let end = self.bytes.len().map_err(Error::io("read", Path::new(&self.name)))? as usize;
+        let (mut hasher, mut buffer) = (Sha256::new(), Vec::new());
+        for at in (start..end).step_by(HASHED_BYTES) {
+            let bytes = self.bytes.at(at, HASHED_BYTES.min(end - at), &mut buffer);
+            hasher.update(bytes.map_err(|error| self.cut_short(error))?);
+        }
+        Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
     /// The header's `__metadata__` (for instance a LoRA's `ss_*` entries).
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
@@ -219,8 +239,11 @@ impl TensorFile {
         };
         let outputs = entry.shape.first().copied().unwrap_or(1);
         if let Some((scale_key, scale)) = self.beside(key, entry, SCALE) {
-            self.check_count(&scale_key, scale, outputs)?;
-            part.scales = self.read_range(&scale_key, scale, 0..outputs)?;
+            // Floats have one for all, or one for each output.
+            let is_one = scale.numel() == 1 && is_float(entry.dtype);
+            let count = if is_one { 1 } else { outputs };
+            self.check_count(&scale_key, scale, count)?;
+            part.scales = self.read_range(&scale_key, scale, 0..count)?;
         }
         if let Some((groups_key, groups)) = self.beside(key, entry, GROUPS) {
             let inputs = 2 * entry.shape.last().copied().unwrap_or(0);
@@ -252,27 +275,38 @@ impl TensorFile {
     }
 
     /// What belongs to a quantized weight under its key with `suffix` behind it: the scales of 8 or 4 bits, floats, one for
-    /// each output; and of 4 bits the steps and zeros of its groups.
+    /// each output; and of 4 bits the steps and zeros of its groups. Scales of 8-bit floats may be called by what they scale.
     fn beside(&self, key: &str, entry: &TensorEntry, suffix: &str) -> Option<(String, &TensorEntry)> {
-        let key = format!("{key}{suffix}");
-        let found = self.tensors.get(&key)?;
+        let mut beside = format!("{key}{suffix}");
+        if suffix == SCALE
+            && is_float(entry.dtype)
+            && let Some(module) = key.strip_suffix(WEIGHT)
+            && self.tensors.contains_key(&format!("{module}{SCALE_WEIGHT}"))
+        {
+            beside = format!("{module}{SCALE_WEIGHT}");
+        }
+        let found = self.tensors.get(&beside)?;
         let fits = match entry.dtype {
             Dtype::I8 => suffix == SCALE && is_float(found.dtype),
             Dtype::U8 if suffix == SCALE => is_float(found.dtype),
             Dtype::U8 => found.dtype == Dtype::U8,
-            _ => false,
+            Dtype::F8_E4M3 | Dtype::F8_E5M2 => suffix == SCALE && is_float(found.dtype),
+            dtype => is_float(dtype) && beside.ends_with(SCALE_WEIGHT) && is_float(found.dtype),
         };
-        fits.then_some((key, found))
+        fits.then_some((beside, found))
     }
 
     /// Whether `key` belongs to another tensor, which is quantized.
     pub(crate) fn is_beside(&self, key: &str) -> bool {
-        [SCALE, GROUPS].into_iter().any(|suffix| {
-            let of = key
-                .strip_suffix(suffix)
-                .and_then(|of| Some((of, self.tensors.get(of)?)));
-            of.is_some_and(|(of, entry)| self.beside(of, entry, suffix).is_some())
-        })
+        let of = |suffix: &str, end: &str| Some(format!("{}{end}", key.strip_suffix(suffix)?));
+        [(SCALE, "", SCALE), (GROUPS, "", GROUPS), (SCALE_WEIGHT, WEIGHT, SCALE)]
+            .into_iter()
+            .filter_map(|(suffix, end, beside)| Some((of(suffix, end)?, beside)))
+            .any(|(of, suffix)| {
+                let entry = self.tensors.get(&of);
+                let beside = entry.and_then(|entry| self.beside(&of, entry, suffix));
+                beside.is_some_and(|(beside, _)| beside == key)
+            })
     }
 
     /// The shape of what a stored tensor stands for: of 4 bits, `[outputs, inputs, ...]` where `[outputs, ..., inputs / 2]`
@@ -306,7 +340,7 @@ pub(crate) struct Part<'a> {
     key: &'a str,
     entry: &'a TensorEntry,
     pub first: usize,
-    /// Of 8 and 4 bits, what one is worth, for each output.
+    /// Of 8 and 4 bits, what one is worth, for each output; of scaled 8-bit floats, the same or one for all.
     scales: Vec<f32>,
     /// Of 4 bits, of each group its step and its zero plus 128.
     groups: Vec<[u8; 2]>,
@@ -334,6 +368,12 @@ impl Part<'_> {
                 }
             } else {
                 decode(dtype, bytes, values);
+                if !self.scales.is_empty() {
+                    let depth = self.depth();
+                    for (i, value) in values.iter_mut().enumerate() {
+                        *value *= self.scales[(first + i) / depth];
+                    }
+                }
             }
             if let Some(i) = finite::first_not_finite(values) {
                 return Err(self.not_finite(first + i, values[i]));
@@ -415,7 +455,7 @@ impl Values for Part<'_> {
 
     fn narrow<'a>(&'a self, range: Range<usize>, space: &'a mut Vec<bf16>) -> Result<&'a [bf16], Error> {
         // Stored as it is wanted, on a machine that has the file's order of bytes.
-        if self.entry.dtype == Dtype::BF16 && cfg!(target_endian = "little") {
+        if self.entry.dtype == Dtype::BF16 && self.scales.is_empty() && cfg!(target_endian = "little") {
             space.resize(range.len(), bf16::ZERO);
             let first = self.first + range.start;
             let at = self.entry.range.start + 2 * first;
@@ -482,7 +522,10 @@ fn index_of(mut i: usize, shape: &[usize]) -> Vec<usize> {
 }
 
 fn is_float(dtype: Dtype) -> bool {
-    matches!(dtype, Dtype::F32 | Dtype::BF16 | Dtype::F16 | Dtype::F64)
+    matches!(
+        dtype,
+        Dtype::F32 | Dtype::BF16 | Dtype::F16 | Dtype::F64 | Dtype::F8_E4M3 | Dtype::F8_E5M2
+    )
 }
 
 /// Little-endian floats of a type that [`is_float`] to f32.
@@ -500,6 +543,16 @@ fn decode(dtype: Dtype, bytes: &[u8], values: &mut [f32]) {
             }
         }
         Dtype::F16 => decode_f16(bytes, values),
+        Dtype::F8_E4M3 => {
+            for (value, &bits) in values.iter_mut().zip(bytes) {
+                *value = float8::from_e4m3(bits);
+            }
+        }
+        Dtype::F8_E5M2 => {
+            for (value, &bits) in values.iter_mut().zip(bytes) {
+                *value = float8::from_e5m2(bits);
+            }
+        }
         _ => {
             for (value, b) in values.iter_mut().zip(bytes.chunks_exact(8)) {
                 *value = f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]) as f32;

@@ -261,7 +261,7 @@ fn integer_tensors_are_refused_by_name() {
     let error = reader.param("ids", &[1], Init::Zeros).unwrap_err().to_string();
     assert_eq!(
         error,
-        "ids.safetensors: `ids` is stored as I64; f32, f16, bf16 and f64 are supported"
+        "ids.safetensors: `ids` is stored as I64; f64, f32, f16, bf16 and 8-bit floats (E4M3, E5M2) are read"
     );
 }
 

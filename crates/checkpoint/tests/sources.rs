@@ -226,7 +226,7 @@ fn files_are_told_apart_by_their_tensors() {
             &[unet, ("cond_stage_model.model.ln_final.weight", &[1])],
         ),
         (
-            FileKind::DiffusersUnet,
+            FileKind::Unet,
             &[
                 ("down_blocks.0.resnets.0.norm1.bias", &[8]),
                 ("time_embedding.linear_1.bias", &[8]),
@@ -243,7 +243,9 @@ fn files_are_told_apart_by_their_tensors() {
         assert_eq!(what_is_it(&TensorFile::open(&path).unwrap()), kind);
         let opened = ModelSource::open(&path).unwrap().component_reader("unet");
         match kind {
-            FileKind::Sdxl | FileKind::StableDiffusion1 | FileKind::StableDiffusion2 => assert!(opened.is_ok()),
+            FileKind::Sdxl | FileKind::StableDiffusion1 | FileKind::StableDiffusion2 | FileKind::Unet => {
+                assert!(opened.is_ok());
+            }
             _ => assert!(matches!(opened, Err(Error::Unsupported { .. })), "{kind:?}"),
         }
     }
@@ -539,11 +541,19 @@ fn markers_in_a_single_file_change_its_scheduler() {
     );
     assert_eq!(lcm.json("unet", "config.json").unwrap()["time_cond_proj_dim"], 256);
     assert_eq!(info(&path).unwrap().preset, "lcm-sdxl");
-    for marker in ["edm_mean", "edm_vpred.sigma_max"] {
-        let edm = single_file(&path, &[(marker, &[4])]);
-        let error = edm.json("scheduler", "scheduler_config.json").unwrap_err();
-        assert!(matches!(error, Error::Unsupported { .. }), "{error}");
-    }
+    let cosxl = single_file(&path, &[("edm_vpred.sigma_max", &[]), ("edm_vpred.sigma_min", &[])]);
+    let config = cosxl.json("scheduler", "scheduler_config.json").unwrap();
+    assert_eq!(config["_class_name"], "EDMEulerScheduler");
+    assert_eq!(
+        (&config["prediction_type"], &config["sigma_data"]),
+        (&json!("v_prediction"), &json!(1.0))
+    );
+    let playground = single_file(&path, &[("edm_mean", &[4]), ("edm_std", &[4])]);
+    let config = playground.json("scheduler", "scheduler_config.json").unwrap();
+    assert_eq!(config["_class_name"], "EDMDPMSolverMultistepScheduler");
+    let vae = playground.json("vae", "config.json").unwrap();
+    assert_eq!(vae["latents_mean"].as_array().unwrap().len(), 4);
+    assert_eq!(vae["scaling_factor"], 0.5);
 }
 
 #[test]

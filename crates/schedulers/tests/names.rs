@@ -47,6 +47,17 @@ fn names_of_other_tools_are_understood() {
         unknown.contains("heun3") && unknown.contains("euler_a") && unknown.contains("LCMScheduler"),
         "{unknown}"
     );
+    for (name, nearest) in [
+        ("DPM++ 3M SDE", "dpm++_2m_sde"),
+        ("Restart", "heun"),
+        ("DPM fast", "dpm++_2m"),
+    ] {
+        let told = name.parse::<SchedulerKind>().expect_err("not here").to_string();
+        assert!(
+            told.contains(name) && told.ends_with(&format!("the nearest is {nearest}")),
+            "{told}"
+        );
+    }
     let tree = "DPMSolverSDEScheduler"
         .parse::<SchedulerKind>()
         .expect_err("refused")
