@@ -179,9 +179,9 @@ fn schedule(fields: &Fields, few_steps: bool) -> Result<ScheduleOptions, Error> 
     }
     if let Some(name) = named(&fields.scheduler) {
         spacing = TimestepSpacing::from_a1111(&name).map_err(Error::Schedule)?.or(spacing);
-    }
-    if spacing.is_none() && !few_steps {
-        spacing = scheduler.and_then(SchedulerKind::automatic_spacing);
+        if spacing.is_none() && !few_steps {
+            spacing = scheduler.and_then(SchedulerKind::automatic_spacing);
+        }
     }
     let takes_eta = matches!(
         scheduler,
