@@ -147,7 +147,7 @@ impl Fields {
         let sampler = named(&self.sampler_name).or_else(|| named(&self.sampler_index));
         let (scheduler, spacing) = sampler_and_schedule(sampler, named(&self.scheduler))?;
         let automatic = scheduler
-            .filter(|_| !few_steps)
+            .filter(|_| !few_steps && named(&self.scheduler).is_some())
             .and_then(SchedulerKind::automatic_spacing);
         let spacing = spacing.or(automatic);
         let takes_eta = matches!(
