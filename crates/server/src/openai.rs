@@ -339,6 +339,7 @@ fn stream_events(workshop: Arc<Workshop>, running: Running, answer: Answer) -> R
                 return Some((Ok::<_, Infallible>(event), state));
             }
             let (pictures, done) = match state.running.next().await? {
+                JobEvent::Step { .. } => continue,
                 JobEvent::Preview(pictures) => (pictures.into_iter().map(|p| (p, None)).collect(), false),
                 JobEvent::Painted(painted) => (
                     painted

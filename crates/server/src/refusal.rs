@@ -191,5 +191,8 @@ fn shaped(path: &str, refusal: &Refusal) -> (StatusCode, Value) {
         let body = json!({"error": kind, "detail": message, "body": "", "errors": message});
         return (status, body);
     }
+    if crate::comfy::is_prompt(path) {
+        return (*status, crate::comfy::shaped(refusal));
+    }
     (*status, json!({"error": message}))
 }
