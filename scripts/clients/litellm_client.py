@@ -15,7 +15,7 @@ import litellm  # noqa: E402
 
 def main(url):
     api = {"model": "openai/prima", "api_base": f"{url.rstrip('/')}/v1", "api_key": "any"}
-    answer = litellm.image_generation(prompt="a red apple", n=2, size="1024x1024", response_format="b64_json", **api)
+    answer = litellm.image_generation(prompt="a red apple", n=2, size="1024x1024", **api)
     assert len(answer.data) == 2
     for picture in answer.data:
         png = base64.b64decode(picture.b64_json)

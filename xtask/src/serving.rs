@@ -21,7 +21,10 @@ pub fn clients(root: &Path, python: Option<PathBuf>) -> Result<Option<String>> {
     let python = python_or_default(python);
     let is_there = |package: &str| {
         let status = Command::new(&python)
-            .args(["-c", &format!("import importlib.util as u, sys; sys.exit(u.find_spec('{package}') is None)")])
+            .args([
+                "-c",
+                &format!("import importlib.util as u, sys; sys.exit(u.find_spec('{package}') is None)"),
+            ])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .status();

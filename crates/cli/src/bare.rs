@@ -6,7 +6,9 @@ use std::ffi::OsString;
 
 /// The arguments with `paint` where it was left out. The first is the program's name.
 pub fn with_command(mut args: Vec<OsString>, cli: &Command) -> Result<Vec<OsString>, Usage> {
-    let Some(first) = first_word(&args) else { return Ok(args) };
+    let Some(first) = first_word(&args) else {
+        return Ok(args);
+    };
     let word = args[first].to_string_lossy().into_owned();
     let answers = ["help", "-h", "--help", "-V", "--version"];
     if answers.contains(&word.as_str()) || cli.find_subcommand(&word).is_some() {
@@ -46,7 +48,9 @@ fn meant<'a>(word: &str, rest: &[OsString], cli: &'a Command) -> Option<&'a str>
     }
     let following: Vec<_> = rest.iter().map(|arg| arg.to_string_lossy()).collect();
     let words = following.iter().take_while(|arg| !arg.starts_with('-')).count();
-    let fits = following.first().is_some_and(|next| command.find_subcommand(next.as_ref()).is_some());
+    let fits = following
+        .first()
+        .is_some_and(|next| command.find_subcommand(next.as_ref()).is_some());
     (words < 2 || fits).then_some(command.get_name())
 }
 
@@ -94,7 +98,10 @@ mod tests {
             ("doctr", "doctor"),
         ] {
             let said = of(line).unwrap_err();
-            assert!(said.contains(&format!("`prima {command}`")) && said.contains("prima paint"), "{said}");
+            assert!(
+                said.contains(&format!("`prima {command}`")) && said.contains("prima paint"),
+                "{said}"
+            );
         }
     }
 }

@@ -29,7 +29,10 @@ pub fn targets(path: Option<&Path>, overwrite: bool, wanted: &[Wanted]) -> Resul
     if path == Some(Path::new("-")) {
         let count = wanted.len();
         if count > 1 {
-            return Err(Usage(format!("stdout takes one picture, and {count} are asked for: give a name with -o")).into());
+            return Err(Usage(format!(
+                "stdout takes one picture, and {count} are asked for: give a name with -o"
+            ))
+            .into());
         }
         return Ok(vec![Target::Stdout]);
     }
@@ -57,7 +60,11 @@ fn template(path: Option<&Path>) -> Result<PathBuf> {
     if path.to_string_lossy().ends_with(['/', std::path::MAIN_SEPARATOR]) {
         fs::create_dir_all(path).with_context(|| format!("cannot make the folder {}", path.display()))?;
     }
-    Ok(if path.is_dir() { path.join(NAME) } else { path.to_path_buf() })
+    Ok(if path.is_dir() {
+        path.join(NAME)
+    } else {
+        path.to_path_buf()
+    })
 }
 
 /// The names of all pictures, which may be the same.
@@ -73,7 +80,8 @@ fn expanded(template: &str, wanted: &[Wanted]) -> Result<Vec<PathBuf>> {
                 "seed" => name.push_str(&seed.to_string()),
                 "index" => name.push_str(&(i + 1).to_string()),
                 _ => {
-                    let message = format!("{{{key}}} in {template} stands for nothing: use {{prompt}}, {{seed}} or {{index}}");
+                    let message =
+                        format!("{{{key}}} in {template} stands for nothing: use {{prompt}}, {{seed}} or {{index}}");
                     return Err(Usage(message).into());
                 }
             }
@@ -88,7 +96,10 @@ fn expanded(template: &str, wanted: &[Wanted]) -> Result<Vec<PathBuf>> {
 fn as_file_name(prompt: &str) -> String {
     const MOST_BYTES: usize = 80;
     let mut name = String::new();
-    for word in prompt.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()) {
+    for word in prompt
+        .split(|c: char| !c.is_alphanumeric())
+        .filter(|word| !word.is_empty())
+    {
         if name.len() + word.len() > MOST_BYTES {
             break;
         }
@@ -124,14 +135,17 @@ fn free(names: &[PathBuf]) -> Vec<PathBuf> {
         let next = |name: &PathBuf| {
             let numbers = (2..).map(|number| with_number(name, number));
             let mut candidates = std::iter::once(name.clone()).chain(numbers);
-            let name = candidates.find(|name| !name.exists() && !taken.contains(name)).unwrap_or_default();
+            let name = candidates
+                .find(|name| !name.exists() && !taken.contains(name))
+                .unwrap_or_default();
             taken.insert(name.clone());
             name
         };
         names.iter().map(next).collect()
     } else {
         let mut runs = (0..).map(|before| numbered(names, before));
-        runs.find(|run| !run.iter().any(|name| name.exists())).unwrap_or_default()
+        runs.find(|run| !run.iter().any(|name| name.exists()))
+            .unwrap_or_default()
     };
     if let Some((there, instead)) = first.iter().zip(&found).find(|(there, found)| there != found) {
         note!(

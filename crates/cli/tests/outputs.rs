@@ -135,7 +135,17 @@ fn a_full_disk_leaves_the_old_picture() {
     let folder = folder("full-disk-picture");
     fs::write(folder.join("out.png"), "old").unwrap();
     let model = golden("tiny-sdxl").display().to_string();
-    let args = ["paint", "a cat", "--model", &model, "--steps", "1", "-o", "out.png", "--overwrite"];
+    let args = [
+        "paint",
+        "a cat",
+        "--model",
+        &model,
+        "--steps",
+        "1",
+        "-o",
+        "out.png",
+        "--overwrite",
+    ];
     let output = prima_on_full_disk(&folder, 1, &args);
     let text = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{text}");

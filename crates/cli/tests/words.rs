@@ -57,10 +57,17 @@ fn words_are_a_prompt_with_or_without_command_and_quotes() {
         painted(&folder, &[args, &["-o", &name, "--seed", "7"]].concat());
         assert_eq!(prompt_of(&folder.join(&name)), "a red apple");
     }
-    assert_eq!(fs::read(folder.join("0.png")).unwrap(), fs::read(folder.join("3.png")).unwrap());
+    assert_eq!(
+        fs::read(folder.join("0.png")).unwrap(),
+        fs::read(folder.join("3.png")).unwrap()
+    );
     let mistyped = prima(&folder, &["pain", "a red apple"]);
     assert_eq!(mistyped.status.code(), Some(2));
-    assert!(stderr(&mistyped).contains("did you mean `prima paint`"), "{}", stderr(&mistyped));
+    assert!(
+        stderr(&mistyped).contains("did you mean `prima paint`"),
+        "{}",
+        stderr(&mistyped)
+    );
 }
 
 #[test]
@@ -71,12 +78,28 @@ fn prompts_come_from_stdin_and_from_lists() {
     assert_eq!(prompt_of(&folder.join("in.png")), "a cat");
 
     fs::write(folder.join("list.txt"), "\u{feff}a cat\n\n  a dog  \n").unwrap();
-    let output = painted(&folder, &["--prompts", "list.txt", "-n", "2", "-o", "list.png", "--seed", "7"]);
-    assert_eq!(stdout(&output), ["list-1.png", "list-2.png", "list-3.png", "list-4.png"]);
+    let output = painted(
+        &folder,
+        &["--prompts", "list.txt", "-n", "2", "-o", "list.png", "--seed", "7"],
+    );
+    assert_eq!(
+        stdout(&output),
+        ["list-1.png", "list-2.png", "list-3.png", "list-4.png"]
+    );
     assert_eq!(prompt_of(&folder.join("list-2.png")), "a cat");
     assert_eq!(prompt_of(&folder.join("list-3.png")), "a dog");
 
-    let output = painted(&folder, &["--prompts", "list.txt", "-o", "made/{prompt}-{seed}-{index}.png", "--seed", "7"]);
+    let output = painted(
+        &folder,
+        &[
+            "--prompts",
+            "list.txt",
+            "-o",
+            "made/{prompt}-{seed}-{index}.png",
+            "--seed",
+            "7",
+        ],
+    );
     assert_eq!(stdout(&output).len(), 2);
 }
 
@@ -95,13 +118,22 @@ fn names_of_files_hold_prompt_seed_and_index_and_may_be_a_folder() {
     assert_eq!(name(&["a cat"]), "prima-7.png");
     let wrong = prima(&folder, &["a cat", "-o", "{steps}.png"]);
     assert_eq!(wrong.status.code(), Some(2));
-    assert!(stderr(&wrong).contains("{prompt}, {seed} or {index}"), "{}", stderr(&wrong));
+    assert!(
+        stderr(&wrong).contains("{prompt}, {seed} or {index}"),
+        "{}",
+        stderr(&wrong)
+    );
 }
 
 #[test]
 fn formats_follow_the_ending_and_each_file_says_how_it_was_painted() {
     let folder = folder("formats");
-    for (name, start) in [("a.jpg", &b"\xff\xd8"[..]), ("a.JPEG", b"\xff\xd8"), ("a.webp", b"RIFF"), ("a.png", b"\x89PNG")] {
+    for (name, start) in [
+        ("a.jpg", &b"\xff\xd8"[..]),
+        ("a.JPEG", b"\xff\xd8"),
+        ("a.webp", b"RIFF"),
+        ("a.png", b"\x89PNG"),
+    ] {
         painted(&folder, &["a cat", "-o", name, "--seed", "7"]);
         let file = fs::read(folder.join(name)).unwrap();
         assert!(file.starts_with(start), "{name}");
@@ -156,5 +188,9 @@ fn shells_and_man_are_told_of_every_command() {
         }
     }
     let page = prima(&folder, &["man", "paint"]);
-    assert!(String::from_utf8_lossy(&page.stdout).replace("\\-", "-").contains("--prompt-syntax"));
+    assert!(
+        String::from_utf8_lossy(&page.stdout)
+            .replace("\\-", "-")
+            .contains("--prompt-syntax")
+    );
 }

@@ -21,7 +21,10 @@ pub(crate) struct Painted {
 #[expect(clippy::large_enum_variant, reason = "made once a unit")]
 pub(crate) enum JobEvent {
     /// A unit has taken `step` of its steps.
-    Step { step: usize, of: usize },
+    Step {
+        step: usize,
+        of: usize,
+    },
     /// How a unit looks after a step.
     Preview(Vec<Picture>),
     Painted(Painted),

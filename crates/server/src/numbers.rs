@@ -5,7 +5,9 @@ use serde_json::Value;
 
 /// For `#[serde(deserialize_with)]`: a whole number, or none.
 pub(crate) fn whole<'de, D: Deserializer<'de>, T: TryFrom<i128>>(from: D) -> Result<Option<T>, D::Error> {
-    given(from, "a whole number", |value| whole_of(value).and_then(|n| T::try_from(n).ok()))
+    given(from, "a whole number", |value| {
+        whole_of(value).and_then(|n| T::try_from(n).ok())
+    })
 }
 
 /// The same for any finite number.

@@ -65,7 +65,11 @@ fn openai() -> Vec<Case> {
         (OPENAI, json!({"prompt": "a", "guidance_scale": 1e9}), "guidance_scale"),
         (OPENAI, json!({"prompt": "a", "seed": 1.5}), "1.5"),
         (OPENAI, json!({"prompt": "a", "n": "two"}), "two"),
-        (OPENAI, json!({"prompt": "a", "denoising_start": 0.5}), "denoising_start"),
+        (
+            OPENAI,
+            json!({"prompt": "a", "denoising_start": 0.5}),
+            "denoising_start",
+        ),
     ]
 }
 
@@ -84,7 +88,11 @@ fn a1111_words() -> Vec<Case> {
             json!({"prompt": "a", "enable_hr": true, "hr_upscaler": "R-ESRGAN 4x+"}),
             "R-ESRGAN 4x+",
         ),
-        (A1111, json!({"prompt": "a", "enable_hr": true, "hr_scale": 100}), "hr_resize_x"),
+        (
+            A1111,
+            json!({"prompt": "a", "enable_hr": true, "hr_scale": 100}),
+            "hr_resize_x",
+        ),
         (
             A1111,
             json!({"prompt": "a", "enable_hr": true, "denoising_strength": 2}),
@@ -93,7 +101,11 @@ fn a1111_words() -> Vec<Case> {
         (A1111, json!({"prompt": "a", "steps": "many"}), "many"),
         (A1111, json!({"prompt": "a", "steps": 2.5}), "2.5"),
         (A1111, json!({"prompt": "a", "tiling": "true"}), "tiling"),
-        (A1111, json!({"prompt": "a", "prompt_syntax": "compel"}), "auto, a1111 or plain"),
+        (
+            A1111,
+            json!({"prompt": "a", "prompt_syntax": "compel"}),
+            "auto, a1111 or plain",
+        ),
         (A1111, json!({"prompt": "a", "script_name": "x/y plot"}), "script_name"),
         (
             A1111,
@@ -539,8 +551,14 @@ async fn every_described_route_is_there() {
     assert!(paths.len() > 30);
     for (path, methods) in paths {
         for method in methods.as_object().unwrap().keys() {
-            let known = [("{id}", "tiny-sdxl"), ("{class}", "KSampler"), ("{folder}", "checkpoints")];
-            let filled = known.iter().fold(path.clone(), |path, (hole, name)| path.replace(hole, name));
+            let known = [
+                ("{id}", "tiny-sdxl"),
+                ("{class}", "KSampler"),
+                ("{folder}", "checkpoints"),
+            ];
+            let filled = known
+                .iter()
+                .fold(path.clone(), |path, (hole, name)| path.replace(hole, name));
             let url = server.url(&filled);
             let request = if method == "get" {
                 server.http.get(url)

@@ -67,11 +67,18 @@ async fn heard(live: &mut Live) -> (Vec<Value>, Vec<(u32, Vec<u8>)>) {
 /// The answer to a graph, what the socket heard of it, and its entry in the history.
 async fn run(server: &Server, graph: &Value) -> (Vec<Value>, Vec<(u32, Vec<u8>)>, Value) {
     let mut live = server.live_at("/ws?clientId=me", &[]).await;
-    let answer = server.post_ok("/prompt", &json!({"prompt": graph, "client_id": "me"})).await;
+    let answer = server
+        .post_ok("/prompt", &json!({"prompt": graph, "client_id": "me"}))
+        .await;
     let id = answer["prompt_id"].as_str().unwrap().to_owned();
     assert_eq!(answer["node_errors"], json!({}));
     let (texts, files) = heard(&mut live).await;
-    let history = server.get(&format!("/history/{id}")).await.json::<Value>().await.unwrap();
+    let history = server
+        .get(&format!("/history/{id}"))
+        .await
+        .json::<Value>()
+        .await
+        .unwrap();
     (texts, files, history[&id].clone())
 }
 
@@ -92,19 +99,43 @@ async fn the_default_workflow_paints_what_paint_makes_and_tells_of_it() {
     let server = Server::start().await;
     let (texts, files, history) = run(&server, &graph()).await;
     let kinds: Vec<&str> = texts.iter().map(|text| text["type"].as_str().unwrap()).collect();
-    for kind in ["status", "execution_start", "executing", "progress", "executed", "execution_success"] {
+    for kind in [
+        "status",
+        "execution_start",
+        "executing",
+        "progress",
+        "executed",
+        "execution_success",
+    ] {
         assert!(kinds.contains(&kind), "{kind} is not in {kinds:?}");
     }
-    let progress: Vec<&Value> = texts.iter().filter(|t| t["type"] == "progress").map(|t| &t["data"]["value"]).collect();
+    let progress: Vec<&Value> = texts
+        .iter()
+        .filter(|t| t["type"] == "progress")
+        .map(|t| &t["data"]["value"])
+        .collect();
     assert_eq!(progress, [1, 2, 3]);
-    assert!(!files.is_empty() && files.iter().all(|(kind, file)| *kind == 1 && file.starts_with(b"\xff\xd8")));
+    assert!(
+        !files.is_empty()
+            && files
+                .iter()
+                .all(|(kind, file)| *kind == 1 && file.starts_with(b"\xff\xd8"))
+    );
     assert_eq!(history["status"]["status_str"], "success");
     let image = &history["outputs"]["9"]["images"][0];
     assert_eq!(image["filename"], "ComfyUI_00001_.png");
     same(&viewed(&server, image).await, &painted(&request()), "the workflow");
     let queue = server.get("/queue").await.json::<Value>().await.unwrap();
     assert_eq!(queue, json!({"queue_running": [], "queue_pending": []}));
-    assert_eq!(server.get("/api/history?max_items=0").await.json::<Value>().await.unwrap(), json!({}));
+    assert_eq!(
+        server
+            .get("/api/history?max_items=0")
+            .await
+            .json::<Value>()
+            .await
+            .unwrap(),
+        json!({})
+    );
 }
 
 #[tokio::test]
@@ -112,7 +143,12 @@ async fn an_uploaded_picture_is_scaled_and_painted_over() {
     let server = Server::start().await;
     let file = reqwest::multipart::Part::bytes(png(96, 64)).file_name("../my cat.png");
     let form = reqwest::multipart::Form::new().part("image", file);
-    let named = server.post_form("/upload/image", form).await.json::<Value>().await.unwrap();
+    let named = server
+        .post_form("/upload/image", form)
+        .await
+        .json::<Value>()
+        .await
+        .unwrap();
     assert_eq!(named, json!({"name": "my cat.png", "subfolder": "", "type": "input"}));
     let mut graph = graph();
     graph["10"] = json!({"class_type": "LoadImage", "inputs": {"image": "my cat.png"}});
@@ -163,18 +199,36 @@ async fn graphs_that_are_not_understood_are_refused_by_node() {
     for (graph, words) in [
         (json!({}), &["no outputs"][..]),
         (many, &["does not have these nodes: ControlNetApply, IPAdapter"]),
-        (with(&["4", "inputs", "ckpt_name"], json!("other.safetensors")), &["other.safetensors", "tiny-sdxl"]),
-        (with(&["3", "inputs", "latent_image"], json!(["99", 0])), &["latent_image", "comes from no node"]),
+        (
+            with(&["4", "inputs", "ckpt_name"], json!("other.safetensors")),
+            &["other.safetensors", "tiny-sdxl"],
+        ),
+        (
+            with(&["3", "inputs", "latent_image"], json!(["99", 0])),
+            &["latent_image", "comes from no node"],
+        ),
         (with(&["3", "inputs", "latent_image"], json!(["3", 0])), &["circle"]),
-        (with(&["3", "inputs", "positive"], json!(["5", 0])), &["positive of 3 (KSampler)", "EmptyLatentImage"]),
+        (
+            with(&["3", "inputs", "positive"], json!(["5", 0])),
+            &["positive of 3 (KSampler)", "EmptyLatentImage"],
+        ),
         (with(&["3", "inputs", "sampler_name"], json!("sideways")), &["sideways"]),
         (with(&["3", "inputs", "steps"], json!(101)), &["steps 101"]),
-        (with(&["3", "inputs", "seed"], json!("x")), &["seed \"x\" of 3 (KSampler)"]),
+        (
+            with(&["3", "inputs", "seed"], json!("x")),
+            &["seed \"x\" of 3 (KSampler)"],
+        ),
         (with(&["5", "inputs", "width"], json!(2)), &["width 2"]),
-        (with(&["6", "inputs"], json!({"clip": ["4", 1]})), &["6 (CLIPTextEncode) has no text"]),
+        (
+            with(&["6", "inputs"], json!({"clip": ["4", 1]})),
+            &["6 (CLIPTextEncode) has no text"],
+        ),
         (with(&["8", "inputs", "samples"], json!(["5", 0])), &["nothing sampled"]),
         (
-            with(&["5"], json!({"class_type": "VAEEncode", "inputs": {"vae": ["4", 2], "pixels": ["10", 0]}})),
+            with(
+                &["5"],
+                json!({"class_type": "VAEEncode", "inputs": {"vae": ["4", 2], "pixels": ["10", 0]}}),
+            ),
             &["comes from no node"],
         ),
     ] {
@@ -201,7 +255,10 @@ async fn waiting_prompts_can_be_forgotten_and_a_running_one_ended() {
     slow["5"]["inputs"] = json!({"width": 256, "height": 256, "batch_size": 4});
     let mut live = server.live_at("/ws?clientId=me", &[]).await;
     let body = json!({"prompt": slow, "client_id": "me"});
-    let (first, second) = (server.post_ok("/prompt", &body).await, server.post_ok("/prompt", &body).await);
+    let (first, second) = (
+        server.post_ok("/prompt", &body).await,
+        server.post_ok("/prompt", &body).await,
+    );
     let queue = || async { server.get("/queue").await.json::<Value>().await.unwrap() };
     while queue().await["queue_running"].as_array().unwrap().is_empty() {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
@@ -212,7 +269,10 @@ async fn waiting_prompts_can_be_forgotten_and_a_running_one_ended() {
     assert!(queue().await["queue_pending"].as_array().unwrap().is_empty());
     assert_eq!(server.post("/interrupt", &json!({})).await.status(), 200);
     let (texts, _) = heard(&mut live).await;
-    assert!(texts.iter().any(|text| text["type"] == "execution_interrupted"), "{texts:?}");
+    assert!(
+        texts.iter().any(|text| text["type"] == "execution_interrupted"),
+        "{texts:?}"
+    );
     let id = first["prompt_id"].as_str().unwrap();
     let history = server.get("/history").await.json::<Value>().await.unwrap();
     assert_eq!(history[id]["status"]["completed"], false);
@@ -226,12 +286,30 @@ async fn the_lists_hold_what_a_graph_may_say() {
     let info = server.get("/object_info").await.json::<Value>().await.unwrap();
     let required = |node: &str, input: &str| info[node]["input"]["required"][input][0].clone();
     assert_eq!(required("CheckpointLoaderSimple", "ckpt_name"), json!(["tiny-sdxl"]));
-    assert!(required("KSampler", "sampler_name").as_array().unwrap().contains(&json!("dpmpp_2m")));
-    let one = server.get("/api/object_info/SaveImage").await.json::<Value>().await.unwrap();
+    assert!(
+        required("KSampler", "sampler_name")
+            .as_array()
+            .unwrap()
+            .contains(&json!("dpmpp_2m"))
+    );
+    let one = server
+        .get("/api/object_info/SaveImage")
+        .await
+        .json::<Value>()
+        .await
+        .unwrap();
     assert_eq!(one["SaveImage"]["output_node"], true);
     let models = server.get("/models/checkpoints").await.json::<Value>().await.unwrap();
     assert_eq!(models, json!(["tiny-sdxl"]));
     let stats = server.get("/system_stats").await.json::<Value>().await.unwrap();
-    assert!(stats["system"]["comfyui_version"].as_str().unwrap().starts_with("prima"));
-    assert_eq!(server.get("/prompt").await.json::<Value>().await.unwrap()["exec_info"]["queue_remaining"], 0);
+    assert!(
+        stats["system"]["comfyui_version"]
+            .as_str()
+            .unwrap()
+            .starts_with("prima")
+    );
+    assert_eq!(
+        server.get("/prompt").await.json::<Value>().await.unwrap()["exec_info"]["queue_remaining"],
+        0
+    );
 }

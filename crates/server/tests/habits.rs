@@ -19,7 +19,10 @@ fn first(answer: &Value) -> Picture {
 fn comments(answer: &Value) -> String {
     let info: Value = serde_json::from_str(answer["info"].as_str().unwrap()).unwrap();
     let comments = info["comments"].as_array().unwrap().iter();
-    comments.map(|text| text.as_str().unwrap()).collect::<Vec<_>>().join("\n")
+    comments
+        .map(|text| text.as_str().unwrap())
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 #[tokio::test]
@@ -32,7 +35,11 @@ async fn numbers_as_text_and_whole_floats_are_numbers() {
         json!({"prompt": "a red apple", "steps": 2.0, "width": 64.0, "height": 48.0, "cfg_scale": 1.0, "seed": 5.0,
                "batch_size": "1", "n_iter": "", "tiling": "false", "send_images": "true"}),
     ] {
-        same(&first(&server.post_ok(TXT2IMG, &body).await), &expected, &body.to_string());
+        same(
+            &first(&server.post_ok(TXT2IMG, &body).await),
+            &expected,
+            &body.to_string(),
+        );
     }
     let openai = json!({"prompt": "a red apple", "seed": "5", "n": "1", "size": "64x48", "num_inference_steps": "2",
         "guidance_scale": "1"});
@@ -47,10 +54,16 @@ async fn numbers_as_text_and_whole_floats_are_numbers() {
 #[tokio::test]
 async fn a_seed_of_minus_one_is_a_random_one_in_every_api() {
     let server = Server::start().await;
-    let openai = server.post_ok(OPENAI, &json!({"prompt": "a", "seed": -1, "num_inference_steps": 1})).await;
-    let again = server.post_ok(OPENAI, &json!({"prompt": "a", "seed": -1, "num_inference_steps": 1})).await;
+    let openai = server
+        .post_ok(OPENAI, &json!({"prompt": "a", "seed": -1, "num_inference_steps": 1}))
+        .await;
+    let again = server
+        .post_ok(OPENAI, &json!({"prompt": "a", "seed": -1, "num_inference_steps": 1}))
+        .await;
     assert_ne!(openai["seed"], again["seed"]);
-    server.post_ok(TXT2IMG, &json!({"prompt": "a", "seed": -1, "steps": 1})).await;
+    server
+        .post_ok(TXT2IMG, &json!({"prompt": "a", "seed": -1, "steps": 1}))
+        .await;
     let prediction = json!({"input": {"prompt": "a", "seed": -1, "steps": 1}});
     server.post_ok("/v1/predictions", &prediction).await;
 }
@@ -59,15 +72,27 @@ async fn a_seed_of_minus_one_is_a_random_one_in_every_api() {
 async fn sizes_that_a_model_does_not_paint_are_made_from_those_it_does_and_said() {
     let server = Server::of(shipped_model()).await;
     for size in ["1792x1024", "1024x1536", "256x256", "500x333"] {
-        let answer = server.post_ok(OPENAI, &json!({"prompt": "a red apple", "seed": 3, "size": size})).await;
+        let answer = server
+            .post_ok(OPENAI, &json!({"prompt": "a red apple", "seed": 3, "size": size}))
+            .await;
         let picture = first(&answer);
         assert_eq!(format!("{}x{}", picture.width, picture.height), size);
         assert!(answer["warnings"].to_string().contains("128"), "{}", answer["warnings"]);
     }
     // The same picture, larger.
-    let own = first(&server.post_ok(OPENAI, &json!({"prompt": "a red apple", "seed": 3})).await);
-    let large = first(&server.post_ok(OPENAI, &json!({"prompt": "a red apple", "seed": 3, "size": "512x512"})).await);
-    let (small, error) = (large.resized(own.width, own.height), |(a, b): (&u8, &u8)| f64::from(a.abs_diff(*b)));
+    let own = first(
+        &server
+            .post_ok(OPENAI, &json!({"prompt": "a red apple", "seed": 3}))
+            .await,
+    );
+    let large = first(
+        &server
+            .post_ok(OPENAI, &json!({"prompt": "a red apple", "seed": 3, "size": "512x512"}))
+            .await,
+    );
+    let (small, error) = (large.resized(own.width, own.height), |(a, b): (&u8, &u8)| {
+        f64::from(a.abs_diff(*b))
+    });
     let mean = own.rgb.iter().zip(&small.rgb).map(error).sum::<f64>() / own.rgb.len() as f64;
     assert!(mean < 4.0, "mean difference {mean}");
 }
@@ -85,7 +110,11 @@ async fn scripts_of_which_nothing_is_asked_change_nothing() {
         json!({"controlnet": {"args": [{"enabled": false, "module": "none"}]}, "ADetailer": {"args": [false]}}),
         Value::Null,
     ] {
-        same(&first(&server.post_ok(TXT2IMG, &body(scripts)).await), &expected, "scripts");
+        same(
+            &first(&server.post_ok(TXT2IMG, &body(scripts)).await),
+            &expected,
+            "scripts",
+        );
     }
 }
 
@@ -109,16 +138,27 @@ async fn prompts_are_read_as_each_apis_programs_mean_them() {
     let mut a1111 = json!({"prompt": marked, "seed": 5, "width": 64, "height": 64, "steps": 1, "cfg_scale": 0});
     same(&first(&server.post_ok(TXT2IMG, &a1111).await), &weighted, "A1111");
     a1111["prompt_syntax"] = json!("plain");
-    same(&first(&server.post_ok(TXT2IMG, &a1111).await), &literal, "A1111, plainly");
-    let mut openai = json!({"prompt": marked, "seed": 5, "size": "64x64", "num_inference_steps": 1, "guidance_scale": 0});
+    same(
+        &first(&server.post_ok(TXT2IMG, &a1111).await),
+        &literal,
+        "A1111, plainly",
+    );
+    let mut openai =
+        json!({"prompt": marked, "seed": 5, "size": "64x64", "num_inference_steps": 1, "guidance_scale": 0});
     same(&first(&server.post_ok(OPENAI, &openai).await), &literal, "OpenAI");
     openai["prompt_2"] = json!("a dog");
     let second = Request {
         prompt_2: Some("a dog".to_owned()),
         ..request(marked, PromptSyntax::Auto)
     };
-    same(&first(&server.post_ok(OPENAI, &openai).await), &painted(&second), "prompt_2");
-    let answer = server.post_ok(TXT2IMG, &json!({"prompt": "a cat BREAK a dog", "steps": 1})).await;
+    same(
+        &first(&server.post_ok(OPENAI, &openai).await),
+        &painted(&second),
+        "prompt_2",
+    );
+    let answer = server
+        .post_ok(TXT2IMG, &json!({"prompt": "a cat BREAK a dog", "steps": 1}))
+        .await;
     assert!(comments(&answer).contains("BREAK"), "{}", comments(&answer));
 }
 
@@ -134,10 +174,19 @@ async fn the_hires_fix_paints_twice_and_says_so() {
     let info: Value = serde_json::from_str(answer["info"].as_str().unwrap()).unwrap();
     assert_eq!(info["all_seeds"], json!([5, 6]));
     let text = info["infotexts"][0].as_str().unwrap();
-    for part in ["Denoising strength: 0.5", "Hires resize: 96x72", "Hires upscaler: Lanczos", "Steps: 4"] {
+    for part in [
+        "Denoising strength: 0.5",
+        "Hires resize: 96x72",
+        "Hires upscaler: Lanczos",
+        "Steps: 4",
+    ] {
         assert!(text.contains(part), "{part} is not in {text}");
     }
-    assert!(comments(&answer).contains("latents are not enlarged"), "{}", comments(&answer));
+    assert!(
+        comments(&answer).contains("latents are not enlarged"),
+        "{}",
+        comments(&answer)
+    );
     // It is image-to-image over the enlarged picture.
     let small = painted(&Request {
         prompt: "a cat".to_owned(),
@@ -151,11 +200,36 @@ async fn the_hires_fix_paints_twice_and_says_so() {
     let png = prima_picture::encode_png(&small.resized(96, 72), &prima_pipeline::Parameters::default()).unwrap();
     let over = json!({"prompt": "a cat", "seed": 5, "steps": 4, "width": 96, "height": 72, "cfg_scale": 0,
         "denoising_strength": 0.5, "init_images": [to_base64(&png)]});
-    same(&picture, &first(&server.post_ok("/sdapi/v1/img2img", &over).await), "two passes");
+    same(
+        &picture,
+        &first(&server.post_ok("/sdapi/v1/img2img", &over).await),
+        "two passes",
+    );
     let resized = json!({"prompt": "a cat", "steps": 1, "width": 64, "height": 64, "enable_hr": true, "hr_resize_x": 128,
         "hr_upscaler": "Nearest"});
     let picture = first(&server.post_ok(TXT2IMG, &resized).await);
     assert_eq!((picture.width, picture.height), (128, 128));
+}
+
+#[tokio::test]
+async fn programs_that_name_dall_e_get_an_address_as_well() {
+    let server = Server::start().await;
+    let entry = |model: &'static str, format: Value| {
+        let body =
+            json!({"prompt": "a cat", "seed": 5, "num_inference_steps": 1, "model": model, "response_format": format});
+        let server = &server;
+        async move { server.post_ok(OPENAI, &body).await["data"][0].clone() }
+    };
+    let both = entry("dall-e-3", Value::Null).await;
+    let data = both["url"]
+        .as_str()
+        .unwrap()
+        .strip_prefix("data:image/png;base64,")
+        .unwrap();
+    assert_eq!(both["b64_json"], data);
+    assert!(entry("dall-e-3", json!("b64_json")).await.get("url").is_none());
+    assert!(entry("dall-e-3", json!("url")).await.get("b64_json").is_none());
+    assert!(entry("gpt-image-1", Value::Null).await.get("url").is_none());
 }
 
 #[tokio::test]

@@ -66,10 +66,7 @@ pub(super) struct Fields {
 impl Fields {
     /// Pictures in all.
     pub fn count(&self, app: &App) -> Result<usize, Refusal> {
-        let count = self
-            .batch_size
-            .unwrap_or(1)
-            .saturating_mul(self.n_iter.unwrap_or(1));
+        let count = self.batch_size.unwrap_or(1).saturating_mul(self.n_iter.unwrap_or(1));
         let most = app.limits().variants;
         if !(1..=most).contains(&count) {
             let message = format!("batch_size times n_iter is {count}: use 1 to {most}");

@@ -7,8 +7,8 @@ use crate::jobs::{self, Painted};
 use crate::numbers::{flag, number, whole};
 use crate::refusal::Refusal;
 use crate::watch::Watch;
-use prima_pipeline::{InitImage, Request, RequestBuilder};
 use prima_picture::resize_bytes;
+use prima_pipeline::{InitImage, Request, RequestBuilder};
 use serde::Deserialize;
 use std::sync::Arc;
 
@@ -143,7 +143,9 @@ impl SecondPass {
             ("Hires upscaler", self.upscaler.name().to_owned()),
         ];
         for (_, recipe) in painted.iter_mut().flat_map(|painted| &mut painted.pictures) {
-            recipe.fields.extend(fields.clone().map(|(key, value)| (key.to_owned(), value)));
+            recipe
+                .fields
+                .extend(fields.clone().map(|(key, value)| (key.to_owned(), value)));
         }
         if let Some(response) = painted.first_mut().and_then(|painted| painted.response.as_mut()) {
             response.warnings.splice(0..0, said);

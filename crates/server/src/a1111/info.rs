@@ -113,7 +113,11 @@ pub(super) async fn extra_single_image(State(app): State<App>, request: Request)
             let side = |side: Option<usize>| side.unwrap_or(512);
             return (side(wanted.upscaling_resize_w), side(wanted.upscaling_resize_h));
         }
-        let scaled = |side: usize| (side as f64 * wanted.upscaling_resize.unwrap_or(2.0)).round().clamp(0.0, 1e9) as usize;
+        let scaled = |side: usize| {
+            (side as f64 * wanted.upscaling_resize.unwrap_or(2.0))
+                .round()
+                .clamp(0.0, 1e9) as usize
+        };
         (scaled(width), scaled(height))
     };
     let (width, height) = size((packed.header.width, packed.header.height));

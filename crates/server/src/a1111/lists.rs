@@ -90,7 +90,15 @@ pub(super) fn is_named(model: &str, here: &str) -> bool {
 
 /// Where files of pictures would go and what pages would show: of no effect here, and no picture is another for it.
 const HARMLESS: [&str; 9] = [
-    "samples_", "grid_", "save_", "outdir_", "directories_", "live_preview", "show_progress", "notification", "ui_",
+    "samples_",
+    "grid_",
+    "save_",
+    "outdir_",
+    "directories_",
+    "live_preview",
+    "show_progress",
+    "notification",
+    "ui_",
 ];
 
 /// Nothing that paints can be changed; a value that is there already is taken without a word.

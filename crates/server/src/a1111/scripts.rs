@@ -8,7 +8,9 @@ const HARMLESS: [&str; 5] = ["sampler", "seed", "comments", "extra options", "ap
 /// The first script that something is asked of.
 pub(super) fn wanted(scripts: &Map<String, Value>) -> Option<&str> {
     let is_harmless = |name: &str| HARMLESS.contains(&name.to_lowercase().as_str());
-    let mut wanted = scripts.iter().filter(|(name, script)| !is_harmless(name) && !is_idle(script));
+    let mut wanted = scripts
+        .iter()
+        .filter(|(name, script)| !is_harmless(name) && !is_idle(script));
     wanted.next().map(|(name, _)| name.as_str())
 }
 

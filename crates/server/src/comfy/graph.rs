@@ -100,7 +100,9 @@ impl<'a> Graph<'a> {
         match unknown.first() {
             None => Ok(Self(graph)),
             Some(first) => {
-                let at_fault = graph.iter().find(|(_, node)| node.get("class_type").and_then(Value::as_str) == Some(*first));
+                let at_fault = graph
+                    .iter()
+                    .find(|(_, node)| node.get("class_type").and_then(Value::as_str) == Some(*first));
                 let names: Vec<String> = unknown.iter().map(|name| short(name, 60)).collect();
                 let message = format!("prima does not have these nodes: {}", names.join(", "));
                 Err(wrong(at_fault.map_or("", |(id, _)| id), message))
@@ -130,7 +132,9 @@ impl<'a> Graph<'a> {
             });
         }
         if outputs.is_empty() {
-            return Err(Refusal::bad("the prompt has no outputs: end it in SaveImage or PreviewImage"));
+            return Err(Refusal::bad(
+                "the prompt has no outputs: end it in SaveImage or PreviewImage",
+            ));
         }
         Ok(outputs)
     }
@@ -151,7 +155,9 @@ impl<'a> Graph<'a> {
                 match self.latent(id, "samples", known, depth + 1)? {
                     Latent::Sampled(sampling) => Ok(Image::Sampled(sampling)),
                     Latent::Start(Start::Picture(image)) => Ok(image),
-                    Latent::Start(Start::Empty { .. }) => Err(wrong(id, "VAEDecode decodes latents that nothing sampled")),
+                    Latent::Start(Start::Empty { .. }) => {
+                        Err(wrong(id, "VAEDecode decodes latents that nothing sampled"))
+                    }
                 }
             }
             _ => Err(self.misfit(of, input, "a picture", class)),
@@ -166,12 +172,21 @@ impl<'a> Graph<'a> {
                 height: self.whole(id, "height", 8, 4096)?,
                 batch: self.whole(id, "batch_size", 1, 64).or_else(|refusal| {
                     // Older workflows leave it out.
-                    if self.input(id, "batch_size").is_err() { Ok(1) } else { Err(refusal) }
+                    if self.input(id, "batch_size").is_err() {
+                        Ok(1)
+                    } else {
+                        Err(refusal)
+                    }
                 })?,
             })),
             ("VAEEncode", 0) => {
                 self.expect(id, "vae", "CheckpointLoaderSimple", 2, depth)?;
-                Ok(Latent::Start(Start::Picture(self.image(id, "pixels", known, depth + 1)?)))
+                Ok(Latent::Start(Start::Picture(self.image(
+                    id,
+                    "pixels",
+                    known,
+                    depth + 1,
+                )?)))
             }
             ("KSampler", 0) => Ok(Latent::Sampled(Box::new(self.sampling(id, known, depth + 1)?))),
             _ => Err(self.misfit(of, input, "latents", class)),
@@ -201,7 +216,11 @@ impl<'a> Graph<'a> {
             sampler: self.text(id, "sampler_name")?.to_owned(),
             scheduler: self.text(id, "scheduler")?.to_owned(),
             denoise: number("denoise", 0.0, 1.0).or_else(|refusal| {
-                if self.input(id, "denoise").is_err() { Ok(1.0) } else { Err(refusal) }
+                if self.input(id, "denoise").is_err() {
+                    Ok(1.0)
+                } else {
+                    Err(refusal)
+                }
             })?,
             positive: self.conditioning(id, "positive", known, depth)?,
             negative: self.conditioning(id, "negative", known, depth)?,
@@ -268,7 +287,10 @@ impl<'a> Graph<'a> {
             return Ok(());
         }
         let (name, here) = (short(name, 60), known.model);
-        Err(wrong(id, format!("there is no model {name:?} here; this server runs {here}")))
+        Err(wrong(
+            id,
+            format!("there is no model {name:?} here; this server runs {here}"),
+        ))
     }
 
     /// That an input comes from this output of a node of this class.
@@ -281,18 +303,35 @@ impl<'a> Graph<'a> {
     }
 
     fn input(&self, id: &str, name: &str) -> Result<&'a Value, Refusal> {
-        let found = self.0.get(id).and_then(|node| node.get("inputs")?.get(name)).filter(|value| !value.is_null());
+        let found = self
+            .0
+            .get(id)
+            .and_then(|node| node.get("inputs")?.get(name))
+            .filter(|value| !value.is_null());
         found.ok_or_else(|| wrong(id, format!("{} has no {name}", self.called(id))))
     }
 
     /// The node that an input comes from, its class, and which of its outputs it is.
     fn link(&self, of: &str, input: &str, depth: usize) -> Result<(&'a str, &'a str, u64), Refusal> {
-        let not_linked = || wrong(of, format!("{input} of {} comes from no node of the prompt", self.called(of)));
+        let not_linked = || {
+            wrong(
+                of,
+                format!("{input} of {} comes from no node of the prompt", self.called(of)),
+            )
+        };
         if depth > DEEPEST {
-            return Err(wrong(of, format!("{} stands in a circle, or behind more than {DEEPEST} nodes", self.called(of))));
+            return Err(wrong(
+                of,
+                format!(
+                    "{} stands in a circle, or behind more than {DEEPEST} nodes",
+                    self.called(of)
+                ),
+            ));
         }
         let link = self.input(of, input)?.as_array().ok_or_else(not_linked)?;
-        let [id, output] = &link[..] else { return Err(not_linked()) };
+        let [id, output] = &link[..] else {
+            return Err(not_linked());
+        };
         let id = id.as_str().ok_or_else(not_linked)?;
         let (id, node) = self.0.get_key_value(id).ok_or_else(not_linked)?;
         let class = node.get("class_type").and_then(Value::as_str).unwrap_or_default();
@@ -301,7 +340,9 @@ impl<'a> Graph<'a> {
 
     fn text(&self, id: &str, input: &str) -> Result<&'a str, Refusal> {
         let value = self.input(id, input)?;
-        value.as_str().ok_or_else(|| self.not_possible(id, input, "a text is wanted"))
+        value
+            .as_str()
+            .ok_or_else(|| self.not_possible(id, input, "a text is wanted"))
     }
 
     fn whole(&self, id: &str, input: &str, least: usize, most: usize) -> Result<usize, Refusal> {
@@ -311,17 +352,31 @@ impl<'a> Graph<'a> {
     }
 
     fn called(&self, id: &str) -> String {
-        let class = self.0.get(id).and_then(|node| node.get("class_type")?.as_str()).unwrap_or("node");
+        let class = self
+            .0
+            .get(id)
+            .and_then(|node| node.get("class_type")?.as_str())
+            .unwrap_or("node");
         format!("{} ({class})", short(id, 60))
     }
 
     fn misfit(&self, of: &str, input: &str, wanted: &str, found: &str) -> Refusal {
-        wrong(of, format!("{input} of {} is not {wanted}, but comes from {found}", self.called(of)))
+        wrong(
+            of,
+            format!("{input} of {} is not {wanted}, but comes from {found}", self.called(of)),
+        )
     }
 
     fn not_possible(&self, id: &str, input: &str, fix: &str) -> Refusal {
         let value = self.input(id, input).map_or_else(|_| String::new(), Value::to_string);
-        wrong(id, format!("{input} {} of {} is not possible: {fix}", short(&value, 40), self.called(id)))
+        wrong(
+            id,
+            format!(
+                "{input} {} of {} is not possible: {fix}",
+                short(&value, 40),
+                self.called(id)
+            ),
+        )
     }
 }
 

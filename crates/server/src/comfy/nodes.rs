@@ -156,23 +156,27 @@ pub(super) fn is_known(class: &str) -> bool {
 
 /// `object_info`, by class.
 pub(super) fn described(choices: &Choices) -> Map<String, Value> {
-    let entries = nodes(choices).into_iter().map(|(class, required, outputs, category, ends)| {
-        let order: Vec<String> = required.as_object().map_or_else(Vec::new, |o| o.keys().cloned().collect());
-        let info = json!({
-            "input": {"required": required},
-            "input_order": {"required": order},
-            "output": outputs,
-            "output_is_list": vec![false; outputs.len()],
-            "output_name": outputs,
-            "name": class,
-            "display_name": class,
-            "description": "",
-            "python_module": "nodes",
-            "category": category,
-            "output_node": ends,
+    let entries = nodes(choices)
+        .into_iter()
+        .map(|(class, required, outputs, category, ends)| {
+            let order: Vec<String> = required
+                .as_object()
+                .map_or_else(Vec::new, |o| o.keys().cloned().collect());
+            let info = json!({
+                "input": {"required": required},
+                "input_order": {"required": order},
+                "output": outputs,
+                "output_is_list": vec![false; outputs.len()],
+                "output_name": outputs,
+                "name": class,
+                "display_name": class,
+                "description": "",
+                "python_module": "nodes",
+                "category": category,
+                "output_node": ends,
+            });
+            (class.to_owned(), info)
         });
-        (class.to_owned(), info)
-    });
     entries.collect()
 }
 

@@ -49,13 +49,22 @@ pub(super) async fn prompt(State(app): State<App>, request: HttpRequest) -> Resu
     let number = app.comfy.next_number();
     let given = |id: Option<String>| id.filter(|id| !id.is_empty() && id.len() <= MOST_ID);
     let id = given(wanted.prompt_id).unwrap_or_else(new_id);
-    let front = wanted.front || wanted.number.as_ref().and_then(whole_of).is_some_and(|number| number < 0);
+    let front = wanted.front
+        || wanted
+            .number
+            .as_ref()
+            .and_then(whole_of)
+            .is_some_and(|number| number < 0);
     let asked = Asked {
         id: id.clone(),
         number,
         client: given(wanted.client_id),
         graph: Value::Object(graph),
-        extra: if wanted.extra_data.is_object() { wanted.extra_data } else { json!({}) },
+        extra: if wanted.extra_data.is_object() {
+            wanted.extra_data
+        } else {
+            json!({})
+        },
         outputs,
     };
     run::submit(&app, asked, front)?;
@@ -227,7 +236,8 @@ pub(super) async fn upload(State(app): State<App>, request: HttpRequest) -> Resu
             "type" => {
                 let name = part.text()?;
                 let named = Folder::named(name.trim());
-                folder = named.ok_or_else(|| Refusal::field("type", format!("there is no folder {:?} here", short(&name, 40))))?;
+                folder = named
+                    .ok_or_else(|| Refusal::field("type", format!("there is no folder {:?} here", short(&name, 40))))?;
             }
             _ => {}
         }

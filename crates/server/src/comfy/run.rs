@@ -97,7 +97,11 @@ impl Prompts {
     pub fn history(&self, id: Option<&str>, most: usize) -> Value {
         let lists = self.lists();
         let mut found = json!({});
-        let wanted = lists.history.iter().rev().filter(|(known, ..)| id.is_none_or(|id| id == known));
+        let wanted = lists
+            .history
+            .iter()
+            .rev()
+            .filter(|(known, ..)| id.is_none_or(|id| id == known));
         for (id, told, _) in wanted.take(most) {
             found[id] = told.clone();
         }
@@ -166,7 +170,9 @@ pub(super) fn remaining(app: &App) -> Value {
 }
 
 fn milliseconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_millis() as u64)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |t| t.as_millis() as u64)
 }
 
 /// Pictures with what they say of their making.
@@ -207,7 +213,10 @@ impl<'a> Run<'a> {
         let done = result.is_ok() && !interrupted;
         match result {
             Ok(()) if !interrupted => self.say("execution_success", json!({"timestamp": milliseconds()})),
-            Ok(()) => self.say("execution_interrupted", json!({"node_id": self.node, "node_type": "KSampler", "executed": []})),
+            Ok(()) => self.say(
+                "execution_interrupted",
+                json!({"node_id": self.node, "node_type": "KSampler", "executed": []}),
+            ),
             Err(refusal) => {
                 let data = json!({
                     "node_id": self.node, "node_type": "", "executed": [], "exception_message": refusal.message,
@@ -275,10 +284,7 @@ impl<'a> Run<'a> {
         for scale in scales {
             for (picture, _) in &mut painted {
                 let from = std::mem::take(&mut picture.rgb);
-                let whole = Picture {
-                    rgb: from,
-                    ..*picture
-                };
+                let whole = Picture { rgb: from, ..*picture };
                 let bytes = prima_picture::resize_bytes((whole.width, whole.height), scale.size(&whole));
                 *picture = self.app.workshop.run(bytes, move || Ok(scale.of(&whole))).await?;
             }
@@ -289,7 +295,12 @@ impl<'a> Run<'a> {
     async fn loaded(&self, name: &str) -> Result<Picture, Refusal> {
         let (name, folder) = super::routes::place(name);
         let bytes = self.app.comfy_shelf.get(folder, name);
-        let missing = || Refusal::bad(format!("there is no picture {:?} here: upload it first", crate::refusal::short(name, 60)));
+        let missing = || {
+            Refusal::bad(format!(
+                "there is no picture {:?} here: upload it first",
+                crate::refusal::short(name, 60)
+            ))
+        };
         let packed = Packed::open(self.app, bytes.ok_or_else(missing)?).await?;
         let bytes = packed.header.decode_bytes;
         self.app.workshop.run(bytes, move || packed.decode()).await
@@ -298,7 +309,12 @@ impl<'a> Run<'a> {
     async fn sample(&mut self, sampling: &Sampling) -> Result<Painted, Refusal> {
         let pictures = match &sampling.start {
             Start::Empty { .. } => vec![None],
-            Start::Picture(image) => self.image(image).await?.into_iter().map(|(picture, _)| Some(picture)).collect(),
+            Start::Picture(image) => self
+                .image(image)
+                .await?
+                .into_iter()
+                .map(|(picture, _)| Some(picture))
+                .collect(),
         };
         let mut all = Vec::new();
         for picture in pictures {
@@ -321,10 +337,14 @@ impl<'a> Run<'a> {
     }
 
     async fn show(&self, pictures: Vec<Picture>) -> Result<(), Refusal> {
-        let Some(picture) = pictures.into_iter().next() else { return Ok(()) };
+        let Some(picture) = pictures.into_iter().next() else {
+            return Ok(());
+        };
         let pack = move || Ok(encode(&picture, Format::Jpeg, QUALITY, None)?);
         let file = self.app.workshop.behind(pack).await?;
-        self.app.comfy_events.show(self.asked.client.as_deref(), Kind::Jpeg, &file);
+        self.app
+            .comfy_events
+            .show(self.asked.client.as_deref(), Kind::Jpeg, &file);
         Ok(())
     }
 
@@ -335,7 +355,9 @@ impl<'a> Run<'a> {
             let file = self.app.workshop.behind(pack).await?;
             let (folder, prefix) = match &output.kind {
                 OutputKind::Socket => {
-                    self.app.comfy_events.show(self.asked.client.as_deref(), Kind::Png, &file);
+                    self.app
+                        .comfy_events
+                        .show(self.asked.client.as_deref(), Kind::Png, &file);
                     continue;
                 }
                 OutputKind::Save { prefix } => (Folder::Output, prefix.as_str()),
@@ -346,7 +368,10 @@ impl<'a> Run<'a> {
             images.push(json!({"filename": name, "subfolder": "", "type": folder.as_str()}));
         }
         let told = json!({"images": images});
-        let (node, data) = (&output.node, json!({"node": output.node, "display_node": output.node, "output": told}));
+        let (node, data) = (
+            &output.node,
+            json!({"node": output.node, "display_node": output.node, "output": told}),
+        );
         self.tell("executed", data);
         self.outputs[node] = told;
         Ok(())

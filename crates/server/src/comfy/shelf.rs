@@ -17,7 +17,9 @@ pub(crate) enum Folder {
 
 impl Folder {
     pub fn named(name: &str) -> Option<Self> {
-        [Self::Input, Self::Output, Self::Temp].into_iter().find(|folder| folder.as_str() == name)
+        [Self::Input, Self::Output, Self::Temp]
+            .into_iter()
+            .find(|folder| folder.as_str() == name)
     }
 
     pub fn as_str(self) -> &'static str {
@@ -93,10 +95,17 @@ impl Shelf {
 /// A client's name for a file as far as it is one: no folders, no signs that a shell or a page might read.
 pub(crate) fn file_name(text: &str) -> String {
     let last = text.rsplit(['/', '\\']).next().unwrap_or_default();
-    let kept = last.chars().filter(|c| c.is_alphanumeric() || " ._-()".contains(*c)).take(100);
+    let kept = last
+        .chars()
+        .filter(|c| c.is_alphanumeric() || " ._-()".contains(*c))
+        .take(100);
     let name: String = kept.collect();
     let name = name.trim_matches(['.', ' ']);
-    if name.is_empty() { "picture.png".to_owned() } else { name.to_owned() }
+    if name.is_empty() {
+        "picture.png".to_owned()
+    } else {
+        name.to_owned()
+    }
 }
 
 #[cfg(test)]
