@@ -3,7 +3,7 @@
 use crate::Error;
 use crate::attempts::Attempts;
 use crate::body::Bodies;
-use crate::comfy;
+use crate::comfy::{events::Events, prompts::Prompts, shelf::Shelf};
 use crate::metrics::Metrics;
 use crate::options::{Limits, ServerOptions};
 use crate::refusal::Refusal;
@@ -33,9 +33,9 @@ pub(crate) struct App {
     /// Requests of the A1111 API, oldest first.
     pub tasks: Arc<Mutex<Vec<Arc<Watch>>>>,
     /// Prompts that came as graphs, what is told of them, and their pictures.
-    pub comfy: Arc<comfy::Prompts>,
-    pub comfy_events: Arc<comfy::Events>,
-    pub comfy_shelf: Arc<comfy::Shelf>,
+    pub comfy: Arc<Prompts>,
+    pub comfy_events: Arc<Events>,
+    pub comfy_shelf: Arc<Shelf>,
     /// Turns true at shutdown.
     pub closing: Arc<watch::Sender<bool>>,
     /// Turns true when the farewell is over.

@@ -68,6 +68,8 @@ pub(super) struct Text {
 /// Nodes one behind the other, beyond which a graph is no workflow.
 const DEEPEST: usize = 32;
 const MOST_NODES: usize = 256;
+/// Of a picture that is scaled: each of a batch is in memory.
+pub(super) const MOST_SIDE_PX: usize = 2048;
 
 /// A graph whose nodes are all known.
 pub(super) struct Graph<'a>(&'a Map<String, Value>);
@@ -145,8 +147,8 @@ impl<'a> Graph<'a> {
             ("LoadImage", 0) => Ok(Image::Loaded(self.text(id, "image")?.to_owned())),
             ("ImageScale", 0) => Ok(Image::Scaled {
                 image: Box::new(self.image(id, "image", known, depth + 1)?),
-                width: self.whole(id, "width", 0, 4096)?,
-                height: self.whole(id, "height", 0, 4096)?,
+                width: self.whole(id, "width", 0, MOST_SIDE_PX)?,
+                height: self.whole(id, "height", 0, MOST_SIDE_PX)?,
                 crop: self.input(id, "crop").is_ok_and(|crop| crop == "center"),
                 nearest: self.text(id, "upscale_method")?.starts_with("nearest"),
             }),

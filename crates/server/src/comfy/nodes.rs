@@ -42,7 +42,7 @@ type Node = (&'static str, Value, &'static [&'static str], &'static str, bool);
 fn nodes(choices: &Choices) -> Vec<Node> {
     let any = |kind: &str| json!([kind]);
     let side = json!(["INT", {"default": 512, "min": 8, "max": 4096, "step": 8}]);
-    let size = json!(["INT", {"default": 512, "min": 0, "max": 4096, "step": 1}]);
+    let size = json!(["INT", {"default": 512, "min": 0, "max": 2048, "step": 1}]);
     let strength = json!(["FLOAT", {"default": 1.0, "min": -100.0, "max": 100.0, "step": 0.01}]);
     let prefix = json!(["STRING", {"default": "ComfyUI"}]);
     vec![

@@ -2,8 +2,9 @@
 
 use super::graph::{Graph, Image, Known, Start};
 use super::nodes::{Choices, described};
-use super::run::{self, Asked};
-use super::shelf::{Folder, file_name};
+use super::prompts::Asked;
+use super::run;
+use super::shelf::{Folder, file_name, place};
 use crate::app::App;
 use crate::body::{self, form};
 use crate::metrics::resident_bytes;
@@ -31,12 +32,20 @@ struct Prompt {
     extra_data: Value,
 }
 
+/// A graph, which lists and history keep.
+const MOST_GRAPH_BYTES: usize = 1 << 20;
 /// A client's own name for something.
 const MOST_ID: usize = 200;
 
 /// Takes a graph: what it asks for is found wrong here, or painted.
 pub(super) async fn prompt(State(app): State<App>, request: HttpRequest) -> Result<Json<Value>, Refusal> {
-    let wanted: Prompt = body::understood(&app.workshop, request, body::json).await?;
+    let read = |bytes: &[u8]| {
+        if bytes.len() > MOST_GRAPH_BYTES {
+            return Err(Refusal::too_large(MOST_GRAPH_BYTES));
+        }
+        body::json(bytes)
+    };
+    let wanted: Prompt = body::understood(&app.workshop, request, read).await?;
     let Some(graph) = wanted.prompt else {
         return Err(Refusal::bad("prompt is missing: the graph of nodes"));
     };
@@ -104,14 +113,6 @@ fn check(app: &App, image: &Image) -> Result<(), Refusal> {
         }
     }
     Ok(())
-}
-
-/// `sub/apple.png [output]` as its name and folder: there are no folders below those three.
-pub(super) fn place(name: &str) -> (&str, Folder) {
-    let annotated = name.strip_suffix(']').and_then(|name| name.rsplit_once(" ["));
-    let annotated = annotated.and_then(|(file, folder)| Some((file, Folder::named(folder)?)));
-    let (file, folder) = annotated.unwrap_or((name, Folder::Input));
-    (file.rsplit('/').next().unwrap_or(file), folder)
 }
 
 /// 128 random bits as ComfyUI writes its ids.

@@ -1,8 +1,9 @@
-//! Prompts that wait, are painted, and were: one after the other, as ComfyUI does it.
+//! Prompts are painted one after the other, as ComfyUI does it.
 
 use super::events::Kind;
-use super::graph::{Image, Output, OutputKind, Sampling, Start, Text};
-use super::shelf::Folder;
+use super::graph::{Image, MOST_SIDE_PX, Output, OutputKind, Sampling, Start, Text};
+use super::prompts::Asked;
+use super::shelf::{Folder, place};
 use crate::app::App;
 use crate::jobs::{self, JobEvent};
 use crate::pictures::Packed;
@@ -11,149 +12,23 @@ use crate::watch::Watch;
 use prima_picture::{Format, Parameters, Picture, QUALITY, encode};
 use prima_pipeline::{PromptSyntax, Request, RequestBuilder, ScheduleOptions, scheduler_named};
 use serde_json::{Value, json};
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
-
-/// A prompt as it came.
-pub(super) struct Asked {
-    pub id: String,
-    pub number: u64,
-    pub client: Option<String>,
-    /// The client's graph, which lists and history repeat.
-    pub graph: Value,
-    pub extra: Value,
-    pub outputs: Vec<Output>,
-}
-
-impl Asked {
-    /// As lists have it.
-    pub fn listed(&self) -> Value {
-        let nodes: Vec<&str> = self.outputs.iter().map(|output| output.node.as_str()).collect();
-        json!([self.number, self.id, self.graph, self.extra, nodes])
-    }
-}
-
-/// Of prompts that are over.
-const MOST_REMEMBERED: usize = 64;
-/// The graphs that are remembered, in bytes of JSON.
-const MOST_GRAPH_BYTES: usize = 16 << 20;
-
-#[derive(Default)]
-struct Lists {
-    next_number: u64,
-    pending: VecDeque<Arc<Asked>>,
-    running: Option<(Arc<Asked>, Arc<Watch>)>,
-    /// Id, what is told of it, and its size.
-    history: VecDeque<(String, Value, usize)>,
-}
-
-/// All prompts of this server.
-#[derive(Default)]
-pub(crate) struct Prompts {
-    lists: Mutex<Lists>,
-    /// Held by who paints.
-    turn: tokio::sync::Mutex<()>,
-}
-
-impl Prompts {
-    fn lists(&self) -> MutexGuard<'_, Lists> {
-        self.lists.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub fn next_number(&self) -> u64 {
-        let mut lists = self.lists();
-        lists.next_number += 1;
-        lists.next_number - 1
-    }
-
-    /// Running and waiting.
-    pub fn remaining(&self) -> usize {
-        let lists = self.lists();
-        lists.pending.len() + usize::from(lists.running.is_some())
-    }
-
-    pub fn listed(&self) -> Value {
-        let lists = self.lists();
-        let running: Vec<Value> = lists.running.iter().map(|(asked, _)| asked.listed()).collect();
-        let pending: Vec<Value> = lists.pending.iter().map(|asked| asked.listed()).collect();
-        json!({"queue_running": running, "queue_pending": pending})
-    }
-
-    /// Prompts that wait and are not painted after all: those that `which` names.
-    pub fn forget_pending(&self, which: impl Fn(&str) -> bool) {
-        self.lists().pending.retain(|asked| !which(&asked.id));
-    }
-
-    /// Ends the prompt that is being painted, if it is the one meant.
-    pub fn interrupt(&self, id: Option<&str>) {
-        if let Some((asked, watch)) = &self.lists().running
-            && id.is_none_or(|id| id == asked.id)
-        {
-            watch.interrupt();
-        }
-    }
-
-    pub fn history(&self, id: Option<&str>, most: usize) -> Value {
-        let lists = self.lists();
-        let mut found = json!({});
-        let wanted = lists
-            .history
-            .iter()
-            .rev()
-            .filter(|(known, ..)| id.is_none_or(|id| id == known));
-        for (id, told, _) in wanted.take(most) {
-            found[id] = told.clone();
-        }
-        found
-    }
-
-    pub fn forget_history(&self, which: impl Fn(&str) -> bool) {
-        self.lists().history.retain(|(id, ..)| !which(id));
-    }
-
-    fn remember(&self, id: &str, told: Value) {
-        let mut lists = self.lists();
-        let size = told.to_string().len();
-        lists.history.push_back((id.to_owned(), told, size));
-        let too_many = |history: &VecDeque<(String, Value, usize)>| {
-            history.len() > MOST_REMEMBERED || history.iter().map(|(.., size)| size).sum::<usize>() > MOST_GRAPH_BYTES
-        };
-        while lists.history.len() > 1 && too_many(&lists.history) {
-            lists.history.pop_front();
-        }
-    }
-}
 
 /// Lets a prompt wait for its turn; it is painted whether or not its client stays.
 pub(super) fn submit(app: &App, asked: Asked, front: bool) -> Result<(), Refusal> {
-    let asked = Arc::new(asked);
-    {
-        let mut lists = app.comfy.lists();
-        if lists.pending.len() >= app.options.max_jobs {
-            return Err(Refusal::queue_full());
-        }
-        if front {
-            lists.pending.push_front(asked.clone());
-        } else {
-            lists.pending.push_back(asked.clone());
-        }
+    if !app.comfy.wait(asked, front, app.options.max_jobs) {
+        return Err(Refusal::queue_full());
     }
     let app = app.clone();
     tell_remaining(&app);
     tokio::spawn(async move {
-        let turn = app.comfy.turn.lock().await;
+        let turn = app.comfy.turn().await;
         // The first one that waits is next; it may be another than the one whose turn was waited for.
-        let next = {
-            let mut lists = app.comfy.lists();
-            let next = lists.pending.pop_front();
-            let watch = next.as_ref().map(|asked| Watch::new(asked.id.clone(), 1));
-            lists.running = next.clone().zip(watch);
-            lists.running.clone()
-        };
-        if let Some((asked, watch)) = next {
+        if let Some((asked, watch)) = app.comfy.begin() {
             Run::new(&app, &asked, watch).to_its_end().await;
-            app.comfy.lists().running = None;
+            app.comfy.end();
             tell_remaining(&app);
         }
         drop(turn);
@@ -293,7 +168,7 @@ impl<'a> Run<'a> {
     }
 
     async fn loaded(&self, name: &str) -> Result<Picture, Refusal> {
-        let (name, folder) = super::routes::place(name);
+        let (name, folder) = place(name);
         let bytes = self.app.comfy_shelf.get(folder, name);
         let missing = || {
             Refusal::bad(format!(
@@ -392,7 +267,7 @@ impl Scale {
     fn size(self, picture: &Picture) -> (usize, usize) {
         let side = |given: usize, other: usize, own: usize, others: usize| match (given, other) {
             (0, 0) => own,
-            (0, other) => (own * other / others.max(1)).clamp(1, 1 << 14),
+            (0, other) => (own * other / others.max(1)).clamp(1, MOST_SIDE_PX),
             (given, _) => given,
         };
         (

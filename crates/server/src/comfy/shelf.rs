@@ -108,6 +108,14 @@ pub(crate) fn file_name(text: &str) -> String {
     }
 }
 
+/// `sub/apple.png [output]` as its name and folder: there are no folders below those three.
+pub(super) fn place(name: &str) -> (&str, Folder) {
+    let annotated = name.strip_suffix(']').and_then(|name| name.rsplit_once(" ["));
+    let annotated = annotated.and_then(|(file, folder)| Some((file, Folder::named(folder)?)));
+    let (file, folder) = annotated.unwrap_or((name, Folder::Input));
+    (file.rsplit('/').next().unwrap_or(file), folder)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,6 +132,14 @@ mod tests {
         shelf.put(Folder::Output, "large.png", Bytes::from(vec![0; MOST_BYTES]));
         assert_eq!(shelf.names(Folder::Input), Vec::<String>::new());
         assert_eq!(shelf.names(Folder::Output), ["large.png"]);
+    }
+
+    #[test]
+    fn a_name_may_say_its_folder() {
+        assert_eq!(place("a.png"), ("a.png", Folder::Input));
+        assert_eq!(place("sub/a.png [output]"), ("a.png", Folder::Output));
+        assert_eq!(place("a [b].png"), ("a [b].png", Folder::Input));
+        assert_eq!(place("a.png [elsewhere]"), ("a.png [elsewhere]", Folder::Input));
     }
 
     #[test]
