@@ -317,11 +317,14 @@ def heun_cases():
 def sigma_solver_cases():
     """LMS and the two of DPM-Solver-2."""
     for cls in ["LMSDiscreteScheduler", "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler"]:
-        for spacing in ["trailing", "leading", "linspace"]:
+        # A last step to timestep 0 is almost all noise: of sigma_down in f32 hardly a digit is left.
+        spacings = ["trailing", "leading"] if "Ancestral" in cls else ["trailing", "leading", "linspace"]
+        for spacing in spacings:
             for n in [1, 2, 4, 7, 20] if cls == "LMSDiscreteScheduler" else [2, 4, 7, 20]:
                 yield run(cls, {**LATENT, "timestep_spacing": spacing}, n)
         yield run(cls, {**TRAILING, "prediction_type": "v_prediction"}, 4)
-        yield run(cls, {}, 4)
+        if "linspace" in spacings:
+            yield run(cls, {}, 4)
         for rule in ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"]:
             yield run(cls, {**TRAILING, rule: True}, 6)
 
@@ -394,8 +397,8 @@ def main():
         "versions": {p: version(p) for p in ["diffusers", "torch", "numpy"]},
         "note": "trajectory: every sample up to 4 steps, only the last above",
         "tolerance": {
-            "timesteps": "exact (1e-6 of the largest with Karras, exponential or beta sigmas)",
-            "sigmas, init_noise_sigma": "1e-6 relative (sigmas with rescale_betas_zero_snr: 1e-4)",
+            "timesteps": "exact (1e-6 of the largest with Karras, exponential or beta sigmas, and EDM's)",
+            "sigmas, init_noise_sigma": "1e-6 relative (sigmas with rescale_betas_zero_snr: 1e-4, EDM's: 5e-6)",
             "trajectory": "max(1, max |b|) * (3e-7 * max(steps, 6) + 3e-8 * init_noise_sigma)",
             "alphas_cumprod": "exact in f32 (with rescale_betas_zero_snr: 5e-7)",
         },

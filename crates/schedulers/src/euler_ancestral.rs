@@ -14,7 +14,7 @@ pub(crate) fn rows(plan: &Plan) -> Vec<Row> {
 }
 
 /// `(sigma_down, sigma_up)` with `down^2 + up^2 = to^2`; `eta` = 0 is plain Euler.
-fn ancestral(from: f64, to: f64, eta: f64) -> (f64, f64) {
+pub(crate) fn ancestral(from: f64, to: f64, eta: f64) -> (f64, f64) {
     let up = (eta * to * ((from * from - to * to).max(0.0)).sqrt() / from).min(to);
     ((to * to - up * up).max(0.0).sqrt(), up)
 }

@@ -2,7 +2,7 @@
 //! churn): a step by the slope halfway, in the logarithm of sigma. The sample is `x0 + sigma * noise`.
 
 use crate::{
-    euler,
+    euler, euler_ancestral,
     names::SchedulerKind,
     plan::Plan,
     rows::{Combination, Row},
@@ -17,7 +17,7 @@ pub(crate) fn rows(plan: &Plan) -> Vec<Row> {
                 return vec![euler::row(plan, i, to, 0.0)];
             }
             let (down, up) = match plan.kind {
-                SchedulerKind::Kdpm2Ancestral => ancestral(from as f32, to as f32),
+                SchedulerKind::Kdpm2Ancestral => euler_ancestral::ancestral(from, to, 1.0),
                 _ => (to, 0.0),
             };
             let halfway = (from * down).sqrt();
@@ -32,14 +32,6 @@ pub(crate) fn rows(plan: &Plan) -> Vec<Row> {
             vec![first, second(plan, halfway, down - from, up)]
         })
         .collect()
-}
-
-/// `(sigma_down, sigma_up)` of k-diffusion's `get_ancestral_step`, in f32 as in diffusers: where almost all is noise again, little
-/// of the digits of the first is left.
-fn ancestral(from: f32, to: f32) -> (f64, f64) {
-    let up = (to * to * (from * from - to * to) / (from * from)).sqrt();
-    let down = (to * to - up * up).sqrt();
-    (f64::from(down), f64::from(up))
 }
 
 /// `next = kept + (x - x0) / halfway * step + noise * up`.
