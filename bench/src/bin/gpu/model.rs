@@ -98,6 +98,8 @@ pub fn parts(layout: &Layout, painting: &Painting, dtype: DType) -> Result<Parts
         replaced_scheduler: None,
         card: ModelCard::default(),
         force_zeros_for_empty_prompt: true,
+        components: Vec::new(),
+        known: None,
     })
 }
 

@@ -171,3 +171,88 @@ fn file_error(file: &TensorFile, message: String) -> Error {
         message,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prima_tensor::{DType, Param, Tensor};
+
+    /// The sum that a file of these tensors adds to `conv_in` of `shape` at weight 1, without reading its base.
+    fn sum(tensors: &[(&str, &[usize], &[f32])], shape: &[usize]) -> Vec<f32> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        let params: Vec<_> = tensors
+            .iter()
+            .map(|(key, shape, values)| {
+                let tensor = Tensor::from_vec(values.to_vec(), shape);
+                (format!("lora_unet_conv_in.{key}"), Param::new(tensor))
+            })
+            .collect();
+        crate::write_safetensors(&path, &params, DType::F32).unwrap();
+        let file = LoraFile::open(&path).unwrap();
+        let layer = file.layers().next().unwrap().clone();
+        let change = file.change(&layer, shape).unwrap();
+        let none = || Tensor::zeros(shape);
+        change.dense(shape, 1.0, &none).unwrap().into_vec()
+    }
+
+    #[test]
+    fn alpha_over_rank_scales_every_kind_once() {
+        let (column, row): (&[usize], &[usize]) = (&[2, 1], &[1, 2]);
+        let lora = sum(
+            &[
+                ("lora_down.weight", row, &[1.0, 2.0]),
+                ("lora_up.weight", column, &[3.0, 4.0]),
+                ("alpha", &[], &[0.5]),
+            ],
+            &[2, 2],
+        );
+        assert_eq!(lora, [1.5, 3.0, 2.0, 4.0]);
+        let loha = sum(
+            &[
+                ("hada_w1_a", column, &[1.0, 2.0]),
+                ("hada_w1_b", row, &[3.0, 4.0]),
+                ("hada_w2_a", column, &[1.0, -1.0]),
+                ("hada_w2_b", row, &[2.0, 1.0]),
+                ("alpha", &[], &[0.5]),
+            ],
+            &[2, 2],
+        );
+        assert_eq!(loha, [3.0, 2.0, -6.0, -4.0]);
+        // kron([[1, 2]], up · down) halved.
+        let lokr = sum(
+            &[
+                ("lokr_w1", row, &[1.0, 2.0]),
+                ("lokr_w2_a", column, &[1.0, 3.0]),
+                ("lokr_w2_b", &[1, 1], &[2.0]),
+                ("alpha", &[], &[0.5]),
+            ],
+            &[2, 2],
+        );
+        assert_eq!(lokr, [1.0, 2.0, 3.0, 6.0]);
+        // Where nothing has a rank, alpha says nothing.
+        let whole = sum(
+            &[
+                ("lokr_w1", &[1, 1], &[2.0]),
+                ("lokr_w2", row, &[1.0, 3.0]),
+                ("alpha", &[], &[9.0]),
+            ],
+            &[1, 2],
+        );
+        assert_eq!(whole, [2.0, 6.0]);
+    }
+
+    #[test]
+    fn tuckers_form_is_the_chain_of_its_convolutions() {
+        // up 2, mid [1, 1, 1, 2] = [3, 5], down [1, 2] = [7, 11].
+        let chained = sum(
+            &[
+                ("lora_down.weight", &[1, 2, 1, 1], &[7.0, 11.0]),
+                ("lora_mid.weight", &[1, 1, 1, 2], &[3.0, 5.0]),
+                ("lora_up.weight", &[1, 1, 1, 1], &[2.0]),
+            ],
+            &[1, 2, 1, 2],
+        );
+        assert_eq!(chained, [42.0, 70.0, 66.0, 110.0]);
+    }
+}
