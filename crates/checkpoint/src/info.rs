@@ -120,6 +120,11 @@ impl ComponentInfo {
             let numel = shape.iter().product::<usize>() as u64;
             tensors += 1;
             parameters += numel;
+            if let Some((name, stored)) = reader.in_blocks(key) {
+                bytes += stored as u64;
+                *dtypes.entry(name).or_insert(0) += numel;
+                continue;
+            }
             let name = match dtype {
                 Dtype::I8 => "int8".to_owned(),
                 Dtype::U8 => "int4".to_owned(),

@@ -12,6 +12,7 @@ pub mod export;
 mod files;
 mod finite;
 mod float8;
+mod gguf;
 mod header;
 pub mod hub;
 mod info;

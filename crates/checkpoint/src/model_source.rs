@@ -277,7 +277,9 @@ fn vocabulary(file: &Path, path: &str) -> Option<Result<Vec<u8>, Error>> {
 /// By its ending, in whatever case.
 fn is_weights_file(path: &Path) -> bool {
     let ending = path.extension().unwrap_or_default();
-    ending.eq_ignore_ascii_case("safetensors") || ending.eq_ignore_ascii_case("sft")
+    ["safetensors", "sft", "gguf"]
+        .into_iter()
+        .any(|known| ending.eq_ignore_ascii_case(known))
 }
 
 fn unsupported_file(path: &Path) -> Error {
@@ -287,7 +289,8 @@ fn unsupported_file(path: &Path) -> Error {
         found: path
             .extension()
             .map_or_else(String::new, |e| e.to_string_lossy().into_owned()),
-        fix: "only .safetensors files are read (a .ckpt, .pt or .bin can run code when opened: convert it)".to_owned(),
+        fix: "only .safetensors files and .gguf are read (a .ckpt, .pt or .bin can run code when opened: convert it)"
+            .to_owned(),
     }
 }
 

@@ -272,6 +272,12 @@ impl Reader {
             .filter_map(|(key, stored)| Some((key.as_str(), self.entry(stored)?.dtype, self.shape_of(stored)?)))
     }
 
+    /// The blocks that a tensor of a GGUF file lies in, and the bytes that they take.
+    pub(crate) fn in_blocks(&self, key: &str) -> Option<(String, usize)> {
+        let entry = self.entry(self.entries.get(key)?)?;
+        Some((entry.blocks?.name(), entry.bytes()))
+    }
+
     /// Whether weights are stored in 8 or 4 bits.
     pub fn is_quantized(&self) -> bool {
         self.tensors().any(|(_, dtype, _)| quantized_bits(dtype).is_some())

@@ -1,6 +1,7 @@
-//! One safetensors file: on disk, or bytes already in memory.
+//! One safetensors or GGUF file: on disk, or bytes already in memory.
 
 use crate::files::open_regular;
+use crate::gguf::{self, Blocks};
 use crate::header::Header;
 use crate::{Error, finite, float8};
 use half::bf16;
@@ -96,6 +97,8 @@ pub struct TensorEntry {
     pub dtype: Dtype,
     pub shape: Vec<usize>,
     range: Range<usize>,
+    /// Of a GGUF file: the blocks that its floats lie in.
+    pub(crate) blocks: Option<Blocks>,
 }
 
 impl TensorEntry {
@@ -109,7 +112,36 @@ impl TensorEntry {
     }
 }
 
-/// A safetensors file whose header has been checked against its length: from then on every
+/// Bytes with a place in them, for the reader of GGUF.
+struct Cursor<'a> {
+    bytes: &'a Bytes,
+    length: u64,
+    at: u64,
+}
+
+impl io::Read for Cursor<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let left = self.length.saturating_sub(self.at);
+        let count = (out.len() as u64).min(left) as usize;
+        self.bytes.copy(self.at as usize, &mut out[..count])?;
+        self.at += count as u64;
+        Ok(count)
+    }
+}
+
+impl io::Seek for Cursor<'_> {
+    fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
+        let to = match to {
+            io::SeekFrom::Start(at) => Some(at),
+            io::SeekFrom::Current(by) => self.at.checked_add_signed(by),
+            io::SeekFrom::End(by) => self.length.checked_add_signed(by),
+        };
+        self.at = to.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.at)
+    }
+}
+
+/// A safetensors or GGUF file whose header has been checked against its length: from then on every
 /// tensor in it can be read.
 pub struct TensorFile {
     name: String,
@@ -138,6 +170,13 @@ impl TensorFile {
     fn parse(name: String, bytes: Bytes) -> Result<Self, Error> {
         let mut buffer = Vec::new();
         let length = bytes.len().map_err(Error::io("read", Path::new(&name)))?;
+        let begins_as_gguf = length >= 4 && {
+            let mut magic = [0; 4];
+            bytes.copy(0, &mut magic).is_ok() && magic == *gguf::MAGIC
+        };
+        if begins_as_gguf {
+            return Self::parse_gguf(name, bytes, length);
+        }
         let mut read = |at, length| {
             let read = bytes.at(at, length, &mut buffer).map(<[u8]>::to_vec);
             read.map_err(Error::io("read", Path::new(&name)))
@@ -149,12 +188,37 @@ impl TensorFile {
                 dtype: info.dtype,
                 shape: info.shape,
                 range: header.data_start + from..header.data_start + to,
+                blocks: None,
             };
             (key, entry)
         });
         Ok(Self {
             tensors: tensors.collect(),
             metadata: header.metadata,
+            name,
+            bytes,
+        })
+    }
+
+    fn parse_gguf(name: String, bytes: Bytes, length: u64) -> Result<Self, Error> {
+        let cursor = Cursor {
+            bytes: &bytes,
+            length,
+            at: 0,
+        };
+        let (tensors, metadata) = gguf::read_header(&name, length, cursor)?;
+        let tensors = tensors.into_iter().map(|(key, listed)| {
+            let entry = TensorEntry {
+                dtype: listed.dtype,
+                shape: listed.shape,
+                range: listed.range,
+                blocks: listed.blocks,
+            };
+            (key, entry)
+        });
+        Ok(Self {
+            tensors: tensors.collect(),
+            metadata,
             name,
             bytes,
         })
@@ -354,6 +418,9 @@ impl Part<'_> {
         if self.bits() == Some(4) {
             return self.read_int4(range, values);
         }
+        if let Some(blocks) = self.entry.blocks {
+            return self.read_blocks(blocks, range, values);
+        }
         let unit = dtype.bitsize() / 8;
         let mut buffer = Vec::new();
         let mut first = self.first + range.start;
@@ -379,6 +446,36 @@ impl Part<'_> {
                 return Err(self.not_finite(first + i, values[i]));
             }
             first += values.len();
+        }
+        Ok(())
+    }
+
+    /// From the blocks that hold them, some at a time.
+    fn read_blocks(&self, blocks: Blocks, range: Range<usize>, values: &mut [f32]) -> Result<(), Error> {
+        let (weights, bytes) = blocks.size();
+        let (first, end) = (self.first + range.start, self.first + range.end);
+        let at_once = (CHUNK_BYTES / bytes).max(1);
+        let mut buffer = Vec::new();
+        let mut block = first / weights;
+        let mut done = 0;
+        while done < values.len() {
+            let count = at_once.min(end.div_ceil(weights) - block);
+            let at = self.entry.range.start + block * bytes;
+            let stored = self.file.bytes.at(at, count * bytes, &mut buffer);
+            let stored = stored.map_err(|error| self.file.cut_short(error))?;
+            let wide = blocks.widen(stored, count * weights, self.key);
+            let wide = wide.map_err(|message| Error::File {
+                file: self.file.name.clone(),
+                message,
+            })?;
+            let skipped = first + done - block * weights;
+            let taken = (wide.len() - skipped).min(values.len() - done);
+            values[done..done + taken].copy_from_slice(&wide[skipped..skipped + taken]);
+            if let Some(i) = finite::first_not_finite(&values[done..done + taken]) {
+                return Err(self.not_finite(first + done + i, values[done + i]));
+            }
+            done += taken;
+            block += count;
         }
         Ok(())
     }

@@ -133,7 +133,7 @@ fn variants_and_shards_are_found() {
 
     fs::write(unet.join("diffusion_pytorch_model.bin"), "pickle").unwrap();
     let error = open().err().unwrap().to_string();
-    assert!(error.contains("only .safetensors files are read"), "{error}");
+    assert!(error.contains("only .safetensors files and .gguf are read"), "{error}");
 
     write(
         &unet.join("diffusion_pytorch_model.fp16.safetensors"),
@@ -554,6 +554,29 @@ fn markers_in_a_single_file_change_its_scheduler() {
     let vae = playground.json("vae", "config.json").unwrap();
     assert_eq!(vae["latents_mean"].as_array().unwrap().len(), 4);
     assert_eq!(vae["scaling_factor"], 0.5);
+}
+
+#[test]
+fn a_file_with_nothing_beside_it_reads_prompts_by_clips_vocabulary() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = single_file(&dir.path().join("sdxl.safetensors"), &[]);
+    let vocabulary = |folder: &str| {
+        let bytes = source.read_bytes(&format!("{folder}/vocab.json")).unwrap();
+        serde_json::from_slice::<Value>(&bytes).unwrap()
+    };
+    assert_eq!(vocabulary("tokenizer")["<|endoftext|>"], 49407);
+    assert_eq!(vocabulary("tokenizer"), vocabulary("tokenizer_2"));
+    let pad = |folder: &str| {
+        let bytes = source.read_bytes(&format!("{folder}/special_tokens_map.json")).unwrap();
+        serde_json::from_slice::<Value>(&bytes).unwrap()["pad_token"].clone()
+    };
+    assert_eq!(
+        (pad("tokenizer"), pad("tokenizer_2")),
+        (json!("<|endoftext|>"), json!("!"))
+    );
+    // A folder beside the file is whole or not there.
+    fs::create_dir_all(dir.path().join("config/tokenizer")).unwrap();
+    assert!(!source.exists("tokenizer/vocab.json") && source.exists("tokenizer_2/vocab.json"));
 }
 
 #[test]

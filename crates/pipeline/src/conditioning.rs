@@ -192,6 +192,11 @@ impl TextEncoders {
             .unwrap_or(0)
     }
 
+    /// Layers that are not run where `clip_skip` is 0: one in SDXL.
+    pub fn skipped_layers(&self) -> usize {
+        self.hidden_state.skipped_layers
+    }
+
     /// Width of `pooled_prompt_embeds`.
     pub(crate) fn pooled_width(&self) -> Option<usize> {
         let config = self.encoders.last()?.model.config();

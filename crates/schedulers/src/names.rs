@@ -146,6 +146,13 @@ impl SchedulerKind {
                 "DPM++ SDE",
                 &["dpmpp_sde", "k_dpmpp_sde", "k_dpm++_sde"],
             ),
+            _ => self.solver_names(),
+        }
+    }
+
+    /// Of those that are no Euler, DDIM or DPM++, and have no table of a distillation.
+    fn solver_names(self) -> Names {
+        match self {
             Self::UniPc => names(
                 "UniPCMultistepScheduler",
                 "unipc",
@@ -175,7 +182,8 @@ impl SchedulerKind {
                 ],
             ),
             Self::Ddpm => names("DDPMScheduler", "ddpm", "DDPM", &["k_ddpm"]),
-            Self::FlowMatchEuler => names(
+            // Flow matching; all others have been told.
+            _ => names(
                 "FlowMatchEulerDiscreteScheduler",
                 "flow_euler",
                 "Flow Euler",

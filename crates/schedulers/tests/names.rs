@@ -1,6 +1,6 @@
 //! What people call schedulers and spacings.
 
-use prima_schedulers::{SchedulerConfig, SchedulerKind, TimestepSpacing};
+use prima_schedulers::{ConfigSpacing, Schedule, ScheduleOptions, SchedulerConfig, SchedulerKind, TimestepSpacing};
 
 #[test]
 fn names_of_other_tools_are_understood() {
@@ -106,4 +106,26 @@ fn a_samplers_name_may_end_in_its_schedule() {
         SchedulerKind::from_a1111("Euler a").expect("a sampler"),
         (EulerAncestral, None)
     );
+}
+
+#[test]
+fn the_web_uis_automatic_spans_all_noise_whatever_the_config_says() {
+    let config = SchedulerConfig::stable_diffusion(SchedulerKind::Euler, ConfigSpacing::Leading);
+    for kind in SchedulerKind::ALL {
+        let Some(spacing) = kind.automatic_spacing() else {
+            continue;
+        };
+        let options = ScheduleOptions {
+            scheduler: Some(kind),
+            spacing: Some(spacing),
+            ..ScheduleOptions::steps(10)
+        };
+        let schedule = Schedule::new(&config, &options).expect("a schedule");
+        assert!(
+            (schedule.sigmas[0] - 14.6146).abs() < 1e-3,
+            "{kind}: {}",
+            schedule.sigmas[0]
+        );
+    }
+    assert_eq!(SchedulerKind::Ddim.automatic_spacing(), None);
 }

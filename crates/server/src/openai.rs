@@ -40,6 +40,7 @@ const PARTS: usize = 40;
 #[serde(default)]
 struct Fields {
     prompt: Option<String>,
+    model: Option<String>,
     #[serde(deserialize_with = "whole")]
     n: Option<usize>,
     size: Option<String>,
@@ -73,6 +74,7 @@ struct Fields {
 struct Answer {
     format: Format,
     quality: u8,
+    base64: bool,
     url: bool,
     created: u64,
     size: String,
@@ -237,9 +239,12 @@ fn to_answer(app: &App, fields: &Fields, request: &Request, event: &'static str)
             format!("output_compression {quality} is not possible: use 0 to 100"),
         ));
     }
-    let url = match fields.response_format.as_deref() {
-        None | Some("b64_json") => false,
-        Some("url") => true,
+    // OpenAI's own default for these models is an address, and programs that name them read one; others the picture.
+    let reads_either = fields.model.as_deref().is_some_and(|model| model.starts_with("dall-e"));
+    let (base64, url) = match fields.response_format.as_deref() {
+        None | Some("") => (true, reads_either),
+        Some("b64_json") => (true, false),
+        Some("url") => (false, true),
         Some(other) => {
             let message = format!(
                 "response_format {:?} is not known: use b64_json or url",
@@ -256,6 +261,7 @@ fn to_answer(app: &App, fields: &Fields, request: &Request, event: &'static str)
     Ok(Answer {
         format,
         quality: quality.max(1),
+        base64,
         url,
         created: now(),
         size: format!("{width}x{height}"),
@@ -303,11 +309,14 @@ fn to_body(painted: Vec<Painted>, answer: &Answer) -> Result<Value, Refusal> {
     for painted in painted {
         for (picture, parameters) in &painted.pictures {
             let encoded = answer.encode(picture, Some(parameters))?;
-            data.push(if answer.url {
-                json!({"url": format!("data:{};base64,{encoded}", answer.format.mime()), "revised_prompt": null})
-            } else {
-                json!({"b64_json": encoded, "revised_prompt": null})
-            });
+            let mut entry = json!({"revised_prompt": null});
+            if answer.url {
+                entry["url"] = format!("data:{};base64,{encoded}", answer.format.mime()).into();
+            }
+            if answer.base64 {
+                entry["b64_json"] = encoded.into();
+            }
+            data.push(entry);
         }
         if let Some(response) = painted.response {
             seed = Some(response.seed);
@@ -345,6 +354,7 @@ fn stream_events(workshop: Arc<Workshop>, running: Running, answer: Answer) -> R
                 return Some((Ok::<_, Infallible>(event), state));
             }
             let (pictures, done) = match state.running.next().await? {
+                JobEvent::Step { .. } => continue,
                 JobEvent::Preview(pictures) => (pictures.into_iter().map(|p| (p, None)).collect(), false),
                 JobEvent::Painted(painted) => (
                     painted

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Server, all_painted, from_base64, painted, png, same, to_base64};
+use common::{Server, all_painted, from_base64, model_folder, painted, png, same, to_base64};
 use prima_pipeline::{InitImage, Picture, Request, ScheduleOptions, SchedulerKind, TimestepSpacing};
 use serde_json::{Value, json};
 

@@ -155,16 +155,13 @@ fn paint(options: &Options, device: &Device, pipeline: &Pipeline, painting: &Pai
     device.forget_recordings();
     device.reset_usage();
     let encoders = &pipeline.parts().text_encoders;
+    let reading = Reading {
+        prompt: PROMPT.to_owned(),
+        ..Reading::default()
+    };
     let encode = || {
         encoders.forget_prompts();
-        no_grad(|| {
-            prima_tensor::device::catch(|| {
-                encoders.encode(&Reading {
-                    prompt: PROMPT.to_owned(),
-                    ..Reading::default()
-                })
-            })
-        })
+        no_grad(|| prima_tensor::device::catch(|| encoders.encode(&reading)))
     };
     let text_ms = median_ms(options, device, || {
         encode()??;

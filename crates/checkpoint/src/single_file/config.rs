@@ -2,7 +2,7 @@
 //! heads or norm groups: those of the family (64 channels a head, in Stable Diffusion 1.x 8 heads; 32 groups) are given where
 //! they fit, and where they do not the file needs a `config` folder beside it.
 
-use super::network::{Network, TextLayout};
+use super::network::{Network, TextLayout, is_square};
 use super::unet_config::{COND_PROJ, unet_config};
 use super::{Family, HEAD_CHANNELS, NORM_GROUPS, SingleFile, leading_number};
 use crate::Error;
@@ -301,9 +301,4 @@ pub(super) fn text_config(
         "projection_dim": projection,
         "vocab_size": encoder.size("text_model.embeddings.token_embedding.weight", 0)?,
     }))
-}
-
-/// Whether the first two axes are as long as each other.
-pub(super) fn is_square(shape: &[usize]) -> bool {
-    matches!(shape, [rows, columns, ..] if rows == columns)
 }

@@ -6,15 +6,17 @@ mod config;
 mod network;
 mod part;
 mod rename;
+mod stored_keys;
 mod unet_config;
 mod unet_layout;
 
 use crate::tensor_file::TensorFile;
 use crate::{Error, Reader};
 use config::text_layers;
-use network::{Network, TextLayout, has_any};
+use network::{Network, TextLayout};
 use std::path::Path;
 use std::sync::Arc;
+use stored_keys::has_any;
 
 pub(crate) use part::Part;
 

@@ -1,6 +1,7 @@
 //! One network of a file, whatever it is called there: its tensors by their diffusers keys.
 
 use super::rename::{rename_open_clip, rename_taesd, rename_vae};
+use super::stored_keys::{count, has_any, keys};
 use super::unet_layout::UnetLayout;
 use super::{Family, leading_number};
 use crate::reader::{Stored, View, current_name};
@@ -211,22 +212,6 @@ impl Network {
     }
 }
 
-/// Stored keys that start with `prefix`, without it.
-pub(super) fn keys<'a>(file: &'a TensorFile, prefix: &'a str) -> impl Iterator<Item = &'a str> {
-    let from = (Bound::Included(prefix), Bound::Unbounded);
-    let keys = file.tensors().range::<str, _>(from);
-    keys.map_while(move |(key, _)| key.strip_prefix(prefix))
-}
-
-pub(super) fn has_any(file: &TensorFile, prefix: &str) -> bool {
-    keys(file, prefix).next().is_some()
-}
-
-fn count(file: &TensorFile, prefix: &str) -> usize {
-    let numbers = keys(file, prefix).filter_map(|key| Some(leading_number(key)?.0));
-    numbers.collect::<BTreeSet<usize>>().len()
-}
-
 /// The keys under `prefix` by what `rename` makes of them.
 fn entries(file: &TensorFile, prefix: &str, rename: impl Fn(&str) -> Option<String>) -> BTreeMap<String, Stored> {
     let entry = |rest: &str| {
@@ -238,4 +223,9 @@ fn entries(file: &TensorFile, prefix: &str, rename: impl Fn(&str) -> Option<Stri
 
 fn stored(key: String, view: View) -> Stored {
     Stored { file: 0, key, view }
+}
+
+/// Whether the first two axes are as long as each other.
+pub(super) fn is_square(shape: &[usize]) -> bool {
+    matches!(shape, [rows, columns, ..] if rows == columns)
 }

@@ -1,8 +1,7 @@
 //! The config of a file's UNet. Which blocks it has, how many layers and how deep their transformers are all follows from
 //! which tensors exist, under diffusers' names.
 
-use super::config::is_square;
-use super::network::Network;
+use super::network::{Network, is_square};
 use super::{Family, HEAD_CHANNELS, NORM_GROUPS, leading_number};
 use crate::Error;
 use serde_json::{Map, Value, json};

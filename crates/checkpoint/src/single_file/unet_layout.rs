@@ -1,7 +1,7 @@
 //! The blocks of a UNet in the original layout, which numbers them through.
 
 use super::leading_number;
-use super::network::keys;
+use super::stored_keys::keys;
 use crate::tensor_file::TensorFile;
 use std::collections::{BTreeMap, BTreeSet};
 

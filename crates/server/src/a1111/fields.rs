@@ -2,14 +2,13 @@
 //! guidance 7), an absent field is the model's choice here: that is what few-step models need.
 
 use super::hires::Hires;
+use super::names::{named, sampler_and_schedule};
 use super::scripts;
 use crate::app::App;
 use crate::controls::Controls;
 use crate::numbers::{flag, number, whole, whole_of};
 use crate::refusal::{Refusal, short};
-use prima_pipeline::{
-    Error, Picture, PromptSyntax, Request, RequestBuilder, ScheduleOptions, SchedulerKind, Spelling, TimestepSpacing,
-};
+use prima_pipeline::{Error, Picture, PromptSyntax, Request, RequestBuilder, ScheduleOptions, SchedulerKind, Spelling};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -147,7 +146,7 @@ impl Fields {
         let sampler = named(&self.sampler_name).or_else(|| named(&self.sampler_index));
         let (scheduler, spacing) = sampler_and_schedule(sampler, named(&self.scheduler))?;
         let automatic = scheduler
-            .filter(|_| !few_steps)
+            .filter(|_| !few_steps && named(&self.scheduler).is_some())
             .and_then(SchedulerKind::automatic_spacing);
         let spacing = spacing.or(automatic);
         let takes_eta = matches!(
@@ -166,24 +165,3 @@ impl Fields {
 
 /// The web UI's slider: of the text encoder's layers, the one from the end at which to stop.
 const STOP_AT: &str = "CLIP_stop_at_last_layers";
-
-/// A name that says something.
-pub(super) fn named(name: &Option<String>) -> Option<&str> {
-    name.as_deref().filter(|name| !name.trim().is_empty())
-}
-
-/// A sampler's name may end in that of a schedule, which an own one outranks.
-pub(super) fn sampler_and_schedule(
-    sampler: Option<&str>,
-    schedule: Option<&str>,
-) -> Result<(Option<SchedulerKind>, Option<TimestepSpacing>), Error> {
-    let (mut scheduler, mut spacing) = (None, None);
-    if let Some(name) = sampler {
-        let (kind, karras) = SchedulerKind::from_a1111(name).map_err(Error::Schedule)?;
-        (scheduler, spacing) = (Some(kind), karras);
-    }
-    if let Some(name) = schedule {
-        spacing = TimestepSpacing::from_a1111(name).map_err(Error::Schedule)?.or(spacing);
-    }
-    Ok((scheduler, spacing))
-}

@@ -1,7 +1,7 @@
 //! `enable_hr`: the picture is painted, enlarged, and painted over at that size.
 
-use super::fields::{Fields, named, sampler_and_schedule};
 use super::info::{Upscaler, enlarged};
+use super::names::{named, sampler_and_schedule};
 use crate::app::App;
 use crate::jobs::{self, Painted};
 use crate::numbers::{flag, number, whole};
@@ -47,8 +47,13 @@ pub(super) struct SecondPass {
 }
 
 impl Hires {
-    /// What follows the first pass, where anything does; refused before anything is painted.
-    pub fn second_pass(&self, app: &App, fields: &Fields, first: &Request) -> Result<Option<SecondPass>, Refusal> {
+    /// What follows the first pass, where anything does; refused before anything is painted. `strength` is the client's.
+    pub fn second_pass(
+        &self,
+        app: &App,
+        first: &Request,
+        strength: Option<f64>,
+    ) -> Result<Option<SecondPass>, Refusal> {
         if !self.enable_hr.unwrap_or(false) {
             return Ok(None);
         }
@@ -75,9 +80,9 @@ impl Hires {
         request.schedule.scheduler = scheduler.or(request.schedule.scheduler);
         request.schedule.spacing = spacing.or(request.schedule.spacing);
         request.guidance_scale = self.hr_cfg.filter(|scale| *scale > 0.0).or(request.guidance_scale);
-        let steps = self.hr_second_pass_steps.filter(|steps| *steps > 0).or(fields.steps);
-        request.schedule.num_inference_steps = steps;
-        let strength = fields.denoising_strength.unwrap_or(STRENGTH);
+        let steps = self.hr_second_pass_steps.filter(|steps| *steps > 0);
+        request.schedule.num_inference_steps = steps.or(request.schedule.num_inference_steps);
+        let strength = strength.unwrap_or(STRENGTH);
         if !(0.0..=1.0).contains(&strength) {
             let message = format!("denoising_strength {strength} is not possible: use 0 to 1");
             return Err(Refusal::field("denoising_strength", message));

@@ -14,6 +14,7 @@ use prima_picture::{Format, QUALITY, encode};
 use prima_pipeline::Request;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use std::collections::HashSet;
 
 pub(super) async fn txt2img(State(app): State<App>, request: HttpRequest) -> Result<Json<Value>, Refusal> {
     let asked = body::understood(&app.workshop, request, |body| read(body, false)).await?;
@@ -101,7 +102,7 @@ async fn paint(app: &App, asked: Asked) -> Result<Json<Value>, Refusal> {
     let first = request(app, &fields, image).await?;
     let second = match from_image {
         true => None,
-        false => fields.hires.second_pass(app, &fields, &first)?,
+        false => fields.hires.second_pass(app, &first, fields.denoising_strength)?,
     };
     // The web UI's batches count their seeds up.
     let seeds: Vec<u64> = (0..count as u64).map(|i| first.seed.wrapping_add(i)).collect();
@@ -150,7 +151,8 @@ fn to_body(
         settled = settled.or(painted.response.as_ref());
         warnings.extend(painted.response.iter().flat_map(|r| r.warnings.clone()));
     }
-    warnings.dedup();
+    let mut said = HashSet::new();
+    warnings.retain(|warning| said.insert(warning.clone()));
     let negative = request.negative_prompt.clone().unwrap_or_default();
     let count = infotexts.len();
     let info = json!({

@@ -3,7 +3,7 @@
 use crate::app::App;
 use crate::body;
 use crate::numbers::{number, whole};
-use crate::pictures::{Packed, from_base64, metadata_bytes, to_base64};
+use crate::pictures::{Packed, from_base64, metadata_bytes, nearest_at, to_base64};
 use crate::refusal::{Refusal, short};
 use axum::Json;
 use axum::extract::{Request, State};
@@ -144,15 +144,4 @@ pub(super) fn enlarged(picture: &Picture, (width, height): (usize, usize), upsca
         Upscaler::Nearest => nearest_at(picture, width, height),
         Upscaler::Lanczos | Upscaler::Latent => picture.resized(width, height),
     }
-}
-
-fn nearest_at(picture: &Picture, width: usize, height: usize) -> Picture {
-    let mut rgb = Vec::with_capacity(width * height * 3);
-    for y in 0..height {
-        for x in 0..width {
-            let from = 3 * (y * picture.height / height * picture.width + x * picture.width / width);
-            rgb.extend_from_slice(&picture.rgb[from..from + 3]);
-        }
-    }
-    Picture { width, height, rgb }
 }

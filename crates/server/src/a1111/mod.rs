@@ -5,6 +5,7 @@ mod hires;
 pub(crate) mod images;
 pub(crate) mod info;
 mod lists;
+mod names;
 mod scripts;
 mod tasks;
 
