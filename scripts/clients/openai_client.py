@@ -40,11 +40,11 @@ def main(url):
     assert is_png(edited.data[0].b64_json) and edited.data[0].b64_json != answer.data[0].b64_json
 
     try:
-        client.images.generate(prompt="a", size="100x100")
+        client.images.generate(prompt="a", size="4x100")
     except openai.BadRequestError as error:
-        assert "width 100" in str(error), error
+        assert "width 4" in str(error), error
     else:
-        raise AssertionError("a size of 100x100 was accepted")
+        raise AssertionError("a size of 4x100 was accepted")
     print(f"openai {openai.__version__}: generate, stream, edit, models and errors work")
 
 

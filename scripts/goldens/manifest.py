@@ -21,7 +21,7 @@ RULES = [  # first match wins: prefix, generator, tolerance
     ("components/tokens.json", "components.py", "equal"),
     ("components/", "components.py", NETWORKS),
     ("pictures/", "pictures.py", PICTURES),
-    ("families/", "families.py", PICTURES),
+    ("families/", "families.py", PICTURES), ("loras/", "loras.py", PICTURES), ("embeddings/", "embeddings.py", PICTURES),
     ("single-file/", "single_file.py", "tensors equal to those of tiny-sdxl; pictures as in pictures/"),
     ("torch_randn.json", "torch_randn.py", RANDN),
     ("training/", "training.py", "losses: 1e-3 relative; first gradients: 1e-3 of each one's norm, and of its root mean square"),

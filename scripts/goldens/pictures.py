@@ -39,6 +39,9 @@ DPM, SINGLESTEP = "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler"
 UNIPC = "UniPCMultistepScheduler"
 SDE = dict(algorithm_type="sde-dpmsolver++")
 LCM = scheduler("LCMScheduler")
+TWO = dict(prompt_2="a red apple on a table", negative_prompt=NEGATIVE, negative_prompt_2="a green pear")
+LONG = ", ".join(["a photo of a red roof lighthouse at sunset, soft light, film grain",
+                  "oil painting of a mountain village in winter, snow falling on the houses, shallow depth of field"] * 4)
 
 CASES = {
     "turbo-1": dict(num_inference_steps=1, **TURBO),
@@ -109,10 +112,36 @@ CASES = {
                             scheduler=scheduler(UNIPC)),
     "img2img-dpmpp-sde-8": dict(num_inference_steps=8, seed=52, strength=0.6, guidance_scale=3.0,
                                 scheduler=scheduler(SINGLESTEP, **SDE)),
+    "controls-two-prompts": dict(num_inference_steps=4, seed=55, guidance_scale=5.0, scheduler=euler(), **TWO),
+    "controls-second-prompt-only": dict(num_inference_steps=2, seed=56, prompt_2="a red apple", **LIGHTNING),
+    "controls-sizes": dict(num_inference_steps=4, seed=57, guidance_scale=5.0, original_size=(640, 512),
+                           crops_coords_top_left=(16, 0), target_size=(128, 96), scheduler=euler()),
+    "controls-end": dict(num_inference_steps=10, seed=58, guidance_scale=4.0, denoising_end=0.6, scheduler=euler()),
+    "controls-end-dpmpp": dict(num_inference_steps=7, seed=59, guidance_scale=4.0, denoising_end=0.8,
+                               scheduler=scheduler(DPM)),
+    "controls-start": dict(num_inference_steps=10, seed=60, strength=0.5, guidance_scale=4.0, denoising_start=0.6,
+                           scheduler=euler()),
+    "controls-start-end-dpmpp": dict(num_inference_steps=10, seed=61, strength=0.5, guidance_scale=4.0,
+                                     denoising_start=0.3, denoising_end=0.8, scheduler=scheduler(DPM)),
+    "plain-brackets": dict(num_inference_steps=2, seed=62, prompt="a photo of a cat (sitting) in the garden [old]",
+                           **LIGHTNING),
+    "plain-marks": dict(num_inference_steps=2, seed=63, prompt="a (cat:1.3) BREAK a [dog|bird] AND a pear",
+                        prompt_syntax="plain", **LIGHTNING),
+    "plain-long": dict(num_inference_steps=2, seed=64, prompt=LONG, prompt_syntax="plain", **LIGHTNING),
+    "a1111-adjacent": dict(num_inference_steps=2, seed=65, prompt="(photo:1.2)(horse:1.3) on mars",
+                           pieces=[("photo", 1.2), ("horse", 1.3), (" on mars", 1)], **LIGHTNING),
+    "a1111-inside": dict(num_inference_steps=2, seed=66, prompt="photo(graph:1.3)y of ((a [dog]))",
+                         prompt_syntax="a1111", pieces=[("photo", 1), ("graph", 1.3), ("y of ", 1), ("a ", 1.21),
+                                                        ("dog", 1.1)], **LIGHTNING),
+    "a1111-break": dict(num_inference_steps=2, seed=67, prompt="a cat in the garden BREAK a (dog:0.5) on the table",
+                        pieces=[("a cat in the garden", 1), "BREAK", ("a ", 1), ("dog", 0.5), (" on the table", 1)],
+                        **LIGHTNING),
+    "a1111-long": dict(num_inference_steps=2, seed=68, prompt=LONG, pieces=[(LONG, 1)], **LIGHTNING),
     "img2img-turbo-two-images": dict(num_inference_steps=4, seed=34, strength=0.5, num_images_per_prompt=2, **TURBO),
 }
 # `timestep_spacing` is the name under which a port knows the timesteps given.
-NOT_ARGUMENTS = ("folder", "vae", "seed", "scheduler", "strength", "timestep_spacing")
+# `pieces` are what A1111's rules make of the prompt, texts with weights; the prompt is not read here then.
+NOT_ARGUMENTS = ("folder", "vae", "seed", "scheduler", "strength", "timestep_spacing", "prompt_syntax", "pieces")
 DEFAULTS = dict(folder="tiny-sdxl", prompt=PROMPT, negative_prompt=None, width=64, height=64, seed=0, strength=None,
                 num_images_per_prompt=1, eta=0.0, vae=None)
 
@@ -132,6 +161,44 @@ def load(folder, vae, image_to_image):
     return pipe
 
 
+def chunked(pieces, tokenizer):
+    """Chunks of 75 tokens with their weights, ended at a comma among the last 20 (A1111's `tokenize_line`)."""
+    comma, chunks, chunk, last_comma = tokenizer.convert_tokens_to_ids(",</w>"), [], [], None
+    for piece in pieces:
+        if piece == "BREAK":
+            chunks, chunk, last_comma = chunks + [chunk], [], None
+            continue
+        for token in tokenizer(piece[0], add_special_tokens=False, truncation=False).input_ids:
+            if token == comma:
+                last_comma = len(chunk)
+            elif len(chunk) == 75 and last_comma is not None and 75 - last_comma <= 20:
+                chunks, chunk, last_comma = chunks + [chunk[: last_comma + 1]], chunk[last_comma + 1:], None
+            if len(chunk) == 75:
+                chunks, chunk, last_comma = chunks + [chunk], [], None
+            chunk.append((token, piece[1]))
+    return chunks + [chunk] if chunk or not chunks else chunks
+
+
+@torch.no_grad()
+def embedded(pieces, pipe):
+    """`prompt_embeds` and `pooled_prompt_embeds` by A1111's rules: weights on hidden states, each chunk's mean kept, chunks
+    side by side, pooled of the first."""
+    columns, pooled = [], None
+    for tokenizer, encoder in [(pipe.tokenizer, pipe.text_encoder), (pipe.tokenizer_2, pipe.text_encoder_2)]:
+        states = []
+        for number, chunk in enumerate(chunked(pieces, tokenizer)):
+            ids = [tokenizer.bos_token_id, *(token for token, _ in chunk), tokenizer.eos_token_id]
+            padding = 77 - len(ids)
+            weights = torch.tensor([1.0, *(float(weight) for _, weight in chunk), 1.0, *[1.0] * padding])
+            output = encoder(torch.tensor([ids + [tokenizer.pad_token_id] * padding]), output_hidden_states=True)
+            state = output.hidden_states[-2]
+            weighted = state * weights[None, :, None]
+            states.append(weighted * (state.mean() / weighted.mean()))
+            pooled = output[0] if number == 0 else pooled
+        columns.append(torch.cat(states, 1))
+    return torch.cat(columns, 2), pooled
+
+
 def paint(case, nudge=0.0):
     """Runs one case. `nudge` disturbs the first latents, to measure how much a rounding error grows."""
     case = {**DEFAULTS, **case}
@@ -139,6 +206,9 @@ def paint(case, nudge=0.0):
     pipe = load(case["folder"], case["vae"], case["strength"] is not None)
     pipe.scheduler = type(case["scheduler"]).from_config(case["scheduler"].config)
     result = {}
+    if "pieces" in case:
+        del args["prompt"]
+        args["prompt_embeds"], args["pooled_prompt_embeds"] = embedded(case["pieces"], pipe)
     if case["strength"] is not None:
         picture = init_image(case["seed"], case["width"], case["height"])
         result["init_image"] = picture
@@ -191,7 +261,7 @@ def main():
               f"pixel std {result['pixels'].float().std():6.1f} clipped {clipped:.3f}", flush=True)
         save_tensors(OUT / f"{name}.safetensors", result)
         chosen = full.pop("scheduler")
-        full = {k: v for k, v in full.items() if v is not None}
+        full = {k: v for k, v in full.items() if v is not None and k != "pieces"}
         rows.append({"name": name, "task": "image_to_image" if "strength" in full else "text_to_image", **full,
                      "scheduler_config": {"_class_name": type(chosen).__name__, **plain(chosen.config)},
                      "file": f"{name}.safetensors"})

@@ -26,6 +26,14 @@ MODULES = {
     "HeunDiscreteScheduler": "scheduling_heun_discrete",
     "UniPCMultistepScheduler": "scheduling_unipc_multistep",
     "FlowMatchEulerDiscreteScheduler": "scheduling_flow_match_euler_discrete",
+    "LMSDiscreteScheduler": "scheduling_lms_discrete",
+    "PNDMScheduler": "scheduling_pndm",
+    "DEISMultistepScheduler": "scheduling_deis_multistep",
+    "KDPM2DiscreteScheduler": "scheduling_k_dpm_2_discrete",
+    "KDPM2AncestralDiscreteScheduler": "scheduling_k_dpm_2_ancestral_discrete",
+    "DDPMScheduler": "scheduling_ddpm",
+    "EDMEulerScheduler": "scheduling_edm_euler",
+    "EDMDPMSolverMultistepScheduler": "scheduling_edm_dpmsolver_multistep",
 }
 # The classes that the first cases were written for; the others have cases of their own.
 FIRST = list(MODULES)[:6]
@@ -78,8 +86,13 @@ def run(cls, config, n=None, timesteps=None, eta=None, strength=None, spacing=No
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(begin * order)
     case["timesteps"] = rounded(run_timesteps[::order])
+    repeats = cls == "PNDMScheduler" and n > 1  # the first step is taken twice
+    if repeats:
+        del case["timesteps"][1]
     if hasattr(scheduler, "sigmas"):
         case["sigmas"] = rounded([*scheduler.sigmas[begin * order:-1:order], scheduler.sigmas[-1]])
+        if cls.startswith("KDPM2"):  # ends at zero twice over
+            case["sigmas"].pop()
     if strength is None:
         init_noise_sigma = getattr(scheduler, "init_noise_sigma", 1.0)
         case["init_noise_sigma"] = rounded([init_noise_sigma])[0]
@@ -101,6 +114,8 @@ def run(cls, config, n=None, timesteps=None, eta=None, strength=None, spacing=No
         kwargs = {} if eta is None else {"eta": eta}
         sample = scheduler.step(output, timestep, sample, return_dict=False, **kwargs)[0]
         last = index + 1 == len(run_timesteps)
+        if repeats and index == 0:
+            continue
         if last or ((n - begin) <= 4 and (index + 1) % order == 0):
             trajectory.append(rounded(sample[0]))
     case["trajectory"] = trajectory
@@ -299,6 +314,63 @@ def heun_cases():
         yield run(heun, TRAILING, n, strength=strength)
 
 
+def sigma_solver_cases():
+    """LMS and the two of DPM-Solver-2."""
+    for cls in ["LMSDiscreteScheduler", "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler"]:
+        for spacing in ["trailing", "leading", "linspace"]:
+            for n in [1, 2, 4, 7, 20] if cls == "LMSDiscreteScheduler" else [2, 4, 7, 20]:
+                yield run(cls, {**LATENT, "timestep_spacing": spacing}, n)
+        yield run(cls, {**TRAILING, "prediction_type": "v_prediction"}, 4)
+        yield run(cls, {}, 4)
+        for rule in ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"]:
+            yield run(cls, {**TRAILING, rule: True}, 6)
+
+
+def table_solver_cases():
+    """PNDM and DDPM."""
+    for spacing in ["trailing", "leading", "linspace"]:
+        for n in STEPS:
+            yield run("PNDMScheduler", {**LATENT, "timestep_spacing": spacing, "skip_prk_steps": True}, n)
+            yield run("DDPMScheduler", {**LATENT, "timestep_spacing": spacing, "clip_sample": False}, n)
+    for n in [4, 20]:
+        yield run("PNDMScheduler", {**LATENT, "skip_prk_steps": True, "prediction_type": "v_prediction"}, n)
+        yield run("PNDMScheduler", {**LATENT, "skip_prk_steps": True, "set_alpha_to_one": True}, n)
+    for prediction in ["v_prediction", "sample"]:
+        yield run("DDPMScheduler", {**LATENT, "clip_sample": False, "prediction_type": prediction}, 4)
+    for n, strength in [(1, 1.0), (4, 0.75), (8, 0.6)]:
+        yield run("DDPMScheduler", {**TRAILING, "clip_sample": False}, n, strength=strength)
+
+
+def deis_cases():
+    deis = "DEISMultistepScheduler"
+    for spacing in ["trailing", "leading", "linspace"]:
+        for n in [1, 2, 4, 7, 20]:
+            yield run(deis, {**LATENT, "timestep_spacing": spacing}, n)
+    for order in [1, 3]:
+        for n in [4, 7, 20]:
+            yield run(deis, {**TRAILING, "solver_order": order}, n)
+    for prediction in ["v_prediction", "sample"]:
+        yield run(deis, {**TRAILING, "prediction_type": prediction}, 4)
+    for rule in ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"]:
+        for n in [6, 16]:
+            yield run(deis, {**TRAILING, rule: True}, n)
+
+
+def edm_cases():
+    euler, dpm = "EDMEulerScheduler", "EDMDPMSolverMultistepScheduler"
+    cosxl = {"sigma_min": 0.002, "sigma_max": 120.0, "sigma_data": 1.0, "sigma_schedule": "exponential",
+             "prediction_type": "v_prediction"}
+    playground = {"sigma_min": 0.002, "sigma_max": 80.0, "sigma_data": 0.5, "sigma_schedule": "karras", "rho": 7.0}
+    for config in [cosxl, playground]:
+        for cls in [euler, dpm]:
+            for n in [2, 4, 8, 20]:
+                yield run(cls, config, n)
+            yield run(cls, {**config, "final_sigmas_type": "sigma_min"}, 6)
+        yield run(euler, {**config, "rho": 5.0, "sigma_schedule": "karras"}, 5)
+        yield run(dpm, {**config, "algorithm_type": "sde-dpmsolver++"}, 6)
+        yield run(dpm, {**config, "solver_order": 3}, 20)
+
+
 def noise_schedules():
     from diffusers import DDIMScheduler
 
@@ -315,7 +387,8 @@ def main():
 
     logging.disable(logging.WARNING)
     cases = [*spacing_cases(), *variant_cases(), *explicit_cases(), *strength_cases(), *solver_cases(),
-             *sigma_rule_cases(), *flow_cases(), *unipc_cases(), *heun_cases()]
+             *sigma_rule_cases(), *flow_cases(), *unipc_cases(), *heun_cases(),
+             *sigma_solver_cases(), *table_solver_cases(), *deis_cases(), *edm_cases()]
     golden = {
         "script": "scripts/goldens/schedulers.py",
         "versions": {p: version(p) for p in ["diffusers", "torch", "numpy"]},

@@ -20,6 +20,14 @@ pub enum Bench {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// How long LoRAs take to come and go on a model, and whether they leave a trace
+    Loras {
+        /// A diffusers folder or a single file
+        model: String,
+        /// Changes
+        #[arg(default_value_t = 50)]
+        rounds: usize,
+    },
     /// Nanoseconds a value of the ops that memory limits
     Pointwise,
     /// SDXL and training on an NVIDIA GPU beside PyTorch
@@ -58,6 +66,7 @@ pub fn perform(root: &Path, bench: Bench) -> Result<()> {
                 run(Command::new(program).args(args))
             }
         }
+        Bench::Loras { model, rounds } => run(Command::new(build(root, "loras")?).args([model, rounds.to_string()])),
         Bench::Pointwise => run(&mut Command::new(build(root, "pointwise")?)),
         Bench::Gpu { python, args } => gpu(root, python, &args),
         Bench::Peers { python, args } => {

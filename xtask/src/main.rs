@@ -57,7 +57,7 @@ enum Task {
     },
     /// The engine's tests under AddressSanitizer and ThreadSanitizer, and Miri; says what cannot run here
     Sanitize,
-    /// The official OpenAI client and an A1111 client library, in Python, against `prima serve`
+    /// Clients that people use (openai, webuiapi, litellm, langchain, a ComfyUI one), in Python, against `prima serve`
     Clients {
         /// A Python that has the packages of scripts/clients/requirements.txt [default: $PRIMA_PYTHON or python3]
         #[arg(long)]

@@ -7,30 +7,47 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-/// The clients of scripts/clients against a running server; says why not where Python or the
-/// packages are missing.
+/// The scripts of scripts/clients and the package that each of them is.
+const CLIENTS: [(&str, &str); 5] = [
+    ("openai_client.py", "openai"),
+    ("a1111_client.py", "webuiapi"),
+    ("litellm_client.py", "litellm"),
+    ("langchain_client.py", "langchain_community"),
+    ("comfyui_client.py", "comfy_api_simplified"),
+];
+
+/// The clients that are there against a running server, a line for each; says which are not.
 pub fn clients(root: &Path, python: Option<PathBuf>) -> Result<Option<String>> {
     let python = python_or_default(python);
-    let there = Command::new(&python)
-        .args(["-c", "import openai, webuiapi"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    if !there.is_ok_and(|status| status.success()) {
-        return Ok(Some(
-            "Python clients: python3 (or $PRIMA_PYTHON) lacks the packages of scripts/clients/requirements.txt."
-                .to_owned(),
-        ));
+    let is_there = |package: &str| {
+        let status = Command::new(&python)
+            .args([
+                "-c",
+                &format!("import importlib.util as u, sys; sys.exit(u.find_spec('{package}') is None)"),
+            ])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        status.is_ok_and(|status| status.success())
+    };
+    let (there, missing): (Vec<_>, Vec<_>) = CLIENTS.into_iter().partition(|(_, package)| is_there(package));
+    if !there.is_empty() {
+        cargo(root, &["build", "--release", "-p", "prima-cli"])?;
+        let mut server = Server::start(root)?;
+        for (script, _) in there {
+            let script = root.join("scripts/clients").join(script);
+            let args: [OsString; 2] = [script.into(), server.url.clone().into()];
+            run(Command::new(&python).args(args))?;
+        }
+        server.check()?;
     }
-    cargo(root, &["build", "--release", "-p", "prima-cli"])?;
-    let mut server = Server::start(root)?;
-    for script in ["openai_client.py", "a1111_client.py"] {
-        let script = root.join("scripts/clients").join(script);
-        let args: [OsString; 2] = [script.into(), server.url.clone().into()];
-        run(Command::new(&python).args(args))?;
-    }
-    server.check()?;
-    Ok(None)
+    let missing: Vec<&str> = missing.into_iter().map(|(_, package)| package).collect();
+    Ok((!missing.is_empty()).then(|| {
+        format!(
+            "Python clients: python3 (or $PRIMA_PYTHON) lacks {} of scripts/clients/requirements.txt.",
+            missing.join(", ")
+        )
+    }))
 }
 
 fn binary(root: &Path) -> PathBuf {

@@ -88,7 +88,7 @@ pub enum Error {
     #[error("{} is {kind}, and a regular file was expected", path.display())]
     Kind { path: PathBuf, kind: &'static str },
 
-    #[error("{file}: `{key}` is stored as {dtype}; f32, f16, bf16 and f64 are supported")]
+    #[error("{file}: `{key}` is stored as {dtype}; f64, f32, f16, bf16 and 8-bit floats (E4M3, E5M2) are read")]
     DType { file: String, key: String, dtype: String },
 
     /// A kind of model, or a value of a config's field, that prima does not run.

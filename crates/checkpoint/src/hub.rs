@@ -6,22 +6,38 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where the hub's tools keep models: `$HF_HUB_CACHE`, else `$HF_HOME/hub`, else
-/// `~/.cache/huggingface/hub`. None if not even a home directory is known.
+/// Where the hub's tools keep models (huggingface_hub `constants.py`): `$HF_HUB_CACHE`, else what it was called before,
+/// `$HUGGINGFACE_HUB_CACHE`, else `hub` in `$HF_HOME`, which is `huggingface` in `$XDG_CACHE_HOME` or `~/.cache` where nobody
+/// says. None if not even a home directory is known.
 pub fn cache_dir() -> Option<PathBuf> {
     cache_dir_from(|name| std::env::var_os(name))
 }
 
 fn cache_dir_from(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     let path = |name| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home = || path("HOME").or_else(|| path("USERPROFILE"));
+    let expanded = |named: PathBuf| match named.strip_prefix("~") {
+        Ok(rest) => home().map(|home| home.join(rest)),
+        Err(_) => Some(named),
+    };
+    let cache = || path("XDG_CACHE_HOME").or_else(|| home().map(|home| home.join(".cache")));
+    let hf_home = || path("HF_HOME").or_else(|| cache().map(|cache| cache.join("huggingface")));
     path("HF_HUB_CACHE")
-        .or_else(|| path("HF_HOME").map(|home| home.join("hub")))
-        .or_else(|| path("HOME").map(|home| home.join(".cache/huggingface/hub")))
+        .or_else(|| path("HUGGINGFACE_HUB_CACHE"))
+        .or_else(|| hf_home().map(|home| home.join("hub")))
+        .and_then(expanded)
 }
 
 /// The snapshot of `org/name` (or `org/name@revision`) in the local cache.
 pub fn find(name: &str) -> Option<PathBuf> {
     find_in(&cache_dir()?, name)
+}
+
+/// `org/name`, if `path` is a snapshot of the cache.
+pub fn repository_of(path: &Path) -> Option<String> {
+    let snapshots = path.parent().filter(|parent| parent.ends_with("snapshots"))?;
+    let repository = snapshots.parent()?.file_name()?.to_str()?.strip_prefix("models--")?;
+    Some(repository.replacen("--", "/", 1))
 }
 
 /// [`find`] in a given cache directory.
@@ -80,6 +96,15 @@ mod tests {
             Some(PathBuf::from("/home/me/.cache/huggingface/hub"))
         );
         assert_eq!(with(&[]), None);
+        let old = ("HUGGINGFACE_HUB_CACHE", "/old");
+        assert_eq!(with(&[home, ("HF_HOME", "/hf"), old]), Some(PathBuf::from("/old")));
+        assert_eq!(with(&[old, ("HF_HUB_CACHE", "/c")]), Some(PathBuf::from("/c")));
+        let xdg = ("XDG_CACHE_HOME", "/xdg");
+        assert_eq!(with(&[home, xdg]), Some(PathBuf::from("/xdg/huggingface/hub")));
+        assert_eq!(
+            with(&[xdg, ("HF_HOME", "~/hf"), home]),
+            Some(PathBuf::from("/home/me/hf/hub"))
+        );
     }
 
     #[test]

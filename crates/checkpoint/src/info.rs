@@ -80,6 +80,7 @@ impl ModelInfo {
             ModelSource::Folder(_) => "folder",
             ModelSource::Embedded(_) => "embedded",
             ModelSource::SingleFile(_) => "single_file",
+            ModelSource::Assembled(_) => "assembled",
         };
         let class = index["_class_name"].as_str().map(str::to_owned);
         let preset = preset(&unet, &scheduler).to_owned();
@@ -119,6 +120,11 @@ impl ComponentInfo {
             let numel = shape.iter().product::<usize>() as u64;
             tensors += 1;
             parameters += numel;
+            if let Some((name, stored)) = reader.in_blocks(key) {
+                bytes += stored as u64;
+                *dtypes.entry(name).or_insert(0) += numel;
+                continue;
+            }
             let name = match dtype {
                 Dtype::I8 => "int8".to_owned(),
                 Dtype::U8 => "int4".to_owned(),
@@ -166,7 +172,9 @@ fn weights_file(file: TensorFile, kind: FileKind) -> ModelInfo {
         FileKind::Sdxl => "sdxl",
         FileKind::Refiner => "sdxl-refiner",
         FileKind::Inpaint => "inpaint",
-        FileKind::DiffusersUnet => "unet",
+        FileKind::Unet => "unet",
+        FileKind::Vae => "vae",
+        FileKind::TextEncoder => "text-encoder",
         FileKind::Lora => "lora",
         FileKind::Unknown => "unknown",
     };

@@ -4,13 +4,19 @@
 //! component's weights, whose every read is tracked. [`RandomInit`] stands in for a reader where
 //! a network starts untrained, and [`export`](export::export) writes what training made.
 
+mod assembled;
+mod clip_vocabulary;
+mod embedding;
 mod error;
 pub mod export;
 mod files;
 mod finite;
+mod float8;
+mod gguf;
 mod header;
 pub mod hub;
 mod info;
+pub mod lora;
 mod model_files;
 mod model_source;
 mod packed;
@@ -22,6 +28,8 @@ mod source;
 mod tensor_file;
 pub mod whole_file;
 
+pub use assembled::Assembled;
+pub use embedding::{EmbeddingFile, EmbeddingVectors};
 pub use error::Error;
 pub use export::{export, write_quantized, write_safetensors, write_safetensors_with};
 pub use finite::first_not_finite;

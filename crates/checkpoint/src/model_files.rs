@@ -36,7 +36,7 @@ pub fn files_beside_weights(source: &ModelSource) -> Result<Vec<(String, Vec<u8>
             let those = model.files.iter().filter(|(path, _)| ours(path));
             files.extend(those.map(|(path, bytes)| ((*path).to_owned(), bytes.to_vec())));
         }
-        ModelSource::SingleFile(_) => {
+        ModelSource::SingleFile(_) | ModelSource::Assembled(_) => {
             for path in BESIDE.into_iter().filter(|path| source.exists(path)) {
                 let (component, name) = path.split_once('/').unwrap_or(("", path));
                 let bytes = match source.read_bytes(path) {

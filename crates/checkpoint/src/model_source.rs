@@ -1,10 +1,11 @@
-//! The three shapes in which a model comes (a diffusers folder, the same folder embedded in the
-//! binary, one file in the original layout) behind one set of questions.
+//! The shapes in which a model comes (a diffusers folder, the same folder embedded in the binary, one file in the original
+//! layout, any of these with files for some of its networks) behind one set of questions.
 
+use crate::assembled::Assembled;
 use crate::files::{kind_of, read_small};
-use crate::single_file::{FileKind, SingleFile, what_is_it};
+use crate::single_file::{Family, SingleFile};
 use crate::tensor_file::TensorFile;
-use crate::{Error, Reader, hub, in_range};
+use crate::{Error, Reader, clip_vocabulary, hub, in_range};
 use serde_json::Value;
 use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
@@ -17,10 +18,11 @@ pub enum ModelSource {
     Folder(PathBuf),
     /// A diffusers folder in the binary; made by [`ModelSource::embedded`].
     Embedded(EmbeddedModel),
-    /// One safetensors file in the original layout of Stable Diffusion 1.x, 2.x or SDXL. The configs
-    /// follow from its tensors; a folder beside it, `<stem>.config/` or `config/`, overrides them and
-    /// can hold tokenizers.
+    /// One file in the original layout of Stable Diffusion 1.x, 2.x or SDXL. The configs follow from its tensors, and the
+    /// vocabulary is CLIP's; a folder beside it, `<stem>.config/` or `config/`, overrides both.
     SingleFile(PathBuf),
+    /// A model of which some networks are in files of their own; made by [`ModelSource::with_part`].
+    Assembled(Box<Assembled>),
 }
 
 /// The files of a model that is part of the binary.
@@ -54,9 +56,10 @@ impl ModelSource {
             return Self::folder(path);
         }
         if path.is_file() {
-            return match path.extension().and_then(|e| e.to_str()) {
-                Some("safetensors") => Ok(Self::SingleFile(path.to_path_buf())),
-                _ => Err(unsupported_file(path)),
+            return if is_weights_file(path) {
+                Ok(Self::SingleFile(path.to_path_buf()))
+            } else {
+                Err(unsupported_file(path))
             };
         }
         if let Ok(metadata) = path.metadata() {
@@ -70,6 +73,63 @@ impl ModelSource {
             Some(snapshot) => Self::folder(&snapshot),
             None => Err(Error::NoModel { name: id.into_owned() }),
         }
+    }
+
+    /// The model with `file` for its `component`: `unet`, `vae`, `text_encoder` or `text_encoder_2`.
+    pub fn with_part(self, component: &'static str, file: &Path) -> Result<Self, Error> {
+        if file.is_file() && !is_weights_file(file) {
+            return Err(unsupported_file(file));
+        }
+        Ok(Self::Assembled(Box::new(Assembled::new(self, component, file)?)))
+    }
+
+    /// What the file or folder of its UNet is called, without its ending: what says most of how the model was made.
+    pub fn unet_name(&self) -> String {
+        let name = |path: &Path| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        match self {
+            Self::Embedded(model) => model.name.to_owned(),
+            Self::SingleFile(path) => name(path),
+            Self::Folder(path) => hub::repository_of(path)
+                .unwrap_or_else(|| path.file_name().unwrap_or_default().to_string_lossy().into_owned()),
+            Self::Assembled(assembled) => match assembled.file_of("unet") {
+                Some(file) => name(file),
+                None => assembled.base().unet_name(),
+            },
+        }
+    }
+
+    /// What the metadata of its UNet's file call it: the ModelSpec's title, or what kohya's scripts wrote.
+    pub fn title(&self) -> Option<String> {
+        let path = match self {
+            Self::SingleFile(path) => path,
+            Self::Assembled(assembled) => match assembled.file_of("unet") {
+                Some(path) => path,
+                None => return assembled.base().title(),
+            },
+            _ => return None,
+        };
+        let file = TensorFile::open(path).ok()?;
+        let titles = ["modelspec.title", "ss_output_name"];
+        titles.into_iter().find_map(|key| file.metadata().get(key).cloned())
+    }
+
+    /// Whose habits its networks have.
+    pub(crate) fn family(&self) -> Result<Family, Error> {
+        if let Self::SingleFile(file) = self
+            && beside(file, "model_index.json").is_none()
+        {
+            return Ok(SingleFile::open(file)?.family());
+        }
+        let index = self.json("", "model_index.json")?;
+        // Our own models may name no class, and are of SDXL's layout.
+        if index["_class_name"].as_str().is_none_or(|class| class.contains("XL")) {
+            return Ok(Family::Sdxl);
+        }
+        let unet = self.json("unet", "config.json")?;
+        Ok(match unet["cross_attention_dim"].as_u64() {
+            Some(1024) => Family::StableDiffusion2,
+            _ => Family::StableDiffusion1,
+        })
     }
 
     fn folder(path: &Path) -> Result<Self, Error> {
@@ -87,6 +147,7 @@ impl ModelSource {
         match self {
             Self::Folder(path) | Self::SingleFile(path) => path.display().to_string(),
             Self::Embedded(model) => format!("{} (embedded)", model.name),
+            Self::Assembled(assembled) => assembled.base().name(),
         }
     }
 
@@ -96,8 +157,10 @@ impl ModelSource {
         match self {
             Self::Folder(root) => root.join(path).is_file(),
             Self::Embedded(model) => model.get(path).is_some(),
+            Self::Assembled(assembled) => assembled.exists(path),
             Self::SingleFile(file) => {
                 beside(file, path).is_some()
+                    || vocabulary(file, path).is_some()
                     || SingleFile::open(file).is_ok_and(|single| {
                         let (component, name) = path.split_once('/').unwrap_or(("", path));
                         // A config that needs the folder beside (an error here) is not there yet; one that a tensor of
@@ -121,18 +184,21 @@ impl ModelSource {
                 other => other,
             },
             Self::Embedded(model) => model.get(path).map(<[u8]>::to_vec).ok_or_else(|| missing("")),
-            Self::SingleFile(file) => {
-                let Some(found) = beside(file, path) else {
-                    return Err(missing("; put it in a `config` folder beside the file"));
-                };
-                read_small(&found)
-            }
+            Self::Assembled(assembled) => assembled.base().read_bytes(path),
+            Self::SingleFile(file) => match (beside(file, path), vocabulary(file, path)) {
+                (Some(found), _) => read_small(&found),
+                (None, Some(built_in)) => built_in,
+                (None, None) => Err(missing("; put it in a `config` folder beside the file")),
+            },
         }
     }
 
     /// The JSON `component/file`, or for the component `""` a JSON of the model itself.
     pub fn json(&self, component: &str, file: &str) -> Result<Value, Error> {
         let path = join(component, file);
+        if let Self::Assembled(assembled) = self {
+            return assembled.json(component, file);
+        }
         if let Self::SingleFile(single) = self
             && beside(single, &path).is_none()
         {
@@ -164,6 +230,7 @@ impl ModelSource {
                 })
             }
             Self::SingleFile(file) => SingleFile::open(file)?.reader(component),
+            Self::Assembled(assembled) => assembled.reader(component),
         }
     }
 }
@@ -179,46 +246,40 @@ fn join(component: &str, file: &str) -> String {
     }
 }
 
-/// Models in whose folders the tokenizers of a single file of this kind lie, if the hub cache has one of them: a single
-/// file holds none, and a family shares its own.
-fn tokenizer_models(kind: FileKind) -> &'static [&'static str] {
-    match kind {
-        FileKind::Sdxl => &["stabilityai/stable-diffusion-xl-base-1.0", "stabilityai/sdxl-turbo"],
-        // The first tokenizer of SDXL is that of Stable Diffusion 1.
-        FileKind::StableDiffusion1 => &[
-            "stable-diffusion-v1-5/stable-diffusion-v1-5",
-            "SimianLuo/LCM_Dreamshaper_v7",
-            "stabilityai/stable-diffusion-xl-base-1.0",
-            "stabilityai/sdxl-turbo",
-        ],
-        FileKind::StableDiffusion2 => &[
-            "stabilityai/stable-diffusion-2-1",
-            "stabilityai/stable-diffusion-2-1-base",
-            "stabilityai/sd-turbo",
-        ],
-        _ => &[],
-    }
+/// A file of the folder that accompanies a single-file model.
+fn beside(file: &Path, path: &str) -> Option<PathBuf> {
+    let mut candidates = folders_beside(file).into_iter().map(|folder| folder.join(path));
+    candidates.find(|candidate| candidate.is_file())
 }
 
-/// A file of the folder that accompanies a single-file model, or a tokenizer of its family in the hub cache.
-fn beside(file: &Path, path: &str) -> Option<PathBuf> {
-    let stem = file.file_stem()?.to_string_lossy();
-    let folders = [
-        file.with_file_name(format!("{stem}.config")),
-        file.with_file_name("config"),
-    ];
-    let mut candidates = folders.into_iter().map(|folder| folder.join(path));
-    if let Some(found) = candidates.find(|candidate| candidate.is_file()) {
-        return Some(found);
-    }
-    if !path.starts_with("tokenizer") {
+fn folders_beside(file: &Path) -> [PathBuf; 2] {
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+    [format!("{stem}.config"), "config".to_owned()].map(|folder| file.with_file_name(folder))
+}
+
+/// A file of CLIP's tokenizer, for models beside which no other lies.
+fn vocabulary(file: &Path, path: &str) -> Option<Result<Vec<u8>, Error>> {
+    let (folder, name) = path.split_once('/')?;
+    let has_own = folders_beside(file)
+        .into_iter()
+        .any(|beside| beside.join(folder).is_dir());
+    if has_own || !["tokenizer", "tokenizer_2"].contains(&folder) {
         return None;
     }
-    let kind = what_is_it(&TensorFile::open(file).ok()?);
-    let models = tokenizer_models(kind).iter().filter_map(|name| hub::find(name));
-    models
-        .map(|folder| folder.join(path))
-        .find(|candidate| candidate.is_file())
+    let family = SingleFile::open(file).ok()?.family();
+    let is_open_clip = folder == "tokenizer_2" || family == Family::StableDiffusion2;
+    if folder == "tokenizer_2" && family != Family::Sdxl {
+        return None;
+    }
+    clip_vocabulary::file(name, is_open_clip)
+}
+
+/// By its ending, in whatever case.
+fn is_weights_file(path: &Path) -> bool {
+    let ending = path.extension().unwrap_or_default();
+    ["safetensors", "sft", "gguf"]
+        .into_iter()
+        .any(|known| ending.eq_ignore_ascii_case(known))
 }
 
 fn unsupported_file(path: &Path) -> Error {
@@ -228,7 +289,8 @@ fn unsupported_file(path: &Path) -> Error {
         found: path
             .extension()
             .map_or_else(String::new, |e| e.to_string_lossy().into_owned()),
-        fix: "only .safetensors files are read (a .ckpt, .pt or .bin can run code when opened: convert it)".to_owned(),
+        fix: "only .safetensors files and .gguf are read (a .ckpt, .pt or .bin can run code when opened: convert it)"
+            .to_owned(),
     }
 }
 
@@ -248,6 +310,17 @@ pub(crate) fn folder_reader(folder: &Path) -> Result<Reader, Error> {
                 return sharded_reader(&index);
             }
         }
+    }
+    // As it was downloaded, under a name of its own.
+    let files: Vec<_> = std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
+    let mut weights = files.iter().filter(|path| is_weights_file(path) && path.is_file());
+    if let (Some(only), None) = (weights.next(), weights.next()) {
+        return Reader::open(only);
     }
     let pickle = STEMS
         .iter()

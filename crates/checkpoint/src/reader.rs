@@ -19,8 +19,26 @@ pub fn quantized_bits(dtype: Dtype) -> Option<f64> {
     }
 }
 
-/// Buffers that old exports hold and no network reads, by a part of their name.
-const IGNORED: &[&str] = &["position_ids"];
+/// What trainers and other tools leave in files and no network here reads, by a part of its name: buffers of old exports,
+/// CLIP's similarity scale, averages and losses of training, TAESD's own scale, tables of noise, marks of what a file is.
+const IGNORED: &[&str] = &[
+    "position_ids",
+    "logit_scale",
+    "model_ema.",
+    "loss.",
+    "vae_scale",
+    "vae_shift",
+    "alphas_cumprod",
+    "denoiser.sigmas",
+    "num_batches_tracked",
+    "scaled_fp8",
+    "scale_input",
+    "input_scale",
+    "comfy_quant",
+    "v_pred",
+    "ztsnr",
+    "edm_",
+];
 
 /// Read at a time where only a few are to be in memory.
 const IN_TURN_BYTES: usize = 64 << 20;
@@ -252,6 +270,12 @@ impl Reader {
         self.entries
             .iter()
             .filter_map(|(key, stored)| Some((key.as_str(), self.entry(stored)?.dtype, self.shape_of(stored)?)))
+    }
+
+    /// The blocks that a tensor of a GGUF file lies in, and the bytes that they take.
+    pub(crate) fn in_blocks(&self, key: &str) -> Option<(String, usize)> {
+        let entry = self.entry(self.entries.get(key)?)?;
+        Some((entry.blocks?.name(), entry.bytes()))
     }
 
     /// Whether weights are stored in 8 or 4 bits.

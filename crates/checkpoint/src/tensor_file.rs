@@ -1,11 +1,13 @@
-//! One safetensors file: on disk, or bytes already in memory.
+//! One safetensors or GGUF file: on disk, or bytes already in memory.
 
 use crate::files::open_regular;
+use crate::gguf::{self, Blocks};
 use crate::header::Header;
-use crate::{Error, finite};
+use crate::{Error, finite, float8};
 use half::bf16;
 use prima_tensor::{INT4_GROUP, Int4Rows, Tensor, Values, quantize_row};
 use safetensors::Dtype;
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
@@ -17,8 +19,15 @@ pub(crate) const SCALE: &str = "_scale";
 /// Of 4 bits, in that of the steps and zeros of its groups.
 pub(crate) const GROUPS: &str = "_groups";
 
+/// How ComfyUI ends the key of a weight, and that of its scale, where it keeps weights in 8-bit floats.
+const WEIGHT: &str = ".weight";
+const SCALE_WEIGHT: &str = ".scale_weight";
+
 /// Read, converted and checked at once: small enough to stay in a core's cache in between.
 const CHUNK_BYTES: usize = 128 << 10;
+
+/// Read at a time where only a hash is wanted.
+const HASHED_BYTES: usize = 4 << 20;
 
 /// Where a file's bytes live.
 enum Bytes {
@@ -88,6 +97,8 @@ pub struct TensorEntry {
     pub dtype: Dtype,
     pub shape: Vec<usize>,
     range: Range<usize>,
+    /// Of a GGUF file: the blocks that its floats lie in.
+    pub(crate) blocks: Option<Blocks>,
 }
 
 impl TensorEntry {
@@ -101,7 +112,36 @@ impl TensorEntry {
     }
 }
 
-/// A safetensors file whose header has been checked against its length: from then on every
+/// Bytes with a place in them, for the reader of GGUF.
+struct Cursor<'a> {
+    bytes: &'a Bytes,
+    length: u64,
+    at: u64,
+}
+
+impl io::Read for Cursor<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let left = self.length.saturating_sub(self.at);
+        let count = (out.len() as u64).min(left) as usize;
+        self.bytes.copy(self.at as usize, &mut out[..count])?;
+        self.at += count as u64;
+        Ok(count)
+    }
+}
+
+impl io::Seek for Cursor<'_> {
+    fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
+        let to = match to {
+            io::SeekFrom::Start(at) => Some(at),
+            io::SeekFrom::Current(by) => self.at.checked_add_signed(by),
+            io::SeekFrom::End(by) => self.length.checked_add_signed(by),
+        };
+        self.at = to.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.at)
+    }
+}
+
+/// A safetensors or GGUF file whose header has been checked against its length: from then on every
 /// tensor in it can be read.
 pub struct TensorFile {
     name: String,
@@ -130,6 +170,13 @@ impl TensorFile {
     fn parse(name: String, bytes: Bytes) -> Result<Self, Error> {
         let mut buffer = Vec::new();
         let length = bytes.len().map_err(Error::io("read", Path::new(&name)))?;
+        let begins_as_gguf = length >= 4 && {
+            let mut magic = [0; 4];
+            bytes.copy(0, &mut magic).is_ok() && magic == *gguf::MAGIC
+        };
+        if begins_as_gguf {
+            return Self::parse_gguf(name, bytes, length);
+        }
         let mut read = |at, length| {
             let read = bytes.at(at, length, &mut buffer).map(<[u8]>::to_vec);
             read.map_err(Error::io("read", Path::new(&name)))
@@ -141,12 +188,37 @@ impl TensorFile {
                 dtype: info.dtype,
                 shape: info.shape,
                 range: header.data_start + from..header.data_start + to,
+                blocks: None,
             };
             (key, entry)
         });
         Ok(Self {
             tensors: tensors.collect(),
             metadata: header.metadata,
+            name,
+            bytes,
+        })
+    }
+
+    fn parse_gguf(name: String, bytes: Bytes, length: u64) -> Result<Self, Error> {
+        let cursor = Cursor {
+            bytes: &bytes,
+            length,
+            at: 0,
+        };
+        let (tensors, metadata) = gguf::read_header(&name, length, cursor)?;
+        let tensors = tensors.into_iter().map(|(key, listed)| {
+            let entry = TensorEntry {
+                dtype: listed.dtype,
+                shape: listed.shape,
+                range: listed.range,
+                blocks: listed.blocks,
+            };
+            (key, entry)
+        });
+        Ok(Self {
+            tensors: tensors.collect(),
+            metadata,
             name,
             bytes,
         })
@@ -180,6 +252,18 @@ impl TensorFile {
             path.display(),
             metadata.len()
         ))
+    }
+
+    /// SHA-256 of all bytes behind the header, in hexadecimal digits.
+    pub(crate) fn data_hash(&self) -> Result<String, Error> {
+        let start = self.tensors.values().map(|entry| entry.range.start).min().unwrap_or(0);
+        let end = self.bytes.len().map_err(Error::io("read", Path::new(&self.name)))? as usize;
+        let (mut hasher, mut buffer) = (Sha256::new(), Vec::new());
+        for at in (start..end).step_by(HASHED_BYTES) {
+            let bytes = self.bytes.at(at, HASHED_BYTES.min(end - at), &mut buffer);
+            hasher.update(bytes.map_err(|error| self.cut_short(error))?);
+        }
+        Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
     /// The header's `__metadata__` (for instance a LoRA's `ss_*` entries).
@@ -219,8 +303,11 @@ impl TensorFile {
         };
         let outputs = entry.shape.first().copied().unwrap_or(1);
         if let Some((scale_key, scale)) = self.beside(key, entry, SCALE) {
-            self.check_count(&scale_key, scale, outputs)?;
-            part.scales = self.read_range(&scale_key, scale, 0..outputs)?;
+            // Floats have one for all, or one for each output.
+            let is_one = scale.numel() == 1 && is_float(entry.dtype);
+            let count = if is_one { 1 } else { outputs };
+            self.check_count(&scale_key, scale, count)?;
+            part.scales = self.read_range(&scale_key, scale, 0..count)?;
         }
         if let Some((groups_key, groups)) = self.beside(key, entry, GROUPS) {
             let inputs = 2 * entry.shape.last().copied().unwrap_or(0);
@@ -252,27 +339,38 @@ impl TensorFile {
     }
 
     /// What belongs to a quantized weight under its key with `suffix` behind it: the scales of 8 or 4 bits, floats, one for
-    /// each output; and of 4 bits the steps and zeros of its groups.
+    /// each output; and of 4 bits the steps and zeros of its groups. Scales of 8-bit floats may be called by what they scale.
     fn beside(&self, key: &str, entry: &TensorEntry, suffix: &str) -> Option<(String, &TensorEntry)> {
-        let key = format!("{key}{suffix}");
-        let found = self.tensors.get(&key)?;
+        let mut beside = format!("{key}{suffix}");
+        if suffix == SCALE
+            && is_float(entry.dtype)
+            && let Some(module) = key.strip_suffix(WEIGHT)
+            && self.tensors.contains_key(&format!("{module}{SCALE_WEIGHT}"))
+        {
+            beside = format!("{module}{SCALE_WEIGHT}");
+        }
+        let found = self.tensors.get(&beside)?;
         let fits = match entry.dtype {
             Dtype::I8 => suffix == SCALE && is_float(found.dtype),
             Dtype::U8 if suffix == SCALE => is_float(found.dtype),
             Dtype::U8 => found.dtype == Dtype::U8,
-            _ => false,
+            Dtype::F8_E4M3 | Dtype::F8_E5M2 => suffix == SCALE && is_float(found.dtype),
+            dtype => is_float(dtype) && beside.ends_with(SCALE_WEIGHT) && is_float(found.dtype),
         };
-        fits.then_some((key, found))
+        fits.then_some((beside, found))
     }
 
     /// Whether `key` belongs to another tensor, which is quantized.
     pub(crate) fn is_beside(&self, key: &str) -> bool {
-        [SCALE, GROUPS].into_iter().any(|suffix| {
-            let of = key
-                .strip_suffix(suffix)
-                .and_then(|of| Some((of, self.tensors.get(of)?)));
-            of.is_some_and(|(of, entry)| self.beside(of, entry, suffix).is_some())
-        })
+        let of = |suffix: &str, end: &str| Some(format!("{}{end}", key.strip_suffix(suffix)?));
+        [(SCALE, "", SCALE), (GROUPS, "", GROUPS), (SCALE_WEIGHT, WEIGHT, SCALE)]
+            .into_iter()
+            .filter_map(|(suffix, end, beside)| Some((of(suffix, end)?, beside)))
+            .any(|(of, suffix)| {
+                let entry = self.tensors.get(&of);
+                let beside = entry.and_then(|entry| self.beside(&of, entry, suffix));
+                beside.is_some_and(|(beside, _)| beside == key)
+            })
     }
 
     /// The shape of what a stored tensor stands for: of 4 bits, `[outputs, inputs, ...]` where `[outputs, ..., inputs / 2]`
@@ -306,7 +404,7 @@ pub(crate) struct Part<'a> {
     key: &'a str,
     entry: &'a TensorEntry,
     pub first: usize,
-    /// Of 8 and 4 bits, what one is worth, for each output.
+    /// Of 8 and 4 bits, what one is worth, for each output; of scaled 8-bit floats, the same or one for all.
     scales: Vec<f32>,
     /// Of 4 bits, of each group its step and its zero plus 128.
     groups: Vec<[u8; 2]>,
@@ -319,6 +417,9 @@ impl Part<'_> {
         values.resize(range.len(), 0.0);
         if self.bits() == Some(4) {
             return self.read_int4(range, values);
+        }
+        if let Some(blocks) = self.entry.blocks {
+            return self.read_blocks(blocks, range, values);
         }
         let unit = dtype.bitsize() / 8;
         let mut buffer = Vec::new();
@@ -334,11 +435,47 @@ impl Part<'_> {
                 }
             } else {
                 decode(dtype, bytes, values);
+                if !self.scales.is_empty() {
+                    let depth = self.depth();
+                    for (i, value) in values.iter_mut().enumerate() {
+                        *value *= self.scales[(first + i) / depth];
+                    }
+                }
             }
             if let Some(i) = finite::first_not_finite(values) {
                 return Err(self.not_finite(first + i, values[i]));
             }
             first += values.len();
+        }
+        Ok(())
+    }
+
+    /// From the blocks that hold them, some at a time.
+    fn read_blocks(&self, blocks: Blocks, range: Range<usize>, values: &mut [f32]) -> Result<(), Error> {
+        let (weights, bytes) = blocks.size();
+        let (first, end) = (self.first + range.start, self.first + range.end);
+        let at_once = (CHUNK_BYTES / bytes).max(1);
+        let mut buffer = Vec::new();
+        let mut block = first / weights;
+        let mut done = 0;
+        while done < values.len() {
+            let count = at_once.min(end.div_ceil(weights) - block);
+            let at = self.entry.range.start + block * bytes;
+            let stored = self.file.bytes.at(at, count * bytes, &mut buffer);
+            let stored = stored.map_err(|error| self.file.cut_short(error))?;
+            let wide = blocks.widen(stored, count * weights, self.key);
+            let wide = wide.map_err(|message| Error::File {
+                file: self.file.name.clone(),
+                message,
+            })?;
+            let skipped = first + done - block * weights;
+            let taken = (wide.len() - skipped).min(values.len() - done);
+            values[done..done + taken].copy_from_slice(&wide[skipped..skipped + taken]);
+            if let Some(i) = finite::first_not_finite(&values[done..done + taken]) {
+                return Err(self.not_finite(first + done + i, values[done + i]));
+            }
+            done += taken;
+            block += count;
         }
         Ok(())
     }
@@ -415,7 +552,7 @@ impl Values for Part<'_> {
 
     fn narrow<'a>(&'a self, range: Range<usize>, space: &'a mut Vec<bf16>) -> Result<&'a [bf16], Error> {
         // Stored as it is wanted, on a machine that has the file's order of bytes.
-        if self.entry.dtype == Dtype::BF16 && cfg!(target_endian = "little") {
+        if self.entry.dtype == Dtype::BF16 && self.scales.is_empty() && cfg!(target_endian = "little") {
             space.resize(range.len(), bf16::ZERO);
             let first = self.first + range.start;
             let at = self.entry.range.start + 2 * first;
@@ -482,7 +619,10 @@ fn index_of(mut i: usize, shape: &[usize]) -> Vec<usize> {
 }
 
 fn is_float(dtype: Dtype) -> bool {
-    matches!(dtype, Dtype::F32 | Dtype::BF16 | Dtype::F16 | Dtype::F64)
+    matches!(
+        dtype,
+        Dtype::F32 | Dtype::BF16 | Dtype::F16 | Dtype::F64 | Dtype::F8_E4M3 | Dtype::F8_E5M2
+    )
 }
 
 /// Little-endian floats of a type that [`is_float`] to f32.
@@ -500,6 +640,16 @@ fn decode(dtype: Dtype, bytes: &[u8], values: &mut [f32]) {
             }
         }
         Dtype::F16 => decode_f16(bytes, values),
+        Dtype::F8_E4M3 => {
+            for (value, &bits) in values.iter_mut().zip(bytes) {
+                *value = float8::from_e4m3(bits);
+            }
+        }
+        Dtype::F8_E5M2 => {
+            for (value, &bits) in values.iter_mut().zip(bytes) {
+                *value = float8::from_e5m2(bits);
+            }
+        }
         _ => {
             for (value, b) in values.iter_mut().zip(bytes.chunks_exact(8)) {
                 *value = f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]) as f32;

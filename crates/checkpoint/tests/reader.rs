@@ -4,6 +4,7 @@ use prima_checkpoint::{
     Error, Init, ParamSource, RandomInit, Reader, TensorFile, export, write_quantized, write_safetensors,
 };
 use prima_tensor::{DType, Keep, Param, Tensor};
+use safetensors::{Dtype, tensor::TensorView};
 use std::path::Path;
 
 fn ramp(shape: &[usize]) -> Param {
@@ -261,7 +262,7 @@ fn integer_tensors_are_refused_by_name() {
     let error = reader.param("ids", &[1], Init::Zeros).unwrap_err().to_string();
     assert_eq!(
         error,
-        "ids.safetensors: `ids` is stored as I64; f32, f16, bf16 and f64 are supported"
+        "ids.safetensors: `ids` is stored as I64; f64, f32, f16, bf16 and 8-bit floats (E4M3, E5M2) are read"
     );
 }
 
@@ -389,4 +390,75 @@ fn a_quantized_weight_needs_a_scale_for_each_output() {
     refused(Some(4)).unwrap();
     assert!(matches!(refused(Some(3)), Err(Error::Shape { .. })));
     assert!(matches!(refused(None), Err(Error::DType { .. })));
+}
+
+/// One tensor of bytes, and others of floats.
+fn write_mixed(path: &Path, tensors: &[(&str, Dtype, &[usize], Vec<u8>)]) {
+    let views = tensors
+        .iter()
+        .map(|(key, dtype, shape, data)| (*key, TensorView::new(*dtype, shape.to_vec(), data).unwrap()));
+    safetensors::serialize_to_file(views, None, path).unwrap();
+}
+
+#[test]
+fn eight_bit_floats_are_widened_and_scaled_by_what_lies_beside_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("fp8.safetensors");
+    let f32s = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+    let f64s = |values: &[f64]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+    // 1, -2, 0.5 and 448 in E4M3; 1 and -2 in E5M2.
+    let e4m3 = vec![0x38, 0xc0, 0x30, 0x7e];
+    write_mixed(
+        &path,
+        &[
+            ("a.weight", Dtype::F8_E4M3, &[2, 2], e4m3.clone()),
+            ("b.weight", Dtype::F8_E5M2, &[2], vec![0x3c, 0xc0]),
+            // ComfyUI's: one for all, under the module's name.
+            ("c.scale_weight", Dtype::F32, &[], f32s(&[0.5])),
+            ("c.weight", Dtype::F8_E4M3, &[2, 2], e4m3.clone()),
+            // One for each output, under the weight's.
+            ("d.weight", Dtype::F8_E4M3, &[2, 2], e4m3),
+            ("d.weight_scale", Dtype::F32, &[2, 1], f32s(&[2.0, 4.0])),
+            ("e.weight", Dtype::F64, &[2], f64s(&[0.25, -3.0])),
+            ("scaled_fp8", Dtype::F8_E4M3, &[0], vec![]),
+        ],
+    );
+    let mut reader = Reader::open(&path).unwrap();
+    let mut read = |key: &str, shape: &[usize]| reader.param(key, shape, Init::Zeros).unwrap().tensor().data().to_vec();
+    assert_eq!(read("a.weight", &[2, 2]), [1.0, -2.0, 0.5, 448.0]);
+    assert_eq!(read("b.weight", &[2]), [1.0, -2.0]);
+    assert_eq!(read("c.weight", &[2, 2]), [0.5, -1.0, 0.25, 224.0]);
+    assert_eq!(read("d.weight", &[2, 2]), [2.0, -4.0, 2.0, 1792.0]);
+    assert_eq!(read("e.weight", &[2]), [0.25, -3.0]);
+    reader.finish().unwrap();
+}
+
+#[test]
+fn what_is_no_number_in_eight_bits_is_refused_by_key_and_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("nan.safetensors");
+    write_mixed(
+        &path,
+        &[("a.weight", Dtype::F8_E4M3, &[2, 2], vec![0x38, 0x38, 0xff, 0x38])],
+    );
+    let error = Reader::open(&path)
+        .unwrap()
+        .param("a.weight", &[2, 2], Init::Zeros)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("`a.weight` has the value NaN at [1, 0]"), "{error}");
+}
+
+#[test]
+fn what_trainers_leave_in_files_is_not_missed() {
+    let keys = [
+        "loss.logvar",
+        "model_ema.num_updates",
+        "alphas_cumprod",
+        "denoiser.sigmas",
+        "text_model.embeddings.position_ids",
+    ];
+    let tensors: Vec<(&str, &[usize])> = keys.iter().map(|key| (*key, &[2][..])).collect();
+    let (_dir, reader) = reader(&tensors);
+    reader.finish().unwrap();
 }

@@ -133,7 +133,7 @@ fn variants_and_shards_are_found() {
 
     fs::write(unet.join("diffusion_pytorch_model.bin"), "pickle").unwrap();
     let error = open().err().unwrap().to_string();
-    assert!(error.contains("only .safetensors files are read"), "{error}");
+    assert!(error.contains("only .safetensors files and .gguf are read"), "{error}");
 
     write(
         &unet.join("diffusion_pytorch_model.fp16.safetensors"),
@@ -226,7 +226,7 @@ fn files_are_told_apart_by_their_tensors() {
             &[unet, ("cond_stage_model.model.ln_final.weight", &[1])],
         ),
         (
-            FileKind::DiffusersUnet,
+            FileKind::Unet,
             &[
                 ("down_blocks.0.resnets.0.norm1.bias", &[8]),
                 ("time_embedding.linear_1.bias", &[8]),
@@ -243,7 +243,9 @@ fn files_are_told_apart_by_their_tensors() {
         assert_eq!(what_is_it(&TensorFile::open(&path).unwrap()), kind);
         let opened = ModelSource::open(&path).unwrap().component_reader("unet");
         match kind {
-            FileKind::Sdxl | FileKind::StableDiffusion1 | FileKind::StableDiffusion2 => assert!(opened.is_ok()),
+            FileKind::Sdxl | FileKind::StableDiffusion1 | FileKind::StableDiffusion2 | FileKind::Unet => {
+                assert!(opened.is_ok());
+            }
             _ => assert!(matches!(opened, Err(Error::Unsupported { .. })), "{kind:?}"),
         }
     }
@@ -539,11 +541,42 @@ fn markers_in_a_single_file_change_its_scheduler() {
     );
     assert_eq!(lcm.json("unet", "config.json").unwrap()["time_cond_proj_dim"], 256);
     assert_eq!(info(&path).unwrap().preset, "lcm-sdxl");
-    for marker in ["edm_mean", "edm_vpred.sigma_max"] {
-        let edm = single_file(&path, &[(marker, &[4])]);
-        let error = edm.json("scheduler", "scheduler_config.json").unwrap_err();
-        assert!(matches!(error, Error::Unsupported { .. }), "{error}");
-    }
+    let cosxl = single_file(&path, &[("edm_vpred.sigma_max", &[]), ("edm_vpred.sigma_min", &[])]);
+    let config = cosxl.json("scheduler", "scheduler_config.json").unwrap();
+    assert_eq!(config["_class_name"], "EDMEulerScheduler");
+    assert_eq!(
+        (&config["prediction_type"], &config["sigma_data"]),
+        (&json!("v_prediction"), &json!(1.0))
+    );
+    let playground = single_file(&path, &[("edm_mean", &[4]), ("edm_std", &[4])]);
+    let config = playground.json("scheduler", "scheduler_config.json").unwrap();
+    assert_eq!(config["_class_name"], "EDMDPMSolverMultistepScheduler");
+    let vae = playground.json("vae", "config.json").unwrap();
+    assert_eq!(vae["latents_mean"].as_array().unwrap().len(), 4);
+    assert_eq!(vae["scaling_factor"], 0.5);
+}
+
+#[test]
+fn a_file_with_nothing_beside_it_reads_prompts_by_clips_vocabulary() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = single_file(&dir.path().join("sdxl.safetensors"), &[]);
+    let vocabulary = |folder: &str| {
+        let bytes = source.read_bytes(&format!("{folder}/vocab.json")).unwrap();
+        serde_json::from_slice::<Value>(&bytes).unwrap()
+    };
+    assert_eq!(vocabulary("tokenizer")["<|endoftext|>"], 49407);
+    assert_eq!(vocabulary("tokenizer"), vocabulary("tokenizer_2"));
+    let pad = |folder: &str| {
+        let bytes = source.read_bytes(&format!("{folder}/special_tokens_map.json")).unwrap();
+        serde_json::from_slice::<Value>(&bytes).unwrap()["pad_token"].clone()
+    };
+    assert_eq!(
+        (pad("tokenizer"), pad("tokenizer_2")),
+        (json!("<|endoftext|>"), json!("!"))
+    );
+    // A folder beside the file is whole or not there.
+    fs::create_dir_all(dir.path().join("config/tokenizer")).unwrap();
+    assert!(!source.exists("tokenizer/vocab.json") && source.exists("tokenizer_2/vocab.json"));
 }
 
 #[test]

@@ -1,23 +1,27 @@
 //! `prima`: paints a picture from words in one to four network steps.
 
 mod bar;
+mod bare;
+mod completions;
 mod data;
 mod device;
 mod doctor;
 mod embedded;
 mod eval;
+mod loras;
 mod memory;
 mod models;
 mod out;
 mod output;
 mod paint;
+mod prompts;
 mod report;
 mod serve;
 mod source;
 mod stop;
 mod train;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use out::note;
 use std::process::ExitCode;
 
@@ -26,7 +30,8 @@ use std::process::ExitCode;
     name = "prima",
     version,
     about = "Paints a picture from words in one to four network steps",
-    after_help = "Without a command, prima opens the studio: a page whose picture repaints as you type."
+    after_help = "Words without a command are painted: prima a red apple\n\
+                  Without anything, prima opens the studio: a page whose picture repaints as you type."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -64,6 +69,10 @@ enum Command {
         #[command(subcommand)]
         command: train::Command,
     },
+    /// Print what a shell needs to complete prima's options, such as `prima completions bash`
+    Completions(completions::Completions),
+    /// Print the manual page, of prima or of a command
+    Man(completions::Man),
 }
 
 /// An error that is the caller's to mend: exit code 2 instead of 1.
@@ -73,7 +82,11 @@ pub struct Usage(pub String);
 
 fn main() -> ExitCode {
     prima_tensor::keep_large_buffers();
-    let cli = match Cli::try_parse() {
+    let args = match bare::with_command(std::env::args_os().collect(), &Cli::command()) {
+        Ok(args) => args,
+        Err(usage) => return end_early(&usage.into()),
+    };
+    let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(answer) => return say_how_it_is_used(&answer),
     };
@@ -136,6 +149,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Some(Command::Doctor(args)) => doctor::run(&args),
         Some(Command::Eval { command }) => eval::run(command),
         Some(Command::Train { command }) => train::run(command),
+        Some(Command::Completions(args)) => completions::completions(&args),
+        Some(Command::Man(args)) => completions::man(&args),
     }
 }
 

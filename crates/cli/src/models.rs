@@ -3,7 +3,7 @@
 mod quantize;
 
 use crate::out::say;
-use crate::{memory, source};
+use crate::{loras, memory, source};
 use anyhow::Result;
 use prima_checkpoint::{ModelInfo, info};
 use std::path::{Path, PathBuf};
@@ -28,6 +28,8 @@ pub enum Command {
     },
     /// Write a model with its layers in 8 bits, as far as each of them stands it
     Quantize(quantize::Args),
+    /// Write a model with LoRAs added to its weights
+    Merge(loras::MergeArgs),
 }
 
 pub fn run(command: Command) -> Result<()> {
@@ -35,13 +37,17 @@ pub fn run(command: Command) -> Result<()> {
         Command::Info { path, json } => say_what_it_is(&path, json),
         Command::Cache { cache, clear } => memory::show(&cache, clear),
         Command::Quantize(args) => quantize::run(&args),
+        Command::Merge(args) => loras::write_merged(&args),
     }
 }
 
 fn say_what_it_is(path: &Path, json: bool) -> Result<()> {
     let info = match path.to_str() {
         Some("embedded") => ModelInfo::of(&source::open(None)?)?,
-        _ => info(path)?,
+        _ => {
+            source::check_there(path)?;
+            info(path)?
+        }
     };
     if json {
         say!("{}", serde_json::to_string_pretty(&info)?);

@@ -10,8 +10,13 @@ pub struct Unread;
 
 /// A line of results.
 pub fn line(text: Arguments) -> anyhow::Result<()> {
+    bytes(format!("{text}\n").as_bytes())
+}
+
+/// Results that are no line: a picture, a script.
+pub fn bytes(bytes: &[u8]) -> anyhow::Result<()> {
     let mut out = stdout().lock();
-    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+    match out.write_all(bytes).and_then(|()| out.flush()) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(Unread.into()),
         Err(error) => Err(anyhow::Error::new(error).context("what prima has to say cannot be written to stdout")),

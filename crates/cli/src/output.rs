@@ -1,29 +1,163 @@
-//! Where pictures go. Files appear whole or not at all.
+//! Where pictures go. Files appear whole or not at all, and never in the place of others unless that was asked for.
 
-use crate::Usage;
+use crate::out::note;
+use crate::{Usage, out};
 use anyhow::{Context, Result};
 use prima_checkpoint::export::write_bytes;
 use prima_checkpoint::whole_file;
+use prima_picture::Format;
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The PNG files for `count` pictures, by default named after the seed; an error, before any painting, if one cannot be
-/// written.
-pub fn files(path: Option<PathBuf>, seed: u64, count: usize) -> Result<Vec<PathBuf>> {
-    let path = path.unwrap_or_else(|| format!("prima-{seed}.png").into());
-    if !path.extension().is_some_and(|e| e.eq_ignore_ascii_case("png")) {
-        return Err(Usage(format!(
-            "{} does not end in .png, the only format that prima writes",
-            path.display()
-        ))
-        .into());
-    }
-    let files = numbered(&path, count);
-    files.iter().try_for_each(|file| check_writable(file))?;
-    Ok(files)
+/// Where a picture goes, and as what.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Target {
+    Stdout,
+    File(PathBuf, Format),
 }
 
-fn check_writable(path: &Path) -> Result<()> {
+/// A picture that is to be written.
+pub struct Wanted<'a> {
+    pub prompt: &'a str,
+    pub seed: u64,
+}
+
+/// A place for each of `wanted`, by default named after the seed; an error, before any painting, if one cannot be written.
+/// What is there already stays, and the new picture's name gets a number, but for `overwrite`.
+pub fn targets(path: Option<&Path>, overwrite: bool, wanted: &[Wanted]) -> Result<Vec<Target>> {
+    if path == Some(Path::new("-")) {
+        let count = wanted.len();
+        if count > 1 {
+            return Err(Usage(format!(
+                "stdout takes one picture, and {count} are asked for: give a name with -o"
+            ))
+            .into());
+        }
+        return Ok(vec![Target::Stdout]);
+    }
+    let template = template(path)?;
+    let Some(format) = template.extension().and_then(|ending| Format::named(ending.to_str()?)) else {
+        let message = format!(
+            "{} ends in none of .png, .jpg and .webp, the formats that prima writes; a folder ends in /",
+            template.display()
+        );
+        return Err(Usage(message).into());
+    };
+    let names = expanded(&template.to_string_lossy(), wanted)?;
+    for name in &names {
+        check_kind(name)?;
+    }
+    let names = if overwrite { numbered(&names, 0) } else { free(&names) };
+    names.iter().try_for_each(|file| check_writable(file))?;
+    Ok(names.into_iter().map(|name| Target::File(name, format)).collect())
+}
+
+/// The path with its placeholders; a folder's pictures are named after the seed.
+fn template(path: Option<&Path>) -> Result<PathBuf> {
+    const NAME: &str = "prima-{seed}.png";
+    let Some(path) = path else { return Ok(NAME.into()) };
+    if path.to_string_lossy().ends_with(['/', std::path::MAIN_SEPARATOR]) {
+        fs::create_dir_all(path).with_context(|| format!("cannot make the folder {}", path.display()))?;
+    }
+    Ok(if path.is_dir() {
+        path.join(NAME)
+    } else {
+        path.to_path_buf()
+    })
+}
+
+/// The names of all pictures, which may be the same.
+fn expanded(template: &str, wanted: &[Wanted]) -> Result<Vec<PathBuf>> {
+    let mut names = Vec::new();
+    for (i, Wanted { prompt, seed }) in wanted.iter().enumerate() {
+        let (mut name, mut rest) = (String::new(), template);
+        while let Some((before, after)) = rest.split_once('{') {
+            let (key, after) = after.split_once('}').unwrap_or((after, ""));
+            name.push_str(before);
+            match key {
+                "prompt" => name.push_str(&as_file_name(prompt)),
+                "seed" => name.push_str(&seed.to_string()),
+                "index" => name.push_str(&(i + 1).to_string()),
+                _ => {
+                    let message =
+                        format!("{{{key}}} in {template} stands for nothing: use {{prompt}}, {{seed}} or {{index}}");
+                    return Err(Usage(message).into());
+                }
+            }
+            rest = after;
+        }
+        names.push(PathBuf::from(name + rest));
+    }
+    Ok(names)
+}
+
+/// Letters and digits of a prompt with `-` between the words; as much of it as fits a file's name.
+fn as_file_name(prompt: &str) -> String {
+    const MOST_BYTES: usize = 80;
+    let mut name = String::new();
+    for word in prompt
+        .split(|c: char| !c.is_alphanumeric())
+        .filter(|word| !word.is_empty())
+    {
+        if name.len() + word.len() > MOST_BYTES {
+            break;
+        }
+        if !name.is_empty() {
+            name.push('-');
+        }
+        name.push_str(word);
+    }
+    if name.is_empty() { "picture".to_owned() } else { name }
+}
+
+/// `out.png` as it is where all names differ, else `out-1.png`, `out-2.png`, ..., counted from `before`.
+fn numbered(names: &[PathBuf], before: usize) -> Vec<PathBuf> {
+    let mut different = HashSet::new();
+    if names.iter().all(|name| different.insert(name)) {
+        return names.to_vec();
+    }
+    let number = |(i, name): (usize, &PathBuf)| with_number(name, before + i + 1);
+    names.iter().enumerate().map(number).collect()
+}
+
+fn with_number(path: &Path, number: usize) -> PathBuf {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let ending = path.extension().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!("{stem}-{number}.{ending}"))
+}
+
+/// Names that nothing has yet: several pictures of one name are numbered on, `out.png` becomes `out-2.png`.
+fn free(names: &[PathBuf]) -> Vec<PathBuf> {
+    let first = numbered(names, 0);
+    let found = if first == names {
+        let mut taken = HashSet::new();
+        let next = |name: &PathBuf| {
+            let numbers = (2..).map(|number| with_number(name, number));
+            let mut candidates = std::iter::once(name.clone()).chain(numbers);
+            let name = candidates
+                .find(|name| !name.exists() && !taken.contains(name))
+                .unwrap_or_default();
+            taken.insert(name.clone());
+            name
+        };
+        names.iter().map(next).collect()
+    } else {
+        let mut runs = (0..).map(|before| numbered(names, before));
+        runs.find(|run| !run.iter().any(|name| name.exists()))
+            .unwrap_or_default()
+    };
+    if let Some((there, instead)) = first.iter().zip(&found).find(|(there, found)| there != found) {
+        note!(
+            "{} is there already: the picture goes to {} (--overwrite replaces it)",
+            there.display(),
+            instead.display()
+        );
+    }
+    found
+}
+
+fn check_kind(path: &Path) -> Result<()> {
     if let Ok(there) = fs::metadata(path)
         && !there.is_file()
     {
@@ -33,6 +167,11 @@ fn check_writable(path: &Path) -> Result<()> {
             kind(&there)
         );
     }
+    Ok(())
+}
+
+fn check_writable(path: &Path) -> Result<()> {
+    check_kind(path)?;
     // It also removes what a killed `paint` left of this file.
     explained(path, whole_file::check_writable(path))
 }
@@ -60,9 +199,28 @@ pub fn kind(metadata: &fs::Metadata) -> &'static str {
     }
 }
 
-/// A reader sees the old file or the whole new one.
-pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    explained(path, write_bytes(path, bytes))
+impl Target {
+    pub fn format(&self) -> Format {
+        match self {
+            Self::Stdout => Format::Png,
+            Self::File(_, format) => *format,
+        }
+    }
+
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Stdout => None,
+            Self::File(path, _) => Some(path),
+        }
+    }
+
+    /// A reader of the file sees the old one or the whole new one.
+    pub fn write(&self, bytes: &[u8]) -> Result<()> {
+        match self {
+            Self::Stdout => out::bytes(bytes),
+            Self::File(path, _) => explained(path, write_bytes(path, bytes)),
+        }
+    }
 }
 
 /// What went wrong, and what helps; the path once.
@@ -75,27 +233,33 @@ fn explained(path: &Path, done: Result<(), prima_checkpoint::Error>) -> Result<(
     done.map_err(why).with_context(what)
 }
 
-/// `out.png` for one picture, `out-1.png`, `out-2.png`, ... for several.
-fn numbered(path: &Path, count: usize) -> Vec<PathBuf> {
-    if count == 1 {
-        return vec![path.to_path_buf()];
-    }
-    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    (1..=count)
-        .map(|i| path.with_file_name(format!("{stem}-{i}.png")))
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn names(template: &str, prompts: &[&str]) -> Vec<String> {
+        let wanted: Vec<Wanted> = prompts.iter().map(|prompt| Wanted { prompt, seed: 7 }).collect();
+        let names = numbered(&expanded(template, &wanted).unwrap(), 0);
+        names.iter().map(|name| name.display().to_string()).collect()
+    }
+
     #[test]
     fn several_pictures_are_numbered() {
-        assert_eq!(numbered(Path::new("a/b.png"), 1), [Path::new("a/b.png")]);
+        assert_eq!(names("a/b.png", &["x"]), ["a/b.png"]);
+        assert_eq!(names("a/b.c.webp", &["x", "x"]), ["a/b.c-1.webp", "a/b.c-2.webp"]);
+        assert_eq!(names("{index}.png", &["x", "x"]), ["1.png", "2.png"]);
+    }
+
+    #[test]
+    fn names_hold_the_prompt_and_the_seed() {
+        let prompts = ["A red apple, on a/table!", "../\u{732b}"];
         assert_eq!(
-            numbered(Path::new("a/b.c.png"), 2),
-            [Path::new("a/b.c-1.png"), Path::new("a/b.c-2.png")]
+            names("{prompt}-{seed}.jpg", &prompts),
+            ["A-red-apple-on-a-table-7.jpg", "\u{732b}-7.jpg"]
         );
+        assert_eq!(names("{prompt}.png", &["", "?"]), ["picture-1.png", "picture-2.png"]);
+        assert!(as_file_name(&"word ".repeat(100)).len() <= 80);
+        let unknown = expanded("{steps}.png", &[Wanted { prompt: "", seed: 7 }]);
+        assert!(unknown.unwrap_err().to_string().contains("{steps}"));
     }
 }

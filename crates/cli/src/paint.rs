@@ -1,13 +1,15 @@
-//! `prima paint`: a prompt to PNG files.
+//! `prima paint`: prompts to pictures.
 
 use crate::bar::Bar;
-use crate::out::say;
+use crate::out::{note, say};
+use crate::output::{Target, Wanted};
 use crate::report::{self, Times};
-use crate::{device, memory, output, source};
+use crate::{Usage, device, loras, memory, output, prompts, source};
 use anyhow::{Context, Result, bail};
-use prima_picture::encode_png;
+use prima_picture::{QUALITY, encode};
 use prima_pipeline::{
-    Picture, Pipeline, Request, RequestBuilder, Rng, ScheduleOptions, SchedulerKind, TimestepSpacing, parse_size,
+    Picture, Pipeline, PromptSyntax, Request, RequestBuilder, Rng, ScheduleOptions, SchedulerKind, TimestepSpacing,
+    parse_size,
 };
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -15,14 +17,24 @@ use std::time::Instant;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// What to paint
-    prompt: String,
-    /// The PNG to write; several pictures are numbered [default: prima-SEED.png]
+    /// What to paint, in quotes or without; `-` reads it from stdin
+    #[arg(required_unless_present = "prompts", value_name = "PROMPT")]
+    prompt: Vec<String>,
+    /// Paint each line of this file (`-`: of stdin)
+    #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
+    prompts: Option<PathBuf>,
+    /// A .png, .jpg or .webp to write, a folder, or `-` for stdout; {prompt}, {seed} and {index} are filled in, several
+    /// pictures are numbered [default: prima-SEED.png]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// `embedded`, a diffusers folder, or a single-file SDXL checkpoint [default: embedded]
+    /// Replace files that are there; else the new picture's name gets a number
+    #[arg(long)]
+    overwrite: bool,
+    /// `embedded`, a diffusers folder, a checkpoint in one file, or a model of the hub's cache [default: embedded]
     #[arg(long, value_name = "embedded|DIR|FILE")]
     model: Option<String>,
+    #[command(flatten)]
+    parts: source::Parts,
     /// Network steps [default: the model's]
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
@@ -35,9 +47,19 @@ pub struct Args {
     /// What the picture should not be (needs a guidance scale above 1)
     #[arg(long, value_name = "TEXT")]
     negative_prompt: Option<String>,
-    /// The same seed paints the same picture [default: random]
-    #[arg(long, value_name = "S")]
-    seed: Option<u64>,
+    /// What SDXL's second text encoder reads [default: the prompt]
+    #[arg(long, value_name = "TEXT")]
+    prompt_2: Option<String>,
+    /// The same for the negative prompt [default: the negative prompt]
+    #[arg(long, value_name = "TEXT")]
+    negative_prompt_2: Option<String>,
+    /// Which marks of prompts count: auto (those with a number, such as (red:1.3), and BREAK, AND, [a|b]), a1111 (brackets
+    /// alone too), plain (none, as diffusers reads prompts)
+    #[arg(long, value_name = "NAME", default_value = "auto", value_parser = parse::<PromptSyntax>)]
+    prompt_syntax: PromptSyntax,
+    /// The same seed paints the same picture; -1 is a random one [default: random]
+    #[arg(long, value_name = "S", allow_negative_numbers = true)]
+    seed: Option<i128>,
     /// philox, or torch-cpu for the seeds of diffusers
     #[arg(long, value_name = "NAME", default_value = "philox", value_parser = parse::<Rng>)]
     rng: Rng,
@@ -48,7 +70,7 @@ pub struct Args {
     #[arg(long, value_name = "H")]
     height: Option<usize>,
     /// How many pictures
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(short, long, value_name = "N", default_value_t = 1)]
     num_images: usize,
     #[arg(long, value_name = "NAME", value_parser = parse::<SchedulerKind>,
         help = one_of(SchedulerKind::ALL.map(SchedulerKind::short_name), "a diffusers class"))]
@@ -80,11 +102,19 @@ pub struct Args {
     /// How much of that picture is painted anew, 0 to 1 [default: the model's]
     #[arg(long, value_name = "X", requires = "image")]
     strength: Option<f64>,
+    /// Share of the schedule that the picture to start from has behind it: it gets no noise [default: see --strength]
+    #[arg(long, value_name = "X", requires = "image", conflicts_with = "strength")]
+    denoising_start: Option<f64>,
+    /// Share of the schedule after which to stop, with the noise that is left [default: 1]
+    #[arg(long, value_name = "X")]
+    denoising_end: Option<f64>,
+    #[command(flatten)]
+    loras: loras::Args,
     #[command(flatten)]
     device: device::Args,
     #[command(flatten)]
     memory: memory::Args,
-    /// Print one JSON object: timings, timesteps, sigmas, seed, files, warnings
+    /// Print one JSON object a prompt: timings, timesteps, sigmas, seed, files, warnings
     #[arg(long)]
     json: bool,
     /// Paint N times more, with the text encoded anew each time, and print the medians: what a picture takes once the
@@ -116,50 +146,107 @@ fn corner(text: &str) -> Result<[usize; 2], &'static str> {
 
 pub fn run(args: &Args) -> Result<()> {
     let start = Instant::now();
-    let request = request(args)?;
-    let files = output::files(args.output.clone(), request.seed, request.num_images)?;
+    let requests = requests(args)?;
+    let targets = targets(args, &requests)?;
     let bar = Bar::new();
     bar.say("loading");
     args.device.choose()?;
-    let options = args.memory.options(args.device.dtype);
-    let source = source::open(args.model.as_deref())?;
-    let options = prima_pipeline::check_room(&source, &options, &request)?;
+    let options = args.loras.with(args.parts.told(args.memory.options(args.device.dtype)));
+    let source = source::open_with(args.model.as_deref(), &args.parts)?;
+    let options = prima_pipeline::check_room(&source, &options, &requests[0])?;
     let pipeline = Pipeline::load_telling(&source, &options, &|loaded| bar.load(loaded))?;
-    let load = start.elapsed();
-    let response = pipeline.paint(&request, &mut |progress| {
-        bar.show(progress);
-        ControlFlow::Continue(())
-    })?;
-    bar.finish();
-    let encode = Instant::now();
-    for (index, (picture, file)) in response.pictures.iter().zip(&files).enumerate() {
-        let parameters = response.parameters(&request, pipeline.name(), index);
-        output::write(file, &encode_png(picture, &parameters)?)?;
-    }
-    let mut times = Times {
-        load,
-        encode: encode.elapsed(),
-        total: start.elapsed(),
-        warm: None,
-    };
-    if args.repeat > 0 {
-        times.warm = Some(pipeline.measure(&request, args.repeat)?);
-    }
-    if args.json {
-        let json = report::json(&response, &files, pipeline.name(), &times);
-        say!("{}", serde_json::to_string_pretty(&json)?);
-    } else {
-        report::print(&response, &files, &times)?;
+    let mut started = (start, start.elapsed());
+    for (request, targets) in requests.iter().zip(targets.chunks(args.num_images)) {
+        paint(args, &pipeline, request, targets, &bar, started)?;
+        // The model is there for all others.
+        started = (Instant::now(), std::time::Duration::ZERO);
     }
     memory::store(&pipeline);
     Ok(())
 }
 
-fn request(args: &Args) -> Result<Request> {
+/// One prompt's pictures, and what there is to say of them. `started`: when its time began, and what loading took of it.
+fn paint(
+    args: &Args,
+    pipeline: &Pipeline,
+    request: &Request,
+    targets: &[Target],
+    bar: &Bar,
+    started: (Instant, std::time::Duration),
+) -> Result<()> {
+    let (start, load) = started;
+    let response = pipeline.paint(request, &mut |progress| {
+        bar.show(progress);
+        ControlFlow::Continue(())
+    })?;
+    bar.finish();
+    let encoding = Instant::now();
+    for (index, (picture, target)) in response.pictures.iter().zip(targets).enumerate() {
+        let parameters = response.parameters(request, pipeline.name(), index);
+        target.write(&encode(picture, target.format(), QUALITY, Some(&parameters))?)?;
+    }
+    let mut times = Times {
+        load,
+        encode: encoding.elapsed(),
+        total: start.elapsed(),
+        warm: None,
+    };
+    if args.repeat > 0 {
+        times.warm = Some(pipeline.measure(request, args.repeat)?);
+    }
+    let files: Vec<&Path> = targets.iter().filter_map(Target::path).collect();
+    if args.json {
+        let json = report::json(&response, &files, pipeline.name(), &times);
+        say!("{}", serde_json::to_string_pretty(&json)?);
+    } else {
+        if args.prompts.is_some() {
+            note!("{}", request.prompt);
+        }
+        report::print(&response, &files, &times)?;
+    }
+    Ok(())
+}
+
+/// A place for each picture of each request.
+fn targets(args: &Args, requests: &[Request]) -> Result<Vec<Target>> {
+    if args.json && args.output.as_deref() == Some(Path::new("-")) {
+        return Err(Usage("--json and -o - both want stdout: give the picture a name".to_owned()).into());
+    }
+    let wanted: Vec<Wanted> = requests
+        .iter()
+        .flat_map(|request| {
+            let one = || Wanted {
+                prompt: &request.prompt,
+                seed: request.seed,
+            };
+            std::iter::repeat_with(one).take(request.num_images)
+        })
+        .collect();
+    output::targets(args.output.as_deref(), args.overwrite, &wanted)
+}
+
+/// A request for each prompt, all with one seed.
+fn requests(args: &Args) -> Result<Vec<Request>> {
+    let mut prompts = prompts::read(&args.prompt, args.prompts.as_deref())?.into_iter();
+    let first = request(args, prompts.next().unwrap_or_default())?;
+    let mut requests = vec![first];
+    for prompt in prompts {
+        requests.push(Request {
+            prompt,
+            ..requests[0].clone()
+        });
+    }
+    Ok(requests)
+}
+
+fn request(args: &Args, prompt: String) -> Result<Request> {
     let image = args.image.as_deref().map(init_picture).transpose()?;
     let asked = RequestBuilder {
-        prompt: Some(args.prompt.clone()),
+        prompt: Some(prompt),
+        prompt_2: args.prompt_2.clone(),
+        prompt_syntax: args.prompt_syntax,
         negative_prompt: args.negative_prompt.clone(),
+        negative_prompt_2: args.negative_prompt_2.clone(),
         guidance_scale: args.guidance_scale,
         guidance_rescale: args.guidance_rescale,
         seed: args.seed,
@@ -179,6 +266,8 @@ fn request(args: &Args) -> Result<Request> {
         original_size: args.original_size,
         crops_coords_top_left: args.crops_coords_top_left,
         target_size: args.target_size,
+        denoising_start: args.denoising_start,
+        denoising_end: args.denoising_end,
         image,
         strength: args.strength,
         ..RequestBuilder::default()

@@ -3,7 +3,7 @@
 use crate::out::{note, say};
 use prima_pipeline::{Medians, Response};
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 /// What the pipeline cannot see of the time that passed.
@@ -15,7 +15,7 @@ pub struct Times {
 }
 
 /// Warnings and times on stderr, the files on stdout.
-pub fn print(response: &Response, files: &[PathBuf], times: &Times) -> anyhow::Result<()> {
+pub fn print(response: &Response, files: &[&Path], times: &Times) -> anyhow::Result<()> {
     for warning in &response.warnings {
         note!("warning: {warning}");
     }
@@ -45,7 +45,7 @@ pub fn print(response: &Response, files: &[PathBuf], times: &Times) -> anyhow::R
 }
 
 /// The same and more in one object.
-pub fn json(response: &Response, files: &[PathBuf], model: &str, times: &Times) -> Value {
+pub fn json(response: &Response, files: &[&Path], model: &str, times: &Times) -> Value {
     let ms = |d: &Duration| (d.as_secs_f64() * 1e6).round() / 1e3;
     let t = &response.timings;
     let steps: Vec<f64> = t.steps.iter().map(ms).collect();

@@ -1,7 +1,7 @@
 //! `prima serve`, and bare `prima`: the studio and the APIs.
 
 use crate::out::note;
-use crate::{Usage, device, memory, source};
+use crate::{Usage, device, loras, memory, source};
 use anyhow::{Context, Result};
 use prima_engine::{Engine, Readiness};
 use prima_pipeline::Request;
@@ -18,9 +18,13 @@ pub struct Args {
     /// The port; 0 takes a free one [default: 7860, or the next that is free]
     #[arg(long, value_name = "PORT")]
     port: Option<u16>,
-    /// `embedded`, a diffusers folder, or a single-file SDXL checkpoint [default: embedded]
+    /// `embedded`, a diffusers folder, a checkpoint in one file, or a model of the hub's cache [default: embedded]
     #[arg(long, value_name = "embedded|DIR|FILE")]
     model: Option<String>,
+    #[command(flatten)]
+    loras: loras::Args,
+    #[command(flatten)]
+    parts: source::Parts,
     #[command(flatten)]
     device: device::Args,
     #[command(flatten)]
@@ -56,6 +60,8 @@ impl Args {
             host: HOST.to_owned(),
             port: None,
             model: None,
+            loras: loras::Args::default(),
+            parts: source::Parts::default(),
             device: device::Args::default(),
             memory: memory::Args::default(),
             max_sessions: defaults.max_sessions,
@@ -91,7 +97,7 @@ pub fn run(args: Args) -> Result<()> {
 
 async fn serve(args: Args) -> Result<()> {
     args.device.choose()?;
-    let model = source::open(args.model.as_deref())?;
+    let model = source::open_with(args.model.as_deref(), &args.parts)?;
     let listener = prima_server::bind(&args.host, args.port).await?;
     let address = listener.local_addr()?;
     let options = ServerOptions {
@@ -106,7 +112,7 @@ async fn serve(args: Args) -> Result<()> {
         web_dir: args.web_dir.clone(),
     };
     options.check(address).map_err(|e| Usage(e.to_string()))?;
-    let load = args.memory.options(args.device.dtype);
+    let load = args.loras.with(args.parts.told(args.memory.options(args.device.dtype)));
     let load = prima_pipeline::check_room(&model, &load, &Request::default())?;
     let engine = Engine::start(model, load, args.max_jobs);
     let url = url(&args, address);

@@ -38,8 +38,8 @@ fn zero_steps_are_refused() {
 
 #[test]
 fn sizes_that_do_not_fit_are_refused_with_the_limit() {
-    misuse("size-9", &["--width", "100"], &["width 100", "multiple of 8"]);
-    misuse("size-0", &["--height", "0"], &["height 0", "multiple of 8"]);
+    misuse("size-4", &["--width", "4"], &["width 4", "8 to 4096"]);
+    misuse("size-0", &["--height", "0"], &["height 0", "8 to 4096"]);
     misuse("size-huge", &["--width", "1000000"], &["width 1000000", "4096"]);
     misuse("size-minus", &["--width=-64"], &["-64"]);
 }
@@ -134,11 +134,25 @@ fn strength_without_a_picture_is_refused() {
 }
 
 #[test]
-fn another_format_than_png_is_refused() {
-    let folder = folder("jpeg");
+fn a_format_that_is_not_written_is_refused_with_those_that_are() {
+    let folder = folder("bmp");
     let model = golden("tiny-sdxl").display().to_string();
-    let output = prima(&folder, &["paint", "a cat", "--model", &model, "-o", "out.jpg"]);
-    refused(&folder, &output, 2, &["out.jpg", ".png"]);
+    for name in ["out.bmp", "out"] {
+        let output = prima(&folder, &["paint", "a cat", "--model", &model, "-o", name]);
+        refused(&folder, &output, 2, &[name, ".png, .jpg and .webp"]);
+    }
+}
+
+#[test]
+fn a_model_file_that_is_not_there_is_said_to_be_missing() {
+    let folder = folder("no-file");
+    for (name, said) in [
+        ("gone.safetensors", "there is no file gone.safetensors"),
+        ("./gone", "there is no file or folder ./gone"),
+    ] {
+        refused(&folder, &paint(&folder, Path::new(name), &[]), 1, &[said]);
+        refused(&folder, &prima(&folder, &["models", "info", name]), 1, &[said]);
+    }
 }
 
 #[test]
@@ -266,13 +280,24 @@ fn too_little_strength_paints_one_step_and_says_so() {
 }
 
 #[test]
-fn the_words_beyond_77_tokens_are_named() {
+fn read_plainly_the_words_beyond_77_tokens_are_named() {
     let folder = folder("long");
     let prompt = format!("{} zebra", "cat ".repeat(80));
     let model = golden("tiny-sdxl").display().to_string();
     let output = prima(
         &folder,
-        &["paint", &prompt, "--model", &model, "--steps", "1", "-o", "out.png"],
+        &[
+            "paint",
+            &prompt,
+            "--prompt-syntax",
+            "plain",
+            "--model",
+            &model,
+            "--steps",
+            "1",
+            "-o",
+            "out.png",
+        ],
     );
     let text = stderr(&output);
     assert!(output.status.success(), "{text}");

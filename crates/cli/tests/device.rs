@@ -122,7 +122,17 @@ impl MockMachine {
 
     fn paint(&self, settings: &[(&str, &str)], args: &[&str]) -> Output {
         let model = golden("tiny-sdxl").display().to_string();
-        let start = ["paint", "a cat", "--model", &model, "-o", "out.png", "--seed", "1"];
+        let start = [
+            "paint",
+            "a cat",
+            "--model",
+            &model,
+            "-o",
+            "out.png",
+            "--overwrite",
+            "--seed",
+            "1",
+        ];
         let size = ["--width", "24", "--height", "16"];
         self.run(settings, &[&start[..], &size, args].concat())
     }

@@ -218,7 +218,7 @@ fn painting_that_is_killed_anywhere_leaves_the_old_picture_or_the_new_one() {
         };
         let seed = runs / 4 % 2;
         let mut command = Command::new(env!("CARGO_BIN_EXE_prima"));
-        let command_line = ["paint", "a cat", "-o", "out.png", "--model"];
+        let command_line = ["paint", "a cat", "-o", "out.png", "--overwrite", "--model"];
         command
             .current_dir(&folder)
             .args(command_line)

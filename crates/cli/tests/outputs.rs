@@ -17,6 +17,8 @@ fn a_reader_that_has_seen_enough_ends_a_command_without_a_word() {
         &["models", "info", "embedded"],
         &["--help"],
         &["--version"],
+        &["man"],
+        &["completions", "bash"],
     ] {
         let mut child = Command::new(env!("CARGO_BIN_EXE_prima"))
             .args(args)
@@ -133,7 +135,17 @@ fn a_full_disk_leaves_the_old_picture() {
     let folder = folder("full-disk-picture");
     fs::write(folder.join("out.png"), "old").unwrap();
     let model = golden("tiny-sdxl").display().to_string();
-    let args = ["paint", "a cat", "--model", &model, "--steps", "1", "-o", "out.png"];
+    let args = [
+        "paint",
+        "a cat",
+        "--model",
+        &model,
+        "--steps",
+        "1",
+        "-o",
+        "out.png",
+        "--overwrite",
+    ];
     let output = prima_on_full_disk(&folder, 1, &args);
     let text = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{text}");

@@ -109,6 +109,7 @@ mod tests {
             timesteps: vec![999.0],
             sigmas: vec![14.6],
             timings: prima_pipeline::Timings::default(),
+            loras: Vec::new(),
             warnings: Vec::new(),
         }
     }

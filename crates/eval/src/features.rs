@@ -17,6 +17,8 @@ pub(crate) const MAPS_SIDE_PX: usize = 256;
 /// the mean colour.
 pub(crate) const FINE: usize = 16;
 pub(crate) const FINE_CHANNELS: usize = 40 + 112 + 3;
+/// Pixels a side of the mosaic, each the mean of a square of the picture.
+pub(crate) const MOSAIC: usize = 64;
 /// The same of the coarser map.
 pub(crate) const COARSE: usize = 8;
 pub(crate) const COARSE_CHANNELS: usize = 320;
@@ -41,6 +43,8 @@ pub struct Maps {
     pub(crate) coarse: Vec<f16>,
     /// `[POOLED]`.
     pub(crate) pooled: Vec<f16>,
+    /// `[MOSAIC, MOSAIC, 3]`: the picture itself, small.
+    pub(crate) mosaic: Vec<u8>,
 }
 
 impl FeatureNet {
@@ -79,9 +83,9 @@ impl FeatureNet {
             (seen, pooled)
         });
         let parts = [
-            averaged(seen[EIGHTH].data(), 40, 2),
+            averaged(seen[EIGHTH].data(), 40, FINE, 2),
             seen[SIXTEENTH].data().to_vec(),
-            averaged(image.data(), 3, MAPS_SIDE_PX / FINE),
+            averaged(image.data(), 3, FINE, MAPS_SIDE_PX / FINE),
         ];
         let mut fine = Vec::with_capacity(FINE * FINE * FINE_CHANNELS);
         for cell in 0..FINE * FINE {
@@ -93,8 +97,20 @@ impl FeatureNet {
             fine,
             coarse: halves(seen[LAST].data()).collect(),
             pooled: halves(pooled.data()).collect(),
+            mosaic: mosaic_of(&image),
         }
     }
+}
+
+/// `[MOSAIC, MOSAIC, 3]`.
+fn mosaic_of(image: &Tensor) -> Vec<u8> {
+    let means = averaged(image.data(), 3, MOSAIC, MAPS_SIDE_PX / MOSAIC);
+    means.into_iter().map(|v| ((v + 1.0) * 127.5).round() as u8).collect()
+}
+
+#[cfg(test)]
+pub(crate) fn mosaic(picture: &Picture) -> Vec<u8> {
+    mosaic_of(&image(picture, MAPS_SIDE_PX))
 }
 
 fn halves(values: &[f32]) -> impl Iterator<Item = f16> {
@@ -108,13 +124,13 @@ fn image(picture: &Picture, side_px: usize) -> Tensor {
     Tensor::from_vec(values, &[1, side_px, side_px, 3])
 }
 
-/// Means over squares of `side` of a map of `FINE * side` a side.
-fn averaged(map: &[f32], channels: usize, side: usize) -> Vec<f32> {
-    let mut means = vec![0.0f32; FINE * FINE * channels];
+/// Means over `cells * cells` squares of `side` of a map of `cells * side` a side.
+fn averaged(map: &[f32], channels: usize, cells: usize, side: usize) -> Vec<f32> {
+    let mut means = vec![0.0f32; cells * cells * channels];
     let share = 1.0 / (side * side) as f32;
     for (i, place) in map.chunks_exact(channels).enumerate() {
-        let (y, x) = (i / (FINE * side), i % (FINE * side));
-        let cell = (y / side * FINE + x / side) * channels;
+        let (y, x) = (i / (cells * side), i % (cells * side));
+        let cell = (y / side * cells + x / side) * channels;
         for (mean, v) in means[cell..cell + channels].iter_mut().zip(place) {
             *mean += v * share;
         }

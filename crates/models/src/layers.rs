@@ -1,8 +1,9 @@
 //! The parametrised layers that every network is made of.
 
+use crate::adapters::{self, Adapter};
 use prima_checkpoint::{Error, Init, ParamSource};
 use prima_tensor::bands::{GroupStatistics, Piece};
-use prima_tensor::{Activation, Conv2d, DType, Param, Tensor};
+use prima_tensor::{Activation, Conv2d, DType, Param, Tensor, activation, add};
 
 /// How a layer's weight starts when it is trained from scratch.
 #[derive(Clone, Copy)]
@@ -57,7 +58,7 @@ impl Linear {
 
     /// The number of the weight's value, if it is frozen.
     pub fn frozen_version(&self) -> Option<u64> {
-        (!self.weight.is_trainable()).then(|| self.weight.version())
+        (!self.weight.is_trainable()).then(|| adapters::version(&self.weight))
     }
 
     /// What products with the weight round their factors to.
@@ -77,9 +78,25 @@ impl Linear {
         self.apply(x, Activation::None, Some(residual))
     }
 
-    fn apply(&self, x: &Tensor, activation: Activation, residual: Option<&Tensor>) -> Tensor {
-        prima_tensor::linear(x, &self.weight, self.bias.as_ref(), activation, residual)
+    fn apply(&self, x: &Tensor, act: Activation, residual: Option<&Tensor>) -> Tensor {
+        let Some(adapter) = adapters::of(&self.weight) else {
+            return prima_tensor::linear(x, &self.weight, self.bias.as_ref(), act, residual);
+        };
+        let bias = adapter.bias.as_ref().or(self.bias.as_ref());
+        adapted(act, residual, |residual| {
+            let added = adapter.linear(x, residual);
+            prima_tensor::linear(x, &self.weight, bias, Activation::None, added.as_ref())
+        })
     }
+}
+
+/// `act(plain(None)) + residual`, where `plain` adds what it is given.
+fn adapted(act: Activation, residual: Option<&Tensor>, plain: impl Fn(Option<&Tensor>) -> Tensor) -> Tensor {
+    if act == Activation::None {
+        return plain(residual);
+    }
+    let out = activation(&plain(None), act);
+    residual.map_or(out.clone(), |residual| add(&out, residual))
 }
 
 /// A convolution over `[B, H, W, C]`.
@@ -145,11 +162,27 @@ impl Conv {
     /// Of the picture doubled by repeating its pixels; for a 3x3 kernel that keeps the size.
     pub fn of_doubled(&self, x: &Tensor) -> Tensor {
         debug_assert_eq!(self.geometry, Conv2d::padded(1));
-        prima_tensor::upsample_conv2d(x, &self.weight, self.bias.as_ref())
+        let adapter = adapters::of(&self.weight);
+        let bias = adapter.as_ref().and_then(|adapter| adapter.bias.as_ref());
+        let out = prima_tensor::upsample_conv2d(x, &self.weight, bias.or(self.bias.as_ref()));
+        let added = adapter.and_then(|adapter| adapter.conv(x, self.kernel(), self.geometry, true, Some(&out)));
+        added.unwrap_or(out)
     }
 
-    fn apply(&self, x: &Tensor, activation: Activation, residual: Option<&Tensor>) -> Tensor {
-        prima_tensor::conv2d(x, &self.weight, self.bias.as_ref(), self.geometry, activation, residual)
+    fn kernel(&self) -> [usize; 2] {
+        let shape = self.weight.shape();
+        [shape[2], shape[3]]
+    }
+
+    fn apply(&self, x: &Tensor, act: Activation, residual: Option<&Tensor>) -> Tensor {
+        let Some(adapter) = adapters::of(&self.weight) else {
+            return prima_tensor::conv2d(x, &self.weight, self.bias.as_ref(), self.geometry, act, residual);
+        };
+        let bias = adapter.bias.as_ref().or(self.bias.as_ref());
+        adapted(act, residual, |residual| {
+            let added = adapter.conv(x, self.kernel(), self.geometry, false, residual);
+            prima_tensor::conv2d(x, &self.weight, bias, self.geometry, Activation::None, added.as_ref())
+        })
     }
 }
 
@@ -185,7 +218,12 @@ impl GroupNorm {
     }
 
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        prima_tensor::group_norm(x, &self.gamma, &self.beta, self.groups, self.eps, false)
+        self.apply(x, false)
+    }
+
+    fn apply(&self, x: &Tensor, silu: bool) -> Tensor {
+        let [gamma, beta] = norm_values(&self.gamma, &self.beta);
+        prima_tensor::group_norm(x, &gamma, &beta, self.groups, self.eps, silu)
     }
 
     /// Of the picture that `bands` are, one below the other.
@@ -200,7 +238,7 @@ impl GroupNorm {
 
     /// Normalised, then SiLU.
     pub fn silu(&self, x: &Tensor) -> Tensor {
-        prima_tensor::group_norm(x, &self.gamma, &self.beta, self.groups, self.eps, true)
+        self.apply(x, true)
     }
 }
 
@@ -220,6 +258,16 @@ impl LayerNorm {
     }
 
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        prima_tensor::layer_norm(x, &self.gamma, &self.beta, self.eps)
+        let [gamma, beta] = norm_values(&self.gamma, &self.beta);
+        prima_tensor::layer_norm(x, &gamma, &beta, self.eps)
     }
+}
+
+/// A norm's weight and bias, or what an adapter has in their place.
+fn norm_values(gamma: &Param, beta: &Param) -> [Param; 2] {
+    let Adapter { weight, bias, .. } = adapters::of(gamma).unwrap_or_default();
+    [
+        weight.unwrap_or_else(|| gamma.clone()),
+        bias.unwrap_or_else(|| beta.clone()),
+    ]
 }

@@ -4,6 +4,7 @@
 //! `Model::new(config, source)`, which asks a [`ParamSource`](prima_checkpoint::ParamSource)
 //! for each parameter under diffusers' key. Activations are channels-last `[B, H, W, C]`.
 
+pub mod adapters;
 pub mod autoencoders;
 mod bands;
 mod config;
@@ -13,13 +14,16 @@ mod layers;
 mod resnet;
 pub mod text_encoders;
 
+pub use adapters::{Adapter, Adapters, Term};
 pub use autoencoders::{
     AutoencoderKl, AutoencoderKlConfig, AutoencoderTiny, AutoencoderTinyConfig, DiagonalGaussian, EncoderOutput, Vae,
 };
 pub use config::{OneOrMany, TransformerLayers};
 pub use denoisers::{Unet2dCondition, Unet2dConditionConfig, UnetBlock, UnetCond, guidance_scale_embedding};
 pub use feature_networks::{EfficientNetLite, EfficientNetLiteConfig};
-pub use text_encoders::{ClipTextConfig, ClipTextModel, Encoded, HiddenState, TextOutput, Tokenizer, TokenizerFiles};
+pub use text_encoders::{
+    ClipTextConfig, ClipTextModel, Encoded, HiddenState, TextOutput, Token, Tokenizer, TokenizerFiles,
+};
 
 /// The caller asked to stop: its `keep_going` hook returned `false`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

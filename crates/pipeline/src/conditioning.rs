@@ -2,16 +2,19 @@
 
 use crate::Error;
 use crate::known_words::{KnownWords, UnknownWord};
-use crate::prompt_weights::WeightedPrompt;
+use crate::prompts::chunks::{Chunk, chunks};
+use crate::prompts::{PromptSyntax, WeightedPrompt};
+use prima_models::adapters::text_identity;
 use prima_models::{ClipTextModel, HiddenState, Tokenizer};
-use prima_tensor::{Device, Tensor, concat_channels};
+use prima_tensor::{Device, Tensor, concat_channels, take_batch};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A prompt as the UNet sees it.
 #[derive(Clone, Debug)]
 pub struct Conditioning {
-    /// Hidden states of all text encoders side by side, `[1, L, cross_attention_dim]` (L is 77 in CLIP).
+    /// Hidden states of all text encoders side by side, `[1, L, cross_attention_dim]` (L is 77 in CLIP for each chunk of 75
+    /// tokens).
     pub prompt_embeds: Tensor,
     /// The last encoder's projected end token, `[1, projection_dim]`.
     pub pooled_prompt_embeds: Option<Tensor>,
@@ -64,8 +67,28 @@ pub struct TextEncoders {
     cache: Mutex<Cache>,
 }
 
-/// Prompt and `clip_skip`.
-type Key = (String, usize);
+/// A prompt and how it is read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Reading {
+    pub prompt: String,
+    /// What the second text encoder reads instead.
+    pub prompt_2: Option<String>,
+    pub syntax: PromptSyntax,
+    /// Layers that are left out before the family's own hidden state.
+    pub clip_skip: usize,
+}
+
+impl Reading {
+    fn text(&self, encoder: usize) -> &str {
+        match &self.prompt_2 {
+            Some(second) if encoder > 0 => second,
+            _ => &self.prompt,
+        }
+    }
+}
+
+/// And what the text encoders' LoRAs are ([`text_identity`]).
+type Key = (Reading, u64);
 
 /// Of the encodings; an SDXL prompt takes about 0.6 MB.
 const CACHE_BYTES: usize = 64 << 20;
@@ -100,9 +123,9 @@ impl Cache {
     }
 }
 
-fn size(key: &Key, value: &Conditioning) -> usize {
+fn size((key, _): &Key, value: &Conditioning) -> usize {
     let pooled = value.pooled_prompt_embeds.as_ref().map_or(0, Tensor::numel);
-    4 * (value.prompt_embeds.numel() + pooled) + 2 * key.0.len()
+    4 * (value.prompt_embeds.numel() + pooled) + 2 * (key.prompt.len() + key.text(1).len())
 }
 
 impl TextEncoders {
@@ -135,6 +158,15 @@ impl TextEncoders {
         self.encoders.iter().map(|e| e.model.config().hidden_size).sum()
     }
 
+    /// Teaches each encoder a word, `[vectors, hidden_size]` for each.
+    pub(crate) fn add_word(&mut self, word: &str, vectors: &[Tensor]) {
+        for (encoder, vectors) in self.encoders.iter_mut().zip(vectors) {
+            let ids = encoder.model.add_embeddings(vectors);
+            encoder.tokenizer.add_word(word, ids);
+        }
+        self.forget_prompts();
+    }
+
     pub fn encoders(&self) -> &[TextEncoder] {
         &self.encoders
     }
@@ -160,6 +192,11 @@ impl TextEncoders {
             .unwrap_or(0)
     }
 
+    /// Layers that are not run where `clip_skip` is 0: one in SDXL.
+    pub fn skipped_layers(&self) -> usize {
+        self.hidden_state.skipped_layers
+    }
+
     /// Width of `pooled_prompt_embeds`.
     pub(crate) fn pooled_width(&self) -> Option<usize> {
         let config = self.encoders.last()?.model.config();
@@ -167,8 +204,8 @@ impl TextEncoders {
     }
 
     /// Tokens that `prompt` takes, start and end included, before any cutting.
-    pub fn count_tokens(&self, prompt: &str) -> usize {
-        let text = WeightedPrompt::parse(prompt).text;
+    pub fn count_tokens(&self, prompt: &str, syntax: PromptSyntax) -> usize {
+        let text = WeightedPrompt::parse(prompt, syntax).text();
         self.encoders
             .iter()
             .map(|e| e.tokenizer.count(&text))
@@ -181,9 +218,8 @@ impl TextEncoders {
         *self.cache() = Cache::default();
     }
 
-    /// Encodes `prompt`, or returns what it was encoded to before and `true`. Both encoders read the
-    /// same text (diffusers' `prompt_2 = None`), weighted as [`WeightedPrompt`] says.
-    pub fn encode(&self, prompt: &str, clip_skip: usize) -> Result<(Arc<Conditioning>, bool), Error> {
+    /// Encodes a prompt, or returns what it was encoded to before and `true`.
+    pub fn encode(&self, reading: &Reading) -> Result<(Arc<Conditioning>, bool), Error> {
         let most = self
             .encoders
             .iter()
@@ -191,14 +227,18 @@ impl TextEncoders {
             .min()
             .unwrap_or(0)
             .saturating_sub(self.hidden_state.skipped_layers);
-        if clip_skip > most {
-            return Err(Error::request("clip_skip", clip_skip, format!("use 0 to {most}")));
+        if reading.clip_skip > most {
+            return Err(Error::request(
+                "clip_skip",
+                reading.clip_skip,
+                format!("use 0 to {most}"),
+            ));
         }
-        let key = (prompt.to_owned(), clip_skip);
+        let key = (reading.clone(), text_identity());
         if let Some(found) = self.cache().recall(&key) {
             return Ok((found, true));
         }
-        let fresh = Arc::new(self.encode_afresh(prompt, clip_skip)?);
+        let fresh = Arc::new(self.encode_afresh(reading)?);
         self.cache().remember(key, fresh.clone());
         Ok((fresh, false))
     }
@@ -207,25 +247,37 @@ impl TextEncoders {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn encode_afresh(&self, prompt: &str, clip_skip: usize) -> Result<Conditioning, Error> {
+    fn encode_afresh(&self, reading: &Reading) -> Result<Conditioning, Error> {
+        let mut dropped = String::new();
+        let mut read = Vec::new();
+        for (i, encoder) in self.encoders.iter().enumerate() {
+            let (chunks, rest) = read_chunks(reading.text(i), reading.syntax, &encoder.tokenizer)?;
+            read.push(chunks);
+            if rest.len() > dropped.len() {
+                dropped = rest;
+            }
+        }
+        // Hidden states stand side by side: the shorter of two prompts is filled up.
+        let count = read.iter().map(Vec::len).max().unwrap_or(1);
         let mut hidden = Vec::new();
         let mut pooled_prompt_embeds = None;
-        let mut dropped = String::new();
-        let prompt = WeightedPrompt::parse(prompt);
-        for encoder in &self.encoders {
-            let encoded = encoder.tokenizer.encode(&prompt.text)?;
-            let output = encoder
-                .model
-                .forward(&encoded.ids, 1, self.hidden_state.earlier(clip_skip));
-            hidden.push(emphasized(output.hidden_states, &prompt, &encoded.starts));
-            pooled_prompt_embeds = output.pooled;
-            if encoded.dropped.len() > dropped.len() {
-                dropped = encoded.dropped;
-            }
+        for (encoder, mut chunks) in self.encoders.iter().zip(read) {
+            chunks.resize_with(count, Chunk::default);
+            let ids: Vec<u32> = chunks.iter().flat_map(|c| encoder.tokenizer.framed(&c.ids)).collect();
+            let state = self.hidden_state.earlier(reading.clip_skip);
+            let output = encoder.model.forward(&ids, count, state);
+            let states = emphasized(output.hidden_states, &chunks);
+            let (length, width) = (states.dim(1), states.dim(2));
+            hidden.push(states.reshape(&[1, count * length, width]));
+            // The first chunk's, as in the web UI.
+            pooled_prompt_embeds = output.pooled.map(|pooled| take_batch(&pooled, 0, 1));
         }
         let prompt_embeds = concat_channels(&hidden.iter().collect::<Vec<_>>());
         let unknown_words = match (&self.known_words, self.encoders.last()) {
-            (Some(known), Some(encoder)) => known.unknown(&prompt.text, &|word| encoder.pooled_direction(word))?,
+            (Some(known), Some(encoder)) => {
+                let text = WeightedPrompt::parse(reading.text(self.encoders.len() - 1), reading.syntax).text();
+                known.unknown(&text, &|word| encoder.pooled_direction(word))?
+            }
             _ => Vec::new(),
         };
         Ok(Conditioning {
@@ -237,29 +289,45 @@ impl TextEncoders {
     }
 }
 
-/// Hidden states `[1, L, C]` times the weights of their tokens, brought back to the mean they had
+/// What a text encoder reads, and the end of the prompt that it does not.
+fn read_chunks(text: &str, syntax: PromptSyntax, tokenizer: &Tokenizer) -> Result<(Vec<Chunk>, String), Error> {
+    if syntax != PromptSyntax::Plain {
+        return Ok(chunks(&WeightedPrompt::parse(text, syntax), tokenizer)?);
+    }
+    let ids: Vec<u32> = tokenizer.tokens(text)?.iter().map(|token| token.id).collect();
+    let fitting = ids.len().min(tokenizer.room());
+    let chunk = Chunk {
+        weights: vec![1.0; fitting],
+        ids: ids[..fitting].to_vec(),
+    };
+    Ok((vec![chunk], tokenizer.encode(text)?.dropped))
+}
+
+/// Hidden states `[N, L, C]` of chunks times the weights of their tokens, each chunk brought back to the mean it had
 /// (A1111 `modules/sd_emphasis.py`, `EmphasisOriginal`; the start token comes first). A mean near
 /// zero says nothing about scale: where restoring it would change the scale by more than half, it is
 /// left alone.
-fn emphasized(hidden: Tensor, prompt: &WeightedPrompt, starts: &[usize]) -> Tensor {
-    if prompt.weights.is_empty() {
+fn emphasized(hidden: Tensor, chunks: &[Chunk]) -> Tensor {
+    if !chunks.iter().any(Chunk::is_weighted) {
         return hidden;
     }
     let shape = hidden.shape().to_vec();
     let width = hidden.dim(-1);
     let mut values = hidden.into_vec();
     let mean = |values: &[f32]| values.iter().map(|&v| f64::from(v)).sum::<f64>() / values.len() as f64;
-    let before = mean(&values);
-    for (row, &start) in values.chunks_mut(width).skip(1).zip(starts) {
-        let weight = prompt.at(start);
-        for v in row {
-            *v *= weight;
+    let length = values.len() / chunks.len();
+    for (values, chunk) in values.chunks_mut(length).zip(chunks).filter(|(_, c)| c.is_weighted()) {
+        let before = mean(values);
+        for (row, &weight) in values.chunks_mut(width).skip(1).zip(&chunk.weights) {
+            for v in row {
+                *v *= weight;
+            }
         }
-    }
-    let ratio = before / mean(&values);
-    if (0.5..=2.0).contains(&ratio) {
-        for v in &mut values {
-            *v *= ratio as f32;
+        let ratio = before / mean(values);
+        if (0.5..=2.0).contains(&ratio) {
+            for v in values {
+                *v *= ratio as f32;
+            }
         }
     }
     Tensor::from_vec(values, &shape)
@@ -281,14 +349,21 @@ mod tests {
     #[test]
     fn the_cache_is_bounded_in_number_and_bytes_and_forgets_the_oldest() {
         let mut cache = Cache::default();
+        let key = |prompt: String| {
+            let reading = Reading {
+                prompt,
+                ..Reading::default()
+            };
+            (reading, 0)
+        };
         for i in 0..CACHED_PROMPTS + 10 {
-            cache.remember((format!("{i}"), 0), conditioning(1));
-            assert!(cache.recall(&("0".to_owned(), 0)).is_some(), "what is used stays");
+            cache.remember(key(format!("{i}")), conditioning(1));
+            assert!(cache.recall(&key("0".to_owned())).is_some(), "what is used stays");
         }
         assert_eq!(cache.entries.len(), CACHED_PROMPTS);
-        assert!(cache.recall(&("1".to_owned(), 0)).is_none());
+        assert!(cache.recall(&key("1".to_owned())).is_none());
         for i in 0..20 {
-            cache.remember((format!("big {i}"), 0), conditioning(CACHE_BYTES / 40));
+            cache.remember(key(format!("big {i}")), conditioning(CACHE_BYTES / 40));
             assert!(cache.bytes <= CACHE_BYTES, "{} bytes", cache.bytes);
         }
         let counted: usize = cache.entries.iter().map(|(k, v)| size(k, v)).sum();
@@ -298,15 +373,18 @@ mod tests {
     #[test]
     fn weights_scale_their_tokens_and_keep_the_mean() {
         let hidden = Tensor::from_vec(vec![1.0, 1.0, 2.0, 2.0, 3.0, 3.0, 4.0, 4.0], &[1, 4, 2]);
-        let prompt = WeightedPrompt::parse("a (cat:1.5)");
-        let out = emphasized(hidden.clone(), &prompt, &[0, 2]).into_vec();
+        let chunk = |weights: &[f32]| Chunk {
+            ids: vec![0; weights.len()],
+            weights: weights.to_vec(),
+        };
+        let out = emphasized(hidden.clone(), &[chunk(&[1.0, 1.5])]).into_vec();
         // Mean 2.5 before, (1 + 2 + 4.5 + 4) / 4 = 2.875 after.
         let scale = 2.5 / 2.875;
         let expected = [1.0, 1.0, 2.0, 2.0, 4.5, 4.5, 4.0, 4.0].map(|v| v * scale);
         for (a, b) in out.iter().zip(expected) {
             assert!((a - b).abs() < 1e-6, "{a} {b}");
         }
-        let plain = emphasized(hidden.clone(), &WeightedPrompt::parse("a cat"), &[0, 2]);
+        let plain = emphasized(hidden.clone(), &[chunk(&[1.0, 1.0])]);
         assert_eq!(plain.into_vec(), hidden.into_vec());
     }
 }

@@ -1,6 +1,6 @@
-//! What the network is told beside the latents, and how two answers become one.
+//! What the network is told beside the latents, and how its answers become one.
 
-use crate::known_words::UnknownWord;
+use crate::prompts::score::{Chord, Composer, Score};
 use crate::settings::Settings;
 use crate::{Conditioning, Error, Pipeline, Request};
 use prima_models::{Unet2dCondition, UnetCond, guidance_scale_embedding};
@@ -11,47 +11,50 @@ use std::sync::Arc;
 /// Conditioning of one request, for any number of images.
 pub(crate) struct Guidance<'a> {
     unet: &'a Unet2dCondition,
-    cond: Arc<Conditioning>,
-    /// Present iff guidance is classifier-free: `guidance_scale > 1` and the UNet takes no guidance
-    /// scale itself.
-    uncond: Option<Arc<Conditioning>>,
-    /// Whether all encodings were there already.
-    pub text_cached: bool,
+    score: Score,
+    /// The weight of the prompts over the negative one; 1 where guidance is not classifier-free (`guidance_scale <= 1`, or
+    /// the UNet takes the scale itself).
     scale: f64,
+    /// What a UNet with a guidance input is told.
+    embedded_scale: f64,
     rescale: f64,
     /// Original height, width, crop top, left, target height, width.
     time_ids: [f32; 6],
-    /// What the network was told in the last step, and for how many images: in the next one it is told the same tensors,
-    /// of which it then knows what it made.
-    told: RefCell<Option<(usize, UnetCond)>>,
+    /// What the network was told in the last step: in the next one it is told the same tensors, of which it then knows what
+    /// it made.
+    told: RefCell<Option<Told>>,
+}
+
+/// The conditioning of some evaluations side by side.
+struct Told {
+    images: usize,
+    chord: usize,
+    parts: Vec<UnetCond>,
 }
 
 /// Latent pixels that go through the network at once (at least one image does): SDXL's own 128 x 128.
 const BATCH_LATENT_PIXELS: usize = 128 * 128;
 
 impl<'a> Guidance<'a> {
+    /// `keep_going` is asked between two prompts; `Error::Cancelled` if not.
     pub fn new(
         pipeline: &'a Pipeline,
         request: &Request,
         settings: &Settings,
         warnings: &mut Vec<String>,
+        keep_going: &mut dyn FnMut() -> bool,
     ) -> Result<Self, Error> {
         let parts = &pipeline.parts;
-        let (cond, mut text_cached) = parts.text_encoders.encode(&request.prompt, request.clip_skip)?;
-        let max_length = parts.text_encoders.max_length();
-        warn_dropped(warnings, "prompt", &cond, max_length);
-        warn_unknown(warnings, &cond.unknown_words);
         let is_guided = settings.guidance_scale > 1.0 && pipeline.guidance_embedding_dim().is_none();
-        let uncond = match (is_guided, &request.negative_prompt) {
-            (false, _) => None,
-            (true, None) if parts.force_zeros_for_empty_prompt => Some(Arc::new(cond.zeros_like())),
-            (true, negative) => {
-                // diffusers applies clip_skip to the prompt only.
-                let (uncond, cached) = parts.text_encoders.encode(negative.as_deref().unwrap_or(""), 0)?;
-                text_cached &= cached;
-                warn_dropped(warnings, "negative prompt", &uncond, max_length);
-                Some(uncond)
-            }
+        let scale = if is_guided { settings.guidance_scale } else { 1.0 };
+        let composer = Composer {
+            encoders: &parts.text_encoders,
+            request,
+            zeros_if_no_negative: parts.force_zeros_for_empty_prompt,
+            scale,
+            total: settings.schedule.rows.len(),
+            keep_going,
+            warnings,
         };
         let painted = [settings.height, settings.width];
         let original = request.original_size.unwrap_or(painted);
@@ -60,19 +63,24 @@ impl<'a> Guidance<'a> {
         let ids = [original, crop, target];
         Ok(Self {
             unet: &parts.unet,
-            cond,
-            uncond,
-            text_cached,
-            scale: settings.guidance_scale,
+            score: composer.score()?,
+            scale,
+            embedded_scale: settings.guidance_scale,
             rescale: request.guidance_rescale,
             time_ids: std::array::from_fn(|i| ids[i / 2][i % 2] as f32),
             told: RefCell::new(None),
         })
     }
 
-    /// The (guided) output for all images, `[images, h, w, C]`.
+    /// Whether all prompts were encoded before.
+    pub fn text_cached(&self) -> bool {
+        self.score.text_cached
+    }
+
+    /// The (guided) output of network evaluation number `evaluation` for all images, `[images, h, w, C]`.
     pub fn model_output(
         &self,
+        evaluation: usize,
         model_input: &Tensor,
         timestep: f32,
         keep_going: &mut dyn FnMut() -> bool,
@@ -82,47 +90,86 @@ impl<'a> Guidance<'a> {
         let mut outputs = Vec::new();
         for start in (0..images).step_by(at_once) {
             let part = take_batch(model_input, start, at_once.min(images - start));
-            outputs.push(self.part_output(&part, timestep, keep_going)?);
+            outputs.push(self.part_output(evaluation, &part, timestep, keep_going)?);
         }
         Ok(stack_batch(&outputs.iter().collect::<Vec<_>>()))
     }
 
     fn part_output(
         &self,
+        evaluation: usize,
         input: &Tensor,
         timestep: f32,
         keep_going: &mut dyn FnMut() -> bool,
     ) -> Result<Tensor, Error> {
         let images = input.dim(0);
-        let cond = self.unet_cond(images);
-        if self.uncond.is_none() {
-            return Ok(self.unet.step(input, &vec![timestep; images], &cond, keep_going)?);
+        let (number, chord) = self.score.chord(evaluation);
+        let mut answers = Vec::new();
+        for cond in self.told(number, chord, images) {
+            let side_by_side = cond.time_ids.len() / images.max(1);
+            let inputs = stack_batch(&vec![input; side_by_side]);
+            let timesteps = vec![timestep; side_by_side * images];
+            let output = self.unet.step(&inputs, &timesteps, &cond, keep_going)?;
+            answers.extend((0..side_by_side).map(|i| take_batch(&output, i * images, images)));
         }
-        let both = stack_batch(&[input, input]);
-        let output = self.unet.step(&both, &vec![timestep; 2 * images], &cond, keep_going)?;
-        let (uncond, text) = (take_batch(&output, 0, images), take_batch(&output, images, images));
-        let guided = classifier_free(&uncond, &text, self.scale);
-        Ok(if self.rescale > 0.0 {
-            rescale(&guided, &text, self.rescale)
-        } else {
-            guided
-        })
+        Ok(self.joined(chord, &answers))
     }
 
-    /// The negative conditioning, if there is one, and the prompt's, each for `images` samples.
-    fn unet_cond(&self, images: usize) -> UnetCond {
-        let conditionings: Vec<&Conditioning> = self.uncond.iter().chain([&self.cond]).map(Arc::as_ref).collect();
+    /// One answer of those to a chord: the negative prompt's, if there is one, and then the others.
+    fn joined(&self, chord: &Chord, answers: &[Tensor]) -> Tensor {
+        let (negative, texts) = answers.split_at(usize::from(chord.negative.is_some()));
+        let weights = chord.prompts.iter().map(|(_, weight)| *weight);
+        let guided = match (negative, texts) {
+            ([], [text]) => return text.clone(),
+            ([uncond], [text]) if chord.prompts[0].1 == 1.0 => classifier_free(uncond, text, self.scale),
+            // A1111 `modules/sd_samplers_cfg_denoiser.py`, `combine_denoised`.
+            _ => {
+                let shares: Vec<f64> = weights.clone().map(|weight| weight * self.scale).collect();
+                let rest = 1.0 - shares.iter().sum::<f64>();
+                let terms = shares.into_iter().zip(texts);
+                sum(terms.chain(negative.iter().map(|uncond| (rest, uncond))).collect())
+            }
+        };
+        if self.rescale == 0.0 || self.scale == 1.0 {
+            return guided;
+        }
+        let all: f64 = weights.clone().sum();
+        let text = match texts {
+            [text] => text.clone(),
+            _ => sum(weights.map(|weight| weight / all).zip(texts).collect()),
+        };
+        rescale(&guided, &text, self.rescale)
+    }
+
+    /// What the network is told of a chord for `images` samples: at once where its prompts are of one length and at most
+    /// two, else one after the other. The negative one comes first.
+    fn told(&self, number: usize, chord: &Chord, images: usize) -> Vec<UnetCond> {
+        let prompts = chord.prompts.iter().map(|(prompt, _)| prompt);
+        let all: Vec<&Conditioning> = chord.negative.iter().chain(prompts).map(Arc::as_ref).collect();
+        let length = |c: &Conditioning| c.prompt_embeds.dim(1);
+        let at_once = all.len() <= 2 && all.iter().all(|c| length(c) == length(all[0]));
+        let make = || -> Vec<UnetCond> {
+            let parts = all.chunks(if at_once { 2 } else { 1 });
+            parts.map(|part| self.repeated(part, images)).collect()
+        };
         // A GPU replays a step, and moves what it is told into the recording.
         if Device::current().is_gpu() {
-            return self.repeated(&conditionings, images);
+            return make();
         }
         let mut told = self.told.borrow_mut();
-        if let Some((_, cond)) = told.as_ref().filter(|(count, _)| *count == images) {
-            return cond.clone();
+        if let Some(told) = told
+            .as_ref()
+            .filter(|told| (told.images, told.chord) == (images, number))
+        {
+            return told.parts.clone();
         }
-        let cond = self.repeated(&conditionings, images);
-        *told = Some((images, cond.clone()));
-        cond
+        let parts = make();
+        *told = Some(Told {
+            images,
+            chord: number,
+            parts: parts.clone(),
+        });
+        parts
     }
 
     /// Each of `conditionings` for `images` samples, one after the other.
@@ -144,7 +191,7 @@ impl<'a> Guidance<'a> {
             time_ids: vec![self.time_ids; batch],
             timestep_cond: config
                 .time_cond_proj_dim
-                .map(|dim| guidance_scale_embedding(self.scale as f32, dim, batch)),
+                .map(|dim| guidance_scale_embedding(self.embedded_scale as f32, dim, batch)),
         }
     }
 }
@@ -154,26 +201,8 @@ pub fn classifier_free(uncond: &Tensor, text: &Tensor, scale: f64) -> Tensor {
     weighted_sum(&[(1.0 - scale, uncond), (scale, text)])
 }
 
-/// Names the words that the text encoders never saw.
-fn warn_dropped(warnings: &mut Vec<String>, what: &str, conditioning: &Conditioning, max_length: usize) {
-    if !conditioning.dropped.is_empty() {
-        warnings.push(format!(
-            "the {what} is longer than {max_length} tokens; this part was not read: \"{}\"",
-            conditioning.dropped
-        ));
-    }
-}
-
-/// Names the words that no picture was seen of, and what they come nearest to.
-fn warn_unknown(warnings: &mut Vec<String>, words: &[UnknownWord]) {
-    let named = |UnknownWord { word, nearest }: &UnknownWord| match nearest.as_slice() {
-        [] => format!("\"{word}\""),
-        nearest => format!("\"{word}\" (nearest known: {})", nearest.join(", ")),
-    };
-    if !words.is_empty() {
-        let list: Vec<String> = words.iter().map(named).collect();
-        warnings.push(format!("the model saw no pictures of {}", list.join(", ")));
-    }
+fn sum(terms: Vec<(f64, &Tensor)>) -> Tensor {
+    crate::sampling::sum(&terms)
 }
 
 /// `rescale_noise_cfg` of diffusers: gives the guided output the text-only output's standard

@@ -11,12 +11,15 @@
 //! # Ok::<(), Error>(())
 //! ```
 
+mod adapters;
 mod conditioning;
+mod embeddings;
 mod error;
 pub mod families;
 mod guidance;
 mod host_memory;
 mod image_to_image;
+pub mod known_models;
 mod known_words;
 mod load;
 mod model_card;
@@ -24,7 +27,7 @@ mod needs;
 mod noise;
 mod packed_weights;
 mod picture_tensors;
-mod prompt_weights;
+mod prompts;
 mod quantize;
 mod repeat;
 mod request;
@@ -34,7 +37,9 @@ mod settings;
 mod text_to_image;
 mod vae;
 
-pub use conditioning::{Conditioning, TextEncoder, TextEncoders};
+pub use adapters::{LoraChoice, LoraEntry, LoraOptions, UsedLora, merge};
+pub use conditioning::{Conditioning, Reading, TextEncoder, TextEncoders};
+pub use embeddings::{EmbeddingEntry, EmbeddingOptions};
 pub use error::Error;
 pub use families::Family;
 pub use guidance::classifier_free;
@@ -47,9 +52,9 @@ pub use picture_tensors::{picture_to_tensor, pictures_of_tensor};
 pub use prima_checkpoint::{ModelSource, PackedCache};
 pub use prima_models::Vae;
 pub use prima_picture::{Parameters, Picture};
-pub use prima_schedulers::{ScheduleOptions, SchedulerKind, TimestepSpacing};
+pub use prima_schedulers::{PredictionType, ScheduleOptions, SchedulerKind, TimestepSpacing};
 pub use prima_tensor::DType;
-pub use prompt_weights::WeightedPrompt;
+pub use prompts::{Piece, PromptSyntax, UnknownSyntax, WeightedPrompt, prompt_texts};
 pub use quantize::{LayerReport, Quantization, QuantizeStage, quantize};
 pub use repeat::Medians;
 pub use request::{
@@ -58,13 +63,19 @@ pub use request::{
 pub use request_builder::{RequestBuilder, Spelling, parse_size, scheduler_named};
 pub use sampling::{Sampling, sample};
 
+use adapters::Loras;
 use packed_weights::PackedWeights;
 
 /// A loaded model, ready to paint.
 pub struct Pipeline {
     parts: Parts,
     defaults: Defaults,
+    /// Without what the model is known by.
+    own_defaults: Defaults,
     packed: PackedWeights,
+    loras: Loras,
+    embeddings: Vec<EmbeddingEntry>,
+    skipped_embeddings: Vec<String>,
 }
 
 impl Pipeline {
@@ -92,6 +103,16 @@ impl Pipeline {
     /// The parts back, for instance to go on training.
     pub fn into_parts(self) -> Parts {
         self.parts
+    }
+
+    /// Words that were learnt from files.
+    pub fn embeddings(&self) -> &[EmbeddingEntry] {
+        &self.embeddings
+    }
+
+    /// Files in the folder of embeddings that are for other models.
+    pub fn skipped_embeddings(&self) -> &[String] {
+        &self.skipped_embeddings
     }
 
     /// Width of the UNet's guidance input, if it has one (LCM).

@@ -1,15 +1,17 @@
 //! A model's files to a pipeline.
 
+use crate::adapters::{LoraOptions, Loras};
 use crate::conditioning::TextEncoders;
-use crate::families::{self, Family, Weights};
+use crate::embeddings::EmbeddingOptions;
+use crate::families::{self, Family, Replaced, Weights};
+use crate::known_models::Recognised;
 use crate::model_card::{Defaults, ModelCard, Traits};
-use crate::packed_weights::{Loading, PackedWeights};
+use crate::packed_weights::{Loading, NamedParams, PackedWeights};
 use crate::{Error, Pipeline, Vae};
 use prima_checkpoint::{ModelSource, PackedCache};
 use prima_models::{OneOrMany, Unet2dCondition};
 use prima_schedulers::{PredictionType, SchedulerConfig};
 use prima_tensor::DType;
-use std::path::Path;
 
 /// How a model is loaded.
 #[derive(Clone, Debug)]
@@ -24,6 +26,12 @@ pub struct LoadOptions {
     /// Bytes of weights that stay in memory, while all others are read from the cache again and again. What
     /// [`check_room`](crate::check_room) finds out; `None` for all of them.
     pub resident: Option<usize>,
+    pub loras: LoraOptions,
+    pub embeddings: EmbeddingOptions,
+    /// What the network predicts, where neither its config nor its file says what is true.
+    pub prediction_type: Option<PredictionType>,
+    /// Whether its noise was rescaled to end without signal (`rescale_betas_zero_snr`), where its config does not say.
+    pub zero_snr: bool,
 }
 
 impl Default for LoadOptions {
@@ -40,6 +48,10 @@ impl LoadOptions {
             cache: None,
             max_memory: None,
             resident: None,
+            loras: LoraOptions::default(),
+            embeddings: EmbeddingOptions::default(),
+            prediction_type: None,
+            zero_snr: false,
         }
     }
 }
@@ -66,10 +78,14 @@ pub struct Parts {
     pub scheduler_config: SchedulerConfig,
     /// The class that the model's own config names, where it is one that prima does not have: `scheduler_config` names
     /// another then.
-    pub replaced_scheduler: Option<String>,
+    pub replaced_scheduler: Option<Replaced>,
+    /// What the model is by its name, where its configs leave that open.
+    pub known: Option<Recognised>,
     pub card: ModelCard,
     /// `force_zeros_for_empty_prompt` of `model_index.json`, else the family's.
     pub force_zeros_for_empty_prompt: bool,
+    /// Parameters of each component by their keys, for LoRAs; none where there are to be none.
+    pub components: Vec<(String, NamedParams)>,
 }
 
 impl Parts {
@@ -87,8 +103,15 @@ impl Parts {
             return Err(Error::request("dtype", "f16", "use f32 or bf16".to_owned()));
         }
         let loading = Loading::new(options, on_loaded);
-        let parts = Self::make(source, Weights::Read(&loading))?;
-        Ok((parts, loading.finish()))
+        let mut parts = Self::make(source, Weights::Read(&loading))?;
+        let (packed, components) = loading.finish();
+        parts.components = components;
+        let config = &mut parts.scheduler_config;
+        config.prediction_type = options.prediction_type.or(config.prediction_type);
+        if options.zero_snr {
+            config.rescale_betas_zero_snr = Some(true);
+        }
+        Ok((parts, packed))
     }
 
     /// The networks of a model without their weights, and without words unless a prompt will be read: to find out what they
@@ -116,15 +139,17 @@ impl Parts {
         let (scheduler_config, replaced_scheduler) = families::known_scheduler(families::scheduler_config(source)?);
         let forces_zeros = index["force_zeros_for_empty_prompt"].as_bool();
         Ok(Self {
-            name: card.name.clone().unwrap_or_else(|| short_name(source)),
+            name: card.name.clone().unwrap_or_else(|| source.unet_name()),
             family,
             text_encoders,
             unet,
             vae,
             scheduler_config,
             replaced_scheduler,
+            known: Recognised::checkpoint(&source.unet_name(), source.title().as_deref()),
             card,
             force_zeros_for_empty_prompt: forces_zeros.unwrap_or(family.force_zeros_for_empty_prompt),
+            components: Vec::new(),
         })
     }
 }
@@ -146,15 +171,23 @@ impl Pipeline {
 
     /// As [`load`](Self::load), and tells how far it is.
     pub fn load_telling(source: &ModelSource, options: &LoadOptions, on_loaded: OnLoaded) -> Result<Self, Error> {
-        let (parts, packed) = Parts::load_packed(source, options, on_loaded)?;
+        let (mut parts, packed) = Parts::load_packed(source, options, on_loaded)?;
+        let (embeddings, skipped_embeddings) = parts.text_encoders.learn(&options.embeddings)?;
         Ok(Self {
             packed,
-            ..Self::new(parts)?
+            embeddings,
+            skipped_embeddings,
+            ..Self::with_loras_of(parts, &options.loras)?
         })
     }
 
+    /// The same with LoRAs.
+    pub fn with_loras_of(parts: Parts, loras: &LoraOptions) -> Result<Self, Error> {
+        Self::new(parts)?.with_loras(loras)
+    }
+
     /// A pipeline of parts that fit together.
-    pub fn new(parts: Parts) -> Result<Self, Error> {
+    pub fn new(mut parts: Parts) -> Result<Self, Error> {
         check_fit(&parts).map_err(|message| Error::Model {
             model: parts.name.clone(),
             message,
@@ -176,13 +209,25 @@ impl Pipeline {
             spacing: parts.scheduler_config.timestep_spacing.map(Into::into),
             predicts_sample: parts.scheduler_config.prediction_type() == PredictionType::Sample,
             guidance_embedding: config.time_cond_proj_dim.is_some(),
+            is_edm: parts.scheduler_config.is_edm(),
             is_sdxs: config.is_sdxs(),
             native_px: latent_size * parts.vae.scale_factor(),
         };
+        let own_defaults = Defaults::new(&parts.card, traits);
+        // A name is a hint where nothing better says how the model was distilled.
+        parts.known = parts.known.take_if(|_| !own_defaults.few_steps);
+        let defaults = match &parts.known {
+            Some(known) => known.defaults(own_defaults.clone()),
+            None => own_defaults.clone(),
+        };
         Ok(Self {
-            defaults: Defaults::new(&parts.card, traits),
+            defaults,
+            own_defaults,
             parts,
             packed: PackedWeights::default(),
+            loras: Loras::default(),
+            embeddings: Vec::new(),
+            skipped_embeddings: Vec::new(),
         })
     }
 }
@@ -220,23 +265,4 @@ fn check_fit(parts: &Parts) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-/// A folder's or a file's own name; of a hub snapshot, the repository's.
-fn short_name(source: &ModelSource) -> String {
-    let name = |path: &Path| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    match source {
-        ModelSource::Embedded(model) => model.name.to_owned(),
-        ModelSource::SingleFile(path) => name(path),
-        ModelSource::Folder(path) => {
-            let snapshot = path
-                .parent()
-                .filter(|p| p.ends_with("snapshots"))
-                .and_then(Path::parent);
-            match snapshot.and_then(|p| p.file_name()?.to_str()?.strip_prefix("models--")) {
-                Some(repository) => repository.replacen("--", "/", 1),
-                None => path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-            }
-        }
-    }
 }

@@ -105,6 +105,8 @@ pub(crate) struct Traits {
     pub predicts_sample: bool,
     /// The UNet takes the guidance scale as an input (`time_cond_proj_dim`).
     pub guidance_embedding: bool,
+    /// Trained on EDM's noise.
+    pub is_edm: bool,
     /// The UNet has SDXS's shape, which is distilled to one step.
     pub is_sdxs: bool,
     /// `sample_size` of the UNet in pixels.
@@ -124,6 +126,10 @@ pub struct Defaults {
     pub step_counts: Vec<usize>,
     pub timesteps: BTreeMap<usize, Vec<f64>>,
     pub guidance_free: bool,
+    /// Whether it was distilled for few steps, as its configs say or what it is known by.
+    pub few_steps: bool,
+    /// Stochasticity, of models that were distilled with another than their scheduler's own.
+    pub eta: Option<f64>,
 }
 
 impl Defaults {
@@ -143,9 +149,14 @@ impl Defaults {
             },
             timesteps: card.timesteps.clone(),
             guidance_free: card.guidance_free.unwrap_or(preset.guidance_free),
+            few_steps: preset.is_distilled || card.num_inference_steps.is_some(),
+            eta: None,
         }
     }
 }
+
+/// Of Playground 2.5 (its model card).
+const EDM_GUIDANCE: f64 = 3.0;
 
 /// What few-step models want (docs of SD-Turbo, SDXL-Turbo, SDXL-Lightning, LCM, Hyper-SD, SDXS).
 struct Preset {
@@ -153,6 +164,7 @@ struct Preset {
     guidance_scale: f64,
     step_counts: &'static [usize],
     guidance_free: bool,
+    is_distilled: bool,
 }
 
 impl Preset {
@@ -162,6 +174,7 @@ impl Preset {
             guidance_scale: 0.0,
             step_counts,
             guidance_free: true,
+            is_distilled: true,
         };
         match (traits.scheduler, traits.spacing) {
             // LCM with its own UNet: guidance is an input.
@@ -170,6 +183,7 @@ impl Preset {
                 guidance_scale: 8.0,
                 step_counts: &[],
                 guidance_free: false,
+                is_distilled: true,
             },
             // SDXL-Lightning's one-step UNet predicts the picture.
             _ if traits.predicts_sample => few(1, &[1]),
@@ -186,13 +200,19 @@ impl Preset {
                 guidance_scale: 1.0,
                 step_counts: &[],
                 guidance_free: false,
+                is_distilled: true,
             },
             (SchedulerKind::Tcd, _) => few(4, &[]),
             _ => Self {
                 steps: 30,
-                guidance_scale: traits.family.guidance_scale,
+                guidance_scale: if traits.is_edm {
+                    EDM_GUIDANCE
+                } else {
+                    traits.family.guidance_scale
+                },
                 step_counts: &[],
                 guidance_free: false,
+                is_distilled: false,
             },
         }
     }
@@ -209,6 +229,7 @@ mod tests {
         spacing: Some(TimestepSpacing::Leading),
         predicts_sample: false,
         guidance_embedding: false,
+        is_edm: false,
         is_sdxs: false,
         native_px: 1024,
     };

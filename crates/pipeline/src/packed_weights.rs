@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Parameters by their keys.
-pub(crate) type NamedParams = Vec<(String, Param)>;
+pub type NamedParams = Vec<(String, Param)>;
 
 /// A component's parameters and their place in the cache.
 struct Component {
@@ -60,6 +60,8 @@ pub(crate) struct Loading<'a> {
     on_loaded: OnLoaded<'a>,
     residency: Arc<Residency>,
     components: RefCell<Vec<Component>>,
+    /// All components that were read.
+    read: RefCell<Vec<(String, NamedParams)>>,
 }
 
 impl<'a> Loading<'a> {
@@ -69,17 +71,31 @@ impl<'a> Loading<'a> {
             on_loaded,
             residency: Residency::new(options.resident.unwrap_or(usize::MAX)),
             components: RefCell::default(),
+            read: RefCell::default(),
         }
     }
 
-    pub fn finish(self) -> PackedWeights {
-        PackedWeights {
+    /// The cache's components, and the parameters of all.
+    pub fn finish(self) -> (PackedWeights, Vec<(String, NamedParams)>) {
+        let packed = PackedWeights {
             components: Mutex::new(self.components.into_inner()),
-        }
+        };
+        (packed, self.read.into_inner())
     }
 
     /// The network that `load` makes, with the weights of `component`, each of which it has to ask for once, and its parameters.
     pub fn component<T>(
+        &self,
+        source: &ModelSource,
+        component: &'static str,
+        load: impl FnOnce(&mut dyn ParamSource) -> Result<T, Error>,
+    ) -> Result<(T, NamedParams), Error> {
+        let (made, params) = self.read_component(source, component, load)?;
+        self.read.borrow_mut().push((component.to_owned(), params.clone()));
+        Ok((made, params))
+    }
+
+    fn read_component<T>(
         &self,
         source: &ModelSource,
         component: &'static str,

@@ -1,6 +1,6 @@
 //! What a caller asks for, and what they get.
 
-use crate::{Error, Parameters, Picture, Rng};
+use crate::{Error, LoraChoice, Parameters, Picture, PromptSyntax, Rng, UsedLora};
 use prima_schedulers::{ScheduleOptions, SchedulerKind};
 use prima_tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -19,8 +19,14 @@ pub const MAX_STEPS: usize = 1000;
 #[derive(Clone, Debug)]
 pub struct Request {
     pub prompt: String,
+    /// What the second text encoder reads, where there is one; `None`: the prompt.
+    pub prompt_2: Option<String>,
+    /// Which marks of the prompts are read as such.
+    pub prompt_syntax: PromptSyntax,
     /// What the picture should not be; only read when guidance is classifier-free (`guidance_scale > 1`).
     pub negative_prompt: Option<String>,
+    /// The same for the second text encoder; `None`: the negative prompt. Of no effect without that one, as in diffusers.
+    pub negative_prompt_2: Option<String>,
     /// Above 1: classifier-free guidance, two network evaluations a step. Models with a guidance
     /// embedding (LCM) take any value at no cost.
     pub guidance_scale: Option<f64>,
@@ -44,6 +50,14 @@ pub struct Request {
     pub crops_coords_top_left: [usize; 2],
     /// The same: height and width in pixels that the network is told it paints. `None`: what it paints.
     pub target_size: Option<[usize; 2]>,
+    /// Share of the schedule, 0 to 1, that an initial picture has behind it: it gets no noise, and `strength` has no effect
+    /// (diffusers' `denoising_start`).
+    pub denoising_start: Option<f64>,
+    /// Share of the schedule, 0 to 1, after which the picture is taken as it is, noise and all (diffusers'
+    /// `denoising_end`).
+    pub denoising_end: Option<f64>,
+    /// By the names that the pipeline knows; the prompt's tags come on top.
+    pub loras: Vec<LoraChoice>,
     /// Where to start from, instead of pure noise.
     pub init_image: Option<InitImage>,
 }
@@ -61,7 +75,10 @@ impl Default for Request {
     fn default() -> Self {
         Self {
             prompt: String::new(),
+            prompt_2: None,
+            prompt_syntax: PromptSyntax::default(),
             negative_prompt: None,
+            negative_prompt_2: None,
             guidance_scale: None,
             guidance_rescale: 0.0,
             seed: 0,
@@ -74,6 +91,9 @@ impl Default for Request {
             original_size: None,
             crops_coords_top_left: [0, 0],
             target_size: None,
+            denoising_start: None,
+            denoising_end: None,
+            loras: Vec::new(),
             init_image: None,
         }
     }
@@ -109,9 +129,14 @@ impl Request {
 
     /// As [`validate`](Self::validate), within tighter `limits`.
     pub fn validate_within(&self, limits: &RequestLimits) -> Result<(), Error> {
-        let negative = self.negative_prompt.as_deref().unwrap_or("");
-        check_length("prompt", &self.prompt, limits.prompt_chars)?;
-        check_length("negative_prompt", negative, limits.prompt_chars)?;
+        for (field, text) in [
+            ("prompt", Some(&self.prompt)),
+            ("prompt_2", self.prompt_2.as_ref()),
+            ("negative_prompt", self.negative_prompt.as_ref()),
+            ("negative_prompt_2", self.negative_prompt_2.as_ref()),
+        ] {
+            check_length(field, text.map_or("", String::as_str), limits.prompt_chars)?;
+        }
         let (steps, most) = (self.schedule.num_inference_steps, limits.max_steps.min(MAX_STEPS));
         if let Some(n) = steps.filter(|n| !(1..=most).contains(n)) {
             return Err(Error::request("steps", n, format!("use 1 to {most}")));
@@ -122,6 +147,7 @@ impl Request {
         if !(0.0..=1.0).contains(&self.guidance_rescale) {
             return Err(Error::request("guidance_rescale", self.guidance_rescale, "use 0 to 1"));
         }
+        self.validate_range()?;
         check_count(self.num_images, limits.max_images.min(MAX_IMAGES))?;
         let strength = self.init_image.as_ref().and_then(|image| image.strength);
         if let Some(strength) = strength.filter(|s| !(0.0..=1.0).contains(s)) {
@@ -129,10 +155,32 @@ impl Request {
         }
         for (field, side) in [("width", self.width), ("height", self.height)] {
             if let Some(side) = side {
-                check_side(field, side, 8, limits.max_side_px)?;
+                check_side(field, side, limits.max_side_px)?;
             }
         }
         check_area(self.width.unwrap_or(0), self.height.unwrap_or(0))
+    }
+
+    fn validate_range(&self) -> Result<(), Error> {
+        let (start, end) = (self.denoising_start, self.denoising_end);
+        for (field, share) in [("denoising_start", start), ("denoising_end", end)] {
+            if let Some(share) = share.filter(|share| !(0.0..=1.0).contains(share)) {
+                return Err(Error::request(field, share, "use 0 to 1"));
+            }
+        }
+        match (start, end) {
+            (Some(start), _) if self.init_image.is_none() => Err(Error::request(
+                "denoising_start",
+                start,
+                "it goes on from a picture: give one to start from",
+            )),
+            (Some(start), Some(end)) if start >= end => Err(Error::request(
+                "denoising_end",
+                end,
+                format!("use more than the denoising_start of {start}"),
+            )),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -153,11 +201,13 @@ fn check_count(num_images: usize, most: usize) -> Result<(), Error> {
     Err(Error::request("num_images", num_images, fix))
 }
 
-/// `multiple` is the autoencoder's factor, 8 in every family.
-pub(crate) fn check_side(field: &'static str, side_px: usize, multiple: usize, most_px: usize) -> Result<(), Error> {
+/// Least side of a picture: what no autoencoder can paint is cut or made from what it can.
+const MIN_SIDE_PX: usize = 8;
+
+pub(crate) fn check_side(field: &'static str, side_px: usize, most_px: usize) -> Result<(), Error> {
     let most_px = most_px.min(MAX_SIDE_PX);
-    if !side_px.is_multiple_of(multiple) || side_px == 0 || side_px > most_px {
-        let fix = format!("use a multiple of {multiple} from {multiple} to {most_px} pixels");
+    if !(MIN_SIDE_PX..=most_px).contains(&side_px) {
+        let fix = format!("use {MIN_SIDE_PX} to {most_px} pixels");
         return Err(Error::request(field, side_px, fix));
     }
     Ok(())
@@ -225,6 +275,8 @@ pub struct Response {
     /// The noise level before each of them, in units of the data's standard deviation.
     pub sigmas: Vec<f64>,
     pub timings: Timings,
+    #[serde(default)]
+    pub loras: Vec<UsedLora>,
     /// What was asked and does not do what one might think, one sentence each.
     pub warnings: Vec<String>,
 }
@@ -257,6 +309,21 @@ impl Response {
         if request.guidance_rescale > 0.0 {
             fields.push(("Guidance rescale", request.guidance_rescale.to_string()));
         }
+        for (key, text) in [
+            ("Prompt 2", &request.prompt_2),
+            ("Negative prompt 2", &request.negative_prompt_2),
+        ] {
+            fields.extend(text.clone().map(|text| (key, text)));
+        }
+        if request.prompt_syntax != PromptSyntax::default() {
+            fields.push(("Prompt syntax", request.prompt_syntax.to_string()));
+        }
+        for (key, share) in [
+            ("Denoising start", request.denoising_start),
+            ("Denoising end", request.denoising_end),
+        ] {
+            fields.extend(share.map(|share| (key, share.to_string())));
+        }
         if let Some([height, width]) = request.original_size {
             fields.push(("Original size", format!("{width}x{height}")));
         }
@@ -267,13 +334,26 @@ impl Response {
         if let Some([height, width]) = request.target_size {
             fields.push(("Target size", format!("{width}x{height}")));
         }
+        let hashes = self
+            .loras
+            .iter()
+            .filter_map(|lora| Some(format!("{}: {}", lora.choice.name, lora.hash.as_ref()?)));
+        let hashes: Vec<String> = hashes.collect();
+        if !hashes.is_empty() {
+            fields.push(("Lora hashes", hashes.join(", ")));
+        }
         if self.pictures.len() > 1 {
             fields.push(("Image index", index.to_string()));
             fields.push(("Batch size", self.pictures.len().to_string()));
         }
         fields.push(("Version", format!("prima {}", env!("CARGO_PKG_VERSION"))));
+        // Those that were asked for in another way are written where other programs look for them.
+        let tags = self.loras.iter().filter(|lora| !lora.in_prompt);
+        let prompt = tags.fold(request.prompt.clone(), |prompt, lora| {
+            format!("{prompt} {}", lora.choice.tag())
+        });
         Parameters {
-            prompt: request.prompt.clone(),
+            prompt,
             negative_prompt: request.negative_prompt.clone().unwrap_or_default(),
             fields: fields.into_iter().map(|(k, v)| (k.to_owned(), v)).collect(),
         }
@@ -297,13 +377,10 @@ mod tests {
         });
         assert_eq!(text, "steps 0 is not possible: use 1 to 1000");
         let text = message(&Request {
-            width: Some(100),
+            width: Some(4),
             ..Request::default()
         });
-        assert_eq!(
-            text,
-            "width 100 is not possible: use a multiple of 8 from 8 to 4096 pixels"
-        );
+        assert_eq!(text, "width 4 is not possible: use 8 to 4096 pixels");
         assert!(
             message(&Request {
                 height: Some(1 << 20),

@@ -1,6 +1,6 @@
 //! From what a client sent to a [`Request`]: the same rules for the command line, the live protocol and every API.
 
-use crate::{Error, InitImage, Picture, Pipeline, Request, RequestLimits, Rng};
+use crate::{Error, InitImage, LoraChoice, Picture, Pipeline, PromptSyntax, Request, RequestLimits, Rng};
 use prima_schedulers::{ScheduleOptions, SchedulerKind};
 use std::hash::{BuildHasher, Hasher, RandomState};
 
@@ -17,9 +17,12 @@ pub struct RequestBuilder {
     pub blank_is_none: bool,
     /// Has to be there; may be empty.
     pub prompt: Option<String>,
+    pub prompt_2: Option<String>,
+    pub prompt_syntax: PromptSyntax,
     pub negative_prompt: Option<String>,
-    /// Without one, a random seed.
-    pub seed: Option<u64>,
+    pub negative_prompt_2: Option<String>,
+    /// Without one, or below zero, a random seed.
+    pub seed: Option<i128>,
     pub rng: Rng,
     pub width: Option<usize>,
     pub height: Option<usize>,
@@ -31,6 +34,9 @@ pub struct RequestBuilder {
     pub original_size: Option<[usize; 2]>,
     pub crops_coords_top_left: Option<[usize; 2]>,
     pub target_size: Option<[usize; 2]>,
+    pub denoising_start: Option<f64>,
+    pub denoising_end: Option<f64>,
+    pub loras: Vec<LoraChoice>,
     /// What to start from.
     pub image: Option<Picture>,
     /// Of no effect without an image.
@@ -59,10 +65,13 @@ impl RequestBuilder {
         let wanted = |text: &String| !(self.blank_is_none && text.trim().is_empty());
         Ok(Request {
             prompt: self.prompt.ok_or(Error::Missing { field: "prompt" })?,
+            prompt_2: self.prompt_2.filter(wanted),
+            prompt_syntax: self.prompt_syntax,
             negative_prompt: self.negative_prompt.filter(wanted),
+            negative_prompt_2: self.negative_prompt_2.filter(wanted),
             guidance_scale: self.guidance_scale,
             guidance_rescale: self.guidance_rescale.unwrap_or(0.0),
-            seed: self.seed.unwrap_or_else(random_seed),
+            seed: seed(self.seed)?,
             rng: self.rng,
             width: self.width,
             height: self.height,
@@ -72,6 +81,9 @@ impl RequestBuilder {
             original_size: self.original_size,
             crops_coords_top_left: self.crops_coords_top_left.unwrap_or([0, 0]),
             target_size: self.target_size,
+            denoising_start: self.denoising_start,
+            denoising_end: self.denoising_end,
+            loras: self.loras,
             init_image: self.image.map(|picture| InitImage { picture, strength }),
         })
     }
@@ -95,6 +107,15 @@ pub fn parse_size(field: &'static str, text: &str) -> Result<(usize, usize), Err
             "use width and height in pixels such as 512x512",
         )
     })
+}
+
+/// In every web UI a seed of -1 is a random one.
+fn seed(wanted: Option<i128>) -> Result<u64, Error> {
+    match wanted {
+        Some(seed) if seed >= 0 => u64::try_from(seed)
+            .map_err(|_| Error::request("seed", seed, format!("use 0 to {}, or -1 for a random one", u64::MAX))),
+        _ => Ok(random_seed()),
+    }
 }
 
 /// 32 bits: short to type, and all that torch's CPU generator reads.
@@ -156,10 +177,7 @@ mod tests {
             width: Some(1024),
             ..asked()
         };
-        assert_eq!(
-            refused(wide),
-            "width 1024 is not possible: use a multiple of 8 from 8 to 512 pixels"
-        );
+        assert_eq!(refused(wide), "width 1024 is not possible: use 8 to 512 pixels");
     }
 
     #[test]
@@ -175,6 +193,16 @@ mod tests {
         };
         assert_eq!(blank(true), None);
         assert_eq!(blank(false), Some(" ".to_owned()));
+    }
+
+    #[test]
+    fn a_seed_below_zero_is_a_random_one() {
+        let of = |seed| RequestBuilder { seed, ..asked() }.build().map(|request| request.seed);
+        assert_eq!(of(Some(7)).unwrap(), 7);
+        assert_eq!(of(Some(u64::MAX.into())).unwrap(), u64::MAX);
+        assert_ne!(of(Some(-1)).unwrap(), of(Some(-1)).unwrap());
+        let error = of(Some(1 << 64)).unwrap_err().to_string();
+        assert!(error.contains("-1 for a random one"), "{error}");
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub fn sample<S: Sampling>(schedule: &Schedule, latents: Tensor, sampling: &mut 
 }
 
 /// `weighted_sum`, of as many terms as there are.
-fn sum(terms: &[(f64, &Tensor)]) -> Tensor {
+pub(crate) fn sum(terms: &[(f64, &Tensor)]) -> Tensor {
     match terms.split_at_checked(4) {
         Some((four, rest)) if !rest.is_empty() => {
             let four = weighted_sum(four);

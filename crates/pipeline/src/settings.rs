@@ -1,8 +1,10 @@
 //! A request with every choice made, and what is to be said about the choices.
 
+use crate::known_models::{KnownBy, Recognised};
+use crate::prompts::composed;
 use crate::request::{MAX_SIDE_PX, check_area, check_side};
-use crate::{Defaults, Error, Picture, Pipeline, Request};
-use prima_schedulers::{Schedule, ScheduleOptions, TimestepSpacing};
+use crate::{Defaults, Error, Parts, Picture, Pipeline, Request};
+use prima_schedulers::{Schedule, ScheduleOptions, SchedulerKind, TimestepSpacing};
 
 /// What a request comes to on one model.
 pub(crate) struct Settings {
@@ -24,13 +26,27 @@ pub(crate) struct Settings {
 impl Settings {
     pub fn new(pipeline: &Pipeline, request: &Request) -> Result<Self, Error> {
         request.validate()?;
-        let defaults = pipeline.defaults();
-        let config = &pipeline.parts.scheduler_config;
+        let parts = &pipeline.parts;
+        refuse_unknown_scheduler(parts, &request.schedule)?;
+        // A name is a hint, and guidance that it does not allow says that it misleads.
+        let by_lora = pipeline.known_lora(request);
+        let hinted = by_lora.as_ref().or(parts.known.as_ref());
+        let known = hinted.filter(|known| known.allows(request.guidance_scale));
+        let of_lora = by_lora
+            .as_ref()
+            .map(|known| known.defaults(pipeline.own_defaults.clone()));
+        let of_known = of_lora.as_ref().unwrap_or(&pipeline.defaults);
+        let (config, defaults) = match known {
+            Some(known) => (known.scheduler_config(&parts.scheduler_config), of_known),
+            None => (parts.scheduler_config.clone(), &pipeline.own_defaults),
+        };
         let strength = request
             .init_image
             .as_ref()
             .map(|image| image.strength.unwrap_or(defaults.strength));
-        let only_step = strength.and_then(|s| only_step(defaults, &request.schedule, s, config.num_train_timesteps()));
+        let only_step = strength
+            .filter(|_| request.denoising_start.is_none())
+            .and_then(|s| only_step(defaults, &request.schedule, s, config.num_train_timesteps()));
         let mut options = match &only_step {
             Some(options) => options.clone(),
             None => schedule_options(defaults, &request.schedule, strength.is_some()),
@@ -39,30 +55,39 @@ impl Settings {
         if pipeline.parts.unet.config().addition_embed_type.is_some() {
             options.spacing = options.spacing.map(TimestepSpacing::for_sdxl);
         }
-        let mut schedule = Schedule::new(config, &options).map_err(Error::Schedule)?;
+        let mut schedule = Schedule::new(&config, &options).map_err(Error::Schedule)?;
         let num_inference_steps = schedule.len();
-        if let (Some(strength), None) = (strength, only_step) {
-            schedule = schedule.truncate(strength).map_err(Error::Schedule)?;
+        match (strength, only_step) {
+            (Some(_), None) if request.denoising_start.is_some() => {}
+            (Some(strength), None) => schedule = schedule.truncate(strength).map_err(Error::Schedule)?,
+            _ => {}
+        }
+        if request.denoising_start.is_some() || request.denoising_end.is_some() {
+            let train = config.num_train_timesteps();
+            schedule = schedule
+                .between(request.denoising_start, request.denoising_end, train)
+                .map_err(Error::Schedule)?;
         }
         let finished = size(pipeline, request)?;
-        let (width, height) = painted(&defaults.sizes, finished);
+        let (width, height) = painted(&defaults.sizes, finished, pipeline.size_multiple());
         let mut settings = Self {
             guidance_scale: request.guidance_scale.unwrap_or(defaults.guidance_scale),
             width,
             height,
             finished,
             num_images: request.num_images,
-            strength,
+            strength: strength.filter(|_| request.denoising_start.is_none()),
             num_inference_steps,
             warnings: schedule.warnings().to_vec(),
             schedule,
         };
-        if let (Some(replaced), None) = (&pipeline.parts.replaced_scheduler, request.schedule.scheduler) {
-            let kind = settings.schedule.kind;
+        if let (Some(replaced), None) = (&parts.replaced_scheduler, request.schedule.scheduler) {
+            let (kind, class) = (settings.schedule.kind, &replaced.class);
             settings.warnings.push(format!(
-                "the model names {replaced}, which prima does not have: {kind} takes the steps"
+                "the model names {class}, which prima does not have: {kind} takes the steps"
             ));
         }
+        settings.warnings.extend(hint(hinted, known.is_some(), request));
         settings.warn(defaults, request, pipeline.guidance_embedding_dim().is_some());
         Ok(settings)
     }
@@ -71,9 +96,13 @@ impl Settings {
     fn warn(&mut self, defaults: &Defaults, request: &Request, guidance_embedding: bool) {
         let ((w, h), (width, height)) = (self.finished, (self.width, self.height));
         if (w, h) != (width, height) {
-            self.warnings.push(format!(
-                "this model paints {width}x{height}: the picture of {w}x{h} is made from that, without more detail"
-            ));
+            self.warnings.push(if w.abs_diff(width).max(h.abs_diff(height)) < 32 {
+                format!("pictures are painted in whole blocks: that of {w}x{h} is made from one of {width}x{height}")
+            } else {
+                format!(
+                    "this model paints {width}x{height}: the picture of {w}x{h} is made from that, without more detail"
+                )
+            });
         }
         let g = self.guidance_scale;
         let guided = g > 1.0 && !guidance_embedding;
@@ -82,11 +111,20 @@ impl Settings {
                 "this model was distilled to work without guidance: guidance_scale {g} doubles the work and spoils the colours; use 0"
             ));
         }
+        if request.negative_prompt_2.is_some() && request.negative_prompt.is_none() {
+            let text = "negative_prompt_2 has no effect without a negative prompt";
+            self.warnings.push(text.to_owned());
+        }
+        if let Some(end) = request.denoising_end.filter(|end| *end < 1.0) {
+            self.warnings.push(format!(
+                "denoising_end {end} leaves the picture noisy: go on from it with denoising_start {end}"
+            ));
+        }
         let negative = request
             .negative_prompt
             .as_deref()
             .is_some_and(|text| !text.trim().is_empty());
-        if negative && !guided {
+        if negative && !guided && !composed_unevenly(request) {
             self.warnings.push(if guidance_embedding {
                 "the negative prompt has no effect: this model takes its guidance as an input".to_owned()
             } else {
@@ -119,6 +157,39 @@ impl Pipeline {
     }
 }
 
+/// A scheduler of another noise can only be replaced by who asks.
+fn refuse_unknown_scheduler(parts: &Parts, asked: &ScheduleOptions) -> Result<(), Error> {
+    let unknown = parts
+        .replaced_scheduler
+        .as_ref()
+        .filter(|replaced| !replaced.same_noise);
+    let (Some(replaced), None) = (unknown, asked.scheduler) else {
+        return Ok(());
+    };
+    Err(match replaced.class.parse::<SchedulerKind>() {
+        Err(source) => Error::SchedulerConfig {
+            file: format!(
+                "scheduler_config.json of {} (or choose one with --scheduler)",
+                parts.name
+            ),
+            source,
+        },
+        Ok(_) => return Ok(()),
+    })
+}
+
+/// What a name was taken to say, where something was left to it.
+fn hint(known: Option<&Recognised>, is_followed: bool, request: &Request) -> Option<String> {
+    let known = known?;
+    if let (false, Some(scale)) = (is_followed, request.guidance_scale) {
+        return Some(known.contradicted(scale));
+    }
+    let asked = &request.schedule;
+    let is_scheduled = asked.timesteps.is_some() || (asked.scheduler.is_some() && asked.spacing.is_some());
+    let leaves_open = asked.num_inference_steps.is_none() || request.guidance_scale.is_none() || !is_scheduled;
+    (known.by == KnownBy::FileName && leaves_open).then(|| known.sentence())
+}
+
 /// The request's choices over the model's: explicit timesteps of the model's card stand only where
 /// the request leaves scheduler and spacing alone, and starts from noise: they may all lie where little of an initial
 /// picture is left.
@@ -130,6 +201,9 @@ fn schedule_options(defaults: &Defaults, request: &ScheduleOptions, init_image: 
         if options.scheduler.is_none() && options.spacing.is_none() && !init_image {
             options.timesteps = defaults.timesteps.get(&steps).cloned();
         }
+    }
+    if options.scheduler.is_none() {
+        options.eta = options.eta.or(defaults.eta);
     }
     options
 }
@@ -156,20 +230,26 @@ fn only_step(
 /// Width and height in pixels: the request's, else the initial picture's, else the model's.
 fn size(pipeline: &Pipeline, request: &Request) -> Result<(usize, usize), Error> {
     let defaults = pipeline.defaults();
-    let multiple = pipeline.size_multiple();
     let (width, height) = match &request.init_image {
         Some(image) => pipeline.fit(&image.picture),
         None => (defaults.width, defaults.height),
     };
     let (width, height) = (request.width.unwrap_or(width), request.height.unwrap_or(height));
-    check_side("width", width, multiple, MAX_SIDE_PX)?;
-    check_side("height", height, multiple, MAX_SIDE_PX)?;
+    check_side("width", width, MAX_SIDE_PX)?;
+    check_side("height", height, MAX_SIDE_PX)?;
     check_area(width, height)?;
     Ok((width, height))
 }
 
+/// Whether the negative prompt has a share in what `AND` joins without guidance.
+fn composed_unevenly(request: &Request) -> bool {
+    let parts = composed(&request.prompt, request.prompt_syntax);
+    (parts.iter().map(|(_, weight)| weight).sum::<f64>() - 1.0).abs() > 1e-9
+}
+
 /// Of the `sizes` that a model paints, the one to make a picture of another size from: the nearest in shape, then in area.
-fn painted(sizes: &[[usize; 2]], (width, height): (usize, usize)) -> (usize, usize) {
+/// A model without such sizes paints all whose sides are multiples of `multiple`.
+fn painted(sizes: &[[usize; 2]], (width, height): (usize, usize), multiple: usize) -> (usize, usize) {
     let distance = |&&[w, h]: &&[usize; 2]| {
         let shape = ((w * height) as f64 / (h * width) as f64).ln().abs();
         let area = ((w * h) as f64 / (width * height) as f64).ln().abs();
@@ -178,7 +258,15 @@ fn painted(sizes: &[[usize; 2]], (width, height): (usize, usize)) -> (usize, usi
     };
     match sizes.iter().min_by_key(distance) {
         Some(&[w, h]) => (w, h),
-        None => (width, height),
+        None => {
+            let most = MAX_SIDE_PX / multiple * multiple;
+            let side = |px: usize| px.next_multiple_of(multiple).min(most);
+            // Up, but not beyond what is painted at most.
+            match (side(width), side(height)) {
+                (w, h) if check_area(w, h).is_ok() => (w, h),
+                _ => (width / multiple * multiple, height / multiple * multiple),
+            }
+        }
     }
 }
 
@@ -214,13 +302,15 @@ mod tests {
     #[test]
     fn a_size_that_the_model_does_not_paint_is_made_from_the_nearest_shape() {
         let sizes = [[256, 256], [320, 208], [208, 320], [128, 128]];
-        let of = |width, height| painted(&sizes, (width, height));
+        let of = |width, height| painted(&sizes, (width, height), 8);
         assert_eq!(of(512, 512), (256, 256));
         assert_eq!(of(64, 64), (128, 128));
         assert_eq!(of(320, 208), (320, 208));
         assert_eq!(of(1920, 1080), (320, 208));
         assert_eq!(of(600, 900), (208, 320));
-        assert_eq!(painted(&[], (600, 904)), (600, 904));
+        assert_eq!(painted(&[], (600, 904), 8), (600, 904));
+        assert_eq!(painted(&[], (601, 500), 8), (608, 504));
+        assert_eq!(painted(&[], (2047, 2049), 64), (1984, 2048));
     }
 
     fn defaults(card: &str) -> Defaults {
@@ -230,6 +320,7 @@ mod tests {
             spacing: None,
             predicts_sample: false,
             guidance_embedding: false,
+            is_edm: false,
             is_sdxs: false,
             native_px: 64,
         };

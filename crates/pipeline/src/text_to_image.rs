@@ -1,5 +1,6 @@
 //! A prompt to pictures: the loop over steps (diffusers `pipeline_stable_diffusion_xl.py`).
 
+use crate::adapters::Active;
 use crate::guidance::Guidance;
 use crate::noise::{NoiseSource, Purpose};
 use crate::sampling::{Sampling, sample};
@@ -18,19 +19,29 @@ impl Pipeline {
     /// Paints what `request` asks for. `on_progress` ends the work with [`Error::Cancelled`] by
     /// returning `Break`.
     pub fn paint(&self, request: &Request, on_progress: OnProgress) -> Result<Response, Error> {
-        device::catch(|| no_grad(|| self.paint_off_the_tape(request, on_progress)))?
+        let start = Instant::now();
+        let (request, active) = self.active(request)?;
+        let adapters = active.adapters.clone();
+        let paint = || no_grad(|| self.paint_off_the_tape(&request, active, start, on_progress));
+        adapters.within(|| device::catch(paint))?
     }
 
-    fn paint_off_the_tape(&self, request: &Request, on_progress: OnProgress) -> Result<Response, Error> {
-        let start = Instant::now();
+    fn paint_off_the_tape(
+        &self,
+        request: &Request,
+        active: Active,
+        start: Instant,
+        on_progress: OnProgress,
+    ) -> Result<Response, Error> {
         let mut timings = Timings::default();
         let settings = Settings::new(self, request)?;
-        let mut warnings = settings.warnings.clone();
+        let mut warnings = [settings.warnings.clone(), active.warnings.clone()].concat();
 
         let text = Instant::now();
-        let guidance = Guidance::new(self, request, &settings, &mut warnings)?;
+        let keep_going = &mut || !stops(on_progress, Progress::Tick);
+        let guidance = Guidance::new(self, request, &settings, &mut warnings, keep_going)?;
         timings.text = text.elapsed();
-        timings.text_cached = guidance.text_cached;
+        timings.text_cached = guidance.text_cached();
         tell(on_progress, Progress::Text)?;
 
         let mut noise = NoiseSource::new(request.rng, request.seed);
@@ -38,6 +49,7 @@ impl Pipeline {
         let mut steps = Steps {
             schedule: &settings.schedule,
             guidance: &guidance,
+            evaluations: 0,
             noise: &mut noise,
             shape: [latents.dim(0), latents.dim(1), latents.dim(2), latents.dim(3)],
             timings: &mut timings,
@@ -58,12 +70,16 @@ impl Pipeline {
         }
         timings.decode = decode.elapsed();
         timings.total = start.elapsed();
-        Ok(response(request, settings, pictures, timings, warnings))
+        Ok(Response {
+            loras: active.used(),
+            ..response(request, settings, pictures, timings, warnings)
+        })
     }
 
     /// Whether [`paint`](Self::paint) would take this request on; costs next to nothing.
     pub fn check(&self, request: &Request) -> Result<(), Error> {
-        Settings::new(self, request).map(|_| ())
+        let request = self.with_tags_read(request)?;
+        Settings::new(self, &request).map(|_| ())
     }
 
     /// What a picture looks like on its way: the `denoised` of [`Progress::Step`], decoded.
@@ -95,7 +111,8 @@ impl Pipeline {
         let started = Instant::now();
         let picture = init_image.picture.resized(settings.width, settings.height);
         let keep_going = &mut || !stops(on_progress, Progress::Tick);
-        let latents = image_to_image::noised(vae, &picture, &settings.schedule, shape, noise, keep_going)?;
+        let adds_noise = request.denoising_start.is_none();
+        let latents = image_to_image::noised(vae, &picture, &settings.schedule, shape, adds_noise, noise, keep_going)?;
         timings.init_image = started.elapsed();
         Ok(latents)
     }
@@ -115,6 +132,8 @@ fn finished(picture: Picture, request: &Request, settings: &Settings) -> Picture
 struct Steps<'a, 'b> {
     schedule: &'a Schedule,
     guidance: &'a Guidance<'a>,
+    /// Of the network, until now.
+    evaluations: usize,
     noise: &'a mut NoiseSource,
     shape: [usize; 4],
     timings: &'a mut Timings,
@@ -127,7 +146,9 @@ impl Sampling for Steps<'_, '_> {
 
     fn model_output(&mut self, model_input: &Tensor, timestep: f32) -> Result<Tensor, Error> {
         let keep_going = &mut || !stops(self.on_progress, Progress::Tick);
-        self.guidance.model_output(model_input, timestep, keep_going)
+        self.evaluations += 1;
+        self.guidance
+            .model_output(self.evaluations - 1, model_input, timestep, keep_going)
     }
 
     fn noise(&mut self, row: usize) -> Tensor {
@@ -193,6 +214,7 @@ fn response(
         sigmas: schedule.sigmas[..schedule.timesteps.len()].to_vec(),
         timesteps: schedule.timesteps,
         timings,
+        loras: Vec::new(),
         warnings,
     }
 }

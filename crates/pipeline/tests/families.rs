@@ -119,7 +119,7 @@ fn a_safety_checker_in_the_index_is_not_asked_for() {
 fn a_scheduler_that_prima_does_not_have_is_replaced_and_named() {
     let model = TinyModel::new("sd15", Layout::Folder, &[]);
     model.edit("scheduler/scheduler_config.json", |config| {
-        config["_class_name"] = json!("PNDMScheduler");
+        config["_class_name"] = json!("SASolverScheduler");
     });
     let pipeline = Pipeline::load(&model.open(), &LoadOptions::default()).unwrap();
     let warnings = |schedule: ScheduleOptions| {
@@ -135,20 +135,37 @@ fn a_scheduler_that_prima_does_not_have_is_replaced_and_named() {
     };
     let said = warnings(ScheduleOptions::steps(1));
     assert!(
-        said.contains("PNDMScheduler, which prima does not have: euler takes the steps"),
+        said.contains("SASolverScheduler, which prima does not have: euler takes the steps"),
         "{said}"
     );
     let chosen = ScheduleOptions {
         scheduler: Some("ddim".parse().unwrap()),
         ..ScheduleOptions::steps(1)
     };
-    assert!(!warnings(chosen).contains("PNDM"));
-    // Another noise process is another matter.
+    assert!(!warnings(chosen).contains("SASolver"));
+    // Another noise process is another matter: only who asks can say what will do.
     model.edit("scheduler/scheduler_config.json", |config| {
         config["_class_name"] = json!("VQDiffusionScheduler");
+        config["num_vec_classes"] = json!(4097);
     });
-    let error = Pipeline::load(&model.open(), &LoadOptions::default()).err().unwrap();
+    let pipeline = Pipeline::load(&model.open(), &LoadOptions::default()).unwrap();
+    let paint = |schedule: ScheduleOptions| {
+        let request = Request {
+            prompt: "a cat".into(),
+            width: Some(64),
+            height: Some(64),
+            schedule,
+            ..Request::default()
+        };
+        pipeline.paint(&request, &mut |_| ControlFlow::Continue(()))
+    };
+    let error = paint(ScheduleOptions::steps(1)).unwrap_err();
     assert!(error.to_string().contains("VQDiffusionScheduler"), "{error}");
+    let chosen = ScheduleOptions {
+        scheduler: Some("euler".parse().unwrap()),
+        ..ScheduleOptions::steps(1)
+    };
+    paint(chosen).unwrap();
 }
 
 #[test]
@@ -168,7 +185,7 @@ fn models_for_other_tasks_are_refused_by_name() {
     model.edit("unet/config.json", |config| config["in_channels"] = json!(9));
     assert_eq!(
         refused(),
-        "its UNet is made for inpainting (9 input channels); use the text-to-image model that it comes from"
+        "its UNet is made for inpainting (9 input channels), and painting with a mask is not there yet; use the text-to-image model that it comes from"
     );
     model.edit("unet/config.json", |config| config["in_channels"] = json!(4));
     Family::of(&model.open()).unwrap();

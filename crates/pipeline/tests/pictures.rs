@@ -6,7 +6,9 @@ mod common;
 
 use common::{check_picture, goldens, paint};
 use prima_models::{AutoencoderTiny, AutoencoderTinyConfig};
-use prima_pipeline::{DType, LoadOptions, ModelSource, Parts, Pipeline, Progress, Request, ScheduleOptions, Vae};
+use prima_pipeline::{
+    DType, LoadOptions, ModelSource, Parts, Pipeline, Progress, Reading, Request, ScheduleOptions, Vae,
+};
 use prima_schedulers::SchedulerConfig;
 use serde_json::Value;
 use std::fs;
@@ -78,6 +80,21 @@ fn many_steps_with_guidance_are_those_of_diffusers() {
             .iter()
             .any(|start| name.starts_with(start))
     });
+}
+
+#[test]
+fn what_sdxl_takes_beside_the_prompt_is_that_of_diffusers() {
+    check_cases(|name| name.starts_with("controls"));
+}
+
+#[test]
+fn prompts_read_plainly_are_those_of_diffusers() {
+    check_cases(|name| name.starts_with("plain"));
+}
+
+#[test]
+fn weights_breaks_and_long_prompts_are_those_of_the_web_ui() {
+    check_cases(|name| name.starts_with("a1111"));
 }
 
 #[test]
@@ -185,12 +202,17 @@ fn breaking_in_the_callback_cancels() {
 fn a_prompt_is_encoded_once() {
     let pipeline = tiny();
     let encoders = &pipeline.parts().text_encoders;
-    let (first, again) = (
-        encoders.encode("a cat", 0).unwrap().0,
-        encoders.encode("a cat", 0).unwrap().0,
-    );
+    let encode = |clip_skip| {
+        let reading = Reading {
+            prompt: "a cat".into(),
+            clip_skip,
+            ..Reading::default()
+        };
+        encoders.encode(&reading).unwrap().0
+    };
+    let (first, again) = (encode(0), encode(0));
     assert!(std::sync::Arc::ptr_eq(&first, &again));
-    let skipped = encoders.encode("a cat", 1).unwrap().0;
+    let skipped = encode(1);
     assert_ne!(first.prompt_embeds.data(), skipped.prompt_embeds.data());
 }
 

@@ -54,6 +54,8 @@ pub(crate) enum Whole {
     Never,
     /// Karras's and Lu's are rounded, the other rules' cut off; other spacings' may be fractional.
     FromSigmas,
+    /// Karras's are rounded, all others may be fractional.
+    OfKarras,
     /// The algorithm looks up tables by timestep.
     Always,
 }
@@ -115,6 +117,14 @@ const MULTISTEP: Class = Class {
     ..EULER
 };
 
+const HEUN: Class = Class {
+    betas: (0.00085, 0.012, BetaSchedule::Linear),
+    reads_rescale_betas_zero_snr: false,
+    reads_sigma_ends: false,
+    reads_final_sigmas_type: false,
+    ..EULER
+};
+
 impl SchedulerKind {
     pub(crate) fn class(self) -> Class {
         match self {
@@ -126,20 +136,33 @@ impl SchedulerKind {
                 takes_eta: true,
                 ..EULER
             },
-            Self::Heun => Class {
-                betas: (0.00085, 0.012, BetaSchedule::Linear),
-                reads_rescale_betas_zero_snr: false,
-                reads_sigma_ends: false,
-                reads_final_sigmas_type: false,
-                ..EULER
+            Self::Heun => HEUN,
+            Self::Lms => Class { betas: BETAS, ..HEUN },
+            Self::Kdpm2 | Self::Kdpm2Ancestral => Class {
+                whole_timesteps: Whole::OfKarras,
+                ..HEUN
             },
             Self::Ddim => DDIM,
+            Self::Ddpm => Class {
+                takes_eta: false,
+                ..DDIM
+            },
+            Self::Pndm => Class {
+                reads_rescale_betas_zero_snr: false,
+                takes_eta: false,
+                ..DDIM
+            },
             Self::Lcm => LCM,
             Self::Tcd => Class { takes_eta: true, ..LCM },
             Self::DpmPlusPlus2M | Self::DpmPlusPlus2MSde => MULTISTEP,
             Self::DpmPlusPlus2S | Self::DpmPlusPlusSde => Class {
                 reads_rescale_betas_zero_snr: false,
                 spacing: Spacing::Fixed(TimestepSpacing::Linspace),
+                ..MULTISTEP
+            },
+            Self::Deis => Class {
+                reads_rescale_betas_zero_snr: false,
+                reads_final_sigmas_type: false,
                 ..MULTISTEP
             },
             Self::UniPc => Class {

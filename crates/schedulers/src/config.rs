@@ -63,10 +63,22 @@ pub struct SchedulerConfig {
     /// Default false.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub use_beta_sigmas: Option<bool>,
-    /// Euler and UniPC: lower end of the sigmas that those three choose.
+    /// EDM: deviation of the data, default 0.5.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sigma_data: Option<f64>,
+    /// EDM: karras (the default) or exponential.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sigma_schedule: Option<String>,
+    /// EDM: of Karras's sigmas, default 7.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rho: Option<f64>,
+    /// PNDM: only true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub skip_prk_steps: Option<bool>,
+    /// Euler and UniPC: lower end of the sigmas that those three choose; EDM: of all, default 0.002.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sigma_min: Option<f64>,
-    /// Their upper end.
+    /// Their upper end; EDM's default is 80.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sigma_max: Option<f64>,
     /// Only false (DDIM's default is true).
@@ -84,6 +96,9 @@ pub struct SchedulerConfig {
     /// LCM: factor on timesteps in the boundary condition, default 10.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timestep_scaling: Option<f64>,
+    /// LCM: the network is told that share of each timestep, as of all timesteps (NitroFusion's `TimestepShiftLCMScheduler`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shifted_timestep: Option<usize>,
     /// Solvers: 1 to 3, default 2.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub solver_order: Option<usize>,
@@ -200,6 +215,7 @@ impl SchedulerConfig {
         Self {
             class_name: Some(kind.class_name().to_owned()),
             algorithm_type: is_sde.then(|| SDE.to_owned()),
+            skip_prk_steps: (kind == SchedulerKind::Pndm).then_some(true),
             ..Self::default()
         }
     }
@@ -240,6 +256,8 @@ impl SchedulerConfig {
             ("sigma_min", self.sigma_min, 0.0..=MAX_SIGMA),
             ("sigma_max", self.sigma_max, 0.0..=MAX_SIGMA),
             ("timestep_scaling", self.timestep_scaling, f64::MIN_POSITIVE..=1e6),
+            ("sigma_data", self.sigma_data, 1e-3..=1e3),
+            ("rho", self.rho, 1.0..=100.0),
             ("shift", self.shift, 1e-3..=1e3),
             ("flow_shift", self.flow_shift, 1e-3..=1e3),
         ];
@@ -249,6 +267,11 @@ impl SchedulerConfig {
         let counts = [
             ("num_train_timesteps", self.num_train_timesteps, 2..=MAX_TRAIN_TIMESTEPS),
             ("steps_offset", self.steps_offset, 0..=MAX_TRAIN_TIMESTEPS),
+            (
+                "shifted_timestep",
+                self.shifted_timestep,
+                1..=self.num_train_timesteps(),
+            ),
             (
                 "original_inference_steps",
                 self.original_inference_steps,

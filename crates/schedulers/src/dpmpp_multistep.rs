@@ -17,7 +17,7 @@ fn row(plan: &Plan, i: usize) -> Row {
     let level = plan.level(i);
     let update = Update::new(plan.kind, level, plan.level(i + 1));
     let [current, before, before_that] = weights(plan, i, &update);
-    let (p, q) = plan.prediction.denoised_vp(level.alpha, level.sigma);
+    let (p, q) = plan.denoised_level(level);
     let mut row = Row::first_order(
         plan.timesteps[i],
         (update.base + current * p, current * q),
@@ -25,6 +25,7 @@ fn row(plan: &Plan, i: usize) -> Row {
         (p, q),
         (level.alpha, level.sigma),
     );
+    row.input_scale = plan.level_scale(level);
     row.next.history[..2].copy_from_slice(&[before, before_that]);
     row
 }

@@ -22,7 +22,7 @@ fn row(plan: &Plan, i: usize, order: usize) -> Row {
     let from = plan.level(i + 1 - order);
     let update = Update::new(plan.kind, from, plan.level(i + 1));
     let [current, before, before_that] = weights(plan, i, order, &update);
-    let (p, q) = plan.prediction.denoised_vp(level.alpha, level.sigma);
+    let (p, q) = plan.denoised_level(level);
     let mut row = Row::first_order(
         plan.timesteps[i],
         (current * p, current * q),
@@ -30,6 +30,7 @@ fn row(plan: &Plan, i: usize, order: usize) -> Row {
         (p, q),
         (level.alpha, level.sigma),
     );
+    row.input_scale = plan.level_scale(level);
     row.next.history[..2].copy_from_slice(&[before, before_that]);
     if order == 1 {
         row.next.sample += update.base;

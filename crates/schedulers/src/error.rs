@@ -28,10 +28,14 @@ pub enum Error {
         "DPMSolverSDEScheduler draws its noise from a Brownian tree with a seed of its own, which cannot be reproduced; use dpm++_sde (DPMSolverSinglestepScheduler with algorithm_type sde-dpmsolver++)"
     )]
     BrownianTree,
+    #[error("the sampler {name:?} is not one of prima's; the nearest is {nearest}")]
+    SamplerElsewhere { name: String, nearest: &'static str },
     #[error("unknown timestep spacing {name:?}; known: {known}")]
     UnknownSpacing { name: String, known: String },
     #[error("unknown prediction type {name:?}; known: epsilon, v_prediction, sample, flow_prediction")]
     UnknownPredictionType { name: String },
+    #[error("of {steps} steps none lies between denoising_start {start} and denoising_end {end}: take more steps")]
+    NothingBetween { start: f64, end: f64, steps: usize },
     #[error("num_inference_steps must be at least 1, got 0")]
     ZeroSteps,
     #[error("either num_inference_steps or timesteps must be given")]
@@ -44,7 +48,9 @@ pub enum Error {
     },
     #[error("num_inference_steps is {steps}, but {given} explicit timesteps were given")]
     StepsMismatch { steps: usize, given: usize },
-    #[error("timesteps must descend strictly from at most {max} to at least 0, got {got:?}")]
+    #[error(
+        "timesteps must descend strictly from at most {max} to at least 0, got {got:?} (models of EDM noise take none)"
+    )]
     BadTimesteps { max: usize, got: Vec<f64> },
     #[error("{class} needs whole timesteps, got {timestep} (spacing {spacing})")]
     FractionalTimestep {

@@ -10,18 +10,13 @@ pub(crate) fn rows(plan: &Plan) -> Vec<Row> {
 /// `next = x + (x - x0) / sigma * (sigma_down - sigma) + noise * sigma_up`.
 pub(crate) fn row(plan: &Plan, i: usize, sigma_down: f64, sigma_up: f64) -> Row {
     let sigma = plan.sigmas[i];
-    let (p, q) = plan.prediction.denoised_ve(sigma);
+    let (p, q) = plan.denoised_ve(sigma);
     let k = (sigma_down - sigma) / sigma;
     let next = (1.0 + (1.0 - p) * k, -q * k);
     Row {
-        input_scale: input_scale(sigma),
+        input_scale: plan.input_scale(sigma),
         ..Row::first_order(plan.timesteps[i], next, sigma_up, (p, q), (1.0, sigma))
     }
-}
-
-/// Brings the sample to the deviation that the network was trained on.
-pub(crate) fn input_scale(sigma: f64) -> f64 {
-    1.0 / (sigma * sigma + 1.0).sqrt()
 }
 
 /// diffusers: the largest sigma where the spacing reaches pure noise, else (and in the tools that the

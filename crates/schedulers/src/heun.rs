@@ -36,11 +36,11 @@ fn first(euler: Row) -> Row {
 /// `next = kept + (sigma_next - sigma) / 2 * ((kept - x0) / sigma + (x - x0_next) / sigma_next)`.
 fn second(plan: &Plan, i: usize) -> Row {
     let (sigma, sigma_next) = (plan.sigmas[i], plan.sigmas[i + 1]);
-    let (p, q) = plan.prediction.denoised_ve(sigma_next);
+    let (p, q) = plan.denoised_ve(sigma_next);
     let half = 0.5 * (sigma_next - sigma);
     let (begin, end) = (half / sigma, half / sigma_next);
     let mut row = Row {
-        input_scale: euler::input_scale(sigma_next),
+        input_scale: plan.input_scale(sigma_next),
         ..Row::first_order(
             plan.timesteps[i + 1],
             ((1.0 - p) * end, -q * end),

@@ -24,6 +24,15 @@ pub enum SchedulerKind {
     /// names for k-diffusion's DPM++ SDE. Its steps are network evaluations; k-diffusion counts two as one.
     DpmPlusPlusSde,
     UniPc,
+    /// Of up to four steps, in sigma.
+    Lms,
+    /// `PNDMScheduler` without its Runge-Kutta steps (PLMS): one network evaluation more than steps.
+    Pndm,
+    Deis,
+    /// DPM-Solver-2 in sigma, two network evaluations a step.
+    Kdpm2,
+    Kdpm2Ancestral,
+    Ddpm,
     /// Flow matching.
     FlowMatchEuler,
 }
@@ -56,7 +65,7 @@ const fn names(
 
 impl SchedulerKind {
     /// Where two share a class, the first is what the class is without further options.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 18] = [
         Self::Euler,
         Self::EulerAncestral,
         Self::Heun,
@@ -68,6 +77,12 @@ impl SchedulerKind {
         Self::DpmPlusPlus2S,
         Self::DpmPlusPlusSde,
         Self::UniPc,
+        Self::Lms,
+        Self::Pndm,
+        Self::Deis,
+        Self::Kdpm2,
+        Self::Kdpm2Ancestral,
+        Self::Ddpm,
         Self::FlowMatchEuler,
     ];
 
@@ -77,7 +92,7 @@ impl SchedulerKind {
                 "EulerDiscreteScheduler",
                 "euler",
                 "Euler",
-                &["euler_discrete", "k_euler"],
+                &["euler_discrete", "k_euler", "edmeulerscheduler"],
             ),
             Self::EulerAncestral => names(
                 "EulerAncestralDiscreteScheduler",
@@ -109,6 +124,7 @@ impl SchedulerKind {
                     "dpmsolvermultistep",
                     "dpmsolver++",
                     "dpm++",
+                    "edmdpmsolvermultistepscheduler",
                     "k_dpm++_2m",
                 ],
             ),
@@ -130,13 +146,44 @@ impl SchedulerKind {
                 "DPM++ SDE",
                 &["dpmpp_sde", "k_dpmpp_sde", "k_dpm++_sde"],
             ),
+            _ => self.solver_names(),
+        }
+    }
+
+    /// Of those that are no Euler, DDIM or DPM++, and have no table of a distillation.
+    fn solver_names(self) -> Names {
+        match self {
             Self::UniPc => names(
                 "UniPCMultistepScheduler",
                 "unipc",
                 "UniPC",
                 &["uni_pc", "uni_pc_bh2", "unipcmultistep", "k_unipc"],
             ),
-            Self::FlowMatchEuler => names(
+            Self::Lms => names("LMSDiscreteScheduler", "lms", "LMS", &["lms_discrete", "k_lms"]),
+            Self::Pndm => names("PNDMScheduler", "pndm", "PLMS", &["k_pndm", "k_plms"]),
+            Self::Deis => names("DEISMultistepScheduler", "deis", "DEIS", &["deis_multistep", "k_deis"]),
+            Self::Kdpm2 => names(
+                "KDPM2DiscreteScheduler",
+                "dpm2",
+                "DPM2",
+                &["k_dpm_2", "k_dpm2", "dpm_2", "kdpm2", "kdpm2_discrete"],
+            ),
+            Self::Kdpm2Ancestral => names(
+                "KDPM2AncestralDiscreteScheduler",
+                "dpm2_a",
+                "DPM2 a",
+                &[
+                    "k_dpm_2_a",
+                    "k_dpm_2_ancestral",
+                    "dpm_2_ancestral",
+                    "dpm2_ancestral",
+                    "kdpm2_a",
+                    "kdpm2_ancestral",
+                ],
+            ),
+            Self::Ddpm => names("DDPMScheduler", "ddpm", "DDPM", &["k_ddpm"]),
+            // Flow matching; all others have been told.
+            _ => names(
                 "FlowMatchEulerDiscreteScheduler",
                 "flow_euler",
                 "Flow Euler",
@@ -165,6 +212,19 @@ impl SchedulerKind {
         self.names().aliases
     }
 
+    /// The schedule that A1111's "Automatic" stands for with this sampler (`modules/sd_samplers_kdiffusion.py`): it spans all noise
+    /// whatever a config says. `None` where the sampler has timesteps of its own.
+    pub fn automatic_spacing(self) -> Option<TimestepSpacing> {
+        match self {
+            Self::Euler | Self::EulerAncestral | Self::Heun | Self::Lms => Some(TimestepSpacing::Normal),
+            Self::DpmPlusPlus2M | Self::DpmPlusPlus2S | Self::DpmPlusPlusSde | Self::Kdpm2 | Self::Kdpm2Ancestral => {
+                Some(TimestepSpacing::Karras)
+            }
+            Self::DpmPlusPlus2MSde => Some(TimestepSpacing::Exponential),
+            _ => None,
+        }
+    }
+
     /// A1111's `sampler_name`, with the schedule that its older versions put at the end: "DPM++ 2M Karras".
     pub fn from_a1111(name: &str) -> Result<(Self, Option<TimestepSpacing>)> {
         let wanted = canonical(name);
@@ -178,6 +238,29 @@ impl SchedulerKind {
         }
     }
 }
+
+/// Samplers of A1111 and ComfyUI that there are no others quite like here, and what comes nearest.
+const SAMPLERS_ELSEWHERE: [(&[&str], SchedulerKind); 7] = [
+    (&["dpm++_2s_a", "dpmpp_2s_a"], SchedulerKind::DpmPlusPlus2S),
+    (
+        &["dpm++_3m_sde", "dpmpp_3m_sde", "dpm++_2m_sde_heun"],
+        SchedulerKind::DpmPlusPlus2MSde,
+    ),
+    (&["dpm_fast", "dpm_adaptive"], SchedulerKind::DpmPlusPlus2M),
+    (&["restart", "heunpp2"], SchedulerKind::Heun),
+    (&["ddim_cfg++"], SchedulerKind::Ddim),
+    (
+        &[
+            "euler_cfg_pp",
+            "euler_a_cfg_pp",
+            "res_multistep",
+            "er_sde",
+            "gradient_estimation",
+        ],
+        SchedulerKind::Euler,
+    ),
+    (&["ipndm"], SchedulerKind::Pndm),
+];
 
 impl FromStr for SchedulerKind {
     type Err = Error;
@@ -193,15 +276,23 @@ impl FromStr for SchedulerKind {
                 .any(|n| canonical(n) == wanted)
                 || kind.aliases().contains(&wanted.as_str())
         };
-        Self::ALL
-            .into_iter()
-            .find(matches)
-            .ok_or_else(|| Error::UnknownScheduler {
+        let elsewhere = SAMPLERS_ELSEWHERE.iter().find(|(names, _)| {
+            let mut names = names.iter();
+            names.any(|known| wanted.strip_prefix("k_").unwrap_or(&wanted).starts_with(known))
+        });
+        let found = Self::ALL.into_iter().find(matches);
+        if let (None, Some((_, nearest))) = (found, elsewhere) {
+            return Err(Error::SamplerElsewhere {
                 name: name.to_owned(),
-                known: Self::ALL
-                    .map(|k| format!("{} ({})", k.short_name(), k.class_name()))
-                    .join(", "),
-            })
+                nearest: nearest.short_name(),
+            });
+        }
+        found.ok_or_else(|| Error::UnknownScheduler {
+            name: name.to_owned(),
+            known: Self::ALL
+                .map(|k| format!("{} ({})", k.short_name(), k.class_name()))
+                .join(", "),
+        })
     }
 }
 

@@ -18,6 +18,8 @@ pub struct NoiseSchedule {
     sigmas: Vec<f64>,
     /// `sample = (1 - sigma) * x0 + sigma * noise`.
     is_flow: bool,
+    /// Deviation of the data, of EDM's noise.
+    sigma_data: Option<f64>,
 }
 
 impl NoiseSchedule {
@@ -26,6 +28,9 @@ impl NoiseSchedule {
         let class = kind.class();
         if class.flow == Flow::Always {
             return Self::flow(config);
+        }
+        if config.is_edm() {
+            return Self::edm(config);
         }
         let rescale = config.rescale_betas_zero_snr == Some(true) && class.reads_rescale_betas_zero_snr;
         let mut betas = betas(config, class.betas)?;
@@ -47,6 +52,32 @@ impl NoiseSchedule {
             alphas_cumprod: alphas_cumprod.into_iter().map(f64::from).collect(),
             sigmas,
             is_flow: false,
+            sigma_data: None,
+        })
+    }
+
+    /// EDM's: sigmas that are even in their logarithm.
+    fn edm(config: &SchedulerConfig) -> Result<Self> {
+        let (low, high) = (config.sigma_min.unwrap_or(0.002), config.sigma_max.unwrap_or(80.0));
+        if !(low > 0.0 && low < high) {
+            return Err(Error::BadField {
+                field: "sigma_min, sigma_max".into(),
+                reason: "0 < sigma_min < sigma_max expected".into(),
+                value: format!("{low}, {high}"),
+            });
+        }
+        let n = checked_num_train_timesteps(config)?;
+        let sigma = |t: usize| match t {
+            0 => low,
+            t if t == n - 1 => high,
+            t => (low.ln() + (high / low).ln() * t as f64 / (n - 1) as f64).exp(),
+        };
+        let sigmas: Vec<f64> = (0..n).map(sigma).collect();
+        Ok(Self {
+            alphas_cumprod: sigmas.iter().map(|s| 1.0 / (1.0 + s * s)).collect(),
+            sigmas,
+            is_flow: false,
+            sigma_data: Some(config.sigma_data.unwrap_or(0.5)),
         })
     }
 
@@ -67,6 +98,7 @@ impl NoiseSchedule {
             alphas_cumprod: sigmas.iter().map(|s| (1.0 - s) * (1.0 - s)).collect(),
             sigmas,
             is_flow: true,
+            sigma_data: None,
         })
     }
 
@@ -81,6 +113,9 @@ impl NoiseSchedule {
         let class = kind.class();
         if class.flow == Flow::Always || config.use_flow_sigmas == Some(true) {
             return Self::flow(config);
+        }
+        if config.is_edm() {
+            return Self::edm(config);
         }
         let mut product = 1.0;
         let mut roots: Vec<f64> = exact_betas(config, class.betas)?
@@ -102,6 +137,7 @@ impl NoiseSchedule {
             alphas_cumprod,
             sigmas,
             is_flow: false,
+            sigma_data: None,
         })
     }
 
@@ -112,6 +148,11 @@ impl NoiseSchedule {
     /// Whether it is flow matching's, `sample = (1 - sigma) * x0 + sigma * noise`.
     pub fn is_flow(&self) -> bool {
         self.is_flow
+    }
+
+    /// Deviation of the data, if the noise is EDM's.
+    pub fn sigma_data(&self) -> Option<f64> {
+        self.sigma_data
     }
 
     /// Signal power by training timestep.

@@ -3,6 +3,7 @@
 use crate::{
     class::{Flow, Whole},
     config::{FinalSigmasType, SchedulerConfig},
+    edm,
     error::{Error, Result},
     flow,
     names::{SchedulerKind, TimestepSpacing},
@@ -51,7 +52,14 @@ impl Plan {
         kind: SchedulerKind,
         noise: NoiseSchedule,
     ) -> Result<Self> {
-        let rule = options.spacing.unwrap_or_else(|| config.spacing(kind));
+        let is_edm = noise.sigma_data().is_some();
+        let rule = options.spacing.unwrap_or_else(|| {
+            if is_edm {
+                config.edm_spacing()
+            } else {
+                config.spacing(kind)
+            }
+        });
         let prediction = options.prediction_type.unwrap_or(config.prediction_type());
         let is_flow = match kind.class().flow {
             Flow::Never => false,
@@ -59,6 +67,9 @@ impl Plan {
             Flow::IfAsked => config.use_flow_sigmas == Some(true),
         };
         check_prediction(kind, prediction, is_flow)?;
+        if is_edm {
+            edm::check(kind, prediction)?;
+        }
         let (timesteps, sigmas) = noise_levels(config, options, kind, rule, &noise, is_flow)?;
         let plan = Self {
             config: config.clone(),
@@ -103,6 +114,13 @@ impl Plan {
     /// Before step `i`, or after the last, of the solvers that work in lambda.
     pub fn level(&self, i: usize) -> Level {
         let ratio = self.sigmas[i];
+        if self.noise.sigma_data().is_some() {
+            return Level {
+                alpha: 1.0,
+                sigma: ratio,
+                ratio,
+            };
+        }
         if self.is_flow {
             let (alpha, sigma) = (1.0 - ratio, ratio);
             return Level {
@@ -119,13 +137,54 @@ impl Plan {
         }
     }
 
+    /// x0 where the sample is that of `level`.
+    pub fn denoised_level(&self, level: Level) -> Linear {
+        match self.noise.sigma_data() {
+            Some(sigma_data) => edm::denoised(self.prediction, sigma_data, level.sigma),
+            None => self.prediction.denoised_vp(level.alpha, level.sigma),
+        }
+    }
+
+    /// What the network's input is multiplied by there.
+    pub fn level_scale(&self, level: Level) -> f64 {
+        let scale = |sigma_data: f64| 1.0 / level.sigma.hypot(sigma_data);
+        self.noise.sigma_data().map_or(1.0, scale)
+    }
+
+    /// x0 where the sample is `x0 + sigma * noise`.
+    pub fn denoised_ve(&self, sigma: f64) -> Linear {
+        match self.noise.sigma_data() {
+            Some(sigma_data) => edm::denoised(self.prediction, sigma_data, sigma),
+            None => self.prediction.denoised_ve(sigma),
+        }
+    }
+
+    /// What brings that sample to the deviation that the network was trained on.
+    pub fn input_scale(&self, sigma: f64) -> f64 {
+        let sigma_data = self.noise.sigma_data().unwrap_or(1.0);
+        1.0 / (sigma * sigma + sigma_data * sigma_data).sqrt()
+    }
+
+    /// What the network is told of a noise between those of the steps.
+    pub fn timestep_of_sigma(&self, sigma: f64) -> f64 {
+        match self.noise.sigma_data() {
+            Some(_) => edm::timestep(sigma),
+            None => self.noise.timestep_of_sigma(sigma),
+        }
+    }
+
     /// x0 of step `i` for the variance-preserving classes.
     pub fn denoised_vp(&self, i: usize) -> Result<Linear> {
-        let (alpha, sigma) = self.noise.alpha_sigma(self.index(i));
+        self.denoised_at(self.index(i))
+    }
+
+    /// The same at a timestep.
+    pub fn denoised_at(&self, timestep: usize) -> Result<Linear> {
+        let (alpha, sigma) = self.noise.alpha_sigma(timestep);
         if alpha == 0.0 && self.prediction == PredictionType::Epsilon {
             return Err(Error::NoSignal {
                 class: self.kind.class_name(),
-                timestep: self.timesteps[i],
+                timestep: timestep as f64,
             });
         }
         Ok(self.prediction.denoised_vp(alpha, sigma))
@@ -160,6 +219,13 @@ fn noise_levels(
             let explicit = timesteps.map(|t| explicit(t, most)).transpose()?;
             flow::levels(config, kind, noise, rule, explicit.as_deref(), n)?
         }
+        Some(timesteps) if noise.sigma_data().is_some() => {
+            return Err(Error::BadTimesteps {
+                max: 0,
+                got: timesteps.clone(),
+            });
+        }
+        None if noise.sigma_data().is_some() => edm::levels(config, kind, noise, rule, n)?,
         Some(timesteps) => {
             // diffusers interpolates explicit timesteps linearly, unless the caller means another tool's.
             let log = options.spacing.is_some_and(TimestepSpacing::is_k_diffusion);
@@ -178,9 +244,11 @@ fn noise_levels(
     };
     let reads_final = kind.class().reads_final_sigmas_type;
     let ends_above_zero = reads_final && config.final_sigmas_type == Some(FinalSigmasType::SigmaMin);
+    // DEIS takes logarithms of it.
+    let ends_above_zero = ends_above_zero || kind == SchedulerKind::Deis;
     let last = match kind {
-        // UniPC's last step goes nowhere then.
-        SchedulerKind::UniPc if is_flow || rule.chooses_sigmas() => sigmas[n - 1],
+        // Their last step goes nowhere then.
+        SchedulerKind::UniPc | SchedulerKind::Deis if is_flow || rule.chooses_sigmas() => sigmas[n - 1],
         _ => noise.sigmas()[0],
     };
     sigmas.push(if ends_above_zero { last } else { 0.0 });

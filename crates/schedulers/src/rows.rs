@@ -1,6 +1,6 @@
 //! The rows of a schedule's table, and the state that runs through them.
 
-/// How many denoised images of earlier rows a row may look back on.
+/// How many rows before it a row may look back on.
 pub const HISTORY: usize = 3;
 
 /// The weights of a sum over what the loop has at hand in one row.
@@ -12,7 +12,7 @@ pub struct Combination {
     pub model_output: f64,
     /// Weight of fresh standard normal noise. 0 where the row is deterministic: none need be drawn.
     pub noise: f64,
-    /// Weights of the denoised images of the rows before, the latest first.
+    /// Weights of what the rows before remembered, the latest first: their denoised images, unless they say otherwise.
     pub history: [f64; HISTORY],
     /// Weight of the sample that an earlier row kept.
     pub kept: f64,
@@ -31,11 +31,22 @@ pub struct Row {
     pub keep: Option<Combination>,
     /// `x0 = sample * denoised.0 + model_output * denoised.1`.
     pub denoised: (f64, f64),
+    /// What later rows find in their history.
+    pub remember: Remember,
     /// A clean image at this row's noise level: `sample = x0 * add_noise.0 + noise * add_noise.1`
     /// (image-to-image start, inpainting).
     pub add_noise: (f64, f64),
     /// Whether a step ends here. False for all evaluations of a step but its last.
     pub ends_step: bool,
+}
+
+/// What a row leaves for those after it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Remember {
+    Denoised,
+    /// `sample * .0 + model_output * .1`.
+    Line((f64, f64)),
+    Nothing,
 }
 
 impl Row {
@@ -59,6 +70,7 @@ impl Row {
             },
             keep: None,
             denoised,
+            remember: Remember::Denoised,
             add_noise,
             ends_step: true,
         }
@@ -74,7 +86,7 @@ impl Row {
 pub struct State<T> {
     pub sample: T,
     kept: Option<T>,
-    /// Denoised images, the latest first.
+    /// What rows remembered, the latest first.
     history: Vec<T>,
 }
 
@@ -95,12 +107,19 @@ impl<T: Clone> State<T> {
         let next = sum(&self.terms(&row.next, model_output, noise));
         let keep = row.keep.map(|keep| sum(&self.terms(&keep, model_output, noise)));
         let denoised = sum(&[(row.denoised.0, &self.sample), (row.denoised.1, model_output)]);
+        let remembered = match row.remember {
+            Remember::Denoised => Some(denoised.clone()),
+            Remember::Line((sample, output)) => Some(sum(&[(sample, &self.sample), (output, model_output)])),
+            Remember::Nothing => None,
+        };
         self.sample = next;
         if keep.is_some() {
             self.kept = keep;
         }
-        self.history.truncate(HISTORY - 1);
-        self.history.insert(0, denoised.clone());
+        if let Some(remembered) = remembered {
+            self.history.truncate(HISTORY - 1);
+            self.history.insert(0, remembered);
+        }
         denoised
     }
 

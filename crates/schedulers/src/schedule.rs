@@ -2,12 +2,13 @@
 
 use crate::{
     config::SchedulerConfig,
-    ddim, dpmpp_multistep, dpmpp_singlestep,
+    ddim, ddpm, deis, dpmpp_multistep, dpmpp_singlestep,
     error::{Error, Result},
-    euler, euler_ancestral, flow_match_euler, heun, lcm,
+    euler, euler_ancestral, flow_match_euler, heun, kdpm2, lcm, lms,
     names::{SchedulerKind, TimestepSpacing},
     noise_schedule::NoiseSchedule,
     plan::Plan,
+    pndm,
     prediction::PredictionType,
     rows::Row,
     schedule_options::ScheduleOptions,
@@ -60,7 +61,9 @@ impl Schedule {
             prediction_type: plan.prediction,
             timesteps: plan.timesteps.clone(),
             sigmas,
-            init_noise_sigma: if kind.class().starts_at_sigma {
+            init_noise_sigma: if plan.noise.sigma_data().is_some() {
+                plan.sigmas[0].hypot(1.0)
+            } else if kind.class().starts_at_sigma {
                 euler::init_noise_sigma(&plan)
             } else {
                 1.0
@@ -100,27 +103,66 @@ impl Schedule {
         }
         let n = self.len();
         let wanted = (n as f64 * strength).floor() as usize;
-        let start = n - wanted.clamp(1, n);
-        // Multistep solvers start afresh: their first step looks back on nothing.
-        let plan = Plan {
-            begin: self.plan.begin + start,
-            ..self.plan.clone()
-        };
-        let (rows, _) = rows(&plan)?;
-        let mut out = Self {
-            timesteps: self.timesteps[start..].to_vec(),
-            sigmas: self.sigmas[start..].to_vec(),
-            start_index: self.start_index + self.rows.len() - rows.len(),
-            rows,
-            plan,
-            ..self.clone()
-        };
+        let mut out = self.starting_at(n - wanted.clamp(1, n))?;
         if wanted == 0 {
             out.strength_raised = true;
             out.warnings.push(format!(
                 "strength {strength} of {n} step{} is less than one step; one step is made (give at least 1 / strength steps)",
                 if n == 1 { "" } else { "s" }
             ));
+        }
+        Ok(out)
+    }
+
+    /// Without the first `start` steps.
+    fn starting_at(&self, start: usize) -> Result<Self> {
+        // Multistep solvers start afresh: their first step looks back on nothing.
+        let plan = Plan {
+            begin: self.plan.begin + start,
+            ..self.plan.clone()
+        };
+        let (rows, _) = rows(&plan)?;
+        Ok(Self {
+            timesteps: self.timesteps[start..].to_vec(),
+            sigmas: self.sigmas[start..].to_vec(),
+            start_index: self.start_index + self.rows.len() - rows.len(),
+            rows,
+            plan,
+            ..self.clone()
+        })
+    }
+
+    /// The steps below `start` and from `end` up, shares of the `train_timesteps` counted from pure noise (diffusers'
+    /// `denoising_start` and `denoising_end`); at least one step is left, or it is an error.
+    pub fn between(&self, start: Option<f64>, end: Option<f64>, train_timesteps: usize) -> Result<Self> {
+        let train = train_timesteps as f64;
+        let cutoff = |share: f64| (train - share * train).round_ties_even();
+        let empty = || Error::NothingBetween {
+            start: start.unwrap_or(0.0),
+            end: end.unwrap_or(1.0),
+            steps: self.len(),
+        };
+        let mut out = self.clone();
+        if let Some(start) = start {
+            let first = self
+                .timesteps
+                .iter()
+                .position(|t| *t < cutoff(start))
+                .ok_or_else(empty)?;
+            out = self.starting_at(first)?;
+        }
+        if let Some(end) = end.filter(|end| *end > 0.0 && *end < 1.0) {
+            let kept = out.timesteps.iter().filter(|t| **t >= cutoff(end)).count();
+            let mut ends = out
+                .rows
+                .iter()
+                .enumerate()
+                .filter(|(_, row)| row.ends_step)
+                .map(|(i, _)| i);
+            let last = kept.checked_sub(1).and_then(|step| ends.nth(step)).ok_or_else(empty)?;
+            out.rows.truncate(last + 1);
+            out.timesteps.truncate(kept);
+            out.sigmas.truncate(kept + 1);
         }
         Ok(out)
     }
@@ -134,6 +176,11 @@ fn rows(plan: &Plan) -> Result<(Vec<Row>, f64)> {
         SchedulerKind::EulerAncestral => (euler_ancestral::rows(plan), final_sigma),
         SchedulerKind::Heun => (heun::rows(plan), final_sigma),
         SchedulerKind::Ddim => ddim::rows(plan)?,
+        SchedulerKind::Ddpm => (ddpm::rows(plan)?, 0.0),
+        SchedulerKind::Pndm => pndm::rows(plan)?,
+        SchedulerKind::Deis => (deis::rows(plan), final_sigma),
+        SchedulerKind::Lms => (lms::rows(plan), final_sigma),
+        SchedulerKind::Kdpm2 | SchedulerKind::Kdpm2Ancestral => (kdpm2::rows(plan), final_sigma),
         SchedulerKind::Lcm => (lcm::rows(plan)?, 0.0),
         SchedulerKind::Tcd => (tcd::rows(plan)?, plan.noise.sigmas()[0]),
         SchedulerKind::DpmPlusPlus2M | SchedulerKind::DpmPlusPlus2MSde => (dpmpp_multistep::rows(plan), final_sigma),
@@ -147,6 +194,7 @@ fn warn(warnings: &mut Vec<String>, plan: &Plan) {
     let (n, train) = (plan.len(), plan.config.num_train_timesteps());
     let first = plan.timesteps[0];
     if let Some(spacing) = plan.spacing()
+        && plan.noise.sigma_data().is_none()
         && first < 0.8 * train as f64
     {
         warnings.push(format!(

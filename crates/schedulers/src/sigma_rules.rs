@@ -47,7 +47,7 @@ pub(crate) fn levels(
 /// `n` sigmas from `high` to `low` by `rule`.
 pub(crate) fn choose(rule: TimestepSpacing, low: f64, high: f64, n: usize) -> Vec<f64> {
     match rule {
-        TimestepSpacing::Karras => karras(low, high, n),
+        TimestepSpacing::Karras => karras(low, high, RHO, n),
         TimestepSpacing::Beta => beta(low, high, n),
         TimestepSpacing::KlOptimal => kl_optimal(low, high, n),
         // numpy takes the logarithms of its f32 table in f32.
@@ -83,9 +83,10 @@ fn whole(config: &SchedulerConfig, kind: SchedulerKind, rule: TimestepSpacing, t
     let cosine = config.beta_schedule == Some(BetaSchedule::SquaredcosCapV2);
     let cut_off = matches!(rule, TimestepSpacing::Exponential | TimestepSpacing::Beta) || (multistep && cosine);
     match kind.class().whole_timesteps {
+        Whole::OfKarras if rule == TimestepSpacing::Karras => timestep.round_ties_even(),
         Whole::FromSigmas if cut_off => timestep.trunc(),
         Whole::FromSigmas => timestep.round_ties_even(),
-        Whole::Never | Whole::Always => timestep,
+        Whole::Never | Whole::Always | Whole::OfKarras => timestep,
     }
 }
 
@@ -93,10 +94,13 @@ fn ramp(i: usize, n: usize) -> f64 {
     if n == 1 { 0.0 } else { i as f64 / (n - 1) as f64 }
 }
 
-fn karras(low: f64, high: f64, n: usize) -> Vec<f64> {
-    let root = |s: f64| s.powf(1.0 / 7.0);
+/// What Karras et al. recommend.
+const RHO: f64 = 7.0;
+
+pub(crate) fn karras(low: f64, high: f64, rho: f64, n: usize) -> Vec<f64> {
+    let root = |s: f64| s.powf(1.0 / rho);
     (0..n)
-        .map(|i| (root(high) + ramp(i, n) * (root(low) - root(high))).powi(7))
+        .map(|i| (root(high) + ramp(i, n) * (root(low) - root(high))).powf(rho))
         .collect()
 }
 

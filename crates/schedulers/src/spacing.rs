@@ -24,10 +24,12 @@ pub(crate) fn timesteps(
             points.truncate(n);
             points
         }
-        TimestepSpacing::Linspace if class.whole_timesteps == Whole::Never => descending_linspace(last, n)
-            .into_iter()
-            .map(|t| f64::from(t as f32))
-            .collect(),
+        TimestepSpacing::Linspace if matches!(class.whole_timesteps, Whole::Never | Whole::OfKarras) => {
+            descending_linspace(last, n)
+                .into_iter()
+                .map(|t| f64::from(t as f32))
+                .collect()
+        }
         TimestepSpacing::Linspace => round_all(descending_linspace(last, n)),
         TimestepSpacing::Leading if class.drops_last_point => {
             let ratio = train / (n + 1);

@@ -11,11 +11,10 @@ use serde_json::Value;
 
 /// Fields of diffusers' schedulers that change nothing in the classes supported here, or only
 /// together with a field that is refused.
-const INERT_FIELDS: [&str; 9] = [
+const INERT_FIELDS: [&str; 8] = [
     "clip_sample_range",
     "dynamic_thresholding_ratio",
     "sample_max_value",
-    "skip_prk_steps",
     "time_shift_type",
     "base_shift",
     "max_shift",
@@ -71,8 +70,15 @@ impl SchedulerConfig {
             class: kind.class_name(),
         };
         self.check_sigma_rules(kind, refuse)?;
+        refuse.text(
+            "sigma_schedule",
+            self.sigma_schedule.as_deref(),
+            &["karras", "exponential"],
+        )?;
         let own_class = self.kind().is_ok_and(|own| own == kind);
-        let clips = self.clip_sample.unwrap_or(kind == Ddim && own_class);
+        let clips = self
+            .clip_sample
+            .unwrap_or(matches!(kind, Ddim | SchedulerKind::Ddpm) && own_class);
         let thresholds = self.thresholding == Some(true);
         match kind {
             Ddim | Lcm => {
@@ -82,6 +88,19 @@ impl SchedulerConfig {
             Euler => {
                 refuse.text("interpolation_type", self.interpolation_type.as_deref(), &["linear"])?;
                 refuse.text("timestep_type", self.timestep_type.as_deref(), &["discrete"])?;
+            }
+            SchedulerKind::Ddpm => {
+                refuse.flag("clip_sample", clips)?;
+                refuse.flag("thresholding", thresholds)?;
+                refuse.text("variance_type", self.variance_type.as_deref(), &["fixed_small"])?;
+            }
+            SchedulerKind::Pndm if own_class && self.skip_prk_steps != Some(true) => {
+                return Err(refuse.error("skip_prk_steps", "false".into(), "true".into()));
+            }
+            SchedulerKind::Deis => {
+                refuse.flag("thresholding", thresholds)?;
+                refuse.flag("use_dynamic_shifting", self.use_dynamic_shifting == Some(true))?;
+                self.check_solver_order(refuse)?;
             }
             SchedulerKind::Heun => refuse.flag("clip_sample", clips)?,
             DpmPlusPlus2M | DpmPlusPlus2MSde | DpmPlusPlus2S | DpmPlusPlusSde => {

@@ -23,7 +23,7 @@ struct Sum {
 
 fn row(plan: &Plan, i: usize) -> Row {
     let level = plan.level(i);
-    let (p, q) = plan.prediction.denoised_vp(level.alpha, level.sigma);
+    let (p, q) = plan.denoised_level(level);
     let combination = |sum: &Sum| Combination {
         sample: sum.sample + sum.current * p,
         model_output: sum.current * q,
@@ -37,6 +37,7 @@ fn row(plan: &Plan, i: usize) -> Row {
     Row {
         next,
         keep: Some(keep),
+        input_scale: plan.level_scale(level),
         ..Row::first_order(plan.timesteps[i], (0.0, 0.0), 0.0, (p, q), (level.alpha, level.sigma))
     }
 }

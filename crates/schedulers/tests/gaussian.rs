@@ -91,6 +91,12 @@ fn every_sampler_recovers_the_data_in_many_steps() {
         SchedulerKind::DpmPlusPlus2S,
         SchedulerKind::DpmPlusPlusSde,
         SchedulerKind::UniPc,
+        SchedulerKind::Lms,
+        SchedulerKind::Pndm,
+        SchedulerKind::Deis,
+        SchedulerKind::Kdpm2,
+        SchedulerKind::Kdpm2Ancestral,
+        SchedulerKind::Ddpm,
     ] {
         for prediction in PREDICTIONS {
             let got = final_deviation(&schedule(kind, prediction, 500));
@@ -164,7 +170,9 @@ fn one_deterministic_step_returns_the_denoised_image() {
 #[test]
 fn prediction_types_agree_on_what_the_ideal_network_means() {
     let kinds = SchedulerKind::ALL.into_iter();
-    for kind in kinds.filter(|kind| *kind != SchedulerKind::FlowMatchEuler) {
+    // PNDM puts a polynomial through what the network says, whatever that is.
+    let others = [SchedulerKind::FlowMatchEuler, SchedulerKind::Pndm];
+    for kind in kinds.filter(|kind| !others.contains(kind)) {
         for n in [1, 3, 4] {
             let [a, b, c] = PREDICTIONS.map(|p| final_deviation(&schedule(kind, p, n)));
             assert!((a - b).abs() < 1e-9 && (a - c).abs() < 1e-9, "{kind} {n}: {a} {b} {c}");

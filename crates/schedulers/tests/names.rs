@@ -1,6 +1,6 @@
 //! What people call schedulers and spacings.
 
-use prima_schedulers::{SchedulerConfig, SchedulerKind, TimestepSpacing};
+use prima_schedulers::{ConfigSpacing, Schedule, ScheduleOptions, SchedulerConfig, SchedulerKind, TimestepSpacing};
 
 #[test]
 fn names_of_other_tools_are_understood() {
@@ -47,6 +47,17 @@ fn names_of_other_tools_are_understood() {
         unknown.contains("heun3") && unknown.contains("euler_a") && unknown.contains("LCMScheduler"),
         "{unknown}"
     );
+    for (name, nearest) in [
+        ("DPM++ 3M SDE", "dpm++_2m_sde"),
+        ("Restart", "heun"),
+        ("DPM fast", "dpm++_2m"),
+    ] {
+        let told = name.parse::<SchedulerKind>().expect_err("not here").to_string();
+        assert!(
+            told.contains(name) && told.ends_with(&format!("the nearest is {nearest}")),
+            "{told}"
+        );
+    }
     let tree = "DPMSolverSDEScheduler"
         .parse::<SchedulerKind>()
         .expect_err("refused")
@@ -95,4 +106,26 @@ fn a_samplers_name_may_end_in_its_schedule() {
         SchedulerKind::from_a1111("Euler a").expect("a sampler"),
         (EulerAncestral, None)
     );
+}
+
+#[test]
+fn the_web_uis_automatic_spans_all_noise_whatever_the_config_says() {
+    let config = SchedulerConfig::stable_diffusion(SchedulerKind::Euler, ConfigSpacing::Leading);
+    for kind in SchedulerKind::ALL {
+        let Some(spacing) = kind.automatic_spacing() else {
+            continue;
+        };
+        let options = ScheduleOptions {
+            scheduler: Some(kind),
+            spacing: Some(spacing),
+            ..ScheduleOptions::steps(10)
+        };
+        let schedule = Schedule::new(&config, &options).expect("a schedule");
+        assert!(
+            (schedule.sigmas[0] - 14.6146).abs() < 1e-3,
+            "{kind}: {}",
+            schedule.sigmas[0]
+        );
+    }
+    assert_eq!(SchedulerKind::Ddim.automatic_spacing(), None);
 }

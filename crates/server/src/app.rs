@@ -3,6 +3,7 @@
 use crate::Error;
 use crate::attempts::Attempts;
 use crate::body::Bodies;
+use crate::comfy::{events::Events, prompts::Prompts, shelf::Shelf};
 use crate::metrics::Metrics;
 use crate::options::{Limits, ServerOptions};
 use crate::refusal::Refusal;
@@ -31,6 +32,10 @@ pub(crate) struct App {
     pub attempts: Arc<Attempts>,
     /// Requests of the A1111 API, oldest first.
     pub tasks: Arc<Mutex<Vec<Arc<Watch>>>>,
+    /// Prompts that came as graphs, what is told of them, and their pictures.
+    pub comfy: Arc<Prompts>,
+    pub comfy_events: Arc<Events>,
+    pub comfy_shelf: Arc<Shelf>,
     /// Turns true at shutdown.
     pub closing: Arc<watch::Sender<bool>>,
     /// Turns true when the farewell is over.
@@ -46,6 +51,9 @@ impl App {
             workshop: Arc::new(Workshop::new(options.limits.pictures_bytes).map_err(Error::Threads)?),
             attempts: Arc::default(),
             tasks: Arc::default(),
+            comfy: Arc::default(),
+            comfy_events: Arc::default(),
+            comfy_shelf: Arc::default(),
             closing: Arc::new(watch::channel(false).0),
             cut_off: Arc::new(watch::channel(false).0),
             engine,

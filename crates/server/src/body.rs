@@ -141,6 +141,8 @@ pub(crate) fn not_taken(error: serde_json::Error) -> Refusal {
 /// One part of a form.
 pub(crate) struct Part {
     pub name: String,
+    /// A file's, if it is one.
+    pub file_name: Option<String>,
     pub bytes: Bytes,
 }
 
@@ -167,8 +169,9 @@ pub(crate) async fn form(request: Request, most: usize) -> Result<Vec<Part>, Ref
             return Err(Refusal::bad(format!("the form has more than {most} parts")));
         }
         let name = field.name().unwrap_or("").to_owned();
+        let file_name = field.file_name().map(str::to_owned);
         let bytes = field.bytes().await.map_err(|e| wrong(e.body_text()))?;
-        parts.push(Part { name, bytes });
+        parts.push(Part { name, file_name, bytes });
     }
     Ok(parts)
 }

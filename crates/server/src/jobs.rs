@@ -20,6 +20,11 @@ pub(crate) struct Painted {
 /// What a running job tells its handler.
 #[expect(clippy::large_enum_variant, reason = "made once a unit")]
 pub(crate) enum JobEvent {
+    /// A unit has taken `step` of its steps.
+    Step {
+        step: usize,
+        of: usize,
+    },
     /// How a unit looks after a step.
     Preview(Vec<Picture>),
     Painted(Painted),
@@ -44,7 +49,7 @@ impl Running {
         let mut all = Vec::new();
         while let Some(event) = self.next().await {
             match event {
-                JobEvent::Preview(_) => {}
+                JobEvent::Step { .. } | JobEvent::Preview(_) => {}
                 JobEvent::Painted(painted) => all.push(painted),
                 JobEvent::Failed(refusal) => return Err(refusal),
             }
@@ -125,6 +130,7 @@ impl Reporter {
             }
             Event::Step { step, of } => {
                 self.watch.step(step, of);
+                let _ = self.sender.send(JobEvent::Step { step, of });
                 self.sends =
                     step < of && self.sent < self.previews && step * (self.previews + 1) >= of * (self.sent + 1);
                 wanted = (step < of && self.watch.take_want()) || self.sends;

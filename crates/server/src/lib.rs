@@ -1,5 +1,5 @@
 //! The studio's page and live protocol, and the HTTP APIs that other programs speak: OpenAI's,
-//! A1111's and the hosted models' prediction request. One engine paints for all of them.
+//! A1111's, ComfyUI's and the hosted models' prediction request. One engine paints for all of them.
 //!
 //! ```no_run
 //! # use prima_server::*;
@@ -18,14 +18,18 @@ mod a1111;
 mod app;
 mod attempts;
 mod body;
+mod comfy;
 mod connections;
+mod controls;
 mod files;
 mod guard;
 mod health;
 mod jobs;
 mod listen;
 mod live;
+mod loras;
 mod metrics;
+mod numbers;
 mod openai;
 mod options;
 mod pictures;
@@ -115,6 +119,7 @@ fn router(app: App) -> Router {
         .route("/studio/animation", post(studio::animation))
         .route("/metrics", get(health::metrics))
         .merge(a1111::routes())
+        .merge(comfy::routes())
         .layer(from_fn_with_state(app.clone(), guard::admit))
         .layer(from_fn_with_state(app.clone(), guard::authorize));
     let router = Router::new()

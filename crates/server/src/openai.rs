@@ -1,11 +1,14 @@
 //! OpenAI's images API: `/v1/images/generations` (also as a stream with partial images),
 //! `/v1/images/edits`, `/v1/models`. The loaded model answers whatever `model` names, so that
 //! programs with a fixed name work. Beyond OpenAI's fields: `seed`, `num_inference_steps`,
-//! `guidance_scale`, `negative_prompt`, `strength`, `scheduler`.
+//! `guidance_scale`, `negative_prompt`, `strength`, `scheduler`, and those of `controls.rs`.
 
 use crate::app::App;
 use crate::body::{self, Part, form};
+use crate::controls::Controls;
 use crate::jobs::{self, JobEvent, Painted, Running, now};
+use crate::loras::{Wanted, choices};
+use crate::numbers::{flag, number, whole};
 use crate::pictures::{format_named, initial, to_base64};
 use crate::refusal::{Refusal, short};
 use crate::watch::Watch;
@@ -19,7 +22,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use prima_picture::{Format, QUALITY, encode};
 use prima_pipeline::{
-    Parameters, Picture, Request, RequestBuilder, ScheduleOptions, Spelling, parse_size, scheduler_named,
+    Parameters, Picture, PromptSyntax, Request, RequestBuilder, ScheduleOptions, Spelling, parse_size, scheduler_named,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -37,21 +40,33 @@ const PARTS: usize = 40;
 #[serde(default)]
 struct Fields {
     prompt: Option<String>,
+    model: Option<String>,
+    #[serde(deserialize_with = "whole")]
     n: Option<usize>,
     size: Option<String>,
     quality: Option<String>,
     background: Option<String>,
     output_format: Option<String>,
+    #[serde(deserialize_with = "whole")]
     output_compression: Option<u8>,
     response_format: Option<String>,
+    #[serde(deserialize_with = "whole")]
     partial_images: Option<usize>,
+    #[serde(deserialize_with = "flag")]
     stream: Option<bool>,
-    seed: Option<u64>,
+    #[serde(deserialize_with = "whole")]
+    seed: Option<i128>,
+    #[serde(deserialize_with = "whole")]
     num_inference_steps: Option<usize>,
+    #[serde(deserialize_with = "number")]
     guidance_scale: Option<f64>,
     negative_prompt: Option<String>,
+    #[serde(deserialize_with = "number")]
     strength: Option<f64>,
     scheduler: Option<String>,
+    loras: Option<Vec<Wanted>>,
+    #[serde(flatten)]
+    controls: Controls,
 }
 
 /// The request's own choices that its answer repeats.
@@ -59,6 +74,7 @@ struct Fields {
 struct Answer {
     format: Format,
     quality: u8,
+    base64: bool,
     url: bool,
     created: u64,
     size: String,
@@ -108,12 +124,21 @@ fn edit_form(parts: Vec<Part>) -> Result<(Fields, Option<Bytes>), Refusal> {
             "mask" => {
                 return Err(Refusal::field(
                     "mask",
-                    "a mask is not supported: prima repaints the whole picture",
+                    "a mask is not supported yet: prima repaints the whole picture",
                 ));
             }
             name => {
                 let text = part.text()?;
-                let texts = ["prompt", "negative_prompt", "size", "scheduler", "model", "user"];
+                let texts = [
+                    "prompt",
+                    "negative_prompt",
+                    "prompt_2",
+                    "negative_prompt_2",
+                    "size",
+                    "scheduler",
+                    "model",
+                    "user",
+                ];
                 let value = if texts.contains(&name) {
                     None
                 } else {
@@ -194,11 +219,13 @@ fn to_request(app: &App, fields: &Fields, picture: Option<Picture>) -> Result<Re
             scheduler: scheduler_named(fields.scheduler.as_deref())?,
             ..ScheduleOptions::default()
         },
+        loras: choices(fields.loras.clone())?,
         image: picture,
         strength: fields.strength,
         ..app.request(SPELLING)
     };
     asked.limits.max_images = asked.limits.max_images.min(MAX_N);
+    let asked = fields.controls.over(asked, PromptSyntax::default())?;
     Ok(asked.build_for(app.pipeline()?)?)
 }
 
@@ -212,9 +239,12 @@ fn to_answer(app: &App, fields: &Fields, request: &Request, event: &'static str)
             format!("output_compression {quality} is not possible: use 0 to 100"),
         ));
     }
-    let url = match fields.response_format.as_deref() {
-        None | Some("b64_json") => false,
-        Some("url") => true,
+    // OpenAI's own default for these models is an address, and programs that name them read one; others the picture.
+    let reads_either = fields.model.as_deref().is_some_and(|model| model.starts_with("dall-e"));
+    let (base64, url) = match fields.response_format.as_deref() {
+        None | Some("") => (true, reads_either),
+        Some("b64_json") => (true, false),
+        Some("url") => (false, true),
         Some(other) => {
             let message = format!(
                 "response_format {:?} is not known: use b64_json or url",
@@ -231,6 +261,7 @@ fn to_answer(app: &App, fields: &Fields, request: &Request, event: &'static str)
     Ok(Answer {
         format,
         quality: quality.max(1),
+        base64,
         url,
         created: now(),
         size: format!("{width}x{height}"),
@@ -239,7 +270,10 @@ fn to_answer(app: &App, fields: &Fields, request: &Request, event: &'static str)
             .clone()
             .filter(|q| q != "auto" && q.len() < 20)
             .unwrap_or_else(|| "high".to_owned()),
-        input_tokens: pipeline.parts().text_encoders.count_tokens(&request.prompt),
+        input_tokens: pipeline
+            .parts()
+            .text_encoders
+            .count_tokens(&request.prompt, request.prompt_syntax),
         event,
     })
 }
@@ -275,11 +309,14 @@ fn to_body(painted: Vec<Painted>, answer: &Answer) -> Result<Value, Refusal> {
     for painted in painted {
         for (picture, parameters) in &painted.pictures {
             let encoded = answer.encode(picture, Some(parameters))?;
-            data.push(if answer.url {
-                json!({"url": format!("data:{};base64,{encoded}", answer.format.mime()), "revised_prompt": null})
-            } else {
-                json!({"b64_json": encoded, "revised_prompt": null})
-            });
+            let mut entry = json!({"revised_prompt": null});
+            if answer.url {
+                entry["url"] = format!("data:{};base64,{encoded}", answer.format.mime()).into();
+            }
+            if answer.base64 {
+                entry["b64_json"] = encoded.into();
+            }
+            data.push(entry);
         }
         if let Some(response) = painted.response {
             seed = Some(response.seed);
@@ -317,6 +354,7 @@ fn stream_events(workshop: Arc<Workshop>, running: Running, answer: Answer) -> R
                 return Some((Ok::<_, Infallible>(event), state));
             }
             let (pictures, done) = match state.running.next().await? {
+                JobEvent::Step { .. } => continue,
                 JobEvent::Preview(pictures) => (pictures.into_iter().map(|p| (p, None)).collect(), false),
                 JobEvent::Painted(painted) => (
                     painted

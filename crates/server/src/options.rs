@@ -118,7 +118,7 @@ impl Default for Limits {
             image_bytes: 10 << 20,
             image_pixels: 16 << 20,
             max_steps: 100,
-            max_side_px: 1024,
+            max_side_px: 2048,
             variants: 16,
             body_bytes: 16 << 20,
             message_bytes: 64 << 10,

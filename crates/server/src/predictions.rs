@@ -4,7 +4,10 @@
 
 use crate::app::App;
 use crate::body::{self, not_taken};
+use crate::controls::Controls;
 use crate::jobs::{self, now};
+use crate::loras::{Wanted, choices};
+use crate::numbers::{number, whole};
 use crate::pictures::{format_named, from_base64, initial, to_base64};
 use crate::refusal::Refusal;
 use crate::watch::Watch;
@@ -12,7 +15,7 @@ use axum::Json;
 use axum::extract::{Request as HttpRequest, State};
 use axum::http::StatusCode;
 use prima_picture::{Format, QUALITY, encode};
-use prima_pipeline::{Request, RequestBuilder, ScheduleOptions, Spelling, parse_size, scheduler_named};
+use prima_pipeline::{PromptSyntax, Request, RequestBuilder, ScheduleOptions, Spelling, parse_size, scheduler_named};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::time::Instant;
@@ -28,24 +31,26 @@ const SPELLING: Spelling = &[
 struct Input {
     prompt: Option<String>,
     negative_prompt: Option<String>,
+    #[serde(deserialize_with = "whole")]
     width: Option<usize>,
+    #[serde(deserialize_with = "whole")]
     height: Option<usize>,
     resolution: Option<String>,
+    #[serde(deserialize_with = "whole")]
     num_outputs: Option<usize>,
-    #[serde(alias = "steps")]
+    #[serde(alias = "steps", deserialize_with = "whole")]
     num_inference_steps: Option<usize>,
+    #[serde(deserialize_with = "number")]
     guidance_scale: Option<f64>,
-    guidance_rescale: Option<f64>,
-    clip_skip: Option<usize>,
-    /// This and the next two in diffusers' order: height and width, top and left.
-    original_size: Option<[usize; 2]>,
-    crops_coords_top_left: Option<[usize; 2]>,
-    target_size: Option<[usize; 2]>,
     scheduler: Option<String>,
-    seed: Option<u64>,
-    #[serde(alias = "strength")]
+    #[serde(deserialize_with = "whole")]
+    seed: Option<i128>,
+    #[serde(alias = "strength", deserialize_with = "number")]
     prompt_strength: Option<f64>,
     output_format: Option<String>,
+    loras: Option<Vec<Wanted>>,
+    #[serde(flatten)]
+    controls: Controls,
 }
 
 pub(crate) async fn predict(
@@ -123,7 +128,6 @@ async fn to_request(app: &App, input: Input, image: Option<Vec<u8>>) -> Result<R
         prompt: input.prompt,
         negative_prompt: input.negative_prompt,
         guidance_scale: input.guidance_scale,
-        guidance_rescale: input.guidance_rescale,
         seed: input.seed,
         width,
         height,
@@ -133,13 +137,11 @@ async fn to_request(app: &App, input: Input, image: Option<Vec<u8>>) -> Result<R
             scheduler: scheduler_named(input.scheduler.as_deref())?,
             ..ScheduleOptions::default()
         },
-        clip_skip: input.clip_skip,
-        original_size: input.original_size,
-        crops_coords_top_left: input.crops_coords_top_left,
-        target_size: input.target_size,
+        loras: choices(input.loras)?,
         image,
         strength: input.prompt_strength,
         ..app.request(SPELLING)
     };
+    let asked = input.controls.over(asked, PromptSyntax::default())?;
     Ok(asked.build_for(app.pipeline()?)?)
 }

@@ -191,5 +191,18 @@ fn shaped(path: &str, refusal: &Refusal) -> (StatusCode, Value) {
         let body = json!({"error": kind, "detail": message, "body": "", "errors": message});
         return (status, body);
     }
+    if ["/prompt", "/api/prompt"].contains(&path) {
+        return (*status, of_a_graph(refusal));
+    }
     (*status, json!({"error": message}))
+}
+
+/// ComfyUI's shape. The field at fault is a node, if one is.
+fn of_a_graph(refusal: &Refusal) -> Value {
+    let error = json!({"type": "invalid_prompt", "message": refusal.message, "details": "", "extra_info": {}});
+    let mut nodes = json!({});
+    if let Some(node) = &refusal.param {
+        nodes[node.as_ref()] = json!({"errors": [error], "dependent_outputs": [], "class_type": null});
+    }
+    json!({"error": error, "node_errors": nodes})
 }

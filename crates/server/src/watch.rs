@@ -1,7 +1,7 @@
 //! How far a job is, for those who ask or interrupt.
 
 use prima_pipeline::Picture;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -15,6 +15,8 @@ pub(crate) struct Watch {
     interrupted: AtomicBool,
     skipped: AtomicBool,
     wants_preview: AtomicBool,
+    /// Units of passes that are over.
+    done: AtomicUsize,
 }
 
 /// A snapshot of [`Watch`].
@@ -38,6 +40,7 @@ impl Watch {
             interrupted: AtomicBool::new(false),
             skipped: AtomicBool::new(false),
             wants_preview: AtomicBool::new(false),
+            done: AtomicUsize::new(0),
         })
     }
 
@@ -52,11 +55,16 @@ impl Watch {
     /// Unit number `unit` begins; to skip is to skip one unit.
     pub fn begin(&self, unit: usize) {
         *self.lock() = WatchState {
-            unit,
+            unit: self.done.load(Ordering::Relaxed) + unit,
             begun: true,
             ..WatchState::default()
         };
         self.skipped.store(false, Ordering::Relaxed);
+    }
+
+    /// Another job of the same request follows one of `units`.
+    pub fn next_pass(&self, units: usize) {
+        self.done.fetch_add(units, Ordering::Relaxed);
     }
 
     pub fn step(&self, step: usize, steps: usize) {

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Server, all_painted, from_base64, painted, png, same, to_base64};
+use common::{Server, all_painted, from_base64, model_folder, painted, png, same, to_base64};
 use prima_pipeline::{InitImage, Picture, Request, ScheduleOptions, SchedulerKind, TimestepSpacing};
 use serde_json::{Value, json};
 
@@ -453,4 +453,84 @@ async fn a_full_queue_says_when_to_come_back() {
     let body: Value = response.json().await.unwrap();
     assert!(body["detail"].as_str().unwrap().contains("too many requests"), "{body}");
     first.abort();
+}
+
+#[tokio::test]
+async fn loras_are_named_in_every_api_and_listed_without_their_paths() {
+    let folder = model_folder().join("../loras");
+    let server = Server::with_loras(folder.clone()).await;
+    let listed: Value = server.get("/sdapi/v1/loras").await.json().await.unwrap();
+    let names: Vec<&str> = listed
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|lora| lora["name"].as_str().unwrap())
+        .collect();
+    assert!(names.contains(&"kohya") && names.contains(&"loha"), "{names:?}");
+    assert!(!listed.to_string().contains("goldens"), "{listed}");
+    assert_eq!(server.post("/sdapi/v1/refresh-loras", &json!({})).await.status(), 200);
+
+    let sized = json!({"prompt": "a cat", "seed": 3, "width": 64, "height": 64, "steps": 1, "size": "64x64"});
+    let ask = |changes: Value| {
+        let mut body = sized.clone();
+        body.as_object_mut()
+            .unwrap()
+            .extend(changes.as_object().unwrap().clone());
+        body
+    };
+    let by_a1111 = async |prompt: &str| {
+        let answer = server
+            .post_ok("/sdapi/v1/txt2img", &ask(json!({"prompt": prompt})))
+            .await;
+        let info: Value = serde_json::from_str(answer["info"].as_str().unwrap()).unwrap();
+        (from_base64(answer["images"][0].as_str().unwrap()), info)
+    };
+    let (plain, _) = by_a1111("a cat").await;
+    let (tagged, info) = by_a1111("a cat <lora:kohya:0.7>").await;
+    assert_ne!(plain.rgb, tagged.rgb);
+    assert!(
+        info["infotexts"][0]
+            .as_str()
+            .unwrap()
+            .contains("Lora hashes: \"kohya: "),
+        "{info}"
+    );
+    let (same, info) = by_a1111("a cat <lora:detail:0.8>").await;
+    assert_eq!(plain.rgb, same.rgb);
+    let said = info["comments"].to_string();
+    assert!(
+        said.contains("no LoRA") && said.contains("detail") && said.contains("kohya"),
+        "{said}"
+    );
+
+    let loras = json!([{"name": "kohya", "weight": 0.7}]);
+    let openai = ask(json!({"loras": loras, "num_inference_steps": 1}));
+    let answer = server.post_ok("/v1/images/generations", &openai).await;
+    assert_eq!(
+        from_base64(answer["data"][0]["b64_json"].as_str().unwrap()).rgb,
+        tagged.rgb
+    );
+    let answer = server.post("/v1/predictions", &ask(json!({"loras": loras}))).await;
+    let answer: Value = answer.json().await.unwrap();
+    let picture = answer["output"][0]
+        .as_str()
+        .unwrap()
+        .split_once(',')
+        .unwrap()
+        .1
+        .to_owned();
+    assert_eq!(from_base64(&picture).rgb, tagged.rgb);
+
+    let path = folder.join("kohya.safetensors").display().to_string();
+    for (route, name) in [
+        ("/v1/images/generations", "detail"),
+        ("/v1/predictions", &path),
+        ("/v1/images/generations", "../loras/kohya"),
+    ] {
+        let (status, message) = server.refused(route, &ask(json!({"loras": [name]}))).await;
+        assert!(
+            (400..500).contains(&status) && message.to_string().contains("known are"),
+            "{status} {message}"
+        );
+    }
 }

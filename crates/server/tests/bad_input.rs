@@ -40,8 +40,8 @@ fn openai() -> Vec<Case> {
         (OPENAI, json!({"prompt": "a", "n": 0}), "n 0"),
         (OPENAI, json!({"prompt": "a", "n": 11}), "n 11"),
         (OPENAI, json!({"prompt": "a", "size": "big"}), "size \"big\""),
-        (OPENAI, json!({"prompt": "a", "size": "100x100"}), "width 100"),
-        (OPENAI, json!({"prompt": "a", "size": "2048x64"}), "width 2048"),
+        (OPENAI, json!({"prompt": "a", "size": "4x100"}), "width 4"),
+        (OPENAI, json!({"prompt": "a", "size": "2056x64"}), "width 2056"),
         (OPENAI, json!({"prompt": "a", "size": "99999999999999999999x1"}), "size"),
         (OPENAI, json!({"prompt": "a", "output_format": "bmp"}), "output_format"),
         (
@@ -63,6 +63,13 @@ fn openai() -> Vec<Case> {
         (OPENAI, json!({"prompt": "a", "num_inference_steps": 0}), "steps 0"),
         (OPENAI, json!({"prompt": "a", "num_inference_steps": 101}), "steps 101"),
         (OPENAI, json!({"prompt": "a", "guidance_scale": 1e9}), "guidance_scale"),
+        (OPENAI, json!({"prompt": "a", "seed": 1.5}), "1.5"),
+        (OPENAI, json!({"prompt": "a", "n": "two"}), "two"),
+        (
+            OPENAI,
+            json!({"prompt": "a", "denoising_start": 0.5}),
+            "denoising_start",
+        ),
     ]
 }
 
@@ -72,16 +79,38 @@ fn a1111_words() -> Vec<Case> {
         (A1111, json!({"prompt": "a", "sampler_name": "Heun3"}), "Heun3"),
         (A1111, json!({"prompt": "a", "scheduler": "Sideways"}), "Sideways"),
         (A1111, json!({"prompt": "a", "steps": 0}), "steps 0"),
-        (A1111, json!({"prompt": "a", "width": 9}), "width 9"),
+        (A1111, json!({"prompt": "a", "width": 7}), "width 7"),
         (A1111, json!({"prompt": "a", "height": 1_000_000}), "height 1000000"),
         (A1111, json!({"prompt": "a", "batch_size": 100}), "batch_size"),
         (A1111, json!({"prompt": "a", "batch_size": 0}), "batch_size"),
-        (A1111, json!({"prompt": "a", "enable_hr": true}), "enable_hr"),
+        (
+            A1111,
+            json!({"prompt": "a", "enable_hr": true, "hr_upscaler": "R-ESRGAN 4x+"}),
+            "R-ESRGAN 4x+",
+        ),
+        (
+            A1111,
+            json!({"prompt": "a", "enable_hr": true, "hr_scale": 100}),
+            "hr_resize_x",
+        ),
+        (
+            A1111,
+            json!({"prompt": "a", "enable_hr": true, "denoising_strength": 2}),
+            "denoising_strength 2",
+        ),
+        (A1111, json!({"prompt": "a", "steps": "many"}), "many"),
+        (A1111, json!({"prompt": "a", "steps": 2.5}), "2.5"),
+        (A1111, json!({"prompt": "a", "tiling": "true"}), "tiling"),
+        (
+            A1111,
+            json!({"prompt": "a", "prompt_syntax": "compel"}),
+            "auto, a1111 or plain",
+        ),
         (A1111, json!({"prompt": "a", "script_name": "x/y plot"}), "script_name"),
         (
             A1111,
-            json!({"prompt": "a", "alwayson_scripts": {"controlnet": {}}}),
-            "alwayson_scripts",
+            json!({"prompt": "a", "alwayson_scripts": {"controlnet": {"args": [{"module": "canny"}]}}}),
+            "controlnet",
         ),
         (
             A1111,
@@ -522,7 +551,15 @@ async fn every_described_route_is_there() {
     assert!(paths.len() > 30);
     for (path, methods) in paths {
         for method in methods.as_object().unwrap().keys() {
-            let url = server.url(&path.replace("{id}", "tiny-sdxl"));
+            let known = [
+                ("{id}", "tiny-sdxl"),
+                ("{class}", "KSampler"),
+                ("{folder}", "checkpoints"),
+            ];
+            let filled = known
+                .iter()
+                .fold(path.clone(), |path, (hole, name)| path.replace(hole, name));
+            let url = server.url(&filled);
             let request = if method == "get" {
                 server.http.get(url)
             } else {

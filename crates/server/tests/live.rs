@@ -260,7 +260,7 @@ async fn impossible_revisions_are_refused_by_name_and_the_session_goes_on() {
         message
     };
     for (message, said) in [
-        (with("width", json!(100)), "width 100"),
+        (with("width", json!(4)), "width 4"),
         (with("width", json!(4096)), "width 4096"),
         (with("steps", json!(0)), "steps 0"),
         (with("steps", json!(5000)), "steps 5000"),

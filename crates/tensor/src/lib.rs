@@ -36,7 +36,7 @@ pub use error::DeviceError;
 pub use gpu::{RecordingCounts, Usage};
 pub use mapped::{MappedBytes, MappedFile, Residency};
 pub use ops::*;
-pub use param::{FormTag, Param, layout};
+pub use param::{FormTag, Param, ParamId, layout};
 pub use random::{Philox, TorchCpuRng};
 pub use repeatable::Repeatable;
 pub use tensor::Tensor;

@@ -26,6 +26,10 @@ pub struct Param {
     inner: Arc<RwLock<State>>,
 }
 
+/// See [`Param::id`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ParamId(usize);
+
 /// A parameter's value as it is kept.
 pub enum Stored<'a> {
     Wide(&'a Tensor),
@@ -393,6 +397,11 @@ impl Param {
     /// Another number for each value that the parameter has had: what is computed of a frozen one can be kept until it changes.
     pub fn version(&self) -> u64 {
         self.read().version
+    }
+
+    /// What tells this parameter from all others as long as one clone of it is there: clones have the same.
+    pub fn id(&self) -> ParamId {
+        ParamId(Arc::as_ptr(&self.inner).addr())
     }
 
     pub fn is_trainable(&self) -> bool {

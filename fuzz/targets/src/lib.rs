@@ -8,7 +8,7 @@ use prima_models::{
     AutoencoderKlConfig, AutoencoderTinyConfig, ClipTextConfig, Tokenizer, TokenizerFiles, Unet2dConditionConfig,
 };
 use prima_picture::{Parameters, Picture, read_parameters};
-use prima_pipeline::{ModelCard, WeightedPrompt, parse_size, scheduler_named};
+use prima_pipeline::{ModelCard, PromptSyntax, WeightedPrompt, parse_size, prompt_texts, scheduler_named};
 use prima_schedulers::{Schedule, ScheduleOptions, SchedulerConfig, SchedulerKind, TimestepSpacing};
 use prima_server::Readers;
 use std::hint::black_box;
@@ -139,9 +139,9 @@ pub fn metadata(data: &[u8]) {
 /// The syntax of prompts, and of the settings that come with them.
 pub fn prompt(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
-    let weighted = WeightedPrompt::parse(&text);
-    for at in 0..=weighted.text.len() {
-        black_box(weighted.at(at));
+    for syntax in [PromptSyntax::Auto, PromptSyntax::A1111] {
+        black_box(WeightedPrompt::parse(&text, syntax));
+        black_box(prompt_texts(&text, syntax, 4));
     }
     let parameters = Parameters::parse(&text);
     black_box(Parameters::parse(&parameters.to_text()));

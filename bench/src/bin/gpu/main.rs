@@ -12,7 +12,7 @@ mod training;
 use anyhow::Result;
 use layout::{Layout, Painting};
 use prima_models::UnetCond;
-use prima_pipeline::{Pipeline, Request, ScheduleOptions};
+use prima_pipeline::{Pipeline, Reading, Request, ScheduleOptions};
 use prima_tensor::{DType, Device, DeviceChoice, Philox, Tensor, no_grad};
 use serde_json::{Value, json};
 use std::ops::ControlFlow;
@@ -155,9 +155,13 @@ fn paint(options: &Options, device: &Device, pipeline: &Pipeline, painting: &Pai
     device.forget_recordings();
     device.reset_usage();
     let encoders = &pipeline.parts().text_encoders;
+    let reading = Reading {
+        prompt: PROMPT.to_owned(),
+        ..Reading::default()
+    };
     let encode = || {
         encoders.forget_prompts();
-        no_grad(|| prima_tensor::device::catch(|| encoders.encode(PROMPT, 0)))
+        no_grad(|| prima_tensor::device::catch(|| encoders.encode(&reading)))
     };
     let text_ms = median_ms(options, device, || {
         encode()??;

@@ -96,8 +96,10 @@ pub fn parts(layout: &Layout, painting: &Painting, dtype: DType) -> Result<Parts
         vae: Vae::Kl(vae),
         scheduler_config: scheduler(painting)?,
         replaced_scheduler: None,
+        known: None,
         card: ModelCard::default(),
         force_zeros_for_empty_prompt: true,
+        components: Vec::new(),
     })
 }
 

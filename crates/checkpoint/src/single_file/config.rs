@@ -1,10 +1,10 @@
-//! The configs that a diffusers folder would hold, from the shapes of a one-file model. Shapes do not tell the number
-//! of attention heads or norm groups: those of the family (64 channels a head, in Stable Diffusion 1.x 8 heads; 32
-//! groups) are given where they fit, and where they do not the file needs a `config` folder beside it.
+//! The configs that a diffusers folder would hold, from the shapes of a file. Shapes do not tell the number of attention
+//! heads or norm groups: those of the family (64 channels a head, in Stable Diffusion 1.x 8 heads; 32 groups) are given where
+//! they fit, and where they do not the file needs a `config` folder beside it.
 
-use super::{
-    COND_PROJ, FileKind, HEAD_CHANNELS, NORM_GROUPS, SingleFile, TextEncoderKeys, TextLayout, UNET, VAE, leading_number,
-};
+use super::network::{Network, TextLayout, is_square};
+use super::unet_config::{COND_PROJ, unet_config};
+use super::{Family, HEAD_CHANNELS, NORM_GROUPS, SingleFile, leading_number};
 use crate::Error;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -12,15 +12,15 @@ use std::collections::BTreeMap;
 impl SingleFile {
     /// The JSON that a diffusers folder of this model would have as `component/file`.
     pub fn config(&self, component: &str, file: &str) -> Result<Value, Error> {
-        let text_encoder = self.text_encoders().iter().find(|keys| keys.component == component);
-        match (component, file, text_encoder) {
-            ("", "model_index.json", _) => Ok(self.model_index()),
-            ("scheduler", "scheduler_config.json", _) => self.scheduler_config(),
-            ("unet", "config.json", _) => self.unet_config(),
-            ("vae", "config.json", _) if self.keys(VAE).next().is_none() => Err(self.without("vae", VAE)),
-            ("vae", "config.json", _) if self.has_taesd() => self.taesd_config(),
-            ("vae", "config.json", _) => self.vae_config(),
-            (_, "config.json", Some(keys)) => self.text_config(keys),
+        match (component, file) {
+            ("", "model_index.json") => Ok(self.model_index()),
+            ("scheduler", "scheduler_config.json") => self.scheduler_config(),
+            ("unet", "config.json") => unet_config(self.unet()?, self.family, self.sample_size()),
+            ("vae", "config.json") => self.vae_config(),
+            ("text_encoder" | "text_encoder_2", "config.json") => {
+                let (encoder, layout) = self.text_encoder(component)?;
+                text_config(&encoder, layout, component, self.family)
+            }
             _ => Err(Error::NoFile {
                 model: self.file.name().to_owned(),
                 path: format!("{component}/{file}"),
@@ -29,51 +29,22 @@ impl SingleFile {
         }
     }
 
-    /// Size `axis` of a tensor that the config cannot do without.
-    pub(super) fn size(&self, key: &str, axis: usize) -> Result<usize, Error> {
-        let file = || self.file.name().to_owned();
-        let shape = self.shape(key).ok_or_else(|| Error::Missing {
-            file: file(),
-            key: key.to_owned(),
-            expected: Vec::new(),
-        })?;
-        shape.get(axis).copied().ok_or_else(|| Error::Axes {
-            file: file(),
-            key: key.to_owned(),
-            axis,
-            found: shape.to_vec(),
-        })
-    }
-
-    /// `channels / unit`, or the sentence that says why the family's convention does not fit.
-    pub(super) fn divide(&self, what: &str, channels: usize, unit: usize) -> Result<usize, Error> {
-        if channels >= unit && channels.is_multiple_of(unit) {
-            return Ok(channels / unit);
-        }
-        Err(Error::Unsupported {
-            file: self.file.name().to_owned(),
-            field: what.to_owned(),
-            found: channels.to_string(),
-            fix: format!(
-                "models of its family have multiples of {unit}; put its configs in a `config` folder beside the file"
-            ),
-        })
-    }
-
     fn model_index(&self) -> Value {
+        let is_lcm = self.unet().is_ok_and(|unet| unet.has(COND_PROJ));
+        let has_taesd = self.vae().is_ok_and(|vae| is_tiny(&vae));
         let mut index = json!({
-            "_class_name": match self.kind {
-                FileKind::Sdxl => "StableDiffusionXLPipeline",
-                _ if self.has(COND_PROJ) => "LatentConsistencyModelPipeline",
+            "_class_name": match self.family {
+                Family::Sdxl => "StableDiffusionXLPipeline",
+                _ if is_lcm => "LatentConsistencyModelPipeline",
                 _ => "StableDiffusionPipeline",
             },
             "scheduler": ["diffusers", self.scheduler_class()],
             "text_encoder": ["transformers", "CLIPTextModel"],
             "tokenizer": ["transformers", "CLIPTokenizer"],
             "unet": ["diffusers", "UNet2DConditionModel"],
-            "vae": ["diffusers", if self.has_taesd() { "AutoencoderTiny" } else { "AutoencoderKL" }],
+            "vae": ["diffusers", if has_taesd { "AutoencoderTiny" } else { "AutoencoderKL" }],
         });
-        if self.kind == FileKind::Sdxl {
+        if self.family == Family::Sdxl {
             index["force_zeros_for_empty_prompt"] = json!(true);
             index["text_encoder_2"] = json!(["transformers", "CLIPTextModelWithProjection"]);
             index["tokenizer_2"] = json!(["transformers", "CLIPTokenizer"]);
@@ -81,8 +52,18 @@ impl SingleFile {
         index
     }
 
+    /// Whether the file says how its noise has to be: what stands in no UNet's shapes.
+    pub fn has_noise_markers(&self) -> bool {
+        let markers = ["v_pred", "ztsnr", EDM_MEAN, EDM_STD, EDM_V_MAX, EDM_V_MIN];
+        markers.into_iter().any(|marker| self.has(marker)) || self.unet().is_ok_and(|unet| unet.has(COND_PROJ))
+    }
+
     fn scheduler_class(&self) -> &'static str {
-        if self.has(COND_PROJ) {
+        if self.has(EDM_V_MAX) || self.has(EDM_V_MIN) {
+            "EDMEulerScheduler"
+        } else if self.has(EDM_MEAN) || self.has(EDM_STD) {
+            "EDMDPMSolverMultistepScheduler"
+        } else if self.unet().is_ok_and(|unet| unet.has(COND_PROJ)) {
             "LCMScheduler"
         } else {
             "EulerDiscreteScheduler"
@@ -90,28 +71,56 @@ impl SingleFile {
     }
 
     fn scheduler_config(&self) -> Result<Value, Error> {
-        // Playground 2.5's, and CosXL's.
-        let markers = ["edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min"];
-        if let Some(marker) = markers.into_iter().find(|marker| self.has(marker)) {
-            return Err(Error::Unsupported {
-                file: self.file.name().to_owned(),
-                field: "noise schedule".to_owned(),
-                found: format!("EDM (`{marker}`)"),
-                fix: "models trained with SDXL's own schedule are".to_owned(),
-            });
+        let class = self.scheduler_class();
+        Ok(match class {
+            // CosXL (its model card's scheduler).
+            "EDMEulerScheduler" => json!({
+                "_class_name": class,
+                "sigma_min": self.number(EDM_V_MIN)?.unwrap_or(0.002),
+                "sigma_max": self.number(EDM_V_MAX)?.unwrap_or(120.0),
+                "sigma_data": 1.0,
+                "sigma_schedule": "exponential",
+                "prediction_type": "v_prediction",
+                "num_train_timesteps": 1000,
+            }),
+            // Playground 2.5.
+            "EDMDPMSolverMultistepScheduler" => json!({
+                "_class_name": class,
+                "sigma_min": 0.002,
+                "sigma_max": 80.0,
+                "sigma_data": 0.5,
+                "sigma_schedule": "karras",
+                "prediction_type": "epsilon",
+                "num_train_timesteps": 1000,
+                "rho": 7.0,
+                "solver_order": 2,
+                "algorithm_type": "dpmsolver++",
+                "solver_type": "midpoint",
+                "lower_order_final": true,
+                "euler_at_final": false,
+                "final_sigmas_type": "zero",
+            }),
+            _ => json!({
+                "_class_name": class,
+                "beta_start": 0.00085,
+                "beta_end": 0.012,
+                "beta_schedule": "scaled_linear",
+                "num_train_timesteps": 1000,
+                "prediction_type": self.prediction_type(),
+                "rescale_betas_zero_snr": self.has("ztsnr"),
+                "steps_offset": 1,
+                // SDXS takes one step, from pure noise.
+                "timestep_spacing": if self.is_sdxs() { "trailing" } else { "leading" },
+            }),
+        })
+    }
+
+    /// A stored number, of one element.
+    fn number(&self, key: &str) -> Result<Option<f64>, Error> {
+        if !self.has(key) {
+            return Ok(None);
         }
-        Ok(json!({
-            "_class_name": self.scheduler_class(),
-            "beta_start": 0.00085,
-            "beta_end": 0.012,
-            "beta_schedule": "scaled_linear",
-            "num_train_timesteps": 1000,
-            "prediction_type": self.prediction_type(),
-            "rescale_betas_zero_snr": self.has("ztsnr"),
-            "steps_offset": 1,
-            // SDXS takes one step, from pure noise.
-            "timestep_spacing": if self.is_sdxs() { "trailing" } else { "leading" },
-        }))
+        Ok(self.file.read(key)?.data().first().map(|&value| f64::from(value)))
     }
 
     /// By the marker that v-prediction models carry (diffusers reads it too), or what the metadata say (the ModelSpec
@@ -120,7 +129,7 @@ impl SingleFile {
     fn prediction_type(&self) -> &'static str {
         let metadata = |key: &str| self.file.metadata().get(key).map_or("", String::as_str);
         let architecture = metadata("modelspec.architecture");
-        let is_v2 = self.kind == FileKind::StableDiffusion2;
+        let is_v2 = self.family == Family::StableDiffusion2;
         match metadata("modelspec.prediction_type") {
             _ if self.has("v_pred") => "v_prediction",
             "v" | "v_prediction" => "v_prediction",
@@ -133,138 +142,163 @@ impl SingleFile {
 
     /// No mid block, and no self-attention at the largest resolution.
     fn is_sdxs(&self) -> bool {
-        let has_mid = self.has_any(&format!("{UNET}middle_block."));
-        let attention = format!("{UNET}input_blocks.1.1.transformer_blocks.0.attn1.to_k.weight");
-        let self_attention = self.shape(&attention).is_some_and(is_square);
-        self.kind != FileKind::Sdxl && !has_mid && !self_attention
+        let Ok(unet) = self.unet() else { return false };
+        let has_mid = unet.has_any("mid_block.");
+        let attention = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_k.weight";
+        let self_attention = unet.shape(attention).is_some_and(|shape| is_square(&shape));
+        self.family != Family::Sdxl && !has_mid && !self_attention
     }
 
-    pub(super) fn sample_size(&self) -> usize {
-        match self.kind {
-            FileKind::Sdxl => 128,
-            FileKind::StableDiffusion2 if self.prediction_type() == "v_prediction" => 96,
+    fn sample_size(&self) -> usize {
+        match self.family {
+            Family::Sdxl => 128,
+            Family::StableDiffusion2 if self.prediction_type() == "v_prediction" => 96,
             _ => 64,
         }
     }
 
     fn vae_config(&self) -> Result<Value, Error> {
-        let blocks = self.count(&format!("{VAE}encoder.down."));
-        let width = |i| self.size(&format!("{VAE}encoder.down.{i}.block.0.conv1.weight"), 0);
-        let channels = (0..blocks).map(width).collect::<Result<Vec<_>, _>>()?;
-        for &width in &channels {
-            self.divide("channels of the VAE's group norms", width, NORM_GROUPS)?;
+        let mut config = vae_config(&self.vae()?, self.family, 8 * self.sample_size())?;
+        let numbers = |key: &str| -> Result<Vec<f64>, Error> {
+            Ok(self
+                .file
+                .read(key)?
+                .data()
+                .iter()
+                .map(|&value| f64::from(value))
+                .collect())
+        };
+        // Playground 2.5.
+        if self.has(EDM_MEAN) && self.has(EDM_STD) {
+            config["latents_mean"] = json!(numbers(EDM_MEAN)?);
+            config["latents_std"] = json!(numbers(EDM_STD)?);
+            config["scaling_factor"] = json!(0.5);
         }
-        let (sample_size, scaling_factor) = match self.kind {
-            FileKind::Sdxl => (1024, 0.13025),
-            _ => (8 * self.sample_size(), 0.18215),
-        };
-        Ok(json!({
-            "_class_name": "AutoencoderKL",
-            "act_fn": "silu",
-            "block_out_channels": channels,
-            "down_block_types": vec!["DownEncoderBlock2D"; blocks],
-            "force_upcast": true,
-            "in_channels": self.size(&format!("{VAE}encoder.conv_in.weight"), 1)?,
-            "latent_channels": self.size(&format!("{VAE}decoder.conv_in.weight"), 1)?,
-            "layers_per_block": self.count(&format!("{VAE}encoder.down.0.block.")),
-            "norm_num_groups": NORM_GROUPS,
-            "out_channels": self.size(&format!("{VAE}decoder.conv_out.weight"), 0)?,
-            "sample_size": sample_size,
-            "scaling_factor": scaling_factor,
-            "up_block_types": vec!["UpDecoderBlock2D"; blocks],
-        }))
-    }
-
-    /// Of an `AutoencoderTiny`: stages are the blocks between two convolutions.
-    fn taesd_config(&self) -> Result<Value, Error> {
-        let stages = |half: &str| -> Vec<usize> {
-            let mut kinds = BTreeMap::new();
-            for (layer, leaf) in self.keys(&format!("{VAE}{half}.")).filter_map(leading_number) {
-                kinds.insert(layer, leaf.starts_with("conv."));
-            }
-            let mut stages = Vec::new();
-            for is_block in kinds.into_values() {
-                match (is_block, stages.last_mut()) {
-                    (true, Some(blocks)) => *blocks += 1,
-                    _ => stages.push(usize::from(is_block)),
-                }
-            }
-            // The last convolution begins no stage.
-            stages.pop();
-            stages
-        };
-        let (encoder, decoder) = (stages("taesd_encoder"), stages("taesd_decoder"));
-        let channels = |blocks: &[usize], key: &str| -> Result<Vec<usize>, Error> {
-            Ok(vec![self.size(&format!("{VAE}{key}.weight"), 0)?; blocks.len()])
-        };
-        // The decoder begins with a clamp and ends with a convolution to the picture.
-        let decoder_keys = format!("{VAE}taesd_decoder.");
-        let layers = self.keys(&decoder_keys).filter_map(|key| Some(leading_number(key)?.0));
-        let last = layers.max().unwrap_or(0);
-        Ok(json!({
-            "_class_name": "AutoencoderTiny",
-            "act_fn": "relu",
-            "in_channels": self.size(&format!("{VAE}taesd_encoder.0.weight"), 1)?,
-            "out_channels": self.size(&format!("{VAE}taesd_decoder.{last}.weight"), 0)?,
-            "latent_channels": self.size(&format!("{VAE}taesd_decoder.1.weight"), 1)?,
-            "encoder_block_out_channels": channels(&encoder, "taesd_encoder.0")?,
-            "decoder_block_out_channels": channels(&decoder, "taesd_decoder.1")?,
-            "num_encoder_blocks": encoder,
-            "num_decoder_blocks": decoder,
-            "scaling_factor": 1.0,
-        }))
-    }
-
-    fn text_config(&self, encoder: &TextEncoderKeys) -> Result<Value, Error> {
-        let (root, names) = match encoder.layout {
-            TextLayout::Transformers => (
-                self.text_root(encoder),
-                [
-                    "embeddings.token_embedding.weight",
-                    "embeddings.position_embedding.weight",
-                    "encoder.layers.0.mlp.fc1.weight",
-                ],
-            ),
-            TextLayout::OpenClip => (
-                "",
-                [
-                    "token_embedding.weight",
-                    "positional_embedding",
-                    "transformer.resblocks.0.mlp.c_fc.weight",
-                ],
-            ),
-        };
-        let key = |rest: &str| format!("{}{root}{rest}", encoder.prefix);
-        let [token, position, fc1] = names.map(key);
-        let hidden = self.size(&token, 1)?;
-        let with_projection = encoder.component == "text_encoder_2";
-        let projection = if with_projection {
-            self.size(&key("text_projection"), 1)?
-        } else {
-            hidden
-        };
-        let is_open_clip = encoder.layout == TextLayout::OpenClip;
-        Ok(json!({
-            "architectures": [if with_projection { "CLIPTextModelWithProjection" } else { "CLIPTextModel" }],
-            "model_type": "clip_text_model",
-            "bos_token_id": 0,
-            // The old CLIP convention: 2 means "pool at the largest id", see conventions of CLIPTextModel.
-            "eos_token_id": 2,
-            "pad_token_id": 1,
-            "hidden_act": if is_open_clip { "gelu" } else { "quick_gelu" },
-            "hidden_size": hidden,
-            "intermediate_size": self.size(&fc1, 0)?,
-            "layer_norm_eps": 1e-5,
-            "max_position_embeddings": self.size(&position, 0)?,
-            "num_attention_heads": self.divide("width of a text encoder", hidden, HEAD_CHANNELS)?,
-            "num_hidden_layers": self.text_layers(encoder),
-            "projection_dim": projection,
-            "vocab_size": self.size(&token, 0)?,
-        }))
+        Ok(config)
     }
 }
 
-/// Whether the first two axes are as long as each other.
-pub(super) fn is_square(shape: &[usize]) -> bool {
-    matches!(shape, [rows, columns, ..] if rows == columns)
+const EDM_MEAN: &str = "edm_mean";
+const EDM_STD: &str = "edm_std";
+const EDM_V_MAX: &str = "edm_vpred.sigma_max";
+const EDM_V_MIN: &str = "edm_vpred.sigma_min";
+
+/// Whether it is an `AutoencoderTiny`.
+fn is_tiny(vae: &Network) -> bool {
+    vae.has_any("decoder.layers.")
+}
+
+/// The JSON that diffusers would write of an autoencoder, which paints `sample_size` pixels.
+pub(super) fn vae_config(vae: &Network, family: Family, sample_size: usize) -> Result<Value, Error> {
+    if is_tiny(vae) {
+        return tiny_config(vae);
+    }
+    let blocks = vae.count("encoder.down_blocks.");
+    let width = |i| vae.size(&format!("encoder.down_blocks.{i}.resnets.0.conv1.weight"), 0);
+    let channels = (0..blocks).map(width).collect::<Result<Vec<_>, _>>()?;
+    for &width in &channels {
+        vae.divide("channels of the VAE's group norms", width, NORM_GROUPS)?;
+    }
+    Ok(json!({
+        "_class_name": "AutoencoderKL",
+        "act_fn": "silu",
+        "block_out_channels": channels,
+        "down_block_types": vec!["DownEncoderBlock2D"; blocks],
+        "force_upcast": true,
+        "in_channels": vae.size("encoder.conv_in.weight", 1)?,
+        "latent_channels": vae.size("decoder.conv_in.weight", 1)?,
+        "layers_per_block": vae.count("encoder.down_blocks.0.resnets."),
+        "norm_num_groups": NORM_GROUPS,
+        "out_channels": vae.size("decoder.conv_out.weight", 0)?,
+        "sample_size": sample_size,
+        "scaling_factor": if family == Family::Sdxl { 0.13025 } else { 0.18215 },
+        "up_block_types": vec!["UpDecoderBlock2D"; blocks],
+    }))
+}
+
+/// Of an `AutoencoderTiny`: stages are the blocks between two convolutions.
+fn tiny_config(vae: &Network) -> Result<Value, Error> {
+    let stages = |half: &str| -> Vec<usize> {
+        let mut kinds = BTreeMap::new();
+        for (layer, leaf) in vae.keys(&format!("{half}.layers.")).filter_map(leading_number) {
+            kinds.insert(layer, leaf.starts_with("conv."));
+        }
+        let mut stages = Vec::new();
+        for is_block in kinds.into_values() {
+            match (is_block, stages.last_mut()) {
+                (true, Some(blocks)) => *blocks += 1,
+                _ => stages.push(usize::from(is_block)),
+            }
+        }
+        // The last convolution begins no stage.
+        stages.pop();
+        stages
+    };
+    let (encoder, decoder) = (stages("encoder"), stages("decoder"));
+    let channels = |blocks: &[usize], half: &str| -> Result<Vec<usize>, Error> {
+        Ok(vec![vae.size(&format!("{half}.layers.0.weight"), 0)?; blocks.len()])
+    };
+    // The decoder ends with a convolution to the picture.
+    let layers = vae
+        .keys("decoder.layers.")
+        .filter_map(|key| Some(leading_number(key)?.0));
+    let last = layers.max().unwrap_or(0);
+    Ok(json!({
+        "_class_name": "AutoencoderTiny",
+        "act_fn": "relu",
+        "in_channels": vae.size("encoder.layers.0.weight", 1)?,
+        "out_channels": vae.size(&format!("decoder.layers.{last}.weight"), 0)?,
+        "latent_channels": vae.size("decoder.layers.0.weight", 1)?,
+        "encoder_block_out_channels": channels(&encoder, "encoder")?,
+        "decoder_block_out_channels": channels(&decoder, "decoder")?,
+        "num_encoder_blocks": encoder,
+        "num_decoder_blocks": decoder,
+        "scaling_factor": 1.0,
+    }))
+}
+
+/// Layers of a text encoder that its family reads. Stable Diffusion 2 was trained on the penultimate hidden state of OpenCLIP:
+/// diffusers' form of it has one layer less than the original, which a file has where it is whole (with its projection), and
+/// not where it was converted back.
+pub(super) fn text_layers(encoder: &Network, layout: TextLayout, family: Family) -> usize {
+    let layers = encoder.count("text_model.encoder.layers.");
+    let is_whole = layout == TextLayout::OpenClip && encoder.has(PROJECTION);
+    layers.saturating_sub(usize::from(is_whole && family == Family::StableDiffusion2))
+}
+
+const PROJECTION: &str = "text_projection.weight";
+
+/// The JSON that transformers would write of a text encoder.
+pub(super) fn text_config(
+    encoder: &Network,
+    layout: TextLayout,
+    component: &str,
+    family: Family,
+) -> Result<Value, Error> {
+    let hidden = encoder.size("text_model.embeddings.token_embedding.weight", 1)?;
+    let with_projection = component == "text_encoder_2";
+    let projection = if with_projection {
+        encoder.size(PROJECTION, 0)?
+    } else {
+        hidden
+    };
+    // All of OpenCLIP's are of it, whoever's names they have.
+    let is_open_clip = layout == TextLayout::OpenClip || with_projection || family == Family::StableDiffusion2;
+    Ok(json!({
+        "architectures": [if with_projection { "CLIPTextModelWithProjection" } else { "CLIPTextModel" }],
+        "model_type": "clip_text_model",
+        "bos_token_id": 0,
+        // The old CLIP convention: 2 means "pool at the largest id", see conventions of CLIPTextModel.
+        "eos_token_id": 2,
+        "pad_token_id": 1,
+        "hidden_act": if is_open_clip { "gelu" } else { "quick_gelu" },
+        "hidden_size": hidden,
+        "intermediate_size": encoder.size("text_model.encoder.layers.0.mlp.fc1.weight", 0)?,
+        "layer_norm_eps": 1e-5,
+        "max_position_embeddings": encoder.size("text_model.embeddings.position_embedding.weight", 0)?,
+        "num_attention_heads": encoder.divide("width of a text encoder", hidden, HEAD_CHANNELS)?,
+        "num_hidden_layers": text_layers(encoder, layout, family),
+        "projection_dim": projection,
+        "vocab_size": encoder.size("text_model.embeddings.token_embedding.weight", 0)?,
+    }))
 }

@@ -1,130 +1,136 @@
-//! The config of a one-file model's UNet. Which blocks it has, how many layers and how deep their transformers are all
-//! follows from which tensors exist.
+//! The config of a file's UNet. Which blocks it has, how many layers and how deep their transformers are all follows from
+//! which tensors exist, under diffusers' names.
 
-use super::config::is_square;
-use super::unet_layout::{Slot, UnetLayout};
-use super::{COND_PROJ, FileKind, HEAD_CHANNELS, NORM_GROUPS, SingleFile, UNET};
+use super::network::{Network, is_square};
+use super::{Family, HEAD_CHANNELS, NORM_GROUPS, leading_number};
 use crate::Error;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 /// Heads of every attention in the UNets of Stable Diffusion 1.x.
 const HEADS_1: usize = 8;
 
-impl SingleFile {
-    pub(super) fn unet_config(&self) -> Result<Value, Error> {
-        let layout = UnetLayout::of(self);
-        let down = self.blocks("input_blocks", &layout.input)?;
-        let up = self.blocks("output_blocks", &layout.output)?;
-        let widths = down
-            .iter()
-            .map(|block| self.width(block))
-            .collect::<Result<Vec<_>, _>>()?;
-        let layers: Vec<usize> = down.iter().map(|block| block.depths.len()).collect();
-        let first_attention = down.iter().chain(&up).find_map(|block| block.cross_attention_dim);
-        let mut config = json!({
-            "_class_name": "UNet2DConditionModel",
-            "act_fn": "silu",
-            "attention_head_dim": self.heads(&down, &widths)?,
-            "block_out_channels": widths,
-            "cross_attention_dim": first_attention,
-            "down_block_types": down.iter().map(|block| block.kind(["DownBlock2D", "CrossAttnDownBlock2D"])).collect::<Vec<_>>(),
-            "flip_sin_to_cos": true,
-            "freq_shift": 0,
-            "in_channels": self.size(&format!("{UNET}input_blocks.0.0.weight"), 1)?,
-            "layers_per_block": one_or_many(&layers),
-            "mid_block_type": self.mid_block_type(),
-            "norm_eps": 1e-5,
-            "norm_num_groups": NORM_GROUPS,
-            "out_channels": self.size(&format!("{UNET}out.2.weight"), 0)?,
-            "sample_size": self.sample_size(),
-            "time_cond_proj_dim": self.has(COND_PROJ).then(|| self.size(COND_PROJ, 1)).transpose()?,
-            "up_block_types": up.iter().map(|block| block.kind(["UpBlock2D", "CrossAttnUpBlock2D"])).collect::<Vec<_>>(),
-            "use_linear_projection": self.has_linear_projections(),
-        });
-        if let Some(object) = config.as_object_mut() {
-            object.extend(depths(&down, &up));
-            object.extend(self.added_conditioning()?);
-            if down.iter().any(|block| block.only_cross_attention) {
-                let only: Vec<bool> = down.iter().map(|block| block.only_cross_attention).collect();
-                object.insert("only_cross_attention".to_owned(), json!(only));
-            }
+/// An LCM's guidance embedding.
+pub(super) const COND_PROJ: &str = "time_embedding.cond_proj.weight";
+
+/// The JSON that diffusers would write of it.
+pub(super) fn unet_config(unet: &Network, family: Family, sample_size: usize) -> Result<Value, Error> {
+    let down = blocks(unet, "down_blocks")?;
+    let up = blocks(unet, "up_blocks")?;
+    let widths = down
+        .iter()
+        .map(|block| width(unet, block))
+        .collect::<Result<Vec<_>, _>>()?;
+    let layers: Vec<usize> = down.iter().map(|block| block.depths.len()).collect();
+    let first_attention = down.iter().chain(&up).find_map(|block| block.cross_attention_dim);
+    let mut config = json!({
+        "_class_name": "UNet2DConditionModel",
+        "act_fn": "silu",
+        "attention_head_dim": heads(unet, family, &down, &widths)?,
+        "block_out_channels": widths,
+        "cross_attention_dim": first_attention,
+        "down_block_types": down.iter().map(|block| block.kind(["DownBlock2D", "CrossAttnDownBlock2D"])).collect::<Vec<_>>(),
+        "flip_sin_to_cos": true,
+        "freq_shift": 0,
+        "in_channels": unet.size("conv_in.weight", 1)?,
+        "layers_per_block": one_or_many(&layers),
+        "mid_block_type": mid_block_type(unet),
+        "norm_eps": 1e-5,
+        "norm_num_groups": NORM_GROUPS,
+        "out_channels": unet.size("conv_out.weight", 0)?,
+        "sample_size": sample_size,
+        "time_cond_proj_dim": unet.has(COND_PROJ).then(|| unet.size(COND_PROJ, 1)).transpose()?,
+        "up_block_types": up.iter().map(|block| block.kind(["UpBlock2D", "CrossAttnUpBlock2D"])).collect::<Vec<_>>(),
+        "use_linear_projection": has_linear_projections(unet),
+    });
+    if let Some(object) = config.as_object_mut() {
+        object.extend(depths(&down, &up));
+        object.extend(added_conditioning(unet, family)?);
+        if down.iter().any(|block| block.only_cross_attention) {
+            let only: Vec<bool> = down.iter().map(|block| block.only_cross_attention).collect();
+            object.insert("only_cross_attention".to_owned(), json!(only));
         }
-        Ok(config)
     }
+    Ok(config)
+}
 
-    /// The blocks of one side of the UNet, in the file's order.
-    fn blocks(&self, side: &str, slots: &BTreeMap<usize, Slot>) -> Result<Vec<BlockShapes>, Error> {
-        let mut blocks: Vec<BlockShapes> = Vec::new();
-        for (&i, slot) in slots.iter().filter(|(_, slot)| slot.has_resnet) {
-            let first = format!("{side}.{i}");
-            let depth = self.count(&format!("{UNET}{first}.1.transformer_blocks."));
-            if let Some(block) = blocks.get_mut(slot.block) {
-                block.depths.push(depth);
-                continue;
-            }
-            let transformer = format!("{UNET}{first}.1.transformer_blocks.0");
-            let read_by = |attention: &str| format!("{transformer}.{attention}.to_k.weight");
-            let [own, cross] = [read_by("attn1"), read_by("attn2")];
-            blocks.push(BlockShapes {
-                depths: vec![depth],
-                cross_attention_dim: self.has(&cross).then(|| self.size(&cross, 1)).transpose()?,
-                only_cross_attention: self.shape(&own).is_some_and(|shape| !is_square(shape)),
-                first,
-            });
+/// The blocks of one side of the UNet, in diffusers' order.
+fn blocks(unet: &Network, side: &str) -> Result<Vec<BlockShapes>, Error> {
+    let start = format!("{side}.");
+    let numbers = |prefix: &str| -> BTreeSet<usize> {
+        let numbers = unet.keys(prefix).filter_map(|key| Some(leading_number(key)?.0));
+        numbers.collect()
+    };
+    let mut blocks = Vec::new();
+    for i in numbers(&start) {
+        let layers = numbers(&format!("{side}.{i}.resnets."));
+        if layers.is_empty() {
+            continue;
         }
-        Ok(blocks)
-    }
-
-    fn width(&self, block: &BlockShapes) -> Result<usize, Error> {
-        let width = self.size(&format!("{UNET}{}.0.in_layers.2.weight", block.first), 0)?;
-        self.divide("channels of the UNet's group norms", width, NORM_GROUPS)?;
-        Ok(width)
-    }
-
-    /// `attention_head_dim`, which diffusers named so and which is the number of heads.
-    fn heads(&self, down: &[BlockShapes], widths: &[usize]) -> Result<Value, Error> {
-        let is_1 = self.kind == FileKind::StableDiffusion1;
-        let unit = if is_1 { HEADS_1 } else { HEAD_CHANNELS };
-        let heads = down.iter().zip(widths).map(|(block, &width)| {
-            if block.has_attention() {
-                self.divide("channels of the UNet's attention", width, unit)
-            } else {
-                Ok((width / unit).max(1))
-            }
+        let transformers = |layer: &usize| format!("{side}.{i}.attentions.{layer}.transformer_blocks.");
+        let first = layers.iter().map(transformers).find(|start| unet.has_any(start));
+        let read_by = |attention: &str| Some(format!("{}0.{attention}.to_k.weight", first.as_ref()?));
+        let (own, cross) = (read_by("attn1"), read_by("attn2"));
+        let cross = cross.filter(|key| unet.has(key));
+        blocks.push(BlockShapes {
+            depths: layers.iter().map(|layer| unet.count(&transformers(layer))).collect(),
+            cross_attention_dim: cross.map(|key| unet.size(&key, 1)).transpose()?,
+            only_cross_attention: own
+                .and_then(|key| unet.shape(&key))
+                .is_some_and(|shape| !is_square(&shape)),
+            first: format!("{side}.{i}.resnets.{}", layers.first().unwrap_or(&0)),
         });
-        let heads = heads.collect::<Result<Vec<_>, _>>()?;
-        Ok(if is_1 { json!(HEADS_1) } else { json!(heads) })
     }
+    Ok(blocks)
+}
 
-    fn mid_block_type(&self) -> Option<&'static str> {
-        let has = |start: &str| self.has_any(&format!("{UNET}{start}"));
-        if has("middle_block.1.transformer_blocks.") || has("middle_block.1.proj_in.") {
-            Some("UNetMidBlock2DCrossAttn")
+fn width(unet: &Network, block: &BlockShapes) -> Result<usize, Error> {
+    let width = unet.size(&format!("{}.conv1.weight", block.first), 0)?;
+    unet.divide("channels of the UNet's group norms", width, NORM_GROUPS)?;
+    Ok(width)
+}
+
+/// `attention_head_dim`, which diffusers named so and which is the number of heads.
+fn heads(unet: &Network, family: Family, down: &[BlockShapes], widths: &[usize]) -> Result<Value, Error> {
+    let is_1 = family == Family::StableDiffusion1;
+    let unit = if is_1 { HEADS_1 } else { HEAD_CHANNELS };
+    let heads = down.iter().zip(widths).map(|(block, &width)| {
+        if block.has_attention() {
+            unet.divide("channels of the UNet's attention", width, unit)
         } else {
-            has("middle_block.0.").then_some("UNetMidBlock2D")
+            Ok((width / unit).max(1))
         }
-    }
+    });
+    let heads = heads.collect::<Result<Vec<_>, _>>()?;
+    Ok(if is_1 { json!(HEADS_1) } else { json!(heads) })
+}
 
-    /// Whether the layers around the transformers are matrices, not 1x1 convolutions.
-    fn has_linear_projections(&self) -> bool {
-        let mut projections = self.keys(UNET).filter(|key| key.ends_with(".1.proj_in.weight"));
-        let first = projections.next().and_then(|key| self.shape(&format!("{UNET}{key}")));
-        first.is_none_or(|shape| shape.len() == 2)
+fn mid_block_type(unet: &Network) -> Option<&'static str> {
+    if unet.has_any("mid_block.attentions.0.transformer_blocks.") || unet.has_any("mid_block.attentions.0.proj_in.") {
+        Some("UNetMidBlock2DCrossAttn")
+    } else {
+        unet.has_any("mid_block.resnets.0.").then_some("UNetMidBlock2D")
     }
+}
 
-    /// The fields of SDXL's pooled prompt and sizes.
-    fn added_conditioning(&self) -> Result<Map<String, Value>, Error> {
-        if self.kind != FileKind::Sdxl {
-            return Ok(Map::new());
-        }
-        let addition = self.size(&format!("{UNET}label_emb.0.0.weight"), 1)?;
-        Ok(fields([
-            ("addition_embed_type", json!("text_time")),
-            ("addition_time_embed_dim", json!(256)),
-            ("projection_class_embeddings_input_dim", json!(addition)),
-        ]))
+/// Whether the layers around the transformers are matrices, not 1x1 convolutions.
+fn has_linear_projections(unet: &Network) -> bool {
+    let mut projections = unet.keys("").filter(|key| key.ends_with(".proj_in.weight"));
+    let first = projections.next().and_then(|key| unet.shape(key));
+    first.is_none_or(|shape| shape.len() == 2)
+}
+
+/// The fields of SDXL's pooled prompt and sizes.
+fn added_conditioning(unet: &Network, family: Family) -> Result<Map<String, Value>, Error> {
+    if family != Family::Sdxl {
+        return Ok(Map::new());
     }
+    let addition = unet.size("add_embedding.linear_1.weight", 1)?;
+    Ok(fields([
+        ("addition_embed_type", json!("text_time")),
+        ("addition_time_embed_dim", json!(256)),
+        ("projection_class_embeddings_input_dim", json!(addition)),
+    ]))
 }
 
 /// What the tensors say about one block of a UNet.

@@ -1,15 +1,15 @@
 //! The blocks of a UNet in the original layout, which numbers them through.
 
-use super::{SingleFile, UNET, leading_number};
+use super::leading_number;
+use super::stored_keys::keys;
+use crate::tensor_file::TensorFile;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What one of the original UNet's numbered blocks is in diffusers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Slot {
-    pub block: usize,
-    pub layer: usize,
-    /// Not a down- or upsampler alone.
-    pub has_resnet: bool,
+struct Slot {
+    block: usize,
+    layer: usize,
 }
 
 /// Which block and layer each of the original UNet's numbered blocks is. It follows from where
@@ -17,32 +17,24 @@ pub(crate) struct Slot {
 /// numbers that the hub's files of fewer layers leave out.
 pub(crate) struct UnetLayout {
     /// Of `input_blocks.i`, but the first, which is `conv_in`.
-    pub input: BTreeMap<usize, Slot>,
+    input: BTreeMap<usize, Slot>,
     /// Of `output_blocks.i`.
-    pub output: BTreeMap<usize, Slot>,
+    output: BTreeMap<usize, Slot>,
 }
 
 impl UnetLayout {
-    pub fn of(file: &SingleFile) -> Self {
-        let has = |key: String| file.shape(&format!("{UNET}{key}")).is_some();
+    /// Of the UNet whose keys begin with `prefix`.
+    pub fn of(file: &TensorFile, prefix: &str) -> Self {
+        let has = |key: String| file.tensors().contains_key(&format!("{prefix}{key}"));
         let slots = |side: &str, first: usize, samplers: &[&str]| {
-            let start = format!("{UNET}{side}.");
-            let numbers: BTreeSet<usize> = file
-                .keys(&start)
+            let start = format!("{prefix}{side}.");
+            let numbers: BTreeSet<usize> = keys(file, &start)
                 .filter_map(|key| Some(leading_number(key)?.0))
                 .collect();
             let (mut block, mut layer) = (0, 0);
             let mut slots = BTreeMap::new();
             for i in numbers.into_iter().filter(|&i| i >= first) {
-                let has_resnet = file.has_any(&format!("{UNET}{side}.{i}.0.in_layers."));
-                slots.insert(
-                    i,
-                    Slot {
-                        block,
-                        layer,
-                        has_resnet,
-                    },
-                );
+                slots.insert(i, Slot { block, layer });
                 layer += 1;
                 if samplers
                     .iter()
@@ -87,7 +79,7 @@ impl UnetLayout {
         };
         let (index, rest) = leading_number(rest)?;
         let (_, leaf) = leading_number(rest)?;
-        let &Slot { block, layer, .. } = slots.get(&index)?;
+        let &Slot { block, layer } = slots.get(&index)?;
         Some(if let Some(leaf) = rename_resnet(leaf) {
             format!("{blocks}.{block}.resnets.{layer}.{leaf}")
         } else if let Some(leaf) = leaf.strip_prefix("op.") {

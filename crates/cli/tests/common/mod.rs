@@ -42,7 +42,11 @@ pub fn paint(folder: &Path, model: &Path, args: &[&str]) -> Output {
     let model = model.display().to_string();
     prima(
         folder,
-        &[&["paint", "a cat", "--model", &model, "-o", "out.png"], args].concat(),
+        &[
+            &["paint", "a cat", "--model", &model, "-o", "out.png", "--overwrite"],
+            args,
+        ]
+        .concat(),
     )
 }
 

@@ -81,19 +81,22 @@ impl Depth {
             // Slivers have wild slopes: depths are held within the corners' below.
             let z0 = a.z + zy * (yc - a.y) + zx * (0.5 - a.x);
             let depths = &mut self.nearest[row + from..row + to];
+            // Counted in f32, exactly: turning a `usize` into one takes longer than all the rest.
+            let mut x = from as f32;
             if self.ids.is_empty() {
-                for (x, depth) in (from..to).zip(depths) {
-                    let z = held(z0 + zx * x as f32, low.z, high.z);
+                for depth in depths {
+                    let z = held(z0 + zx * x, low.z, high.z);
                     *depth = if z > *depth { z } else { *depth };
+                    x += 1.0;
                 }
             } else {
                 let ids = &mut self.ids[row + from..row + to];
-                for ((x, depth), id) in (from..to).zip(depths).zip(ids) {
-                    let z = held(z0 + zx * x as f32, low.z, high.z);
-                    if z > *depth {
-                        *depth = z;
-                        *id = number + 1;
-                    }
+                for (depth, id) in depths.iter_mut().zip(ids) {
+                    let z = held(z0 + zx * x, low.z, high.z);
+                    let is_nearer = z > *depth;
+                    *depth = if is_nearer { z } else { *depth };
+                    *id = if is_nearer { number + 1 } else { *id };
+                    x += 1.0;
                 }
             }
         }

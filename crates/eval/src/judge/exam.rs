@@ -1,6 +1,7 @@
 //! Questions with one right answer, put to the judge of a picture.
 
 use super::labels::{Labels, SIDES, STYLES};
+use super::readers::{COLOURS_OF, GEOMETRY};
 use super::seen::most;
 use super::{Judge, Seen, relation};
 use prima_data::Colour;
@@ -96,7 +97,7 @@ impl Judge {
                 let order = seen.ranking();
                 order.iter().position(|n| kinds.contains(n)).unwrap_or(order.len())
             }
-            Asked::Colour { noun, colour } => one(seen.colour_of(&self.answers.kinds[*noun]) == *colour),
+            Asked::Colour { noun, colour } => one(self.colour(seen, *noun) == *colour),
             Asked::Count(count) => one(most(&seen.counts) + 1 == *count),
             Asked::Relation {
                 first,
@@ -122,9 +123,15 @@ impl Judge {
     pub fn relation(&self, seen: &Seen, first: usize, second: usize) -> Option<Relation> {
         let [a, b] = [first, second].map(|noun| self.evidence(seen, noun));
         let values = relation::geometry(&seen.things(), &a, &b)?;
-        let input = Tensor::from_vec(values, &[1, super::head::GEOMETRY]);
-        let scores = no_grad(|| self.head.sides(&input));
+        let input = Tensor::from_vec(values, &[1, GEOMETRY]);
+        let scores = no_grad(|| self.readers.sides(&input));
         Some(SIDES[most(scores.data())])
+    }
+
+    /// The noun's colour, by `Colour::OBJECTS`.
+    pub fn colour(&self, seen: &Seen, noun: usize) -> usize {
+        let input = Tensor::from_vec(seen.colours_of(&self.answers.kinds[noun]), &[1, COLOURS_OF]);
+        most(no_grad(|| self.readers.colours(&input)).data())
     }
 
     /// Where a noun is seen, by any of its kinds.
@@ -159,9 +166,7 @@ impl Judge {
     pub fn answer(&self, seen: &Seen, asked: &Asked) -> String {
         match asked {
             Asked::Noun(_) => self.answers.nouns[seen.ranking()[0]].clone(),
-            Asked::Colour { noun, .. } => Colour::OBJECTS[seen.colour_of(&self.answers.kinds[*noun])]
-                .name()
-                .to_owned(),
+            Asked::Colour { noun, .. } => Colour::OBJECTS[self.colour(seen, *noun)].name().to_owned(),
             Asked::Count(_) => (most(&seen.counts) + 1).to_string(),
             Asked::Relation { first, second, .. } => self
                 .relation(seen, *first, *second)
@@ -178,12 +183,13 @@ impl Judge {
 /// Every question that a render's facts answer.
 pub(super) fn questions(labels: &Labels) -> Vec<Asked> {
     let mut asked = Vec::new();
+    let is_render = labels.style == Some(0);
     if let [thing] = labels.things.as_slice() {
         if let Some(noun) = thing.noun {
-            if thing.count == 1 && labels.style == Some(0) {
+            if thing.count == 1 && is_render {
                 asked.push(Asked::Noun(noun));
             }
-            if let Some(colour) = thing.colour.filter(|_| thing.painted) {
+            if let Some(colour) = thing.colour.filter(|_| thing.painted && is_render) {
                 asked.push(Asked::Colour { noun, colour });
             }
         }

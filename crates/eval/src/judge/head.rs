@@ -4,11 +4,10 @@
 //! cell of the finer map shows, in which colour. For what is said of the whole picture the same is done with the finer map averaged
 //! to the coarser one's cells: attention from four learnt queries, the mean, and the feature network's own features.
 
-use super::labels::{Answers, COUNTS, SIDES, STYLES};
+use super::labels::{Answers, STYLES};
 use crate::features::{COARSE, COARSE_CHANNELS, FINE, FINE_CHANNELS, Maps, POOLED};
 use half::f16;
 use prima_checkpoint::{Error, Init, ParamSource};
-use prima_data::Colour;
 use prima_data::world::{Time, Weather};
 use prima_tensor::{
     Activation, Param, Tensor, activation, add, attention, avg_pool_global, concat_channels, embedding, layer_norm,
@@ -17,29 +16,23 @@ use prima_tensor::{
 use std::ops::Range;
 
 /// Channels of a cell.
-const WIDTH: usize = 128;
+pub(crate) const WIDTH: usize = 128;
 const QUERIES: usize = 4;
 const HEADS: usize = 4;
 const HIDDEN: usize = 384;
 const EPS: f32 = 1e-5;
 pub(crate) const CELLS: usize = FINE * FINE;
 
-/// What is known of the pair's places: see [`super::relation`].
-pub(crate) const GEOMETRY: usize = 26;
-const GEOMETRY_HIDDEN: usize = 64;
-
 /// Where each answer's scores lie among a cell's, and among the whole picture's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Layout {
     /// Nothing, the everyday nouns, and any other thing.
     pub things: Range<usize>,
-    pub colours: Range<usize>,
     pub nouns: Range<usize>,
     pub places: Range<usize>,
     pub times: Range<usize>,
     pub weathers: Range<usize>,
     pub styles: Range<usize>,
-    pub counts: Range<usize>,
 }
 
 impl Layout {
@@ -56,30 +49,28 @@ impl Layout {
             times: next(Time::ALL.len()),
             weathers: next(Weather::ALL.len()),
             styles: next(STYLES.len()),
-            counts: next(COUNTS),
             things: 0..nouns + 2,
-            colours: nouns + 2..nouns + 2 + Colour::OBJECTS.len(),
         }
     }
 
     /// Scores of a cell.
     pub fn cell(&self) -> usize {
-        self.colours.end
+        self.things.end
     }
 
     /// Scores of a picture.
     pub fn whole(&self) -> usize {
-        self.counts.end
+        self.styles.end
     }
 }
 
-struct Linear {
+pub(crate) struct Linear {
     weight: Param,
     bias: Param,
 }
 
 impl Linear {
-    fn new(source: &mut dyn ParamSource, name: &str, inputs: usize, outputs: usize) -> Result<Self, Error> {
+    pub fn new(source: &mut dyn ParamSource, name: &str, inputs: usize, outputs: usize) -> Result<Self, Error> {
         let init = Init::FanIn(inputs);
         Ok(Self {
             weight: source.param(&format!("{name}.weight"), &[outputs, inputs], init)?,
@@ -87,7 +78,7 @@ impl Linear {
         })
     }
 
-    fn forward(&self, x: &Tensor, act: Activation) -> Tensor {
+    pub fn forward(&self, x: &Tensor, act: Activation) -> Tensor {
         linear(x, &self.weight, Some(&self.bias), act, None)
     }
 }
@@ -121,8 +112,6 @@ pub(crate) struct Head {
     queries: Param,
     hidden: Linear,
     whole: Linear,
-    geometry: Linear,
-    sides: Linear,
 }
 
 /// Cells of the two maps, one above the other: `[n, FINE_CHANNELS + 2]` and `[n, COARSE_CHANNELS]`.
@@ -199,8 +188,6 @@ impl Head {
             queries: source.param("queries", &[QUERIES, WIDTH], Init::Normal(1.0))?,
             hidden: Linear::new(source, "hidden", Self::SUMMARY, HIDDEN)?,
             whole: Linear::new(source, "whole", Self::SUMMARY + HIDDEN, layout.whole())?,
-            geometry: Linear::new(source, "geometry", GEOMETRY, GEOMETRY_HIDDEN)?,
-            sides: Linear::new(source, "sides", GEOMETRY_HIDDEN, SIDES.len())?,
         })
     }
 
@@ -213,10 +200,12 @@ impl Head {
         self.second_norm.forward(&add(&second, &first))
     }
 
-    /// Scores before softmax of these cells, `[n, Layout::cell]`.
-    pub fn cells<'a>(&self, cells: impl Iterator<Item = (&'a Maps, usize)>) -> Tensor {
+    /// Of these cells: their values `[n, WIDTH]`, and scores before softmax `[n, Layout::cell]`.
+    pub fn cells<'a>(&self, cells: impl Iterator<Item = (&'a Maps, usize)>) -> (Tensor, Tensor) {
         let places = Places::of(cells.map(|(maps, cell)| fine_place(maps, cell)));
-        self.cells.forward(&self.tokens(&places), Activation::None)
+        let tokens = self.tokens(&places);
+        let scores = self.cells.forward(&tokens, Activation::None);
+        (tokens, scores)
     }
 
     /// Scores before softmax of whole pictures, `[B, Layout::whole]`. `dropout`: a mask `[B, SUMMARY]` of what they are judged by,
@@ -241,11 +230,5 @@ impl Head {
         let hidden = self.hidden.forward(&summary, Activation::Silu);
         self.whole
             .forward(&concat_channels(&[&summary, &hidden]), Activation::None)
-    }
-
-    /// `[B, GEOMETRY]` to scores of [`SIDES`], `[B, SIDES]`.
-    pub fn sides(&self, geometry: &Tensor) -> Tensor {
-        self.sides
-            .forward(&self.geometry.forward(geometry, Activation::Silu), Activation::None)
     }
 }

@@ -2,9 +2,11 @@
 //! EfficientNet-lite0. What it gets right on renders that it did not learn from is the most that a model can be given credit
 //! for, and is kept in its file.
 
+mod colour;
 mod exam;
 mod head;
 pub(crate) mod labels;
+mod readers;
 mod relation;
 mod renders;
 mod seen;
@@ -21,21 +23,24 @@ pub use training::Lessons;
 
 use crate::features::Maps;
 use crate::{Error, FeatureNet};
-use head::{CELLS, Head, Layout};
+use head::{CELLS, Head, Layout, WIDTH};
 use prima_checkpoint::{Reader, TensorFile};
 use prima_picture::Picture;
-use prima_tensor::{DType, no_grad};
+use prima_tensor::{DType, Tensor, no_grad};
+use readers::{Readers, counted};
+use seen::softmax;
 use serde_json::json;
 use std::path::Path;
 
 /// What a judge's file says it is.
-const FORMAT: &str = "prima-judge-1";
+const FORMAT: &str = "prima-judge-2";
 
 /// The trained head, and the answers that it knows.
 pub struct Judge {
     answers: Answers,
     layout: Layout,
     head: Head,
+    readers: Readers,
     params: Vec<(String, prima_tensor::Param)>,
     /// Its own accuracy on held-out renders.
     pub ceilings: Vec<Ceiling>,
@@ -64,11 +69,13 @@ impl Judge {
         let layout = Layout::of(&answers);
         let mut reader = Reader::open(path)?;
         let head = Head::new(&mut reader, &layout)?;
+        let readers = Readers::new(&mut reader)?;
         reader.finish()?;
         Ok(Self {
             answers,
             layout,
             head,
+            readers,
             params: reader.into_params(),
             ceilings,
         })
@@ -102,10 +109,20 @@ impl Judge {
     }
 
     fn see(&self, maps: &Maps) -> Seen {
-        let (cells, whole) = no_grad(|| {
-            let cells = self.head.cells((0..CELLS).map(|cell| (maps, cell)));
-            (cells, self.head.whole(&[maps], None))
-        });
-        Seen::of(cells.data(), whole.data(), &self.layout)
+        no_grad(|| {
+            let (tokens, cells) = self.head.cells((0..CELLS).map(|cell| (maps, cell)));
+            let whole = self.head.whole(&[maps], None);
+            let mut seen = Seen::of(cells.data(), whole.data(), maps.mosaic.clone(), &self.layout);
+            seen.tokens = tokens.into_vec();
+            seen.counts = self.counts(&seen);
+            seen
+        })
+    }
+
+    /// Probabilities of one, two, three and four things.
+    fn counts(&self, seen: &Seen) -> Vec<f32> {
+        let cells = counted(&seen.things(), &seen.tokens, false);
+        let scores = self.readers.counts(&Tensor::from_vec(cells, &[1, CELLS, 1 + WIDTH]));
+        softmax(scores.data())
     }
 }

@@ -1,6 +1,7 @@
 //! How two things lie to each other, from where a judge sees each of them.
 
-use super::head::{CELLS, GEOMETRY};
+use super::head::CELLS;
+use super::readers::GEOMETRY;
 use crate::features::FINE;
 
 /// Cells that a thing has to fill, in all, to be there.

@@ -3,6 +3,7 @@
 use super::labels::{Answers, Labels};
 use crate::features::{MAPS_SIDE_PX, Maps};
 use crate::{Error, FeatureNet, OnProgress};
+use prima_data::world::catalogue::Tint;
 use prima_data::world::{Kind, Place, Sample, World};
 use prima_picture::{Format, Picture, encode};
 use prima_tensor::Philox;
@@ -13,6 +14,9 @@ use std::ops::Range;
 /// Seeds of the generator that no training run uses: runs count from 0.
 pub(crate) const LEARNT_SEED: u64 = 0x4A55_4447_4501;
 pub(crate) const HELD_OUT_SEED: u64 = 0x4A55_4447_4502;
+
+/// Pictures after which the kinds begin anew.
+pub(super) const ROUND: u64 = 56;
 
 /// Share of the renders to learn from that are blurred, noisy or badly compressed.
 const DEGRADED: f32 = 0.4;
@@ -27,26 +31,46 @@ pub(crate) struct Example {
 /// What a picture with this number shows: kinds in fixed shares, the nouns in turn within each.
 pub(super) fn sample(world: &World, nouns: &[String], seed: u64, number: u64) -> Sample {
     let size = (MAPS_SIDE_PX, MAPS_SIDE_PX);
-    let (round, slot) = (number / 40, number % 40);
+    let (round, slot) = (number / ROUND, number % ROUND);
+    let coloured;
+    let mut names = nouns;
     // The kind, and how many of its pictures a round has before this one, and in all.
     let (kind, before, of) = match slot {
         0..10 => (Kind::CloseUp, slot, 10),
         10..18 => (Kind::Object, slot - 10, 8),
-        18..24 => (Kind::Count, slot - 18, 6),
-        24..30 => (Kind::Pair, slot - 24, 6),
-        30..33 => (Kind::Styled, slot - 30, 3),
-        33..37 => {
-            let place = Place::LANDSCAPES[((round * 4 + slot - 33) % 24) as usize];
+        18..28 => (Kind::Count, slot - 18, 10),
+        28..38 => (Kind::Pair, slot - 28, 10),
+        38..42 => (Kind::Styled, slot - 38, 4),
+        42..46 => {
+            let place = Place::LANDSCAPES[((round * 4 + slot - 42) % 24) as usize];
             return world.sample_of(Kind::Of(place), seed, number, size);
         }
-        37 => return world.sample_of(Kind::Styled, seed, number, size),
-        38 => (Kind::Figure, 0, 1),
-        _ => (Kind::Icon, 0, 1),
+        46 => (Kind::Figure, 0, 1),
+        47 => (Kind::Icon, 0, 1),
+        // Half of those that come in any colour do.
+        _ => {
+            coloured = in_any_colour(world, nouns);
+            names = &coloured;
+            (
+                if slot < 52 { Kind::CloseUp } else { Kind::Object },
+                slot - 48,
+                ROUND - 48,
+            )
+        }
     };
-    let noun = &nouns[((round * of + before) % nouns.len() as u64) as usize];
+    let noun = &names[((round * of + before) % names.len() as u64) as usize];
     world
         .sample_noun(kind, noun, seed, number, size)
         .unwrap_or_else(|| world.sample_of(kind, seed, number, size))
+}
+
+/// The nouns all of whose models can be painted.
+fn in_any_colour(world: &World, nouns: &[String]) -> Vec<String> {
+    let is_paintable = |noun: &&String| {
+        let models = world.catalogue.nouns.get(*noun);
+        models.is_some_and(|models| models.iter().all(|m| world.catalogue.models[*m].tint != Tint::No))
+    };
+    nouns.iter().filter(is_paintable).cloned().collect()
 }
 
 /// A held-out render, by its number.

@@ -1,9 +1,9 @@
 //! What the judge sees in one picture.
 
+use super::colour::palette;
 use super::head::{CELLS, Layout};
 use super::labels::NOTHING;
 use super::relation;
-use prima_data::Colour;
 
 /// Probabilities of all answers.
 #[derive(Clone, Debug)]
@@ -14,19 +14,21 @@ pub struct Seen {
     pub times: Vec<f32>,
     pub weathers: Vec<f32>,
     pub styles: Vec<f32>,
-    /// Of one, two, three and four things.
+    /// Of one, two, three and four things; none until they are counted.
     pub counts: Vec<f32>,
+    /// What the head makes of each cell, `[CELLS, WIDTH]`.
+    pub(super) tokens: Vec<f32>,
     /// `[CELLS, nouns + 2]`: nothing, each noun, another thing.
     cells: Vec<f32>,
-    /// `[CELLS, colours]`.
-    colours: Vec<f32>,
+    /// `[MOSAIC, MOSAIC, 3]`.
+    mosaic: Vec<u8>,
 }
 
 /// Weight of what is read off the cells in what is said of the nouns; the rest is read off the picture as a whole.
 const CELLS_SHARE: f32 = 0.5;
 
 impl Seen {
-    pub(super) fn of(cells: &[f32], whole: &[f32], layout: &Layout) -> Self {
+    pub(super) fn of(cells: &[f32], whole: &[f32], mosaic: Vec<u8>, layout: &Layout) -> Self {
         let rows = |range: &std::ops::Range<usize>| -> Vec<f32> {
             let rows = cells.chunks_exact(layout.cell());
             rows.flat_map(|row| softmax(&row[range.clone()])).collect()
@@ -37,9 +39,10 @@ impl Seen {
             times: softmax(&whole[layout.times.clone()]),
             weathers: softmax(&whole[layout.weathers.clone()]),
             styles: softmax(&whole[layout.styles.clone()]),
-            counts: softmax(&whole[layout.counts.clone()]),
+            counts: Vec::new(),
+            tokens: Vec::new(),
             cells: rows(&layout.things),
-            colours: rows(&layout.colours),
+            mosaic,
         };
         let there: f32 = seen.things().iter().sum();
         for noun in 0..seen.nouns.len() {
@@ -73,18 +76,11 @@ impl Seen {
         relation::centre(&map)
     }
 
-    /// The colour of what is shown, of these nouns where they are seen, by `Colour::OBJECTS`.
-    pub fn colour_of(&self, nouns: &[usize]) -> usize {
-        let (own, all) = (self.evidence(nouns), self.things());
-        let colours = Colour::OBJECTS.len();
-        let mut votes = vec![0.0f32; colours];
-        for (cell, row) in self.colours.chunks_exact(colours).enumerate() {
-            let weight = own[cell] + 0.1 * all[cell];
-            for (vote, v) in votes.iter_mut().zip(row) {
-                *vote += weight * v;
-            }
-        }
-        most(&votes)
+    /// What the colour of these nouns is read off, `[COLOURS_OF]`.
+    pub(super) fn colours_of(&self, nouns: &[usize]) -> Vec<f32> {
+        let mut values = palette(&self.mosaic, &self.evidence(nouns), &self.things());
+        values.extend(self.times.iter().chain(&self.weathers).chain(&self.styles));
+        values
     }
 
     /// Everyday nouns, the likeliest first.

@@ -1,10 +1,11 @@
 use super::exam::questions;
-use super::head::{CELLS, Head, Layout};
+use super::head::{CELLS, Head, Layout, WIDTH};
 use super::labels::{Answers, Labels, Shown};
-use super::renders::{Example, sample};
+use super::readers::{Readers, counted};
+use super::renders::{Example, ROUND, picture_of, sample};
 use super::training::Lessons;
 use super::{Asked, Judge, Seen};
-use crate::features::{COARSE, COARSE_CHANNELS, FINE, FINE_CHANNELS, Maps, POOLED};
+use crate::features::{COARSE, COARSE_CHANNELS, FINE, FINE_CHANNELS, MOSAIC, Maps, POOLED, mosaic};
 use half::f16;
 use prima_checkpoint::RandomInit;
 use prima_data::world::{Relation, World};
@@ -21,17 +22,19 @@ pub(crate) fn untrained(answers: Answers) -> Judge {
     let layout = Layout::of(&answers);
     let mut source = RandomInit::new(3);
     let head = Head::new(&mut source, &layout).unwrap();
+    let readers = Readers::new(&mut source).unwrap();
     Judge {
         answers,
         layout,
         head,
+        readers,
         params: source.into_params(),
         ceilings: Vec::new(),
     }
 }
 
 /// What a judge without faults would see.
-fn seen(labels: &Labels, judge: &Judge) -> Seen {
+fn seen(labels: &Labels, mosaic: Vec<u8>, judge: &Judge) -> Seen {
     const SURE: f32 = 12.0;
     let layout = &judge.layout;
     let mut whole = vec![0.0f32; layout.whole()];
@@ -43,7 +46,6 @@ fn seen(labels: &Labels, judge: &Judge) -> Seen {
         (&layout.times, labels.time),
         (&layout.weathers, labels.weather),
         (&layout.styles, labels.style),
-        (&layout.counts, labels.count),
     ] {
         if let Some(answer) = answer {
             whole[range.start + answer] = SURE;
@@ -56,17 +58,14 @@ fn seen(labels: &Labels, judge: &Judge) -> Seen {
             .then(|| &labels.things[usize::from(*cell) - 1]);
         match shown {
             None => row[0] = SURE,
-            Some(Shown { names, colour, .. }) => {
+            Some(Shown { names, .. }) => {
                 for (noun, share) in names {
                     row[noun + 1] = SURE * share;
-                }
-                if let Some(colour) = colour {
-                    row[layout.colours.start + colour] = SURE;
                 }
             }
         }
     }
-    Seen::of(&cells, &whole, layout)
+    Seen::of(&cells, &whole, mosaic, layout)
 }
 
 fn labelled(world: &World, answers: &Answers, seed: u64, numbers: std::ops::Range<u64>) -> Vec<Labels> {
@@ -111,10 +110,10 @@ fn right_and_wrong_answers_about_renders_are_told_apart() {
     let judge = untrained(Answers::of(&world));
     let mut asked_of: BTreeMap<&str, usize> = BTreeMap::new();
     for labels in labelled(&world, &judge.answers, 5, 0..40) {
-        let seen = seen(&labels, &judge);
+        let seen = seen(&labels, Vec::new(), &judge);
         for asked in questions(&labels) {
-            // How pairs lie is read by what is trained: see the next test.
-            if matches!(asked, Asked::Relation { .. }) {
+            // These are read by what is trained: see the next tests.
+            if matches!(asked, Asked::Relation { .. } | Asked::Colour { .. } | Asked::Count(_)) {
                 continue;
             }
             *asked_of.entry(asked.question()).or_default() += 1;
@@ -122,7 +121,7 @@ fn right_and_wrong_answers_about_renders_are_told_apart() {
             assert!(judge.rank(&seen, &wrong(&asked, &judge)) > 0, "{asked:?}");
         }
     }
-    for question in ["noun", "colour", "count", "place", "time of day", "weather", "style"] {
+    for question in ["noun", "place", "time of day", "weather", "style"] {
         assert!(asked_of.contains_key(question), "{question}: {asked_of:?}");
     }
 }
@@ -132,9 +131,11 @@ fn how_pairs_lie_is_learnt_from_where_their_things_are() {
     let world = world();
     let judge = untrained(Answers::of(&world));
     let pairs = |seed, most| -> Vec<(Labels, Seen)> {
-        let numbers = (0..most).filter(|n| (24..30).contains(&(n % 40)));
+        let numbers = (0..most).filter(|n| (28..38).contains(&(n % ROUND)));
         let labels = numbers.flat_map(|n| labelled(&world, &judge.answers, seed, n..n + 1));
-        labels.map(|labels| (labels.clone(), seen(&labels, &judge))).collect()
+        labels
+            .map(|labels| (labels.clone(), seen(&labels, Vec::new(), &judge)))
+            .collect()
     };
     let learnt: Vec<_> = pairs(5, 1600)
         .iter()
@@ -164,6 +165,62 @@ fn how_pairs_lie_is_learnt_from_where_their_things_are() {
     assert!(of > 50, "{of}");
     assert!(right * 100 > of * 75, "{right} of {of}");
     assert!(alone * 100 < of * 5, "{alone} of {of} with a thing that is not there");
+}
+
+/// Renders of these slots of a round, and what a judge without faults would see in them.
+fn renders(world: &World, judge: &Judge, seed: u64, rounds: u64, slots: std::ops::Range<u64>) -> Vec<(Labels, Seen)> {
+    let models: BTreeMap<&str, usize> = world.nouns().into_iter().collect();
+    let numbers = (0..ROUND * rounds).filter(|n| slots.contains(&(n % ROUND)));
+    numbers
+        .map(|number| {
+            let sample = sample(world, &judge.answers.nouns, seed, number);
+            let labels = Labels::of(&sample, &judge.answers, &models);
+            let mut seen = seen(&labels, mosaic(&picture_of(&sample)), judge);
+            seen.tokens = vec![0.0; CELLS * WIDTH];
+            (labels, seen)
+        })
+        .collect()
+}
+
+#[test]
+fn colours_are_learnt_from_the_pixels_where_a_thing_is_seen() {
+    let world = world();
+    let judge = untrained(Answers::of(&world));
+    let learnt: Vec<_> = renders(&world, &judge, 5, 60, 48..56)
+        .iter()
+        .flat_map(|(labels, seen)| judge.colours_of(seen, labels))
+        .collect();
+    judge.learn_colours(&learnt);
+    let (mut right, mut of) = (0, 0);
+    for (labels, seen) in renders(&world, &judge, 6, 20, 48..56) {
+        for asked in questions(&labels).iter().filter(|a| matches!(a, Asked::Colour { .. })) {
+            of += 1;
+            right += usize::from(judge.rank(&seen, asked) == 0);
+        }
+    }
+    assert!(of > 50, "{of}");
+    assert!(right * 100 > of * 75, "{right} of {of}");
+}
+
+#[test]
+fn counts_are_learnt_from_where_things_are_seen() {
+    let world = world();
+    let judge = untrained(Answers::of(&world));
+    let learnt: Vec<_> = renders(&world, &judge, 5, 60, 16..28)
+        .iter()
+        .filter_map(|(labels, seen)| Some((counted(&seen.things(), &seen.tokens, false), labels.count?)))
+        .collect();
+    judge.learn_counts(&learnt);
+    let (mut right, mut of) = (0, 0);
+    for (labels, mut seen) in renders(&world, &judge, 6, 15, 18..28) {
+        seen.counts = judge.counts(&seen);
+        for asked in questions(&labels).iter().filter(|a| matches!(a, Asked::Count(_))) {
+            of += 1;
+            right += usize::from(judge.rank(&seen, asked) == 0);
+        }
+    }
+    assert!(of > 50, "{of}");
+    assert!(right * 100 > of * 60, "{right} of {of}");
 }
 
 /// Maps in which the noun, the place and the hour can be read off one channel each, under noise.
@@ -197,6 +254,7 @@ fn toy(number: u64) -> Example {
             fine: halves(fine),
             coarse: halves(coarse),
             pooled: halves(noise(3, POOLED)),
+            mosaic: vec![128; MOSAIC * MOSAIC * 3],
         },
         labels: Labels {
             things: vec![Shown {

@@ -1,8 +1,9 @@
 //! How the judge learns: AdamW on softmax losses, a cosine of learning rates, dropout; the same to the bit from the same renders.
 
 use super::exam::{Asked, Ceiling, Score, questions};
-use super::head::{CELLS, GEOMETRY, Head, Layout};
+use super::head::{CELLS, Head, Layout, WIDTH};
 use super::labels::{Answers, Labels, NOTHING, SIDES};
+use super::readers::{COLOURS_OF, GEOMETRY, Readers, counted};
 use super::relation::{geometry, mirrored};
 use super::renders::{Example, HELD_OUT_SEED, LEARNT_SEED, examples};
 use super::seen::softmax;
@@ -22,8 +23,8 @@ const LEARNING_RATE: f32 = 1.2e-3;
 const WARM_STEPS: f32 = 20.0;
 const WEIGHT_DECAY: f32 = 0.04;
 const DROPOUT: f32 = 0.3;
-/// Of the pairs, whose places a small network of its own reads.
-const PAIR_EPOCHS: usize = 40;
+/// Of the small networks that read what the head sees.
+const READERS_EPOCHS: usize = 40;
 /// By [`SIDES`]: left and right change places in a mirror.
 const MIRRORED: [usize; SIDES.len()] = [1, 0, 2, 3, 4];
 /// By [`SIDES`]: how the second lies to the first.
@@ -74,76 +75,128 @@ impl Judge {
         let layout = Layout::of(&lessons.answers);
         let mut source = RandomInit::new(SEED);
         let head = Head::new(&mut source, &layout)?;
+        let readers = Readers::new(&mut source)?;
         let mut judge = Self {
             answers: lessons.answers.clone(),
             layout,
             head,
+            readers,
             params: source.into_params(),
             ceilings: Vec::new(),
         };
         judge.learn_answers(&lessons.learnt, on_progress);
-        let pairs = lessons.learnt.iter().filter(|example| example.labels.side.is_some());
-        let pairs: Vec<(Vec<f32>, usize)> = pairs
-            .flat_map(|example| judge.sides_of(&judge.see(&example.maps), &example.labels))
-            .collect();
-        judge.learn_sides(&pairs);
+        judge.learn_to_read(&lessons.learnt);
         let (ceilings, wrong) = judge.examine(&lessons.held_out);
         judge.ceilings = ceilings;
         Ok((judge, wrong))
     }
 
     fn learn_answers(&self, examples: &[Example], on_progress: OnProgress) {
-        let mut optimizer = Optimizer::new(&self.params, LEARNING_RATE);
         let steps = EPOCHS * examples.len().div_ceil(BATCH);
-        let mut done = 0;
-        for epoch in 0..EPOCHS {
-            for batch in shuffled(examples.len(), epoch as u32).chunks(BATCH) {
-                on_progress(done, steps);
-                let chosen: Vec<&Example> = batch.iter().map(|i| &examples[*i]).collect();
-                let maps: Vec<&Maps> = chosen.iter().map(|e| &e.maps).collect();
-                let labels: Vec<&Labels> = chosen.iter().map(|e| &e.labels).collect();
-                let cells = lessons_of(&labels, done as u32);
-                let of_whole = self.head.whole(&maps, Some(&dropout(chosen.len(), done as u32)));
-                let of_cells = self
-                    .head
-                    .cells(cells.iter().map(|lesson| (maps[lesson.picture], lesson.cell)));
-                let loss = add(
-                    &with_gradient(&of_whole, &whole_gradient(&self.layout, of_whole.data(), &labels)),
-                    &with_gradient(
-                        &of_cells,
-                        &cells_gradient(&self.layout, of_cells.data(), &labels, &cells),
-                    ),
-                );
-                optimizer.step(&loss.backward(), done as f32 / steps as f32);
-                done += 1;
-            }
-        }
+        self.fit(&[], EPOCHS, examples.len(), |batch, done| {
+            on_progress(done, steps);
+            let chosen: Vec<&Example> = batch.iter().map(|i| &examples[*i]).collect();
+            let maps: Vec<&Maps> = chosen.iter().map(|e| &e.maps).collect();
+            let labels: Vec<&Labels> = chosen.iter().map(|e| &e.labels).collect();
+            let cells = lessons_of(&labels, done as u32);
+            let of_whole = self.head.whole(&maps, Some(&dropout(chosen.len(), done as u32)));
+            let places = cells.iter().map(|lesson| (maps[lesson.picture], lesson.cell));
+            let (_, of_cells) = self.head.cells(places);
+            add(
+                &with_gradient(&of_whole, &whole_gradient(&self.layout, of_whole.data(), &labels)),
+                &with_gradient(
+                    &of_cells,
+                    &cells_gradient(&self.layout, of_cells.data(), &labels, &cells),
+                ),
+            )
+        });
     }
 
-    /// Once the things are known: how two of them lie to each other, from where they are seen.
-    pub(super) fn learn_sides(&self, pairs: &[(Vec<f32>, usize)]) {
-        if pairs.is_empty() {
-            return;
+    /// Once the head has learnt: what is read off what it sees.
+    fn learn_to_read(&self, examples: &[Example]) {
+        let (mut sides, mut colours, mut counts) = (Vec::new(), Vec::new(), Vec::new());
+        for example in examples {
+            let labels = &example.labels;
+            if labels.side.is_none() && labels.count.is_none() && labels.things.iter().all(|t| t.colour.is_none()) {
+                continue;
+            }
+            let seen = self.see(&example.maps);
+            sides.extend(self.sides_of(&seen, labels));
+            colours.extend(self.colours_of(&seen, labels));
+            if let Some(count) = labels.count {
+                counts.extend([false, true].map(|mirror| (counted(&seen.things(), &seen.tokens, mirror), count)));
+            }
         }
-        let of_sides = |name: &str| name.starts_with("geometry") || name.starts_with("sides");
-        let params: Vec<(String, Param)> = self.params.iter().filter(|(name, _)| of_sides(name)).cloned().collect();
+        self.learn_sides(&sides);
+        self.learn_colours(&colours);
+        self.learn_counts(&counts);
+    }
+
+    pub(super) fn learn_sides(&self, lessons: &[(Vec<f32>, usize)]) {
+        let shape = [GEOMETRY];
+        self.learn_to_tell(&Readers::OF_SIDES, lessons, &shape, |x| self.readers.sides(x));
+    }
+
+    pub(super) fn learn_colours(&self, lessons: &[(Vec<f32>, usize)]) {
+        let shape = [COLOURS_OF];
+        self.learn_to_tell(&Readers::OF_COLOURS, lessons, &shape, |x| self.readers.colours(x));
+    }
+
+    pub(super) fn learn_counts(&self, lessons: &[(Vec<f32>, usize)]) {
+        let shape = [CELLS, 1 + WIDTH];
+        self.learn_to_tell(&Readers::OF_COUNTS, lessons, &shape, |x| self.readers.counts(x));
+    }
+
+    /// Teaches the readers called so. A lesson is what they read, of `shape`, and the right answer; rare answers weigh more.
+    fn learn_to_tell(
+        &self,
+        called: &[&str],
+        lessons: &[(Vec<f32>, usize)],
+        shape: &[usize],
+        read: impl Fn(&Tensor) -> Tensor,
+    ) {
+        let answers = lessons.iter().map(|(_, answer)| answer + 1).max().unwrap_or(0);
+        let mut weights = vec![0.0f32; answers];
+        for (_, answer) in lessons {
+            weights[*answer] += answers as f32 / lessons.len() as f32;
+        }
+        for weight in &mut weights {
+            *weight = weight.max(1e-3).powf(-0.5);
+        }
+        self.fit(called, READERS_EPOCHS, lessons.len(), |batch, _| {
+            let values: Vec<f32> = batch.iter().flat_map(|i| lessons[*i].0.iter().copied()).collect();
+            let shape: Vec<usize> = std::iter::once(batch.len()).chain(shape.iter().copied()).collect();
+            let scores = read(&Tensor::from_vec(values, &shape));
+            let width = scores.dim(1);
+            let mut gradient = vec![0.0f32; scores.numel()];
+            let rows = scores.data().chunks_exact(width).zip(gradient.chunks_exact_mut(width));
+            for ((row, gradient), i) in rows.zip(batch) {
+                let answer = lessons[*i].1;
+                pull(row, gradient, &[(answer, 1.0)], weights[answer] / batch.len() as f32);
+            }
+            with_gradient(&scores, &gradient)
+        });
+    }
+
+    /// Some epochs over `len` lessons, of the parameters called so, or of all but the readers'. `loss` of a batch's lessons and the
+    /// step's number.
+    fn fit(&self, called: &[&str], epochs: usize, len: usize, mut loss: impl FnMut(&[usize], usize) -> Tensor) {
+        let readers = [Readers::OF_SIDES, Readers::OF_COLOURS, Readers::OF_COUNTS].concat();
+        let starts = |name: &str, list: &[&str]| list.iter().any(|start| name.starts_with(start));
+        let learns = |name: &str| {
+            if called.is_empty() {
+                !starts(name, &readers)
+            } else {
+                starts(name, called)
+            }
+        };
+        let params: Vec<(String, Param)> = self.params.iter().filter(|(name, _)| learns(name)).cloned().collect();
         let mut optimizer = Optimizer::new(&params, LEARNING_RATE);
-        let steps = PAIR_EPOCHS * pairs.len().div_ceil(BATCH);
+        let steps = epochs * len.div_ceil(BATCH);
         let mut done = 0;
-        for epoch in 0..PAIR_EPOCHS {
-            for batch in shuffled(pairs.len(), epoch as u32).chunks(BATCH) {
-                let values: Vec<f32> = batch.iter().flat_map(|i| pairs[*i].0.iter().copied()).collect();
-                let scores = self.head.sides(&Tensor::from_vec(values, &[batch.len(), GEOMETRY]));
-                let mut gradient = vec![0.0f32; scores.numel()];
-                let rows = scores
-                    .data()
-                    .chunks_exact(SIDES.len())
-                    .zip(gradient.chunks_exact_mut(SIDES.len()));
-                for ((row, gradient), i) in rows.zip(batch) {
-                    pull(row, gradient, &[(pairs[*i].1, 1.0)], 1.0 / batch.len() as f32);
-                }
-                let loss = with_gradient(&scores, &gradient);
-                optimizer.step(&loss.backward(), done as f32 / steps as f32);
+        for epoch in 0..epochs {
+            for batch in shuffled(len, epoch as u32).chunks(BATCH) {
+                optimizer.step(&loss(batch, done).backward(), done as f32 / steps as f32);
                 done += 1;
             }
         }
@@ -167,6 +220,17 @@ impl Judge {
             }
         }
         lessons
+    }
+
+    /// What the colours of these things are read off, and which they are.
+    pub(super) fn colours_of(&self, seen: &Seen, labels: &Labels) -> Vec<(Vec<f32>, usize)> {
+        let known = labels
+            .things
+            .iter()
+            .filter_map(|thing| Some((thing.noun?, thing.colour?)));
+        known
+            .map(|(noun, colour)| (seen.colours_of(&self.answers.kinds[noun]), colour))
+            .collect()
     }
 
     /// The judge's scores on renders, question by question, and what it got wrong of which of them.
@@ -356,7 +420,6 @@ fn of_picture(layout: &Layout, scores: &[f32], gradient: &mut [f32], labels: &La
         (&layout.times, labels.time, 0.6),
         (&layout.weathers, labels.weather, 0.3),
         (&layout.styles, labels.style, 0.5),
-        (&layout.counts, labels.count, 0.8),
     ] {
         if let Some(answer) = answer {
             let range = range.clone();
@@ -387,15 +450,6 @@ fn cells_gradient(layout: &Layout, scores: &[f32], labels: &[&Labels], lessons: 
             Some(thing) => thing.names.iter().map(|(noun, part)| (noun + 1, *part)).collect(),
         };
         pull(&scores[layout.things.clone()], of_things, &targets, weight);
-        if let Some(colour) = labels.things.get(shown.wrapping_sub(1)).and_then(|thing| thing.colour) {
-            let range = layout.colours.clone();
-            pull(
-                &scores[range.clone()],
-                &mut gradient[range],
-                &[(colour, 1.0)],
-                0.5 * weight,
-            );
-        }
     }
     gradient
 }

@@ -7,6 +7,7 @@ use prima_checkpoint::{Error, Init, ParamSource};
 use prima_tensor::{Activation, Param, Tensor, add_positions, attention_in, embedding, gather_rows};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::ops::Range;
 
 /// `CLIPTextConfig`, the `config.json` of a text encoder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -260,6 +261,8 @@ pub struct ClipTextModel {
     layers: Vec<EncoderLayer>,
     final_layer_norm: LayerNorm,
     text_projection: Option<Linear>,
+    /// Embeddings of ids beyond the vocabulary, `hidden_size` values each.
+    added: Vec<f32>,
 }
 
 impl ClipTextModel {
@@ -290,12 +293,44 @@ impl ClipTextModel {
                     Linear::new(source, "text_projection", dim, config.projection_dim, false, start)
                 })
                 .transpose()?,
+            added: Vec::new(),
             config,
         })
     }
 
     pub fn config(&self) -> &ClipTextConfig {
         &self.config
+    }
+
+    /// Gives ids beyond the vocabulary to these embeddings, `[vectors, hidden_size]`.
+    ///
+    /// # Panics
+    /// If they have another width.
+    pub fn add_embeddings(&mut self, vectors: &Tensor) -> Range<u32> {
+        assert_eq!(vectors.dim(1), self.config.hidden_size, "embeddings of another width");
+        let first = self.config.vocab_size + self.added.len() / self.config.hidden_size;
+        self.added.extend_from_slice(vectors.data());
+        first as u32..(first + vectors.dim(0)) as u32
+    }
+
+    /// The embeddings of `ids`, `[batch, L, hidden_size]`.
+    fn embedded(&self, ids: &[u32], batch: usize) -> Tensor {
+        let (vocabulary, width) = (self.config.vocab_size as u32, self.config.hidden_size);
+        if ids.iter().all(|id| *id < vocabulary) {
+            return embedding(&self.token_embedding, ids, batch);
+        }
+        let known: Vec<u32> = ids.iter().map(|id| if *id < vocabulary { *id } else { 0 }).collect();
+        let embedded = embedding(&self.token_embedding, &known, batch);
+        let shape = embedded.shape().to_vec();
+        let mut values = embedded.into_vec();
+        for (row, id) in values
+            .chunks_exact_mut(width)
+            .zip(ids)
+            .filter(|(_, id)| **id >= vocabulary)
+        {
+            row.copy_from_slice(&self.added[(*id - vocabulary) as usize * width..][..width]);
+        }
+        Tensor::from_vec(values, &shape)
     }
 
     /// Encodes `batch` rows of token ids (`ids.len() == batch * L`, `L` at most
@@ -317,7 +352,7 @@ impl ClipTextModel {
             "a row of {length} tokens is too long"
         );
         let kept = self.layers.len().saturating_sub(wanted.skipped_layers);
-        let mut x = add_positions(&embedding(&self.token_embedding, ids, batch), &self.position_embedding);
+        let mut x = add_positions(&self.embedded(ids, batch), &self.position_embedding);
         for layer in &self.layers[..kept] {
             x = layer.forward(&x);
         }
@@ -338,7 +373,7 @@ impl ClipTextModel {
 
     /// Where the pooled token of a row is: the first `eos_token_id`. Configs written before
     /// transformers 4.31 say 2, which no prompt contains; there it is the first of the
-    /// highest id, which is `<|endoftext|>` in CLIP's vocabulary.
+    /// highest id, which is `<|endoftext|>` in CLIP's vocabulary, or an added embedding, as in transformers.
     fn pooled_position(&self, row: &[u32]) -> usize {
         let target = match self.config.eos_token_id {
             2 => row.iter().max().copied().unwrap_or(0),

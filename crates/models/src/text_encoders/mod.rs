@@ -4,4 +4,4 @@ pub mod clip_text;
 pub mod tokenizer;
 
 pub use clip_text::{ClipTextConfig, ClipTextModel, HiddenState, TextOutput};
-pub use tokenizer::{Encoded, Tokenizer, TokenizerFiles};
+pub use tokenizer::{Encoded, Token, Tokenizer, TokenizerFiles};

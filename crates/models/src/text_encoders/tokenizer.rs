@@ -4,6 +4,7 @@
 
 use prima_checkpoint::{Error, ModelSource, in_range};
 use serde_json::{Value, json};
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tokenizers::AddedToken;
 
@@ -35,6 +36,14 @@ pub struct Encoded {
     pub dropped: String,
 }
 
+/// A token of a text, without start, end and padding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Token {
+    pub id: u32,
+    /// The byte of the text at which it begins.
+    pub start: usize,
+}
+
 /// A CLIP tokenizer that pads to a fixed length.
 pub struct Tokenizer {
     name: String,
@@ -43,6 +52,13 @@ pub struct Tokenizer {
     eos: u32,
     pad: u32,
     model_max_length: usize,
+    words: Vec<AddedWord>,
+}
+
+/// A word that the vocabulary has not, and the ids that stand for it.
+struct AddedWord {
+    word: String,
+    ids: Range<u32>,
 }
 
 impl Tokenizer {
@@ -79,6 +95,7 @@ impl Tokenizer {
             eos: 0,
             pad: 0,
             model_max_length,
+            words: Vec::new(),
         }
     }
 
@@ -129,28 +146,19 @@ impl Tokenizer {
             eos,
             pad,
             model_max_length,
+            words: Vec::new(),
         })
     }
 
     /// The tokens of `text`, framed, cut and padded to `model_max_length`.
     pub fn encode(&self, text: &str) -> Result<Encoded, Error> {
-        let encoding = self.inner.encode(text, false).map_err(|e| Error::File {
-            file: self.name.clone(),
-            message: format!("cannot read the text: {e}"),
-        })?;
-        let room = self.model_max_length - 2;
-        let tokens = encoding.get_ids();
-        let dropped = encoding
-            .get_offsets()
-            .get(room)
-            .map_or("", |&(start, _)| from_word(text, start));
-        let mut ids = Vec::with_capacity(self.model_max_length);
-        ids.push(self.bos);
-        ids.extend(tokens.iter().take(room));
-        ids.push(self.eos);
-        ids.resize(self.model_max_length, self.pad);
+        let pieces = self.tokens(text)?;
+        let room = self.room();
+        let dropped = pieces.get(room).map_or("", |token| from_word(text, token.start));
+        let fitting = &pieces[..room.min(pieces.len())];
+        let ids = self.framed(&fitting.iter().map(|token| token.id).collect::<Vec<_>>());
         let eos_index = ids.iter().position(|&id| id == self.eos).unwrap_or(0);
-        let starts = encoding.get_offsets().iter().take(room).map(|o| o.0).collect();
+        let starts = fitting.iter().map(|token| token.start).collect();
         Ok(Encoded {
             ids,
             starts,
@@ -159,11 +167,72 @@ impl Tokenizer {
         })
     }
 
+    /// At most [`room`](Self::room) tokens between start and end token, padded to `model_max_length`.
+    pub fn framed(&self, tokens: &[u32]) -> Vec<u32> {
+        let mut ids = Vec::with_capacity(self.model_max_length);
+        ids.push(self.bos);
+        ids.extend(tokens);
+        ids.push(self.eos);
+        ids.resize(self.model_max_length, self.pad);
+        ids
+    }
+
+    /// Tokens that fit between start and end token, 75 in CLIP.
+    pub fn room(&self) -> usize {
+        self.model_max_length - 2
+    }
+
+    /// The token of a comma by itself, if the vocabulary has one.
+    pub fn comma(&self) -> Option<u32> {
+        self.inner.token_to_id(",</w>")
+    }
+
     /// Number of tokens of `text` with its start and end token, before any cutting.
     pub fn count(&self, text: &str) -> usize {
-        self.inner
-            .encode(text, false)
-            .map_or(0, |encoding| encoding.get_ids().len() + 2)
+        self.tokens(text).map_or(0, |tokens| tokens.len() + 2)
+    }
+
+    /// From now on `word` stands for these ids, wherever a text has it whole, in upper or lower case.
+    pub fn add_word(&mut self, word: &str, ids: Range<u32>) {
+        self.words.retain(|other| !other.word.eq_ignore_ascii_case(word));
+        self.words.push(AddedWord {
+            word: word.to_owned(),
+            ids,
+        });
+        // Of two words at one place the longer is meant.
+        self.words.sort_by_key(|added| std::cmp::Reverse(added.word.len()));
+    }
+
+    /// All tokens of `text`, however many.
+    pub fn tokens(&self, text: &str) -> Result<Vec<Token>, Error> {
+        let mut tokens = Vec::new();
+        let (mut from, mut at) = (0, 0);
+        while at < text.len() && !self.words.is_empty() {
+            let Some(added) = self.words.iter().find(|added| stands_at(text, at, &added.word)) else {
+                at += text[at..].chars().next().map_or(1, char::len_utf8);
+                continue;
+            };
+            self.known_tokens(text, from..at, &mut tokens)?;
+            tokens.extend(added.ids.clone().map(|id| Token { id, start: at }));
+            at += added.word.len();
+            from = at;
+        }
+        self.known_tokens(text, from..text.len(), &mut tokens)?;
+        Ok(tokens)
+    }
+
+    /// Those of a part of `text` that has no added words.
+    fn known_tokens(&self, text: &str, part: Range<usize>, tokens: &mut Vec<Token>) -> Result<(), Error> {
+        let encoding = self.inner.encode(&text[part.clone()], false).map_err(|e| Error::File {
+            file: self.name.clone(),
+            message: format!("cannot read the text: {e}"),
+        })?;
+        let pairs = encoding.get_ids().iter().zip(encoding.get_offsets());
+        tokens.extend(pairs.map(|(&id, &(start, _))| Token {
+            id,
+            start: part.start + start,
+        }));
+        Ok(())
     }
 
     /// The largest id that it gives.
@@ -174,6 +243,19 @@ impl Tokenizer {
     pub fn model_max_length(&self) -> usize {
         self.model_max_length
     }
+}
+
+/// Whether `word` is at byte `at` of `text`, and no part of a longer one.
+fn stands_at(text: &str, at: usize, word: &str) -> bool {
+    let joins = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+    let Some(found) = text
+        .get(at..at + word.len())
+        .filter(|found| found.eq_ignore_ascii_case(word))
+    else {
+        return false;
+    };
+    let begins = !(joins(found.chars().next()) && joins(text[..at].chars().next_back()));
+    begins && !(joins(found.chars().next_back()) && joins(text[at + word.len()..].chars().next()))
 }
 
 /// CLIP's tokenizer.json has 3.6 MB.

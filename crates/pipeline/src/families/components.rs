@@ -74,24 +74,29 @@ pub fn scheduler_config(source: &ModelSource) -> Result<SchedulerConfig, Error> 
 
 /// diffusers' classes that take other steps through the same noise as those we have: the model's config runs under
 /// another class then, as `OtherScheduler.from_config(config)` does in diffusers.
-const SAME_NOISE: [&str; 8] = [
-    "DDPMScheduler",
-    "DEISMultistepScheduler",
-    "DPMSolverSDEScheduler",
-    "DPMSolverSinglestepScheduler",
-    "KDPM2AncestralDiscreteScheduler",
-    "KDPM2DiscreteScheduler",
-    "LMSDiscreteScheduler",
-    "PNDMScheduler",
-];
+const SAME_NOISE: [&str; 2] = ["DPMSolverSDEScheduler", "SASolverScheduler"];
+
+/// A class of scheduler that a model names and prima does not have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replaced {
+    pub class: String,
+    /// Whether its noise is that of classes we have. Of others only whoever asks can say which scheduler will do.
+    pub same_noise: bool,
+}
 
 /// The config under a class that we have, and the class that it replaced.
-pub fn known_scheduler(mut config: SchedulerConfig) -> (SchedulerConfig, Option<String>) {
+pub fn known_scheduler(mut config: SchedulerConfig) -> (SchedulerConfig, Option<Replaced>) {
     let replaced = config
         .class_name
-        .take_if(|class| class.parse::<SchedulerKind>().is_err() && SAME_NOISE.contains(&class.as_str()));
+        .take_if(|class| class.parse::<SchedulerKind>().is_err());
+    let replaced = replaced.map(|class| Replaced {
+        same_noise: SAME_NOISE.contains(&class.as_str()),
+        class,
+    });
     if replaced.is_some() {
         config.class_name = Some(SchedulerKind::Euler.class_name().to_owned());
+        // What only that class reads.
+        config.other.clear();
     }
     (config, replaced)
 }

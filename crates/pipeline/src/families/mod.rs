@@ -6,7 +6,7 @@ mod refusals;
 mod stable_diffusion;
 mod stable_diffusion_xl;
 
-pub use components::{known_scheduler, load_text_encoder, load_unet, load_vae, read, scheduler_config};
+pub use components::{Replaced, known_scheduler, load_text_encoder, load_unet, load_vae, read, scheduler_config};
 pub use stable_diffusion::STABLE_DIFFUSION;
 pub use stable_diffusion_xl::STABLE_DIFFUSION_XL;
 

@@ -29,7 +29,7 @@ pub(super) fn check_task(source: &ModelSource, index: &Value) -> Result<(), Erro
         return Ok(());
     }
     let task = match read {
-        9 => "inpainting (9 input channels)",
+        9 => "inpainting (9 input channels), and painting with a mask is not there yet",
         8 => "editing by instructions (8 input channels)",
         5 => "pictures from depth (5 input channels)",
         7 => "upscaling (7 input channels)",

@@ -5,7 +5,7 @@
 pub mod tiny_models;
 
 use prima_checkpoint::TensorFile;
-use prima_pipeline::{InitImage, Picture, Pipeline, Progress, Request, Response, Rng, ScheduleOptions};
+use prima_pipeline::{InitImage, Picture, Pipeline, Progress, PromptSyntax, Request, Response, Rng, ScheduleOptions};
 use prima_tensor::{Tensor, nhwc_to_nchw};
 use serde_json::Value;
 use std::fs;
@@ -32,6 +32,7 @@ fn bytes(kind: &str, file: &str, key: &str) -> (Vec<usize>, Vec<u8>) {
 
 pub fn request(case: &Value, kind: &str) -> Request {
     let number = |key: &str| case[key].as_f64();
+    let text = |key: &str| case[key].as_str().map(str::to_owned);
     let size = |key: &str| case[key].as_u64().map(|v| v as usize);
     let pair = |key: &str| {
         case[key]
@@ -59,8 +60,13 @@ pub fn request(case: &Value, kind: &str) -> Request {
     let class = case["scheduler_config"]["_class_name"].as_str().unwrap();
     let eta = number("eta").filter(|_| matches!(class, "DDIMScheduler" | "TCDScheduler"));
     Request {
-        prompt: case["prompt"].as_str().unwrap().to_owned(),
-        negative_prompt: case["negative_prompt"].as_str().map(str::to_owned),
+        prompt: text("prompt").unwrap(),
+        prompt_2: text("prompt_2"),
+        prompt_syntax: text("prompt_syntax")
+            .map_or(Ok(PromptSyntax::Auto), |name| name.parse())
+            .unwrap(),
+        negative_prompt: text("negative_prompt"),
+        negative_prompt_2: text("negative_prompt_2"),
         guidance_scale: number("guidance_scale"),
         guidance_rescale: number("guidance_rescale").unwrap_or(0.0),
         seed: case["seed"].as_u64().unwrap(),
@@ -79,7 +85,10 @@ pub fn request(case: &Value, kind: &str) -> Request {
         original_size: pair("original_size"),
         crops_coords_top_left: pair("crops_coords_top_left").unwrap_or_default(),
         target_size: pair("target_size"),
+        denoising_start: number("denoising_start"),
+        denoising_end: number("denoising_end"),
         init_image,
+        ..Request::default()
     }
 }
 

@@ -2,7 +2,8 @@
 
 use crate::app::App;
 use crate::body;
-use crate::pictures::{Packed, from_base64, metadata_bytes, to_base64};
+use crate::numbers::{number, whole};
+use crate::pictures::{Packed, from_base64, metadata_bytes, nearest_at, to_base64};
 use crate::refusal::{Refusal, short};
 use axum::Json;
 use axum::extract::{Request, State};
@@ -39,54 +40,84 @@ pub(crate) fn png_of(body: &[u8]) -> Result<Vec<u8>, Refusal> {
     from_base64("image", &wanted.image)
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(default)]
 struct Extra {
     image: String,
-    resize_mode: u8,
-    upscaling_resize: f64,
-    upscaling_resize_w: usize,
-    upscaling_resize_h: usize,
-    upscaler_1: String,
+    #[serde(deserialize_with = "whole")]
+    resize_mode: Option<u8>,
+    #[serde(deserialize_with = "number")]
+    upscaling_resize: Option<f64>,
+    #[serde(deserialize_with = "whole")]
+    upscaling_resize_w: Option<usize>,
+    #[serde(deserialize_with = "whole")]
+    upscaling_resize_h: Option<usize>,
+    upscaler_1: Option<String>,
 }
 
-impl Default for Extra {
-    fn default() -> Self {
-        Self {
-            image: String::new(),
-            resize_mode: 0,
-            upscaling_resize: 2.0,
-            upscaling_resize_w: 512,
-            upscaling_resize_h: 512,
-            upscaler_1: "None".to_owned(),
+/// How a picture is made larger; there is no network for it yet.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Upscaler {
+    Lanczos,
+    Nearest,
+    /// The web UI's default of the hires fix; enlarged as a picture all the same.
+    Latent,
+}
+
+impl Upscaler {
+    /// The names that `upscalers` lists; `None` is the web UI's word for interpolation.
+    pub const LISTED: [&str; 3] = ["None", "Lanczos", "Nearest"];
+
+    pub fn named(field: &'static str, name: &str) -> Result<Self, Refusal> {
+        match name {
+            "None" | "Lanczos" => Ok(Self::Lanczos),
+            "Nearest" => Ok(Self::Nearest),
+            name if name.starts_with("Latent") => Ok(Self::Latent),
+            name => {
+                let (name, listed) = (short(name, 60), Self::LISTED.join(", "));
+                let message = format!("there is no upscaler {name:?} here: use one of {listed}");
+                Err(Refusal::field(field, message))
+            }
         }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Nearest => "Nearest",
+            Self::Lanczos | Self::Latent => "Lanczos",
+        }
+    }
+
+    /// What is not as its name says.
+    pub fn said(self) -> Option<String> {
+        let text = "latents are not enlarged here: the picture was, by Lanczos";
+        (self == Self::Latent).then(|| text.to_owned())
     }
 }
 
 /// What is asked for, and the picture's bytes.
-fn read_extra(body: &[u8]) -> Result<(Extra, Vec<u8>), Refusal> {
+fn read_extra(body: &[u8]) -> Result<(Extra, Upscaler, Vec<u8>), Refusal> {
     let mut wanted: Extra = body::json(body)?;
-    if !["None", "Lanczos", "Nearest"].contains(&wanted.upscaler_1.as_str()) {
-        let message = format!(
-            "there is no upscaler {:?} here: use None, Lanczos or Nearest",
-            short(&wanted.upscaler_1, 60)
-        );
-        return Err(Refusal::field("upscaler_1", message));
-    }
+    let upscaler = wanted.upscaler_1.as_deref().filter(|name| !name.is_empty());
+    let upscaler = Upscaler::named("upscaler_1", upscaler.unwrap_or("None"))?;
     let image = from_base64("image", &std::mem::take(&mut wanted.image))?;
-    Ok((wanted, image))
+    Ok((wanted, upscaler, image))
 }
 
-/// Makes a picture larger by interpolation; there is no network for it yet.
+/// Makes a picture larger by interpolation.
 pub(super) async fn extra_single_image(State(app): State<App>, request: Request) -> Result<Json<Value>, Refusal> {
-    let (wanted, image) = body::understood(&app.workshop, request, read_extra).await?;
+    let (wanted, upscaler, image) = body::understood(&app.workshop, request, read_extra).await?;
     let packed = Packed::open(&app, image).await?;
-    let nearest = wanted.upscaler_1 == "Nearest";
     let size = move |(width, height)| {
-        if wanted.resize_mode == 1 {
-            return (wanted.upscaling_resize_w, wanted.upscaling_resize_h);
+        if wanted.resize_mode == Some(1) {
+            let side = |side: Option<usize>| side.unwrap_or(512);
+            return (side(wanted.upscaling_resize_w), side(wanted.upscaling_resize_h));
         }
-        let scaled = |side: usize| (side as f64 * wanted.upscaling_resize).round().clamp(0.0, 1e9) as usize;
+        let scaled = |side: usize| {
+            (side as f64 * wanted.upscaling_resize.unwrap_or(2.0))
+                .round()
+                .clamp(0.0, 1e9) as usize
+        };
         (scaled(width), scaled(height))
     };
     let (width, height) = size((packed.header.width, packed.header.height));
@@ -101,25 +132,16 @@ pub(super) async fn extra_single_image(State(app): State<App>, request: Request)
         .workshop
         .run(bytes, move || {
             let picture = packed.decode()?;
-            let (width, height) = size((picture.width, picture.height));
-            let larger = if nearest {
-                nearest_at(&picture, width, height)
-            } else {
-                picture.resized(width, height)
-            };
+            let larger = enlarged(&picture, size((picture.width, picture.height)), upscaler);
             Ok(to_base64(&encode(&larger, Format::Png, QUALITY, None)?))
         })
         .await?;
     Ok(Json(json!({"html_info": "", "image": encoded})))
 }
 
-fn nearest_at(picture: &Picture, width: usize, height: usize) -> Picture {
-    let mut rgb = Vec::with_capacity(width * height * 3);
-    for y in 0..height {
-        for x in 0..width {
-            let from = 3 * (y * picture.height / height * picture.width + x * picture.width / width);
-            rgb.extend_from_slice(&picture.rgb[from..from + 3]);
-        }
+pub(super) fn enlarged(picture: &Picture, (width, height): (usize, usize), upscaler: Upscaler) -> Picture {
+    match upscaler {
+        Upscaler::Nearest => nearest_at(picture, width, height),
+        Upscaler::Lanczos | Upscaler::Latent => picture.resized(width, height),
     }
-    Picture { width, height, rgb }
 }

@@ -1,12 +1,13 @@
 //! What there is: samplers, schedules, the model, and many empty lists that clients ask for.
 
+use super::info::Upscaler;
 use crate::app::App;
 use crate::body;
 use crate::metrics::resident_bytes;
 use crate::refusal::{Refusal, short};
 use axum::Json;
 use axum::extract::{Request, State};
-use prima_pipeline::{SchedulerKind, TimestepSpacing};
+use prima_pipeline::{LoraEntry, Pipeline, SchedulerKind, TimestepSpacing};
 use serde_json::{Map, Value, json};
 
 pub(super) async fn nothing() -> Json<Value> {
@@ -39,7 +40,7 @@ pub(super) async fn schedulers() -> Json<Value> {
 pub(super) async fn upscalers() -> Json<Value> {
     let entry =
         |name: &str| json!({"name": name, "model_name": null, "model_path": null, "model_url": null, "scale": 4});
-    Json(json!(["None", "Lanczos", "Nearest"].map(entry)))
+    Json(json!(Upscaler::LISTED.map(entry)))
 }
 
 pub(super) async fn sd_models(State(app): State<App>) -> Result<Json<Value>, Refusal> {
@@ -53,8 +54,38 @@ pub(super) async fn scripts() -> Json<Value> {
     Json(json!({"txt2img": [], "img2img": []}))
 }
 
-pub(super) async fn embeddings() -> Json<Value> {
-    Json(json!({"loaded": {}, "skipped": {}}))
+pub(super) async fn embeddings(State(app): State<App>) -> Result<Json<Value>, Refusal> {
+    let pipeline = app.pipeline()?;
+    let entry = |width: usize, vectors: usize| json!({"step": null, "sd_checkpoint": null, "sd_checkpoint_name": null, "shape": width, "vectors": vectors});
+    let loaded = pipeline.embeddings().iter();
+    let loaded = loaded.map(|word| (word.name.clone(), entry(word.width, word.vectors)));
+    let skipped = pipeline
+        .skipped_embeddings()
+        .iter()
+        .map(|name| (name.clone(), json!({})));
+    Ok(Json(json!({
+        "loaded": loaded.collect::<Map<_, _>>(),
+        "skipped": skipped.collect::<Map<_, _>>(),
+    })))
+}
+
+pub(super) async fn loras(State(app): State<App>) -> Result<Json<Value>, Refusal> {
+    let entry = |lora: LoraEntry| {
+        // Where a file lies is not for clients.
+        json!({"name": lora.name, "alias": lora.alias.unwrap_or(lora.name.clone()), "path": lora.name, "metadata": lora.metadata})
+    };
+    let loras = app.pipeline()?.loras();
+    Ok(Json(loras.into_iter().map(entry).collect()))
+}
+
+/// Looks anew what is in the folder.
+pub(super) async fn refresh_loras(State(app): State<App>) -> Result<Json<Value>, Refusal> {
+    let engine = app.engine.clone();
+    app.pipeline()?;
+    let look = move || engine.pipeline().map(Pipeline::refresh_loras);
+    // It reads files.
+    let _ = tokio::task::spawn_blocking(look).await;
+    Ok(Json(Value::Null))
 }
 
 pub(super) async fn cmd_flags() -> Json<Value> {
@@ -82,11 +113,34 @@ pub(super) async fn options(State(app): State<App>) -> Result<Json<Value>, Refus
     })))
 }
 
-/// Nothing can be changed; a value that is there already is taken without a word.
+/// Whether a program means the model that is here: the web UI's titles end in a hash.
+pub(super) fn is_named(model: &str, here: &str) -> bool {
+    model.is_empty() || model == here || model.split(" [").next() == Some(here)
+}
+
+/// Where files of pictures would go and what pages would show: of no effect here, and no picture is another for it.
+const HARMLESS: [&str; 9] = [
+    "samples_",
+    "grid_",
+    "save_",
+    "outdir_",
+    "directories_",
+    "live_preview",
+    "show_progress",
+    "notification",
+    "ui_",
+];
+
+/// Nothing that paints can be changed; a value that is there already is taken without a word.
 pub(super) async fn set_options(State(app): State<App>, request: Request) -> Result<Json<Value>, Refusal> {
     let wanted: Map<String, Value> = body::understood(&app.workshop, request, body::json).await?;
-    let Json(have) = options(State(app)).await?;
-    match wanted.iter().find(|(key, value)| have.get(key.as_str()) != Some(value)) {
+    let Json(have) = options(State(app.clone())).await?;
+    let here = app.pipeline()?.name();
+    let fits = |(key, value): &(&String, &Value)| match key.as_str() {
+        "sd_model_checkpoint" => value.as_str().is_none_or(|model| is_named(model, here)),
+        key => have.get(key) == Some(value) || HARMLESS.iter().any(|start| key.starts_with(start)),
+    };
+    match wanted.iter().find(|option| !fits(option)) {
         Some((key, _)) => Err(Refusal::bad(format!(
             "the option {:?} cannot be changed here",
             short(key, 60)

@@ -1,8 +1,12 @@
 //! The web UI's API, `/sdapi/v1/*`, as its clients use it.
 
+mod fields;
+mod hires;
 pub(crate) mod images;
 pub(crate) mod info;
 mod lists;
+mod names;
+mod scripts;
 mod tasks;
 
 use crate::app::App;
@@ -30,12 +34,12 @@ pub(crate) fn routes() -> Router<App> {
         .route("/sdapi/v1/face-restorers", get(lists::nothing))
         .route("/sdapi/v1/realesrgan-models", get(lists::nothing))
         .route("/sdapi/v1/prompt-styles", get(lists::nothing))
-        .route("/sdapi/v1/loras", get(lists::nothing))
+        .route("/sdapi/v1/loras", get(lists::loras))
         .route("/sdapi/v1/scripts", get(lists::scripts))
         .route("/sdapi/v1/script-info", get(lists::nothing))
         .route("/sdapi/v1/embeddings", get(lists::embeddings))
         .route("/sdapi/v1/memory", get(lists::memory))
         .route("/sdapi/v1/refresh-checkpoints", post(lists::refreshed))
         .route("/sdapi/v1/refresh-vae", post(lists::refreshed))
-        .route("/sdapi/v1/refresh-loras", post(lists::refreshed))
+        .route("/sdapi/v1/refresh-loras", post(lists::refresh_loras))
 }

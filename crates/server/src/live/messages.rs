@@ -1,5 +1,6 @@
 //! The JSON of the live protocol.
 
+use crate::loras::Wanted;
 use crate::options::Limits;
 use crate::refusal::Refusal;
 use axum::body::Bytes;
@@ -38,6 +39,7 @@ pub(super) struct Paint {
     pub scheduler: Option<String>,
     pub format: Option<Format>,
     pub preview: Option<bool>,
+    pub loras: Option<Vec<Wanted>>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -104,6 +106,7 @@ struct ModelInfo {
     uses_guidance: bool,
     styles: Vec<String>,
     schedulers: Vec<&'static str>,
+    loras: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -135,6 +138,7 @@ impl Hello {
                 uses_guidance: !defaults.guidance_free,
                 styles: Vec::new(),
                 schedulers: SchedulerKind::ALL.iter().map(|k| k.short_name()).collect(),
+                loras: pipeline.loras().into_iter().map(|lora| lora.name).collect(),
             },
             limits: LimitInfo {
                 prompt_chars: limits.prompt_chars,

@@ -5,6 +5,7 @@ use super::outbox::Outbox;
 use super::results::{Comparison, FrameSpec, compares, shows};
 use super::words::{self, words};
 use crate::app::App;
+use crate::loras::choices;
 use crate::refusal::Refusal;
 use prima_engine::{Class, OnEvent, Unit};
 use prima_pipeline::{Picture, Pipeline, Request, RequestBuilder, ScheduleOptions, scheduler_named};
@@ -83,7 +84,7 @@ fn asked(app: &App, paint: &Paint, picture: Option<Picture>) -> Result<RequestBu
         negative_prompt: paint.negative_prompt.clone(),
         guidance_scale: paint.guidance_scale,
         // While someone types, only the words change.
-        seed: Some(paint.seed.unwrap_or(0)),
+        seed: Some(paint.seed.unwrap_or(0).into()),
         width: paint.width,
         height: paint.height,
         schedule: ScheduleOptions {
@@ -91,6 +92,7 @@ fn asked(app: &App, paint: &Paint, picture: Option<Picture>) -> Result<RequestBu
             scheduler: scheduler_named(paint.scheduler.as_deref())?,
             ..ScheduleOptions::default()
         },
+        loras: choices(paint.loras.clone())?,
         image: picture,
         strength: paint.strength,
         ..app.request(&[])
@@ -191,7 +193,7 @@ impl Make<'_> {
             .map(|index| {
                 let variant = RequestBuilder {
                     prompt: prompts.get(index).or(asked.prompt.as_ref()).cloned(),
-                    seed: seeds.get(index).copied().or(asked.seed),
+                    seed: seeds.get(index).map(|seed| i128::from(*seed)).or(asked.seed),
                     ..asked.clone()
                 };
                 let frame = FrameSpec {

@@ -9,7 +9,7 @@ pub mod copied;
 pub use browser::Browser;
 use futures_util::{SinkExt, StreamExt};
 use prima_engine::Engine;
-use prima_pipeline::{LoadOptions, ModelSource, Picture, Pipeline, Request};
+use prima_pipeline::{LoadOptions, LoraOptions, ModelSource, Picture, Pipeline, Request};
 use prima_server::{ServerOptions, serve};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -56,22 +56,41 @@ impl Server {
     }
 
     async fn started(model: ModelSource, change: impl FnOnce(&mut ServerOptions)) -> Self {
-        let server = Self::begun(model, change).await;
-        while server.get("/readyz").await.status() != 200 {
+        Self::begun(model, LoadOptions::default(), change)
+            .await
+            .when_ready()
+            .await
+    }
+
+    /// One that has the LoRAs of a folder.
+    pub async fn with_loras(folder: PathBuf) -> Self {
+        let loras = LoraOptions {
+            folder: Some(folder),
+            standing: Vec::new(),
+        };
+        let load = LoadOptions {
+            loras,
+            ..LoadOptions::default()
+        };
+        Self::begun(model(), load, |_| {}).await.when_ready().await
+    }
+
+    async fn when_ready(self) -> Self {
+        while self.get("/readyz").await.status() != 200 {
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
-        server
+        self
     }
 
     /// A server that may never be ready.
     pub async fn loading(model: PathBuf) -> Self {
-        Self::begun(ModelSource::open(model).unwrap(), |_| {}).await
+        Self::begun(ModelSource::open(model).unwrap(), LoadOptions::default(), |_| {}).await
     }
 
-    async fn begun(model: ModelSource, change: impl FnOnce(&mut ServerOptions)) -> Self {
+    async fn begun(model: ModelSource, load: LoadOptions, change: impl FnOnce(&mut ServerOptions)) -> Self {
         let mut options = ServerOptions::default();
         change(&mut options);
-        let engine = Engine::start(model, LoadOptions::default(), options.max_jobs);
+        let engine = Engine::start(model, load, options.max_jobs);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();

@@ -156,8 +156,10 @@ impl Trainee {
             vae,
             scheduler_config: config.scheduler()?,
             replaced_scheduler: None,
+            known: None,
             card: ModelCard::default(),
             force_zeros_for_empty_prompt: painter.texts.force_zeros,
+            components: Vec::new(),
         };
         Ok(Self {
             pipeline: Pipeline::new(parts)?,

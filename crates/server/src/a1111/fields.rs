@@ -1,0 +1,167 @@
+//! The fields of `txt2img` and `img2img`, and what they ask for. Where the web UI has defaults of its own (50 steps,
+//! guidance 7), an absent field is the model's choice here: that is what few-step models need.
+
+use super::hires::Hires;
+use super::names::{named, sampler_and_schedule};
+use super::scripts;
+use crate::app::App;
+use crate::controls::Controls;
+use crate::numbers::{flag, number, whole, whole_of};
+use crate::refusal::{Refusal, short};
+use prima_pipeline::{Error, Picture, PromptSyntax, Request, RequestBuilder, ScheduleOptions, SchedulerKind, Spelling};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+const SPELLING: Spelling = &[("guidance_scale", "cfg_scale"), ("strength", "denoising_strength")];
+
+/// What matters of a request; the rest is repeated in the answer and has no effect.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Fields {
+    pub prompt: Option<String>,
+    pub negative_prompt: Option<String>,
+    styles: Option<Vec<String>>,
+    #[serde(deserialize_with = "whole")]
+    seed: Option<i128>,
+    #[serde(deserialize_with = "number")]
+    subseed_strength: Option<f64>,
+    sampler_name: Option<String>,
+    sampler_index: Option<String>,
+    scheduler: Option<String>,
+    #[serde(deserialize_with = "whole")]
+    pub batch_size: Option<usize>,
+    #[serde(deserialize_with = "whole")]
+    pub n_iter: Option<usize>,
+    #[serde(deserialize_with = "whole")]
+    pub steps: Option<usize>,
+    #[serde(deserialize_with = "number")]
+    cfg_scale: Option<f64>,
+    #[serde(deserialize_with = "whole")]
+    pub width: Option<usize>,
+    #[serde(deserialize_with = "whole")]
+    pub height: Option<usize>,
+    #[serde(deserialize_with = "number")]
+    eta: Option<f64>,
+    #[serde(deserialize_with = "number")]
+    pub denoising_strength: Option<f64>,
+    override_settings: Option<Map<String, Value>>,
+    #[serde(deserialize_with = "flag")]
+    restore_faces: Option<bool>,
+    #[serde(deserialize_with = "flag")]
+    tiling: Option<bool>,
+    script_name: Option<String>,
+    alwayson_scripts: Option<Map<String, Value>>,
+    #[serde(deserialize_with = "flag")]
+    pub send_images: Option<bool>,
+    pub force_task_id: Option<String>,
+    #[serde(deserialize_with = "flag")]
+    pub include_init_images: Option<bool>,
+    #[serde(flatten)]
+    pub hires: Hires,
+    #[serde(flatten)]
+    controls: Controls,
+}
+
+impl Fields {
+    /// Pictures in all.
+    pub fn count(&self, app: &App) -> Result<usize, Refusal> {
+        let count = self.batch_size.unwrap_or(1).saturating_mul(self.n_iter.unwrap_or(1));
+        let most = app.limits().variants;
+        if !(1..=most).contains(&count) {
+            let message = format!("batch_size times n_iter is {count}: use 1 to {most}");
+            return Err(Refusal::field("batch_size", message));
+        }
+        Ok(count)
+    }
+
+    /// What would change the picture and does not exist here is refused by name.
+    pub fn refuse_unsupported(&self, app: &App) -> Result<(), Refusal> {
+        let set = |flag: Option<bool>| flag.unwrap_or(false);
+        let some = |name: &Option<String>| name.as_deref().is_some_and(|s| !["", "None"].contains(&s.trim()));
+        let wanted = [
+            ("restore_faces", set(self.restore_faces)),
+            ("tiling", set(self.tiling)),
+            ("subseed_strength", self.subseed_strength.unwrap_or(0.0) != 0.0),
+            ("styles", self.styles.as_ref().is_some_and(|s| !s.is_empty())),
+            ("script_name", some(&self.script_name)),
+        ];
+        if let Some((name, _)) = wanted.iter().find(|(_, wanted)| *wanted) {
+            return Err(Refusal::field(*name, format!("{name} is not supported: leave it out")));
+        }
+        if let Some(script) = self.alwayson_scripts.as_ref().and_then(scripts::wanted) {
+            let script = short(script, 60);
+            let message = format!("alwayson_scripts asks for {script:?}, which prima does not have: leave it out");
+            return Err(Refusal::field("alwayson_scripts", message));
+        }
+        let model = self
+            .override_settings
+            .as_ref()
+            .and_then(|s| s.get("sd_model_checkpoint"))
+            .and_then(Value::as_str);
+        let here = app.pipeline()?.name();
+        match model {
+            Some(model) if !super::lists::is_named(model, here) => Err(Refusal::field(
+                "override_settings",
+                format!("there is no model {:?} here; this server runs {here}", short(model, 60)),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// The request of the first picture.
+    pub fn to_request(&self, app: &App, picture: Option<Picture>) -> Result<Request, Refusal> {
+        let asked = RequestBuilder {
+            prompt: Some(self.prompt.clone().unwrap_or_default()),
+            negative_prompt: self.negative_prompt.clone(),
+            guidance_scale: self.cfg_scale,
+            seed: self.seed,
+            width: self.width,
+            height: self.height,
+            schedule: self.schedule(app.pipeline()?.defaults().few_steps)?,
+            clip_skip: self.clip_skip()?,
+            image: picture,
+            strength: self.denoising_strength,
+            ..app.request(SPELLING)
+        };
+        let asked = self.controls.over(asked, PromptSyntax::A1111)?;
+        Ok(asked.build_for(app.pipeline()?)?)
+    }
+
+    /// Layers beyond the last that are left out; the web UI counts the last one too.
+    fn clip_skip(&self) -> Result<Option<usize>, Refusal> {
+        let Some(value) = self.override_settings.as_ref().and_then(|s| s.get(STOP_AT)) else {
+            return Ok(None);
+        };
+        let layer = whole_of(value).filter(|layer| (1..=12).contains(layer));
+        let layer = layer.ok_or_else(|| {
+            let value = short(&value.to_string(), 40);
+            let message = format!("{STOP_AT} {value} is not possible: use 1 to 12");
+            Refusal::field("override_settings", message)
+        })?;
+        Ok(Some(layer as usize - 1))
+    }
+
+    /// `few_steps`: of a model whose own timesteps no schedule of the web UI stands for.
+    fn schedule(&self, few_steps: bool) -> Result<ScheduleOptions, Error> {
+        let sampler = named(&self.sampler_name).or_else(|| named(&self.sampler_index));
+        let (scheduler, spacing) = sampler_and_schedule(sampler, named(&self.scheduler))?;
+        let automatic = scheduler
+            .filter(|_| !few_steps && named(&self.scheduler).is_some())
+            .and_then(SchedulerKind::automatic_spacing);
+        let spacing = spacing.or(automatic);
+        let takes_eta = matches!(
+            scheduler,
+            Some(SchedulerKind::Ddim | SchedulerKind::Tcd | SchedulerKind::EulerAncestral)
+        );
+        Ok(ScheduleOptions {
+            num_inference_steps: self.steps,
+            scheduler,
+            spacing,
+            eta: self.eta.filter(|_| takes_eta),
+            ..ScheduleOptions::default()
+        })
+    }
+}
+
+/// The web UI's slider: of the text encoder's layers, the one from the end at which to stop.
+const STOP_AT: &str = "CLIP_stop_at_last_layers";

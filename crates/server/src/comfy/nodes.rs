@@ -1,0 +1,197 @@
+//! The nodes that are understood, as `object_info` describes them.
+
+use serde_json::{Map, Value, json};
+
+/// What the lists of choices hold on this server.
+pub(super) struct Choices {
+    pub model: String,
+    pub loras: Vec<String>,
+    /// Pictures that were uploaded.
+    pub images: Vec<String>,
+}
+
+/// ComfyUI's names of the samplers that there are here.
+pub(super) const SAMPLERS: [&str; 10] = [
+    "euler",
+    "euler_ancestral",
+    "heun",
+    "dpmpp_2m",
+    "dpmpp_2m_sde",
+    "dpmpp_sde",
+    "ddim",
+    "uni_pc",
+    "uni_pc_bh2",
+    "lcm",
+];
+pub(super) const SCHEDULERS: [&str; 8] = [
+    "simple",
+    "sgm_uniform",
+    "karras",
+    "exponential",
+    "ddim_uniform",
+    "beta",
+    "normal",
+    "kl_optimal",
+];
+/// How pictures are resized here; ComfyUI's other names are taken for the first.
+const RESIZE: [&str; 5] = ["lanczos", "nearest-exact", "bilinear", "area", "bicubic"];
+
+/// A class, its required inputs, its outputs and its place in menus; whether it ends a graph.
+type Node = (&'static str, Value, &'static [&'static str], &'static str, bool);
+
+fn nodes(choices: &Choices) -> Vec<Node> {
+    let any = |kind: &str| json!([kind]);
+    let side = json!(["INT", {"default": 512, "min": 8, "max": 4096, "step": 8}]);
+    let size = json!(["INT", {"default": 512, "min": 0, "max": 2048, "step": 1}]);
+    let strength = json!(["FLOAT", {"default": 1.0, "min": -100.0, "max": 100.0, "step": 0.01}]);
+    let prefix = json!(["STRING", {"default": "ComfyUI"}]);
+    vec![
+        (
+            "KSampler",
+            json!({
+                "model": any("MODEL"),
+                "seed": ["INT", {"default": 0, "min": 0, "max": u64::MAX, "control_after_generate": true}],
+                "steps": ["INT", {"default": 20, "min": 1, "max": 10000}],
+                "cfg": ["FLOAT", {"default": 8.0, "min": 0.0, "max": 100.0, "step": 0.1, "round": 0.01}],
+                "sampler_name": [SAMPLERS], "scheduler": [SCHEDULERS],
+                "positive": any("CONDITIONING"), "negative": any("CONDITIONING"), "latent_image": any("LATENT"),
+                "denoise": ["FLOAT", {"default": 1.0, "min": 0.0, "max": 1.0, "step": 0.01}],
+            }),
+            &["LATENT"],
+            "sampling",
+            false,
+        ),
+        (
+            "CheckpointLoaderSimple",
+            json!({"ckpt_name": [[&choices.model]]}),
+            &["MODEL", "CLIP", "VAE"],
+            "loaders",
+            false,
+        ),
+        (
+            "LoraLoader",
+            json!({"model": any("MODEL"), "clip": any("CLIP"), "lora_name": [choices.loras],
+                   "strength_model": strength.clone(), "strength_clip": strength}),
+            &["MODEL", "CLIP"],
+            "loaders",
+            false,
+        ),
+        (
+            "CLIPTextEncode",
+            json!({"text": ["STRING", {"multiline": true, "dynamicPrompts": true}], "clip": any("CLIP")}),
+            &["CONDITIONING"],
+            "conditioning",
+            false,
+        ),
+        (
+            "CLIPSetLastLayer",
+            json!({"clip": any("CLIP"), "stop_at_clip_layer": ["INT", {"default": -1, "min": -24, "max": -1, "step": 1}]}),
+            &["CLIP"],
+            "conditioning",
+            false,
+        ),
+        (
+            "EmptyLatentImage",
+            json!({"width": side.clone(), "height": side, "batch_size": ["INT", {"default": 1, "min": 1, "max": 64}]}),
+            &["LATENT"],
+            "latent",
+            false,
+        ),
+        (
+            "VAEDecode",
+            json!({"samples": any("LATENT"), "vae": any("VAE")}),
+            &["IMAGE"],
+            "latent",
+            false,
+        ),
+        (
+            "VAEEncode",
+            json!({"pixels": any("IMAGE"), "vae": any("VAE")}),
+            &["LATENT"],
+            "latent",
+            false,
+        ),
+        (
+            "LoadImage",
+            json!({"image": [choices.images, {"image_upload": true}]}),
+            &["IMAGE", "MASK"],
+            "image",
+            false,
+        ),
+        (
+            "ImageScale",
+            json!({"image": any("IMAGE"), "upscale_method": [RESIZE], "width": size.clone(), "height": size,
+                   "crop": [["disabled", "center"]]}),
+            &["IMAGE"],
+            "image/upscaling",
+            false,
+        ),
+        (
+            "SaveImage",
+            json!({"images": any("IMAGE"), "filename_prefix": prefix}),
+            &[],
+            "image",
+            true,
+        ),
+        ("PreviewImage", json!({"images": any("IMAGE")}), &[], "image", true),
+        (
+            "SaveImageWebsocket",
+            json!({"images": any("IMAGE")}),
+            &[],
+            "api/image",
+            true,
+        ),
+    ]
+}
+
+/// Whether a graph may hold a node of this class.
+pub(super) fn is_known(class: &str) -> bool {
+    let none = Choices {
+        model: String::new(),
+        loras: Vec::new(),
+        images: Vec::new(),
+    };
+    nodes(&none).iter().any(|node| node.0 == class)
+}
+
+/// `object_info`, by class.
+pub(super) fn described(choices: &Choices) -> Map<String, Value> {
+    let entries = nodes(choices)
+        .into_iter()
+        .map(|(class, required, outputs, category, ends)| {
+            let order: Vec<String> = required
+                .as_object()
+                .map_or_else(Vec::new, |o| o.keys().cloned().collect());
+            let info = json!({
+                "input": {"required": required},
+                "input_order": {"required": order},
+                "output": outputs,
+                "output_is_list": vec![false; outputs.len()],
+                "output_name": outputs,
+                "name": class,
+                "display_name": class,
+                "description": "",
+                "python_module": "nodes",
+                "category": category,
+                "output_node": ends,
+            });
+            (class.to_owned(), info)
+        });
+    entries.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prima_pipeline::{SchedulerKind, TimestepSpacing};
+
+    #[test]
+    fn every_name_of_the_lists_is_one_here() {
+        for name in SAMPLERS {
+            assert!(name.parse::<SchedulerKind>().is_ok(), "{name}");
+        }
+        for name in SCHEDULERS {
+            assert!(name.parse::<TimestepSpacing>().is_ok(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,355 @@
+//! Prompts are painted one after the other, as ComfyUI does it.
+
+use super::events::Kind;
+use super::graph::{Image, MOST_SIDE_PX, Output, OutputKind, Sampling, Start, Text};
+use super::prompts::Asked;
+use super::shelf::{Folder, place};
+use crate::app::App;
+use crate::jobs::{self, JobEvent};
+use crate::pictures::Packed;
+use crate::refusal::Refusal;
+use crate::watch::Watch;
+use prima_picture::{Format, Parameters, Picture, QUALITY, encode};
+use prima_pipeline::{PromptSyntax, Request, RequestBuilder, ScheduleOptions, scheduler_named};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Lets a prompt wait for its turn; it is painted whether or not its client stays.
+pub(super) fn submit(app: &App, asked: Asked, front: bool) -> Result<(), Refusal> {
+    if !app.comfy.wait(asked, front, app.options.max_jobs) {
+        return Err(Refusal::queue_full());
+    }
+    let app = app.clone();
+    tell_remaining(&app);
+    tokio::spawn(async move {
+        let turn = app.comfy.turn().await;
+        // The first one that waits is next; it may be another than the one whose turn was waited for.
+        if let Some((asked, watch)) = app.comfy.begin() {
+            Run::new(&app, &asked, watch).to_its_end().await;
+            app.comfy.end();
+            tell_remaining(&app);
+        }
+        drop(turn);
+    });
+    Ok(())
+}
+
+pub(super) fn tell_remaining(app: &App) {
+    app.comfy_events.tell(None, "status", remaining(app));
+}
+
+pub(super) fn remaining(app: &App) -> Value {
+    json!({"status": {"exec_info": {"queue_remaining": app.comfy.remaining()}}})
+}
+
+fn milliseconds() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |t| t.as_millis() as u64)
+}
+
+/// Pictures with what they say of their making.
+type Painted = Vec<(Picture, Parameters)>;
+
+/// One prompt on its way.
+struct Run<'a> {
+    app: &'a App,
+    asked: &'a Asked,
+    watch: Arc<Watch>,
+    /// By the node of the sampler.
+    sampled: HashMap<String, Painted>,
+    /// What history tells of each node.
+    outputs: Value,
+    messages: Vec<Value>,
+    /// Of the node that is at work.
+    node: String,
+}
+
+impl<'a> Run<'a> {
+    fn new(app: &'a App, asked: &'a Asked, watch: Arc<Watch>) -> Self {
+        Self {
+            app,
+            asked,
+            watch,
+            sampled: HashMap::new(),
+            outputs: json!({}),
+            messages: Vec::new(),
+            node: String::new(),
+        }
+    }
+
+    async fn to_its_end(mut self) {
+        self.say("execution_start", json!({"timestamp": milliseconds()}));
+        self.say("execution_cached", json!({"nodes": [], "timestamp": milliseconds()}));
+        let result = self.all().await;
+        let interrupted = self.watch.is_interrupted();
+        let done = result.is_ok() && !interrupted;
+        match result {
+            Ok(()) if !interrupted => self.say("execution_success", json!({"timestamp": milliseconds()})),
+            Ok(()) => self.say(
+                "execution_interrupted",
+                json!({"node_id": self.node, "node_type": "KSampler", "executed": []}),
+            ),
+            Err(refusal) => {
+                let data = json!({
+                    "node_id": self.node, "node_type": "", "executed": [], "exception_message": refusal.message,
+                    "exception_type": "prima", "traceback": [], "current_inputs": {}, "current_outputs": {},
+                });
+                self.say("execution_error", data);
+            }
+        }
+        let status = json!({
+            "status_str": if done { "success" } else { "error" }, "completed": done, "messages": self.messages,
+        });
+        let told = json!({"prompt": self.asked.listed(), "outputs": self.outputs, "status": status, "meta": {}});
+        self.app.comfy.remember(&self.asked.id, told);
+        // Who waits for this looks into the history then.
+        self.tell("executing", json!({"node": null}));
+    }
+
+    /// Tells the client, with the prompt's id.
+    fn tell(&self, kind: &str, mut data: Value) {
+        data["prompt_id"] = json!(self.asked.id);
+        self.app.comfy_events.tell(self.asked.client.as_deref(), kind, data);
+    }
+
+    /// The same, and history keeps it.
+    fn say(&mut self, kind: &str, data: Value) {
+        self.tell(kind, data.clone());
+        self.messages.push(json!([kind, data]));
+    }
+
+    fn begin(&mut self, node: &str) {
+        node.clone_into(&mut self.node);
+        self.tell("executing", json!({"node": node, "display_node": node}));
+    }
+
+    async fn all(&mut self) -> Result<(), Refusal> {
+        let asked = self.asked;
+        for output in &asked.outputs {
+            let mut samplings = Vec::new();
+            output.image.samplings(&mut samplings);
+            for sampling in samplings {
+                if !self.sampled.contains_key(&sampling.node) {
+                    self.begin(&sampling.node);
+                    let painted = self.sample(sampling).await?;
+                    self.sampled.insert(sampling.node.clone(), painted);
+                }
+                if self.watch.is_interrupted() {
+                    return Ok(());
+                }
+            }
+            self.begin(&output.node);
+            let painted = self.image(&output.image).await?;
+            self.put_out(output, painted).await?;
+        }
+        Ok(())
+    }
+
+    /// A picture whose samplers have all run.
+    async fn image(&self, image: &Image) -> Result<Painted, Refusal> {
+        let (image, scales) = without_scales(image);
+        let mut painted = match image {
+            Image::Loaded(name) => vec![(self.loaded(name).await?, Parameters::default())],
+            Image::Sampled(sampling) => self.sampled.get(&sampling.node).cloned().unwrap_or_default(),
+            Image::Scaled { .. } => Vec::new(),
+        };
+        for scale in scales {
+            for (picture, _) in &mut painted {
+                let from = std::mem::take(&mut picture.rgb);
+                let whole = Picture { rgb: from, ..*picture };
+                let bytes = prima_picture::resize_bytes((whole.width, whole.height), scale.size(&whole));
+                *picture = self.app.workshop.run(bytes, move || Ok(scale.of(&whole))).await?;
+            }
+        }
+        Ok(painted)
+    }
+
+    async fn loaded(&self, name: &str) -> Result<Picture, Refusal> {
+        let (name, folder) = place(name);
+        let bytes = self.app.comfy_shelf.get(folder, name);
+        let missing = || {
+            Refusal::bad(format!(
+                "there is no picture {:?} here: upload it first",
+                crate::refusal::short(name, 60)
+            ))
+        };
+        let packed = Packed::open(self.app, bytes.ok_or_else(missing)?).await?;
+        let bytes = packed.header.decode_bytes;
+        self.app.workshop.run(bytes, move || packed.decode()).await
+    }
+
+    async fn sample(&mut self, sampling: &Sampling) -> Result<Painted, Refusal> {
+        let pictures = match &sampling.start {
+            Start::Empty { .. } => vec![None],
+            Start::Picture(image) => self
+                .image(image)
+                .await?
+                .into_iter()
+                .map(|(picture, _)| Some(picture))
+                .collect(),
+        };
+        let mut all = Vec::new();
+        for picture in pictures {
+            let request = request(self.app, sampling, picture)?;
+            // To skip is to interrupt here: there is one unit.
+            let mut running = jobs::start(self.app, "comfyui", vec![request], &self.watch, 3)?;
+            while let Some(event) = running.next().await {
+                match event {
+                    JobEvent::Step { step, of } => {
+                        let data = json!({"value": step, "max": of, "node": sampling.node});
+                        self.tell("progress", data);
+                    }
+                    JobEvent::Preview(pictures) => self.show(pictures).await?,
+                    JobEvent::Painted(painted) => all.extend(painted.pictures),
+                    JobEvent::Failed(refusal) => return Err(refusal),
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    async fn show(&self, pictures: Vec<Picture>) -> Result<(), Refusal> {
+        let Some(picture) = pictures.into_iter().next() else {
+            return Ok(());
+        };
+        let pack = move || Ok(encode(&picture, Format::Jpeg, QUALITY, None)?);
+        let file = self.app.workshop.behind(pack).await?;
+        self.app
+            .comfy_events
+            .show(self.asked.client.as_deref(), Kind::Jpeg, &file);
+        Ok(())
+    }
+
+    async fn put_out(&mut self, output: &Output, painted: Painted) -> Result<(), Refusal> {
+        let mut images = Vec::new();
+        for (picture, recipe) in painted {
+            let pack = move || Ok(encode(&picture, Format::Png, QUALITY, Some(&recipe))?);
+            let file = self.app.workshop.behind(pack).await?;
+            let (folder, prefix) = match &output.kind {
+                OutputKind::Socket => {
+                    self.app
+                        .comfy_events
+                        .show(self.asked.client.as_deref(), Kind::Png, &file);
+                    continue;
+                }
+                OutputKind::Save { prefix } => (Folder::Output, prefix.as_str()),
+                OutputKind::Preview => (Folder::Temp, "ComfyUI_temp"),
+            };
+            let name = self.app.comfy_shelf.next_name(folder, prefix);
+            self.app.comfy_shelf.put(folder, &name, file.into());
+            images.push(json!({"filename": name, "subfolder": "", "type": folder.as_str()}));
+        }
+        let told = json!({"images": images});
+        let (node, data) = (
+            &output.node,
+            json!({"node": output.node, "display_node": output.node, "output": told}),
+        );
+        self.tell("executed", data);
+        self.outputs[node] = told;
+        Ok(())
+    }
+}
+
+/// One way of resizing.
+#[derive(Clone, Copy)]
+struct Scale {
+    width: usize,
+    height: usize,
+    crop: bool,
+    nearest: bool,
+}
+
+impl Scale {
+    /// A side of 0 keeps the shape.
+    fn size(self, picture: &Picture) -> (usize, usize) {
+        let side = |given: usize, other: usize, own: usize, others: usize| match (given, other) {
+            (0, 0) => own,
+            (0, other) => (own * other / others.max(1)).clamp(1, MOST_SIDE_PX),
+            (given, _) => given,
+        };
+        (
+            side(self.width, self.height, picture.width, picture.height),
+            side(self.height, self.width, picture.height, picture.width),
+        )
+    }
+
+    fn of(self, picture: &Picture) -> Picture {
+        let (width, height) = self.size(picture);
+        if self.nearest && !self.crop {
+            return crate::pictures::nearest_at(picture, width, height);
+        }
+        if self.crop {
+            picture.covering(width, height)
+        } else {
+            picture.resized(width, height)
+        }
+    }
+}
+
+/// What is scaled, and how, first to last.
+fn without_scales(mut image: &Image) -> (&Image, Vec<Scale>) {
+    let mut scales = Vec::new();
+    while let Image::Scaled {
+        image: inner,
+        width,
+        height,
+        crop,
+        nearest,
+    } = image
+    {
+        scales.push(Scale {
+            width: *width,
+            height: *height,
+            crop: *crop,
+            nearest: *nearest,
+        });
+        image = inner;
+    }
+    scales.reverse();
+    (image, scales)
+}
+
+/// A sampler as a request. The steps of a part of the way are as many as asked for, as in ComfyUI.
+pub(super) fn request(app: &App, sampling: &Sampling, picture: Option<Picture>) -> Result<Request, Refusal> {
+    let node = |refusal: Refusal| Refusal::field(sampling.node.clone(), refusal.message);
+    let pipeline = app.pipeline()?;
+    let (steps, strength) = if picture.is_some() && sampling.denoise < 1.0 {
+        let whole = (sampling.steps as f64 / sampling.denoise.max(1e-3)) as usize;
+        (whole, (sampling.steps as f64 / whole.max(1) as f64 + 1e-9).min(1.0))
+    } else {
+        (sampling.steps, 1.0)
+    };
+    let (width, height, batch) = match &sampling.start {
+        Start::Empty { width, height, batch } => (Some(*width), Some(*height), *batch),
+        Start::Picture(_) => (picture.as_ref().map(|p| p.width), picture.as_ref().map(|p| p.height), 1),
+    };
+    let skipped = |text: &Text| {
+        let own = pipeline.parts().text_encoders.skipped_layers();
+        text.left_out.map(|left_out| left_out.saturating_sub(own))
+    };
+    let spacing = sampling.scheduler.parse().map_err(prima_pipeline::Error::Schedule);
+    let asked = RequestBuilder {
+        prompt: Some(sampling.positive.text.clone()),
+        prompt_syntax: PromptSyntax::A1111,
+        negative_prompt: Some(sampling.negative.text.clone()),
+        guidance_scale: Some(sampling.cfg),
+        seed: Some(sampling.seed),
+        width,
+        height,
+        num_images: Some(batch),
+        schedule: ScheduleOptions {
+            num_inference_steps: Some(steps),
+            scheduler: scheduler_named(Some(&sampling.sampler)).map_err(|e| node(e.into()))?,
+            spacing: Some(spacing.map_err(|e| node(e.into()))?),
+            ..ScheduleOptions::default()
+        },
+        clip_skip: skipped(&sampling.positive),
+        image: picture,
+        strength: Some(strength),
+        ..app.request(&[])
+    };
+    asked.build_for(pipeline).map_err(|e| node(e.into()))
+}
