@@ -262,19 +262,15 @@ fn ect(folder: &Scratch, guidance_scale: f32) -> Ect {
 }
 
 /// A student whose answers lie elsewhere than its teacher's.
-fn lightning(folder: &Scratch, steps: Value, mse_phases: usize) -> Lightning {
-    let fields = json!({ "batch_size": 8, "teacher_steps": 4, "steps": steps, "guidance_scale": 1.0,
-        "mse_phases": mse_phases, "discriminator_learning_rate": 2.0 });
-    lightning_of(folder, stage(fields))
-}
-
-fn lightning_of(folder: &Scratch, section: crate::objectives::LightningConfig) -> Lightning {
+fn lightning(folder: &Scratch, steps: Value, mse_phases: usize, trajectory_share: f32) -> Lightning {
     let config = folder.random();
     let student = displaced(&config);
     let data = data(&student);
+    let fields = json!({ "batch_size": 8, "teacher_steps": 4, "steps": steps, "guidance_scale": 1.0,
+        "mse_phases": mse_phases, "trajectory_share": trajectory_share });
     let [teacher, judge] = [3, 3].map(|seed| networks::unet(&config, seed).unwrap());
     let student = trainee(&config, student);
-    Lightning::new(section, student, teacher, judge, data, &default_scheduler()).unwrap()
+    Lightning::new(stage(fields), student, teacher, judge, data, &default_scheduler()).unwrap()
 }
 
 fn mean_flow(folder: &Scratch, guidance_scale: f32) -> MeanFlow {

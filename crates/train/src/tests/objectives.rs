@@ -89,7 +89,7 @@ fn a_run_that_is_lost_in_one_phase_resumes_through_the_next_with_the_same_bits()
         match name {
             "progressive" => Box::new(progressive(&folder)),
             "ect" => Box::new(ect(&folder, 1.5)),
-            _ => Box::new(lightning(&folder, json!([2, 1]), 1)),
+            _ => Box::new(lightning(&folder, json!([2, 1]), 1, 0.5)),
         }
     };
     for name in ["progressive", "ect", "lightning"] {
@@ -174,35 +174,41 @@ fn consistency_tuning_moves_a_student_to_where_the_data_lies() {
     }
 }
 
-#[test]
-fn a_discriminator_leads_a_students_steps_to_where_its_teacher_arrives() {
-    let folder = Scratch::with_data("lightning");
-    if let Ok(text) = std::env::var("LAB") {
-        let lab: serde_json::Value = serde_json::from_str(&text).unwrap();
-        let mut section = lab["fields"].clone();
-        let mut training = serde_json::to_value(training()).unwrap();
-        for (k, v) in lab["optimizer"].as_object().unwrap() {
-            training["optimizer"][k] = v.clone();
+/// Mean loss of one player over the first batches, before and after `steps` updates of it alone.
+fn alone(objective: &dyn Objective, player: usize, steps: u64) -> (f32, f32) {
+    let players = objective.players();
+    for (i, other) in players.iter().enumerate() {
+        for (_, param) in &other.params {
+            param.set_trainable(i == player);
         }
-        section["loop"] = training;
-        let mut objective = super::lightning_of(&folder, serde_json::from_value(section).unwrap());
-        let total = lab["total"].as_u64().unwrap();
-        for part in 1..=8 {
-            let mut options = RunOptions::alone(Budget::steps(total * part / 8), true);
-            let config = serde_json::from_value(serde_json::to_value(crate::tests::training()).unwrap()).unwrap();
-            run(&mut objective, &config, &folder.join("run"), &mut options).unwrap();
-            println!("{part}: {}", objective.offset(7).unwrap());
-            let text = std::fs::read_to_string(folder.join("run/metrics.jsonl")).unwrap();
-            println!("{}", text.lines().last().unwrap());
-        }
-        return;
     }
-    let mut objective = lightning(&folder, json!([1]), 0);
-    let before = objective.offset(7).unwrap();
-    let mut options = RunOptions::alone(Budget::steps(100), false);
-    run(&mut objective, &training(), &folder.join("run"), &mut options).unwrap();
-    let after = objective.offset(7).unwrap();
-    assert!(before > 0.7 && after.abs() < 0.5, "{before} -> {after}");
+    let mut adam = AdamW::new(optimizer(), &players[player].params);
+    let loss = |number| {
+        let batch = Batch {
+            player,
+            number,
+            progress: 0.0,
+        };
+        objective.loss(batch).unwrap().total
+    };
+    let mean = || (0..4).map(|number| loss(number).item()).sum::<f32>() / 4.0;
+    let before = mean();
+    for step in 0..steps {
+        adam.update(&loss(step).backward(), 3e-3);
+    }
+    (before, mean())
+}
+
+#[test]
+fn a_discriminator_tells_a_students_steps_from_its_teachers_and_the_student_learns_to_fool_it() {
+    for trajectory_share in [0.0, 1.0] {
+        let folder = Scratch::with_data(&format!("lightning-{trajectory_share}"));
+        let objective = lightning(&folder, json!([1]), 0, trajectory_share);
+        let (before, after) = alone(&objective, 1, 60);
+        assert!(after < 0.7 * before, "the discriminator: {before} -> {after}");
+        let (before, after) = alone(&objective, 0, 60);
+        assert!(after < 0.7 * before, "the student: {before} -> {after}");
+    }
 }
 
 #[test]

@@ -224,18 +224,6 @@ impl Lightning {
         Ok(self.phases.ddim(&way.from, &way.x, &output, &way.to))
     }
 
-    /// By how much the student's steps of batch `number` end elsewhere than its teacher's, on average.
-    #[cfg(test)]
-    pub(crate) fn offset(&self, number: u64) -> Result<f32> {
-        let drawn = self
-            .data
-            .drawn(self.student.text_encoders(), number, self.config.batch_size);
-        let way = self.way(&drawn, number)?;
-        let end = no_grad(|| self.arrived(&way, &drawn.cond))?;
-        let sum = |x: &Tensor| x.data().iter().sum::<f32>();
-        Ok((sum(&end) - sum(&way.there)) / end.numel() as f32)
-    }
-
     /// The timesteps at which ends are judged, those without noise drawn by batch `number`.
     fn judged_at(&self, to: &[Option<usize>], number: u64) -> Vec<usize> {
         let all: f32 = self.config.renoised_shares.iter().sum();
