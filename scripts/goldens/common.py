@@ -3,11 +3,13 @@
 import json
 import pathlib
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 GOLDENS = ROOT / "goldens"
+GAMMA, MASK = 0x9E3779B97F4A7C15, (1 << 64) - 1
 
 torch.set_num_threads(1)
 torch.use_deterministic_algorithms(True)
@@ -39,6 +41,29 @@ def randomise(module, seed, gain=1.0):
             value = gain * noise / p[0].numel() ** 0.5
         p.data.copy_(value.half().float())
     return module.eval()
+
+
+def mix(z):
+    """SplitMix64's output function, on a numpy array of u64."""
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def fnv1a(name):
+    key = 0xCBF29CE484222325
+    for byte in name.encode():
+        key = (key ^ byte) * 0x100000001B3 & MASK
+    return key
+
+
+def values(name, shape, center, scale):
+    """center + scale * (a number in [-1, 1) of 24 bits, a hash of name and index), rounded once to f32."""
+    key = fnv1a(name)
+    index = np.arange(int(np.prod(shape, dtype=np.int64)), dtype=np.uint64)
+    bits = mix(np.uint64(key) + index * np.uint64(GAMMA)) >> np.uint64(40)
+    x = bits.astype(np.float64) / 2**23 - 1.0
+    return torch.from_numpy((center + scale * x).astype(np.float32)).reshape(shape)
 
 
 def noise(seed, *shape):

@@ -24,7 +24,7 @@ from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2D
 from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from common import GOLDENS, noise, save_json, save_tensors
+from common import GOLDENS, noise, save_json, save_tensors, values
 from pictures import NEGATIVE, PROMPT, init_image, plain, scheduler
 from single_file import BIG_G, CLIP_L, UNET, VAE, assemble, openclip_key, unet_key, vae_key, vae_view
 
@@ -106,27 +106,6 @@ CASES = {
     "koala": dict(family="koala", num_inference_steps=4, seed=61, guidance_scale=3.5, scheduler=scheduler(EULER)),
 }
 DEFAULTS = dict(prompt=PROMPT, negative_prompt=None, width=64, height=64, strength=None, num_images_per_prompt=1)
-
-GAMMA, MASK = 0x9E3779B97F4A7C15, (1 << 64) - 1
-
-
-def mix(z):
-    """SplitMix64's output function, on a numpy array of u64."""
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
-
-
-def values(name, shape, center, scale):
-    """center + scale * (a number in [-1, 1) of 24 bits, a hash of name and index), rounded once to f32."""
-    key = 0xCBF29CE484222325
-    for byte in name.encode():
-        key = (key ^ byte) * 0x100000001B3 & MASK
-    index = np.arange(int(np.prod(shape, dtype=np.int64)), dtype=np.uint64)
-    bits = mix(np.uint64(key) + index * np.uint64(GAMMA)) >> np.uint64(40)
-    x = bits.astype(np.float64) / 2**23 - 1.0
-    return torch.from_numpy((center + scale * x).astype(np.float32)).reshape(shape)
-
 
 def center_and_scale(component, name, shape):
     """Uniform values with the deviations of common.randomise."""

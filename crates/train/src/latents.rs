@@ -7,12 +7,13 @@ use crate::latent_cache::{
     EncodedPicture, FeatureMap, LatentManifest, LatentStatistics, feature_statistics_of, statistics_of,
 };
 use crate::networks::feature_network;
+use crate::params::Component;
 use crate::picture_source::{Sample, to_tensor};
 use crate::stage_folder::StageFolder;
 use crate::trained;
 use crate::trainer::{Budget, Summary};
 use prima_data::ComposerOptions;
-use prima_models::EfficientNetLite;
+use prima_models::{EfficientNetLite, Vae};
 use prima_picture::Picture;
 use prima_tensor::{Param, Tensor, no_grad};
 use rayon::prelude::*;
@@ -144,9 +145,27 @@ pub fn latents(config: &TrainConfig, budget: Budget) -> Result<Summary> {
     Ok(summary)
 }
 
+/// Refuses latents of another autoencoder than `vae`, the run's: a model that was exchanged for another after they were made.
+pub(crate) fn check_made_by(config: &TrainConfig, vae: &Component<Vae>) -> Result<()> {
+    let dir = config.stage_dir(NAME);
+    match LatentManifest::read(&dir)? {
+        Some(manifest) if manifest.fingerprint != encoder_fingerprint(vae) => {
+            let message = "holds latents of another autoencoder than this run's: go back to the model that they were made with, \
+                           or give this one another run_dir and run the stage latents";
+            Err(Error::file(dir, message))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Of the encoder alone: the decoder may be refined later, and latents stay valid.
+fn encoder_fingerprint(vae: &Component<Vae>) -> u64 {
+    fingerprint(vae.params.iter().filter(|(key, _)| key.starts_with("encoder.")))
+}
+
 /// What makes latents of pictures.
 struct Encoder {
-    vae: prima_models::Vae,
+    vae: Vae,
     /// The model's own scale makes its latents what its UNet knows; those of an autoencoder that was trained here are
     /// measured first.
     is_normal: bool,
@@ -165,8 +184,7 @@ impl Encoder {
             return Err(Error::Config(message));
         }
         Ok(Self {
-            // The decoder may be refined later; latents stay valid.
-            fingerprint: fingerprint(vae.params.iter().filter(|(key, _)| key.starts_with("encoder."))),
+            fingerprint: encoder_fingerprint(&vae),
             vae: vae.network,
             is_normal,
             features: config.latents.features.then(|| feature_network(config)).transpose()?,

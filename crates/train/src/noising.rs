@@ -98,13 +98,13 @@ impl Noising {
     /// The timestep whose `sigma / alpha` is nearest to `exp(log_sigma)`.
     pub(crate) fn timestep_of(&self, log_sigma: f32) -> usize {
         let wanted = log_sigma.exp();
-        self.alpha
-            .iter()
-            .zip(&self.sigma)
-            .map(|(a, s)| s / a.max(1e-6))
-            .collect::<Vec<_>>()
-            .partition_point(|s| *s < wanted)
-            .min(self.last())
+        let sigmas: Vec<f32> = (0..self.alpha.len()).map(|t| self.sigma_of(t)).collect();
+        sigmas.partition_point(|s| *s < wanted).min(self.last())
+    }
+
+    /// `sigma / alpha`, a million at pure noise.
+    pub(crate) fn sigma_of(&self, timestep: usize) -> f32 {
+        self.sigma[timestep] / self.alpha[timestep].max(1e-6)
     }
 
     /// `x0` with `noise`, each sample at its own timestep.
@@ -139,8 +139,8 @@ impl Noising {
         self.target(from, &x0, &noise)
     }
 
-    /// Factors of picture and noise.
-    fn level(&self, timestep: Option<usize>) -> (f32, f32) {
+    /// Factors of picture and noise; no timestep is no noise.
+    pub(crate) fn level(&self, timestep: Option<usize>) -> (f32, f32) {
         timestep.map_or((1.0, 0.0), |t| (self.alpha[t], self.sigma[t]))
     }
 
@@ -160,6 +160,24 @@ impl Noising {
     pub(crate) fn noise_of(&self, timesteps: &[usize], x: &Tensor, output: &Tensor) -> Tensor {
         let (of_x, of_output) = self.factors(timesteps, PredictionType::epsilon_vp);
         combine_per_sample(&of_x, x, &of_output, output)
+    }
+
+    /// `alpha noise - sigma x0`: how a sample moves as the [angle](Self::angle) grows, and what v-prediction predicts.
+    pub(crate) fn velocity(&self, timesteps: &[usize], x0: &Tensor, noise: &Tensor) -> Tensor {
+        let (picture, noise_part): (Vec<f32>, Vec<f32>) =
+            timesteps.iter().map(|&t| (-self.sigma[t], self.alpha[t])).unzip();
+        combine_per_sample(&noise_part, noise, &picture, x0)
+    }
+
+    /// The velocity that `output`, the network's answer to `x`, amounts to.
+    pub(crate) fn velocity_of(&self, timesteps: &[usize], x: &Tensor, output: &Tensor) -> Tensor {
+        let x0 = self.denoised(timesteps, x, output);
+        self.velocity(timesteps, &x0, &self.noise_of(timesteps, x, output))
+    }
+
+    /// Of which `alpha` and `sigma` are cosine and sine; 0 without noise.
+    pub(crate) fn angle(&self, timestep: usize) -> f32 {
+        self.sigma[timestep].atan2(self.alpha[timestep])
     }
 
     fn factors(&self, timesteps: &[usize], line: fn(PredictionType, f64, f64) -> (f64, f64)) -> (Vec<f32>, Vec<f32>) {

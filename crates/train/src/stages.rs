@@ -5,8 +5,8 @@ use crate::config::TrainConfig;
 use crate::error::Result;
 use crate::objective::Objective;
 use crate::objectives::{
-    AutoencoderConfig, DecoderConfig, Dmd2Config, LaddConfig, LcmConfig, ProgressiveConfig, StageConfig, TeacherConfig,
-    TextConfig,
+    AutoencoderConfig, DecoderConfig, Dmd2Config, EctConfig, LaddConfig, LcmConfig, LightningConfig, MeanFlowConfig,
+    ProgressiveConfig, RdmConfig, StageConfig, TeacherConfig, TextConfig,
 };
 use crate::trained::write_summary;
 use crate::trainer::{LoopConfig, RunOptions, Summary, run};
@@ -19,9 +19,13 @@ pub const STAGES: &[Stage] = &[
     Stage::of::<TextConfig>(),
     Stage::of::<TeacherConfig>(),
     Stage::of::<ProgressiveConfig>(),
+    Stage::of::<LightningConfig>(),
     Stage::of::<LcmConfig>(),
+    Stage::of::<EctConfig>(),
+    Stage::of::<MeanFlowConfig>(),
     Stage::of::<LaddConfig>(),
     Stage::of::<Dmd2Config>(),
+    Stage::of::<RdmConfig>(),
 ];
 
 /// A stage that trains something and can go on where it stopped.

@@ -45,6 +45,10 @@ impl Runs {
             "latents": { "count": 8, "batch_size": 8, "only_style": "noto" },
             "teacher": { "loop": training, "batch_size": 2 },
             "lcm": { "loop": training, "batch_size": 2 },
+            "ect": { "loop": training, "batch_size": 2, "guidance_scale": 1.5 },
+            "mean-flow": { "loop": training, "batch_size": 2 },
+            "lightning": { "loop": training, "batch_size": 2, "teacher_steps": 4, "steps": [2, 1], "mse_phases": 0 },
+            "rdm": { "loop": training, "batch_size": 4 },
             "decoder": { "loop": training, "batch_size": 1, "painter_share": 0.5, "painter_timesteps": [[999], [999, 500]] },
             "export": { "folder": "exported", "name": "tiny" },
         });

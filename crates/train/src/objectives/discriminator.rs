@@ -12,9 +12,19 @@ use prima_tensor::{
 /// Channels of a group of a head's norm.
 const GROUP: usize = 16;
 
+/// The blocks of a UNet that pictures are judged by: all on the way down but the finest, where noise is seen, the middle, and the
+/// first on the way up.
+pub(super) fn judging_blocks(unet: &Unet2dCondition) -> Vec<UnetBlock> {
+    let levels = unet.config().block_out_channels.len();
+    let down = (1..levels).map(UnetBlock::Down);
+    down.chain([UnetBlock::Mid, UnetBlock::Up(0)]).collect()
+}
+
 /// A head a block.
 pub(super) struct Heads {
+    /// None where what they judge is no block's.
     pub(super) blocks: Vec<UnetBlock>,
+    widths: Vec<usize>,
     each: Vec<Head>,
     pub(super) params: NamedParams,
 }
@@ -30,17 +40,36 @@ struct Head {
 impl Heads {
     /// On these blocks of such a UNet, in the order of its pass.
     pub(super) fn new(unet: &Unet2dCondition, blocks: &[UnetBlock], seed: u64) -> Result<Self> {
-        let mut source = RandomInit::new(seed);
-        let heads = blocks.iter().enumerate().map(|(i, &block)| {
+        let width = |&block: &UnetBlock| {
             let width = unet.channels_of(block);
-            let width = width.ok_or_else(|| Error::Config(format!("the UNet has no block {block:?} to judge by")))?;
-            Head::new(&mut source, &format!("heads.{i}"), width)
-        });
+            width.ok_or_else(|| Error::Config(format!("the UNet has no block {block:?} to judge by")))
+        };
+        let widths: Vec<usize> = blocks.iter().map(width).collect::<Result<_>>()?;
+        Ok(Self {
+            blocks: blocks.to_vec(),
+            ..Self::of_widths(&widths, seed)?
+        })
+    }
+
+    /// On maps of these channels.
+    pub(super) fn of_widths(widths: &[usize], seed: u64) -> Result<Self> {
+        let mut source = RandomInit::new(seed);
+        let heads = widths.iter().enumerate();
+        let heads = heads.map(|(i, &width)| Head::new(&mut source, &format!("heads.{i}"), width));
         Ok(Self {
             each: heads.collect::<Result<_>>()?,
-            blocks: blocks.to_vec(),
+            widths: widths.to_vec(),
+            blocks: Vec::new(),
             params: source.into_params(),
         })
+    }
+
+    /// As [`of_widths`](Self::of_widths) made them.
+    pub(super) fn begin_anew(&self, seed: u64) -> Result<()> {
+        for ((_, param), (_, fresh)) in self.params.iter().zip(&Self::of_widths(&self.widths, seed)?.params) {
+            param.set(&fresh.tensor());
+        }
+        Ok(())
     }
 
     /// Of what the blocks made, `[B, h, w, C]` each: `[B, heads]`, greater for what looks real.

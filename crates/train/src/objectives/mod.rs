@@ -5,26 +5,27 @@ mod autoencoder;
 mod consistency;
 mod discriminator;
 mod distribution_matching;
+mod off_tape;
 mod teacher;
 mod text;
 mod trajectory;
 
-pub(crate) use adversarial::LaddConfig;
+pub(crate) use adversarial::{LaddConfig, LightningConfig};
 pub(crate) use autoencoder::{AutoencoderConfig, DecoderConfig};
-pub(crate) use consistency::LcmConfig;
-pub(crate) use distribution_matching::Dmd2Config;
+pub(crate) use consistency::{EctConfig, LcmConfig};
+pub(crate) use distribution_matching::{Dmd2Config, RdmConfig};
 pub(crate) use teacher::TeacherConfig;
 pub(crate) use text::TextConfig;
-pub(crate) use trajectory::ProgressiveConfig;
+pub(crate) use trajectory::{MeanFlowConfig, ProgressiveConfig};
 #[cfg(test)]
 pub(crate) use {
-    adversarial::Ladd,
+    adversarial::{Ladd, Lightning},
     autoencoder::{Autoencoder, Decoder, LatentPainter, PictureLoss, schedules as painter_schedules},
-    consistency::Lcm,
-    distribution_matching::Dmd2,
+    consistency::{Ect, Lcm},
+    distribution_matching::{Dmd2, Rdm},
     teacher::Teacher,
     text::{Corpus, Text},
-    trajectory::Progressive,
+    trajectory::{MeanFlow, Progressive},
 };
 
 use crate::captions::{Tokens, conditioning, unconditional};
@@ -32,6 +33,7 @@ use crate::config::TrainConfig;
 use crate::draws::{purpose, uniform};
 use crate::error::Result;
 use crate::latent_cache::LatentCache;
+use crate::latents;
 use crate::networks::denoise;
 use crate::objective::Objective;
 use crate::params::NamedParams;
@@ -139,8 +141,9 @@ pub(crate) struct Trainee {
 impl Trainee {
     /// `painter` with the run's autoencoder and scheduler.
     pub(crate) fn new(config: &TrainConfig, painter: Painter) -> Result<Self> {
-        let vae = trained::vae(config)?.network;
-        Self::of(config, painter, vae)
+        let vae = trained::vae(config)?;
+        latents::check_made_by(config, &vae)?;
+        Self::of(config, painter, vae.network)
     }
 
     pub(crate) fn of(config: &TrainConfig, painter: Painter, vae: prima_models::Vae) -> Result<Self> {

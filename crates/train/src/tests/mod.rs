@@ -4,6 +4,7 @@
 mod common;
 mod objectives;
 mod origin;
+mod parity;
 mod players;
 mod states;
 
@@ -15,8 +16,8 @@ use crate::networks::{self, kl};
 use crate::noising::{Noising, default_scheduler};
 use crate::objective::{Batch, Objective, Player};
 use crate::objectives::{
-    Autoencoder, Corpus, Decoder, Dmd2, Ladd, LatentPainter, Lcm, PictureLoss, Progressive, StageConfig, Teacher, Text,
-    TextLatents, Trainee, painter_schedules,
+    Autoencoder, Corpus, Decoder, Dmd2, Ect, Ladd, LatentPainter, Lcm, Lightning, MeanFlow, PictureLoss, Progressive,
+    Rdm, StageConfig, Teacher, Text, TextLatents, Trainee, painter_schedules,
 };
 use crate::params::NamedParams;
 use crate::trained::Painter;
@@ -240,15 +241,59 @@ fn progressive(folder: &Scratch) -> Progressive {
     .unwrap()
 }
 
-/// A student whose answers lie elsewhere than the real latents, which are normal noise.
-fn ladd(folder: &Scratch) -> Ladd {
-    let config = folder.random();
-    let student = Painter::fresh(&config).unwrap();
+/// A painter whose answers lie elsewhere than the real latents, which are normal noise.
+fn displaced(config: &TrainConfig) -> Painter {
+    let student = Painter::fresh(config).unwrap();
     for (key, param) in &student.unet.params {
         if key == "conv_out.bias" {
             param.update(|v| v.fill(-1.0));
         }
     }
+    student
+}
+
+fn ect(folder: &Scratch, guidance_scale: f32) -> Ect {
+    let config = folder.random();
+    let student = displaced(&config);
+    let data = data(&student);
+    let teacher = (guidance_scale != 1.0).then(|| networks::unet(&config, 3).unwrap().network);
+    let fields = json!({ "batch_size": 8, "guidance_scale": guidance_scale, "max_noise_share": 0.5 });
+    Ect::new(stage(fields), trainee(&config, student), teacher, data, noising()).unwrap()
+}
+
+/// A student whose answers lie elsewhere than its teacher's.
+fn lightning(folder: &Scratch, steps: Value, mse_phases: usize, trajectory_share: f32) -> Lightning {
+    let config = folder.random();
+    let student = displaced(&config);
+    let data = data(&student);
+    let fields = json!({ "batch_size": 8, "teacher_steps": 4, "steps": steps, "guidance_scale": 1.0,
+        "mse_phases": mse_phases, "trajectory_share": trajectory_share });
+    let [teacher, judge] = [3, 3].map(|seed| networks::unet(&config, seed).unwrap());
+    let student = trainee(&config, student);
+    Lightning::new(stage(fields), student, teacher, judge, data, &default_scheduler()).unwrap()
+}
+
+fn mean_flow(folder: &Scratch, guidance_scale: f32) -> MeanFlow {
+    let config = folder.random();
+    let student = displaced(&config);
+    let data = data(&student);
+    let teacher = (guidance_scale != 1.0).then(|| networks::unet(&config, 3).unwrap().network);
+    let fields = json!({ "batch_size": 8, "guidance_scale": guidance_scale });
+    MeanFlow::new(stage(fields), trainee(&config, student), teacher, data, noising()).unwrap()
+}
+
+fn rdm(folder: &Scratch) -> Rdm {
+    let config = folder.random();
+    let student = displaced(&config);
+    let data = data(&student);
+    let teacher = networks::unet(&config, 3).unwrap().network;
+    let fields = json!({ "batch_size": 16, "timesteps": [999, 499] });
+    Rdm::new(stage(fields), trainee(&config, student), teacher, data, noising()).unwrap()
+}
+
+fn ladd(folder: &Scratch) -> Ladd {
+    let config = folder.random();
+    let student = displaced(&config);
     let fields = json!({ "batch_size": 8, "timesteps": [999], "shares": [1.0], "discriminator_updates": 2 });
     let data = data(&Painter::fresh(&config).unwrap());
     let teacher = networks::unet(&config, 3).unwrap().network;
@@ -258,12 +303,7 @@ fn ladd(folder: &Scratch) -> Ladd {
 /// A student whose pictures lie elsewhere than its teacher's, which has learnt nothing: to it, all is normal noise.
 fn dmd2(folder: &Scratch, gan_weight: f32) -> Dmd2 {
     let config = folder.random();
-    let student = Painter::fresh(&config).unwrap();
-    for (key, param) in &student.unet.params {
-        if key == "conv_out.bias" {
-            param.update(|v| v.fill(-1.0));
-        }
-    }
+    let student = displaced(&config);
     let fields = json!({ "batch_size": 8, "fake_updates": 2, "guidance_scale": 1.0, "gan_weight": gan_weight, "timesteps": [999, 499] });
     Dmd2::new(
         stage(fields),

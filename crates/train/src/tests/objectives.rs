@@ -1,8 +1,8 @@
 //! Each objective learns on a tiny configuration, and a resumed run repeats an uninterrupted one.
 
 use super::{
-    Scratch, aligned_teacher, autoencoder, decoder, dmd2, ladd, lcm, loss, optimizer, progressive, teacher, text,
-    trainable, training,
+    Scratch, aligned_teacher, autoencoder, decoder, dmd2, ect, ladd, lcm, lightning, loss, mean_flow, optimizer,
+    progressive, rdm, teacher, text, trainable, training,
 };
 use crate::objective::{Batch, Objective};
 use crate::objectives::{Dmd2, Ladd};
@@ -10,6 +10,7 @@ use crate::tests::common::saved;
 use crate::trained::Painter;
 use crate::trainer::{AdamW, Budget, LoopConfig, RunOptions, run};
 use prima_tensor::no_grad;
+use serde_json::json;
 
 /// Mean loss over the first batches, before and after `steps` updates.
 fn before_and_after(objective: &dyn Objective, steps: u64) -> (f32, f32) {
@@ -79,30 +80,44 @@ fn each_phase_is_taught_by_the_student_of_the_one_before() {
 #[test]
 fn a_run_that_is_lost_in_one_phase_resumes_through_the_next_with_the_same_bits() {
     let folder = Scratch::with_data("phases-resumed");
-    let (whole, parts) = (folder.join("whole"), folder.join("parts"));
     let keeping = LoopConfig {
         save_every_s: 0,
         keep: 8,
         ..training()
     };
-    let train = |dir| {
-        let mut options = RunOptions::alone(Budget::steps(8), true);
-        run(&mut progressive(&folder), &keeping, dir, &mut options).unwrap();
+    let make = |name: &str| -> Box<dyn Objective> {
+        match name {
+            "progressive" => Box::new(progressive(&folder)),
+            "ect" => Box::new(ect(&folder, 1.5)),
+            _ => Box::new(lightning(&folder, json!([2, 1]), 1, 0.5)),
+        }
     };
-    train(&whole);
-    std::fs::create_dir(&parts).unwrap();
-    // Of its states only the first three are left.
-    for name in [
-        "states.json",
-        "state-00000001.safetensors",
-        "state-00000002.safetensors",
-        "state-00000003.safetensors",
-    ] {
-        std::fs::copy(whole.join(name), parts.join(name)).unwrap();
+    for name in ["progressive", "ect", "lightning"] {
+        let (whole, parts) = (
+            folder.join(format!("{name}-whole")),
+            folder.join(format!("{name}-parts")),
+        );
+        let train = |dir| {
+            let mut options = RunOptions::alone(Budget::steps(8), true);
+            run(&mut *make(name), &keeping, dir, &mut options).unwrap();
+        };
+        train(&whole);
+        std::fs::create_dir(&parts).unwrap();
+        // Of its states only the first three are left.
+        for file in [
+            "states.json",
+            "state-00000001.safetensors",
+            "state-00000002.safetensors",
+            "state-00000003.safetensors",
+        ] {
+            std::fs::copy(whole.join(file), parts.join(file)).unwrap();
+        }
+        train(&parts);
+        if name != "ect" {
+            assert_eq!(saved(&parts)["buffer.phase"], [1.0]);
+        }
+        assert!(saved(&whole) == saved(&parts), "{name}: states differ");
     }
-    train(&parts);
-    assert_eq!(saved(&parts)["buffer.phase"], [1.0]);
-    assert!(saved(&whole) == saved(&parts), "states differ");
 }
 
 /// The mean of what the student paints in one step, which its teacher would paint around 0.
@@ -142,6 +157,82 @@ fn a_discriminator_moves_a_student_to_where_the_data_lies() {
     run(&mut objective, &training(), &folder.join("run"), &mut options).unwrap();
     let after = answered_mean(&objective);
     assert!(before > 0.9 && after.abs() < 0.5, "{before} -> {after}");
+}
+
+#[test]
+fn consistency_tuning_moves_a_student_to_where_the_data_lies() {
+    for guidance_scale in [1.0, 1.5] {
+        let folder = Scratch::with_data(&format!("ect-{guidance_scale}"));
+        let objective = ect(&folder, guidance_scale);
+        let before = objective.offset(7).unwrap();
+        before_and_after(&objective, 100);
+        let after = objective.offset(7).unwrap();
+        assert!(
+            before > 0.5 && after.abs() < 0.5 * before,
+            "guidance {guidance_scale}: {before} -> {after}"
+        );
+    }
+}
+
+/// Mean loss of one player over the first batches, before and after `steps` updates of it alone.
+fn alone(objective: &dyn Objective, player: usize, steps: u64) -> (f32, f32) {
+    let players = objective.players();
+    for (i, other) in players.iter().enumerate() {
+        for (_, param) in &other.params {
+            param.set_trainable(i == player);
+        }
+    }
+    let mut adam = AdamW::new(optimizer(), &players[player].params);
+    let loss = |number| {
+        let batch = Batch {
+            player,
+            number,
+            progress: 0.0,
+        };
+        objective.loss(batch).unwrap().total
+    };
+    let mean = || (0..4).map(|number| loss(number).item()).sum::<f32>() / 4.0;
+    let before = mean();
+    for step in 0..steps {
+        adam.update(&loss(step).backward(), 3e-3);
+    }
+    (before, mean())
+}
+
+#[test]
+fn a_discriminator_tells_a_students_steps_from_its_teachers_and_the_student_learns_to_fool_it() {
+    for trajectory_share in [0.0, 1.0] {
+        let folder = Scratch::with_data(&format!("lightning-{trajectory_share}"));
+        let objective = lightning(&folder, json!([1]), 0, trajectory_share);
+        let (before, after) = alone(&objective, 1, 60);
+        assert!(after < 0.7 * before, "the discriminator: {before} -> {after}");
+        let (before, after) = alone(&objective, 0, 60);
+        assert!(after < 0.7 * before, "the student: {before} -> {after}");
+    }
+}
+
+#[test]
+fn a_student_learns_the_mean_velocity_between_noise_levels() {
+    let folder = Scratch::with_data("mean-flow");
+    let objective = mean_flow(&folder, 1.5);
+    let error = || {
+        let batch = Batch {
+            player: 0,
+            number: 3,
+            progress: 0.0,
+        };
+        objective.loss(batch).unwrap().metrics[0].1
+    };
+    let before = error();
+    before_and_after(&objective, 100);
+    let after = error();
+    assert!(after < 0.5 * before, "{before} -> {after}");
+}
+
+#[test]
+fn matching_moments_moves_a_student_to_where_the_data_lies() {
+    let (before, after) = before_and_after(&rdm(&Scratch::with_data("rdm")), 60);
+    assert!(after < 0.5 * before, "{before} -> {after}");
 }
 
 #[test]
@@ -196,11 +287,23 @@ fn a_resumed_run_repeats_an_uninterrupted_one_exactly() {
             "text" => Box::new(text(&folder)),
             "ladd" => Box::new(ladd(&folder)),
             "dmd2" => Box::new(dmd2(&folder, 0.01)),
+            "rdm" => Box::new(rdm(&folder)),
+            "mean-flow" => Box::new(mean_flow(&folder, 1.0)),
             // Its target is an average of its own, which no optimizer moves.
             _ => Box::new(lcm(&folder)),
         }
     };
-    for name in ["teacher", "lcm", "text", "ladd", "dmd2"] {
+    for name in [
+        "teacher",
+        "lcm",
+        "text",
+        "ladd",
+        "dmd2",
+        "ect",
+        "rdm",
+        "mean-flow",
+        "lightning",
+    ] {
         let (whole, parts) = (
             folder.join(format!("{name}-whole")),
             folder.join(format!("{name}-parts")),

@@ -233,6 +233,47 @@ fn a_flow_is_trained_and_exported_with_its_own_scheduler() {
 }
 
 #[test]
+fn a_model_that_is_not_the_one_the_run_began_with_is_refused_and_the_run_stays_as_it_is() {
+    let folder = Scratch::with_data("exchanged");
+    let model = folder.join("model");
+    write_stable_diffusion(&model, &folder.join("data"));
+    let config = from_model(&folder, &model, "run", "lcm");
+    latents(&config, Budget::default()).unwrap();
+    train(&config, "ect", 1);
+    let before = saved(&folder.join("run/ect"));
+    let refused = |config: &TrainConfig, stage: &str, words: &[&str]| {
+        let mut options = RunOptions::alone(Budget::steps(2), true);
+        let error = named(stage).unwrap().run(config, &mut options).unwrap_err().to_string();
+        for word in words {
+            assert!(error.contains(word), "{word:?} is not in: {error}");
+        }
+    };
+    // Its autoencoder is another.
+    let other = folder.join("other");
+    write_stable_diffusion(&other, &folder.join("data"));
+    let weights = other.join("vae").join(weights_name("vae"));
+    let vae = std::fs::read_to_string(other.join("vae/config.json")).unwrap();
+    let mut source = RandomInit::new(10);
+    drop(Vae::new(&vae, "vae", &mut source).unwrap());
+    prima_checkpoint::write_safetensors(&weights, &source.into_params(), DType::F32).unwrap();
+    let exchanged = from_model(&folder, &other, "run", "lcm");
+    refused(&exchanged, "lcm", &["run/latents", "another autoencoder", "run_dir"]);
+    // The state to resume is another stage's.
+    let lcm = folder.join("run/lcm");
+    std::fs::create_dir_all(&lcm).unwrap();
+    for file in std::fs::read_dir(folder.join("run/ect")).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), lcm.join(file.file_name())).unwrap();
+    }
+    refused(
+        &config,
+        "lcm",
+        &["run/lcm/state-00000001.safetensors", "buffer.target."],
+    );
+    assert!(saved(&lcm) == before && saved(&folder.join("run/ect")) == before);
+}
+
+#[test]
 fn what_cannot_be_is_refused_with_its_name() {
     let folder = Scratch::with_data("refused");
     let model = folder.join("model");
@@ -270,4 +311,33 @@ fn what_cannot_be_is_refused_with_its_name() {
         json!({ "model": model, "lcm": { "huber_c": "big" } }),
         &["lcm: invalid type"],
     );
+    let mut options = RunOptions::alone(Budget::steps(1), false);
+    for (stage, section, words) in [
+        ("ect", json!({ "q": 1.0 }), "ect.q is 1"),
+        ("rdm", json!({ "batch_size": 1 }), "rdm.batch_size is below 2"),
+        ("rdm", json!({ "renoised": [0.9, 0.1] }), "rdm.renoised is [0.9, 0.1]"),
+        ("mean-flow", json!({}), "addition_embed_type"),
+        ("lightning", json!({}), "lightning.steps ends with 1, but epsilon"),
+        ("lightning", json!({ "steps": [32, 5] }), "lightning.steps: 5 after 32"),
+        (
+            "lightning",
+            json!({ "steps": [32, 2], "renoised": [0, 1, 2, 3] }),
+            "no timestep 0",
+        ),
+        (
+            "dmd2",
+            json!({ "divergence": "forward_kl", "gan_weight": 0.0 }),
+            "dmd2.divergence asks",
+        ),
+    ] {
+        let config =
+            folder.config(json!({ "model": model, "latents": { "count": 4, "batch_size": 4 }, stage: section }));
+        latents(&config, Budget::default()).unwrap();
+        let error = named(stage)
+            .unwrap()
+            .run(&config, &mut options)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(words), "{words:?} is not in: {error}");
+    }
 }

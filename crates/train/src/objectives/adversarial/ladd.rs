@@ -7,11 +7,11 @@ use crate::error::{Error, Result};
 use crate::networks::{denoise, denoise_with_blocks};
 use crate::noising::Noising;
 use crate::objective::{Batch, Loss, Objective, Player, Turn};
-use crate::objectives::discriminator::{Heads, mean, mean_hinge};
+use crate::objectives::discriminator::{Heads, judging_blocks, mean, mean_hinge};
 use crate::objectives::{Drawn, Guidance, StageConfig, TextLatents, Trainee};
 use crate::trained::{self, Painter};
 use crate::trainer::LoopConfig;
-use prima_models::{Unet2dCondition, UnetBlock, UnetCond};
+use prima_models::{Unet2dCondition, UnetCond};
 use prima_picture::Picture;
 use prima_schedulers::SchedulerKind;
 use prima_tensor::{Philox, Tensor, add, affine, no_grad, sub, weighted_mse};
@@ -119,12 +119,8 @@ impl Ladd {
         noising: Noising,
     ) -> Result<Self> {
         config.check(&noising)?;
-        let levels = teacher.config().block_out_channels.len();
-        // All but the finest: what is seen there is noise.
-        let down = (1..levels).map(UnetBlock::Down);
-        let blocks: Vec<UnetBlock> = down.chain([UnetBlock::Mid, UnetBlock::Up(0)]).collect();
         Ok(Self {
-            heads: Heads::new(&teacher, &blocks, data.seed)?,
+            heads: Heads::new(&teacher, &judging_blocks(&teacher), data.seed)?,
             config,
             student,
             teacher,

@@ -1,7 +1,9 @@
 //! Networks whose answers along one path agree.
 
+mod ect;
 mod lcm;
 
-#[cfg(test)]
-pub(crate) use lcm::Lcm;
+pub(crate) use ect::EctConfig;
 pub(crate) use lcm::LcmConfig;
+#[cfg(test)]
+pub(crate) use {ect::Ect, lcm::Lcm};

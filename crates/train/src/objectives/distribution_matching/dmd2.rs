@@ -3,6 +3,7 @@
 //! A discriminator on the fake score's middle block, that sees real latents too, adds what the teacher does not know. Several
 //! steps are trained on what the student itself makes of the steps before (backward simulation).
 
+use super::{PaintingStudent, check_renoised};
 use crate::config::TrainConfig;
 use crate::draws::{noise, purpose, uniform};
 use crate::error::{Error, Result};
@@ -40,6 +41,40 @@ pub(crate) struct Dmd2Config {
     gan_weight: f32,
     /// What telling real from painted counts beside denoising for the fake score.
     discriminator_weight: f32,
+    /// How the distributions are compared.
+    divergence: Divergence,
+}
+
+/// What is made least between the student's distribution and the teacher's (Xu et al. 2025, "f-distill"), by how much likelier
+/// the discriminator finds a picture real than painted: all but the first cover more of what the teacher paints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Divergence {
+    /// As in DMD2: all pictures count alike.
+    ReverseKl,
+    ForwardKl,
+    JensenShannon,
+    SquaredHellinger,
+}
+
+impl Divergence {
+    /// What a picture counts whose `ratio` is real over painted.
+    fn weight(self, ratio: f32) -> f32 {
+        match self {
+            Self::ReverseKl => 1.0,
+            Self::ForwardKl => ratio,
+            Self::JensenShannon => ratio / (1.0 + ratio),
+            Self::SquaredHellinger => ratio.sqrt(),
+        }
+    }
+
+    /// Of each sample, one on average, from the discriminator's logits `[B, 1]`.
+    fn weights(self, logits: &Tensor) -> Vec<f32> {
+        let ratio = |logit: &f32| logit.clamp(-10.0, 10.0).exp().clamp(0.1, 20.0);
+        let weights: Vec<f32> = logits.data().iter().map(|logit| self.weight(ratio(logit))).collect();
+        let mean = weights.iter().sum::<f32>() / weights.len() as f32;
+        weights.iter().map(|weight| weight / mean).collect()
+    }
 }
 
 impl Default for Dmd2Config {
@@ -54,6 +89,7 @@ impl Default for Dmd2Config {
             renoised: [0.02, 0.98],
             gan_weight: 3e-3,
             discriminator_weight: 1e-2,
+            divergence: Divergence::ReverseKl,
         }
     }
 }
@@ -61,10 +97,11 @@ impl Default for Dmd2Config {
 impl Dmd2Config {
     fn check(&self, noising: &Noising) -> Result<()> {
         noising.check_falling(Self::NAME, &self.timesteps)?;
-        let [low, high] = self.renoised;
-        if !(0.0 <= low && low < high && high <= 1.0) {
-            let message = format!("dmd2.renoised is [{low}, {high}], expected two shares, the smaller first");
-            return Err(Error::Config(message));
+        check_renoised(Self::NAME, self.renoised)?;
+        if self.divergence != Divergence::ReverseKl && self.gan_weight <= 0.0 {
+            let message =
+                "dmd2.divergence asks the discriminator, but dmd2.gan_weight is 0: set it above 0, or take reverse_kl";
+            return Err(Error::Config(message.into()));
         }
         if self.fake_updates == 0 {
             let message = "dmd2.fake_updates is 0, but the fake score has to learn along: give it 1 or more";
@@ -141,22 +178,14 @@ impl Dmd2 {
             .drawn(self.student.text_encoders(), number, self.config.batch_size)
     }
 
-    /// What the student paints in a number of its steps that the batch draws; only the last is on the tape.
     fn painted(&self, drawn: &Drawn, number: u64) -> Result<Tensor> {
-        let (n, seed, shape) = (self.config.batch_size, self.data.seed, drawn.real.shape());
-        let rungs = &self.config.timesteps;
-        let u = uniform(seed, purpose::RUNG, number, 1)[0];
-        let last = ((u * rungs.len() as f32) as usize).min(rungs.len() - 1);
-        let zeros = Tensor::zeros(shape);
-        let mut x0 = zeros.clone();
-        for (i, &t) in rungs[..=last].iter().enumerate() {
-            let timesteps = vec![t; n];
-            let noise = noise(seed, purpose::NOISE, number * rungs.len() as u64 + i as u64, shape);
-            let x = self.noising.noised(&timesteps, &x0, &noise);
-            let step = || self.answer(self.student.unet(), &x, &timesteps, &drawn.cond);
-            x0 = if i == last { step()? } else { no_grad(step)? };
-        }
-        Ok(x0)
+        let student = PaintingStudent {
+            unet: self.student.unet(),
+            timesteps: &self.config.timesteps,
+            noising: &self.noising,
+            seed: self.data.seed,
+        };
+        student.painted(drawn, number)
     }
 
     /// What it paints in one step for the captions of batch `number`.
@@ -166,7 +195,8 @@ impl Dmd2 {
         let timesteps = vec![self.config.timesteps[0]; self.config.batch_size];
         let noise = noise(self.data.seed, purpose::SAMPLE, number, drawn.real.shape());
         let x = self.noising.noised(&timesteps, &Tensor::zeros(noise.shape()), &noise);
-        self.answer(self.student.unet(), &x, &timesteps, &drawn.cond)
+        let output = denoise(self.student.unet(), &x, &timesteps, &drawn.cond)?;
+        Ok(self.noising.denoised(&timesteps, &x, &output))
     }
 
     /// Timesteps and noise by which pictures of batch `number` are noised again.
@@ -179,12 +209,6 @@ impl Dmd2 {
             .map(|u| ((low + u * (high - low)) * last) as usize)
             .collect();
         (timesteps, noise(seed, purpose::RENOISE, number, shape))
-    }
-
-    /// The x0 of one network.
-    fn answer(&self, unet: &Unet2dCondition, x: &Tensor, timesteps: &[usize], cond: &UnetCond) -> Result<Tensor> {
-        let output = denoise(unet, x, timesteps, cond)?;
-        Ok(self.noising.denoised(timesteps, x, &output))
     }
 
     /// The guided teacher's x0.
@@ -221,14 +245,19 @@ impl Dmd2 {
         let of_fake = self.noising.denoised(&timesteps, &noised, &output.detach());
         let of_teacher = no_grad(|| self.guided(&noised, &timesteps, &drawn.cond))?;
         let (target, size) = matched(&still, &of_fake, &of_teacher);
-        let matching = weighted_mse(&painted, &target, &vec![0.5; n]);
         let mut metrics = vec![("gradient", size)];
+        let matching = |weights: &[f32]| {
+            let halves: Vec<f32> = weights.iter().map(|weight| 0.5 * weight).collect();
+            weighted_mse(&painted, &target, &halves)
+        };
         let total = if self.has_discriminator() {
-            let judged = mean_softplus(&self.heads.logits(&middle), true);
+            let logits = self.heads.logits(&middle);
+            let judged = mean_softplus(&logits, true);
             metrics.push(("judged", judged.item()));
-            add(&matching, &affine(&judged, self.config.gan_weight, 0.0))
+            let weights = self.config.divergence.weights(&logits);
+            add(&matching(&weights), &affine(&judged, self.config.gan_weight, 0.0))
         } else {
-            matching
+            matching(&vec![1.0; n])
         };
         Ok(Loss::new(total, metrics))
     }

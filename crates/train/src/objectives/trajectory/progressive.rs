@@ -2,20 +2,19 @@
 //! where its teacher arrives in several, then is the teacher of the next phase. The first teacher is guided, so that no student
 //! needs guidance (Meng et al. 2023; with phases 32 and 8 steps apart it is the first stage of SDXL-Lightning, Lin et al. 2024).
 
+use super::phases::Phases;
 use crate::config::TrainConfig;
 use crate::draws::{noise, purpose, uniform};
-use crate::error::{Error, Result};
-use crate::networks::denoise;
-use crate::noising::{Noising, trailing};
+use crate::error::Result;
 use crate::objective::{Batch, Loss, Objective, Player, Turn};
-use crate::objectives::{Drawn, Guidance, StageConfig, TextLatents, Trainee};
-use crate::params::{Component, NamedParams, prefixed};
+use crate::objectives::{StageConfig, TextLatents, Trainee};
+use crate::params::{Component, NamedParams};
 use crate::trained::{self, Painter};
 use crate::trainer::LoopConfig;
-use prima_models::{Unet2dCondition, UnetCond};
+use prima_models::Unet2dCondition;
 use prima_picture::Picture;
 use prima_schedulers::{SchedulerConfig, SchedulerKind};
-use prima_tensor::{Param, Tensor, no_grad, weighted_mse};
+use prima_tensor::{no_grad, weighted_mse};
 use serde::Deserialize;
 
 #[derive(Clone, Debug, Deserialize)]
@@ -45,25 +44,6 @@ impl Default for ProgressiveConfig {
     }
 }
 
-impl ProgressiveConfig {
-    fn check(&self) -> Result<()> {
-        let mut before = self.teacher_steps;
-        for &steps in &self.steps {
-            if steps == 0 || steps >= before || !before.is_multiple_of(steps) {
-                let message = format!("progressive.steps: {steps} after {before} is no smaller number that divides it");
-                return Err(Error::Config(message));
-            }
-            before = steps;
-        }
-        if self.steps.is_empty() {
-            return Err(Error::Config(
-                "progressive.steps is empty: name at least one phase".into(),
-            ));
-        }
-        Ok(())
-    }
-}
-
 impl StageConfig for ProgressiveConfig {
     const NAME: &'static str = "progressive";
     const ABOUT: &'static str = "Distill the teacher to fewer steps, phase by phase, by squared error";
@@ -87,14 +67,8 @@ impl StageConfig for ProgressiveConfig {
 pub(crate) struct Progressive {
     config: ProgressiveConfig,
     student: Trainee,
-    /// The student of the phase before, or the guided teacher.
-    teacher: Component<Unet2dCondition>,
-    /// The phase that runs.
-    phase: Param,
+    phases: Phases,
     data: TextLatents,
-    noising: Noising,
-    /// The timesteps of each phase's students, the teacher's before them.
-    ladders: Vec<Vec<usize>>,
 }
 
 impl Progressive {
@@ -105,51 +79,21 @@ impl Progressive {
         data: TextLatents,
         scheduler: &SchedulerConfig,
     ) -> Result<Self> {
-        config.check()?;
-        let noising = Noising::new(scheduler)?;
-        if noising.is_flow() {
-            let message = "progressive: its steps are DDIM's, which flow_prediction does not take";
-            return Err(Error::Config(message.into()));
-        }
-        let all = std::iter::once(&config.teacher_steps).chain(&config.steps);
-        let ladders = all.map(|&steps| trailing(scheduler, steps)).collect::<Result<_>>()?;
+        let steps = [&[config.teacher_steps], &config.steps[..]].concat();
+        let phases = Phases::new(
+            ProgressiveConfig::NAME,
+            teacher,
+            scheduler,
+            config.guidance_scale,
+            steps,
+            1,
+        )?;
         Ok(Self {
             config,
             student,
-            teacher,
-            phase: Param::new(Tensor::zeros(&[1])),
+            phases,
             data,
-            noising,
-            ladders,
         })
-    }
-
-    fn phase(&self) -> usize {
-        self.phase.tensor().item() as usize
-    }
-
-    /// Where the teacher arrives from `x` at these rungs of the student's ladder, and at which timesteps.
-    fn arrived(&self, x: &Tensor, rungs: &[usize], cond: &UnetCond) -> Result<(Tensor, Vec<Option<usize>>)> {
-        let phase = self.phase();
-        let (fine, coarse) = (&self.ladders[phase], &self.ladders[phase + 1]);
-        let several = fine.len() / coarse.len();
-        // Only the first teacher needs it.
-        let scale = if phase == 0 { self.config.guidance_scale } else { 1.0 };
-        let guidance = Guidance::new(scale, &self.student, &self.data, cond);
-        let mut x = x.clone();
-        let mut end = Vec::new();
-        for step in 0..several {
-            let timesteps: Vec<usize> = rungs.iter().map(|r| fine[r * several + step]).collect();
-            let output = guidance.output(&self.teacher.network, &x, &timesteps, cond)?;
-            let x0 = self.noising.denoised(&timesteps, &x, &output);
-            let noise = self.noising.noise_of(&timesteps, &x, &output);
-            end = rungs
-                .iter()
-                .map(|r| fine.get(r * several + step + 1).copied())
-                .collect();
-            x = self.noising.noised_or_clean(&end, &x0, &noise);
-        }
-        Ok((x, end))
     }
 }
 
@@ -164,9 +108,7 @@ impl Objective for Progressive {
     }
 
     fn buffers(&self) -> NamedParams {
-        let mut buffers = prefixed("teacher", &self.teacher.params);
-        buffers.push(("phase".into(), self.phase.clone()));
-        buffers
+        self.phases.buffers()
     }
 
     fn batch_size(&self) -> usize {
@@ -174,44 +116,30 @@ impl Objective for Progressive {
     }
 
     fn turns(&mut self, _step: u64, progress: f32) -> Result<Vec<Turn>> {
-        let phases = self.config.steps.len() as f32;
-        let due = ((progress * phases) as usize).min(self.config.steps.len() - 1);
-        let mut turn = Turn::of(0);
-        // One phase at a time: each student is taught by the one before.
-        if due > self.phase() {
-            for ((_, teacher), (_, student)) in self.teacher.params.iter().zip(&self.student.unet_params) {
-                teacher.set(&student.tensor());
-            }
-            self.phase.set(&Tensor::full((self.phase() + 1) as f32, &[1]));
-            turn.restart = true;
-        }
-        turn.lr_progress = Some((progress * phases - self.phase() as f32).clamp(0.0, 1.0));
-        Ok(vec![turn])
+        let (spent, begins) = self.phases.advance(progress, &self.student.unet_params);
+        Ok(vec![Turn {
+            lr_progress: Some(spent),
+            restart: begins,
+            ..Turn::of(0)
+        }])
     }
 
     fn loss(&self, batch: Batch) -> Result<Loss> {
         let (data, number, n) = (&self.data, batch.number, self.config.batch_size);
-        let Drawn { real: x0, cond } = data.drawn(self.student.text_encoders(), number, n);
-        let ladder = &self.ladders[self.phase() + 1];
+        let drawn = data.drawn(self.student.text_encoders(), number, n);
         let draws = uniform(data.seed, purpose::TIMESTEP, number, n);
-        let rungs: Vec<usize> = draws
-            .iter()
-            .map(|u| ((u * ladder.len() as f32) as usize).min(ladder.len() - 1))
-            .collect();
-        let timesteps: Vec<usize> = rungs.iter().map(|&r| ladder[r]).collect();
-        let noise = noise(data.seed, purpose::NOISE, number, x0.shape());
-        let x = self.noising.noised(&timesteps, &x0, &noise);
-        let target = no_grad(|| {
-            let (there, end) = self.arrived(&x, &rungs, &cond)?;
-            Ok::<_, Error>(self.noising.output_that_leads(&timesteps, &x, &end, &there))
-        })?;
-        let output = denoise(self.student.unet(), &x, &timesteps, &cond)?;
+        let noise = noise(data.seed, purpose::NOISE, number, drawn.real.shape());
+        let way = self.phases.way(&draws, &drawn, &noise, &self.student, data)?;
+        let noising = &self.phases.noising;
+        let target = no_grad(|| noising.output_that_leads(&way.from, &way.x, &way.to, &way.there));
+        let output = self.phases.output(&self.student, &way, &drawn.cond)?;
         let total = weighted_mse(&output, &target, &vec![1.0; n]);
-        Ok(Loss::new(total, vec![("steps", ladder.len() as f32)]))
+        let steps = self.phases.student_steps() as f32;
+        Ok(Loss::new(total, vec![("steps", steps)]))
     }
 
     fn samples(&self) -> Result<Option<Picture>> {
-        let steps = self.ladders[self.phase() + 1].len();
+        let steps = self.phases.student_steps();
         self.student.draw(SchedulerKind::Euler, steps, 1.0)
     }
 }

@@ -1,0 +1,61 @@
+"""Ten steps of every objective of crates/train in PyTorch: losses, and the first gradients of each player.
+
+The model is tiny-sdxl under v-prediction and zero terminal SNR; the draws are prima's own (draws.py), so that both see the same
+batches. goldens/training/ holds for each objective
+
+    <name>.json           the stage's section of a configuration, the draws' seed, and the losses of each step by player
+    <name>.safetensors    for each player `[parameters, 9]`, in the order of their sorted names: the norm of the first gradient
+                          and eight of its values, evenly spaced
+"""
+
+import argparse
+import json
+
+from common import GOLDENS, save_json, save_tensors
+from distillations import Ect, Lcm, Lightning, MeanFlow, Progressive, Teacher
+from distributions import Dmd2, Ladd, Rdm
+from trainer import LOOP, SEED, STEPS, train
+
+OUT = GOLDENS / "training"
+LEVELS = {"max_noise_share": 0.25, "log_sigma_mean": 0.4, "log_sigma_std": 1.3}
+DMD2 = {"batch_size": 4, "timesteps": [999, 499], "fake_updates": 2, "fake_learning_rate": 2.0,
+        "renoised": [0.02, 0.98], "gan_weight": 0.003, "discriminator_weight": 0.01, "guidance_scale": 2.0}
+ECT = {"batch_size": 4, "max_noise_share": 0.25, "log_sigma_mean": -0.4, "log_sigma_std": 2.0, "q": 2.0, "stages": 2,
+       "huber_c": 0.001}
+MEAN_FLOW = {"batch_size": 4, "max_noise_share": 0.25, "same_share": 0.25, "logit_mean": -0.4, "logit_std": 1.0,
+             "derivative_step": 5, "adaptive_c": 0.001}
+OBJECTIVES = {
+    "teacher": (Teacher, {"batch_size": 4, "timesteps": LEVELS, "caption_dropout": 0.3}),
+    "progressive": (Progressive, {"batch_size": 4, "teacher_steps": 8, "steps": [4, 2], "guidance_scale": 2.0}),
+    "lcm": (Lcm, {"batch_size": 4, "timesteps": [999, 749, 499, 249], "guidance_scale": 2.0, "max_noise_share": 0.5,
+                  "target_decay": 0.95, "huber_c": 0.1}),
+    "ladd": (Ladd, {"batch_size": 4, "timesteps": [999, 749, 499, 249], "shares": [0.4, 0.2, 0.2, 0.2], "logit_mean": 0.0,
+                    "logit_std": 1.0, "discriminator_updates": 2, "discriminator_learning_rate": 2.0, "gradient_penalty": 1.0,
+                    "distillation_weight": 0.5, "guidance_scale": 2.0}),
+    "dmd2": (Dmd2, DMD2),
+    "dmd2-forward-kl": (Dmd2, {**DMD2, "divergence": "forward_kl", "discriminator_weight": 1.0}),
+    "ect": (Ect, {**ECT, "guidance_scale": 1.0, "weighting": "inverse_step"}),
+    "ect-guided": (Ect, {**ECT, "guidance_scale": 2.0, "weighting": "uniform"}),
+    "rdm": (Rdm, {"batch_size": 8, "timesteps": [999, 499], "renoised": [0.02, 0.2], "caption_weight": 0.5}),
+    "mean-flow": (MeanFlow, {**MEAN_FLOW, "guidance_scale": 1.0, "adaptive_p": 0.75}),
+    "mean-flow-guided": (MeanFlow, {**MEAN_FLOW, "guidance_scale": 2.0, "adaptive_p": 0.5}),
+    "lightning": (Lightning, {"batch_size": 4, "teacher_steps": 8, "steps": [4, 2, 1], "mse_phases": 1, "guidance_scale": 2.0,
+                              "trajectory_share": 0.5, "renoised": [10, 250, 500, 750], "renoised_shares": [1.0] * 4}),
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help="objectives; all where none is named")
+    for name in parser.parse_args().names or OBJECTIVES:
+        cls, section = OBJECTIVES[name]
+        losses, firsts = train(cls(section))
+        print(name, json.dumps(losses))
+        section = {**section, "loop": LOOP}
+        fixture = {"stage": cls.stage, "section": section, "seed": SEED, "steps": STEPS, "losses": losses}
+        save_json(OUT / f"{name}.json", fixture)
+        save_tensors(OUT / f"{name}.safetensors", firsts)
+
+
+if __name__ == "__main__":
+    main()
