@@ -196,8 +196,12 @@ async fn graphs_that_are_not_understood_are_refused_by_node() {
     let mut many = graph();
     many["20"] = json!({"class_type": "ControlNetApply", "inputs": {}});
     many["21"] = json!({"class_type": "IPAdapter", "inputs": {}});
+    let mut lora = with(&["3", "inputs", "model"], json!(["11", 0]));
+    lora["11"] = json!({"class_type": "LoraLoader", "inputs": {"lora_name": "gone", "strength_model": 1.0, "strength_clip": 1.0,
+        "model": ["4", 0], "clip": ["4", 1]}});
     for (graph, words) in [
         (json!({}), &["no outputs"][..]),
+        (lora, &["there is no LoRA \"gone\" here"]),
         (many, &["does not have these nodes: ControlNetApply, IPAdapter"]),
         (
             with(&["4", "inputs", "ckpt_name"], json!("other.safetensors")),

@@ -8,7 +8,7 @@ use crate::numbers::{flag, number, whole};
 use crate::refusal::Refusal;
 use crate::watch::Watch;
 use prima_picture::resize_bytes;
-use prima_pipeline::{InitImage, Request, RequestBuilder};
+use prima_pipeline::{Error, InitImage, Request, RequestBuilder, Spelling};
 use serde::Deserialize;
 use std::sync::Arc;
 
@@ -36,6 +36,13 @@ pub(super) struct Hires {
 }
 
 const STRENGTH: f64 = 0.75;
+
+const SPELLING: Spelling = &[
+    ("width", "hr_resize_x"),
+    ("height", "hr_resize_y"),
+    ("steps", "hr_second_pass_steps"),
+    ("guidance_scale", "hr_cfg"),
+];
 
 /// The second pass over a picture.
 pub(super) struct SecondPass {
@@ -88,9 +95,10 @@ impl Hires {
             return Err(Refusal::field("denoising_strength", message));
         }
         // The limits of this server, and then those of the model.
-        let RequestBuilder { limits, .. } = app.request(&[("width", "hr_resize_x"), ("height", "hr_resize_y")]);
-        request.validate_within(&limits)?;
-        app.pipeline()?.check(&request)?;
+        let RequestBuilder { limits, .. } = app.request(SPELLING);
+        let spelled = |error: Error| error.spelled(SPELLING);
+        request.validate_within(&limits).map_err(spelled)?;
+        app.pipeline()?.check(&request).map_err(spelled)?;
         Ok(Some(SecondPass {
             request,
             size,

@@ -3,6 +3,7 @@
 use super::nodes;
 use crate::numbers::whole_of;
 use crate::refusal::{Refusal, short};
+use prima_pipeline::LoraChoice;
 use serde_json::{Map, Value};
 use std::collections::HashSet;
 
@@ -54,7 +55,7 @@ pub(super) struct Sampling {
     pub denoise: f64,
     pub positive: Text,
     pub negative: Text,
-    pub loras: Vec<(String, f64)>,
+    pub loras: Vec<LoraChoice>,
     pub start: Start,
 }
 
@@ -264,19 +265,24 @@ impl<'a> Graph<'a> {
         input: &str,
         known: &Known,
         depth: usize,
-        loras: &mut Vec<(String, f64)>,
+        loras: &mut Vec<LoraChoice>,
     ) -> Result<(), Refusal> {
         let (id, class, output) = self.link(of, input, depth)?;
         match (class, output) {
             ("CheckpointLoaderSimple", 0) => self.checkpoint(id, known),
             ("LoraLoader", 0) => {
                 let name = self.text(id, "lora_name")?;
-                let strength = self.input(id, "strength_model")?.as_f64().unwrap_or(1.0);
+                let strength = |input| Ok::<_, Refusal>(self.input(id, input)?.as_f64().unwrap_or(1.0) as f32);
+                let (unet, text) = (strength("strength_model")?, strength("strength_clip")?);
                 if !known.loras.iter().any(|lora| lora == name) {
                     return Err(wrong(id, format!("there is no LoRA {:?} here", short(name, 60))));
                 }
                 self.model(id, "model", known, depth + 1, loras)?;
-                loras.push((name.to_owned(), strength));
+                loras.push(LoraChoice {
+                    name: name.to_owned(),
+                    unet,
+                    text,
+                });
                 Ok(())
             }
             _ => Err(self.misfit(of, input, "a model", class)),

@@ -50,7 +50,8 @@ pub(super) async fn prompt(State(app): State<App>, request: HttpRequest) -> Resu
         return Err(Refusal::bad("prompt is missing: the graph of nodes"));
     };
     let model = app.pipeline()?.name();
-    let known = Known { model, loras: &[] };
+    let loras = lora_names(&app)?;
+    let known = Known { model, loras: &loras };
     let outputs = Graph::new(&graph)?.outputs(&known)?;
     for output in &outputs {
         check(&app, &output.image)?;
@@ -256,10 +257,15 @@ pub(super) async fn upload(State(app): State<App>, request: HttpRequest) -> Resu
     Ok(Json(json!({"name": name, "subfolder": "", "type": folder.as_str()})))
 }
 
+fn lora_names(app: &App) -> Result<Vec<String>, Refusal> {
+    let loras = app.pipeline()?.loras();
+    Ok(loras.into_iter().map(|lora| lora.name).collect())
+}
+
 fn choices(app: &App) -> Result<Choices, Refusal> {
     Ok(Choices {
         model: app.pipeline()?.name().to_owned(),
-        loras: Vec::new(),
+        loras: lora_names(app)?,
         images: app.comfy_shelf.names(Folder::Input),
     })
 }

@@ -347,6 +347,7 @@ pub(super) fn request(app: &App, sampling: &Sampling, picture: Option<Picture>) 
             ..ScheduleOptions::default()
         },
         clip_skip: skipped(&sampling.positive),
+        loras: sampling.loras.clone(),
         image: picture,
         strength: Some(strength),
         ..app.request(&[])
