@@ -49,12 +49,11 @@ impl Blocks {
     }
 }
 
+/// Tensors and text metadata.
+type Contents = (BTreeMap<String, Listed>, BTreeMap<String, String>);
+
 /// The tensors and the text metadata of a file of `length` bytes, every tensor whole.
-pub(crate) fn read_header(
-    name: &str,
-    length: u64,
-    reader: impl Read + Seek,
-) -> Result<(BTreeMap<String, Listed>, BTreeMap<String, String>), Error> {
+pub(crate) fn read_header(name: &str, length: u64, reader: impl Read + Seek) -> Result<Contents, Error> {
     let refuse = |message: String| Error::File {
         file: name.to_owned(),
         message: format!("is not a GGUF file that can be read: {message}"),

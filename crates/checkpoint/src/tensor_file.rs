@@ -351,10 +351,9 @@ impl TensorFile {
         }
         let found = self.tensors.get(&beside)?;
         let fits = match entry.dtype {
-            Dtype::I8 => suffix == SCALE && is_float(found.dtype),
             Dtype::U8 if suffix == SCALE => is_float(found.dtype),
             Dtype::U8 => found.dtype == Dtype::U8,
-            Dtype::F8_E4M3 | Dtype::F8_E5M2 => suffix == SCALE && is_float(found.dtype),
+            Dtype::I8 | Dtype::F8_E4M3 | Dtype::F8_E5M2 => suffix == SCALE && is_float(found.dtype),
             dtype => is_float(dtype) && beside.ends_with(SCALE_WEIGHT) && is_float(found.dtype),
         };
         fits.then_some((beside, found))
