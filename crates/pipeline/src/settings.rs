@@ -256,17 +256,15 @@ fn painted(sizes: &[[usize; 2]], (width, height): (usize, usize), multiple: usiz
         // Shapes that differ by less than a rounded side are the same.
         ((shape * 50.0).round() as usize, (area * 1000.0) as usize)
     };
-    match sizes.iter().min_by_key(distance) {
-        Some(&[w, h]) => (w, h),
-        None => {
-            let most = MAX_SIDE_PX / multiple * multiple;
-            let side = |px: usize| px.next_multiple_of(multiple).min(most);
-            // Up, but not beyond what is painted at most.
-            match (side(width), side(height)) {
-                (w, h) if check_area(w, h).is_ok() => (w, h),
-                _ => (width / multiple * multiple, height / multiple * multiple),
-            }
-        }
+    if let Some(&[w, h]) = sizes.iter().min_by_key(distance) {
+        return (w, h);
+    }
+    let most = MAX_SIDE_PX / multiple * multiple;
+    let side = |px: usize| px.next_multiple_of(multiple).min(most);
+    // Up, but not beyond what is painted at most.
+    match (side(width), side(height)) {
+        (w, h) if check_area(w, h).is_ok() => (w, h),
+        _ => (width / multiple * multiple, height / multiple * multiple),
     }
 }
 
