@@ -143,10 +143,10 @@ impl Fields {
 
     /// `few_steps`: of a model whose own timesteps no schedule of the web UI stands for.
     fn schedule(&self, few_steps: bool) -> Result<ScheduleOptions, Error> {
-        let sampler = named(&self.sampler_name).or_else(|| named(&self.sampler_index));
-        let (scheduler, spacing) = sampler_and_schedule(sampler, named(&self.scheduler))?;
+        let sampler = named(self.sampler_name.as_ref()).or_else(|| named(self.sampler_index.as_ref()));
+        let (scheduler, spacing) = sampler_and_schedule(sampler, named(self.scheduler.as_ref()))?;
         let automatic = scheduler
-            .filter(|_| !few_steps && named(&self.scheduler).is_some())
+            .filter(|_| !few_steps && named(self.scheduler.as_ref()).is_some())
             .and_then(SchedulerKind::automatic_spacing);
         let spacing = spacing.or(automatic);
         let takes_eta = matches!(

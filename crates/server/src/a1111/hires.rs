@@ -64,7 +64,7 @@ impl Hires {
         if !self.enable_hr.unwrap_or(false) {
             return Ok(None);
         }
-        let upscaler = Upscaler::named("hr_upscaler", named(&self.hr_upscaler).unwrap_or("Latent"))?;
+        let upscaler = Upscaler::named("hr_upscaler", named(self.hr_upscaler.as_ref()).unwrap_or("Latent"))?;
         let defaults = app.pipeline()?.defaults();
         let size = self.size((
             first.width.unwrap_or(defaults.width),
@@ -75,14 +75,14 @@ impl Hires {
             height: Some(size.1),
             ..first.clone()
         };
-        if let Some(prompt) = named(&self.hr_prompt) {
+        if let Some(prompt) = named(self.hr_prompt.as_ref()) {
             prompt.clone_into(&mut request.prompt);
         }
-        if let Some(negative) = named(&self.hr_negative_prompt) {
+        if let Some(negative) = named(self.hr_negative_prompt.as_ref()) {
             request.negative_prompt = Some(negative.to_owned());
         }
-        let sampler = named(&self.hr_sampler_name).filter(|name| *name != "Use same sampler");
-        let schedule = named(&self.hr_scheduler).filter(|name| *name != "Use same scheduler");
+        let sampler = named(self.hr_sampler_name.as_ref()).filter(|name| *name != "Use same sampler");
+        let schedule = named(self.hr_scheduler.as_ref()).filter(|name| *name != "Use same scheduler");
         let (scheduler, spacing) = sampler_and_schedule(sampler, schedule)?;
         request.schedule.scheduler = scheduler.or(request.schedule.scheduler);
         request.schedule.spacing = spacing.or(request.schedule.spacing);

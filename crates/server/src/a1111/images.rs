@@ -100,9 +100,10 @@ async fn paint(app: &App, asked: Asked) -> Result<Json<Value>, Refusal> {
     let count = fields.count(app)?;
     let from_image = image.is_some();
     let first = request(app, &fields, image).await?;
-    let second = match from_image {
-        true => None,
-        false => fields.hires.second_pass(app, &first, fields.denoising_strength)?,
+    let second = if from_image {
+        None
+    } else {
+        fields.hires.second_pass(app, &first, fields.denoising_strength)?
     };
     // The web UI's batches count their seeds up.
     let seeds: Vec<u64> = (0..count as u64).map(|i| first.seed.wrapping_add(i)).collect();

@@ -3,8 +3,8 @@
 use prima_pipeline::{Error, SchedulerKind, TimestepSpacing};
 
 /// A name that says something.
-pub(super) fn named(name: &Option<String>) -> Option<&str> {
-    name.as_deref().filter(|name| !name.trim().is_empty())
+pub(super) fn named(name: Option<&String>) -> Option<&str> {
+    name.map(String::as_str).filter(|name| !name.trim().is_empty())
 }
 
 /// A sampler's name may end in that of a schedule, which an own one outranks.

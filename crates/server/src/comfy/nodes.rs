@@ -40,11 +40,12 @@ const RESIZE: [&str; 5] = ["lanczos", "nearest-exact", "bilinear", "area", "bicu
 type Node = (&'static str, Value, &'static [&'static str], &'static str, bool);
 
 fn nodes(choices: &Choices) -> Vec<Node> {
+    [models_and_words(choices), latents_and_pictures(choices)].concat()
+}
+
+fn models_and_words(choices: &Choices) -> Vec<Node> {
     let any = |kind: &str| json!([kind]);
-    let side = json!(["INT", {"default": 512, "min": 8, "max": 4096, "step": 8}]);
-    let size = json!(["INT", {"default": 512, "min": 0, "max": 2048, "step": 1}]);
     let strength = json!(["FLOAT", {"default": 1.0, "min": -100.0, "max": 100.0, "step": 0.01}]);
-    let prefix = json!(["STRING", {"default": "ComfyUI"}]);
     vec![
         (
             "KSampler",
@@ -90,6 +91,15 @@ fn nodes(choices: &Choices) -> Vec<Node> {
             "conditioning",
             false,
         ),
+    ]
+}
+
+fn latents_and_pictures(choices: &Choices) -> Vec<Node> {
+    let any = |kind: &str| json!([kind]);
+    let side = json!(["INT", {"default": 512, "min": 8, "max": 4096, "step": 8}]);
+    let size = json!(["INT", {"default": 512, "min": 0, "max": 2048, "step": 1}]);
+    let prefix = json!(["STRING", {"default": "ComfyUI"}]);
+    vec![
         (
             "EmptyLatentImage",
             json!({"width": side.clone(), "height": side, "batch_size": ["INT", {"default": 1, "min": 1, "max": 64}]}),

@@ -21,7 +21,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 #[derive(Deserialize)]
-struct Prompt {
+struct Submission {
     prompt: Option<Map<String, Value>>,
     client_id: Option<String>,
     prompt_id: Option<String>,
@@ -45,7 +45,7 @@ pub(super) async fn prompt(State(app): State<App>, request: HttpRequest) -> Resu
         }
         body::json(bytes)
     };
-    let wanted: Prompt = body::understood(&app.workshop, request, read).await?;
+    let wanted: Submission = body::understood(&app.workshop, request, read).await?;
     let Some(graph) = wanted.prompt else {
         return Err(Refusal::bad("prompt is missing: the graph of nodes"));
     };

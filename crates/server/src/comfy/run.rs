@@ -27,7 +27,7 @@ pub(super) fn submit(app: &App, asked: Asked, front: bool) -> Result<(), Refusal
         let turn = app.comfy.turn().await;
         // The first one that waits is next; it may be another than the one whose turn was waited for.
         if let Some((asked, watch)) = app.comfy.begin() {
-            Run::new(&app, &asked, watch).to_its_end().await;
+            Run::new(&app, &asked, watch).finish().await;
             app.comfy.end();
             tell_remaining(&app);
         }
@@ -80,7 +80,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    async fn to_its_end(mut self) {
+    async fn finish(mut self) {
         self.say("execution_start", json!({"timestamp": milliseconds()}));
         self.say("execution_cached", json!({"nodes": [], "timestamp": milliseconds()}));
         let result = self.all().await;
