@@ -102,7 +102,7 @@ fn a_prompt_without_end_is_cut_and_one_of_too_many_parts_is_refused() {
         said.contains("longer than 32 chunks of 75 tokens") && said.contains("BREAK"),
         "{said}"
     );
-    let many = request(&vec!["a cat"; 9].join(" AND "), 1, 0.0);
+    let many = request(&["a cat"; 9].join(" AND "), 1, 0.0);
     let error = pipeline.paint(&many, &mut |_| std::ops::ControlFlow::Continue(()));
     let error = error.unwrap_err();
     assert!(
