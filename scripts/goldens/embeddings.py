@@ -13,7 +13,7 @@ from pictures import euler
 OUT = GOLDENS / "embeddings"
 CASES = {
     "one": dict(prompt="a cat in the garden, moodxl", seed=80),
-    "in-the-middle": dict(prompt="a photo of MoodXL, blurry", negative_prompt="moodxl moodxl", seed=81),
+    "in-the-middle": dict(prompt="a photo of moodxl, blurry", negative_prompt="moodxl moodxl", seed=81),
 }
 
 

@@ -91,6 +91,16 @@ def peft(pipe, draw):
     return file, {"lora_adapter_metadata": json.dumps(settings)}
 
 
+def dora(pipe, draw):
+    """peft's keys: of kohya's, diffusers leaves the magnitudes out."""
+    file, _ = peft(pipe, draw)
+    file = {key: value for key, value in file.items() if key.startswith("unet.")}
+    for name in LINEAR:
+        length = module(pipe.unet, name).weight.flatten(1).norm(dim=1)
+        file[f"unet.{name}.lora_magnitude_vector"] = length * (1 + 0.3 * draw(len(length)).float())
+    return file, {}
+
+
 def processors(pipe, draw):
     file = {}
     for layer in ["to_q", "to_k", "to_v", "to_out"]:
@@ -118,7 +128,8 @@ def loha(draw, layer):
     out, flat = layer.weight.shape[0], layer.weight[0].numel()
     gain = (0.5 * flat ** -0.5 / RANK) ** 0.25
     parts = {f"hada_w{i}_{half}": draw(*shape, gain=gain) for i in (1, 2) for half, shape in [("a", (out, RANK)), ("b", (RANK, flat))]}
-    return parts | {"alpha": torch.tensor(3.0)}
+    # LyCORIS 4.1 multiplies by alpha / rank twice where it merges this kind and the next: here that is 1.
+    return parts | {"alpha": torch.tensor(float(RANK))}
 
 
 def loha_tucker(draw, layer):
@@ -131,7 +142,7 @@ def loha_tucker(draw, layer):
     for i in (1, 2):
         parts |= {f"hada_t{i}": draw(RANK, RANK, kh, kw, gain=gain / RANK), f"hada_w{i}_a": draw(RANK, out, gain=gain),
                   f"hada_w{i}_b": draw(RANK, inputs, gain=gain)}
-    return parts | {"alpha": torch.tensor(3.0)}
+    return parts | {"alpha": torch.tensor(float(RANK))}
 
 
 def split(n):
@@ -148,7 +159,7 @@ def lokr(draw, layer):
     # LyCORIS keeps the second factor whole where a product would hardly be smaller.
     rank, flat = 1, inputs // n * weight[0, 0].numel()
     return {"lokr_w1": draw(m, n), "lokr_w2_a": draw(out // m, rank, gain=0.5),
-            "lokr_w2_b": draw(rank, flat, gain=weight[0].numel() ** -0.5), "alpha": torch.tensor(0.8)}
+            "lokr_w2_b": draw(rank, flat, gain=weight[0].numel() ** -0.5), "alpha": torch.tensor(float(rank))}
 
 
 def lokr_whole(draw, layer):
@@ -224,7 +235,8 @@ CASES = {
     "kohya-convolutions": dict(make=lambda p, d: kohya(p, d, unet=CONV, text=[], alpha=4.0), weight=0.8),
     "peft": dict(make=peft, weight=1.0),
     "processors": dict(make=processors, weight=0.9),
-    "dora": dict(make=lambda p, d: kohya(p, d, text=[], dora=True), weight=1.0),
+    "dora": dict(make=dora, weight=1.0),
+    "dora-kohya": dict(make=lambda p, d: kohya(p, d, text=[], dora=True), weight=1.0, merged=True),
     "dora-weaker": dict(file="dora", weight=0.6),
     "locon-tucker": dict(make=lycoris(locon_tucker), weight=0.8, merged=True),
     "loha": dict(make=lycoris(loha), weight=0.8, merged=True),

@@ -263,7 +263,7 @@ impl TensorFile {
             let bytes = self.bytes.at(at, HASHED_BYTES.min(end - at), &mut buffer);
             hasher.update(bytes.map_err(|error| self.cut_short(error))?);
         }
-        Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+        Ok(format!("{:x}", hasher.finalize()))
     }
 
     /// The header's `__metadata__` (for instance a LoRA's `ss_*` entries).

@@ -242,13 +242,12 @@ impl LayerKeys<'_> {
     /// LoKr: the Kronecker product of two weights, each whole or a product.
     fn kronecker(&self) -> Result<Delta, Error> {
         let mut rank = None;
-        let first = match self.get(Role::LokrW1)? {
-            Some(whole) => whole,
-            None => {
-                let (a, b) = (self.need(Role::LokrW1A)?, self.need(Role::LokrW1B)?);
-                rank = b.shape().first().copied();
-                self.multiplied(Role::LokrW1A, &a, &b)?
-            }
+        let first = if let Some(whole) = self.get(Role::LokrW1)? {
+            whole
+        } else {
+            let (a, b) = (self.need(Role::LokrW1A)?, self.need(Role::LokrW1B)?);
+            rank = b.shape().first().copied();
+            self.multiplied(Role::LokrW1A, &a, &b)?
         };
         let second = match (self.get(Role::LokrW2)?, self.get(Role::LokrT2)?) {
             (Some(whole), _) => whole,

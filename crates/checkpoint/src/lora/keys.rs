@@ -144,13 +144,8 @@ pub(super) fn parse(key: &str) -> Option<(LayerName, Role)> {
             .iter()
             .find_map(|(ending, role)| Some((key.strip_suffix(ending)?.to_owned(), *role)))
     };
-    let (module, role) = match ending(ENDINGS) {
-        Some(found) => found,
-        None => {
-            let (module, role) = ending(PROCESSOR_ENDINGS)?;
-            (of_processor(&module), role)
-        }
-    };
+    let of_processor = || ending(PROCESSOR_ENDINGS).map(|(module, role)| (of_processor(&module), role));
+    let (module, role) = ending(ENDINGS).or_else(of_processor)?;
     let module = module.strip_prefix("base_model.model.").unwrap_or(&module);
     let prefixed = BEGINNINGS
         .iter()

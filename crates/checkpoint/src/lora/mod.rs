@@ -57,6 +57,12 @@ impl LoraFile {
             }
             is_change
         });
+        let without_end = attentions_without_end(&layers);
+        strange.extend(
+            without_end
+                .iter()
+                .flat_map(|layer| layers.remove(layer).unwrap_or_default().into_values()),
+        );
         if layers.is_empty() {
             let example = strange
                 .first()
@@ -142,6 +148,28 @@ impl LoraFile {
     }
 }
 
+/// Layers that diffusers leaves out, and with it this, so that a file paints what it paints there: those of the attention of a text
+/// encoder whose `out_proj` has no LoRA, while its perceptron has one. Only of kohya's keys (diffusers 0.42,
+/// `convert_state_dict_to_peft`, which tells the spelling of all by that key). Trainers write all layers or no text encoder.
+fn attentions_without_end(layers: &BTreeMap<LayerName, Roles>) -> Vec<LayerName> {
+    let is_kohyas = |roles: &Roles| roles.get(&Role::Down).is_some_and(|key| key.starts_with("lora_te"));
+    [Network::TextEncoder, Network::TextEncoder2]
+        .into_iter()
+        .flat_map(|network| {
+            let own = layers
+                .iter()
+                .filter(move |(layer, roles)| layer.network == network && is_kohyas(roles));
+            let own: Vec<&LayerName> = own.map(|(layer, _)| layer).collect();
+            let has = |part: &str| own.iter().any(|layer| layer.layer.contains(part));
+            let leaves_out = has("_mlp_") && !has("_self_attn_out_proj");
+            own.into_iter()
+                .filter(move |layer| leaves_out && layer.layer.contains("_self_attn_"))
+                .cloned()
+                .collect::<Vec<_>>()
+        })
+        .collect()
+}
+
 /// See [`LoraFile::made_for`].
 fn made_for(file: &TensorFile, layers: &BTreeMap<LayerName, Roles>) -> Option<String> {
     // Channels of the text, where the attention to it is changed.
@@ -169,5 +197,113 @@ fn file_error(file: &TensorFile, message: String) -> Error {
     Error::File {
         file: file.name().to_owned(),
         message,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prima_tensor::{DType, Param, Tensor};
+
+    /// The sum that a file of these tensors adds to `conv_in` of `shape` at weight 1, without reading its base.
+    fn sum(tensors: &[(&str, &[usize], &[f32])], shape: &[usize]) -> Vec<f32> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        let params: Vec<_> = tensors
+            .iter()
+            .map(|(key, shape, values)| {
+                let tensor = Tensor::from_vec(values.to_vec(), shape);
+                (format!("lora_unet_conv_in.{key}"), Param::new(tensor))
+            })
+            .collect();
+        crate::write_safetensors(&path, &params, DType::F32).unwrap();
+        let file = LoraFile::open(&path).unwrap();
+        let layer = file.layers().next().unwrap().clone();
+        let change = file.change(&layer, shape).unwrap();
+        let none = || Tensor::zeros(shape);
+        change.dense(shape, 1.0, &none).unwrap().into_vec()
+    }
+
+    #[test]
+    fn attention_of_a_text_encoder_without_its_last_layer_is_left_out_as_diffusers_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let layers = |names: &[&str]| {
+            let path = folder.path().join("x.safetensors");
+            let params: Vec<_> = names
+                .iter()
+                .flat_map(|name| {
+                    ["down", "up"].map(|part| {
+                        let key = format!("lora_te1_text_model_encoder_layers_0_{name}.lora_{part}.weight");
+                        (key, Param::new(Tensor::zeros(&[2, 2])))
+                    })
+                })
+                .collect();
+            crate::write_safetensors(&path, &params, DType::F32).unwrap();
+            let file = LoraFile::open(&path).unwrap();
+            (file.layers().count(), file.strange_keys().len())
+        };
+        assert_eq!(layers(&["self_attn_q_proj", "self_attn_v_proj", "mlp_fc1"]), (1, 4));
+        assert_eq!(layers(&["self_attn_q_proj", "self_attn_out_proj", "mlp_fc1"]), (3, 0));
+        assert_eq!(layers(&["self_attn_q_proj", "self_attn_v_proj"]), (2, 0));
+    }
+
+    #[test]
+    fn alpha_over_rank_scales_every_kind_once() {
+        let (column, row): (&[usize], &[usize]) = (&[2, 1], &[1, 2]);
+        let lora = sum(
+            &[
+                ("lora_down.weight", row, &[1.0, 2.0]),
+                ("lora_up.weight", column, &[3.0, 4.0]),
+                ("alpha", &[], &[0.5]),
+            ],
+            &[2, 2],
+        );
+        assert_eq!(lora, [1.5, 3.0, 2.0, 4.0]);
+        let loha = sum(
+            &[
+                ("hada_w1_a", column, &[1.0, 2.0]),
+                ("hada_w1_b", row, &[3.0, 4.0]),
+                ("hada_w2_a", column, &[1.0, -1.0]),
+                ("hada_w2_b", row, &[2.0, 1.0]),
+                ("alpha", &[], &[0.5]),
+            ],
+            &[2, 2],
+        );
+        assert_eq!(loha, [3.0, 2.0, -6.0, -4.0]);
+        // kron([[1, 2]], up · down) halved.
+        let lokr = sum(
+            &[
+                ("lokr_w1", row, &[1.0, 2.0]),
+                ("lokr_w2_a", column, &[1.0, 3.0]),
+                ("lokr_w2_b", &[1, 1], &[2.0]),
+                ("alpha", &[], &[0.5]),
+            ],
+            &[2, 2],
+        );
+        assert_eq!(lokr, [1.0, 2.0, 3.0, 6.0]);
+        // Where nothing has a rank, alpha says nothing.
+        let whole = sum(
+            &[
+                ("lokr_w1", &[1, 1], &[2.0]),
+                ("lokr_w2", row, &[1.0, 3.0]),
+                ("alpha", &[], &[9.0]),
+            ],
+            &[1, 2],
+        );
+        assert_eq!(whole, [2.0, 6.0]);
+    }
+
+    #[test]
+    fn tuckers_form_is_the_chain_of_its_convolutions() {
+        // up 2, mid [1, 1, 1, 2] = [3, 5], down [1, 2] = [7, 11].
+        let chained = sum(
+            &[
+                ("lora_down.weight", &[1, 2, 1, 1], &[7.0, 11.0]),
+                ("lora_mid.weight", &[1, 1, 1, 2], &[3.0, 5.0]),
+                ("lora_up.weight", &[1, 1, 1, 1], &[2.0]),
+            ],
+            &[1, 2, 1, 2],
+        );
+        assert_eq!(chained, [42.0, 70.0, 66.0, 110.0]);
     }
 }

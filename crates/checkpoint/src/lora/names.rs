@@ -63,7 +63,11 @@ fn original_blocks(modules: &BTreeSet<&str>) -> Vec<(String, String)> {
             .next()
             .is_some_and(|module| module.starts_with(&start))
     };
-    let resnets = |block: &str| (0..).take_while(|i| has(&format!("{block}.resnets.{i}"))).count();
+    let resnets = |block: &str| {
+        (0..modules.len())
+            .take_while(|i| has(&format!("{block}.resnets.{i}")))
+            .count()
+    };
     let mut all: Vec<(String, String)> = OUTSIDE
         .iter()
         .map(|(a, b)| ((*a).to_owned(), (*b).to_owned()))

@@ -70,8 +70,12 @@ impl Prepared {
         if found.is_empty() {
             return Err(no_layer(&file, &unmatched, model));
         }
+        // The device is this thread's.
+        let on_gpu = Device::current().is_gpu();
         let jobs = found.par_iter().filter_map(|(layer, target)| Some((layer, (*target)?)));
-        let layers: Vec<Result<Layer, Error>> = jobs.map(|(layer, target)| Layer::new(&file, layer, target)).collect();
+        let layers: Vec<Result<Layer, Error>> = jobs
+            .map(|(layer, target)| Layer::new(&file, layer, target, on_gpu))
+            .collect();
         let layers = layers.into_iter().collect::<Result<Vec<_>, _>>()?;
         let warning = (!unmatched.is_empty()).then(|| {
             let more = if unmatched.len() > NAMED_KEYS { ", ..." } else { "" };
@@ -175,10 +179,10 @@ impl<'a> Targets<'a> {
 }
 
 /// `tensor` as a parameter that is multiplied with where `base` is.
-fn kept(tensor: &Tensor, base: &Param) -> Param {
+fn kept(tensor: &Tensor, base: &Param, on_gpu: bool) -> Param {
     let param = Param::absent(tensor.shape());
     let dtype = base.dtype();
-    let keep = if Device::current().is_gpu() {
+    let keep = if on_gpu {
         Keep::Stored(dtype)
     } else {
         Keep::Packed(dtype)
@@ -188,7 +192,7 @@ fn kept(tensor: &Tensor, base: &Param) -> Param {
 }
 
 impl Layer {
-    fn new(file: &LoraFile, name: &LayerName, target: Target) -> Result<Self, Error> {
+    fn new(file: &LoraFile, name: &LayerName, target: Target, on_gpu: bool) -> Result<Self, Error> {
         let (weight, shape) = (target.weight, target.weight.shape());
         let mut change = file.change(name, &shape)?;
         let added_bias = change.bias.take();
@@ -197,13 +201,13 @@ impl Layer {
             None => Effect::None,
             _ if change.magnitude.is_some() => Effect::Uneven(Box::new(change)),
             Some(Delta::Product { factors, scale }) => Effect::Product {
-                factors: factors.iter().map(|factor| kept(factor, weight)).collect(),
+                factors: factors.iter().map(|factor| kept(factor, weight, on_gpu)).collect(),
                 scale: *scale,
             },
             Some(Delta::Dense(vector)) if is_vector => Effect::Vector(vector.clone()),
             Some(_) => match change.dense(&shape, 1.0, &|| weight.tensor()) {
                 Some(sum) => Effect::Product {
-                    factors: [kept(&sum, weight)].into(),
+                    factors: [kept(&sum, weight, on_gpu)].into(),
                     scale: 1.0,
                 },
                 None => Effect::None,
@@ -244,7 +248,7 @@ impl Layer {
             Effect::Uneven(change) => {
                 let sum = change.dense(&self.weight.shape(), weight, &|| self.weight.tensor());
                 adapter.terms.extend(sum.map(|sum| Term {
-                    factors: [kept(&sum, &self.weight)].into(),
+                    factors: [kept(&sum, &self.weight, Device::current().is_gpu())].into(),
                     scale: 1.0,
                 }));
             }
