@@ -1,12 +1,12 @@
 //! Ten steps of every objective as PyTorch takes them: goldens/training, by scripts/goldens/training.py.
 
 use super::common::newest;
-use super::{Scratch, trainee};
+use super::{Scratch, noising, trainee};
 use crate::captions::Tokens;
 use crate::config::TrainConfig;
 use crate::latent_cache::{EncodedPicture, LatentCache};
 use crate::networks;
-use crate::noising::{Noising, default_scheduler};
+use crate::noising::default_scheduler;
 use crate::objective::{Batch, Objective};
 use crate::objectives::{
     Dmd2, Ect, Ladd, Lcm, Lightning, MeanFlow, Progressive, Rdm, StageConfig, Teacher, TextLatents, Trainee,
@@ -80,10 +80,6 @@ impl Parts {
 
     fn unet(&self) -> Component<Unet2dCondition> {
         networks::unet(&self.config, 0).unwrap()
-    }
-
-    fn noising(&self) -> Noising {
-        Noising::new(&default_scheduler()).unwrap()
     }
 
     fn teacher(&self) -> (Trainee, TextLatents) {
@@ -220,7 +216,7 @@ fn follows(name: &str, make: impl Fn(&Parts) -> Box<dyn Objective>) {
 fn the_teacher_follows_pytorch() {
     follows("teacher", |parts| {
         let (model, data) = parts.teacher();
-        Box::new(Teacher::new(parts.stage(), model, data, parts.noising()).unwrap())
+        Box::new(Teacher::new(parts.stage(), model, data, noising()).unwrap())
     });
 }
 
@@ -243,7 +239,7 @@ fn latent_consistency_follows_pytorch() {
             data,
             target: parts.unet(),
             teacher: parts.unet().network,
-            noising: parts.noising(),
+            noising: noising(),
         })
     });
 }
@@ -252,7 +248,7 @@ fn latent_consistency_follows_pytorch() {
 fn latent_adversarial_distillation_follows_pytorch() {
     follows("ladd", |parts| {
         let (student, data) = parts.student();
-        Box::new(Ladd::new(parts.stage(), student, parts.unet().network, data, parts.noising()).unwrap())
+        Box::new(Ladd::new(parts.stage(), student, parts.unet().network, data, noising()).unwrap())
     });
 }
 
@@ -262,7 +258,7 @@ fn distribution_matching_follows_pytorch() {
         follows(name, |parts| {
             let (student, data) = parts.student();
             let (fake, teacher) = (parts.unet(), parts.unet().network);
-            Box::new(Dmd2::new(parts.stage(), student, fake, teacher, data, parts.noising()).unwrap())
+            Box::new(Dmd2::new(parts.stage(), student, fake, teacher, data, noising()).unwrap())
         });
     }
 }
@@ -271,12 +267,12 @@ fn distribution_matching_follows_pytorch() {
 fn consistency_tuning_follows_pytorch() {
     follows("ect", |parts| {
         let (student, data) = parts.student();
-        Box::new(Ect::new(parts.stage(), student, None, data, parts.noising()).unwrap())
+        Box::new(Ect::new(parts.stage(), student, None, data, noising()).unwrap())
     });
     follows("ect-guided", |parts| {
         let (student, data) = parts.student();
         let teacher = Some(parts.unet().network);
-        Box::new(Ect::new(parts.stage(), student, teacher, data, parts.noising()).unwrap())
+        Box::new(Ect::new(parts.stage(), student, teacher, data, noising()).unwrap())
     });
 }
 
@@ -284,7 +280,7 @@ fn consistency_tuning_follows_pytorch() {
 fn matching_moments_follows_pytorch() {
     follows("rdm", |parts| {
         let (student, data) = parts.student();
-        Box::new(Rdm::new(parts.stage(), student, parts.unet().network, data, parts.noising()).unwrap())
+        Box::new(Rdm::new(parts.stage(), student, parts.unet().network, data, noising()).unwrap())
     });
 }
 
@@ -294,7 +290,7 @@ fn a_mean_flow_follows_pytorch() {
         follows(name, |parts| {
             let (student, data) = parts.student();
             let teacher = (name == "mean-flow-guided").then(|| parts.unet().network);
-            Box::new(MeanFlow::new(parts.stage(), student, teacher, data, parts.noising()).unwrap())
+            Box::new(MeanFlow::new(parts.stage(), student, teacher, data, noising()).unwrap())
         });
     }
 }

@@ -220,7 +220,7 @@ impl Lightning {
 
     /// Where the student arrives in one step.
     fn arrived(&self, way: &Way, cond: &UnetCond) -> Result<Tensor> {
-        let output = self.phases.output(&self.student, way, cond)?;
+        let output = way.output(&self.student, cond)?;
         Ok(self.phases.ddim(&way.from, &way.x, &output, &way.to))
     }
 
@@ -274,7 +274,7 @@ impl Lightning {
         if !self.is_adversarial() {
             let (noising, n) = (&self.phases.noising, self.config.batch_size);
             let target = no_grad(|| noising.output_that_leads(&way.from, &way.x, &way.to, &way.there));
-            let output = self.phases.output(&self.student, way, &drawn.cond)?;
+            let output = way.output(&self.student, &drawn.cond)?;
             return Ok(Loss::new(weighted_mse(&output, &target, &vec![1.0; n]), vec![steps]));
         }
         let logits = self.logits(way, &self.arrived(way, &drawn.cond)?, &drawn.cond, number)?;

@@ -53,6 +53,13 @@ pub(in crate::objectives) struct Way {
     pub(in crate::objectives) there: Tensor,
 }
 
+impl Way {
+    /// The output of `student` where it goes from.
+    pub(in crate::objectives) fn output(&self, student: &Trainee, cond: &UnetCond) -> Result<Tensor> {
+        denoise(student.unet(), &self.x, &self.from, cond)
+    }
+}
+
 impl Phases {
     pub(in crate::objectives) fn new(
         stage: &str,
@@ -155,7 +162,9 @@ impl Phases {
                 .map(|&place| grid.get(place).copied().unwrap_or(0))
                 .collect();
             let output = guidance.output(&self.teacher.network, &x, &timesteps, cond)?;
-            places.iter_mut().for_each(|place| *place += grid.len() / fine);
+            for place in &mut places {
+                *place += grid.len() / fine;
+            }
             let next = self.ddim(&timesteps, &x, &output, &ends(grid, &places));
             let is_not: Vec<f32> = is_there.iter().map(|there| 1.0 - there).collect();
             x = combine_per_sample(&is_there, &x, &is_not, &next);
@@ -175,19 +184,13 @@ impl Phases {
         let noise = self.noising.noise_of(from, x, output);
         self.noising.noised_or_clean(to, &x0, &noise)
     }
-
-    /// The student's output.
-    pub(in crate::objectives) fn output(&self, student: &Trainee, way: &Way, cond: &UnetCond) -> Result<Tensor> {
-        denoise(student.unet(), &way.x, &way.from, cond)
-    }
 }
 
 /// As many timesteps as hold `steps` and `starts` evenly spaced ones.
 fn grid_len(steps: usize, starts: usize) -> usize {
-    (1..)
-        .map(|k| k * steps)
-        .find(|len| len.is_multiple_of(starts))
-        .unwrap_or(steps)
+    let multiples = (1..=starts).map(|k| k * steps);
+    let mut fitting = multiples.filter(|len| len.is_multiple_of(starts));
+    fitting.next().unwrap_or(steps)
 }
 
 fn ends(grid: &[usize], places: &[usize]) -> Vec<Option<usize>> {

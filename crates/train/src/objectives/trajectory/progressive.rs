@@ -132,7 +132,7 @@ impl Objective for Progressive {
         let way = self.phases.way(&draws, &drawn, &noise, &self.student, data)?;
         let noising = &self.phases.noising;
         let target = no_grad(|| noising.output_that_leads(&way.from, &way.x, &way.to, &way.there));
-        let output = self.phases.output(&self.student, &way, &drawn.cond)?;
+        let output = way.output(&self.student, &drawn.cond)?;
         let total = weighted_mse(&output, &target, &vec![1.0; n]);
         let steps = self.phases.student_steps() as f32;
         Ok(Loss::new(total, vec![("steps", steps)]))
