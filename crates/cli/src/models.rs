@@ -42,12 +42,11 @@ pub fn run(command: Command) -> Result<()> {
 }
 
 fn say_what_it_is(path: &Path, json: bool) -> Result<()> {
-    let info = match path.to_str() {
-        Some("embedded") => ModelInfo::of(&source::open(None)?)?,
-        _ => {
-            source::check_there(path)?;
-            info(path)?
-        }
+    let info = if path.to_str() == Some("embedded") {
+        ModelInfo::of(&source::open(None)?)?
+    } else {
+        source::check_there(path)?;
+        info(path)?
     };
     if json {
         say!("{}", serde_json::to_string_pretty(&info)?);
