@@ -89,6 +89,7 @@ fn prompts_come_from_stdin_and_from_lists() {
     assert_eq!(prompt_of(&folder.join("list-2.png")), "a cat");
     assert_eq!(prompt_of(&folder.join("list-3.png")), "a dog");
 
+    fs::create_dir(folder.join("made")).unwrap();
     let output = painted(
         &folder,
         &[

@@ -351,8 +351,9 @@ impl Change {
 
 impl Delta {
     fn dense(&self, shape: &[usize], base: &dyn Fn() -> Tensor) -> Vec<f32> {
-        let [outputs, inputs] = [shape[0], shape[1]];
-        let taps: usize = shape[2..].iter().product();
+        // Norms have one axis, and no change but a difference.
+        let (outputs, inputs) = (shape[0], shape.get(1).copied().unwrap_or(1));
+        let taps: usize = shape.iter().skip(2).product();
         match self {
             Self::Dense(tensor) => tensor.data().to_vec(),
             Self::OfWeight { right, outer, scale } => {
