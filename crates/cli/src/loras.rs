@@ -3,7 +3,7 @@
 use crate::out::{note, say};
 use crate::{Usage, source};
 use anyhow::Result;
-use prima_pipeline::{EmbeddingOptions, LoadOptions, LoraOptions, merge};
+use prima_pipeline::{EmbeddingOptions, LoadOptions, LoraChoice, LoraOptions, merge};
 use std::path::PathBuf;
 
 #[derive(clap::Args, Default)]
@@ -51,14 +51,17 @@ fn named(text: &str) -> Result<(PathBuf, Option<String>), &'static str> {
 }
 
 /// A file, and its weight behind a colon.
-fn weighted(text: &str) -> Result<(PathBuf, f32), &'static str> {
+fn weighted(text: &str) -> Result<(PathBuf, f32), String> {
     // A colon may be part of a path.
     let weight = text
         .rsplit_once(':')
         .and_then(|(path, weight)| Some((path, weight.parse::<f32>().ok()?)));
     let (path, weight) = weight.unwrap_or((text, 1.0));
-    if path.is_empty() || !weight.is_finite() || weight.abs() > 100.0 {
-        return Err("use a file and a weight from -100 to 100, such as style.safetensors:0.8");
+    if path.is_empty() || !LoraChoice::is_weight(weight) {
+        return Err(format!(
+            "use a file and a weight from -{0} to {0}, such as style.safetensors:0.8",
+            LoraChoice::MOST
+        ));
     }
     Ok((PathBuf::from(path), weight))
 }

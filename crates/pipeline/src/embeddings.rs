@@ -2,6 +2,7 @@
 
 use crate::Error;
 use crate::conditioning::TextEncoders;
+use crate::weight_files::{check_folder, is_safetensors, sorted, stem};
 use prima_checkpoint::{EmbeddingFile, EmbeddingVectors};
 use prima_tensor::Tensor;
 use std::path::{Path, PathBuf};
@@ -31,19 +32,8 @@ impl TextEncoders {
             self.learn_file(path, word.as_deref(), &mut learnt)?;
         }
         if let Some(folder) = &options.folder {
-            if !folder.is_dir() {
-                let fix = "name a folder that is there".to_owned();
-                return Err(Error::request("--embeddings-dir", folder.display(), fix));
-            }
-            let mut paths: Vec<PathBuf> = std::fs::read_dir(folder)
-                .into_iter()
-                .flatten()
-                .flatten()
-                .map(|e| e.path())
-                .collect();
-            paths.sort();
-            let is_weights = |path: &PathBuf| path.extension().is_some_and(|e| e.eq_ignore_ascii_case("safetensors"));
-            for path in paths.into_iter().filter(is_weights) {
+            check_folder("--embeddings-dir", folder)?;
+            for path in sorted(folder).into_iter().filter(|path| is_safetensors(path)) {
                 if self.learn_file(&path, None, &mut learnt).is_err() {
                     skipped.push(stem(&path));
                 }
@@ -100,8 +90,4 @@ fn misfit(file: &EmbeddingFile, found: &[usize], widths: &[usize]) -> Error {
         message,
     }
     .into()
-}
-
-fn stem(path: &Path) -> String {
-    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }

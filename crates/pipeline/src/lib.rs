@@ -36,6 +36,7 @@ mod sampling;
 mod settings;
 mod text_to_image;
 mod vae;
+mod weight_files;
 
 pub use adapters::{LoraChoice, LoraEntry, LoraOptions, UsedLora, merge};
 pub use conditioning::{Conditioning, Reading, TextEncoder, TextEncoders};

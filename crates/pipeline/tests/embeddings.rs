@@ -2,10 +2,9 @@
 
 mod common;
 
-use common::{check_picture, goldens, paint};
+use common::{check_picture, goldens, paint, written};
 use prima_pipeline::{EmbeddingOptions, LoadOptions, ModelSource, Pipeline, Request, ScheduleOptions};
-use prima_tensor::{DType, Param, Tensor};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 fn open(embeddings: EmbeddingOptions) -> Result<Pipeline, prima_pipeline::Error> {
     let options = LoadOptions {
@@ -52,16 +51,6 @@ fn a_word_is_read_whole_whatever_its_case_and_under_the_name_that_it_is_given() 
     assert_eq!(with.len(), plain - encoder.tokens("x").unwrap().len() + 2);
     assert_eq!(with.iter().filter(|token| token.start == 7).count(), 2, "{with:?}");
     assert_eq!(pipeline.embeddings()[0].vectors, 2);
-}
-
-fn written(folder: &Path, name: &str, tensors: &[(&str, &[usize])]) -> PathBuf {
-    let path = folder.join(name);
-    let params: Vec<_> = tensors
-        .iter()
-        .map(|(key, shape)| ((*key).to_owned(), Param::new(Tensor::zeros(shape))))
-        .collect();
-    prima_checkpoint::write_safetensors(&path, &params, DType::F32).unwrap();
-    path
 }
 
 #[test]

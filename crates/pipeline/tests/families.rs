@@ -121,8 +121,7 @@ fn a_scheduler_that_prima_does_not_have_is_replaced_and_named() {
     model.edit("scheduler/scheduler_config.json", |config| {
         config["_class_name"] = json!("SASolverScheduler");
     });
-    let pipeline = Pipeline::load(&model.open(), &LoadOptions::default()).unwrap();
-    let warnings = |schedule: ScheduleOptions| {
+    let paint = |pipeline: &Pipeline, schedule: ScheduleOptions| {
         let request = Request {
             prompt: "a cat".into(),
             width: Some(64),
@@ -130,9 +129,10 @@ fn a_scheduler_that_prima_does_not_have_is_replaced_and_named() {
             schedule,
             ..Request::default()
         };
-        let response = pipeline.paint(&request, &mut |_| ControlFlow::Continue(())).unwrap();
-        response.warnings.join("\n")
+        pipeline.paint(&request, &mut |_| ControlFlow::Continue(()))
     };
+    let pipeline = Pipeline::load(&model.open(), &LoadOptions::default()).unwrap();
+    let warnings = |schedule| paint(&pipeline, schedule).unwrap().warnings.join("\n");
     let said = warnings(ScheduleOptions::steps(1));
     assert!(
         said.contains("SASolverScheduler, which prima does not have: euler takes the steps"),
@@ -149,23 +149,13 @@ fn a_scheduler_that_prima_does_not_have_is_replaced_and_named() {
         config["num_vec_classes"] = json!(4097);
     });
     let pipeline = Pipeline::load(&model.open(), &LoadOptions::default()).unwrap();
-    let paint = |schedule: ScheduleOptions| {
-        let request = Request {
-            prompt: "a cat".into(),
-            width: Some(64),
-            height: Some(64),
-            schedule,
-            ..Request::default()
-        };
-        pipeline.paint(&request, &mut |_| ControlFlow::Continue(()))
-    };
-    let error = paint(ScheduleOptions::steps(1)).unwrap_err();
+    let error = paint(&pipeline, ScheduleOptions::steps(1)).unwrap_err();
     assert!(error.to_string().contains("VQDiffusionScheduler"), "{error}");
     let chosen = ScheduleOptions {
         scheduler: Some("euler".parse().unwrap()),
         ..ScheduleOptions::steps(1)
     };
-    paint(chosen).unwrap();
+    paint(&pipeline, chosen).unwrap();
 }
 
 #[test]

@@ -2,12 +2,11 @@
 
 mod common;
 
-use common::{check_picture, goldens, paint};
+use common::{check_picture, goldens, paint, written};
 use prima_pipeline::{
     DType, Error, LoadOptions, LoraChoice, LoraOptions, ModelSource, Parts, Pipeline, Request, ScheduleOptions, merge,
 };
 use prima_schedulers::SchedulerConfig;
-use prima_tensor::{DType as Storage, Param, Tensor};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -274,17 +273,6 @@ fn unknown_names_and_strange_files_are_told() {
             .any(|warning| warning.contains("no effect in the negative prompt")),
         "{said:?}"
     );
-}
-
-/// Writes a file of zeros with these keys and shapes.
-fn written(folder: &Path, name: &str, tensors: &[(&str, &[usize])]) -> PathBuf {
-    let path = folder.join(name);
-    let params: Vec<_> = tensors
-        .iter()
-        .map(|(key, shape)| ((*key).to_owned(), Param::new(Tensor::zeros(shape))))
-        .collect();
-    prima_checkpoint::write_safetensors(&path, &params, Storage::F32).unwrap();
-    path
 }
 
 #[test]

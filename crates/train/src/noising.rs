@@ -90,6 +90,12 @@ impl Noising {
         self.prediction == PredictionType::FlowPrediction
     }
 
+    /// The timestep whose share of all has this logit.
+    pub(crate) fn timestep_at(&self, logit: f32) -> usize {
+        let share = 1.0 / (1.0 + (-logit).exp());
+        (share * self.last() as f32) as usize
+    }
+
     /// The noisiest timestep.
     pub(crate) fn last(&self) -> usize {
         self.alpha.len() - 1

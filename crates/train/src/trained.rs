@@ -97,6 +97,13 @@ pub(crate) fn teacher_unet(config: &TrainConfig) -> Result<Component<Unet2dCondi
     Ok(unet)
 }
 
+/// The same for objectives that take the data's own word where `guidance_scale` is 1: they have no teacher then.
+pub(crate) fn guiding_unet(config: &TrainConfig, guidance_scale: f32) -> Result<Option<Unet2dCondition>> {
+    let is_guided = guidance_scale != 1.0;
+    let teacher = is_guided.then(|| teacher_unet(config)).transpose()?;
+    Ok(teacher.map(|teacher| teacher.network))
+}
+
 /// The autoencoder with its averaged weights, the decoder's refined where there are any, and the
 /// latents' statistics once they are known.
 pub(crate) fn vae(config: &TrainConfig) -> Result<Component<Vae>> {

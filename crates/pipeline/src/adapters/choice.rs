@@ -11,6 +11,14 @@ pub struct LoraChoice {
 }
 
 impl LoraChoice {
+    /// Largest weight, to either side of 0.
+    pub const MOST: f32 = 100.0;
+
+    /// Whether this can be a weight.
+    pub fn is_weight(weight: f32) -> bool {
+        weight.is_finite() && weight.abs() <= Self::MOST
+    }
+
     pub fn new(name: impl Into<String>, weight: f32) -> Self {
         Self {
             name: name.into(),

@@ -3,8 +3,9 @@
 
 use super::choice::LoraChoice;
 use crate::Error;
+use crate::weight_files::{check_folder, is_safetensors, sorted, stem};
 use prima_checkpoint::TensorFile;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -65,11 +66,8 @@ impl Library {
             folder: options.folder.clone(),
             ..Self::default()
         };
-        if let Some(folder) = &options.folder
-            && !folder.is_dir()
-        {
-            let fix = "name a folder that is there".to_owned();
-            return Err(Error::request("--lora-dir", folder.display(), fix));
+        if let Some(folder) = &options.folder {
+            check_folder("--lora-dir", folder)?;
         }
         library.refresh();
         let mut standing = Vec::new();
@@ -111,12 +109,9 @@ impl Library {
         let mut files = 0;
         while let Some((folder, depth)) = folders.pop() {
             for path in sorted(&folder) {
-                let is_weights = path
-                    .extension()
-                    .is_some_and(|ending| ending.eq_ignore_ascii_case("safetensors"));
                 if path.is_dir() && depth < DEEPEST {
                     folders.push((path, depth + 1));
-                } else if is_weights && files < MOST_FILES {
+                } else if is_safetensors(&path) && files < MOST_FILES {
                     files += 1;
                     // What cannot be read is told when it is asked for.
                     let entry = entry(&path).unwrap_or_else(|_| nameless(&path));
@@ -161,7 +156,8 @@ impl Library {
 
     /// What there is, in words.
     pub fn known(&self) -> String {
-        let names: Vec<String> = self.entries().into_iter().map(|entry| entry.name).collect();
+        let names: BTreeSet<&str> = self.found.keys().chain(self.named.keys()).map(String::as_str).collect();
+        let names: Vec<&str> = names.into_iter().collect();
         match names.len() {
             0 if self.folder.is_some() => "there are none in the folder of LoRAs".to_owned(),
             0 => "there are none; start prima with --lora-dir DIR or --lora FILE".to_owned(),
@@ -171,16 +167,9 @@ impl Library {
     }
 }
 
-fn sorted(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
-    paths.sort();
-    paths
-}
-
 fn nameless(path: &Path) -> LoraEntry {
     LoraEntry {
-        name: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+        name: stem(path),
         path: path.to_path_buf(),
         alias: None,
         metadata: BTreeMap::new(),

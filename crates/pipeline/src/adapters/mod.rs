@@ -160,11 +160,8 @@ impl Pipeline {
                 ));
             };
             let weights = [choice.unet, choice.text];
-            if weights
-                .iter()
-                .any(|weight| !weight.is_finite() || weight.abs() > tags::MOST)
-            {
-                let fix = format!("use weights from -{0} to {0}", tags::MOST);
+            if !weights.into_iter().all(LoraChoice::is_weight) {
+                let fix = format!("use weights from -{0} to {0}", LoraChoice::MOST);
                 return Err(Error::request("loras", format!("{:?}", short(&choice.name)), fix));
             }
             let choice = LoraChoice { name, ..choice.clone() };

@@ -1,6 +1,8 @@
 //! `<lora:name:0.8>` in prompts, as A1111 reads it (`extensions-builtin/Lora/extra_networks_lora.py`): the weight of the text
 //! encoders, then that of the UNet where it is another; or by name, `te=0.5`, `unet=1`.
 
+use super::LoraChoice;
+
 /// What a tag asks for.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Tag {
@@ -47,13 +49,11 @@ fn tag(arguments: &str, said: &mut Vec<String>) -> Tag {
     let mut parts = arguments.split(':').map(str::trim);
     let name = parts.next().unwrap_or_default().to_owned();
     let mut number = |text: &str| {
-        let number = text
-            .parse::<f32>()
-            .ok()
-            .filter(|number| number.is_finite() && number.abs() <= MOST);
+        let number = text.parse().ok().filter(|number| LoraChoice::is_weight(*number));
         number.unwrap_or_else(|| {
             said.push(format!(
-                "<lora:{arguments}>: {text:?} is no weight from -{MOST} to {MOST}, and counts as 1"
+                "<lora:{arguments}>: {text:?} is no weight from -{0} to {0}, and counts as 1",
+                LoraChoice::MOST
             ));
             1.0
         })
@@ -78,9 +78,6 @@ fn tag(arguments: &str, said: &mut Vec<String>) -> Tag {
         text,
     }
 }
-
-/// Largest weight.
-pub(crate) const MOST: f32 = 100.0;
 
 #[cfg(test)]
 mod tests {

@@ -6,7 +6,7 @@ pub mod tiny_models;
 
 use prima_checkpoint::TensorFile;
 use prima_pipeline::{InitImage, Picture, Pipeline, Progress, PromptSyntax, Request, Response, Rng, ScheduleOptions};
-use prima_tensor::{Tensor, nhwc_to_nchw};
+use prima_tensor::{DType, Param, Tensor, nhwc_to_nchw};
 use serde_json::Value;
 use std::fs;
 use std::ops::ControlFlow;
@@ -14,6 +14,17 @@ use std::path::{Path, PathBuf};
 
 pub fn goldens() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../goldens")
+}
+
+/// Writes a file of zeros with these keys and shapes.
+pub fn written(folder: &Path, name: &str, tensors: &[(&str, &[usize])]) -> PathBuf {
+    let path = folder.join(name);
+    let params: Vec<_> = tensors
+        .iter()
+        .map(|(key, shape)| ((*key).to_owned(), Param::new(Tensor::zeros(shape))))
+        .collect();
+    prima_checkpoint::write_safetensors(&path, &params, DType::F32).unwrap();
+    path
 }
 
 pub fn cases(kind: &str) -> Vec<Value> {

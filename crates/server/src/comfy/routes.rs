@@ -4,7 +4,7 @@ use super::graph::{Graph, Image, Known, Start};
 use super::nodes::{Choices, described};
 use super::prompts::Asked;
 use super::run;
-use super::shelf::{Folder, file_name, place};
+use super::shelf::{Folder, file_name};
 use crate::app::App;
 use crate::body::{self, form};
 use crate::metrics::resident_bytes;
@@ -101,16 +101,9 @@ fn check(app: &App, image: &Image) -> Result<(), Refusal> {
         };
         run::request(app, sampling, picture)?;
     }
-    for mut image in images {
-        while let Image::Scaled { image: inner, .. } = image {
-            image = inner;
-        }
-        if let Image::Loaded(name) = image {
-            let (file, folder) = place(name);
-            if app.comfy_shelf.get(folder, file).is_none() {
-                let message = format!("there is no picture {:?} here: upload it first", short(name, 60));
-                return Err(Refusal::bad(message));
-            }
+    for image in images {
+        if let Image::Loaded(name) = run::without_scales(image).0 {
+            app.comfy_shelf.named(name)?;
         }
     }
     Ok(())

@@ -3,7 +3,7 @@
 use super::events::Kind;
 use super::graph::{Image, MOST_SIDE_PX, Output, OutputKind, Sampling, Start, Text};
 use super::prompts::Asked;
-use super::shelf::{Folder, place};
+use super::shelf::Folder;
 use crate::app::App;
 use crate::jobs::{self, JobEvent};
 use crate::pictures::Packed;
@@ -168,15 +168,7 @@ impl<'a> Run<'a> {
     }
 
     async fn loaded(&self, name: &str) -> Result<Picture, Refusal> {
-        let (name, folder) = place(name);
-        let bytes = self.app.comfy_shelf.get(folder, name);
-        let missing = || {
-            Refusal::bad(format!(
-                "there is no picture {:?} here: upload it first",
-                crate::refusal::short(name, 60)
-            ))
-        };
-        let packed = Packed::open(self.app, bytes.ok_or_else(missing)?).await?;
+        let packed = Packed::open(self.app, self.app.comfy_shelf.named(name)?).await?;
         let bytes = packed.header.decode_bytes;
         self.app.workshop.run(bytes, move || packed.decode()).await
     }
@@ -255,7 +247,7 @@ impl<'a> Run<'a> {
 
 /// One way of resizing.
 #[derive(Clone, Copy)]
-struct Scale {
+pub(super) struct Scale {
     width: usize,
     height: usize,
     crop: bool,
@@ -290,7 +282,7 @@ impl Scale {
 }
 
 /// What is scaled, and how, first to last.
-fn without_scales(mut image: &Image) -> (&Image, Vec<Scale>) {
+pub(super) fn without_scales(mut image: &Image) -> (&Image, Vec<Scale>) {
     let mut scales = Vec::new();
     while let Image::Scaled {
         image: inner,

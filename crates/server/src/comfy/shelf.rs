@@ -1,5 +1,6 @@
 //! Pictures in memory under the names that ComfyUI's files would have.
 
+use crate::refusal::{Refusal, short};
 use axum::body::Bytes;
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -69,6 +70,18 @@ impl Shelf {
         found.map(|item| item.bytes.clone())
     }
 
+    /// The file that a graph names, as [`place`] reads it.
+    pub fn named(&self, name: &str) -> Result<Bytes, Refusal> {
+        let (file, folder) = place(name);
+        let missing = || {
+            Refusal::bad(format!(
+                "there is no picture {:?} here: upload it first",
+                short(name, 60)
+            ))
+        };
+        self.get(folder, file).ok_or_else(missing)
+    }
+
     pub fn names(&self, folder: Folder) -> Vec<String> {
         let items = self.items();
         let of_folder = items.iter().filter(|item| item.folder == folder);
@@ -109,7 +122,7 @@ pub(crate) fn file_name(text: &str) -> String {
 }
 
 /// `sub/apple.png [output]` as its name and folder: there are no folders below those three.
-pub(super) fn place(name: &str) -> (&str, Folder) {
+fn place(name: &str) -> (&str, Folder) {
     let annotated = name.strip_suffix(']').and_then(|name| name.rsplit_once(" ["));
     let annotated = annotated.and_then(|(file, folder)| Some((file, Folder::named(folder)?)));
     let (file, folder) = annotated.unwrap_or((name, Folder::Input));

@@ -8,6 +8,7 @@ mod distribution_matching;
 mod off_tape;
 mod teacher;
 mod text;
+mod timesteps;
 mod trajectory;
 
 pub(crate) use adversarial::{LaddConfig, LightningConfig};
@@ -139,6 +140,13 @@ pub(crate) struct Trainee {
 }
 
 impl Trainee {
+    /// A student that starts as the teacher, and what it learns from; `stream` tells the batches of one stage from another's.
+    pub(crate) fn student(config: &TrainConfig, stream: u64) -> Result<(Self, TextLatents)> {
+        let painter = Painter::teacher(config)?;
+        let data = trained::text_latents(config, &painter.texts, config.seed + stream)?;
+        Ok((Self::new(config, painter)?, data))
+    }
+
     /// `painter` with the run's autoencoder and scheduler.
     pub(crate) fn new(config: &TrainConfig, painter: Painter) -> Result<Self> {
         let vae = trained::vae(config)?;

@@ -2,19 +2,19 @@
 //! small heads on what the frozen teacher makes of it, beside real latents noised alike. No pixels, no squared error.
 
 use crate::config::TrainConfig;
-use crate::draws::{noise, purpose, uniform};
+use crate::draws::{check_shares, chosen, noise, normal, purpose, uniform};
 use crate::error::{Error, Result};
 use crate::networks::{denoise, denoise_with_blocks};
 use crate::noising::Noising;
 use crate::objective::{Batch, Loss, Objective, Player, Turn};
 use crate::objectives::discriminator::{Heads, judging_blocks, mean, mean_hinge};
 use crate::objectives::{Drawn, Guidance, StageConfig, TextLatents, Trainee};
-use crate::trained::{self, Painter};
+use crate::trained;
 use crate::trainer::LoopConfig;
 use prima_models::{Unet2dCondition, UnetCond};
 use prima_picture::Picture;
 use prima_schedulers::SchedulerKind;
-use prima_tensor::{Philox, Tensor, add, affine, no_grad, sub, weighted_mse};
+use prima_tensor::{Tensor, add, affine, no_grad, sub, weighted_mse};
 use serde::Deserialize;
 
 #[derive(Clone, Debug, Deserialize)]
@@ -65,11 +65,7 @@ const NUDGE: f32 = 0.1;
 impl LaddConfig {
     fn check(&self, noising: &Noising) -> Result<()> {
         noising.check_falling(Self::NAME, &self.timesteps)?;
-        let sum: f32 = self.shares.iter().sum();
-        if self.shares.len() != self.timesteps.len() || self.shares.iter().any(|share| *share < 0.0) || sum <= 0.0 {
-            let message = format!("ladd.shares wants {} numbers, none below 0", self.timesteps.len());
-            return Err(Error::Config(message));
-        }
+        check_shares("ladd.shares", &self.shares, self.timesteps.len())?;
         if self.discriminator_updates == 0 {
             let message = "ladd.discriminator_updates is 0, but there is nothing else to learn from: give it 1 or more";
             return Err(Error::Config(message.into()));
@@ -89,10 +85,8 @@ impl StageConfig for LaddConfig {
 
     fn objective(self, config: &TrainConfig) -> Result<Box<dyn Objective>> {
         let noising = Noising::for_lcm_students(&config.scheduler()?, Self::NAME)?;
-        let student = Painter::teacher(config)?;
         let teacher = trained::teacher_unet(config)?.network;
-        let data = trained::text_latents(config, &student.texts, config.seed + 8)?;
-        let student = Trainee::new(config, student)?;
+        let (student, data) = Trainee::student(config, 8)?;
         Ok(Box::new(Ladd::new(self, student, teacher, data, noising)?))
     }
 }
@@ -132,15 +126,7 @@ impl Ladd {
     /// The student's input, and its answer to it: real latents noised to one of its timesteps, and their x0.
     fn answered(&self, drawn: &Drawn, number: u64) -> Result<(Tensor, Vec<usize>, Tensor)> {
         let (n, seed) = (self.config.batch_size, self.data.seed);
-        let all: f32 = self.config.shares.iter().sum();
-        let rung = |u: &f32| {
-            let mut left = u * all;
-            let found = self.config.shares.iter().position(|share| {
-                left -= share;
-                left < 0.0
-            });
-            self.config.timesteps[found.unwrap_or(0)]
-        };
+        let rung = |u: &f32| self.config.timesteps[chosen(&self.config.shares, *u)];
         let timesteps: Vec<usize> = uniform(seed, purpose::RUNG, number, n).iter().map(rung).collect();
         let noise = noise(seed, purpose::NOISE, number, drawn.real.shape());
         let x = self.noising.noised(&timesteps, &drawn.real, &noise);
@@ -161,16 +147,12 @@ impl Ladd {
     /// Timesteps and noise by which latents of batch `number` are noised again.
     fn renoising(&self, number: u64, shape: &[usize]) -> (Vec<usize>, Tensor) {
         let seed = self.data.seed;
-        let draws = Philox {
-            seed,
-            image: 1,
-            purpose: purpose::TIMESTEP,
-            step: number as u32,
-        }
-        .normal(self.config.batch_size);
-        let last = self.noising.last() as f32;
-        let share = |z: f32| 1.0 / (1.0 + (-(self.config.logit_mean + self.config.logit_std * z)).exp());
-        let timesteps = draws.into_iter().map(|z| (share(z) * last) as usize).collect();
+        let (config, draws) = (
+            &self.config,
+            normal(seed, purpose::TIMESTEP, number, self.config.batch_size),
+        );
+        let timestep = |z: f32| self.noising.timestep_at(config.logit_mean + config.logit_std * z);
+        let timesteps = draws.into_iter().map(timestep).collect();
         (timesteps, noise(seed, purpose::RENOISE, number, shape))
     }
 

@@ -5,7 +5,7 @@
 //! what so few steps cannot follow. No picture is judged without noise.
 
 use crate::config::TrainConfig;
-use crate::draws::{noise, purpose, uniform};
+use crate::draws::{check_shares, chosen, noise, purpose, uniform};
 use crate::error::{Error, Result};
 use crate::networks::denoise_with_blocks;
 use crate::objective::{Batch, Loss, Objective, Player, Turn};
@@ -13,7 +13,7 @@ use crate::objectives::discriminator::{Heads, mean, mean_softplus};
 use crate::objectives::trajectory::phases::{Phases, Way};
 use crate::objectives::{Drawn, StageConfig, TextLatents, Trainee};
 use crate::params::{Component, NamedParams, prefixed};
-use crate::trained::{self, Painter};
+use crate::trained;
 use crate::trainer::LoopConfig;
 use prima_models::{Unet2dCondition, UnetBlock, UnetCond};
 use prima_picture::Picture;
@@ -68,15 +68,8 @@ const LEAST_STARTS: usize = 4;
 
 impl LightningConfig {
     fn check(&self, phases: &Phases, scheduler: &SchedulerConfig) -> Result<()> {
-        let (sum, last) = (self.renoised_shares.iter().sum::<f32>(), phases.noising.last());
-        let negative = self.renoised_shares.iter().any(|share| *share < 0.0);
-        if self.renoised_shares.len() != self.renoised.len() || negative || sum <= 0.0 {
-            let message = format!(
-                "lightning.renoised_shares wants {} numbers, none below 0",
-                self.renoised.len()
-            );
-            return Err(Error::Config(message));
-        }
+        check_shares("lightning.renoised_shares", &self.renoised_shares, self.renoised.len())?;
+        let last = phases.noising.last();
         if let Some(t) = self.renoised.iter().find(|t| !(1..=last).contains(*t)) {
             let message = format!("lightning.renoised: there is no timestep {t} to noise to, expected 1 to {last}");
             return Err(Error::Config(message));
@@ -101,10 +94,8 @@ impl StageConfig for LightningConfig {
 
     fn objective(self, config: &TrainConfig) -> Result<Box<dyn Objective>> {
         let scheduler = config.scheduler()?;
-        let student = Painter::teacher(config)?;
         let [teacher, judge] = [trained::teacher_unet(config)?, trained::teacher_unet(config)?];
-        let data = trained::text_latents(config, &student.texts, config.seed + 12)?;
-        let student = Trainee::new(config, student)?;
+        let (student, data) = Trainee::student(config, 12)?;
         Ok(Box::new(Lightning::new(
             self, student, teacher, judge, data, &scheduler,
         )?))
@@ -226,16 +217,8 @@ impl Lightning {
 
     /// The timesteps at which ends are judged, those without noise drawn by batch `number`.
     fn judged_at(&self, to: &[Option<usize>], number: u64) -> Vec<usize> {
-        let all: f32 = self.config.renoised_shares.iter().sum();
         let draws = uniform(self.data.seed, purpose::RUNG, number, to.len());
-        let draw = |u: f32| {
-            let mut left = u * all;
-            let found = self.config.renoised_shares.iter().position(|share| {
-                left -= share;
-                left < 0.0
-            });
-            self.config.renoised[found.unwrap_or(0)]
-        };
+        let draw = |u: f32| self.config.renoised[chosen(&self.config.renoised_shares, u)];
         to.iter()
             .zip(draws)
             .map(|(to, u)| to.unwrap_or_else(|| draw(u)))

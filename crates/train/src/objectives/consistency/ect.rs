@@ -3,19 +3,20 @@
 //! the picture itself where no noise is left.
 
 use crate::config::TrainConfig;
-use crate::draws::{noise, purpose, uniform};
+use crate::draws::{noise, purpose};
 use crate::error::{Error, Result};
 use crate::networks::denoise;
 use crate::noising::Noising;
 use crate::objective::{Batch, Loss, Objective, Player};
 use crate::objectives::off_tape::weighted_norm;
+use crate::objectives::timesteps::TimestepSampling;
 use crate::objectives::{Drawn, Guidance, StageConfig, TextLatents, Trainee};
-use crate::trained::{self, Painter};
+use crate::trained;
 use crate::trainer::LoopConfig;
 use prima_models::{Unet2dCondition, UnetCond};
 use prima_picture::Picture;
 use prima_schedulers::SchedulerKind;
-use prima_tensor::{Philox, Tensor, combine_per_sample, no_grad};
+use prima_tensor::{Tensor, combine_per_sample, no_grad};
 use serde::Deserialize;
 
 #[derive(Clone, Debug, Deserialize)]
@@ -99,12 +100,8 @@ impl StageConfig for EctConfig {
 
     fn objective(self, config: &TrainConfig) -> Result<Box<dyn Objective>> {
         let noising = Noising::for_lcm_students(&config.scheduler()?, Self::NAME)?;
-        let student = Painter::teacher(config)?;
-        let is_guided = self.guidance_scale != 1.0;
-        let teacher = is_guided.then(|| trained::teacher_unet(config)).transpose()?;
-        let data = trained::text_latents(config, &student.texts, config.seed + 9)?;
-        let student = Trainee::new(config, student)?;
-        let teacher = teacher.map(|teacher| teacher.network);
+        let teacher = trained::guiding_unet(config, self.guidance_scale)?;
+        let (student, data) = Trainee::student(config, 9)?;
         Ok(Box::new(Ect::new(self, student, teacher, data, noising)?))
     }
 }
@@ -149,24 +146,14 @@ impl Ect {
         let (config, seed, n) = (&self.config, self.data.seed, self.config.batch_size);
         let stage = ((progress * config.stages as f32) as usize).min(config.stages - 1);
         let apart = config.q.powi(-(stage as i32 + 1));
-        let normal = Philox {
-            seed,
-            image: 1,
-            purpose: purpose::TIMESTEP,
-            step: number as u32,
-        }
-        .normal(n);
-        let shares = uniform(seed, purpose::TIMESTEP, number, n);
-        let draw = |(share, z): (f32, f32)| {
-            let upper = if share < config.max_noise_share {
-                self.noising.last()
-            } else {
-                let log_sigma = config.log_sigma_mean + config.log_sigma_std * z;
-                self.noising.timestep_of(log_sigma).max(1)
-            };
-            self.pair(upper, apart)
+        let sampling = TimestepSampling {
+            max_noise_share: config.max_noise_share,
+            log_sigma_mean: config.log_sigma_mean,
+            log_sigma_std: config.log_sigma_std,
         };
-        shares.into_iter().zip(normal).map(draw).collect()
+        let upper = sampling.draw(&self.noising, seed, number, n);
+        // Below the first there is no other.
+        upper.into_iter().map(|upper| self.pair(upper.max(1), apart)).collect()
     }
 
     /// `upper` and the level below it, which at high noise has `1 - apart` of its sigma.

@@ -11,7 +11,7 @@ use crate::noising::{Noising, trailing};
 use crate::objective::{Batch, Loss, Objective, Player};
 use crate::objectives::{Drawn, Guidance, StageConfig, TextLatents, Trainee};
 use crate::params::{Component, NamedParams, prefixed};
-use crate::trained::{self, Painter};
+use crate::trained;
 use crate::trainer::LoopConfig;
 use prima_models::{Unet2dCondition, UnetCond};
 use prima_picture::Picture;
@@ -78,12 +78,10 @@ impl StageConfig for LcmConfig {
     }
 
     fn objective(self, config: &TrainConfig) -> Result<Box<dyn Objective>> {
-        let student = Painter::teacher(config)?;
         let [target, teacher] = [trained::teacher_unet(config)?, trained::teacher_unet(config)?];
-        let data = trained::text_latents(config, &student.texts, config.seed + 5)?;
+        let (student, data) = Trainee::student(config, 5)?;
         let noising = Noising::for_lcm_students(&config.scheduler()?, Self::NAME)?;
         let ladder = self.ladder(config, &noising)?;
-        let student = Trainee::new(config, student)?;
         let teacher = teacher.network;
         Ok(Box::new(Lcm {
             config: self,

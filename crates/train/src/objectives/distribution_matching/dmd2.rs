@@ -13,7 +13,7 @@ use crate::objective::{Batch, Loss, Objective, Player, Turn};
 use crate::objectives::discriminator::{Heads, mean_softplus};
 use crate::objectives::{Drawn, Guidance, StageConfig, TextLatents, Trainee};
 use crate::params::{Component, prefixed};
-use crate::trained::{self, Painter};
+use crate::trained;
 use crate::trainer::LoopConfig;
 use prima_models::{Unet2dCondition, UnetBlock, UnetCond};
 use prima_picture::Picture;
@@ -122,10 +122,8 @@ impl StageConfig for Dmd2Config {
 
     fn objective(self, config: &TrainConfig) -> Result<Box<dyn Objective>> {
         let noising = Noising::for_lcm_students(&config.scheduler()?, Self::NAME)?;
-        let student = Painter::teacher(config)?;
         let [fake, teacher] = [trained::teacher_unet(config)?, trained::teacher_unet(config)?];
-        let data = trained::text_latents(config, &student.texts, config.seed + 6)?;
-        let student = Trainee::new(config, student)?;
+        let (student, data) = Trainee::student(config, 6)?;
         Ok(Box::new(Dmd2::new(
             self,
             student,

@@ -14,7 +14,7 @@ use crate::objective::{Batch, Loss, Objective, Player};
 use crate::objectives::discriminator::judging_blocks;
 use crate::objectives::off_tape::with_gradient;
 use crate::objectives::{StageConfig, TextLatents, Trainee};
-use crate::trained::{self, Painter};
+use crate::trained;
 use crate::trainer::LoopConfig;
 use prima_models::{Unet2dCondition, UnetBlock, UnetCond};
 use prima_picture::Picture;
@@ -72,10 +72,8 @@ impl StageConfig for RdmConfig {
 
     fn objective(self, config: &TrainConfig) -> Result<Box<dyn Objective>> {
         let noising = Noising::for_lcm_students(&config.scheduler()?, Self::NAME)?;
-        let student = Painter::teacher(config)?;
         let teacher = trained::teacher_unet(config)?.network;
-        let data = trained::text_latents(config, &student.texts, config.seed + 10)?;
-        let student = Trainee::new(config, student)?;
+        let (student, data) = Trainee::student(config, 10)?;
         Ok(Box::new(Rdm::new(self, student, teacher, data, noising)?))
     }
 }

@@ -2,8 +2,8 @@
 //! From scratch that is v-prediction under zero terminal SNR, so that the first step from pure noise is well posed.
 
 mod alignment;
-mod timesteps;
 
+use super::timesteps::TimestepSampling;
 use super::{StageConfig, TextLatents, Trainee};
 use crate::captions::conditioning;
 use crate::config::TrainConfig;
@@ -19,7 +19,6 @@ use prima_picture::{Picture, contact_sheet};
 use prima_schedulers::SchedulerKind;
 use prima_tensor::{Tensor, add, affine, mul, no_grad, weighted_mse};
 use serde::Deserialize;
-use timesteps::TimestepSampling;
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]

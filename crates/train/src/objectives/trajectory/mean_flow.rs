@@ -7,18 +7,18 @@
 //! other model, the student goes all the way at once. (That, and the angle, are ours.)
 
 use crate::config::TrainConfig;
-use crate::draws::{noise, purpose, uniform};
+use crate::draws::{noise, normal, purpose, uniform};
 use crate::error::{Error, Result};
 use crate::networks::denoise;
 use crate::noising::Noising;
 use crate::objective::{Batch, Loss, Objective, Player};
 use crate::objectives::{Drawn, Guidance, StageConfig, TextLatents, Trainee};
-use crate::trained::{self, Painter};
+use crate::trained;
 use crate::trainer::LoopConfig;
 use prima_models::{Unet2dCondition, UnetCond};
 use prima_picture::Picture;
 use prima_schedulers::SchedulerKind;
-use prima_tensor::{Philox, Tensor, combine_per_sample, no_grad, weighted_mse};
+use prima_tensor::{Tensor, combine_per_sample, no_grad, weighted_mse};
 use serde::Deserialize;
 
 #[derive(Clone, Debug, Deserialize)]
@@ -73,12 +73,8 @@ impl StageConfig for MeanFlowConfig {
 
     fn objective(self, config: &TrainConfig) -> Result<Box<dyn Objective>> {
         let noising = Noising::for_lcm_students(&config.scheduler()?, Self::NAME)?;
-        let student = Painter::teacher(config)?;
-        let is_guided = self.guidance_scale != 1.0;
-        let teacher = is_guided.then(|| trained::teacher_unet(config)).transpose()?;
-        let data = trained::text_latents(config, &student.texts, config.seed + 11)?;
-        let student = Trainee::new(config, student)?;
-        let teacher = teacher.map(|teacher| teacher.network);
+        let teacher = trained::guiding_unet(config, self.guidance_scale)?;
+        let (student, data) = Trainee::student(config, 11)?;
         Ok(Box::new(MeanFlow::new(self, student, teacher, data, noising)?))
     }
 }
@@ -128,18 +124,9 @@ impl MeanFlow {
     fn levels(&self, number: u64) -> Levels {
         let (config, seed, n) = (&self.config, self.data.seed, self.config.batch_size);
         let draws = uniform(seed, purpose::TIMESTEP, number, 2 * n);
-        let normal = Philox {
-            seed,
-            image: 1,
-            purpose: purpose::TIMESTEP,
-            step: number as u32,
-        }
-        .normal(2 * n);
+        let normal = normal(seed, purpose::TIMESTEP, number, 2 * n);
         let last = self.noising.last();
-        let timestep = |z: f32| {
-            let share = 1.0 / (1.0 + (-(config.logit_mean + config.logit_std * z)).exp());
-            (share * last as f32) as usize
-        };
+        let timestep = |z: f32| self.noising.timestep_at(config.logit_mean + config.logit_std * z);
         let pairs = draws.chunks_exact(2).zip(normal.chunks_exact(2));
         let pair = |(u, z): (&[f32], &[f32])| {
             let (a, b) = (timestep(z[0]), timestep(z[1]));

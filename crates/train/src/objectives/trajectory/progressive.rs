@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::objective::{Batch, Loss, Objective, Player, Turn};
 use crate::objectives::{StageConfig, TextLatents, Trainee};
 use crate::params::{Component, NamedParams};
-use crate::trained::{self, Painter};
+use crate::trained;
 use crate::trainer::LoopConfig;
 use prima_models::Unet2dCondition;
 use prima_picture::Picture;
@@ -55,10 +55,8 @@ impl StageConfig for ProgressiveConfig {
 
     fn objective(self, config: &TrainConfig) -> Result<Box<dyn Objective>> {
         let scheduler = config.scheduler()?;
-        let student = Painter::teacher(config)?;
         let teacher = trained::teacher_unet(config)?;
-        let data = trained::text_latents(config, &student.texts, config.seed + 7)?;
-        let student = Trainee::new(config, student)?;
+        let (student, data) = Trainee::student(config, 7)?;
         Ok(Box::new(Progressive::new(self, student, teacher, data, &scheduler)?))
     }
 }

@@ -1,8 +1,7 @@
 //! Which noise levels are trained on.
 
-use crate::draws::{purpose, uniform};
+use crate::draws::{normal, purpose, uniform};
 use crate::noising::Noising;
-use prima_tensor::Philox;
 use serde::Deserialize;
 
 #[derive(Clone, Debug, Deserialize)]
@@ -29,13 +28,7 @@ impl TimestepSampling {
     /// The timesteps of `n` samples of batch `number`.
     pub(super) fn draw(&self, noising: &Noising, seed: u64, number: u64, n: usize) -> Vec<usize> {
         let share = uniform(seed, purpose::TIMESTEP, number, n);
-        let normal = Philox {
-            seed,
-            image: 1,
-            purpose: purpose::TIMESTEP,
-            step: number as u32,
-        }
-        .normal(n);
+        let normal = normal(seed, purpose::TIMESTEP, number, n);
         share
             .iter()
             .zip(normal)
