@@ -47,7 +47,7 @@ enum Command {
     Paint(Box<paint::Args>),
     /// Serve the studio and the HTTP APIs
     Serve(Box<serve::Args>),
-    /// Look at model files
+    /// Get, list, look at and change models
     Models {
         #[command(subcommand)]
         command: models::Command,
@@ -177,6 +177,9 @@ fn is_usage(error: &anyhow::Error) -> bool {
         || error
             .downcast_ref::<prima_pipeline::Error>()
             .is_some_and(prima_pipeline::Error::is_usage)
+        || error
+            .downcast_ref::<prima_hub::Error>()
+            .is_some_and(prima_hub::Error::is_usage)
         || error
             .downcast_ref::<prima_train::Error>()
             .is_some_and(prima_train::Error::is_usage)

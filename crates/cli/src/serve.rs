@@ -1,5 +1,6 @@
 //! `prima serve`, and bare `prima`: the studio and the APIs.
 
+use crate::models::FolderArg;
 use crate::out::note;
 use crate::{Usage, device, loras, memory, source};
 use anyhow::{Context, Result};
@@ -18,9 +19,12 @@ pub struct Args {
     /// The port; 0 takes a free one [default: 7860, or the next that is free]
     #[arg(long, value_name = "PORT")]
     port: Option<u16>,
-    /// `embedded`, a diffusers folder, a checkpoint in one file, or a model of the hub's cache [default: embedded]
-    #[arg(long, value_name = "embedded|DIR|FILE")]
+    /// `embedded`, a diffusers folder, a checkpoint in one file, a model of the hub's cache, or a name among the models; clients
+    /// may choose any other of them [default: embedded]
+    #[arg(long, value_name = "embedded|DIR|FILE|NAME")]
     model: Option<String>,
+    #[command(flatten)]
+    models: FolderArg,
     #[command(flatten)]
     loras: loras::Args,
     #[command(flatten)]
@@ -60,6 +64,7 @@ impl Args {
             host: HOST.to_owned(),
             port: None,
             model: None,
+            models: FolderArg::default(),
             loras: loras::Args::default(),
             parts: source::Parts::default(),
             device: device::Args::default(),
@@ -97,7 +102,8 @@ pub fn run(args: Args) -> Result<()> {
 
 async fn serve(args: Args) -> Result<()> {
     args.device.choose()?;
-    let model = source::open_with(args.model.as_deref(), &args.parts)?;
+    let library = args.models.library();
+    let model = source::open_with(args.model.as_deref(), &args.parts, &library)?;
     let listener = prima_server::bind(&args.host, args.port).await?;
     let address = listener.local_addr()?;
     let options = ServerOptions {
@@ -114,7 +120,7 @@ async fn serve(args: Args) -> Result<()> {
     options.check(address).map_err(|e| Usage(e.to_string()))?;
     let load = args.loras.with(args.parts.told(args.memory.options(args.device.dtype)));
     let load = prima_pipeline::check_room(&model, &load, &Request::default())?;
-    let engine = Engine::start(model, load, args.max_jobs);
+    let engine = Engine::start_with(model, load, args.max_jobs, library);
     let url = url(&args, address);
     // That nobody reads the address is no reason not to serve.
     match crate::out::line(format_args!("{url}")) {

@@ -38,7 +38,6 @@ impl Shared {
     }
 
     fn work(&self) {
-        let Some(pipeline) = self.pipeline.get() else { return };
         while let Some(granted) = self.next() {
             // Gives the baton back, whatever happens.
             let mut turn = Turn {
@@ -46,7 +45,7 @@ impl Shared {
                 run: granted.run,
                 shown: false,
             };
-            turn.shown = self.perform(pipeline, granted);
+            turn.shown = self.perform(granted);
         }
     }
 
@@ -71,13 +70,18 @@ impl Shared {
     }
 
     /// Paints a unit; whether it was shown.
-    fn perform(&self, pipeline: &Pipeline, granted: Granted) -> bool {
+    fn perform(&self, granted: Granted) -> bool {
         let Granted { run, unit, queued } = granted;
         let Unit {
-            request, mut on_event, ..
+            request,
+            model,
+            mut on_event,
+            ..
         } = unit;
-        let result = catch_unwind(AssertUnwindSafe(|| {
-            self.paint(pipeline, run, &request, queued, &mut on_event)
+        let pipeline = model.or_else(|| self.first());
+        let result = catch_unwind(AssertUnwindSafe(|| match &pipeline {
+            Some(pipeline) => self.paint(pipeline, run, &request, queued, &mut on_event),
+            None => Err(Error::Cancelled),
         }));
         let result = result.unwrap_or_else(|panic| {
             Err(Error::Defect {
@@ -88,7 +92,13 @@ impl Shared {
         let cold = result.as_ref().is_ok_and(|response| self.is_cold(response));
         let outcome = Outcome {
             result: result
-                .map(|response| painted(&request, response, pipeline.name()))
+                .map(|response| {
+                    painted(
+                        &request,
+                        response,
+                        pipeline.as_ref().map_or("", |pipeline| pipeline.name()),
+                    )
+                })
                 .map_err(Failure::from),
             queued,
             cold,

@@ -319,6 +319,7 @@ fn breaking() -> Unit {
             schedule: ScheduleOptions::steps(1),
             ..Request::default()
         },
+        model: None,
         class: Class::Work,
         ready_at: None,
         on_event: Box::new(move |event| {

@@ -16,6 +16,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, Request as HttpRequest, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use prima_engine::Found;
 use prima_picture::Picture;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -49,9 +50,12 @@ pub(super) async fn prompt(State(app): State<App>, request: HttpRequest) -> Resu
     let Some(graph) = wanted.prompt else {
         return Err(Refusal::bad("prompt is missing: the graph of nodes"));
     };
-    let model = app.pipeline()?.name();
+    let (models, _) = app.models()?;
     let loras = lora_names(&app)?;
-    let known = Known { model, loras: &loras };
+    let known = Known {
+        models: &models,
+        loras: &loras,
+    };
     let outputs = Graph::new(&graph)?.outputs(&known)?;
     for output in &outputs {
         check(&app, &output.image)?;
@@ -81,7 +85,7 @@ pub(super) async fn prompt(State(app): State<App>, request: HttpRequest) -> Resu
     Ok(Json(json!({"prompt_id": id, "number": number, "node_errors": {}})))
 }
 
-/// Whether all of a picture's samplers can be painted, and all its files are here.
+/// Whether all of a picture's samplers whose model is in memory can be painted, and all its files are here.
 fn check(app: &App, image: &Image) -> Result<(), Refusal> {
     let mut samplings = Vec::new();
     image.samplings(&mut samplings);
@@ -99,7 +103,10 @@ fn check(app: &App, image: &Image) -> Result<(), Refusal> {
                 })
             }
         };
-        run::request(app, sampling, picture)?;
+        // One that is not in memory begins to be read, and what is wrong is said when it is painted.
+        if let Found::Ready(model) = app.engine.model(Some(&sampling.model)) {
+            run::request(&app.with(model), sampling, picture)?;
+        }
     }
     for image in images {
         if let Image::Loaded(name) = run::without_scales(image).0 {
@@ -257,7 +264,7 @@ fn lora_names(app: &App) -> Result<Vec<String>, Refusal> {
 
 fn choices(app: &App) -> Result<Choices, Refusal> {
     Ok(Choices {
-        model: app.pipeline()?.name().to_owned(),
+        models: app.models()?.0,
         loras: lora_names(app)?,
         images: app.comfy_shelf.names(Folder::Input),
     })
@@ -280,7 +287,7 @@ pub(super) async fn folders() -> Json<Value> {
 pub(super) async fn models(State(app): State<App>, Path(folder): Path<String>) -> Result<Json<Value>, Refusal> {
     let choices = choices(&app)?;
     match folder.as_str() {
-        "checkpoints" => Ok(Json(json!([choices.model]))),
+        "checkpoints" => Ok(Json(json!(choices.models))),
         "loras" => Ok(Json(json!(choices.loras))),
         other => {
             let message = format!("there is no folder of models {:?} here", short(other, 40));
