@@ -57,6 +57,8 @@ pub struct Unit {
     /// started with.
     pub model: Option<Arc<Pipeline>>,
     pub class: Class,
+    /// Whether its pictures are to say how they were made: the first look at what will be painted better need not.
+    pub recipe: bool,
     /// Not to be begun before: refinement waits for a pause.
     pub ready_at: Option<Instant>,
     /// Hears of the unit on the engine's thread: be quick. A unit that is never begun is dropped with its callback.

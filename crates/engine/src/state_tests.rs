@@ -13,6 +13,7 @@ fn unit(prompt: &str, class: Class) -> Unit {
             ..Request::default()
         },
         model: None,
+        recipe: false,
         class,
         ready_at: None,
         on_event: Box::new(|_| Reply::GoOn),

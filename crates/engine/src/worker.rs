@@ -3,7 +3,7 @@
 use crate::listener::Listener;
 use crate::state::{Granted, RunId, Tick};
 use crate::{Event, Failure, OnEvent, Outcome, Painted, RESTARTS, Shared, Unit, lock, panic_message};
-use prima_pipeline::{Error, Pipeline, Progress, Request, Response};
+use prima_pipeline::{Error, Parameters, Pipeline, Progress, Request, Response};
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::PoisonError;
@@ -75,6 +75,7 @@ impl Shared {
         let Unit {
             request,
             model,
+            recipe,
             mut on_event,
             ..
         } = unit;
@@ -92,13 +93,7 @@ impl Shared {
         let cold = result.as_ref().is_ok_and(|response| self.is_cold(response));
         let outcome = Outcome {
             result: result
-                .map(|response| {
-                    painted(
-                        &request,
-                        response,
-                        pipeline.as_ref().map_or("", |pipeline| pipeline.name()),
-                    )
-                })
+                .map(|response| painted(&request, response, pipeline.as_deref().filter(|_| recipe)))
                 .map_err(Failure::from),
             queued,
             cold,
@@ -159,8 +154,12 @@ impl Shared {
     }
 }
 
-fn painted(request: &Request, response: Response, model: &str) -> Painted {
-    let recipes = (0..response.pictures.len()).map(|index| response.parameters(request, model, index));
+/// `maker`: the model, where recipes are asked for.
+fn painted(request: &Request, response: Response, maker: Option<&Pipeline>) -> Painted {
+    let recipes = (0..response.pictures.len()).map(|index| match maker {
+        Some(model) => response.parameters(request, model.name(), index),
+        None => Parameters::default(),
+    });
     Painted {
         recipes: recipes.collect(),
         response,

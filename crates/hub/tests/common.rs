@@ -24,6 +24,8 @@ pub struct World {
     pub statuses: Vec<u16>,
     /// What is said of weights is said of other bytes.
     pub lies: bool,
+    /// So many bodies of weights that follow an answer that was cut never come.
+    pub stalls: usize,
     /// Ranges are not known.
     pub no_ranges: bool,
     /// Large files lie at another address.
@@ -157,8 +159,14 @@ fn answer(world: &Mutex<World>, mut stream: TcpStream) -> std::io::Result<()> {
             write!(line, " as {token}").unwrap();
         }
         world.log.push(line);
+        let stalls = world.stalls > 0 && world.cuts.is_empty() && asked.method == "GET" && is_large(&asked.path);
         let (head, body, cut) = respond(&mut world, &asked);
         drop(world);
+        if stalls {
+            // Until the client is gone.
+            let _ = stream.read(&mut [0]);
+            return Ok(());
+        }
         stream.write_all(head.as_bytes())?;
         let body = if asked.method == "HEAD" { &[][..] } else { &body[..] };
         stream.write_all(&body[..cut.unwrap_or(body.len()).min(body.len())])?;

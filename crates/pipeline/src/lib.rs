@@ -38,7 +38,7 @@ mod text_to_image;
 mod vae;
 mod weight_files;
 
-pub use adapters::{LoraChoice, LoraEntry, LoraOptions, UsedLora, merge};
+pub use adapters::{LoraChoice, LoraEntry, LoraHash, LoraOptions, UsedLora, merge};
 pub use conditioning::{Conditioning, Reading, TextEncoder, TextEncoders};
 pub use embeddings::{EmbeddingEntry, EmbeddingOptions};
 pub use error::Error;

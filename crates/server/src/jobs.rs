@@ -89,6 +89,7 @@ pub(crate) fn start(
         .into_callback(),
         request,
         model: Some(model.clone()),
+        recipe: true,
         class: Class::Work,
         ready_at: None,
     });

@@ -320,6 +320,7 @@ fn breaking() -> Unit {
             ..Request::default()
         },
         model: None,
+        recipe: false,
         class: Class::Work,
         ready_at: None,
         on_event: Box::new(move |event| {

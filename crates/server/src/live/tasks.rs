@@ -161,6 +161,7 @@ impl Make<'_> {
             return vec![Unit {
                 request,
                 model: Some(self.model.clone()),
+                recipe: true,
                 class: Class::Preview,
                 ready_at: None,
                 on_event: self.shows(self.frame()),
@@ -173,6 +174,7 @@ impl Make<'_> {
             Unit {
                 request: first,
                 model: Some(self.model.clone()),
+                recipe: false,
                 class: Class::Preview,
                 ready_at: None,
                 on_event: self.shows(FrameSpec { last: false, ..frame }),
@@ -180,6 +182,7 @@ impl Make<'_> {
             Unit {
                 request,
                 model: Some(self.model.clone()),
+                recipe: true,
                 class: Class::Work,
                 ready_at: Some(Instant::now() + PAUSE),
                 on_event: self.shows(FrameSpec { tier: 1, ..frame }),
@@ -210,6 +213,7 @@ impl Make<'_> {
                 Ok(Unit {
                     request: variant.build_for(self.pipeline)?,
                     model: Some(self.model.clone()),
+                    recipe: true,
                     class: Class::Work,
                     ready_at: None,
                     on_event: self.shows(frame),
@@ -253,6 +257,7 @@ impl Make<'_> {
         let unit = |request| Unit {
             request,
             model: Some(self.model.clone()),
+            recipe: false,
             class: Class::Work,
             ready_at: None,
             on_event: compares(self.paint.rev, shared.clone(), changes.clone(), self.outbox.clone()),
