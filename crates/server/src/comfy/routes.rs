@@ -1,6 +1,6 @@
 //! The handlers beside the socket.
 
-use super::graph::{Graph, Image, Known, Start};
+use super::graph::{Graph, Image, Known, Output, Start};
 use super::nodes::{Choices, described};
 use super::prompts::Asked;
 use super::run;
@@ -40,26 +40,9 @@ const MOST_ID: usize = 200;
 
 /// Takes a graph: what it asks for is found wrong here, or painted.
 pub(super) async fn prompt(State(app): State<App>, request: HttpRequest) -> Result<Json<Value>, Refusal> {
-    let read = |bytes: &[u8]| {
-        if bytes.len() > MOST_GRAPH_BYTES {
-            return Err(Refusal::too_large(MOST_GRAPH_BYTES));
-        }
-        body::json(bytes)
-    };
     let wanted: Submission = body::understood(&app.workshop, request, read).await?;
-    let Some(graph) = wanted.prompt else {
-        return Err(Refusal::bad("prompt is missing: the graph of nodes"));
-    };
-    let (models, _) = app.models()?;
-    let loras = lora_names(&app)?;
-    let known = Known {
-        models: &models,
-        loras: &loras,
-    };
-    let outputs = Graph::new(&graph)?.outputs(&known)?;
-    for output in &outputs {
-        check(&app, &output.image)?;
-    }
+    let graph = wanted.prompt.ok_or_else(no_graph)?;
+    let outputs = outputs(&app, &graph)?;
     let number = app.comfy.next_number();
     let given = |id: Option<String>| id.filter(|id| !id.is_empty() && id.len() <= MOST_ID);
     let id = given(wanted.prompt_id).unwrap_or_else(new_id);
@@ -83,6 +66,38 @@ pub(super) async fn prompt(State(app): State<App>, request: HttpRequest) -> Resu
     };
     run::submit(&app, asked, front)?;
     Ok(Json(json!({"prompt_id": id, "number": number, "node_errors": {}})))
+}
+
+fn read(body: &[u8]) -> Result<Submission, Refusal> {
+    if body.len() > MOST_GRAPH_BYTES {
+        return Err(Refusal::too_large(MOST_GRAPH_BYTES));
+    }
+    body::json(body)
+}
+
+fn no_graph() -> Refusal {
+    Refusal::bad("prompt is missing: the graph of nodes")
+}
+
+/// What a graph ends in, which can be painted.
+fn outputs(app: &App, graph: &Map<String, Value>) -> Result<Vec<Output>, Refusal> {
+    let (models, _) = app.models()?;
+    let loras = lora_names(app)?;
+    let known = Known {
+        models: &models,
+        loras: &loras,
+    };
+    let outputs = Graph::new(graph)?.outputs(&known)?;
+    for output in &outputs {
+        check(app, &output.image)?;
+    }
+    Ok(outputs)
+}
+
+/// Reads a body as far as the requests that it asks for, without painting.
+pub(crate) fn asked(app: &App, body: &[u8]) -> Result<(), Refusal> {
+    let graph = read(body)?.prompt.ok_or_else(no_graph)?;
+    outputs(app, &graph).map(drop)
 }
 
 /// Whether all of a picture's samplers whose model is in memory can be painted, and all its files are here.

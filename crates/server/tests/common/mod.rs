@@ -95,7 +95,11 @@ impl Server {
     }
 
     async fn begun(model: ModelSource, load: LoadOptions, change: impl FnOnce(&mut ServerOptions)) -> Self {
-        let mut options = ServerOptions::default();
+        let mut options = ServerOptions {
+            // To work on the page, or to see a test fail on an older one.
+            web_dir: std::env::var_os("PRIMA_WEB_DIR").map(PathBuf::from),
+            ..ServerOptions::default()
+        };
         change(&mut options);
         let engine = Engine::start(model, load, options.max_jobs);
         Self::of_engine(engine, options).await
