@@ -22,7 +22,10 @@ fn tiny() -> World {
     walk(&root, &root, &mut files);
     files.push(("unet/diffusion_pytorch_model.bin".to_owned(), b"pickle".to_vec()));
     files.push(("README.md".to_owned(), b"words".to_vec()));
-    let files: Vec<(&str, Vec<u8>)> = files.iter().map(|(name, bytes)| (name.as_str(), bytes.clone())).collect();
+    let files: Vec<(&str, Vec<u8>)> = files
+        .iter()
+        .map(|(name, bytes)| (name.as_str(), bytes.clone()))
+        .collect();
     with("someone/tiny", &files)
 }
 
@@ -55,7 +58,9 @@ impl Home {
     fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_prima"));
         command.current_dir(&self.folder).env_clear();
-        command.env("HOME", &self.folder).env("HF_ENDPOINT", self.hub.endpoint());
+        command
+            .env("HOME", &self.folder)
+            .env("HF_ENDPOINT", self.hub.endpoint());
         command
     }
 
@@ -81,33 +86,73 @@ impl Home {
 fn a_pulled_model_is_listed_painted_with_shown_and_removed() {
     let home = Home::new("hub-pull", tiny());
     home.hub.world.lock().unwrap().cuts = vec![5000, 100];
-    let paint = ["paint", "a cat", "--model", "someone/tiny", "--steps", "1", "-o", "out.png", "--json"];
+    let paint = [
+        "paint",
+        "a cat",
+        "--model",
+        "someone/tiny",
+        "--steps",
+        "1",
+        "-o",
+        "out.png",
+        "--json",
+    ];
     let (code, said) = home.fails(&paint);
     assert!(code == 1 && said.contains("`prima models pull someone/tiny`"), "{said}");
     assert!(home.hub.log().is_empty(), "painting asked the network");
     let pulled: Value = serde_json::from_str(&home.ok(&["models", "pull", "someone/tiny", "--json"])).unwrap();
     assert_eq!(pulled["id"], "someone/tiny");
-    let names: Vec<&str> = pulled["files"].as_array().unwrap().iter().map(|f| f["name"].as_str().unwrap()).collect();
-    assert!(names.contains(&"unet/diffusion_pytorch_model.safetensors") && !names.contains(&"README.md"), "{names:?}");
+    let names: Vec<&str> = pulled["files"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|f| f["name"].as_str().unwrap())
+        .collect();
+    assert!(
+        names.contains(&"unet/diffusion_pytorch_model.safetensors") && !names.contains(&"README.md"),
+        "{names:?}"
+    );
     assert!(names.iter().all(|name| !name.ends_with(".bin")));
     home.ok(&paint);
     let mine = fs::read(home.folder.join("out.png")).unwrap();
     let direct = golden("tiny-sdxl").display().to_string();
     home.ok(&["paint", "a cat", "--model", &direct, "--steps", "1", "-o", "direct.png"]);
     let pixels = |bytes: &[u8]| image::load_from_memory(bytes).unwrap().to_rgb8();
-    assert_eq!(pixels(&mine), pixels(&fs::read(home.folder.join("direct.png")).unwrap()));
+    assert_eq!(
+        pixels(&mine),
+        pixels(&fs::read(home.folder.join("direct.png")).unwrap())
+    );
     assert!(home.ok(&["models", "list"]).contains("someone/tiny"));
     let listed: Value = serde_json::from_str(&home.ok(&["models", "list", "--json"])).unwrap();
-    assert!(listed.as_array().unwrap().iter().any(|m| m["name"] == "someone/tiny" && m["place"] == "hub"), "{listed}");
-    assert!(home.ok(&["models", "show", "someone/tiny"]).contains("StableDiffusionXLPipeline"));
+    assert!(
+        listed
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|m| m["name"] == "someone/tiny" && m["place"] == "hub"),
+        "{listed}"
+    );
+    assert!(
+        home.ok(&["models", "show", "someone/tiny"])
+            .contains("StableDiffusionXLPipeline")
+    );
     let asked = home.hub.log().len();
     let again = home.run(&["models", "pull", "someone/tiny"]);
     assert!(stderr(&again).contains("was there already"), "{}", stderr(&again));
-    assert!(!home.hub.log()[asked..].iter().any(|line| line.starts_with("GET /someone")));
+    assert!(
+        !home.hub.log()[asked..]
+            .iter()
+            .any(|line| line.starts_with("GET /someone"))
+    );
     let (code, said) = home.fails(&["models", "remove", "someone/tiny"]);
     assert!(code == 2 && said.contains("--yes"), "{said}");
     home.ok(&["models", "remove", "someone/tiny", "--yes"]);
-    assert!(!home.folder.join(".cache/huggingface/hub/models--someone--tiny").exists());
+    assert!(
+        !home
+            .folder
+            .join(".cache/huggingface/hub/models--someone--tiny")
+            .exists()
+    );
     assert_eq!(home.fails(&["models", "remove", "someone/tiny", "--yes"]).0, 1);
 }
 
@@ -115,7 +160,10 @@ fn a_pulled_model_is_listed_painted_with_shown_and_removed() {
 fn a_pull_that_is_killed_goes_on_where_it_was() {
     let weights = hub::noise(40 << 20);
     let home = Home::new("hub-killed", with("a/b", &[("x.safetensors", weights.clone())]));
-    let part = home.folder.join(format!(".cache/huggingface/hub/models--a--b/blobs/{}.incomplete", hub::etag("x.safetensors", &weights)));
+    let part = home.folder.join(format!(
+        ".cache/huggingface/hub/models--a--b/blobs/{}.incomplete",
+        hub::etag("x.safetensors", &weights)
+    ));
     let mut had = 0;
     for _ in 0..3 {
         // An answer that breaks off, and then one that stays away, so that there is something to kill.
@@ -139,8 +187,14 @@ fn a_pull_that_is_killed_goes_on_where_it_was() {
     (world.cuts, world.stalls) = (Vec::new(), 0);
     drop(world);
     let path = home.ok(&["models", "pull", "a/b"]);
-    assert!(fs::read(path.trim()).unwrap_or_else(|_| fs::read(Path::new(path.trim()).join("x.safetensors")).unwrap()) == weights);
-    assert!(home.hub.log().iter().any(|line| line.ends_with(&format!("from {had}"))), "it did not go on from {had}");
+    assert!(
+        fs::read(path.trim()).unwrap_or_else(|_| fs::read(Path::new(path.trim()).join("x.safetensors")).unwrap())
+            == weights
+    );
+    assert!(
+        home.hub.log().iter().any(|line| line.ends_with(&format!("from {had}"))),
+        "it did not go on from {had}"
+    );
 }
 
 #[test]
@@ -151,18 +205,44 @@ fn what_cannot_be_pulled_is_one_sentence_with_its_fix() {
     for (args, code, said) in [
         (vec!["models", "pull", "someone"], 2, "org/name"),
         (vec!["models", "pull", "someone/else"], 1, "is it spelt right?"),
-        (vec!["models", "pull", "someone/tiny", "--revision", "v9"], 2, "no revision"),
+        (
+            vec!["models", "pull", "someone/tiny", "--revision", "v9"],
+            2,
+            "no revision",
+        ),
         (vec!["models", "pull", "someone/tiny"], 1, "HF_TOKEN"),
-        (vec!["models", "pull", "someone/tiny/no.safetensors"], 2, "has no no.safetensors"),
-        (vec!["paint", "a", "--model", "someone/tiny/no.safetensors"], 1, "prima models pull someone/tiny/no.safetensors"),
-        (vec!["serve", "--port", "0", "--model", "someone/tiny"], 1, "prima models pull someone/tiny"),
+        (
+            vec!["models", "pull", "someone/tiny/no.safetensors"],
+            2,
+            "has no no.safetensors",
+        ),
+        (
+            vec!["paint", "a", "--model", "someone/tiny/no.safetensors"],
+            1,
+            "prima models pull someone/tiny/no.safetensors",
+        ),
+        (
+            vec!["serve", "--port", "0", "--model", "someone/tiny"],
+            1,
+            "prima models pull someone/tiny",
+        ),
     ] {
         let (found, text) = home.fails(&args);
         assert!(found == code && text.contains(said), "{args:?}: {found} {text}");
     }
-    let output = home.command().args(["models", "pull", "someone/tiny"]).env("HF_TOKEN", "hf_right").output().unwrap();
+    let output = home
+        .command()
+        .args(["models", "pull", "someone/tiny"])
+        .env("HF_TOKEN", "hf_right")
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
-    let offline = home.command().args(["models", "pull", "a/b"]).env("HF_HUB_OFFLINE", "1").output().unwrap();
+    let offline = home
+        .command()
+        .args(["models", "pull", "a/b"])
+        .env("HF_HUB_OFFLINE", "1")
+        .output()
+        .unwrap();
     assert!(stderr(&offline).contains("HF_HUB_OFFLINE"));
 }
 
@@ -173,7 +253,16 @@ fn an_imported_model_has_a_name_for_paint_and_serve() {
     let model = golden("tiny-sdxl").display().to_string();
     let said = home.ok(&["models", "import", &model, "--name", "mine/turbo"]);
     assert!(Path::new(said.trim()).join("unet/config.json").is_file(), "{said}");
-    home.ok(&["paint", "a cat", "--model", "mine/turbo", "--steps", "1", "-o", "out.png"]);
+    home.ok(&[
+        "paint",
+        "a cat",
+        "--model",
+        "mine/turbo",
+        "--steps",
+        "1",
+        "-o",
+        "out.png",
+    ]);
     if single.is_file() {
         home.ok(&["models", "import", &single.display().to_string(), "--link"]);
     }
@@ -200,5 +289,8 @@ fn serve_lists_the_models_of_its_folder() {
     let serving = serving::Serving::start(&["serve", "--port", "0", "--model", &tiny, "--models-dir", &place]);
     while !serving.get("/readyz").contains("\"ready\":true") {}
     let models = serving.get("/v1/models");
-    assert!(models.contains("\"tiny-sdxl\"") && models.contains("\"model\""), "{models}");
+    assert!(
+        models.contains("\"tiny-sdxl\"") && models.contains("\"model\""),
+        "{models}"
+    );
 }

@@ -1,9 +1,10 @@
 //! One file: resumed, checked, in its place.
 
+use crate::Error;
 use crate::cache::Repository;
 use crate::client::{Client, FileFacts};
 use crate::digest::Digest;
-use crate::{Error, Event};
+use crate::event::Event;
 use prima_checkpoint::hub::Id;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};

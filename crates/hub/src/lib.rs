@@ -16,11 +16,13 @@ mod client;
 mod digest;
 mod download;
 mod error;
+mod event;
 mod pull;
 mod settings;
 mod wanted;
 
 pub use error::Error;
-pub use pull::{Event, Pulled, PulledFile, pull};
+pub use event::Event;
+pub use pull::{Pulled, PulledFile, pull};
 pub use settings::Settings;
 pub use wanted::{Variant, Wanted};

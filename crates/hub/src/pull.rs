@@ -3,24 +3,10 @@
 use crate::cache::Repository;
 use crate::client::{Client, FileFacts};
 use crate::download::Item;
+use crate::event::Event;
 use crate::{Error, Settings, Wanted, choose};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
-
-/// What is told while a model comes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// So many files with so many bytes belong to it.
-    Plan { files: usize, bytes: u64 },
-    /// This file is next.
-    File { name: String, bytes: u64 },
-    /// So many bytes of it are there more than before: found, or come.
-    Bytes { bytes: u64 },
-    /// So many bytes of it have to come again.
-    Again { bytes: u64 },
-    /// Nothing is known of this file by which it could be checked, as at mirrors that have hashes of their own.
-    Unchecked { name: String },
-}
 
 /// A model that is there.
 #[derive(Clone, Debug, Serialize)]

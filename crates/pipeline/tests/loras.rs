@@ -414,7 +414,10 @@ fn a_files_hash_is_read_when_a_recipe_asks_for_it_and_once() {
     let pipeline = open(&goldens().join("tiny-sdxl"), &options(DType::F32, vec![(lora, 1.0)])).unwrap();
     let request = small("a cat");
     let response = paint(&pipeline, &request).0;
-    assert!(!response.loras[0].hash.is_known(), "a picture alone reads the whole file");
+    assert!(
+        !response.loras[0].hash.is_known(),
+        "a picture alone reads the whole file"
+    );
     assert!(response.parameters(&request, "m", 0).get("Lora hashes").is_some());
     assert!(paint(&pipeline, &request).0.loras[0].hash.is_known());
 }

@@ -58,7 +58,10 @@ fn split(from: &Path, prefixes: &[&str]) -> (Vec<PathBuf>, PathBuf) {
         export::write_safetensors(&path, tensors, DType::F32).unwrap();
         path
     };
-    let parts = taken.iter().enumerate().map(|(i, tensors)| write(&format!("part{i}.safetensors"), tensors));
+    let parts = taken
+        .iter()
+        .enumerate()
+        .map(|(i, tensors)| write(&format!("part{i}.safetensors"), tensors));
     (parts.collect(), write("rest.safetensors", &left))
 }
 
@@ -88,8 +91,14 @@ fn every_row_of_the_table_has_tests() {
         .collect();
     assert!(rows.len() >= ROWS.len(), "{rows:?}");
     for row in &rows {
-        let known = ROWS.iter().map(|(begins, _)| begins).chain(ELSEWHERE.iter().map(|(begins, _)| begins));
-        assert!(known.into_iter().any(|begins| row.starts_with(begins)), "no test walks this row: {row}");
+        let known = ROWS
+            .iter()
+            .map(|(begins, _)| begins)
+            .chain(ELSEWHERE.iter().map(|(begins, _)| begins));
+        assert!(
+            known.into_iter().any(|begins| row.starts_with(begins)),
+            "no test walks this row: {row}"
+        );
     }
     for (begins, _) in ROWS {
         assert!(rows.iter().any(|row| row.starts_with(begins)), "{begins} is in no row");
@@ -123,7 +132,10 @@ fn an_autoencoder_alone() {
     for family in families() {
         let single = TinyModel::new(family, Layout::SingleFile, &[]);
         let (parts, rest) = split(&single.path, &["first_stage_model."]);
-        check(&ModelSource::open(rest).unwrap().with_part("vae", &parts[0]).unwrap(), family);
+        check(
+            &ModelSource::open(rest).unwrap().with_part("vae", &parts[0]).unwrap(),
+            family,
+        );
         let base = TinyModel::new(family, Layout::Folder, &[]);
         let own = base.path.join("vae/diffusion_pytorch_model.safetensors");
         check(&single.open().with_part("vae", &own).unwrap(), family);
@@ -154,10 +166,16 @@ fn text_encoders_alone() {
 fn with_tensors(extra: &[(&str, &[usize], f32)]) -> (TinyModel, PathBuf) {
     let single = TinyModel::new("sdxl", Layout::SingleFile, &[]);
     let file = TensorFile::open(&single.path).unwrap();
-    let own = file.tensors().keys().map(|key| (key.clone(), Param::new(file.read(key).unwrap())));
+    let own = file
+        .tensors()
+        .keys()
+        .map(|key| (key.clone(), Param::new(file.read(key).unwrap())));
     let extra = extra.iter().map(|(key, shape, value)| {
         let len = shape.iter().product();
-        ((*key).to_owned(), Param::new(Tensor::from_vec(vec![*value; len], shape)))
+        (
+            (*key).to_owned(),
+            Param::new(Tensor::from_vec(vec![*value; len], shape)),
+        )
     });
     let all: Vec<_> = own.chain(extra).collect();
     let path = single.place.path().join("marked.safetensors");
@@ -185,30 +203,55 @@ fn lcm_sdxl_in_every_form() {
         let file = TensorFile::open(&TinyModel::new("sdxl", Layout::SingleFile, &[]).path).unwrap();
         file.tensors()["model.diffusion_model.time_embed.0.weight"].shape[1]
     };
-    let (_kept, marked) = with_tensors(&[("model.diffusion_model.time_embedding.cond_proj.weight", &[hidden, 256], 0.0)]);
+    let (_kept, marked) = with_tensors(&[(
+        "model.diffusion_model.time_embedding.cond_proj.weight",
+        &[hidden, 256],
+        0.0,
+    )]);
     let config = ModelSource::open(&marked).unwrap().json("unet", "config.json").unwrap();
     assert_eq!(config["time_cond_proj_dim"], 256);
-    assert_eq!(pipeline(&ModelSource::open(&marked).unwrap()).guidance_embedding_dim(), Some(256));
+    assert_eq!(
+        pipeline(&ModelSource::open(&marked).unwrap()).guidance_embedding_dim(),
+        Some(256)
+    );
 }
 
 #[test]
 fn models_of_edm_noise_in_every_form() {
-    let (single, marked) = with_tensors(&[("edm_vpred.sigma_max", &[1], 120.0), ("edm_vpred.sigma_min", &[1], 0.002)]);
-    let is_edm = |source: &ModelSource| Parts::load(source, &LoadOptions::default()).unwrap().scheduler_config.is_edm();
+    let (single, marked) = with_tensors(&[
+        ("edm_vpred.sigma_max", &[1], 120.0),
+        ("edm_vpred.sigma_min", &[1], 0.002),
+    ]);
+    let is_edm = |source: &ModelSource| {
+        Parts::load(source, &LoadOptions::default())
+            .unwrap()
+            .scheduler_config
+            .is_edm()
+    };
     let source = ModelSource::open(&marked).unwrap();
     assert!(is_edm(&source) && !is_edm(&single.open()));
     // With its marker keys, or on a base of its noise.
     let (parts, _) = split(&single.path, &["model.diffusion_model."]);
     assert!(is_edm(&source.clone().with_part("unet", &parts[0]).unwrap()));
     let file = TensorFile::open(&marked).unwrap();
-    let unet_and_markers = file.tensors().keys().filter(|key| key.starts_with("model.diffusion_model.") || key.starts_with("edm_"));
-    let tensors: Vec<_> = unet_and_markers.map(|key| (key.clone(), Param::new(file.read(key).unwrap()))).collect();
+    let unet_and_markers = file
+        .tensors()
+        .keys()
+        .filter(|key| key.starts_with("model.diffusion_model.") || key.starts_with("edm_"));
+    let tensors: Vec<_> = unet_and_markers
+        .map(|key| (key.clone(), Param::new(file.read(key).unwrap())))
+        .collect();
     let alone = single.place.path().join("cosxl_unet.safetensors");
     export::write_safetensors(&alone, &tensors, DType::F32).unwrap();
     assert!(is_edm(&single.open().with_part("unet", &alone).unwrap()));
     let (vae, rest) = split(&marked, &["first_stage_model."]);
-    assert!(is_edm(&ModelSource::open(rest).unwrap().with_part("vae", &vae[0]).unwrap()));
+    assert!(is_edm(
+        &ModelSource::open(rest).unwrap().with_part("vae", &vae[0]).unwrap()
+    ));
     let (encoders, rest) = split(&marked, &encoder_prefixes(&marked));
-    let bare = ModelSource::open(rest).unwrap().with_part("text_encoder", &encoders[0]).unwrap();
+    let bare = ModelSource::open(rest)
+        .unwrap()
+        .with_part("text_encoder", &encoders[0])
+        .unwrap();
     assert!(is_edm(&bare.with_part("text_encoder_2", &encoders[1]).unwrap()));
 }

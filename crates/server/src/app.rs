@@ -127,6 +127,14 @@ impl App {
         }
     }
 
+    /// For what comes later and may be about any model: a model that is held on to is not unloaded.
+    pub fn about_none(&self) -> Self {
+        Self {
+            model: OnceLock::new(),
+            ..self.clone()
+        }
+    }
+
     fn not_there(&self, name: Option<&str>, found: &Found) -> Refusal {
         match found {
             Found::Failed(reason) => {

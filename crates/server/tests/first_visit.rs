@@ -18,7 +18,10 @@ async fn page() -> Option<Page> {
     browser
         .until("return prima.entries.some(e => e.what === 'painted' && e.final)")
         .await;
-    Some(Page { browser, _server: server })
+    Some(Page {
+        browser,
+        _server: server,
+    })
 }
 
 struct Page {
@@ -87,7 +90,9 @@ async fn a_square_after_a_tall_picture_is_square_and_covers_nothing() {
     let Some(page) = page().await else { return };
     let shaped = async |width: u32, height: u32| {
         page.browser
-            .run(&format!("location.hash = '#prompt=a+red+apple&seed=1&w={width}&h={height}'"))
+            .run(&format!(
+                "location.hash = '#prompt=a+red+apple&seed=1&w={width}&h={height}'"
+            ))
             .await;
         page.browser
             .until(&format!(
@@ -125,7 +130,9 @@ async fn an_interrupted_replay_leaves_the_picture_that_the_prompt_says() {
         )
         .await;
     page.browser
-        .until("return document.querySelector('#replay-text').textContent === 'Replay' && location.hash.includes('fish')")
+        .until(
+            "return document.querySelector('#replay-text').textContent === 'Replay' && location.hash.includes('fish')",
+        )
         .await;
     page.until_painted("a blue fish").await;
     page.browser
@@ -133,7 +140,10 @@ async fn an_interrupted_replay_leaves_the_picture_that_the_prompt_says() {
         .await;
     let prompt = page.browser.run("return document.querySelector('#prompt').value").await;
     assert_eq!(prompt, "a blue fish");
-    let status = page.browser.run("return document.querySelector('#replay-status').textContent").await;
+    let status = page
+        .browser
+        .run("return document.querySelector('#replay-status').textContent")
+        .await;
     assert!(!status.as_str().unwrap().contains("All "), "{status}");
     page.end().await;
 }
@@ -143,20 +153,35 @@ async fn messages_cover_neither_prompt_nor_strip() {
     let Some(page) = page().await else { return };
     page.sized(1280, 620).await;
     let strip = page.edges(".strip").await;
-    page.drop_file("const name = 'notes.txt', blob = new Blob(['words'], { type: 'text/plain' })").await;
-    page.browser.until("return !document.querySelector('#bar').hidden").await;
+    page.drop_file("const name = 'notes.txt', blob = new Blob(['words'], { type: 'text/plain' })")
+        .await;
+    page.browser
+        .until("return !document.querySelector('#bar').hidden")
+        .await;
     let prompt = page.edges("#prompt").await;
-    assert!(!overlap(page.edges("#bar").await, prompt), "the error covers the prompt");
+    assert!(
+        !overlap(page.edges("#bar").await, prompt),
+        "the error covers the prompt"
+    );
     assert_eq!(page.edges(".strip").await, strip, "the error moves the strip");
     assert!(strip[3] <= 620.0 + 1.0, "the strip is below the window: {strip:?}");
-    page.browser.run("document.activeElement.blur(); dispatchEvent(new Event('x'))").await;
-    page.browser.run("document.body.dispatchEvent(new KeyboardEvent('keydown', { key: 't', bubbles: true }))").await;
-    page.browser.until("return !document.querySelector('#toast').hidden").await;
+    page.browser
+        .run("document.activeElement.blur(); dispatchEvent(new Event('x'))")
+        .await;
+    page.browser
+        .run("document.body.dispatchEvent(new KeyboardEvent('keydown', { key: 't', bubbles: true }))")
+        .await;
+    page.browser
+        .until("return !document.querySelector('#toast').hidden")
+        .await;
     // As long as warnings get.
     page.browser
         .run("document.querySelector('#toast').textContent = 'the prompt was cut off behind its 75th token: '.repeat(12)")
         .await;
-    assert!(!overlap(page.edges("#toast").await, page.edges("#prompt").await), "a note covers the prompt");
+    assert!(
+        !overlap(page.edges("#toast").await, page.edges("#prompt").await),
+        "a note covers the prompt"
+    );
     page.browser.screenshot("messages").await;
     page.end().await;
 }
@@ -165,13 +190,23 @@ async fn messages_cover_neither_prompt_nor_strip() {
 async fn a_phone_on_its_side_shows_the_picture_beside_the_words() {
     let Some(page) = page().await else { return };
     page.sized(844, 390).await;
-    for (view, frame) in [("words", "#picture-frame"), ("sketch", "#pad-frame"), ("words", "#picture-frame")] {
+    for (view, frame) in [
+        ("words", "#picture-frame"),
+        ("sketch", "#pad-frame"),
+        ("words", "#picture-frame"),
+    ] {
         page.browser.click(&format!("[data-view-to={view}]")).await;
         let (picture, prompt) = (page.edges(frame).await, page.edges("#prompt").await);
         let side = (picture[2] - picture[0]).min(picture[3] - picture[1]);
         assert!(side >= 180.0, "{view}: the picture has a side of {side} px");
-        assert!(picture[3] <= 391.0 && prompt[3] <= 391.0, "{view}: {picture:?} {prompt:?}");
-        assert!(!overlap(picture, prompt) && !overlap(picture, page.edges(".top").await), "{view}");
+        assert!(
+            picture[3] <= 391.0 && prompt[3] <= 391.0,
+            "{view}: {picture:?} {prompt:?}"
+        );
+        assert!(
+            !overlap(picture, prompt) && !overlap(picture, page.edges(".top").await),
+            "{view}"
+        );
         page.browser.screenshot(&format!("sideways-{view}")).await;
     }
     let wide = page.browser.run("return document.documentElement.scrollWidth").await;
@@ -188,14 +223,21 @@ async fn the_numbers_choose_how_many_words_are_swapped() {
         .await;
     page.browser.click("#swap-side").await;
     let cells = "return document.querySelectorAll('#variants-grid button').length";
-    page.browser.until("return document.querySelectorAll('#variants-grid button').length === 9").await;
+    page.browser
+        .until("return document.querySelectorAll('#variants-grid button').length === 9")
+        .await;
     for count in [4, 9] {
         page.browser.click(&format!("[data-count='{count}']")).await;
         page.browser.until(&format!("{cells} === {count}")).await;
         page.browser
-            .until(&format!("return document.querySelector(\"[data-count='{count}']\").getAttribute('aria-checked') === 'true'"))
+            .until(&format!(
+                "return document.querySelector(\"[data-count='{count}']\").getAttribute('aria-checked') === 'true'"
+            ))
             .await;
-        let title = page.browser.run("return document.querySelector('#variants-title').textContent").await;
+        let title = page
+            .browser
+            .run("return document.querySelector('#variants-title').textContent")
+            .await;
         assert!(title.as_str().unwrap().contains("red"), "{title}");
     }
     page.browser
@@ -210,10 +252,18 @@ async fn enter_says_that_the_seed_is_kept() {
     page.browser.click("#prompt").await;
     let seed = page.browser.run("return document.querySelector('#seed').value").await;
     page.browser.type_slowly(&char::from(Key::Enter).to_string()).await;
-    page.browser.until("return !document.querySelector('#toast').hidden").await;
-    let said = page.browser.run("return document.querySelector('#toast').textContent").await;
+    page.browser
+        .until("return !document.querySelector('#toast').hidden")
+        .await;
+    let said = page
+        .browser
+        .run("return document.querySelector('#toast').textContent")
+        .await;
     assert!(said.as_str().unwrap().contains(seed.as_str().unwrap()), "{said}");
-    assert_eq!(page.browser.run("return document.querySelector('#seed').value").await, seed);
+    assert_eq!(
+        page.browser.run("return document.querySelector('#seed').value").await,
+        seed
+    );
     page.end().await;
 }
 
@@ -229,11 +279,17 @@ async fn no_words_are_no_picture() {
         .run("return prima.entries.filter(e => e.what === 'sent' && e.type === 'paint').at(-1).prompt")
         .await;
     assert_eq!(sent, "a", "nothing was asked to be painted");
-    let fresh = page.browser.run("return document.querySelector('#picture-frame').dataset.fresh").await;
+    let fresh = page
+        .browser
+        .run("return document.querySelector('#picture-frame').dataset.fresh")
+        .await;
     assert_eq!(fresh, "false");
     page.browser.type_slowly("a cat").await;
     page.until_painted("a cat").await;
-    let fresh = page.browser.run("return document.querySelector('#picture-frame').dataset.fresh").await;
+    let fresh = page
+        .browser
+        .run("return document.querySelector('#picture-frame').dataset.fresh")
+        .await;
     assert_eq!(fresh, "true");
     page.end().await;
 }
@@ -244,11 +300,18 @@ async fn a_photograph_dropped_on_words_is_painted_over() {
     let make = "const canvas = new OffscreenCanvas(64, 64); const context = canvas.getContext('2d'); \
                 context.fillStyle = 'green'; context.fillRect(0, 0, 64, 64); \
                 const name = 'photo.jpg', blob = await canvas.convertToBlob({ type: 'image/jpeg' })";
-    let rev = page.browser.run("return prima.entries.filter(e => e.what === 'sent').at(-1).rev").await;
+    let rev = page
+        .browser
+        .run("return prima.entries.filter(e => e.what === 'sent').at(-1).rev")
+        .await;
     page.drop_file(make).await;
-    page.browser.until("return document.documentElement.dataset.view === 'sketch'").await;
     page.browser
-        .until(&format!("return prima.entries.some(e => e.what === 'painted' && e.final && e.rev > {rev})"))
+        .until("return document.documentElement.dataset.view === 'sketch'")
+        .await;
+    page.browser
+        .until(&format!(
+            "return prima.entries.some(e => e.what === 'painted' && e.final && e.rev > {rev})"
+        ))
         .await;
     let bar = page.browser.run("return document.querySelector('#bar').hidden").await;
     assert_eq!(bar, Value::Bool(true));

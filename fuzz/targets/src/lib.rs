@@ -68,7 +68,9 @@ pub fn single_file(data: &[u8]) {
         return;
     };
     black_box(what_is_it(&file));
-    let Some(path) = written("safetensors", data) else { return };
+    let Some(path) = written("safetensors", data) else {
+        return;
+    };
     let _ = black_box(info(&path));
     let source = ModelSource::SingleFile(path.clone());
     for component in ["unet", "vae", "text_encoder", "text_encoder_2"] {
@@ -108,7 +110,9 @@ pub fn gguf(data: &[u8]) {
 
 /// A LoRA: which layers it changes, and what becomes of each in layers of the usual shapes; the same file as a learnt word.
 pub fn lora(data: &[u8]) {
-    let Some(path) = written("safetensors", data) else { return };
+    let Some(path) = written("safetensors", data) else {
+        return;
+    };
     if let Ok(file) = LoraFile::open(&path) {
         for layer in file.layers() {
             for shape in [&[4, 4][..], &[4, 4, 3, 3], &[4]] {

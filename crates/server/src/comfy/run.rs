@@ -21,7 +21,7 @@ pub(super) fn submit(app: &App, asked: Asked, front: bool) -> Result<(), Refusal
     if !app.comfy.wait(asked, front, app.options.max_jobs) {
         return Err(Refusal::queue_full());
     }
-    let app = app.clone();
+    let app = app.about_none();
     tell_remaining(&app);
     tokio::spawn(async move {
         let turn = app.comfy.turn().await;

@@ -1,5 +1,6 @@
 //! The live protocol, docs/live-protocol.md: one WebSocket a session.
 
+mod chosen;
 mod messages;
 mod outbox;
 mod results;
@@ -16,9 +17,10 @@ use axum::extract::State;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
+use chosen::Chosen;
 use futures_util::SinkExt;
 use futures_util::stream::{SplitSink, SplitStream, StreamExt};
-use messages::{ClientMessage, Hello, Loading, Refused};
+use messages::{ClientMessage, Hello, Refused};
 use outbox::{Next, Outbox};
 use prima_engine::{Counts, Found, Readiness, Session};
 use prima_pipeline::Picture;
@@ -215,40 +217,6 @@ async fn greet(app: &App, outbox: &Outbox) -> Result<(), Goodbye> {
         outbox.text(&Hello::new(&model, names, app.limits()));
     }
     Ok(())
-}
-
-/// The model that a session paints with, by the name it gave; the server's own without one.
-#[derive(Default)]
-struct Chosen(Option<String>);
-
-impl Chosen {
-    /// The app for a message of this session; while the model is read, the client hears how far that is.
-    async fn app(&self, app: &App, outbox: &Outbox) -> Result<App, Refusal> {
-        const TELL_EVERY: Duration = Duration::from_millis(100);
-        app.check_ready()?;
-        let mut closing = app.closing.subscribe();
-        while let Found::Loading(progress) = app.engine.model(self.0.as_deref()) {
-            outbox.text(&Loading::new(self.0.as_deref(), progress));
-            outbox.until_it_moves().await;
-            tokio::select! {
-                () = sleep(TELL_EVERY) => {}
-                _ = closing.wait_for(|&closing| closing) => return Err(Refusal::unavailable("the server is shutting down")),
-            }
-        }
-        app.about(self.0.as_deref()).await
-    }
-
-    /// Another model from now on, if it can be used.
-    async fn change(&mut self, app: &App, session: &Session, outbox: &Outbox, name: String) -> Result<(), Refusal> {
-        let next = Self(Some(name));
-        let app = next.app(app, outbox).await?;
-        session.cancel(u64::MAX - 1);
-        let (names, _) = app.models()?;
-        let name = next.0.clone().unwrap_or_default();
-        outbox.text(&Hello::new(app.pipeline()?, (names, name), app.limits()));
-        *self = next;
-        Ok(())
-    }
 }
 
 /// A message with a picture to start from.
