@@ -152,6 +152,9 @@ async fn an_interrupted_replay_leaves_the_picture_that_the_prompt_says() {
 async fn messages_cover_neither_prompt_nor_strip() {
     let Some(page) = page().await else { return };
     page.sized(1280, 620).await;
+    page.browser
+        .until("return document.querySelector('#strip li') !== null")
+        .await;
     let strip = page.edges(".strip").await;
     page.drop_file("const name = 'notes.txt', blob = new Blob(['words'], { type: 'text/plain' })")
         .await;

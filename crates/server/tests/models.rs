@@ -328,7 +328,7 @@ async fn who_paints_while_his_model_is_unloaded_gets_his_picture() {
     let folder = folder();
     let server = server(folder.path(), room_for_one()).await;
     let mut live = server.live().await;
-    let long = json!({"type": "paint", "rev": 1, "prompt": "a red apple", "seed": 7, "steps": 60, "width": 256, "height": 256,
+    let long = json!({"type": "paint", "rev": 1, "prompt": "a red apple", "seed": 7, "steps": 24, "width": 192, "height": 192,
         "preview": false});
     live.send(&long).await;
     while server.engine.occupancy().begun == 0 {

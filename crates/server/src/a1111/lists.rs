@@ -140,7 +140,8 @@ pub(super) async fn set_options(State(app): State<App>, request: Request) -> Res
     if let Some(name) = model
         && !app.engine.has_model(name)
     {
-        return Err(Refusal::field(CHECKPOINT, app.no_model(name)));
+        let message = format!("{CHECKPOINT}: {}", app.no_model(name));
+        return Err(Refusal::field(CHECKPOINT, message));
     }
     let fits = |(key, value): &(&String, &Value)| match key.as_str() {
         CHECKPOINT => true,
