@@ -294,3 +294,15 @@ fn serve_lists_the_models_of_its_folder() {
         "{models}"
     );
 }
+
+#[test]
+fn one_file_of_a_repository_is_removed_without_the_others() {
+    let files = [("a.safetensors", hub::noise(5000)), ("b.safetensors", hub::noise(6000))];
+    let home = Home::new("hub-remove", with("x/y", &files));
+    let path = |name: &str| PathBuf::from(home.ok(&["models", "pull", &format!("x/y/{name}")]).trim());
+    let (a, b) = (path("a.safetensors"), path("b.safetensors"));
+    let blob = a.canonicalize().unwrap();
+    home.ok(&["models", "remove", "x/y/a.safetensors", "--yes"]);
+    assert!(!blob.exists() && a.symlink_metadata().is_err());
+    assert_eq!(fs::read(b).unwrap(), files[1].1);
+}

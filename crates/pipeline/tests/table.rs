@@ -39,6 +39,14 @@ fn check(source: &ModelSource, family: &str) {
     check_picture(&Pipeline::new(parts).unwrap(), &case, "families");
 }
 
+/// A family's single file, whose vocabulary is that of every file beside it.
+fn single(family: &str) -> TinyModel {
+    let model = TinyModel::new(family, Layout::SingleFile, &[]);
+    let own = model.path.with_extension("config");
+    std::fs::rename(own, model.path.with_file_name("config")).unwrap();
+    model
+}
+
 /// The tensors of `from` whose keys begin with one of `prefixes`, without it, in a file for each; and the rest in another.
 fn split(from: &Path, prefixes: &[&str]) -> (Vec<PathBuf>, PathBuf) {
     let file = TensorFile::open(from).unwrap();
@@ -109,7 +117,7 @@ fn every_row_of_the_table_has_tests() {
 fn folders_and_single_files() {
     for family in families() {
         check(&TinyModel::new(family, Layout::Folder, &[]).open(), family);
-        check(&TinyModel::new(family, Layout::SingleFile, &[]).open(), family);
+        check(&single(family).open(), family);
     }
 }
 
@@ -117,7 +125,7 @@ fn folders_and_single_files() {
 fn a_unet_alone() {
     for family in families() {
         let base = TinyModel::new(family, Layout::Folder, &[]);
-        let single = TinyModel::new(family, Layout::SingleFile, &[]);
+        let single = single(family);
         let (parts, _) = split(&single.path, &["model.diffusion_model."]);
         check(&base.open().with_part("unet", &parts[0]).unwrap(), family);
         let own = base.path.join("unet/diffusion_pytorch_model.safetensors");
@@ -130,7 +138,7 @@ fn a_unet_alone() {
 #[test]
 fn an_autoencoder_alone() {
     for family in families() {
-        let single = TinyModel::new(family, Layout::SingleFile, &[]);
+        let single = single(family);
         let (parts, rest) = split(&single.path, &["first_stage_model."]);
         check(
             &ModelSource::open(rest).unwrap().with_part("vae", &parts[0]).unwrap(),
@@ -145,7 +153,7 @@ fn an_autoencoder_alone() {
 #[test]
 fn text_encoders_alone() {
     for family in families() {
-        let single = TinyModel::new(family, Layout::SingleFile, &[]);
+        let single = single(family);
         let prefixes = encoder_prefixes(&single.path);
         let (parts, rest) = split(&single.path, &prefixes);
         let mut source = ModelSource::open(rest).unwrap();
@@ -164,7 +172,7 @@ fn text_encoders_alone() {
 
 /// A single file of SDXL with further tensors.
 fn with_tensors(extra: &[(&str, &[usize], f32)]) -> (TinyModel, PathBuf) {
-    let single = TinyModel::new("sdxl", Layout::SingleFile, &[]);
+    let single = single("sdxl");
     let file = TensorFile::open(&single.path).unwrap();
     let own = file
         .tensors()
@@ -200,7 +208,7 @@ fn lcm_sdxl_in_every_form() {
         assert_eq!(pipeline(&source).guidance_embedding_dim(), width, "{component}");
     }
     let hidden = {
-        let file = TensorFile::open(&TinyModel::new("sdxl", Layout::SingleFile, &[]).path).unwrap();
+        let file = TensorFile::open(&single("sdxl").path).unwrap();
         file.tensors()["model.diffusion_model.time_embed.0.weight"].shape[1]
     };
     let (_kept, marked) = with_tensors(&[(

@@ -189,11 +189,8 @@ pub fn remove(args: &RemoveArgs) -> Result<()> {
     let paths = match &entry {
         Some(entry) if entry.place == Place::Folder => vec![entry.path.clone()],
         _ => {
-            let id = hub::Id::parse(&args.name);
-            let repository = id.map(|id| hub::folder_of(&id.repository)).zip(cache);
-            let of_hub = repository.map(|(name, cache)| [cache.join(&name), cache.join(".locks").join(&name)]);
-            let there = of_hub.into_iter().flatten().filter(|path| path.is_dir());
-            there.collect()
+            let name = entry.as_ref().map_or(args.name.as_str(), |entry| entry.name.as_str());
+            cache.map_or_else(Vec::new, |cache| of_hub(&cache, name))
         }
     };
     let Some(first) = paths.first() else {
@@ -218,6 +215,32 @@ pub fn remove(args: &RemoveArgs) -> Result<()> {
     }
     say!("removed {} from {}", gigabytes(bytes), first.display());
     Ok(())
+}
+
+/// What a name of the hub stands for in its cache: a repository and its locks; of one file its link and, where no other revision
+/// has the same, what that leads to.
+fn of_hub(cache: &Path, name: &str) -> Vec<PathBuf> {
+    let Some(id) = hub::Id::parse(name) else {
+        return Vec::new();
+    };
+    let folder = hub::folder_of(&id.repository);
+    let root = cache.join(&folder);
+    let Some(file) = &id.file else {
+        let all = [root, cache.join(".locks").join(&folder)];
+        return all.into_iter().filter(|path| path.is_dir()).collect();
+    };
+    let Some(link) = hub::find_in(cache, name) else {
+        return Vec::new();
+    };
+    let blob = link.canonicalize().ok().filter(|blob| *blob != link);
+    let snapshots = fs::read_dir(root.join("snapshots")).into_iter().flatten().flatten();
+    let same = |snapshot: fs::DirEntry| snapshot.path().join(file).canonicalize().ok() == blob;
+    let is_shared = snapshots
+        .filter(|snapshot| !link.starts_with(snapshot.path()))
+        .any(same);
+    // The larger one first, which is what is asked about.
+    let blob = blob.filter(|_| !is_shared);
+    blob.into_iter().chain([link]).collect()
 }
 
 fn is_sure(path: &Path, bytes: u64) -> Result<bool> {
