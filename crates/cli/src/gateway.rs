@@ -10,7 +10,12 @@ use std::time::Duration;
 #[derive(clap::Args)]
 pub struct Nats {
     /// The NATS server, or several of a cluster with commas between; JetStream has to be on (`nats-server -js`)
-    #[arg(long, value_name = "URL", env = "PRIMA_NATS", default_value = "nats://127.0.0.1:4222")]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "PRIMA_NATS",
+        default_value = "nats://127.0.0.1:4222"
+    )]
     nats: String,
     /// Copies of what is queued: 3 on a cluster of three servers
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
@@ -25,7 +30,7 @@ impl Nats {
         let options = BusOptions {
             url: self.nats.clone(),
             replicas: usize::from(self.replicas),
-            keep: Duration::from_secs(u64::from(self.keep) * 3600),
+            keep: Duration::from_hours(u64::from(self.keep)),
         };
         Ok(Bus::connect(&options).await?)
     }

@@ -130,7 +130,9 @@ fn say_how_it_is_used(answer: &clap::Error) -> ExitCode {
 fn run_and_catch(cli: Cli) -> anyhow::Result<()> {
     let runs_long = matches!(
         cli.command,
-        None | Some(Command::Serve(_) | Command::Gateway(_) | Command::Worker(_) | Command::Train { .. } | Command::Data { .. })
+        None | Some(
+            Command::Serve(_) | Command::Gateway(_) | Command::Worker(_) | Command::Train { .. } | Command::Data { .. }
+        )
     );
     if !runs_long && std::env::var_os("RUST_BACKTRACE").is_none() {
         std::panic::set_hook(Box::new(|_| {}));

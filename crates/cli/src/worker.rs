@@ -29,7 +29,9 @@ pub fn run(args: Args) -> Result<()> {
         let url = format!("http://{}", server.address);
         serve::announce(&url)?;
         let options = WorkerOptions {
-            name: args.name.unwrap_or_else(|| format!("{}-{}", std::process::id(), server.address.port())),
+            name: args
+                .name
+                .unwrap_or_else(|| format!("{}-{}", std::process::id(), server.address.port())),
             server_url: url.clone(),
             server_token: server.options.token.clone().unwrap_or_default(),
             advertised_url: args.advertise.unwrap_or(url),

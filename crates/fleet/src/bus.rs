@@ -43,7 +43,7 @@ impl Default for BusOptions {
         Self {
             url: "nats://127.0.0.1:4222".into(),
             replicas: 1,
-            keep: Duration::from_secs(24 * 3600),
+            keep: Duration::from_hours(24),
         }
     }
 }
@@ -63,6 +63,10 @@ pub struct Bus {
 impl Bus {
     /// Connects, and makes what is not there yet.
     pub async fn connect(options: &BusOptions) -> Result<Self> {
+        Box::pin(Self::connected(options)).await
+    }
+
+    async fn connected(options: &BusOptions) -> Result<Self> {
         let servers: Vec<&str> = options.url.split(',').map(str::trim).collect();
         let connected = ConnectOptions::new()
             .name("prima")
@@ -82,7 +86,7 @@ impl Bus {
             subjects: vec!["prima.jobs.>".into()],
             retention: RetentionPolicy::WorkQueue,
             max_age: options.keep,
-            duplicate_window: Duration::from_secs(600),
+            duplicate_window: Duration::from_mins(10),
             num_replicas: options.replicas,
             ..Default::default()
         });
@@ -127,7 +131,7 @@ impl Bus {
         Ok(Self {
             records: bucket("prima_jobs", options.keep).await?,
             workers: bucket("prima_workers", crate::registry::FORGOTTEN_AFTER).await?,
-            leases: bucket("prima_leases", Duration::from_secs(3600)).await?,
+            leases: bucket("prima_leases", Duration::from_hours(1)).await?,
             answers: answers.await.map_err(refused("the store of answers"))?,
             client,
             jobs,

@@ -135,9 +135,13 @@ impl Registry {
 
 /// Spreads names over workers; the same on every gateway.
 pub(crate) fn hash(text: &str) -> String {
-    use sha2::Digest;
+    use sha2::Digest as _;
+    use std::fmt::Write as _;
     let digest = sha2::Sha256::digest(text);
-    digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    digest.iter().take(16).fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 #[cfg(test)]

@@ -159,8 +159,8 @@ fn new_id(account: &str) -> String {
 fn named_model(app: &App, body: &Bytes) -> String {
     let body: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
     let named = [&body["model"], &body["override_settings"]["sd_model_checkpoint"]];
-    let named = named.into_iter().filter_map(serde_json::Value::as_str);
-    let known = named.filter_map(|name| app.registry.model(name)).next();
+    let mut named = named.into_iter().filter_map(serde_json::Value::as_str);
+    let known = named.find_map(|name| app.registry.model(name));
     known.unwrap_or_else(|| "any".into())
 }
 

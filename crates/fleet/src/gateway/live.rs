@@ -42,15 +42,14 @@ pub(super) async fn connect(
     let path = without_token(&uri);
     let place = format!("{}.{}", client.account, crate::job::token(&client.place));
     upgrade.max_message_size(32 << 20).on_upgrade(move |socket| async move {
-        Session {
+        let session = Session {
             app,
             place,
             path,
             last: None,
             greeted: false,
-        }
-        .run(socket)
-        .await;
+        };
+        Box::pin(session.run(socket)).await;
     })
 }
 

@@ -96,9 +96,7 @@ async fn paint(State(painter): State<Arc<Painter>>, request: Request) -> Respons
         .get("content-type")
         .map(|v| v.to_str().unwrap().to_owned());
     let body: Bytes = axum::body::to_bytes(request.into_body(), usize::MAX).await.unwrap();
-    if body.starts_with(b"break") {
-        panic!("as it was asked to");
-    }
+    assert!(!body.starts_with(b"break"), "as it was asked to");
     tokio::time::sleep(Duration::from_millis(painter.takes_ms.load(Ordering::SeqCst) as u64)).await;
     painter.finished.fetch_add(1, Ordering::SeqCst);
     let status = if body.starts_with(b"wrong") {
