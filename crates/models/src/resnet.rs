@@ -2,6 +2,7 @@
 //! `downsampling.py`, `upsampling.py`).
 
 use crate::bands::Bands;
+use crate::adapters::kept;
 use crate::layers::{Conv, GroupNorm, Linear, Start};
 use prima_checkpoint::{Error, ParamSource};
 use prima_tensor::{
@@ -78,7 +79,7 @@ impl ResnetBlock2D {
             return self.run(x, temb_silu);
         }
         let (block, x, temb_silu) = (self.clone(), x.clone(), temb_silu.cloned());
-        recompute(move || block.run(&x, temb_silu.as_ref()))
+        recompute(kept(move || block.run(&x, temb_silu.as_ref())))
     }
 
     fn run(&self, x: &Tensor, temb_silu: Option<&Tensor>) -> Tensor {

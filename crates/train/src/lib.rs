@@ -18,6 +18,7 @@ mod networks;
 mod noising;
 mod objective;
 mod objectives;
+mod own_pictures;
 mod params;
 mod picture_source;
 mod stage_folder;

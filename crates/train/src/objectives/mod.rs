@@ -86,7 +86,7 @@ impl TextLatents {
     pub(crate) fn drawn(&self, encoders: &TextEncoders, number: u64, batch_size: usize) -> Drawn {
         let rows = self.rows(number, batch_size);
         let tokens = self.tokens.rows(&rows, vec![1.0; batch_size]);
-        let cond = no_grad(|| conditioning(encoders, &tokens, self.cache.size_px(rows[0])));
+        let cond = no_grad(|| conditioning(encoders, &tokens, self.cache.time_ids(&rows)));
         let real = self.cache.batch(&rows);
         Drawn { real, cond }
     }

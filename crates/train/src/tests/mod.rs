@@ -148,6 +148,7 @@ fn data(painter: &Painter) -> TextLatents {
             values: latents[..48].to_vec(),
         }),
         caption: format!("thing {i}"),
+            cut: None,
     };
     let pictures: Vec<EncodedPicture> = noise.chunks(4 * 4 * 4).enumerate().map(picture).collect();
     let cache = LatentCache::of(&pictures, 4);

@@ -68,6 +68,7 @@ impl Parts {
             objects: Vec::new(),
             features: None,
             caption: caption.to_owned(),
+            cut: None,
         };
         let pictures: Vec<EncodedPicture> = raw.chunks(each).zip(CAPTIONS).map(picture).collect();
         let cache = LatentCache::of(&pictures, CHANNELS);
