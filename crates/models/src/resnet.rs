@@ -1,8 +1,8 @@
 //! Residual blocks and the resamplers between resolutions (diffusers `models/resnet.py`,
 //! `downsampling.py`, `upsampling.py`).
 
-use crate::bands::Bands;
 use crate::adapters::kept;
+use crate::bands::Bands;
 use crate::layers::{Conv, GroupNorm, Linear, Start};
 use prima_checkpoint::{Error, ParamSource};
 use prima_tensor::{

@@ -95,7 +95,12 @@ impl TrainConfig {
     ) -> std::result::Result<Self, String> {
         let mut config: Self = serde_json::from_str(text).map_err(|e| e.to_string())?;
         config.read_old_names();
-        config.source = config.model.as_deref().map(find).transpose().map_err(|e| e.to_string())?;
+        config.source = config
+            .model
+            .as_deref()
+            .map(find)
+            .transpose()
+            .map_err(|e| e.to_string())?;
         config.check().map_err(|e| e.to_string())?;
         if let (Some(model), Some(_)) = (&config.source, &config.pictures) {
             config.canvas = Some(Canvas::of(model).map_err(|e| e.to_string())?);
@@ -117,7 +122,8 @@ impl TrainConfig {
     }
 
     fn check(&self) -> Result<()> {
-        let needs_data = matches!(self.origin()?, Origin::Networks(_)) || (self.world.is_none() && self.pictures.is_none());
+        let needs_data =
+            matches!(self.origin()?, Origin::Networks(_)) || (self.world.is_none() && self.pictures.is_none());
         if needs_data && self.data_dir.as_os_str().is_empty() {
             let message = "there is no data_dir, nor `pictures` for a `model`: say what to learn from";
             return Err(Error::Config(message.into()));
@@ -192,15 +198,7 @@ impl TrainConfig {
     /// options `adjust` may change.
     pub(crate) fn pictures(&self, adjust: impl FnOnce(&mut ComposerOptions)) -> Result<Box<dyn PictureSource>> {
         if let Some(own) = &self.pictures {
-            let canvas = self.canvas.clone().unwrap_or_else(|| {
-                let side = self.picture_size_px()[0] as usize;
-                Canvas {
-                    side_px: side,
-                    multiple_px: side,
-                    sizes: vec![[side; 2]],
-                }
-            });
-            return Ok(Box::new(OwnPictures::open(own, &canvas)?));
+            return Ok(Box::new(self.own_pictures(own)?));
         }
         if let Some(sources) = &self.world {
             let [height, width] = self.picture_size_px().map(|side| side as usize);
@@ -211,6 +209,19 @@ impl TrainConfig {
         self.latents.adjust(&mut options);
         adjust(&mut options);
         Ok(Box::new(Composer::new(dataset, options)?))
+    }
+
+    /// A person's pictures in the sizes that the model paints.
+    pub(crate) fn own_pictures(&self, own: &OwnPicturesConfig) -> Result<OwnPictures> {
+        let canvas = self.canvas.clone().unwrap_or_else(|| {
+            let side = self.picture_size_px()[0] as usize;
+            Canvas {
+                side_px: side,
+                multiple_px: side,
+                sizes: vec![[side; 2]],
+            }
+        });
+        OwnPictures::open(own, &canvas)
     }
 
     /// Height and width of a whole picture in pixels.

@@ -115,10 +115,18 @@ pub(crate) fn encode_all(
     if let Some(manifest) = &manifest {
         check_goes_on(manifest, &encoder, source).map_err(|message| Error::file(dir, message))?;
     }
-    let count = source.len().map_or(config.latents.count, |all| all.min(config.latents.count));
+    let count = source
+        .len()
+        .map_or(config.latents.count, |all| all.min(config.latents.count));
     // Those of an end have what sizes they have.
     let every_size = config.latents.every_size || source.len().is_some();
-    let sample = |i: u64| if every_size { source.sample_of_any_size(i) } else { source.sample(i) };
+    let sample = |i: u64| {
+        if every_size {
+            source.sample_of_any_size(i)
+        } else {
+            source.sample(i)
+        }
+    };
     let before = manifest.as_ref().map_or(0, LatentManifest::pictures);
     let mut done = before;
     let in_time = || budget.deadline.is_none_or(|d| Instant::now() < d);

@@ -30,7 +30,7 @@ mod trainer;
 
 pub use config::TrainConfig;
 pub use error::{Error, Result};
-pub use export::{Exported, export};
+pub use export::{Exported, LoraKeys, export, export_lora};
 pub use group::{Group, Launch};
 pub use latents::latents;
 pub use trained::text_encoders;

@@ -2,9 +2,9 @@
 
 use crate::error::{Error, Result};
 use crate::picture_source::{Cut, PictureSource, Sample};
+use prima_checkpoint::ModelSource;
 use prima_data::pictures::{Pictures, Wording, buckets, fitted, nearest};
 use prima_pipeline::ModelCard;
-use prima_checkpoint::ModelSource;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
@@ -50,14 +50,19 @@ pub(crate) struct Canvas {
     pub(crate) sizes: Vec<[usize; 2]>,
 }
 
+/// A model's own settings.
+pub(crate) fn model_card(model: &ModelSource) -> Result<ModelCard> {
+    if !model.exists("prima.json") {
+        return Ok(ModelCard::default());
+    }
+    let text = model.read_bytes("prima.json")?;
+    let file = format!("prima.json of {}", model.name());
+    Ok(ModelCard::parse(&String::from_utf8_lossy(&text), &file)?)
+}
+
 impl Canvas {
     pub(crate) fn of(model: &ModelSource) -> Result<Self> {
-        let card = if model.exists("prima.json") {
-            let text = model.read_bytes("prima.json")?;
-            ModelCard::parse(&String::from_utf8_lossy(&text), &format!("prima.json of {}", model.name()))?
-        } else {
-            ModelCard::default()
-        };
+        let card = model_card(model)?;
         let (unet, vae) = (model.json("unet", "config.json")?, model.json("vae", "config.json")?);
         let levels = |json: &serde_json::Value, field: &str| json[field].as_array().map_or(1, Vec::len).max(1) as u32;
         // TAESD has all its blocks in lists of its own.
@@ -106,7 +111,10 @@ impl OwnPictures {
             canvas.multiple_px
         };
         if side_px == 0 || side_px % canvas.multiple_px != 0 {
-            let message = format!("pictures.resolution_px is {side_px}: use a multiple of {}", canvas.multiple_px);
+            let message = format!(
+                "pictures.resolution_px is {side_px}: use a multiple of {}",
+                canvas.multiple_px
+            );
             return Err(Error::Config(message));
         }
         let is_own_size = config.resolution_px.is_none_or(|side| side == canvas.side_px);
@@ -192,7 +200,10 @@ mod tests {
         }
         let section = |json: serde_json::Value| -> OwnPicturesConfig {
             let mut section = serde_json::json!({ "path": folder.path(), "caption": "a thing" });
-            section.as_object_mut().unwrap().extend(json.as_object().unwrap().clone());
+            section
+                .as_object_mut()
+                .unwrap()
+                .extend(json.as_object().unwrap().clone());
             serde_json::from_value(section).unwrap()
         };
         let canvas = Canvas {
@@ -207,7 +218,13 @@ mod tests {
         assert_eq!((square.picture.width, square.picture.height), (128, 128));
         let cut = wide.cut.unwrap();
         assert_eq!((cut.original_px, cut.crop_px), ([100, 300], [0, 64]));
-        let row = |sample: &Sample| sample.picture.rgb[..3 * 160].iter().step_by(3).copied().collect::<Vec<u8>>();
+        let row = |sample: &Sample| {
+            sample.picture.rgb[..3 * 160]
+                .iter()
+                .step_by(3)
+                .copied()
+                .collect::<Vec<u8>>()
+        };
         let back: Vec<u8> = row(&mirrored).into_iter().rev().collect();
         assert_eq!(row(&wide), back);
         // A model that knows one size is shown that, and told of no cut.
@@ -217,8 +234,14 @@ mod tests {
         };
         let own = open(serde_json::json!({}), &fixed).unwrap();
         let sample = own.sample_of_any_size(0).unwrap();
-        assert_eq!((sample.picture.width, sample.picture.height, sample.cut), (128, 128, None));
-        let error = open(serde_json::json!({ "resolution_px": 100 }), &canvas).err().unwrap().to_string();
+        assert_eq!(
+            (sample.picture.width, sample.picture.height, sample.cut),
+            (128, 128, None)
+        );
+        let error = open(serde_json::json!({ "resolution_px": 100 }), &canvas)
+            .err()
+            .unwrap()
+            .to_string();
         assert!(error.contains("multiple of 32"), "{error}");
     }
 }

@@ -62,7 +62,10 @@ fn of_csv(path: &Path, wording: &Wording) -> Result<Metadata, DataError> {
     let header = reader.headers().map_err(failed)?.clone();
     let place = |column: &str| header.iter().position(|name| name.trim() == column);
     let Some(name) = place("file_name") else {
-        return Err(DataError::pictures(path, "there is no column file_name, which says whose words a row has"));
+        return Err(DataError::pictures(
+            path,
+            "there is no column file_name, which says whose words a row has",
+        ));
     };
     let Some(words) = wording.columns().into_iter().find_map(place) else {
         let message = format!("there is no column {}", wording.columns().join(", or "));
@@ -71,7 +74,10 @@ fn of_csv(path: &Path, wording: &Wording) -> Result<Metadata, DataError> {
     let mut rows = Metadata::new();
     for row in reader.records() {
         let row = row.map_err(failed)?;
-        rows.push((row.get(name).unwrap_or_default().to_owned(), row.get(words).map(str::to_owned)));
+        rows.push((
+            row.get(name).unwrap_or_default().to_owned(),
+            row.get(words).map(str::to_owned),
+        ));
     }
     Ok(rows)
 }

@@ -31,7 +31,10 @@ pub(super) fn list(folder: &Path, wording: &Wording) -> Result<Vec<Found>, DataE
         let table = metadata(&folder, wording)?.unwrap_or_default();
         let words = by_name(&table);
         let mut seen = BTreeSet::new();
-        for path in entries.iter().filter(|path| is_picture(&ending(path)) && path.is_file()) {
+        for path in entries
+            .iter()
+            .filter(|path| is_picture(&ending(path)) && path.is_file())
+        {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let caption = match words.get(name.as_str()) {
                 Some(caption) => caption.cloned(),
@@ -60,7 +63,9 @@ fn at(path: &Path, caption: Option<String>) -> Found {
 /// A picture of the table, which may lie below its folder but nowhere else.
 fn named(folder: &Path, name: &str, caption: Option<String>) -> Found {
     let path = folder.join(name);
-    let is_below = Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
+    let is_below = Path::new(name)
+        .components()
+        .all(|part| matches!(part, Component::Normal(_)));
     let place = if !is_below || name.is_empty() {
         Place::Nowhere("the table of captions may name files below its folder only".to_owned())
     } else if path.is_file() {

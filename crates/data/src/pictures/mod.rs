@@ -59,7 +59,11 @@ struct Found {
 enum Place {
     File(PathBuf),
     /// Within another file.
-    Part { file: PathBuf, start: u64, bytes: u64 },
+    Part {
+        file: PathBuf,
+        start: u64,
+        bytes: u64,
+    },
     /// It is named, and not there.
     Nowhere(String),
 }
@@ -106,7 +110,11 @@ impl Pictures {
             let message = if reasons.is_empty() {
                 "holds no PNG, JPEG or WebP file, and no tar shards".to_owned()
             } else {
-                format!("none of its {} pictures can be used: {}", skipped.len(), reasons.join("; "))
+                format!(
+                    "none of its {} pictures can be used: {}",
+                    skipped.len(),
+                    reasons.join("; ")
+                )
             };
             return Err(DataError::pictures(path, message));
         }
@@ -137,7 +145,10 @@ impl Pictures {
 
     pub fn read(&self, number: usize) -> Result<Picture, DataError> {
         let item = &self.items[number];
-        let bytes = item.place.bytes().map_err(|reason| DataError::pictures(&item.name, reason))?;
+        let bytes = item
+            .place
+            .bytes()
+            .map_err(|reason| DataError::pictures(&item.name, reason))?;
         Picture::decode_at_most(&bytes, &item.name, MAX_PIXELS)
             .map_err(|error| DataError::pictures(&item.name, error.to_string()))
     }
@@ -178,7 +189,8 @@ impl Item {
         let own = caption.and_then(words);
         let caption = own.or_else(|| wording.caption.clone().and_then(words));
         let Some(caption) = caption else {
-            let reason = "it has no words: write them into a .txt beside it, or give a caption for all pictures without";
+            let reason =
+                "it has no words: write them into a .txt beside it, or give a caption for all pictures without";
             return Err(skipped(reason.to_owned()));
         };
         Ok(Self {

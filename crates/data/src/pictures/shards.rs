@@ -68,7 +68,11 @@ fn of_shard(shard: &Path, wording: &Wording) -> Result<Vec<Found>, DataError> {
             sample.pictures.push((format!("{}/{name}", shard.display()), place));
         } else if matches!(ending.as_str(), "txt" | "caption" | "json") {
             let mut bytes = Vec::new();
-            entry.by_ref().take(MAX_BYTES as u64).read_to_end(&mut bytes).map_err(failed)?;
+            entry
+                .by_ref()
+                .take(MAX_BYTES as u64)
+                .read_to_end(&mut bytes)
+                .map_err(failed)?;
             let text = String::from_utf8_lossy(&bytes).into_owned();
             if ending == "json" {
                 let value: Option<Value> = serde_json::from_str(&text).ok();

@@ -56,13 +56,23 @@ fn a_broken_picture_and_one_without_words_are_left_out_and_named() {
     let pictures = Pictures::open(folder.path(), &Wording::default()).unwrap();
     assert_eq!(words(&pictures), ["a cup"]);
     let said: Vec<String> = pictures.skipped().iter().map(Skipped::to_string).collect();
-    assert!(said[0].contains("half.png") && said[0].contains("not a picture"), "{said:?}");
+    assert!(
+        said[0].contains("half.png") && said[0].contains("not a picture"),
+        "{said:?}"
+    );
     assert!(said[1].contains("mute.png") && said[1].contains("no words"), "{said:?}");
     fs::remove_file(at("good.png")).unwrap();
-    let error = Pictures::open(folder.path(), &Wording::default()).unwrap_err().to_string();
-    assert!(error.contains("none of its 2 pictures") && error.contains("half.png"), "{error}");
+    let error = Pictures::open(folder.path(), &Wording::default())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("none of its 2 pictures") && error.contains("half.png"),
+        "{error}"
+    );
     let empty = tempfile::tempdir().unwrap();
-    let error = Pictures::open(empty.path(), &Wording::default()).unwrap_err().to_string();
+    let error = Pictures::open(empty.path(), &Wording::default())
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("no PNG, JPEG or WebP"), "{error}");
 }
 
@@ -89,7 +99,10 @@ fn tables_of_hugging_face_name_pictures_and_their_words() {
             caption: None,
         };
         let error = Pictures::open(folder.path(), &other).unwrap_err().to_string();
-        assert!(error.contains("no words") || error.contains("no column label"), "{error}");
+        assert!(
+            error.contains("no words") || error.contains("no column label"),
+            "{error}"
+        );
     }
 }
 
@@ -97,8 +110,14 @@ fn tables_of_hugging_face_name_pictures_and_their_words() {
 fn a_table_that_is_none_is_refused_with_its_line() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("a.png"), png(4, 4, 1)).unwrap();
-    fs::write(folder.path().join("metadata.jsonl"), "{\"file_name\": \"a.png\"}\n{oops\n").unwrap();
-    let error = Pictures::open(folder.path(), &Wording::default()).unwrap_err().to_string();
+    fs::write(
+        folder.path().join("metadata.jsonl"),
+        "{\"file_name\": \"a.png\"}\n{oops\n",
+    )
+    .unwrap();
+    let error = Pictures::open(folder.path(), &Wording::default())
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("metadata.jsonl") && error.contains("line 2"), "{error}");
 }
 
@@ -125,7 +144,14 @@ fn shards_give_the_pictures_and_words_of_their_samples() {
             ("x/002.jpg.png", png(4, 8, 2)),
         ],
     );
-    write("1.tar", &[("001.png", b"broken".to_vec()), ("001.txt", b"x".to_vec()), ("3.png", png(8, 4, 3))]);
+    write(
+        "1.tar",
+        &[
+            ("001.png", b"broken".to_vec()),
+            ("001.txt", b"x".to_vec()),
+            ("3.png", png(8, 4, 3)),
+        ],
+    );
     let wording = Wording {
         caption: Some("a thing".to_owned()),
         column: None,

@@ -204,7 +204,11 @@ fn save_shard(dir: &Path, number: usize, pictures: &[EncodedPicture]) -> Result<
         pictures: pictures.len(),
         latents_sha256: sha256(&latents_path)?,
         captions_sha256: sha256(&captions_path)?,
-        cuts: if cuts.iter().any(Option::is_some) { cuts } else { Vec::new() },
+        cuts: if cuts.iter().any(Option::is_some) {
+            cuts
+        } else {
+            Vec::new()
+        },
     })
 }
 

@@ -5,8 +5,8 @@
 
 mod manifest;
 
-use crate::checksum::sha256;
 use crate::captions::time_ids;
+use crate::checksum::sha256;
 use crate::error::{Error, Result};
 use crate::picture_source::Cut;
 use half::f16;
@@ -368,7 +368,10 @@ mod tests {
         );
         assert_eq!(opened.captions[3..], ["picture 3", "picture 1"]);
         let told = opened.time_ids(&[3, 4]);
-        assert_eq!(told, [[300.0, 500.0, 0.0, 7.0, 8.0, 16.0], [16.0, 16.0, 0.0, 0.0, 16.0, 16.0]]);
+        assert_eq!(
+            told,
+            [[300.0, 500.0, 0.0, 7.0, 8.0, 16.0], [16.0, 16.0, 0.0, 0.0, 16.0, 16.0]]
+        );
         assert_eq!(opened.batch(&[1]).data(), cache.batch(&[1]).data());
         let (features, kept) = (opened.features(&[1, 2]).unwrap(), cache.features(&[1, 2]).unwrap());
         assert_eq!(

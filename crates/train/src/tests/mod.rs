@@ -2,6 +2,7 @@
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
+mod lora;
 mod objectives;
 mod origin;
 mod parity;
@@ -16,8 +17,8 @@ use crate::networks::{self, kl};
 use crate::noising::{Noising, default_scheduler};
 use crate::objective::{Batch, Objective, Player};
 use crate::objectives::{
-    Autoencoder, Corpus, Decoder, Dmd2, Ect, Ladd, LatentPainter, Lcm, Lightning, MeanFlow, PictureLoss, Progressive,
-    Rdm, StageConfig, Teacher, Text, TextLatents, Trainee, painter_schedules,
+    Autoencoder, Corpus, Decoder, Dmd2, Ect, Ladd, LatentPainter, Lcm, Learns, Lightning, MeanFlow, PictureLoss,
+    Progressive, Rdm, StageConfig, Teacher, Text, TextLatents, Trainee, painter_schedules,
 };
 use crate::params::NamedParams;
 use crate::trained::Painter;
@@ -148,7 +149,7 @@ fn data(painter: &Painter) -> TextLatents {
             values: latents[..48].to_vec(),
         }),
         caption: format!("thing {i}"),
-            cut: None,
+        cut: None,
     };
     let pictures: Vec<EncodedPicture> = noise.chunks(4 * 4 * 4).enumerate().map(picture).collect();
     let cache = LatentCache::of(&pictures, 4);
@@ -209,8 +210,10 @@ fn lcm(folder: &Scratch) -> Lcm {
         config: stage(json!({ "batch_size": 8 })),
         data: data(&student),
         student: trainee(&config, student),
-        target: networks::unet(&config, 3).unwrap(),
-        teacher: networks::unet(&config, 3).unwrap().network,
+        learns: Learns::Whole {
+            target: networks::unet(&config, 3).unwrap(),
+            teacher: networks::unet(&config, 3).unwrap().network,
+        },
         noising: noising(),
         ladder: vec![999, 749, 499, 249],
     }
