@@ -175,6 +175,15 @@ fn check_goes_on(
     Ok(())
 }
 
+/// Removes what `dir` has of them, for a run that begins anew.
+pub(crate) fn discard(dir: &Path) -> Result<()> {
+    if dir.exists() {
+        StageFolder::hold(dir)?.clear()
+    } else {
+        Ok(())
+    }
+}
+
 /// Refuses latents of another autoencoder than `vae`, the run's: a model that was exchanged for another after they were made.
 pub(crate) fn check_made_by(config: &TrainConfig, vae: &Component<Vae>) -> Result<()> {
     let dir = config.stage_dir(NAME);

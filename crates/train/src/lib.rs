@@ -33,5 +33,6 @@ pub use error::{Error, Result};
 pub use export::{Exported, LoraKeys, export, export_lora};
 pub use group::{Group, Launch};
 pub use latents::latents;
+pub use objectives::discard_lora_latents;
 pub use trained::text_encoders;
 pub use trainer::{AdamW, AdamWConfig, Budget, RunOptions, Summary};

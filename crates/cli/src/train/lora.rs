@@ -6,7 +6,7 @@ use crate::out::{note, say};
 use anyhow::Result;
 use clap::ValueEnum;
 use prima_checkpoint::export::{create_folder, write_json};
-use prima_train::{Launch, LoraKeys, export_lora, stages};
+use prima_train::{Launch, LoraKeys, discard_lora_latents, export_lora, stages};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 
@@ -218,6 +218,9 @@ pub fn run(args: &LoraArgs, launch: &Launch) -> Result<()> {
     args.budget.choose_device(launch)?;
     let (path, output) = args.prepare()?;
     let config = open(&path)?;
+    if args.resumption.overwrite {
+        discard_lora_latents(&config)?;
+    }
     let stage = stages::STAGES.iter().find(|stage| stage.name == "lora");
     let stage = stage.ok_or_else(|| Usage("this build trains no LoRAs".to_owned()))?;
     let summary = train(stage, &config, args.budget.budget(STEPS), &args.resumption, launch)?;

@@ -16,6 +16,7 @@ pub(crate) use adversarial::{AddConfig, LaddConfig, LightningConfig};
 pub(crate) use autoencoder::{AutoencoderConfig, DecoderConfig};
 pub(crate) use consistency::{EctConfig, LcmConfig, LcmLoraConfig};
 pub(crate) use distribution_matching::{Dmd2Config, RdmConfig};
+pub use lora::discard_lora_latents;
 pub(crate) use lora::{LoraConfig, LoraSize};
 pub(crate) use teacher::TeacherConfig;
 pub(crate) use text::TextConfig;

@@ -1,7 +1,7 @@
 //! Ten steps of every objective as PyTorch takes them: goldens/training, by scripts/goldens/training.py.
 
 use super::common::newest;
-use super::{Scratch, noising, trainee};
+use super::{Scratch, noising, tiny_features, trainee};
 use crate::captions::Tokens;
 use crate::config::TrainConfig;
 use crate::latent_cache::{EncodedPicture, LatentCache};
@@ -15,8 +15,8 @@ use crate::objectives::{
 use crate::params::Component;
 use crate::trained::Painter;
 use crate::trainer::{Budget, LoopConfig, RunOptions, run};
-use prima_checkpoint::{Init, ParamSource, RandomInit, Reader, TensorFile};
-use prima_models::{EfficientNetLite, EfficientNetLiteConfig, Unet2dCondition};
+use prima_checkpoint::{Init, ParamSource, RandomInit, TensorFile};
+use prima_models::Unet2dCondition;
 use prima_tensor::{Param, Philox};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -307,25 +307,11 @@ fn latent_adversarial_distillation_follows_pytorch() {
 
 #[test]
 fn adversarial_distillation_follows_pytorch() {
-    let weights = goldens().join("efficientnet-lite/model.safetensors");
-    let stage = |[blocks, kernel, stride, expand, channels]: [usize; 5]| prima_models::feature_networks::StageConfig {
-        blocks,
-        kernel,
-        stride,
-        expand,
-        channels,
-    };
-    let tiny = EfficientNetLiteConfig {
-        stem: 8,
-        stages: [[1, 3, 1, 1, 4], [2, 3, 2, 6, 6], [2, 5, 2, 6, 8]].map(stage).to_vec(),
-        head: 24,
-        classes: 10,
-    };
     for name in ["add", "add-nfsd"] {
         follows(name, |parts| {
             let (student, data) = parts.student();
-            let features = EfficientNetLite::new(&tiny, &mut Reader::open(&weights).unwrap()).unwrap();
-            Box::new(Add::new(parts.stage(), student, parts.unet().network, features, data, noising()).unwrap())
+            let teacher = parts.unet().network;
+            Box::new(Add::new(parts.stage(), student, teacher, tiny_features(), data, noising()).unwrap())
         });
     }
 }

@@ -117,6 +117,13 @@ impl StageConfig for LoraConfig {
     }
 }
 
+/// Removes the latents of own pictures and of the prior: what a run that begins anew makes again. Painted pictures stay.
+pub fn discard_lora_latents(config: &TrainConfig) -> Result<()> {
+    [latents::NAME, prior::NAME]
+        .iter()
+        .try_for_each(|stage| latents::discard(&config.stage_dir(stage)))
+}
+
 pub(crate) struct Lora {
     config: LoraConfig,
     model: Trainee,

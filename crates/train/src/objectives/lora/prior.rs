@@ -17,6 +17,9 @@ use std::path::{Path, PathBuf};
 /// The folder below `run_dir`.
 pub(super) const NAME: &str = "prior";
 
+/// What the pictures beside it were painted of.
+const PROMPT: &str = "prompt.txt";
+
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PriorConfig {
@@ -66,7 +69,22 @@ impl PriorConfig {
         Ok(())
     }
 
+    /// Refuses pictures that were painted of something else.
+    fn check_prompt(&self, folder: &Path) -> Result<()> {
+        match std::fs::read_to_string(folder.join(PROMPT)) {
+            Ok(before) if before != self.prompt => {
+                let message = format!(
+                    "has pictures of {before:?}, and lora.prior.prompt is {:?}: move it away, or give this run another run_dir",
+                    self.prompt
+                );
+                Err(Error::file(folder, message))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn paint(&self, config: &TrainConfig, folder: &Path) -> Result<()> {
+        self.check_prompt(folder)?;
         let path = |number: usize| folder.join(format!("{number:05}.png"));
         let missing: Vec<usize> = (0..self.count).filter(|number| !path(*number).exists()).collect();
         if missing.is_empty() {
@@ -77,6 +95,7 @@ impl PriorConfig {
             return Err(Error::Config(message.into()));
         };
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+        write_bytes(&folder.join(PROMPT), self.prompt.as_bytes())?;
         let pipeline = Pipeline::load(model, &LoadOptions::default())?;
         for number in missing {
             let request = Request {
