@@ -24,11 +24,13 @@ RULES = [  # first match wins: prefix, generator, tolerance
     ("families/", "families.py", PICTURES), ("loras/", "loras.py", PICTURES), ("embeddings/", "embeddings.py", PICTURES),
     ("single-file/", "single_file.py", "tensors equal to those of tiny-sdxl; pictures as in pictures/"),
     ("torch_randn.json", "torch_randn.py", RANDN),
+    ("training/lora-keys.json", "lora_keys.py", "equal"),
     ("training/", "training.py", "losses: 1e-3 relative; first gradients: 1e-3 of each one's norm, and of its root mean square"),
     ("muon", "muon.py", "1e-5 absolute"),
     ("schedulers", "schedulers.py", "as the fixture says"),
     ("tiny-", "folders.py", "an input"), ("unets/", "folders.py", "an input"), ("taesd/", "folders.py", "an input"),
     ("vae-three-levels/", "folders.py", "an input"),
+    ("inception-v3/", "../eval/inception.py", NETWORKS + "; resized pictures: 1e-3 of 255"),
     ("efficientnet-lite/", "../eval/convert_efficientnet.py", NETWORKS),
 ]
 

@@ -10,6 +10,7 @@ use prima_server::{Limits, ServerOptions};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+use tokio::net::TcpListener;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -80,27 +81,62 @@ impl Args {
     }
 }
 
-const HOST: &str = "127.0.0.1";
+pub const HOST: &str = "127.0.0.1";
 
 pub fn run(args: Args) -> Result<()> {
     log();
+    runtime()?.block_on(async {
+        let server = prepare(&args).await?;
+        let url = url(args.token.as_deref(), server.address);
+        announce(&url)?;
+        note!("the studio is at {url} (Ctrl-C ends it)");
+        if args.open && webbrowser::open(&url).is_err() {
+            note!("no browser could be opened; open the address above");
+        }
+        server.serve(prima_server::asked_to_stop()).await
+    })
+}
+
+pub fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        // Work on pictures waits for its turn before it takes a thread.
+        .max_blocking_threads(64)
+        .enable_all()
+        .build()
+        .context("the server's threads cannot be started")
+}
+
+/// The address on stdout. That nobody reads it is no reason not to serve.
+pub fn announce(url: &str) -> Result<()> {
+    match crate::out::line(format_args!("{url}")) {
+        Err(error) if !error.is::<crate::out::Unread>() => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// A server whose address is taken and whose model is on its way.
+pub struct Prepared {
+    pub address: SocketAddr,
+    pub options: ServerOptions,
+    listener: TcpListener,
+    engine: Engine,
+}
+
+impl Prepared {
+    pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<()> {
+        tokio::spawn(watch(self.engine.clone()));
+        Ok(prima_server::serve(self.listener, self.engine, self.options, shutdown).await?)
+    }
+}
+
+pub async fn prepare(args: &Args) -> Result<Prepared> {
     if args.token.as_deref().is_some_and(|t| t.trim().is_empty()) {
         return Err(Usage("--token is empty".to_owned()).into());
     }
     if args.max_sessions == 0 || args.max_jobs == 0 {
         return Err(Usage("--max-sessions and --max-jobs are at least 1".to_owned()).into());
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        // Work on pictures waits for its turn before it takes a thread.
-        .max_blocking_threads(64)
-        .enable_all()
-        .build()
-        .context("the server's threads cannot be started")?;
-    runtime.block_on(serve(args))
-}
-
-async fn serve(args: Args) -> Result<()> {
     args.device.choose()?;
     let library = args.models.library();
     let model = source::open_with(args.model.as_deref(), &args.parts, &library)?;
@@ -121,27 +157,21 @@ async fn serve(args: Args) -> Result<()> {
     let load = args.loras.with(args.parts.told(args.memory.options(args.device.dtype)));
     let load = prima_pipeline::check_room(&model, &load, &Request::default())?;
     let engine = Engine::start_with(model, load, args.max_jobs, library);
-    let url = url(&args, address);
-    // That nobody reads the address is no reason not to serve.
-    match crate::out::line(format_args!("{url}")) {
-        Err(error) if !error.is::<crate::out::Unread>() => return Err(error),
-        _ => {}
-    }
-    note!("the studio is at {url} (Ctrl-C ends it)");
-    if args.open && webbrowser::open(&url).is_err() {
-        note!("no browser could be opened; open the address above");
-    }
-    tokio::spawn(watch(engine.clone()));
-    Ok(prima_server::serve(listener, engine, options, prima_server::asked_to_stop()).await?)
+    Ok(Prepared {
+        address,
+        options,
+        listener,
+        engine,
+    })
 }
 
-fn url(args: &Args, address: SocketAddr) -> String {
+pub fn url(token: Option<&str>, address: SocketAddr) -> String {
     let host = if address.ip().is_unspecified() {
         format!("localhost:{}", address.port())
     } else {
         address.to_string()
     };
-    let token = args.token.as_deref().map(|t| format!("?token={}", escaped(t)));
+    let token = token.map(|t| format!("?token={}", escaped(t)));
     format!("http://{host}/{}", token.unwrap_or_default())
 }
 
@@ -170,7 +200,7 @@ async fn watch(engine: Engine) {
 }
 
 /// Structured logs on stderr; `RUST_LOG` or `PRIMA_LOG` chooses how much (`debug` shows each request).
-fn log() {
+pub fn log() {
     let level = ["PRIMA_LOG", "RUST_LOG"]
         .iter()
         .find_map(|name| std::env::var(name).ok()?.parse().ok());

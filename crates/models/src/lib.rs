@@ -20,7 +20,7 @@ pub use autoencoders::{
 };
 pub use config::{OneOrMany, TransformerLayers};
 pub use denoisers::{Unet2dCondition, Unet2dConditionConfig, UnetBlock, UnetCond, guidance_scale_embedding};
-pub use feature_networks::{EfficientNetLite, EfficientNetLiteConfig};
+pub use feature_networks::{EfficientNetLite, EfficientNetLiteConfig, InceptionV3};
 pub use text_encoders::{
     ClipTextConfig, ClipTextModel, Encoded, HiddenState, TextOutput, Token, Tokenizer, TokenizerFiles,
 };
