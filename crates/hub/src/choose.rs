@@ -86,10 +86,9 @@ const STEMS: [&str; 2] = ["diffusion_pytorch_model", "model"];
 fn stem_of(files: &[String], folder: &str) -> Option<&'static str> {
     let begins = |stem: &&str| {
         let start = format!("{folder}{stem}.");
-        let ends = |file: &&String| file.ends_with(".safetensors") || file.ends_with(".json");
         let sharded = format!("{folder}{stem}-");
         let of_it = |file: &&String| file.starts_with(&start) || file.starts_with(&sharded);
-        files.iter().filter(of_it).any(|file| ends(&file))
+        files.iter().filter(of_it).any(|file| file.contains(".safetensors"))
     };
     STEMS.into_iter().find(begins)
 }

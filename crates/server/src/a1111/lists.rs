@@ -147,19 +147,15 @@ pub(super) async fn set_options(State(app): State<App>, request: Request) -> Res
         CHECKPOINT => true,
         key => have.get(key) == Some(value) || HARMLESS.iter().any(|start| key.starts_with(start)),
     };
-    match wanted.iter().find(|option| !fits(option)) {
-        Some((key, _)) => Err(Refusal::bad(format!(
-            "the option {:?} cannot be changed here",
-            short(key, 60)
-        ))),
-        None => {
-            if let Some(name) = model {
-                app.about(Some(name)).await?;
-                app.engine.choose_model(name);
-            }
-            Ok(Json(json!({})))
-        }
+    if let Some((key, _)) = wanted.iter().find(|option| !fits(option)) {
+        let message = format!("the option {:?} cannot be changed here", short(key, 60));
+        return Err(Refusal::bad(message));
     }
+    if let Some(name) = model {
+        app.about(Some(name)).await?;
+        app.engine.choose_model(name);
+    }
+    Ok(Json(json!({})))
 }
 
 const CHECKPOINT: &str = "sd_model_checkpoint";
