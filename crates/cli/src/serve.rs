@@ -4,7 +4,7 @@ use crate::out::note;
 use crate::{Usage, device, loras, memory, source};
 use anyhow::{Context, Result};
 use prima_engine::{Engine, Readiness};
-use prima_pipeline::Request;
+use prima_pipeline::{LoadOptions, Request};
 use prima_server::{Limits, ServerOptions};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -25,6 +25,9 @@ pub struct Args {
     loras: loras::Args,
     #[command(flatten)]
     parts: source::Parts,
+    /// A model that takes the last steps of requests that ask for it (`refiner_switch_at`), such as SDXL's refiner
+    #[arg(long, value_name = "DIR|FILE")]
+    refiner: Option<String>,
     #[command(flatten)]
     device: device::Args,
     #[command(flatten)]
@@ -62,6 +65,7 @@ impl Args {
             model: None,
             loras: loras::Args::default(),
             parts: source::Parts::default(),
+            refiner: None,
             device: device::Args::default(),
             memory: memory::Args::default(),
             max_sessions: defaults.max_sessions,
@@ -113,6 +117,11 @@ async fn serve(args: Args) -> Result<()> {
     };
     options.check(address).map_err(|e| Usage(e.to_string()))?;
     let load = args.loras.with(args.parts.told(args.memory.options(args.device.dtype)));
+    let refiner = args.refiner.as_deref().map(|refiner| source::open(Some(refiner)));
+    let load = LoadOptions {
+        refiner: refiner.transpose()?,
+        ..load
+    };
     let load = prima_pipeline::check_room(&model, &load, &Request::default())?;
     let engine = Engine::start(model, load, args.max_jobs);
     let url = url(&args, address);

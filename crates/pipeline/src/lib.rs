@@ -12,6 +12,7 @@
 //! ```
 
 mod adapters;
+mod canvas;
 mod conditioning;
 mod embeddings;
 mod error;
@@ -22,6 +23,7 @@ mod image_to_image;
 pub mod known_models;
 mod known_words;
 mod load;
+mod mask;
 mod model_card;
 mod needs;
 mod noise;
@@ -29,11 +31,13 @@ mod packed_weights;
 mod picture_tensors;
 mod prompts;
 mod quantize;
+mod refiner;
 mod repeat;
 mod request;
 mod request_builder;
 mod sampling;
 mod settings;
+mod steps;
 mod text_to_image;
 mod vae;
 mod weight_files;
@@ -46,13 +50,14 @@ pub use families::Family;
 pub use guidance::classifier_free;
 pub use known_words::{KnownWords, UnknownWord};
 pub use load::{LoadOptions, Loaded, OnLoaded, Parts};
+pub use mask::{Mask, MaskFill};
 pub use model_card::{Defaults, ModelCard};
 pub use needs::{Needs, check_room};
 pub use noise::Rng;
 pub use picture_tensors::{picture_to_tensor, pictures_of_tensor};
 pub use prima_checkpoint::{ModelSource, PackedCache};
 pub use prima_models::Vae;
-pub use prima_picture::{Parameters, Picture};
+pub use prima_picture::{Gray, Parameters, Picture};
 pub use prima_schedulers::{PredictionType, ScheduleOptions, SchedulerKind, TimestepSpacing};
 pub use prima_tensor::DType;
 pub use prompts::{Piece, PromptSyntax, UnknownSyntax, WeightedPrompt, prompt_texts};
@@ -75,6 +80,7 @@ pub struct Pipeline {
     own_defaults: Defaults,
     packed: PackedWeights,
     loras: Loras,
+    refiner: Option<Box<Pipeline>>,
     embeddings: Vec<EmbeddingEntry>,
     skipped_embeddings: Vec<String>,
 }
@@ -98,7 +104,8 @@ impl Pipeline {
     /// picture, so that they are what pictures of its size need. How many bytes that were: none where all are there, or there is
     /// no cache.
     pub fn store_packed(&self) -> Result<u64, Error> {
-        self.packed.store()
+        let refiner = self.refiner.as_ref().map_or(Ok(0), |refiner| refiner.store_packed())?;
+        Ok(self.packed.store()? + refiner)
     }
 
     /// The parts back, for instance to go on training.

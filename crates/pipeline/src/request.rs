@@ -1,5 +1,6 @@
 //! What a caller asks for, and what they get.
 
+use crate::mask::Mask;
 use crate::{Error, LoraChoice, Parameters, Picture, PromptSyntax, Rng, UsedLora};
 use prima_schedulers::{ScheduleOptions, SchedulerKind};
 use prima_tensor::Tensor;
@@ -56,11 +57,21 @@ pub struct Request {
     /// Share of the schedule, 0 to 1, after which the picture is taken as it is, noise and all (diffusers'
     /// `denoising_end`).
     pub denoising_end: Option<f64>,
+    /// Share of the steps, 0 to 1, after which the pipeline's refiner takes over; `None`: it does not.
+    pub refiner_switch_at: Option<f64>,
+    /// What a refiner is told of how beautiful the picture is, and how beautiful what it is to avoid, 0 to 10.
+    pub aesthetic_score: f64,
+    pub negative_aesthetic_score: f64,
     /// By the names that the pipeline knows; the prompt's tags come on top.
     pub loras: Vec<LoraChoice>,
     /// Where to start from, instead of pure noise.
     pub init_image: Option<InitImage>,
+    /// Which part of that is painted; `None` for all.
+    pub mask: Option<Mask>,
 }
+
+/// diffusers' own, for the picture and for what it is not to be.
+pub(crate) const AESTHETIC_SCORES: [f64; 2] = [6.0, 2.5];
 
 /// Image-to-image: the picture to change.
 #[derive(Clone, Debug)]
@@ -93,8 +104,12 @@ impl Default for Request {
             target_size: None,
             denoising_start: None,
             denoising_end: None,
+            refiner_switch_at: None,
+            aesthetic_score: AESTHETIC_SCORES[0],
+            negative_aesthetic_score: AESTHETIC_SCORES[1],
             loras: Vec::new(),
             init_image: None,
+            mask: None,
         }
     }
 }
@@ -158,15 +173,36 @@ impl Request {
                 check_side(field, side, limits.max_side_px)?;
             }
         }
+        if let Some(mask) = &self.mask {
+            mask.check(self.init_image.as_ref().map(|image| &image.picture))?;
+        }
         check_area(self.width.unwrap_or(0), self.height.unwrap_or(0))
     }
 
     fn validate_range(&self) -> Result<(), Error> {
         let (start, end) = (self.denoising_start, self.denoising_end);
-        for (field, share) in [("denoising_start", start), ("denoising_end", end)] {
+        let switch = self.refiner_switch_at;
+        for (field, share) in [
+            ("denoising_start", start),
+            ("denoising_end", end),
+            ("refiner_switch_at", switch),
+        ] {
             if let Some(share) = share.filter(|share| !(0.0..=1.0).contains(share)) {
                 return Err(Error::request(field, share, "use 0 to 1"));
             }
+        }
+        let scores = [
+            ("aesthetic_score", self.aesthetic_score),
+            ("negative_aesthetic_score", self.negative_aesthetic_score),
+        ];
+        if let Some((field, score)) = scores.into_iter().find(|(_, score)| !(0.0..=10.0).contains(score)) {
+            return Err(Error::request(field, score, "use 0 to 10"));
+        }
+        if let Some(switch) = switch
+            && (start.is_some_and(|start| start >= switch) || end.is_some_and(|end| end <= switch))
+        {
+            let fix = "use a share between denoising_start and denoising_end";
+            return Err(Error::request("refiner_switch_at", switch, fix));
         }
         match (start, end) {
             (Some(start), _) if self.init_image.is_none() => Err(Error::request(
@@ -270,6 +306,9 @@ pub struct Response {
     pub timestep_spacing: String,
     /// Only where an initial picture was given.
     pub strength: Option<f64>,
+    /// The refiner that took the last steps.
+    #[serde(default)]
+    pub refiner: Option<String>,
     /// The timestep at which each step began, in order.
     pub timesteps: Vec<f64>,
     /// The noise level before each of them, in units of the data's standard deviation.
@@ -302,6 +341,11 @@ impl Response {
         if let Some(strength) = self.strength {
             fields.push(("Denoising strength", strength.to_string()));
         }
+        if let (Some(refiner), Some(switch)) = (&self.refiner, request.refiner_switch_at) {
+            fields.push(("Refiner", refiner.clone()));
+            fields.push(("Refiner switch at", switch.to_string()));
+        }
+        fields.extend(request.mask.iter().flat_map(Mask::fields));
         if request.clip_skip > 0 {
             // The web UI counts the last layer too.
             fields.push(("Clip skip", (request.clip_skip + 1).to_string()));

@@ -37,9 +37,9 @@ pub enum FileKind {
     StableDiffusion2,
     /// SDXL with both text encoders.
     Sdxl,
-    /// The SDXL refiner: other text encoder, other conditioning.
+    /// The SDXL refiner: one text encoder, other conditioning.
     Refiner,
-    /// An inpainting UNet: 9 input channels.
+    /// A UNet of inpainting, which has 9 input channels, with the rest of a model or without.
     Inpaint,
     /// A UNet without text encoders (as SDXL-Lightning and DMD2 are published), with a VAE or without.
     Unet,
@@ -64,6 +64,8 @@ const CLIP_1: &str = "cond_stage_model.transformer.";
 const OPEN_CLIP_2: &str = "cond_stage_model.model.";
 const CLIP_XL: &str = "conditioner.embedders.0.transformer.";
 const OPEN_CLIP_XL: &str = "conditioner.embedders.1.model.";
+/// The refiner's only one, which is the second of SDXL.
+const OPEN_CLIP_REFINER: &str = "conditioner.embedders.0.model.";
 /// The second of SDXL as stable-diffusion.cpp writes it.
 const CLIP_XL_2: &str = "cond_stage_model.1.transformer.";
 
@@ -74,7 +76,11 @@ fn text_prefixes(family: Family, component: &str) -> &'static [(&'static str, Te
         (Family::StableDiffusion1, "text_encoder") => &[(CLIP_1, Transformers)],
         (Family::StableDiffusion2, "text_encoder") => &[(OPEN_CLIP_2, OpenClip), (CLIP_1, Transformers)],
         (Family::Sdxl, "text_encoder") => &[(CLIP_XL, Transformers), (CLIP_1, Transformers)],
-        (Family::Sdxl, "text_encoder_2") => &[(OPEN_CLIP_XL, OpenClip), (CLIP_XL_2, Transformers)],
+        (Family::Sdxl, "text_encoder_2") => &[
+            (OPEN_CLIP_XL, OpenClip),
+            (OPEN_CLIP_REFINER, OpenClip),
+            (CLIP_XL_2, Transformers),
+        ],
         _ => &[],
     }
 }
@@ -131,15 +137,12 @@ impl FileKind {
     /// What the file is and what to do about it; `None` if prima runs it.
     fn refusal(self) -> Option<(&'static str, &'static str)> {
         match self {
-            Self::StableDiffusion1 | Self::StableDiffusion2 | Self::Sdxl | Self::Unet => None,
-            Self::Refiner => Some((
-                "SDXL refiner, which only finishes pictures of another model",
-                "use the base model",
-            )),
-            Self::Inpaint => Some((
-                "inpainting model (9 input channels)",
-                "painting with a mask is not there yet: use the text-to-image model that it comes from",
-            )),
+            Self::StableDiffusion1
+            | Self::StableDiffusion2
+            | Self::Sdxl
+            | Self::Refiner
+            | Self::Inpaint
+            | Self::Unet => None,
             Self::Vae => Some(("VAE alone", "give the model with --model, and this file with --vae")),
             Self::TextEncoder => Some((
                 "text encoder alone",
@@ -184,7 +187,7 @@ impl SingleFile {
         let family = match kind {
             FileKind::StableDiffusion1 => Family::StableDiffusion1,
             FileKind::StableDiffusion2 => Family::StableDiffusion2,
-            FileKind::Unet => unet.as_ref().map_or(Family::Sdxl, Network::unet_family),
+            FileKind::Unet | FileKind::Inpaint => unet.as_ref().map_or(Family::Sdxl, Network::unet_family),
             _ => Family::Sdxl,
         };
         Ok(Self {

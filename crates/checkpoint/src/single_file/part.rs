@@ -32,9 +32,12 @@ impl Part {
         if kind == FileKind::Lora {
             return Err(refuse("a LoRA".to_owned(), "give it with --lora".to_owned()));
         }
-        if component == "unet" && matches!(kind, FileKind::Inpaint | FileKind::Refiner) {
-            let (found, fix) = kind.refusal().unwrap_or_default();
-            return Err(refuse(found.to_owned(), fix.to_owned()));
+        if component == "unet" && kind == FileKind::Refiner {
+            let found = "an SDXL refiner, whose text encoder is another";
+            return Err(refuse(
+                found.to_owned(),
+                "give the file with --model or --refiner".to_owned(),
+            ));
         }
         let mut layout = TextLayout::Transformers;
         let network = match component {

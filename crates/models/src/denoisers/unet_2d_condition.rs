@@ -18,7 +18,8 @@ pub struct UnetCond {
     pub encoder_hidden_states: Tensor,
     /// Pooled prompt embedding `[B, P]`; needed by `addition_embed_type = "text_time"`.
     pub text_embeds: Option<Tensor>,
-    /// Per sample, in pixels: original height, width, crop top, left, target height, width.
+    /// Per sample, in pixels: original height, width, crop top, left, target height, width. SDXL's refiner reads five: the
+    /// last is an aesthetic score.
     pub time_ids: Vec<[f32; 6]>,
     /// `[B, time_cond_proj_dim]`, see [`guidance_scale_embedding`](crate::guidance_scale_embedding).
     pub timestep_cond: Option<Tensor>,
@@ -51,7 +52,7 @@ struct Inputs {
 #[derive(Clone)]
 struct AddedInputs {
     text_embeds: Tensor,
-    /// `[B, 6 addition_time_embed_dim]`.
+    /// `[B, N addition_time_embed_dim]`, of as many ids as the network reads.
     time_ids: Tensor,
 }
 
@@ -211,9 +212,16 @@ impl Unet2dCondition {
                 };
                 let samples = timesteps.len();
                 assert_eq!(cond.time_ids.len(), samples, "time_ids and timesteps are per sample");
+                let count = config.time_id_count(text_embeds.dim(-1)).unwrap_or(0);
+                let ids: Vec<f32> = cond
+                    .time_ids
+                    .iter()
+                    .flat_map(|ids| &ids[..count.min(6)])
+                    .copied()
+                    .collect();
                 AddedInputs {
                     text_embeds: text_embeds.clone(),
-                    time_ids: sinusoids(cond.time_ids.as_flattened(), dim, flip, shift).reshape(&[samples, 6 * dim]),
+                    time_ids: sinusoids(&ids, dim, flip, shift).reshape(&[samples, ids.len() / samples.max(1) * dim]),
                 }
             }),
             timestep_cond: cond.timestep_cond.clone(),

@@ -144,6 +144,13 @@ impl Unet2dConditionConfig {
         self.mid_block_type.is_none() && self.addition_embed_type.is_none() && no_self_attention
     }
 
+    /// How many time ids it reads beside a pooled prompt of this width, where that comes out even.
+    pub fn time_id_count(&self, pooled_width: usize) -> Option<usize> {
+        let inputs = self.projection_class_embeddings_input_dim?.checked_sub(pooled_width)?;
+        let dim = self.addition_time_embed_dim.filter(|dim| *dim > 0)?;
+        inputs.is_multiple_of(dim).then_some(inputs / dim)
+    }
+
     pub(super) fn time_embed_dim(&self) -> usize {
         self.time_embedding_dim.unwrap_or(4 * self.block_out_channels[0])
     }

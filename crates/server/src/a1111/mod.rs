@@ -4,6 +4,7 @@ mod fields;
 mod hires;
 pub(crate) mod images;
 pub(crate) mod info;
+mod inpainting;
 mod lists;
 mod names;
 mod scripts;

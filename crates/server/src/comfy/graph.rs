@@ -1,5 +1,6 @@
 //! What a graph of nodes asks for.
 
+use super::masks::{MASKING, Masked};
 use super::nodes;
 use crate::numbers::whole_of;
 use crate::refusal::{Refusal, short};
@@ -41,6 +42,7 @@ pub(super) enum Image {
 pub(super) enum Start {
     Empty { width: usize, height: usize, batch: usize },
     Picture(Image),
+    Masked(Image, Masked),
 }
 
 /// A sampler and all it depends on.
@@ -142,7 +144,7 @@ impl<'a> Graph<'a> {
         Ok(outputs)
     }
 
-    fn image(&self, of: &str, input: &str, known: &Known, depth: usize) -> Result<Image, Refusal> {
+    pub(super) fn image(&self, of: &str, input: &str, known: &Known, depth: usize) -> Result<Image, Refusal> {
         let (id, class, output) = self.link(of, input, depth)?;
         match (class, output) {
             ("LoadImage", 0) => Ok(Image::Loaded(self.text(id, "image")?.to_owned())),
@@ -157,7 +159,7 @@ impl<'a> Graph<'a> {
                 self.expect(id, "vae", "CheckpointLoaderSimple", 2, depth)?;
                 match self.latent(id, "samples", known, depth + 1)? {
                     Latent::Sampled(sampling) => Ok(Image::Sampled(sampling)),
-                    Latent::Start(Start::Picture(image)) => Ok(image),
+                    Latent::Start(Start::Picture(image) | Start::Masked(image, _)) => Ok(image),
                     Latent::Start(Start::Empty { .. }) => {
                         Err(wrong(id, "VAEDecode decodes latents that nothing sampled"))
                     }
@@ -167,7 +169,7 @@ impl<'a> Graph<'a> {
         }
     }
 
-    fn latent(&self, of: &str, input: &str, known: &Known, depth: usize) -> Result<Latent, Refusal> {
+    pub(super) fn latent(&self, of: &str, input: &str, known: &Known, depth: usize) -> Result<Latent, Refusal> {
         let (id, class, output) = self.link(of, input, depth)?;
         match (class, output) {
             ("EmptyLatentImage", 0) => Ok(Latent::Start(Start::Empty {
@@ -190,6 +192,10 @@ impl<'a> Graph<'a> {
                     known,
                     depth + 1,
                 )?)))
+            }
+            (class, output) if MASKING.contains(&(class, output)) => {
+                let (image, masked) = self.masked(id, class, known, depth + 1)?;
+                Ok(Latent::Start(Start::Masked(image, masked)))
             }
             ("KSampler", 0) => Ok(Latent::Sampled(Box::new(self.sampling(id, known, depth + 1)?))),
             _ => Err(self.misfit(of, input, "latents", class)),
@@ -233,7 +239,13 @@ impl<'a> Graph<'a> {
     }
 
     fn conditioning(&self, of: &str, input: &str, known: &Known, depth: usize) -> Result<Text, Refusal> {
-        let (id, class, _) = self.link(of, input, depth)?;
+        let (id, class, output) = self.link(of, input, depth)?;
+        // It passes both on, with a picture that the model here gets from the latents.
+        match (class, output) {
+            ("InpaintModelConditioning", 0) => return self.conditioning(id, "positive", known, depth + 1),
+            ("InpaintModelConditioning", 1) => return self.conditioning(id, "negative", known, depth + 1),
+            _ => {}
+        }
         if class != "CLIPTextEncode" {
             return Err(self.misfit(of, input, "the conditioning of CLIPTextEncode", class));
         }
@@ -302,7 +314,7 @@ impl<'a> Graph<'a> {
     }
 
     /// That an input comes from this output of a node of this class.
-    fn expect(&self, of: &str, input: &str, wanted: &str, output: u64, depth: usize) -> Result<(), Refusal> {
+    pub(super) fn expect(&self, of: &str, input: &str, wanted: &str, output: u64, depth: usize) -> Result<(), Refusal> {
         let (_, class, from) = self.link(of, input, depth)?;
         if (class, from) == (wanted, output) {
             return Ok(());
@@ -310,7 +322,7 @@ impl<'a> Graph<'a> {
         Err(self.misfit(of, input, &format!("that of {wanted}"), class))
     }
 
-    fn input(&self, id: &str, name: &str) -> Result<&'a Value, Refusal> {
+    pub(super) fn input(&self, id: &str, name: &str) -> Result<&'a Value, Refusal> {
         let found = self
             .0
             .get(id)
@@ -320,7 +332,7 @@ impl<'a> Graph<'a> {
     }
 
     /// The node that an input comes from, its class, and which of its outputs it is.
-    fn link(&self, of: &str, input: &str, depth: usize) -> Result<(&'a str, &'a str, u64), Refusal> {
+    pub(super) fn link(&self, of: &str, input: &str, depth: usize) -> Result<(&'a str, &'a str, u64), Refusal> {
         let not_linked = || {
             wrong(
                 of,
@@ -346,14 +358,14 @@ impl<'a> Graph<'a> {
         Ok((id, class, output.as_u64().ok_or_else(not_linked)?))
     }
 
-    fn text(&self, id: &str, input: &str) -> Result<&'a str, Refusal> {
+    pub(super) fn text(&self, id: &str, input: &str) -> Result<&'a str, Refusal> {
         let value = self.input(id, input)?;
         value
             .as_str()
             .ok_or_else(|| self.not_possible(id, input, "a text is wanted"))
     }
 
-    fn whole(&self, id: &str, input: &str, least: usize, most: usize) -> Result<usize, Refusal> {
+    pub(super) fn whole(&self, id: &str, input: &str, least: usize, most: usize) -> Result<usize, Refusal> {
         let number = whole_of(self.input(id, input)?).and_then(|n| usize::try_from(n).ok());
         let possible = number.filter(|n| (least..=most).contains(n));
         possible.ok_or_else(|| self.not_possible(id, input, &format!("use {least} to {most}")))
@@ -368,14 +380,14 @@ impl<'a> Graph<'a> {
         format!("{} ({class})", short(id, 60))
     }
 
-    fn misfit(&self, of: &str, input: &str, wanted: &str, found: &str) -> Refusal {
+    pub(super) fn misfit(&self, of: &str, input: &str, wanted: &str, found: &str) -> Refusal {
         wrong(
             of,
             format!("{input} of {} is not {wanted}, but comes from {found}", self.called(of)),
         )
     }
 
-    fn not_possible(&self, id: &str, input: &str, fix: &str) -> Refusal {
+    pub(super) fn not_possible(&self, id: &str, input: &str, fix: &str) -> Refusal {
         let value = self.input(id, input).map_or_else(|_| String::new(), Value::to_string);
         wrong(
             id,
@@ -388,7 +400,7 @@ impl<'a> Graph<'a> {
     }
 }
 
-enum Latent {
+pub(super) enum Latent {
     Start(Start),
     Sampled(Box<Sampling>),
 }
@@ -400,7 +412,7 @@ impl Image {
             Self::Loaded(_) => {}
             Self::Scaled { image, .. } => image.samplings(found),
             Self::Sampled(sampling) => {
-                if let Start::Picture(image) = &sampling.start {
+                if let Start::Picture(image) | Start::Masked(image, _) = &sampling.start {
                     image.samplings(found);
                 }
                 let known: HashSet<&str> = found.iter().map(|sampling| sampling.node.as_str()).collect();

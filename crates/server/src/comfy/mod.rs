@@ -4,6 +4,7 @@
 
 pub(crate) mod events;
 mod graph;
+mod masks;
 mod nodes;
 pub(crate) mod prompts;
 mod routes;

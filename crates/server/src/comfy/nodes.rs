@@ -40,7 +40,7 @@ const RESIZE: [&str; 5] = ["lanczos", "nearest-exact", "bilinear", "area", "bicu
 type Node = (&'static str, Value, &'static [&'static str], &'static str, bool);
 
 fn nodes(choices: &Choices) -> Vec<Node> {
-    [models_and_words(choices), latents_and_pictures(choices)].concat()
+    [models_and_words(choices), latents_and_pictures(choices), masks(choices)].concat()
 }
 
 fn models_and_words(choices: &Choices) -> Vec<Node> {
@@ -150,6 +150,51 @@ fn latents_and_pictures(choices: &Choices) -> Vec<Node> {
             &[],
             "api/image",
             true,
+        ),
+    ]
+}
+
+fn masks(choices: &Choices) -> Vec<Node> {
+    let any = |kind: &str| json!([kind]);
+    vec![
+        (
+            "VAEEncodeForInpaint",
+            json!({"pixels": any("IMAGE"), "vae": any("VAE"), "mask": any("MASK"),
+                   "grow_mask_by": ["INT", {"default": 6, "min": 0, "max": 64, "step": 1}]}),
+            &["LATENT"],
+            "latent/inpaint",
+            false,
+        ),
+        (
+            "SetLatentNoiseMask",
+            json!({"samples": any("LATENT"), "mask": any("MASK")}),
+            &["LATENT"],
+            "latent/inpaint",
+            false,
+        ),
+        (
+            "InpaintModelConditioning",
+            json!({"positive": any("CONDITIONING"), "negative": any("CONDITIONING"), "vae": any("VAE"),
+                   "pixels": any("IMAGE"), "mask": any("MASK"), "noise_mask": ["BOOLEAN", {"default": true}]}),
+            &["CONDITIONING", "CONDITIONING", "LATENT"],
+            "conditioning/inpaint",
+            false,
+        ),
+        (
+            "LoadImageMask",
+            json!({"image": [choices.images, {"image_upload": true}], "channel": [["alpha", "red", "green", "blue"]]}),
+            &["MASK"],
+            "mask",
+            false,
+        ),
+        ("InvertMask", json!({"mask": any("MASK")}), &["MASK"], "mask", false),
+        (
+            "GrowMask",
+            json!({"mask": any("MASK"), "expand": ["INT", {"default": 0, "min": -256, "max": 256, "step": 1}],
+                   "tapered_corners": ["BOOLEAN", {"default": true}]}),
+            &["MASK"],
+            "mask",
+            false,
         ),
     ]
 }

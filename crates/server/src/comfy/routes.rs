@@ -89,7 +89,7 @@ fn check(app: &App, image: &Image) -> Result<(), Refusal> {
     for sampling in samplings {
         let picture = match &sampling.start {
             Start::Empty { .. } => None,
-            Start::Picture(image) => {
+            Start::Picture(image) | Start::Masked(image, _) => {
                 images.push(image);
                 // Of any size: which, is only known when it was painted.
                 Some(Picture {
@@ -99,7 +99,7 @@ fn check(app: &App, image: &Image) -> Result<(), Refusal> {
                 })
             }
         };
-        run::request(app, sampling, picture)?;
+        run::request(app, sampling, picture, None)?;
     }
     for image in images {
         if let Image::Loaded(name) = run::without_scales(image).0 {

@@ -10,7 +10,7 @@ use crate::pictures::Packed;
 use crate::refusal::Refusal;
 use crate::watch::Watch;
 use prima_picture::{Format, Parameters, Picture, QUALITY, encode};
-use prima_pipeline::{PromptSyntax, Request, RequestBuilder, ScheduleOptions, scheduler_named};
+use prima_pipeline::{Mask, PromptSyntax, Request, RequestBuilder, ScheduleOptions, scheduler_named};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -176,7 +176,7 @@ impl<'a> Run<'a> {
     async fn sample(&mut self, sampling: &Sampling) -> Result<Painted, Refusal> {
         let pictures = match &sampling.start {
             Start::Empty { .. } => vec![None],
-            Start::Picture(image) => self
+            Start::Picture(image) | Start::Masked(image, _) => self
                 .image(image)
                 .await?
                 .into_iter()
@@ -185,7 +185,13 @@ impl<'a> Run<'a> {
         };
         let mut all = Vec::new();
         for picture in pictures {
-            let request = request(self.app, sampling, picture)?;
+            let mask = match (&sampling.start, &picture) {
+                (Start::Masked(_, masked), Some(picture)) => {
+                    Some(masked.load(self.app, (picture.width, picture.height)).await?)
+                }
+                _ => None,
+            };
+            let request = request(self.app, sampling, picture, mask)?;
             // To skip is to interrupt here: there is one unit.
             let mut running = jobs::start(self.app, "comfyui", vec![request], &self.watch, 3)?;
             while let Some(event) = running.next().await {
@@ -305,7 +311,12 @@ pub(super) fn without_scales(mut image: &Image) -> (&Image, Vec<Scale>) {
 }
 
 /// A sampler as a request. The steps of a part of the way are as many as asked for, as in ComfyUI.
-pub(super) fn request(app: &App, sampling: &Sampling, picture: Option<Picture>) -> Result<Request, Refusal> {
+pub(super) fn request(
+    app: &App,
+    sampling: &Sampling,
+    picture: Option<Picture>,
+    mask: Option<Mask>,
+) -> Result<Request, Refusal> {
     let node = |refusal: Refusal| Refusal::field(sampling.node.clone(), refusal.message);
     let pipeline = app.pipeline()?;
     let (steps, strength) = if picture.is_some() && sampling.denoise < 1.0 {
@@ -316,7 +327,9 @@ pub(super) fn request(app: &App, sampling: &Sampling, picture: Option<Picture>) 
     };
     let (width, height, batch) = match &sampling.start {
         Start::Empty { width, height, batch } => (Some(*width), Some(*height), *batch),
-        Start::Picture(_) => (picture.as_ref().map(|p| p.width), picture.as_ref().map(|p| p.height), 1),
+        Start::Picture(_) | Start::Masked(..) => {
+            (picture.as_ref().map(|p| p.width), picture.as_ref().map(|p| p.height), 1)
+        }
     };
     let skipped = |text: &Text| {
         let own = pipeline.parts().text_encoders.skipped_layers();
@@ -341,6 +354,7 @@ pub(super) fn request(app: &App, sampling: &Sampling, picture: Option<Picture>) 
         clip_skip: skipped(&sampling.positive),
         loras: sampling.loras.clone(),
         image: picture,
+        mask,
         strength: Some(strength),
         ..app.request(&[])
     };
