@@ -190,7 +190,8 @@ def fill(component, module):
         if name.endswith("position_ids"):
             continue
         # Files name a text encoder's tensors so; transformers 5 does not.
-        key = name if component in ("unet", "vae") or name.startswith(("text_model.", "text_projection")) else f"text_model.{name}"
+        is_short = component.startswith("text_encoder") and not name.startswith(("text_model.", "text_projection"))
+        key = f"text_model.{name}" if is_short else name
         row = key, list(p.shape), *center_and_scale(component, key, p.shape)
         p.copy_(values(f"{component}.{key}", *row[1:]))
         rows.append(row)

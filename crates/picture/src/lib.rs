@@ -1,5 +1,6 @@
 //! 8-bit pictures: reading and writing files, what a file says of its making, resizing, contact sheets.
 
+mod edges;
 mod error;
 mod gray;
 mod parameters;
@@ -7,6 +8,7 @@ mod read;
 mod sheet;
 mod write;
 
+pub use edges::{canny, scribble};
 pub use error::Error;
 pub use gray::{Gray, Region};
 pub use parameters::Parameters;

@@ -3,9 +3,10 @@
 use crate::prompts::score::{Chord, Composer, Score};
 use crate::settings::Settings;
 use crate::{Conditioning, Error, Pipeline, Request};
-use prima_models::{Unet2dCondition, UnetCond, guidance_scale_embedding};
+use prima_models::{ControlNet, Residuals, Unet2dCondition, UnetCond, guidance_scale_embedding};
 use prima_tensor::{Device, Tensor, concat_channels, stack_batch, take_batch, weighted_sum};
 use std::cell::RefCell;
+use std::sync::Arc;
 
 /// Conditioning of one request, for any number of images.
 pub(crate) struct Guidance<'a> {
@@ -23,9 +24,31 @@ pub(crate) struct Guidance<'a> {
     negative_time_ids: [f32; 6],
     /// What the UNet reads in further channels, `[1, h, w, C]`: of inpainting models, mask and picture.
     pub beside: Option<Tensor>,
+    /// ControlNets, and network evaluations in all.
+    pub steering: Vec<Steering>,
+    evaluations: usize,
     /// What the network was told in the last step: in the next one it is told the same tensors, of which it then knows what
     /// it made.
     told: RefCell<Option<Told>>,
+}
+
+/// A ControlNet and what it makes of its picture.
+pub(crate) struct Steering {
+    pub network: Arc<ControlNet>,
+    /// `[1, h, w, C]`.
+    pub embedded: Tensor,
+    pub scale: f64,
+    /// Shares of the steps.
+    pub start: f64,
+    pub end: f64,
+}
+
+impl Steering {
+    /// diffusers' `controlnet_keep`.
+    fn steers(&self, evaluation: usize, all: usize) -> bool {
+        let share = |evaluation: usize| evaluation as f64 / all as f64;
+        share(evaluation) >= self.start && share(evaluation + 1) <= self.end
+    }
 }
 
 /// The conditioning of some evaluations side by side.
@@ -83,6 +106,8 @@ impl<'a> Guidance<'a> {
             time_ids: scored(request.aesthetic_score),
             negative_time_ids,
             beside: None,
+            steering: Vec::new(),
+            evaluations: settings.schedule.rows.len(),
             told: RefCell::new(None),
         })
     }
@@ -123,16 +148,47 @@ impl<'a> Guidance<'a> {
             let beside = stack_batch(&vec![beside; images]);
             concat_channels(&[input, &beside])
         });
-        let input = whole.as_ref().unwrap_or(input);
+        let whole = whole.as_ref().unwrap_or(input);
         let mut answers = Vec::new();
         for cond in self.told(number, chord, images) {
             let side_by_side = cond.time_ids.len() / images.max(1);
-            let inputs = stack_batch(&vec![input; side_by_side]);
+            let inputs = stack_batch(&vec![whole; side_by_side]);
             let timesteps = vec![timestep; side_by_side * images];
-            let output = self.unet.step(&inputs, &timesteps, &cond, keep_going)?;
+            let latents = || stack_batch(&vec![input; side_by_side]);
+            let output = match self.residuals(evaluation, latents, &timesteps, &cond, keep_going)? {
+                Some(residuals) => self
+                    .unet
+                    .step_with(&inputs, &timesteps, &cond, &residuals, keep_going)?,
+                None => self.unet.step(&inputs, &timesteps, &cond, keep_going)?,
+            };
             answers.extend((0..side_by_side).map(|i| take_batch(&output, i * images, images)));
         }
         Ok(self.joined(chord, &answers))
+    }
+
+    /// What the ControlNets add that steer this evaluation.
+    fn residuals(
+        &self,
+        evaluation: usize,
+        latents: impl Fn() -> Tensor,
+        timesteps: &[f32],
+        cond: &UnetCond,
+        keep_going: &mut dyn FnMut() -> bool,
+    ) -> Result<Option<Residuals>, Error> {
+        let mut sum: Option<Residuals> = None;
+        for part in self
+            .steering
+            .iter()
+            .filter(|part| part.steers(evaluation, self.evaluations))
+        {
+            let picture = (&part.embedded, part.scale);
+            let residuals = part.network.forward(&latents(), timesteps, cond, picture, keep_going)?;
+            sum = Some(match sum {
+                Some(sum) => sum.plus(&residuals),
+                None => residuals,
+            });
+        }
+        Ok(sum)
     }
 
     /// One answer of those to a chord: the negative prompt's, if there is one, and then the others.

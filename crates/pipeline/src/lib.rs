@@ -14,6 +14,8 @@
 mod adapters;
 mod canvas;
 mod conditioning;
+mod control;
+mod controlnets;
 mod embeddings;
 mod error;
 pub mod families;
@@ -37,6 +39,7 @@ mod request;
 mod request_builder;
 mod sampling;
 mod settings;
+mod steering;
 mod steps;
 mod text_to_image;
 mod vae;
@@ -44,6 +47,8 @@ mod weight_files;
 
 pub use adapters::{LoraChoice, LoraEntry, LoraOptions, UsedLora, merge};
 pub use conditioning::{Conditioning, Reading, TextEncoder, TextEncoders};
+pub use control::{Control, MAX_CONTROLS, Preprocessor};
+pub use controlnets::ControlNetOptions;
 pub use embeddings::{EmbeddingEntry, EmbeddingOptions};
 pub use error::Error;
 pub use families::Family;
@@ -70,6 +75,7 @@ pub use request_builder::{RequestBuilder, Spelling, parse_size, scheduler_named}
 pub use sampling::{Sampling, sample};
 
 use adapters::Loras;
+use controlnets::ControlNets;
 use packed_weights::PackedWeights;
 
 /// A loaded model, ready to paint.
@@ -81,6 +87,7 @@ pub struct Pipeline {
     packed: PackedWeights,
     loras: Loras,
     refiner: Option<Box<Pipeline>>,
+    controlnets: ControlNets,
     embeddings: Vec<EmbeddingEntry>,
     skipped_embeddings: Vec<String>,
 }
@@ -111,6 +118,11 @@ impl Pipeline {
     /// The parts back, for instance to go on training.
     pub fn into_parts(self) -> Parts {
         self.parts
+    }
+
+    /// Names of ControlNets that requests may ask for.
+    pub fn controlnets(&self) -> Vec<String> {
+        self.controlnets.list().into_iter().map(|(name, _)| name).collect()
     }
 
     /// Words that were learnt from files.

@@ -2,6 +2,7 @@
 
 use crate::adapters::{LoraOptions, Loras};
 use crate::conditioning::TextEncoders;
+use crate::controlnets::{ControlNetOptions, ControlNets};
 use crate::embeddings::EmbeddingOptions;
 use crate::families::{self, Family, Replaced, Weights};
 use crate::known_models::Recognised;
@@ -34,6 +35,7 @@ pub struct LoadOptions {
     pub zero_snr: bool,
     /// A model that takes the last steps of requests that ask for it.
     pub refiner: Option<ModelSource>,
+    pub controlnets: ControlNetOptions,
 }
 
 impl Default for LoadOptions {
@@ -55,6 +57,7 @@ impl LoadOptions {
             prediction_type: None,
             zero_snr: false,
             refiner: None,
+            controlnets: ControlNetOptions::default(),
         }
     }
 }
@@ -194,6 +197,7 @@ impl Pipeline {
             packed,
             embeddings,
             skipped_embeddings,
+            controlnets: ControlNets::new(&options.controlnets, options.dtype)?,
             ..Self::with_loras_of(parts, &options.loras)?
         };
         match &options.refiner {
@@ -210,6 +214,7 @@ impl Pipeline {
             prediction_type: None,
             zero_snr: false,
             refiner: None,
+            controlnets: ControlNetOptions::default(),
             ..options.clone()
         };
         Self::load_telling(source, &options, on_loaded)
@@ -261,6 +266,7 @@ impl Pipeline {
             packed: PackedWeights::default(),
             loras: Loras::default(),
             refiner: None,
+            controlnets: ControlNets::default(),
             embeddings: Vec::new(),
             skipped_embeddings: Vec::new(),
         })

@@ -1,5 +1,6 @@
 //! What a caller asks for, and what they get.
 
+use crate::control::{Control, MAX_CONTROLS};
 use crate::mask::Mask;
 use crate::{Error, LoraChoice, Parameters, Picture, PromptSyntax, Rng, UsedLora};
 use prima_schedulers::{ScheduleOptions, SchedulerKind};
@@ -68,6 +69,8 @@ pub struct Request {
     pub init_image: Option<InitImage>,
     /// Which part of that is painted; `None` for all.
     pub mask: Option<Mask>,
+    /// Pictures that steer what is painted.
+    pub controls: Vec<Control>,
 }
 
 /// diffusers' own, for the picture and for what it is not to be.
@@ -110,6 +113,7 @@ impl Default for Request {
             loras: Vec::new(),
             init_image: None,
             mask: None,
+            controls: Vec::new(),
         }
     }
 }
@@ -173,6 +177,11 @@ impl Request {
                 check_side(field, side, limits.max_side_px)?;
             }
         }
+        if self.controls.len() > MAX_CONTROLS {
+            let fix = format!("use at most {MAX_CONTROLS}");
+            return Err(Error::request("controlnet", self.controls.len(), fix));
+        }
+        self.controls.iter().try_for_each(Control::check)?;
         if let Some(mask) = &self.mask {
             mask.check(self.init_image.as_ref().map(|image| &image.picture))?;
         }
@@ -320,6 +329,18 @@ pub struct Response {
     pub warnings: Vec<String>,
 }
 
+/// As the web UI numbers them.
+const CONTROL_KEYS: [&str; MAX_CONTROLS] = [
+    "ControlNet 0",
+    "ControlNet 1",
+    "ControlNet 2",
+    "ControlNet 3",
+    "ControlNet 4",
+    "ControlNet 5",
+    "ControlNet 6",
+    "ControlNet 7",
+];
+
 impl Response {
     /// What picture number `index` says of its own making: that `model` of this name painted it for `request`.
     pub fn parameters(&self, request: &Request, model: &str, index: usize) -> Parameters {
@@ -344,6 +365,21 @@ impl Response {
         if let (Some(refiner), Some(switch)) = (&self.refiner, request.refiner_switch_at) {
             fields.push(("Refiner", refiner.clone()));
             fields.push(("Refiner switch at", switch.to_string()));
+        }
+        for (i, control) in request.controls.iter().enumerate().take(CONTROL_KEYS.len()) {
+            let Control {
+                name,
+                preprocessor,
+                scale,
+                start,
+                end,
+                ..
+            } = control;
+            let preprocessor = preprocessor.name();
+            let told = format!(
+                "Module: {preprocessor}, Model: {name}, Weight: {scale}, Guidance Start: {start}, Guidance End: {end}"
+            );
+            fields.push((CONTROL_KEYS[i], told));
         }
         fields.extend(request.mask.iter().flat_map(Mask::fields));
         if request.clip_skip > 0 {

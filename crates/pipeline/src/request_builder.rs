@@ -1,7 +1,9 @@
 //! From what a client sent to a [`Request`]: the same rules for the command line, the live protocol and every API.
 
 use crate::request::AESTHETIC_SCORES;
-use crate::{Error, InitImage, LoraChoice, Mask, Picture, Pipeline, PromptSyntax, Request, RequestLimits, Rng};
+use crate::{
+    Control, Error, InitImage, LoraChoice, Mask, Picture, Pipeline, PromptSyntax, Request, RequestLimits, Rng,
+};
 use prima_schedulers::{ScheduleOptions, SchedulerKind};
 use std::hash::{BuildHasher, Hasher, RandomState};
 
@@ -47,6 +49,7 @@ pub struct RequestBuilder {
     pub strength: Option<f64>,
     /// Which part of the image is painted.
     pub mask: Option<Mask>,
+    pub controls: Vec<Control>,
 }
 
 impl RequestBuilder {
@@ -95,6 +98,7 @@ impl RequestBuilder {
             loras: self.loras,
             init_image: self.image.map(|picture| InitImage { picture, strength }),
             mask: self.mask,
+            controls: self.controls,
         })
     }
 }

@@ -31,6 +31,9 @@ impl Settings {
             let fix = "no refiner is loaded: give one with --refiner";
             return Err(Error::request("refiner_switch_at", switch, fix));
         }
+        for control in &request.controls {
+            pipeline.controlnets.path(&control.name)?;
+        }
         let end = request.refiner_switch_at.or(request.denoising_end);
         let mut settings = Self::between(pipeline, request, [request.denoising_start, end])?;
         if let Some(end) = request.denoising_end.filter(|end| *end < 1.0) {

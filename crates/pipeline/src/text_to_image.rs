@@ -53,6 +53,7 @@ impl Pipeline {
             on_progress,
         )?;
         guidance.beside = beside;
+        guidance.steering = self.steering(request, &settings)?;
         let total = settings.schedule.len() + refining.as_ref().map_or(0, |part| part.settings.schedule.len());
         let mut latents = Steps {
             schedule: &settings.schedule,

@@ -3,6 +3,7 @@
 //! (after diffusers `loaders/single_file_utils.py`). ComfyUI, A1111 and kohya's scripts write the same layouts.
 
 mod config;
+mod controlnet;
 mod network;
 mod part;
 mod rename;
@@ -18,6 +19,7 @@ use std::path::Path;
 use std::sync::Arc;
 use stored_keys::has_any;
 
+pub use controlnet::ControlNetFile;
 pub(crate) use part::Part;
 
 const UNET: &str = "model.diffusion_model.";

@@ -37,7 +37,8 @@ pub(super) fn unet_config(unet: &Network, family: Family, sample_size: usize) ->
         "mid_block_type": mid_block_type(unet),
         "norm_eps": 1e-5,
         "norm_num_groups": NORM_GROUPS,
-        "out_channels": unet.size("conv_out.weight", 0)?,
+        // A ControlNet has no way up.
+        "out_channels": unet.has("conv_out.weight").then(|| unet.size("conv_out.weight", 0)).transpose()?.unwrap_or(4),
         "sample_size": sample_size,
         "time_cond_proj_dim": unet.has(COND_PROJ).then(|| unet.size(COND_PROJ, 1)).transpose()?,
         "up_block_types": up.iter().map(|block| block.kind(["UpBlock2D", "CrossAttnUpBlock2D"])).collect::<Vec<_>>(),
@@ -181,6 +182,9 @@ fn depths(down: &[BlockShapes], up: &[BlockShapes], mid: Option<usize>) -> Map<S
         }
     }
     let mut config = fields([("transformer_layers_per_block", json!(there))]);
+    if up.is_empty() {
+        return config;
+    }
     let is_nested = there.iter().any(Value::is_array);
     if is_nested || !there.iter().rev().eq(&back) {
         config.insert("reverse_transformer_layers_per_block".to_owned(), json!(back));

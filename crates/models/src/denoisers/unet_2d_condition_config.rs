@@ -88,7 +88,7 @@ impl Default for Unet2dConditionConfig {
 }
 
 /// Fields that must be off. Dropout and upcasting do not change f32 inference.
-const NEUTRAL: &[Neutral] = &[
+pub(super) const NEUTRAL: &[Neutral] = &[
     ("center_input_sample", &[Plain::Bool(false)]),
     ("mid_block_scale_factor", &[Plain::Num(1.0)]),
     ("dropout", &[Plain::Any]),

@@ -91,6 +91,9 @@ fn check(app: &App, image: &Image) -> Result<(), Refusal> {
             Start::Empty { .. } => None,
             Start::Picture(image) | Start::Masked(image, _) => {
                 images.push(image);
+                if let Start::Masked(_, masked) = &sampling.start {
+                    app.comfy_shelf.named(masked.mask.name())?;
+                }
                 // Of any size: which, is only known when it was painted.
                 Some(Picture {
                     width: 64,
