@@ -3,6 +3,7 @@
 mod bar;
 mod bare;
 mod completions;
+mod controlnets;
 mod data;
 mod device;
 mod doctor;

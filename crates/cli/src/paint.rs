@@ -4,7 +4,7 @@ use crate::bar::Bar;
 use crate::out::{note, say};
 use crate::output::{Target, Wanted};
 use crate::report::{self, Times};
-use crate::{Usage, device, inpainting, loras, memory, output, prompts, refiner, source};
+use crate::{Usage, controlnets, device, inpainting, loras, memory, output, prompts, refiner, source};
 use anyhow::Result;
 use prima_picture::{QUALITY, encode};
 use prima_pipeline::{
@@ -110,6 +110,8 @@ pub struct Args {
     #[command(flatten)]
     inpainting: inpainting::Args,
     #[command(flatten)]
+    controlnets: controlnets::Args,
+    #[command(flatten)]
     refiner: refiner::Args,
     #[command(flatten)]
     loras: loras::Args,
@@ -155,7 +157,7 @@ pub fn run(args: &Args) -> Result<()> {
     bar.say("loading");
     args.device.choose()?;
     let options = args.loras.with(args.parts.told(args.memory.options(args.device.dtype)));
-    let options = args.refiner.with(options)?;
+    let options = args.controlnets.with(args.refiner.with(options)?);
     let source = source::open_with(args.model.as_deref(), &args.parts)?;
     let options = prima_pipeline::check_room(&source, &options, &requests[0])?;
     let pipeline = Pipeline::load_telling(&source, &options, &|loaded| bar.load(loaded))?;
@@ -275,6 +277,7 @@ fn request(args: &Args, prompt: String) -> Result<Request> {
         denoising_end: args.denoising_end,
         image,
         mask,
+        controls: args.controlnets.controls()?,
         strength: args.strength,
         refiner_switch_at: args.refiner.switch_at(),
         aesthetic_score: args.refiner.aesthetic_score,

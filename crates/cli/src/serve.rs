@@ -1,7 +1,7 @@
 //! `prima serve`, and bare `prima`: the studio and the APIs.
 
 use crate::out::note;
-use crate::{Usage, device, loras, memory, source};
+use crate::{Usage, controlnets, device, loras, memory, source};
 use anyhow::{Context, Result};
 use prima_engine::{Engine, Readiness};
 use prima_pipeline::{LoadOptions, Request};
@@ -28,6 +28,8 @@ pub struct Args {
     /// A model that takes the last steps of requests that ask for it (`refiner_switch_at`), such as SDXL's refiner
     #[arg(long, value_name = "DIR|FILE")]
     refiner: Option<String>,
+    #[command(flatten)]
+    controlnets: controlnets::Folder,
     #[command(flatten)]
     device: device::Args,
     #[command(flatten)]
@@ -66,6 +68,7 @@ impl Args {
             loras: loras::Args::default(),
             parts: source::Parts::default(),
             refiner: None,
+            controlnets: controlnets::Folder::default(),
             device: device::Args::default(),
             memory: memory::Args::default(),
             max_sessions: defaults.max_sessions,
@@ -120,7 +123,7 @@ async fn serve(args: Args) -> Result<()> {
     let refiner = args.refiner.as_deref().map(|refiner| source::open(Some(refiner)));
     let load = LoadOptions {
         refiner: refiner.transpose()?,
-        ..load
+        ..args.controlnets.with(load, Vec::new())
     };
     let load = prima_pipeline::check_room(&model, &load, &Request::default())?;
     let engine = Engine::start(model, load, args.max_jobs);

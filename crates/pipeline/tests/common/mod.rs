@@ -43,6 +43,16 @@ fn bytes(kind: &str, file: &str, key: &str) -> (Vec<usize>, Vec<u8>) {
     (view.shape().to_vec(), view.data().to_vec())
 }
 
+/// A picture of a case's file.
+pub fn picture(case: &Value, kind: &str, key: &str) -> Picture {
+    let (shape, rgb) = bytes(kind, case["file"].as_str().unwrap(), key);
+    Picture {
+        width: shape[1],
+        height: shape[0],
+        rgb,
+    }
+}
+
 pub fn request(case: &Value, kind: &str) -> Request {
     let number = |key: &str| case[key].as_f64();
     let text = |key: &str| case[key].as_str().map(str::to_owned);
@@ -52,16 +62,9 @@ pub fn request(case: &Value, kind: &str) -> Request {
             .as_array()
             .map(|a| [a[0].as_u64().unwrap() as usize, a[1].as_u64().unwrap() as usize])
     };
-    let init_image = case["strength"].as_f64().map(|strength| {
-        let (shape, rgb) = bytes(kind, case["file"].as_str().unwrap(), "init_image");
-        InitImage {
-            picture: Picture {
-                width: shape[1],
-                height: shape[0],
-                rgb,
-            },
-            strength: Some(strength),
-        }
+    let init_image = case["strength"].as_f64().map(|strength| InitImage {
+        picture: picture(case, kind, "init_image"),
+        strength: Some(strength),
     });
     let timesteps: Option<Vec<f64>> = case["timesteps"]
         .as_array()
@@ -163,8 +166,13 @@ fn check_pixels(name: &str, found: &[Picture], expected: &[u8], most: u32) {
 
 /// Paints `case` of the goldens' folder `kind`, and compares every step's latents and the pixels.
 pub fn check_picture(pipeline: &Pipeline, case: &Value, kind: &str) {
+    check_picture_of(pipeline, &request(case, kind), case, kind);
+}
+
+/// The same of a request that says more than [`request`] reads of its case.
+pub fn check_picture_of(pipeline: &Pipeline, request: &Request, case: &Value, kind: &str) {
     let (name, file) = (case["name"].as_str().unwrap(), case["file"].as_str().unwrap());
-    let (response, trajectory) = paint(pipeline, &request(case, kind));
+    let (response, trajectory) = paint(pipeline, request);
     let golden = TensorFile::open(&goldens().join(kind).join(file)).unwrap();
     // What was cut out was resized by another resampler, which rounds otherwise.
     let is_cut_out = !case["mask"]["padding"].is_null();

@@ -10,7 +10,8 @@ use crate::controls::Controls;
 use crate::numbers::{flag, number, whole, whole_of};
 use crate::refusal::{Refusal, short};
 use prima_pipeline::{
-    Error, Mask, Picture, Pipeline, PromptSyntax, Request, RequestBuilder, ScheduleOptions, SchedulerKind, Spelling,
+    Control, Error, Mask, Picture, Pipeline, PromptSyntax, Request, RequestBuilder, ScheduleOptions, SchedulerKind,
+    Spelling,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -19,6 +20,9 @@ const SPELLING: Spelling = &[
     ("guidance_scale", "cfg_scale"),
     ("strength", "denoising_strength"),
     ("mask_padding", "inpaint_full_res_padding"),
+    ("controlnet_conditioning_scale", "weight"),
+    ("control_guidance_start", "guidance_start"),
+    ("control_guidance_end", "guidance_end"),
 ];
 
 /// What matters of a request; the rest is repeated in the answer and has no effect.
@@ -119,7 +123,12 @@ impl Fields {
     }
 
     /// The request of the first picture.
-    pub fn to_request(&self, app: &App, start: Option<(Picture, Option<Mask>)>) -> Result<Request, Refusal> {
+    pub fn to_request(
+        &self,
+        app: &App,
+        start: Option<(Picture, Option<Mask>)>,
+        controls: Vec<Control>,
+    ) -> Result<Request, Refusal> {
         let (image, mask) = start.map_or((None, None), |(picture, mask)| (Some(picture), mask));
         // Of a masked picture the web UI paints as much anew as of others; a model's own choice is all.
         let strength = self.denoising_strength.or(mask.is_some().then_some(STRENGTH));
@@ -134,6 +143,7 @@ impl Fields {
             clip_skip: self.clip_skip()?,
             image,
             mask,
+            controls,
             strength,
             ..app.request(SPELLING)
         };

@@ -1,5 +1,6 @@
 //! `txt2img` and `img2img`: a body is read, painted, and answered.
 
+use super::controlnet;
 use super::fields::Fields;
 use super::tasks::Registered;
 use crate::app::App;
@@ -33,6 +34,7 @@ struct Asked {
     given: Map<String, Value>,
     fields: Fields,
     files: Option<Files>,
+    controls: Vec<controlnet::Unit>,
 }
 
 /// The file to start from, and its mask's.
@@ -53,6 +55,7 @@ fn read(body: &[u8], from_image: bool) -> Result<Asked, Refusal> {
     };
     let images = given.remove("init_images");
     let mask = given.remove("mask").filter(|mask| !mask.is_null());
+    let controls = controlnet::units(&mut given)?;
     let fields = Fields::deserialize(&given).map_err(body::not_taken)?;
     let images: Option<Vec<String>> = images
         .map_or(Ok(None), serde_json::from_value)
@@ -63,6 +66,7 @@ fn read(body: &[u8], from_image: bool) -> Result<Asked, Refusal> {
             given,
             fields,
             files: None,
+            controls,
         });
     }
     let [image] = &images[..] else {
@@ -81,31 +85,57 @@ fn read(body: &[u8], from_image: bool) -> Result<Asked, Refusal> {
     if fields.include_init_images.unwrap_or(false) {
         given.insert("init_images".to_owned(), images.into());
     }
-    Ok(Asked { given, fields, files })
+    Ok(Asked {
+        given,
+        fields,
+        files,
+        controls,
+    })
 }
 
 /// Reads a body as far as the request that it asks for, without painting.
 pub(crate) async fn asked(app: &App, body: &[u8], from_image: bool) -> Result<Request, Refusal> {
-    let Asked { fields, files, .. } = read(body, from_image)?;
-    request(app, &fields, files).await
+    let Asked {
+        fields,
+        files,
+        controls,
+        ..
+    } = read(body, from_image)?;
+    request(app, &fields, files, &controls).await
 }
 
 /// The first picture's request.
-async fn request(app: &App, fields: &Fields, files: Option<Files>) -> Result<Request, Refusal> {
+async fn request(
+    app: &App,
+    fields: &Fields,
+    files: Option<Files>,
+    units: &[controlnet::Unit],
+) -> Result<Request, Refusal> {
     fields.refuse_unsupported(app)?;
+    let size = (fields.width, fields.height);
+    let mut controls = Vec::new();
+    for unit in units {
+        let init = files.as_ref().map(|files| files.image.as_slice());
+        controls.push(unit.control(app, size, init).await?);
+    }
     let Some(Files { image, mask }) = files else {
-        return fields.to_request(app, None);
+        return fields.to_request(app, None, controls);
     };
-    let plain = Masking::new(mask, (fields.width, fields.height), Transparency::Stays);
+    let plain = Masking::new(mask, size, Transparency::Stays);
     let start = initial(app, image, fields.inpainting.over(plain)?).await?;
-    fields.to_request(app, Some(start))
+    fields.to_request(app, Some(start), controls)
 }
 
 async fn paint(app: &App, asked: Asked) -> Result<Json<Value>, Refusal> {
-    let Asked { given, fields, files } = asked;
+    let Asked {
+        given,
+        fields,
+        files,
+        controls,
+    } = asked;
     let count = fields.count(app)?;
     let from_image = files.is_some();
-    let first = request(app, &fields, files).await?;
+    let first = request(app, &fields, files, &controls).await?;
     let second = if from_image {
         None
     } else {

@@ -1,5 +1,6 @@
 //! What a graph of nodes asks for.
 
+use super::controlnets::Steered;
 use super::masks::{MASKING, Masked};
 use super::nodes;
 use crate::numbers::whole_of;
@@ -66,6 +67,8 @@ pub(super) struct Text {
     pub text: String,
     /// CLIPSetLastLayer's: layers left out at the end.
     pub left_out: Option<usize>,
+    /// The ControlNets that it was led through.
+    pub steered: Vec<Steered>,
 }
 
 /// Nodes one behind the other, beyond which a graph is no workflow.
@@ -81,10 +84,11 @@ pub(super) struct Graph<'a>(&'a Map<String, Value>);
 pub(super) struct Known<'a> {
     pub model: &'a str,
     pub loras: &'a [String],
+    pub controlnets: &'a [String],
 }
 
 /// The node at fault is the refusal's field.
-fn wrong(node: &str, message: impl Into<String>) -> Refusal {
+pub(super) fn wrong(node: &str, message: impl Into<String>) -> Refusal {
     Refusal::field(short(node, 60), message)
 }
 
@@ -238,12 +242,15 @@ impl<'a> Graph<'a> {
         })
     }
 
-    fn conditioning(&self, of: &str, input: &str, known: &Known, depth: usize) -> Result<Text, Refusal> {
+    pub(super) fn conditioning(&self, of: &str, input: &str, known: &Known, depth: usize) -> Result<Text, Refusal> {
         let (id, class, output) = self.link(of, input, depth)?;
         // It passes both on, with a picture that the model here gets from the latents.
         match (class, output) {
             ("InpaintModelConditioning", 0) => return self.conditioning(id, "positive", known, depth + 1),
             ("InpaintModelConditioning", 1) => return self.conditioning(id, "negative", known, depth + 1),
+            ("ControlNetApply" | "ControlNetApplyAdvanced", _) => {
+                return self.steered(id, class, output, known, depth + 1);
+            }
             _ => {}
         }
         if class != "CLIPTextEncode" {
@@ -252,6 +259,7 @@ impl<'a> Graph<'a> {
         Ok(Text {
             text: self.text(id, "text")?.to_owned(),
             left_out: self.clip(id, known, depth + 1)?,
+            steered: Vec::new(),
         })
     }
 
@@ -412,6 +420,9 @@ impl Image {
             Self::Loaded(_) => {}
             Self::Scaled { image, .. } => image.samplings(found),
             Self::Sampled(sampling) => {
+                for steered in &sampling.positive.steered {
+                    steered.image.samplings(found);
+                }
                 if let Start::Picture(image) | Start::Masked(image, _) = &sampling.start {
                     image.samplings(found);
                 }

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 pub(super) struct Choices {
     pub model: String,
     pub loras: Vec<String>,
+    pub controlnets: Vec<String>,
     /// Pictures that were uploaded.
     pub images: Vec<String>,
 }
@@ -40,7 +41,13 @@ const RESIZE: [&str; 5] = ["lanczos", "nearest-exact", "bilinear", "area", "bicu
 type Node = (&'static str, Value, &'static [&'static str], &'static str, bool);
 
 fn nodes(choices: &Choices) -> Vec<Node> {
-    [models_and_words(choices), latents_and_pictures(choices), masks(choices)].concat()
+    [
+        models_and_words(choices),
+        latents_and_pictures(choices),
+        masks(choices),
+        controlnets(choices),
+    ]
+    .concat()
 }
 
 fn models_and_words(choices: &Choices) -> Vec<Node> {
@@ -199,11 +206,43 @@ fn masks(choices: &Choices) -> Vec<Node> {
     ]
 }
 
+fn controlnets(choices: &Choices) -> Vec<Node> {
+    let any = |kind: &str| json!([kind]);
+    let strength = json!(["FLOAT", {"default": 1.0, "min": 0.0, "max": 10.0, "step": 0.01}]);
+    let share = |default: f64| json!(["FLOAT", {"default": default, "min": 0.0, "max": 1.0, "step": 0.001}]);
+    vec![
+        (
+            "ControlNetLoader",
+            json!({"control_net_name": [choices.controlnets]}),
+            &["CONTROL_NET"],
+            "loaders",
+            false,
+        ),
+        (
+            "ControlNetApply",
+            json!({"conditioning": any("CONDITIONING"), "control_net": any("CONTROL_NET"), "image": any("IMAGE"),
+                   "strength": strength.clone()}),
+            &["CONDITIONING"],
+            "conditioning/controlnet",
+            false,
+        ),
+        (
+            "ControlNetApplyAdvanced",
+            json!({"positive": any("CONDITIONING"), "negative": any("CONDITIONING"), "control_net": any("CONTROL_NET"),
+                   "image": any("IMAGE"), "strength": strength, "start_percent": share(0.0), "end_percent": share(1.0)}),
+            &["CONDITIONING", "CONDITIONING"],
+            "conditioning/controlnet",
+            false,
+        ),
+    ]
+}
+
 /// Whether a graph may hold a node of this class.
 pub(super) fn is_known(class: &str) -> bool {
     let none = Choices {
         model: String::new(),
         loras: Vec::new(),
+        controlnets: Vec::new(),
         images: Vec::new(),
     };
     nodes(&none).iter().any(|node| node.0 == class)

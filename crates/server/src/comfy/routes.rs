@@ -51,7 +51,12 @@ pub(super) async fn prompt(State(app): State<App>, request: HttpRequest) -> Resu
     };
     let model = app.pipeline()?.name();
     let loras = lora_names(&app)?;
-    let known = Known { model, loras: &loras };
+    let controlnets = app.pipeline()?.controlnets();
+    let known = Known {
+        model,
+        loras: &loras,
+        controlnets: &controlnets,
+    };
     let outputs = Graph::new(&graph)?.outputs(&known)?;
     for output in &outputs {
         check(&app, &output.image)?;
@@ -102,7 +107,13 @@ fn check(app: &App, image: &Image) -> Result<(), Refusal> {
                 })
             }
         };
-        run::request(app, sampling, picture, None)?;
+        // Whatever the pictures of ControlNets are, these are read.
+        images.extend(sampling.positive.steered.iter().map(|steered| &steered.image));
+        let pictures = run::Pictures {
+            picture,
+            ..run::Pictures::default()
+        };
+        run::request(app, sampling, pictures)?;
     }
     for image in images {
         if let Image::Loaded(name) = run::without_scales(image).0 {
@@ -262,6 +273,7 @@ fn choices(app: &App) -> Result<Choices, Refusal> {
     Ok(Choices {
         model: app.pipeline()?.name().to_owned(),
         loras: lora_names(app)?,
+        controlnets: app.pipeline()?.controlnets(),
         images: app.comfy_shelf.names(Folder::Input),
     })
 }

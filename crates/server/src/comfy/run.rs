@@ -10,7 +10,7 @@ use crate::pictures::Packed;
 use crate::refusal::Refusal;
 use crate::watch::Watch;
 use prima_picture::{Format, Parameters, Picture, QUALITY, encode};
-use prima_pipeline::{Mask, PromptSyntax, Request, RequestBuilder, ScheduleOptions, scheduler_named};
+use prima_pipeline::{Control, Mask, PromptSyntax, Request, RequestBuilder, ScheduleOptions, scheduler_named};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -183,6 +183,7 @@ impl<'a> Run<'a> {
                 .map(|(picture, _)| Some(picture))
                 .collect(),
         };
+        let controls = self.controls(sampling).await?;
         let mut all = Vec::new();
         for picture in pictures {
             let mask = match (&sampling.start, &picture) {
@@ -191,7 +192,12 @@ impl<'a> Run<'a> {
                 }
                 _ => None,
             };
-            let request = request(self.app, sampling, picture, mask)?;
+            let pictures = Pictures {
+                picture,
+                mask,
+                controls: controls.clone(),
+            };
+            let request = request(self.app, sampling, pictures)?;
             // To skip is to interrupt here: there is one unit.
             let mut running = jobs::start(self.app, "comfyui", vec![request], &self.watch, 3)?;
             while let Some(event) = running.next().await {
@@ -207,6 +213,24 @@ impl<'a> Run<'a> {
             }
         }
         Ok(all)
+    }
+
+    /// A sampler's ControlNets with their pictures.
+    async fn controls(&self, sampling: &Sampling) -> Result<Vec<Control>, Refusal> {
+        let mut controls = Vec::new();
+        for steered in &sampling.positive.steered {
+            let pictures = self.image(&steered.image).await?;
+            let picture = pictures.into_iter().next().map(|(picture, _)| picture);
+            let picture =
+                picture.ok_or_else(|| Refusal::field(sampling.node.clone(), "a ControlNet has no picture"))?;
+            controls.push(Control {
+                scale: steered.strength,
+                start: steered.start,
+                end: steered.end,
+                ..Control::new(steered.name.clone(), picture)
+            });
+        }
+        Ok(controls)
     }
 
     async fn show(&self, pictures: Vec<Picture>) -> Result<(), Refusal> {
@@ -310,12 +334,24 @@ pub(super) fn without_scales(mut image: &Image) -> (&Image, Vec<Scale>) {
     (image, scales)
 }
 
+/// What a sampler sees.
+#[derive(Default)]
+pub(super) struct Pictures {
+    /// What is painted over, and where.
+    pub picture: Option<Picture>,
+    pub mask: Option<Mask>,
+    pub controls: Vec<Control>,
+}
+
 /// A sampler as a request. The steps of a part of the way are as many as asked for, as in ComfyUI.
 pub(super) fn request(
     app: &App,
     sampling: &Sampling,
-    picture: Option<Picture>,
-    mask: Option<Mask>,
+    Pictures {
+        picture,
+        mask,
+        controls,
+    }: Pictures,
 ) -> Result<Request, Refusal> {
     let node = |refusal: Refusal| Refusal::field(sampling.node.clone(), refusal.message);
     let pipeline = app.pipeline()?;
@@ -355,6 +391,7 @@ pub(super) fn request(
         loras: sampling.loras.clone(),
         image: picture,
         mask,
+        controls,
         strength: Some(strength),
         ..app.request(&[])
     };
