@@ -197,9 +197,10 @@ impl Place {
 /// say how much memory it has, the CPU has as much as `max_memory` says, or any.
 pub fn check_room(source: &ModelSource, options: &LoadOptions, request: &Request) -> Result<LoadOptions, Error> {
     let mut options = options.clone();
-    // The steps of both models are those of one.
+    // The steps of both models are those of one, and ControlNets are read later.
     let request = &Request {
         refiner_switch_at: None,
+        controls: Vec::new(),
         ..request.clone()
     };
     if let Some(mut place) = Place::current(&options)? {

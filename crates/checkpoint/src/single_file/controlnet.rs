@@ -1,8 +1,9 @@
 //! ControlNets in one file, in diffusers' names or the original's (`control_model.`).
 
+use super::Family;
 use super::network::Network;
+use super::rename::CONTROLNET_EMBEDDING as EMBEDDING;
 use super::unet_config::unet_config;
-use super::{Family, leading_number};
 use crate::tensor_file::TensorFile;
 use crate::{Error, Reader};
 use serde_json::{Value, json};
@@ -37,8 +38,6 @@ impl ControlNetFile {
     }
 }
 
-const EMBEDDING: &str = "controlnet_cond_embedding";
-
 /// The config that diffusers would write.
 fn told(network: &Network) -> Result<Value, Error> {
     let family = network.unet_family();
@@ -51,22 +50,4 @@ fn told(network: &Network) -> Result<Value, Error> {
     config["conditioning_channels"] = json!(network.size(&format!("{EMBEDDING}.conv_in.weight"), 1)?);
     config["conditioning_embedding_out_channels"] = json!(widths);
     Ok(config)
-}
-
-/// The diffusers key of one that only ControlNets have; `convolutions` are those of its hint block.
-pub(super) fn rename_controlnet(key: &str, convolutions: usize) -> Option<String> {
-    if let Some(leaf) = key.strip_prefix("middle_block_out.0.") {
-        return Some(format!("controlnet_mid_block.{leaf}"));
-    }
-    if let Some((number, leaf)) = key.strip_prefix("zero_convs.").and_then(leading_number) {
-        return Some(format!("controlnet_down_blocks.{number}.{}", leaf.strip_prefix("0.")?));
-    }
-    // Convolutions and activations take turns.
-    let (number, leaf) = key.strip_prefix("input_hint_block.").and_then(leading_number)?;
-    let place = match number / 2 {
-        0 => "conv_in".to_owned(),
-        i if i + 1 == convolutions => "conv_out".to_owned(),
-        i => format!("blocks.{}", i - 1),
-    };
-    Some(format!("{EMBEDDING}.{place}.{leaf}"))
 }

@@ -1,7 +1,6 @@
 //! One network of a file, whatever it is called there: its tensors by their diffusers keys.
 
-use super::controlnet::rename_controlnet;
-use super::rename::{rename_open_clip, rename_taesd, rename_vae};
+use super::rename::{rename_controlnet, rename_open_clip, rename_taesd, rename_vae};
 use super::stored_keys::{count, has_any, keys};
 use super::unet_layout::UnetLayout;
 use super::{Family, leading_number};

@@ -1,9 +1,9 @@
 //! ControlNet: a copy of the UNet's way down that reads a picture beside the latents and adds to what the UNet's hands on
 //! (Zhang et al. 2023; diffusers `models/controlnets/controlnet.py`, 0.42.1).
 
-use super::step_embedding::StepEmbedding;
+use super::step_embedding::{StepEmbedding, UnetCond};
 use super::unet_2d_blocks::{BlockContext, DownBlock, MidBlock};
-use super::unet_2d_condition::{Residuals, UnetCond, mid_block};
+use super::unet_2d_condition::{Residuals, mid_block};
 use super::unet_2d_condition_config::{NEUTRAL, Unet2dConditionConfig};
 use crate::config::{Check, Neutral, Plain, Ranges, invalid};
 use crate::layers::{Conv, Start};

@@ -10,5 +10,6 @@ mod unet_2d_condition_config;
 
 pub use controlnet::{ControlNet, ControlNetConfig};
 pub use embeddings::guidance_scale_embedding;
-pub use unet_2d_condition::{Residuals, Unet2dCondition, UnetBlock, UnetCond};
+pub use step_embedding::UnetCond;
+pub use unet_2d_condition::{Residuals, Unet2dCondition, UnetBlock};
 pub use unet_2d_condition_config::Unet2dConditionConfig;

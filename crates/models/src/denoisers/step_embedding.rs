@@ -2,11 +2,24 @@
 //! `models/unets/unet_2d_condition.py`, `get_time_embed` and `get_aug_embed`).
 
 use super::embeddings::{TimestepEmbedding, sinusoids};
-use super::unet_2d_condition::UnetCond;
 use super::unet_2d_condition_config::Unet2dConditionConfig;
 use crate::config::invalid;
 use prima_checkpoint::{Error, ParamSource};
 use prima_tensor::{Tensor, add, concat_channels};
+
+/// What the UNet is conditioned on beside the timestep.
+#[derive(Clone, Debug)]
+pub struct UnetCond {
+    /// `[B, L, cross_attention_dim]`.
+    pub encoder_hidden_states: Tensor,
+    /// Pooled prompt embedding `[B, P]`; needed by `addition_embed_type = "text_time"`.
+    pub text_embeds: Option<Tensor>,
+    /// Per sample, in pixels: original height, width, crop top, left, target height, width. SDXL's refiner reads five: the
+    /// last is an aesthetic score.
+    pub time_ids: Vec<[f32; 6]>,
+    /// `[B, time_cond_proj_dim]`, see [`guidance_scale_embedding`](crate::guidance_scale_embedding).
+    pub timestep_cond: Option<Tensor>,
+}
 
 /// Every number of it a tensor already.
 #[derive(Clone)]

@@ -1,6 +1,6 @@
 //! The denoiser (diffusers `models/unets/unet_2d_condition.py`, 0.42.1).
 
-use super::step_embedding::{StepEmbedding, StepInputs};
+use super::step_embedding::{StepEmbedding, StepInputs, UnetCond};
 use super::transformer_2d::TransformerShape;
 use super::unet_2d_blocks::{BlockContext, DownBlock, MidBlock, UpBlock};
 use super::unet_2d_condition_config::{Levels, Unet2dConditionConfig};
@@ -10,20 +10,6 @@ use crate::layers::{Conv, GroupNorm, Start};
 use crate::{Cancelled, check};
 use prima_checkpoint::{Error, ParamSource};
 use prima_tensor::{Activation, Repeatable, Tensor, activation, add};
-
-/// What the UNet is conditioned on beside the timestep.
-#[derive(Clone, Debug)]
-pub struct UnetCond {
-    /// `[B, L, cross_attention_dim]`.
-    pub encoder_hidden_states: Tensor,
-    /// Pooled prompt embedding `[B, P]`; needed by `addition_embed_type = "text_time"`.
-    pub text_embeds: Option<Tensor>,
-    /// Per sample, in pixels: original height, width, crop top, left, target height, width. SDXL's refiner reads five: the
-    /// last is an aesthetic score.
-    pub time_ids: Vec<[f32; 6]>,
-    /// `[B, time_cond_proj_dim]`, see [`guidance_scale_embedding`](crate::guidance_scale_embedding).
-    pub timestep_cond: Option<Tensor>,
-}
 
 /// A block of the UNet, in the order of the pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,17 +1,8 @@
 //! The nodes that lead a text through a ControlNet.
 
-use super::graph::{Graph, Image, Known, Text, wrong};
+use super::graph::{Graph, Known, wrong};
+use super::wanted::{Steered, Text};
 use crate::refusal::{Refusal, short};
-
-/// A ControlNet and the picture that it reads.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Steered {
-    pub name: String,
-    pub image: Image,
-    pub strength: f64,
-    pub start: f64,
-    pub end: f64,
-}
 
 impl Graph<'_> {
     /// The text that a node of `ControlNetApply` hands on, and the ControlNets that it was led through. Those of the positive

@@ -1,75 +1,11 @@
 //! What a graph of nodes asks for.
 
-use super::controlnets::Steered;
-use super::masks::{MASKING, Masked};
 use super::nodes;
+use super::wanted::{Image, MASKING, Output, OutputKind, Sampling, Start, Text};
 use crate::numbers::whole_of;
 use crate::refusal::{Refusal, short};
 use prima_pipeline::LoraChoice;
 use serde_json::{Map, Value};
-use std::collections::HashSet;
-
-/// A picture to send: what it is, and under which node.
-#[derive(Debug, PartialEq)]
-pub(super) struct Output {
-    pub node: String,
-    pub kind: OutputKind,
-    pub image: Image,
-}
-
-#[derive(Debug, PartialEq)]
-pub(super) enum OutputKind {
-    Save { prefix: String },
-    Preview,
-    Socket,
-}
-
-/// A picture, or several of one sampler.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Image {
-    Loaded(String),
-    Scaled {
-        image: Box<Image>,
-        width: usize,
-        height: usize,
-        crop: bool,
-        nearest: bool,
-    },
-    Sampled(Box<Sampling>),
-}
-
-/// Latents before a sampler.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Start {
-    Empty { width: usize, height: usize, batch: usize },
-    Picture(Image),
-    Masked(Image, Masked),
-}
-
-/// A sampler and all it depends on.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Sampling {
-    pub node: String,
-    pub seed: i128,
-    pub steps: usize,
-    pub cfg: f64,
-    pub sampler: String,
-    pub scheduler: String,
-    pub denoise: f64,
-    pub positive: Text,
-    pub negative: Text,
-    pub loras: Vec<LoraChoice>,
-    pub start: Start,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Text {
-    pub text: String,
-    /// CLIPSetLastLayer's: layers left out at the end.
-    pub left_out: Option<usize>,
-    /// The ControlNets that it was led through.
-    pub steered: Vec<Steered>,
-}
 
 /// Nodes one behind the other, beyond which a graph is no workflow.
 const DEEPEST: usize = 32;
@@ -411,26 +347,4 @@ impl<'a> Graph<'a> {
 pub(super) enum Latent {
     Start(Start),
     Sampled(Box<Sampling>),
-}
-
-impl Image {
-    /// Samplers in the order in which they run, each once.
-    pub fn samplings<'a>(&'a self, found: &mut Vec<&'a Sampling>) {
-        match self {
-            Self::Loaded(_) => {}
-            Self::Scaled { image, .. } => image.samplings(found),
-            Self::Sampled(sampling) => {
-                for steered in &sampling.positive.steered {
-                    steered.image.samplings(found);
-                }
-                if let Start::Picture(image) | Start::Masked(image, _) = &sampling.start {
-                    image.samplings(found);
-                }
-                let known: HashSet<&str> = found.iter().map(|sampling| sampling.node.as_str()).collect();
-                if !known.contains(sampling.node.as_str()) {
-                    found.push(sampling);
-                }
-            }
-        }
-    }
 }

@@ -1,44 +1,13 @@
 //! The nodes that say which part of a picture is painted.
 
-use super::graph::{Graph, Image, Known, Latent, Start};
+use super::graph::{Graph, Known, Latent};
+use super::wanted::{Channel, Image, MaskFrom, Masked, Start};
 use crate::app::App;
 use crate::numbers::whole_of;
 use crate::pictures::Packed;
 use crate::refusal::Refusal;
 use prima_picture::{Gray, Picture};
 use prima_pipeline::{Mask, MaskFill};
-
-/// A mask, in which white is painted.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum MaskFrom {
-    Loaded { name: String, channel: Channel },
-    Inverted(Box<Self>),
-    Grown { mask: Box<Self>, by_px: isize },
-}
-
-/// What of a picture's file is a mask.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Channel {
-    /// What is transparent.
-    Alpha,
-    Red,
-    Green,
-    Blue,
-}
-
-/// What is painted of a picture, and what is there before.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Masked {
-    pub mask: MaskFrom,
-    pub fill: MaskFill,
-}
-
-/// Nodes, and those of their outputs that are latents with a mask.
-pub(super) const MASKING: [(&str, u64); 3] = [
-    ("VAEEncodeForInpaint", 0),
-    ("SetLatentNoiseMask", 0),
-    ("InpaintModelConditioning", 2),
-];
 
 /// Most pixels that a mask grows by.
 const MOST_GROWTH_PX: usize = 256;

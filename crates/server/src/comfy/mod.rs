@@ -12,6 +12,7 @@ mod routes;
 mod run;
 pub(crate) mod shelf;
 mod socket;
+mod wanted;
 
 use crate::app::App;
 use axum::Router;

@@ -1,10 +1,11 @@
 //! The handlers beside the socket.
 
-use super::graph::{Graph, Image, Known, Start};
+use super::graph::{Graph, Known};
 use super::nodes::{Choices, described};
 use super::prompts::Asked;
 use super::run;
 use super::shelf::{Folder, file_name};
+use super::wanted::{Image, Start};
 use crate::app::App;
 use crate::body::{self, form};
 use crate::metrics::resident_bytes;

@@ -1,9 +1,10 @@
 //! Prompts are painted one after the other, as ComfyUI does it.
 
 use super::events::Kind;
-use super::graph::{Image, MOST_SIDE_PX, Output, OutputKind, Sampling, Start, Text};
+use super::graph::MOST_SIDE_PX;
 use super::prompts::Asked;
 use super::shelf::Folder;
+use super::wanted::{Image, Output, OutputKind, Sampling, Start, Text};
 use crate::app::App;
 use crate::jobs::{self, JobEvent};
 use crate::pictures::Packed;
