@@ -37,6 +37,7 @@ mod refiner;
 mod repeat;
 mod request;
 mod request_builder;
+mod response;
 mod sampling;
 mod settings;
 mod steering;
@@ -68,10 +69,9 @@ pub use prima_tensor::DType;
 pub use prompts::{Piece, PromptSyntax, UnknownSyntax, WeightedPrompt, prompt_texts};
 pub use quantize::{LayerReport, Quantization, QuantizeStage, quantize};
 pub use repeat::Medians;
-pub use request::{
-    InitImage, MAX_AREA_PX, MAX_IMAGES, MAX_SIDE_PX, MAX_STEPS, Progress, Request, RequestLimits, Response, Timings,
-};
+pub use request::{InitImage, MAX_AREA_PX, MAX_IMAGES, MAX_SIDE_PX, MAX_STEPS, Progress, Request, RequestLimits};
 pub use request_builder::{RequestBuilder, Spelling, parse_size, scheduler_named};
+pub use response::{Response, Timings};
 pub use sampling::{Sampling, sample};
 
 use adapters::Loras;

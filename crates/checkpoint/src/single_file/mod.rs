@@ -49,6 +49,8 @@ pub enum FileKind {
     Vae,
     /// A text encoder on its own.
     TextEncoder,
+    /// What reads a picture beside a UNet.
+    ControlNet,
     /// A LoRA or a relative of it.
     Lora,
     Unknown,
@@ -109,6 +111,8 @@ pub fn what_is_it(file: &TensorFile) -> FileKind {
     let tokens = shape("cond_stage_model.transformer.text_model.embeddings.token_embedding.weight");
     if file.tensors().keys().any(is_lora) {
         FileKind::Lora
+    } else if any("controlnet_cond_embedding.") || any("control_model.") || any("input_hint_block.") {
+        FileKind::ControlNet
     } else if has_unet && input_channels == Some(9) {
         FileKind::Inpaint
     } else if any("conditioner.embedders.0.model.transformer.resblocks.") {
@@ -149,6 +153,10 @@ impl FileKind {
             Self::TextEncoder => Some((
                 "text encoder alone",
                 "give the model with --model, and this file with --text-encoder or --text-encoder-2",
+            )),
+            Self::ControlNet => Some((
+                "ControlNet alone",
+                "give the model with --model, and this file with --controlnet",
             )),
             Self::Lora => Some(("LoRA", "give its base model with --model, and this file with --lora")),
             Self::Unknown => Some((

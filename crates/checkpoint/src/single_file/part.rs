@@ -29,6 +29,12 @@ impl Part {
             found,
             fix,
         };
+        if kind == FileKind::ControlNet {
+            return Err(refuse(
+                "a ControlNet".to_owned(),
+                "give it with --controlnet".to_owned(),
+            ));
+        }
         if kind == FileKind::Lora {
             return Err(refuse("a LoRA".to_owned(), "give it with --lora".to_owned()));
         }
