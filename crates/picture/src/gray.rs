@@ -80,7 +80,7 @@ impl Gray {
         self
     }
 
-    /// Softened by a Gaussian of this deviation in pixels; 0 leaves it as it is.
+    /// Softened by what three boxes make of a Gaussian of this deviation in pixels, as Pillow does it; 0 leaves it as it is.
     #[must_use]
     pub fn blurred(self, sigma_px: f32) -> Self {
         if sigma_px <= 0.0 {
@@ -88,7 +88,7 @@ impl Gray {
         }
         let (width, height) = (self.width, self.height);
         let buffer = image::GrayImage::from_raw(width as u32, height as u32, self.values).unwrap_or_default();
-        let values = image::imageops::blur(&buffer, sigma_px).into_raw();
+        let values = image::imageops::fast_blur(&buffer, sigma_px).into_raw();
         Self { width, height, values }
     }
 
@@ -99,19 +99,9 @@ impl Gray {
         if reach == 0 {
             return self;
         }
-        let pick = |window: &[u8]| {
-            let found = if by_px > 0 {
-                window.iter().max()
-            } else {
-                window.iter().min()
-            };
-            found.copied().unwrap_or(0)
-        };
+        let larger = by_px > 0;
         let (width, height) = (self.width, self.height);
-        let line = |values: &[u8]| -> Vec<u8> {
-            let window = |i: usize| &values[i.saturating_sub(reach)..(i + reach + 1).min(values.len())];
-            (0..values.len()).map(|i| pick(window(i))).collect()
-        };
+        let line = |values: &[u8]| widest(values, reach, larger);
         let rows: Vec<u8> = self.values.chunks_exact(width.max(1)).flat_map(line).collect();
         let mut values = rows.clone();
         for x in 0..width {
@@ -159,6 +149,23 @@ impl Gray {
             values: (region.top..region.bottom).flat_map(row).copied().collect(),
         }
     }
+}
+
+/// The largest value within `reach` of each, or the smallest; windows double until they are long enough.
+fn widest(values: &[u8], reach: usize, largest: bool) -> Vec<u8> {
+    let outside = vec![if largest { 0 } else { 255 }; reach];
+    let mut line = [&outside[..], values, &outside[..]].concat();
+    let (window, mut covered) = (2 * reach + 1, 1);
+    while covered < window {
+        let shift = covered.min(window - covered);
+        for i in 0..line.len() - shift {
+            let (here, there) = (line[i], line[i + shift]);
+            line[i] = if largest { here.max(there) } else { here.min(there) };
+        }
+        covered += shift;
+    }
+    line.truncate(values.len());
+    line
 }
 
 impl Picture {
@@ -295,6 +302,16 @@ mod tests {
         assert_eq!((grown.left, grown.top, grown.right, grown.bottom), (2, 1, 7, 5));
         assert_eq!(square().grown(1).grown(-1), square());
         assert!(square().grown(-1).bounds().is_none());
+    }
+
+    #[test]
+    fn a_blurred_mask_is_wider_and_no_blur_is_too_wide_for_a_small_one() {
+        let soft = square().blurred(1.0);
+        let bounds = soft.bounds().unwrap();
+        assert!(bounds.left < 3 && bounds.right > 6, "{bounds:?}");
+        assert!(soft.values.iter().max() < square().values.iter().max());
+        assert_eq!(square().blurred(0.0), square());
+        assert_eq!(square().blurred(256.0).values.len(), 48);
     }
 
     #[test]
