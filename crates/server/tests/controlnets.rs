@@ -43,7 +43,8 @@ fn write_controlnet(folder: &Path) {
     }
     let mut add = |key: String, shape: &[usize]| {
         let count: usize = shape.iter().product();
-        let values = (0..count).flat_map(|i| (((i * 37 + key.len() * 11) % 19) as f32 / 19.0 - 0.4).to_le_bytes());
+        let length = key.len();
+        let values = (0..count).flat_map(|i| (((i * 37 + length * 11) % 19) as f32 / 19.0 - 0.4).to_le_bytes());
         tensors.insert(key, (Dtype::F32, shape.to_vec(), values.collect()));
     };
     let mut conv = |name: String, [from, to, side]: [usize; 3]| {
