@@ -50,6 +50,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "prima-engine",
         ],
     ),
+    // It knows HTTP and NATS, and nothing of pictures.
+    ("prima-fleet", &[]),
     (
         "prima-train",
         &[
@@ -87,6 +89,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "prima-pipeline",
             "prima-engine",
             "prima-server",
+            "prima-fleet",
             "prima-train",
             "prima-eval",
         ],

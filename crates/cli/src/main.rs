@@ -9,6 +9,7 @@ mod device;
 mod doctor;
 mod embedded;
 mod eval;
+mod gateway;
 mod inpainting;
 mod loras;
 mod memory;
@@ -23,6 +24,7 @@ mod serve;
 mod source;
 mod stop;
 mod train;
+mod worker;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use out::note;
@@ -50,7 +52,11 @@ enum Command {
     Paint(Box<paint::Args>),
     /// Serve the studio and the HTTP APIs
     Serve(Box<serve::Args>),
-    /// Look at model files
+    /// Take requests for many machines, and queue them for workers
+    Gateway(gateway::Args),
+    /// Paint what a gateway queues, on this machine
+    Worker(Box<worker::Args>),
+    /// Get, list, look at and change models
     Models {
         #[command(subcommand)]
         command: models::Command,
@@ -127,7 +133,9 @@ fn say_how_it_is_used(answer: &clap::Error) -> ExitCode {
 fn run_and_catch(cli: Cli) -> anyhow::Result<()> {
     let runs_long = matches!(
         cli.command,
-        None | Some(Command::Serve(_) | Command::Train { .. } | Command::Data { .. })
+        None | Some(
+            Command::Serve(_) | Command::Gateway(_) | Command::Worker(_) | Command::Train { .. } | Command::Data { .. }
+        )
     );
     if !runs_long && std::env::var_os("RUST_BACKTRACE").is_none() {
         std::panic::set_hook(Box::new(|_| {}));
@@ -146,6 +154,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         None => serve::run(serve::Args::bare()),
         Some(Command::Serve(args)) => serve::run(*args),
+        Some(Command::Gateway(args)) => gateway::run(args),
+        Some(Command::Worker(args)) => worker::run(*args),
         Some(Command::Paint(args)) => paint::run(&args),
         Some(Command::Models { command }) => models::run(command),
         Some(Command::Data { command }) => data::run(command),
@@ -180,6 +190,9 @@ fn is_usage(error: &anyhow::Error) -> bool {
         || error
             .downcast_ref::<prima_pipeline::Error>()
             .is_some_and(prima_pipeline::Error::is_usage)
+        || error
+            .downcast_ref::<prima_hub::Error>()
+            .is_some_and(prima_hub::Error::is_usage)
         || error
             .downcast_ref::<prima_train::Error>()
             .is_some_and(prima_train::Error::is_usage)

@@ -56,18 +56,14 @@ pub(crate) async fn initial<B: AsRef<[u8]> + Send + 'static>(
     image: impl AsRef<[u8]> + Send + 'static,
     masking: Masking<B>,
 ) -> Result<(Picture, Option<Mask>), Refusal> {
-    // The model has to be there, to say what fits.
-    app.pipeline()?;
+    let Masking { width, height, .. } = masking;
+    let painted = painted_size(app, width, height)?;
     let packed = Packed::open(app, image).await?;
-    let Masking {
-        file, width, height, ..
-    } = masking;
-    let mask = match file {
+    let mask = match masking.file {
         Some(file) => Some(Packed::open_named(app, file, "mask").await?),
         None => None,
     };
     let most = app.limits().max_side_px;
-    let painted = painted_size(app, width, height);
     let is_cut_out = masking.padding_px.is_some() && mask.is_some();
     let size = move |own: (usize, usize)| if is_cut_out { within(own, most) } else { painted(own) };
     // A mask is stretched to the picture's own size, and then as the picture.

@@ -83,14 +83,12 @@ pub(crate) fn painted_size(
     app: &App,
     width: Option<usize>,
     height: Option<usize>,
-) -> impl Fn((usize, usize)) -> (usize, usize) + Clone + Send + 'static {
+) -> Result<impl Fn((usize, usize)) -> (usize, usize) + Clone + Send + 'static, Refusal> {
+    // The model has to be there, to say what fits.
+    let model = app.model()?;
     let most = app.limits().max_side_px;
-    let engine = app.engine.clone();
-    move |(from_width, from_height)| {
-        let fit = engine
-            .pipeline()
-            .map(|pipeline| pipeline.fit_size(from_width, from_height));
-        let fit = fit.unwrap_or((from_width, from_height));
+    Ok(move |(from_width, from_height): (usize, usize)| {
+        let fit = model.fit_size(from_width, from_height);
         // A size that was asked for and is not possible is about to be refused.
         let possible = |side: Option<usize>| side.is_none_or(|side| (1..=most).contains(&side));
         if possible(width) && possible(height) {
@@ -98,7 +96,7 @@ pub(crate) fn painted_size(
         } else {
             (8, 8)
         }
-    }
+    })
 }
 
 /// The picture with pixels repeated or left out.

@@ -31,6 +31,7 @@ const SPELLING: Spelling = &[
 #[serde(default)]
 struct Input {
     prompt: Option<String>,
+    model: Option<String>,
     negative_prompt: Option<String>,
     #[serde(deserialize_with = "whole")]
     width: Option<usize>,
@@ -60,6 +61,7 @@ pub(crate) async fn predict(
 ) -> Result<(StatusCode, Json<Value>), Refusal> {
     let (given, input, files) = body::understood(&app.workshop, request, read).await?;
     let format = input.output_format.as_deref().map_or(Ok(Format::Png), format_named)?;
+    let app = app.about(app.known(input.model.as_deref())).await?;
     let request = to_request(&app, input, files).await?;
     let (seed, created, began) = (request.seed, now(), Instant::now());
     let running = jobs::start(&app, "predictions", vec![request], &Watch::new(String::new(), 1), 0)?;
@@ -102,8 +104,13 @@ type Files = [Option<Vec<u8>>; 2];
 /// The input as the answer repeats it, without whole pictures; what it means; and the pictures' bytes.
 fn read(body: &[u8]) -> Result<(Value, Input, Files), Refusal> {
     let mut given: Value = body::json(body)?;
+    let model = given.get("model").cloned();
     if let Some(input) = given.get_mut("input") {
         given = input.take();
+        // The prediction form names it beside the input.
+        if let (Some(model), Some(input)) = (model, given.as_object_mut()) {
+            input.entry("model").or_insert(model);
+        }
     }
     let mut file = |name: &'static str| -> Result<Option<Vec<u8>>, Refusal> {
         let text = given.as_object_mut().and_then(|map| map.remove(name));

@@ -135,6 +135,8 @@ async fn paint(app: &App, asked: Asked) -> Result<Json<Value>, Refusal> {
     } = asked;
     let count = fields.count(app)?;
     let from_image = files.is_some();
+    fields.refuse_unsupported(app)?;
+    let app = &app.about(fields.model()).await?;
     let first = request(app, &fields, files, &controls).await?;
     let second = if from_image {
         None

@@ -14,6 +14,8 @@ pub(crate) mod shelf;
 mod socket;
 mod wanted;
 
+pub(crate) use routes::asked;
+
 use crate::app::App;
 use axum::Router;
 use axum::routing::{get, post};

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 /// What the lists of choices hold on this server.
 pub(super) struct Choices {
-    pub model: String,
+    pub models: Vec<String>,
     pub loras: Vec<String>,
     pub controlnets: Vec<String>,
     /// Pictures that were uploaded.
@@ -71,7 +71,7 @@ fn models_and_words(choices: &Choices) -> Vec<Node> {
         ),
         (
             "CheckpointLoaderSimple",
-            json!({"ckpt_name": [[&choices.model]]}),
+            json!({"ckpt_name": [choices.models]}),
             &["MODEL", "CLIP", "VAE"],
             "loaders",
             false,
@@ -240,7 +240,7 @@ fn controlnets(choices: &Choices) -> Vec<Node> {
 /// Whether a graph may hold a node of this class.
 pub(super) fn is_known(class: &str) -> bool {
     let none = Choices {
-        model: String::new(),
+        models: Vec::new(),
         loras: Vec::new(),
         controlnets: Vec::new(),
         images: Vec::new(),

@@ -5,7 +5,7 @@ use super::nodes::{Choices, described};
 use super::prompts::Asked;
 use super::run;
 use super::shelf::{Folder, file_name};
-use super::wanted::{Image, Start};
+use super::wanted::{Image, Output, Start};
 use crate::app::App;
 use crate::body::{self, form};
 use crate::metrics::resident_bytes;
@@ -17,6 +17,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, Request as HttpRequest, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use prima_engine::Found;
 use prima_picture::Picture;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -40,28 +41,9 @@ const MOST_ID: usize = 200;
 
 /// Takes a graph: what it asks for is found wrong here, or painted.
 pub(super) async fn prompt(State(app): State<App>, request: HttpRequest) -> Result<Json<Value>, Refusal> {
-    let read = |bytes: &[u8]| {
-        if bytes.len() > MOST_GRAPH_BYTES {
-            return Err(Refusal::too_large(MOST_GRAPH_BYTES));
-        }
-        body::json(bytes)
-    };
     let wanted: Submission = body::understood(&app.workshop, request, read).await?;
-    let Some(graph) = wanted.prompt else {
-        return Err(Refusal::bad("prompt is missing: the graph of nodes"));
-    };
-    let model = app.pipeline()?.name();
-    let loras = lora_names(&app)?;
-    let controlnets = app.pipeline()?.controlnets();
-    let known = Known {
-        model,
-        loras: &loras,
-        controlnets: &controlnets,
-    };
-    let outputs = Graph::new(&graph)?.outputs(&known)?;
-    for output in &outputs {
-        check(&app, &output.image)?;
-    }
+    let graph = wanted.prompt.ok_or_else(no_graph)?;
+    let outputs = outputs(&app, &graph)?;
     let number = app.comfy.next_number();
     let given = |id: Option<String>| id.filter(|id| !id.is_empty() && id.len() <= MOST_ID);
     let id = given(wanted.prompt_id).unwrap_or_else(new_id);
@@ -87,7 +69,41 @@ pub(super) async fn prompt(State(app): State<App>, request: HttpRequest) -> Resu
     Ok(Json(json!({"prompt_id": id, "number": number, "node_errors": {}})))
 }
 
-/// Whether all of a picture's samplers can be painted, and all its files are here.
+fn read(body: &[u8]) -> Result<Submission, Refusal> {
+    if body.len() > MOST_GRAPH_BYTES {
+        return Err(Refusal::too_large(MOST_GRAPH_BYTES));
+    }
+    body::json(body)
+}
+
+fn no_graph() -> Refusal {
+    Refusal::bad("prompt is missing: the graph of nodes")
+}
+
+/// What a graph ends in, which can be painted.
+fn outputs(app: &App, graph: &Map<String, Value>) -> Result<Vec<Output>, Refusal> {
+    let (models, _) = app.models()?;
+    let loras = lora_names(app)?;
+    let controlnets = app.pipeline()?.controlnets();
+    let known = Known {
+        models: &models,
+        loras: &loras,
+        controlnets: &controlnets,
+    };
+    let outputs = Graph::new(graph)?.outputs(&known)?;
+    for output in &outputs {
+        check(app, &output.image)?;
+    }
+    Ok(outputs)
+}
+
+/// Reads a body as far as the requests that it asks for, without painting.
+pub(crate) fn asked(app: &App, body: &[u8]) -> Result<(), Refusal> {
+    let graph = read(body)?.prompt.ok_or_else(no_graph)?;
+    outputs(app, &graph).map(drop)
+}
+
+/// Whether all of a picture's samplers whose model is in memory can be painted, and all its files are here.
 fn check(app: &App, image: &Image) -> Result<(), Refusal> {
     let mut samplings = Vec::new();
     image.samplings(&mut samplings);
@@ -110,11 +126,14 @@ fn check(app: &App, image: &Image) -> Result<(), Refusal> {
         };
         // Whatever the pictures of ControlNets are, these are read.
         images.extend(sampling.positive.steered.iter().map(|steered| &steered.image));
-        let pictures = run::Pictures {
-            picture,
-            ..run::Pictures::default()
-        };
-        run::request(app, sampling, pictures)?;
+        // One that is not in memory begins to be read, and what is wrong is said when it is painted.
+        if let Found::Ready(model) = app.engine.model(Some(&sampling.model)) {
+            let pictures = run::Pictures {
+                picture,
+                ..run::Pictures::default()
+            };
+            run::request(&app.with(model), sampling, pictures)?;
+        }
     }
     for image in images {
         if let Image::Loaded(name) = run::without_scales(image).0 {
@@ -272,7 +291,7 @@ fn lora_names(app: &App) -> Result<Vec<String>, Refusal> {
 
 fn choices(app: &App) -> Result<Choices, Refusal> {
     Ok(Choices {
-        model: app.pipeline()?.name().to_owned(),
+        models: app.models()?.0,
         loras: lora_names(app)?,
         controlnets: app.pipeline()?.controlnets(),
         images: app.comfy_shelf.names(Folder::Input),
@@ -296,7 +315,7 @@ pub(super) async fn folders() -> Json<Value> {
 pub(super) async fn models(State(app): State<App>, Path(folder): Path<String>) -> Result<Json<Value>, Refusal> {
     let choices = choices(&app)?;
     match folder.as_str() {
-        "checkpoints" => Ok(Json(json!([choices.model]))),
+        "checkpoints" => Ok(Json(json!(choices.models))),
         "loras" => Ok(Json(json!(choices.loras))),
         other => {
             let message = format!("there is no folder of models {:?} here", short(other, 40));

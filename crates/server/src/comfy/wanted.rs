@@ -44,6 +44,8 @@ pub(super) enum Start {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Sampling {
     pub node: String,
+    /// As the lists have it.
+    pub model: String,
     pub seed: i128,
     pub steps: usize,
     pub cfg: f64,
