@@ -88,9 +88,12 @@ impl<'a> Guidance<'a> {
         let crop = request.crops_coords_top_left;
         let ids = [original, crop, target];
         let ids: [f32; 6] = std::array::from_fn(|i| ids[i / 2][i % 2] as f32);
-        let scored = |score: f64| match parts.is_refiner() {
-            true => [ids[0], ids[1], ids[2], ids[3], score as f32, 0.0],
-            false => ids,
+        let scored = |score: f64| {
+            if parts.is_refiner() {
+                [ids[0], ids[1], ids[2], ids[3], score as f32, 0.0]
+            } else {
+                ids
+            }
         };
         let mut negative_time_ids = scored(request.negative_aesthetic_score);
         if parts.is_refiner() {
