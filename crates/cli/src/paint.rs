@@ -4,12 +4,11 @@ use crate::bar::Bar;
 use crate::out::{note, say};
 use crate::output::{Target, Wanted};
 use crate::report::{self, Times};
-use crate::{Usage, device, loras, memory, output, prompts, source};
-use anyhow::{Context, Result, bail};
+use crate::{Usage, controlnets, device, inpainting, loras, memory, output, prompts, refiner, source};
+use anyhow::Result;
 use prima_picture::{QUALITY, encode};
 use prima_pipeline::{
-    Picture, Pipeline, PromptSyntax, Request, RequestBuilder, Rng, ScheduleOptions, SchedulerKind, TimestepSpacing,
-    parse_size,
+    Pipeline, PromptSyntax, Request, RequestBuilder, Rng, ScheduleOptions, SchedulerKind, TimestepSpacing, parse_size,
 };
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -97,7 +96,7 @@ pub struct Args {
     #[arg(long, value_name = "WxH", value_parser = size)]
     target_size: Option<[usize; 2]>,
     /// A picture to start from (PNG, JPEG or WebP)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, visible_alias = "init-image", value_name = "FILE")]
     image: Option<PathBuf>,
     /// How much of that picture is painted anew, 0 to 1 [default: the model's]
     #[arg(long, value_name = "X", requires = "image")]
@@ -108,6 +107,12 @@ pub struct Args {
     /// Share of the schedule after which to stop, with the noise that is left [default: 1]
     #[arg(long, value_name = "X")]
     denoising_end: Option<f64>,
+    #[command(flatten)]
+    inpainting: inpainting::Args,
+    #[command(flatten)]
+    controlnets: controlnets::Args,
+    #[command(flatten)]
+    refiner: refiner::Args,
     #[command(flatten)]
     loras: loras::Args,
     #[command(flatten)]
@@ -124,7 +129,7 @@ pub struct Args {
 }
 
 /// clap prints the error's own sentence behind the option's name.
-fn parse<T: std::str::FromStr>(name: &str) -> Result<T, T::Err> {
+pub fn parse<T: std::str::FromStr>(name: &str) -> Result<T, T::Err> {
     name.parse()
 }
 
@@ -152,6 +157,7 @@ pub fn run(args: &Args) -> Result<()> {
     bar.say("loading");
     args.device.choose()?;
     let options = args.loras.with(args.parts.told(args.memory.options(args.device.dtype)));
+    let options = args.controlnets.with(args.refiner.with(options)?);
     let source = source::open_with(
         args.model.as_deref(),
         &args.parts,
@@ -244,7 +250,8 @@ fn requests(args: &Args) -> Result<Vec<Request>> {
 }
 
 fn request(args: &Args, prompt: String) -> Result<Request> {
-    let image = args.image.as_deref().map(init_picture).transpose()?;
+    let image = args.image.as_deref().map(inpainting::picture).transpose()?;
+    let (image, mask) = args.inpainting.over(image)?;
     let asked = RequestBuilder {
         prompt: Some(prompt),
         prompt_2: args.prompt_2.clone(),
@@ -273,19 +280,13 @@ fn request(args: &Args, prompt: String) -> Result<Request> {
         denoising_start: args.denoising_start,
         denoising_end: args.denoising_end,
         image,
+        mask,
+        controls: args.controlnets.controls()?,
         strength: args.strength,
+        refiner_switch_at: args.refiner.switch_at(),
+        aesthetic_score: args.refiner.aesthetic_score,
+        negative_aesthetic_score: args.refiner.negative_aesthetic_score,
         ..RequestBuilder::default()
     };
     Ok(asked.build()?)
-}
-
-fn init_picture(path: &Path) -> Result<Picture> {
-    let cannot = || format!("cannot read the picture {}", path.display());
-    // A pipe or a device may never end.
-    let kind = std::fs::metadata(path).with_context(cannot)?;
-    if !kind.is_file() {
-        bail!("{}: it is not a file but {}", cannot(), output::kind(&kind));
-    }
-    let bytes = std::fs::read(path).with_context(cannot)?;
-    Ok(Picture::decode(&bytes, &path.display().to_string())?)
 }

@@ -2,10 +2,10 @@
 
 use crate::models::FolderArg;
 use crate::out::note;
-use crate::{Usage, device, loras, memory, source};
+use crate::{Usage, controlnets, device, loras, memory, source};
 use anyhow::{Context, Result};
 use prima_engine::{Engine, Readiness};
-use prima_pipeline::Request;
+use prima_pipeline::{LoadOptions, Request};
 use prima_server::{Limits, ServerOptions};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -30,6 +30,11 @@ pub struct Args {
     loras: loras::Args,
     #[command(flatten)]
     parts: source::Parts,
+    /// A model that takes the last steps of requests that ask for it (`refiner_switch_at`), such as SDXL's refiner
+    #[arg(long, value_name = "DIR|FILE")]
+    refiner: Option<String>,
+    #[command(flatten)]
+    controlnets: controlnets::Folder,
     #[command(flatten)]
     device: device::Args,
     #[command(flatten)]
@@ -68,6 +73,8 @@ impl Args {
             models: FolderArg::default(),
             loras: loras::Args::default(),
             parts: source::Parts::default(),
+            refiner: None,
+            controlnets: controlnets::Folder::default(),
             device: device::Args::default(),
             memory: memory::Args::default(),
             max_sessions: defaults.max_sessions,
@@ -155,6 +162,11 @@ pub async fn prepare(args: &Args) -> Result<Prepared> {
     };
     options.check(address).map_err(|e| Usage(e.to_string()))?;
     let load = args.loras.with(args.parts.told(args.memory.options(args.device.dtype)));
+    let refiner = args.refiner.as_deref().map(|refiner| source::open(Some(refiner)));
+    let load = LoadOptions {
+        refiner: refiner.transpose()?,
+        ..args.controlnets.with(load, Vec::new())
+    };
     let load = prima_pipeline::check_room(&model, &load, &Request::default())?;
     let engine = Engine::start_with(model, load, args.max_jobs, library);
     Ok(Prepared {

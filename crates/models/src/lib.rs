@@ -19,7 +19,10 @@ pub use autoencoders::{
     AutoencoderKl, AutoencoderKlConfig, AutoencoderTiny, AutoencoderTinyConfig, DiagonalGaussian, EncoderOutput, Vae,
 };
 pub use config::{OneOrMany, TransformerLayers};
-pub use denoisers::{Unet2dCondition, Unet2dConditionConfig, UnetBlock, UnetCond, guidance_scale_embedding};
+pub use denoisers::{
+    ControlNet, ControlNetConfig, Residuals, Unet2dCondition, Unet2dConditionConfig, UnetBlock, UnetCond,
+    guidance_scale_embedding,
+};
 pub use feature_networks::{EfficientNetLite, EfficientNetLiteConfig, InceptionV3};
 pub use text_encoders::{
     ClipTextConfig, ClipTextModel, Encoded, HiddenState, TextOutput, Token, Tokenizer, TokenizerFiles,

@@ -1,12 +1,16 @@
 //! 8-bit pictures: reading and writing files, what a file says of its making, resizing, contact sheets.
 
+mod edges;
 mod error;
+mod gray;
 mod parameters;
 mod read;
 mod sheet;
 mod write;
 
+pub use edges::{canny, scribble};
 pub use error::Error;
+pub use gray::{Gray, Region};
 pub use parameters::Parameters;
 pub use read::{Header, MAX_SIDE_PX, MAX_TEXT_BYTES, read_parameters};
 pub use sheet::contact_sheet;

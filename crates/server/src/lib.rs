@@ -28,6 +28,7 @@ mod jobs;
 mod listen;
 mod live;
 mod loras;
+mod masks;
 mod metrics;
 mod numbers;
 mod openai;

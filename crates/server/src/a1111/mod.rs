@@ -1,9 +1,11 @@
 //! The web UI's API, `/sdapi/v1/*`, as its clients use it.
 
+mod controlnet;
 mod fields;
 mod hires;
 pub(crate) mod images;
 pub(crate) mod info;
+mod inpainting;
 mod lists;
 mod names;
 mod scripts;
@@ -17,6 +19,8 @@ pub(crate) fn routes() -> Router<App> {
     Router::new()
         .route("/sdapi/v1/txt2img", post(images::txt2img))
         .route("/sdapi/v1/img2img", post(images::img2img))
+        .route("/controlnet/model_list", get(controlnet::models))
+        .route("/controlnet/module_list", get(controlnet::modules))
         .route("/sdapi/v1/extra-single-image", post(info::extra_single_image))
         .route("/sdapi/v1/png-info", post(info::png_info))
         .route("/sdapi/v1/progress", get(tasks::progress))

@@ -1,10 +1,11 @@
 //! The handlers beside the socket.
 
-use super::graph::{Graph, Image, Known, Output, Start};
+use super::graph::{Graph, Known};
 use super::nodes::{Choices, described};
 use super::prompts::Asked;
 use super::run;
 use super::shelf::{Folder, file_name};
+use super::wanted::{Image, Output, Start};
 use crate::app::App;
 use crate::body::{self, form};
 use crate::metrics::resident_bytes;
@@ -83,9 +84,11 @@ fn no_graph() -> Refusal {
 fn outputs(app: &App, graph: &Map<String, Value>) -> Result<Vec<Output>, Refusal> {
     let (models, _) = app.models()?;
     let loras = lora_names(app)?;
+    let controlnets = app.pipeline()?.controlnets();
     let known = Known {
         models: &models,
         loras: &loras,
+        controlnets: &controlnets,
     };
     let outputs = Graph::new(graph)?.outputs(&known)?;
     for output in &outputs {
@@ -108,8 +111,11 @@ fn check(app: &App, image: &Image) -> Result<(), Refusal> {
     for sampling in samplings {
         let picture = match &sampling.start {
             Start::Empty { .. } => None,
-            Start::Picture(image) => {
+            Start::Picture(image) | Start::Masked(image, _) => {
                 images.push(image);
+                if let Start::Masked(_, masked) = &sampling.start {
+                    app.comfy_shelf.named(masked.mask.name())?;
+                }
                 // Of any size: which, is only known when it was painted.
                 Some(Picture {
                     width: 64,
@@ -118,9 +124,15 @@ fn check(app: &App, image: &Image) -> Result<(), Refusal> {
                 })
             }
         };
+        // Whatever the pictures of ControlNets are, these are read.
+        images.extend(sampling.positive.steered.iter().map(|steered| &steered.image));
         // One that is not in memory begins to be read, and what is wrong is said when it is painted.
         if let Found::Ready(model) = app.engine.model(Some(&sampling.model)) {
-            run::request(&app.with(model), sampling, picture)?;
+            let pictures = run::Pictures {
+                picture,
+                ..run::Pictures::default()
+            };
+            run::request(&app.with(model), sampling, pictures)?;
         }
     }
     for image in images {
@@ -281,6 +293,7 @@ fn choices(app: &App) -> Result<Choices, Refusal> {
     Ok(Choices {
         models: app.models()?.0,
         loras: lora_names(app)?,
+        controlnets: app.pipeline()?.controlnets(),
         images: app.comfy_shelf.names(Folder::Input),
     })
 }

@@ -1,16 +1,17 @@
 //! Prompts are painted one after the other, as ComfyUI does it.
 
 use super::events::Kind;
-use super::graph::{Image, MOST_SIDE_PX, Output, OutputKind, Sampling, Start, Text};
+use super::graph::MOST_SIDE_PX;
 use super::prompts::Asked;
 use super::shelf::Folder;
+use super::wanted::{Image, Output, OutputKind, Sampling, Start, Text};
 use crate::app::App;
 use crate::jobs::{self, JobEvent};
 use crate::pictures::Packed;
 use crate::refusal::Refusal;
 use crate::watch::Watch;
 use prima_picture::{Format, Parameters, Picture, QUALITY, encode};
-use prima_pipeline::{PromptSyntax, Request, RequestBuilder, ScheduleOptions, scheduler_named};
+use prima_pipeline::{Control, Mask, PromptSyntax, Request, RequestBuilder, ScheduleOptions, scheduler_named};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -177,16 +178,28 @@ impl<'a> Run<'a> {
         let app = &self.app.about(Some(&sampling.model)).await?;
         let pictures = match &sampling.start {
             Start::Empty { .. } => vec![None],
-            Start::Picture(image) => self
+            Start::Picture(image) | Start::Masked(image, _) => self
                 .image(image)
                 .await?
                 .into_iter()
                 .map(|(picture, _)| Some(picture))
                 .collect(),
         };
+        let controls = self.controls(sampling).await?;
         let mut all = Vec::new();
         for picture in pictures {
-            let request = request(app, sampling, picture)?;
+            let mask = match (&sampling.start, &picture) {
+                (Start::Masked(_, masked), Some(picture)) => {
+                    Some(masked.load(self.app, (picture.width, picture.height)).await?)
+                }
+                _ => None,
+            };
+            let pictures = Pictures {
+                picture,
+                mask,
+                controls: controls.clone(),
+            };
+            let request = request(app, sampling, pictures)?;
             // To skip is to interrupt here: there is one unit.
             let mut running = jobs::start(app, "comfyui", vec![request], &self.watch, 3)?;
             while let Some(event) = running.next().await {
@@ -202,6 +215,24 @@ impl<'a> Run<'a> {
             }
         }
         Ok(all)
+    }
+
+    /// A sampler's ControlNets with their pictures.
+    async fn controls(&self, sampling: &Sampling) -> Result<Vec<Control>, Refusal> {
+        let mut controls = Vec::new();
+        for steered in &sampling.positive.steered {
+            let pictures = self.image(&steered.image).await?;
+            let picture = pictures.into_iter().next().map(|(picture, _)| picture);
+            let picture =
+                picture.ok_or_else(|| Refusal::field(sampling.node.clone(), "a ControlNet has no picture"))?;
+            controls.push(Control {
+                scale: steered.strength,
+                start: steered.start,
+                end: steered.end,
+                ..Control::new(steered.name.clone(), picture)
+            });
+        }
+        Ok(controls)
     }
 
     async fn show(&self, pictures: Vec<Picture>) -> Result<(), Refusal> {
@@ -305,8 +336,25 @@ pub(super) fn without_scales(mut image: &Image) -> (&Image, Vec<Scale>) {
     (image, scales)
 }
 
+/// What a sampler sees.
+#[derive(Default)]
+pub(super) struct Pictures {
+    /// What is painted over, and where.
+    pub picture: Option<Picture>,
+    pub mask: Option<Mask>,
+    pub controls: Vec<Control>,
+}
+
 /// A sampler as a request. The steps of a part of the way are as many as asked for, as in ComfyUI.
-pub(super) fn request(app: &App, sampling: &Sampling, picture: Option<Picture>) -> Result<Request, Refusal> {
+pub(super) fn request(
+    app: &App,
+    sampling: &Sampling,
+    Pictures {
+        picture,
+        mask,
+        controls,
+    }: Pictures,
+) -> Result<Request, Refusal> {
     let node = |refusal: Refusal| Refusal::field(sampling.node.clone(), refusal.message);
     let pipeline = app.pipeline()?;
     let (steps, strength) = if picture.is_some() && sampling.denoise < 1.0 {
@@ -317,7 +365,9 @@ pub(super) fn request(app: &App, sampling: &Sampling, picture: Option<Picture>) 
     };
     let (width, height, batch) = match &sampling.start {
         Start::Empty { width, height, batch } => (Some(*width), Some(*height), *batch),
-        Start::Picture(_) => (picture.as_ref().map(|p| p.width), picture.as_ref().map(|p| p.height), 1),
+        Start::Picture(_) | Start::Masked(..) => {
+            (picture.as_ref().map(|p| p.width), picture.as_ref().map(|p| p.height), 1)
+        }
     };
     let skipped = |text: &Text| {
         let own = pipeline.parts().text_encoders.skipped_layers();
@@ -342,6 +392,8 @@ pub(super) fn request(app: &App, sampling: &Sampling, picture: Option<Picture>) 
         clip_skip: skipped(&sampling.positive),
         loras: sampling.loras.clone(),
         image: picture,
+        mask,
+        controls,
         strength: Some(strength),
         ..app.request(&[])
     };
