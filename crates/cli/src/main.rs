@@ -8,6 +8,7 @@ mod device;
 mod doctor;
 mod embedded;
 mod eval;
+mod finish;
 mod loras;
 mod memory;
 mod models;
@@ -45,6 +46,8 @@ struct Cli {
 enum Command {
     /// Paint a picture from a prompt
     Paint(Box<paint::Args>),
+    /// Enlarge pictures
+    Upscale(finish::upscale::Args),
     /// Serve the studio and the HTTP APIs
     Serve(Box<serve::Args>),
     /// Look at model files
@@ -144,6 +147,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         None => serve::run(serve::Args::bare()),
         Some(Command::Serve(args)) => serve::run(*args),
         Some(Command::Paint(args)) => paint::run(&args),
+        Some(Command::Upscale(args)) => finish::upscale::run(&args),
         Some(Command::Models { command }) => models::run(command),
         Some(Command::Data { command }) => data::run(command),
         Some(Command::Doctor(args)) => doctor::run(&args),
@@ -177,6 +181,9 @@ fn is_usage(error: &anyhow::Error) -> bool {
         || error
             .downcast_ref::<prima_pipeline::Error>()
             .is_some_and(prima_pipeline::Error::is_usage)
+        || error
+            .downcast_ref::<prima_finish::Error>()
+            .is_some_and(prima_finish::Error::is_usage)
         || error
             .downcast_ref::<prima_train::Error>()
             .is_some_and(prima_train::Error::is_usage)

@@ -5,7 +5,7 @@ use crate::out::{note, say};
 use crate::output::{Target, Wanted};
 use crate::report::{self, Times};
 use crate::{Usage, device, loras, memory, output, prompts, source};
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use prima_picture::{QUALITY, encode};
 use prima_pipeline::{
     Picture, Pipeline, PromptSyntax, Request, RequestBuilder, Rng, ScheduleOptions, SchedulerKind, TimestepSpacing,
@@ -215,14 +215,11 @@ fn targets(args: &Args, requests: &[Request]) -> Result<Vec<Target>> {
     let wanted: Vec<Wanted> = requests
         .iter()
         .flat_map(|request| {
-            let one = || Wanted {
-                prompt: &request.prompt,
-                seed: request.seed,
-            };
+            let one = || Wanted::painted(&request.prompt, request.seed);
             std::iter::repeat_with(one).take(request.num_images)
         })
         .collect();
-    output::targets(args.output.as_deref(), args.overwrite, &wanted)
+    output::targets(args.output.as_deref(), [output::PAINTED; 2], args.overwrite, &wanted)
 }
 
 /// A request for each prompt, all with one seed.
@@ -276,12 +273,6 @@ fn request(args: &Args, prompt: String) -> Result<Request> {
 }
 
 fn init_picture(path: &Path) -> Result<Picture> {
-    let cannot = || format!("cannot read the picture {}", path.display());
-    // A pipe or a device may never end.
-    let kind = std::fs::metadata(path).with_context(cannot)?;
-    if !kind.is_file() {
-        bail!("{}: it is not a file but {}", cannot(), output::kind(&kind));
-    }
-    let bytes = std::fs::read(path).with_context(cannot)?;
+    let bytes = output::read_picture(path)?;
     Ok(Picture::decode(&bytes, &path.display().to_string())?)
 }

@@ -13,6 +13,7 @@ pub mod feature_networks;
 mod layers;
 mod resnet;
 pub mod text_encoders;
+pub mod upscalers;
 
 pub use adapters::{Adapter, Adapters, Term};
 pub use autoencoders::{
@@ -24,6 +25,7 @@ pub use feature_networks::{EfficientNetLite, EfficientNetLiteConfig};
 pub use text_encoders::{
     ClipTextConfig, ClipTextModel, Encoded, HiddenState, TextOutput, Token, Tokenizer, TokenizerFiles,
 };
+pub use upscalers::{RrdbNet, RrdbNetConfig, SrvggNetCompact, SrvggNetCompactConfig};
 
 /// The caller asked to stop: its `keep_going` hook returned `false`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

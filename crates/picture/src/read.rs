@@ -1,7 +1,7 @@
 //! Files to pictures and to what they say of their making. Whatever a stranger's file claims is checked against a bound
 //! before it is unpacked.
 
-use crate::{Error, Parameters, Picture};
+use crate::{Error, Layer, Parameters, Picture};
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 use std::borrow::Cow;
 use std::io::Cursor;
@@ -23,19 +23,44 @@ impl Picture {
     /// As [`decode`](Self::decode), but a picture of more than `max_pixels`, or with a side of more than
     /// [`MAX_SIDE_PX`], is refused before its pixels are unpacked: a bound on memory and time.
     pub fn decode_at_most(bytes: &[u8], name: &str, max_pixels: usize) -> Result<Self, Error> {
-        let failed = |e: image::ImageError| not_a_picture(name, e.to_string());
-        let bytes = without_notes(bytes, name)?;
-        let mut decoder = open(&bytes, name, max_pixels)?;
-        let orientation = decoder.orientation().map_err(failed)?;
-        let mut image = DynamicImage::from_decoder(decoder).map_err(failed)?;
-        image.apply_orientation(orientation);
-        let rgb = image.into_rgb8();
+        let rgb = upright(bytes, name, max_pixels)?.into_rgb8();
         Ok(Self {
             width: rgb.width() as usize,
             height: rgb.height() as usize,
             rgb: rgb.into_raw(),
         })
     }
+}
+
+impl Layer {
+    /// As [`Picture::decode_at_most`], with the transparency that the file has.
+    pub fn decode_at_most(bytes: &[u8], name: &str, max_pixels: usize) -> Result<Self, Error> {
+        let image = upright(bytes, name, max_pixels)?;
+        let alpha = image.color().has_alpha().then(|| {
+            let rgba = image.to_rgba8();
+            rgba.as_raw().iter().skip(3).step_by(4).copied().collect::<Vec<u8>>()
+        });
+        let rgb = image.into_rgb8();
+        Ok(Self {
+            picture: Picture {
+                width: rgb.width() as usize,
+                height: rgb.height() as usize,
+                rgb: rgb.into_raw(),
+            },
+            alpha: alpha.filter(|alpha| alpha.iter().any(|value| *value < 255)),
+        })
+    }
+}
+
+/// The pixels, turned upright as the file's EXIF orientation says.
+fn upright(bytes: &[u8], name: &str, max_pixels: usize) -> Result<DynamicImage, Error> {
+    let failed = |e: image::ImageError| not_a_picture(name, e.to_string());
+    let bytes = without_notes(bytes, name)?;
+    let mut decoder = open(&bytes, name, max_pixels)?;
+    let orientation = decoder.orientation().map_err(failed)?;
+    let mut image = DynamicImage::from_decoder(decoder).map_err(failed)?;
+    image.apply_orientation(orientation);
+    Ok(image)
 }
 
 /// What a file's header announces, before its pixels are unpacked.

@@ -5,7 +5,7 @@ use crate::refusal::Refusal;
 use crate::workshop::off_the_loop;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use prima_picture::{Format, Header, MAX_TEXT_BYTES, Picture, resize_bytes};
+use prima_picture::{Format, Header, Layer, MAX_TEXT_BYTES, Picture, resize_bytes};
 
 /// The format that a client names.
 pub(crate) fn format_named(name: &str) -> Result<Format, Refusal> {
@@ -43,6 +43,15 @@ impl<B: AsRef<[u8]> + Send + 'static> Packed<B> {
     /// Unpacks it; needs [`Header::decode_bytes`] of memory.
     pub fn decode(&self) -> Result<Picture, Refusal> {
         Ok(Picture::decode_at_most(
+            self.bytes.as_ref(),
+            "the image",
+            self.header.width * self.header.height,
+        )?)
+    }
+
+    /// [`decode`](Self::decode) with the transparency that the file has.
+    pub fn decode_layer(&self) -> Result<Layer, Refusal> {
+        Ok(Layer::decode_at_most(
             self.bytes.as_ref(),
             "the image",
             self.header.width * self.header.height,

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 pub(super) struct Choices {
     pub model: String,
     pub loras: Vec<String>,
+    pub upscalers: Vec<String>,
     /// Pictures that were uploaded.
     pub images: Vec<String>,
 }
@@ -137,6 +138,20 @@ fn latents_and_pictures(choices: &Choices) -> Vec<Node> {
             false,
         ),
         (
+            "UpscaleModelLoader",
+            json!({"model_name": [choices.upscalers]}),
+            &["UPSCALE_MODEL"],
+            "loaders",
+            false,
+        ),
+        (
+            "ImageUpscaleWithModel",
+            json!({"upscale_model": any("UPSCALE_MODEL"), "image": any("IMAGE")}),
+            &["IMAGE"],
+            "image/upscaling",
+            false,
+        ),
+        (
             "SaveImage",
             json!({"images": any("IMAGE"), "filename_prefix": prefix}),
             &[],
@@ -159,6 +174,7 @@ pub(super) fn is_known(class: &str) -> bool {
     let none = Choices {
         model: String::new(),
         loras: Vec::new(),
+        upscalers: Vec::new(),
         images: Vec::new(),
     };
     nodes(&none).iter().any(|node| node.0 == class)

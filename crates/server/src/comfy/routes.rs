@@ -51,7 +51,12 @@ pub(super) async fn prompt(State(app): State<App>, request: HttpRequest) -> Resu
     };
     let model = app.pipeline()?.name();
     let loras = lora_names(&app)?;
-    let known = Known { model, loras: &loras };
+    let upscalers = app.upscalers.networks();
+    let known = Known {
+        model,
+        loras: &loras,
+        upscalers: &upscalers,
+    };
     let outputs = Graph::new(&graph)?.outputs(&known)?;
     for output in &outputs {
         check(&app, &output.image)?;
@@ -102,7 +107,7 @@ fn check(app: &App, image: &Image) -> Result<(), Refusal> {
         run::request(app, sampling, picture)?;
     }
     for image in images {
-        if let Image::Loaded(name) = run::without_scales(image).0 {
+        if let Image::Loaded(name) = run::without_changes(image).0 {
             app.comfy_shelf.named(name)?;
         }
     }
@@ -259,6 +264,7 @@ fn choices(app: &App) -> Result<Choices, Refusal> {
     Ok(Choices {
         model: app.pipeline()?.name().to_owned(),
         loras: lora_names(app)?,
+        upscalers: app.upscalers.networks(),
         images: app.comfy_shelf.names(Folder::Input),
     })
 }
@@ -274,7 +280,7 @@ pub(super) async fn object_info_of(State(app): State<App>, Path(class): Path<Str
 }
 
 pub(super) async fn folders() -> Json<Value> {
-    Json(json!(["checkpoints", "loras"]))
+    Json(json!(["checkpoints", "loras", "upscale_models"]))
 }
 
 pub(super) async fn models(State(app): State<App>, Path(folder): Path<String>) -> Result<Json<Value>, Refusal> {
@@ -282,6 +288,7 @@ pub(super) async fn models(State(app): State<App>, Path(folder): Path<String>) -
     match folder.as_str() {
         "checkpoints" => Ok(Json(json!([choices.model]))),
         "loras" => Ok(Json(json!(choices.loras))),
+        "upscale_models" => Ok(Json(json!(choices.upscalers))),
         other => {
             let message = format!("there is no folder of models {:?} here", short(other, 40));
             Err(Refusal::new(StatusCode::NOT_FOUND, message))
