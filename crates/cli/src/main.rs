@@ -48,6 +48,10 @@ enum Command {
     Paint(Box<paint::Args>),
     /// Enlarge pictures
     Upscale(finish::upscale::Args),
+    /// Cut things out of pictures
+    Cutout(finish::cutout::Args),
+    /// Paint pictures in the manner of others
+    Style(finish::style::Args),
     /// Serve the studio and the HTTP APIs
     Serve(Box<serve::Args>),
     /// Look at model files
@@ -148,6 +152,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Some(Command::Serve(args)) => serve::run(*args),
         Some(Command::Paint(args)) => paint::run(&args),
         Some(Command::Upscale(args)) => finish::upscale::run(&args),
+        Some(Command::Cutout(args)) => finish::cutout::run(&args),
+        Some(Command::Style(args)) => finish::style::run(&args),
         Some(Command::Models { command }) => models::run(command),
         Some(Command::Data { command }) => data::run(command),
         Some(Command::Doctor(args)) => doctor::run(&args),

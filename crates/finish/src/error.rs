@@ -23,6 +23,8 @@ pub enum Error {
         height: usize,
         fix: String,
     },
+    #[error("nothing was found there: point at something else")]
+    NothingFound,
     #[error("cancelled")]
     Cancelled,
 }
@@ -30,7 +32,7 @@ pub enum Error {
 impl Error {
     /// Whether what was asked for is at fault, rather than a file or the machine.
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Size { .. })
+        matches!(self, Self::Size { .. } | Self::NothingFound)
     }
 }
 

@@ -73,6 +73,16 @@ impl Weights {
         self.reader.finish()?;
         Ok(network)
     }
+
+    /// The same in f32, with every value there when its parameter is given: for networks that look at values.
+    pub fn load_at_once<N>(
+        mut self,
+        build: impl FnOnce(&mut dyn ParamSource) -> Result<N, FileError>,
+    ) -> Result<N, Error> {
+        let network = build(&mut self)?;
+        self.reader.finish()?;
+        Ok(network)
+    }
 }
 
 impl ParamSource for Weights {

@@ -12,6 +12,8 @@ pub mod denoisers;
 pub mod feature_networks;
 mod layers;
 mod resnet;
+pub mod segmenters;
+pub mod style_transfer;
 pub mod text_encoders;
 pub mod upscalers;
 
@@ -22,6 +24,8 @@ pub use autoencoders::{
 pub use config::{OneOrMany, TransformerLayers};
 pub use denoisers::{Unet2dCondition, Unet2dConditionConfig, UnetBlock, UnetCond, guidance_scale_embedding};
 pub use feature_networks::{EfficientNetLite, EfficientNetLiteConfig};
+pub use segmenters::{Sam, SamConfig, SamMasks, SamPrompt};
+pub use style_transfer::{AdainConfig, AdainDecoder, VggEncoder, restyled};
 pub use text_encoders::{
     ClipTextConfig, ClipTextModel, Encoded, HiddenState, TextOutput, Token, Tokenizer, TokenizerFiles,
 };

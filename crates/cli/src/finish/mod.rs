@@ -1,5 +1,7 @@
 //! Commands that make pictures of pictures: many files, one after the other.
 
+pub mod cutout;
+pub mod style;
 pub mod upscale;
 
 use crate::bar::Bar;
