@@ -9,6 +9,7 @@ mod doctor;
 mod embedded;
 mod eval;
 mod finish;
+mod hires;
 mod loras;
 mod memory;
 mod models;

@@ -3,7 +3,7 @@
 #[allow(dead_code, reason = "each test file uses its part")]
 mod common;
 
-use common::{folder, golden, prima, refused, stderr};
+use common::{copied_model, folder, golden, paint, prima, refused, stderr};
 use prima_picture::{Layer, Picture, read_parameters};
 use std::fs;
 
@@ -109,4 +109,23 @@ fn a_style_is_given_and_keeps_the_pictures_size() {
     assert!(said.contains("s.png:2 a.png:1"), "{said}");
     let args = ["style", "a.png", "--style", "s.png", "--model", "nowhere"];
     refused(&folder, &prima(&folder, &args), 1, &["vgg_normalised"]);
+}
+
+#[test]
+fn a_painted_picture_is_enlarged_and_painted_over() {
+    let folder = folder("hires");
+    let model = copied_model(&folder);
+    let size = ["--width", "64", "--height", "48", "--seed", "5", "--steps", "2", "--hires", "2"];
+    let picture = |strength: &str| {
+        let output = paint(&folder, &model, &[&size[..], &["--hires-strength", strength]].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        let bytes = fs::read(folder.join("out.png")).unwrap();
+        let said = read_parameters(&bytes).unwrap().unwrap();
+        assert_eq!(said.get("Hires upscaler"), Some("realesr-animevideov3"));
+        Picture::decode(&bytes, "out.png").unwrap()
+    };
+    let (enlarged, painted_over) = (picture("0"), picture("0.6"));
+    assert_eq!((painted_over.width, painted_over.height), (128, 96));
+    assert_ne!(painted_over, enlarged);
+    assert_eq!(painted_over, picture("0.6"));
 }

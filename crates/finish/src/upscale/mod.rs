@@ -111,7 +111,7 @@ impl Upscaler {
         tile.saturating_add(made.saturating_mul(6))
     }
 
-    /// Tiles that take less than half a gigabyte. The compact network sees as far as its tiles' context, so that they fit
+    /// Tiles that take about half a gigabyte at the most. The compact network sees as far as its tiles' context, so that they fit
     /// to the bit; the other sees further, but hardly: its tiles fade into each other.
     fn cut(&self) -> Cut {
         match &self.network {
@@ -124,8 +124,8 @@ impl Upscaler {
             Network::Rrdb(network) => {
                 let multiple = network.side_multiple();
                 Cut {
-                    core: 256 * multiple,
-                    context: 24 * multiple,
+                    core: 384 * multiple,
+                    context: 32 * multiple,
                     fade: 8 * multiple,
                     multiple,
                 }
