@@ -85,7 +85,7 @@ impl SamConfig {
 }
 
 /// What is asked about a picture, in pixels of the encoded one, whose pixels have their centres at halves.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct SamPrompt {
     /// x, y, and whether the place belongs to what is meant.
     pub points: Vec<([f32; 2], bool)>,
