@@ -39,7 +39,11 @@ impl Args {
             return Ok(None);
         };
         if !(0.0..=1.0).contains(&self.hires_strength) {
-            return Err(Usage(format!("--hires-strength {} is not possible: use 0 to 1", self.hires_strength)).into());
+            return Err(Usage(format!(
+                "--hires-strength {} is not possible: use 0 to 1",
+                self.hires_strength
+            ))
+            .into());
         }
         let upscaler = match &self.hires_upscaler {
             Some(file) => {
@@ -65,18 +69,29 @@ impl Hires {
             bar.part(progress);
             ControlFlow::Continue(())
         };
-        let layer = self.upscaler.enlarge(&picture.clone().into(), large_width, large_height, go_on)?;
+        let layer = self
+            .upscaler
+            .enlarge(&picture.clone().into(), large_width, large_height, go_on)?;
         let mut large = layer.picture;
         if self.strength == 0.0 {
             return Ok(large);
         }
         let (rows, columns) = (starts(large_height, height), starts(large_width, width));
-        for (i, (row, column)) in rows.iter().flat_map(|row| columns.iter().map(move |column| (row, column))).enumerate() {
+        for (i, (row, column)) in rows
+            .iter()
+            .flat_map(|row| columns.iter().map(move |column| (row, column)))
+            .enumerate()
+        {
             bar.part(prima_finish::Progress {
                 done: i,
                 total: rows.len() * columns.len(),
             });
-            let again = self.request(pipeline, request, cut(&large, [row.at, column.at], [width, height]), i as u64);
+            let again = self.request(
+                pipeline,
+                request,
+                cut(&large, [row.at, column.at], [width, height]),
+                i as u64,
+            );
             let made = pipeline.paint(&again, &mut |_| ControlFlow::Continue(()))?;
             if let Some(tile) = made.pictures.first() {
                 put(&mut large, tile, row, column);
@@ -86,7 +101,10 @@ impl Hires {
     }
 
     fn request(&self, pipeline: &Pipeline, first: &Request, tile: Picture, number: u64) -> Request {
-        let steps = first.schedule.num_inference_steps.unwrap_or(pipeline.defaults().num_inference_steps);
+        let steps = first
+            .schedule
+            .num_inference_steps
+            .unwrap_or(pipeline.defaults().num_inference_steps);
         // A schedule of few steps is made as long as it takes for one of them to be left.
         let least = (1.0 / self.strength).ceil() as usize;
         Request {
@@ -183,7 +201,10 @@ mod tests {
         for (length, side) in [(128, 64), (2048, 512), (1000, 256)] {
             let starts = starts(length, side);
             assert_eq!(starts.last().map(|start| start.at + side), Some(length));
-            assert!(starts[1..].iter().all(|start| start.shared >= side / SHARED), "{starts:?}");
+            assert!(
+                starts[1..].iter().all(|start| start.shared >= side / SHARED),
+                "{starts:?}"
+            );
         }
     }
 

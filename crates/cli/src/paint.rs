@@ -1,10 +1,10 @@
 //! `prima paint`: prompts to pictures.
 
 use crate::bar::Bar;
+use crate::hires::{self, Hires};
 use crate::out::{note, say};
 use crate::output::{Target, Wanted};
 use crate::report::{self, Times};
-use crate::hires::{self, Hires};
 use crate::{Usage, device, loras, memory, output, prompts, source};
 use anyhow::Result;
 use prima_picture::{QUALITY, encode};
@@ -193,7 +193,9 @@ fn paint(
     for (index, (picture, target)) in response.pictures.iter().zip(targets).enumerate() {
         let mut parameters = response.parameters(request, pipeline.name(), index);
         let fields = hires.into_iter().flat_map(Hires::fields);
-        parameters.fields.extend(fields.map(|(key, value)| (key.to_owned(), value)));
+        parameters
+            .fields
+            .extend(fields.map(|(key, value)| (key.to_owned(), value)));
         target.write(&encode(picture, target.format(), QUALITY, Some(&parameters))?)?;
     }
     let mut times = Times {

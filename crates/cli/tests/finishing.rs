@@ -51,7 +51,10 @@ fn one_bad_file_of_several_is_told_and_the_others_are_made() {
     let output = prima(&folder, &args);
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(1));
-    assert!(said.contains("bad.png is not a picture") && said.contains("1 of 2"), "{said}");
+    assert!(
+        said.contains("bad.png is not a picture") && said.contains("1 of 2"),
+        "{said}"
+    );
     assert!(folder.join("out/good-2x.png").exists());
 }
 
@@ -60,7 +63,9 @@ fn what_is_no_upscaler_and_what_is_too_large_are_one_sentence() {
     let folder = folder("upscale-refused");
     picture(8).save(folder.join("a.png")).unwrap();
     fs::write(folder.join("x.pth"), b"PK\x03\x04").unwrap();
-    let model = golden("tiny-sdxl/vae/diffusion_pytorch_model.safetensors").display().to_string();
+    let model = golden("tiny-sdxl/vae/diffusion_pytorch_model.safetensors")
+        .display()
+        .to_string();
     for (args, code, word) in [
         (&["upscale", "a.png", "--model", "x.pth"][..], 1, "weights_only=True"),
         (&["upscale", "a.png", "--model", &model], 1, "not an upscaler"),
@@ -76,17 +81,34 @@ fn what_is_cut_out_is_transparent_around_or_before_another_background() {
     let folder = folder("cutout");
     fs::copy(golden("upscalers/picture.png"), folder.join("a.png")).unwrap();
     let model = golden("sam/model.safetensors").display().to_string();
-    let output = prima(&folder, &["cutout", "a.png", "--model", &model, "--point", "40,30", "--json"]);
+    let output = prima(
+        &folder,
+        &["cutout", "a.png", "--model", &model, "--point", "40,30", "--json"],
+    );
     assert!(output.status.success(), "{}", stderr(&output));
     let line: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((&line["file"], &line["transparent"]), (&"a-cutout.png".into(), &true.into()));
+    assert_eq!(
+        (&line["file"], &line["transparent"]),
+        (&"a-cutout.png".into(), &true.into())
+    );
     let alpha_of = |name: &str| {
         let bytes = fs::read(folder.join(name)).unwrap();
         Layer::decode_at_most(&bytes, name, 80 * 64).unwrap()
     };
     let cut = alpha_of("a-cutout.png");
     assert!(cut.alpha.is_some());
-    let args = ["cutout", "a.png", "--model", &model, "--point", "40,30", "--background", "#102030", "-o", "b.png"];
+    let args = [
+        "cutout",
+        "a.png",
+        "--model",
+        &model,
+        "--point",
+        "40,30",
+        "--background",
+        "#102030",
+        "-o",
+        "b.png",
+    ];
     assert!(prima(&folder, &args).status.success());
     assert_eq!(alpha_of("b.png").picture, cut.before([16, 32, 48]));
     let args = ["cutout", "a.png", "--model", &model, "--not-point", "1,1"];
@@ -99,7 +121,18 @@ fn a_style_is_given_and_keeps_the_pictures_size() {
     fs::copy(golden("upscalers/picture.png"), folder.join("a.png")).unwrap();
     picture(32).save(folder.join("s.png")).unwrap();
     let model = golden("adain").display().to_string();
-    let args = ["style", "a.png", "--style", "s.png:2", "--style", "a.png", "--model", &model, "--strength", "0.8"];
+    let args = [
+        "style",
+        "a.png",
+        "--style",
+        "s.png:2",
+        "--style",
+        "a.png",
+        "--model",
+        &model,
+        "--strength",
+        "0.8",
+    ];
     let output = prima(&folder, &args);
     assert!(output.status.success(), "{}", stderr(&output));
     let bytes = fs::read(folder.join("a-styled.png")).unwrap();
@@ -115,7 +148,9 @@ fn a_style_is_given_and_keeps_the_pictures_size() {
 fn a_painted_picture_is_enlarged_and_painted_over() {
     let folder = folder("hires");
     let model = copied_model(&folder);
-    let size = ["--width", "64", "--height", "48", "--seed", "5", "--steps", "2", "--hires", "2"];
+    let size = [
+        "--width", "64", "--height", "48", "--seed", "5", "--steps", "2", "--hires", "2",
+    ];
     let picture = |strength: &str| {
         let output = paint(&folder, &model, &[&size[..], &["--hires-strength", strength]].concat());
         assert!(output.status.success(), "{}", stderr(&output));

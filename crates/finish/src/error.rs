@@ -18,11 +18,7 @@ pub enum Error {
     )]
     Pickle { file: String },
     #[error("a picture of {width}x{height} px is not possible here: {fix}")]
-    Size {
-        width: usize,
-        height: usize,
-        fix: String,
-    },
+    Size { width: usize, height: usize, fix: String },
     #[error("nothing was found there: point at something else")]
     NothingFound,
     #[error("cancelled")]

@@ -113,7 +113,9 @@ fn cut(made: &Tensor, picture: &Picture) -> Picture {
     let rows = made.data().chunks_exact(row).take(picture.height);
     let bytes = rows.flat_map(|row| &row[..picture.width * 3]);
     Picture {
-        rgb: bytes.map(|value| (value.clamp(0.0, 1.0) * 255.0).round() as u8).collect(),
+        rgb: bytes
+            .map(|value| (value.clamp(0.0, 1.0) * 255.0).round() as u8)
+            .collect(),
         ..*picture
     }
 }

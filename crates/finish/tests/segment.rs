@@ -28,7 +28,10 @@ fn one_look_answers_many_questions_at_the_pictures_size() {
     let seen = segmenter.look(&picture, &mut || true).unwrap();
     let mask = seen.mask(&pointed(40.0, 30.0)).unwrap();
     assert_eq!((mask.width, mask.height, mask.values.len()), (80, 64, 80 * 64));
-    assert!(mask.values.contains(&0) && mask.values.contains(&255), "a random network's mask is part of it");
+    assert!(
+        mask.values.contains(&0) && mask.values.contains(&255),
+        "a random network's mask is part of it"
+    );
     assert_eq!(seen.mask(&pointed(40.0, 30.0)).unwrap(), mask);
     let bounds = Pointed {
         bounds: Some([4.0, 4.0, 60.0, 40.0]),
@@ -47,7 +50,10 @@ fn looking_around_can_be_ended_and_other_files_are_refused() {
     assert!(matches!(seen.all(4, &mut || false), Err(Error::Cancelled)));
     let sure = seen.all(2, &mut || true).unwrap();
     assert!(sure.windows(2).all(|pair| pair[0].score >= pair[1].score));
-    let error = Segmenter::open(&golden("upscalers/compact.safetensors")).err().unwrap().to_string();
+    let error = Segmenter::open(&golden("upscalers/compact.safetensors"))
+        .err()
+        .unwrap()
+        .to_string();
     assert!(error.contains("Segment Anything"), "{error}");
 }
 
@@ -56,14 +62,20 @@ fn the_authors_keys_make_the_same_network() {
     let file = prima_checkpoint::TensorFile::open(&golden("sam/model.safetensors")).unwrap();
     let theirs = |key: &str| {
         let pairs = [
-            ("vision_encoder.patch_embed.projection", "image_encoder.patch_embed.proj"),
+            (
+                "vision_encoder.patch_embed.projection",
+                "image_encoder.patch_embed.proj",
+            ),
             ("vision_encoder.layers", "image_encoder.blocks"),
             ("vision_encoder.neck.conv1", "image_encoder.neck.0"),
             ("vision_encoder.neck.layer_norm1", "image_encoder.neck.1"),
             ("vision_encoder.neck.conv2", "image_encoder.neck.2"),
             ("vision_encoder.neck.layer_norm2", "image_encoder.neck.3"),
             ("vision_encoder.pos_embed", "image_encoder.pos_embed"),
-            ("shared_embedding.positional_embedding", "pe_layer.positional_encoding_gaussian_matrix"),
+            (
+                "shared_embedding.positional_embedding",
+                "pe_layer.positional_encoding_gaussian_matrix",
+            ),
             ("point_embed.", "point_embeddings."),
             ("mask_embed.conv1", "mask_downscaling.0"),
             ("mask_embed.layer_norm1", "mask_downscaling.1"),
@@ -78,7 +90,11 @@ fn the_authors_keys_make_the_same_network() {
         ];
         let mut name = key.to_owned();
         if key.contains("mlps.") || key.contains("iou_prediction_head.") {
-            for (ours, theirs) in [("layers.0", "layers.1"), ("proj_in", "layers.0"), ("proj_out", "layers.2")] {
+            for (ours, theirs) in [
+                ("layers.0", "layers.1"),
+                ("proj_in", "layers.0"),
+                ("proj_out", "layers.2"),
+            ] {
                 if name == key {
                     name = name.replace(ours, theirs);
                 }
@@ -101,7 +117,11 @@ fn the_authors_keys_make_the_same_network() {
     let picture = picture();
     let mask = |path: &Path| {
         let segmenter = Segmenter::open(path).unwrap();
-        segmenter.look(&picture, &mut || true).unwrap().mask(&pointed(20.0, 20.0)).unwrap()
+        segmenter
+            .look(&picture, &mut || true)
+            .unwrap()
+            .mask(&pointed(20.0, 20.0))
+            .unwrap()
     };
     assert_eq!(mask(&path), mask(&golden("sam/model.safetensors")));
 }

@@ -8,7 +8,9 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../goldens/upscalers").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../goldens/upscalers")
+        .join(name)
 }
 
 fn picture(name: &str) -> Picture {
@@ -21,7 +23,9 @@ fn go_on(_: Progress) -> ControlFlow<()> {
 
 fn enlarged(upscaler: &Upscaler, picture: &Picture, times: usize) -> Picture {
     let (width, height) = (picture.width * times, picture.height * times);
-    let layer = upscaler.enlarge(&picture.clone().into(), width, height, &mut go_on).unwrap();
+    let layer = upscaler
+        .enlarge(&picture.clone().into(), width, height, &mut go_on)
+        .unwrap();
     assert_eq!(layer.alpha, None);
     layer.picture
 }
@@ -40,7 +44,11 @@ fn of_golden(file: &TensorFile, key: &str) -> Picture {
     Picture {
         width: tensor.dim(2),
         height: tensor.dim(1),
-        rgb: tensor.data().iter().map(|v| (v.clamp(0.0, 1.0) * 255.0).round() as u8).collect(),
+        rgb: tensor
+            .data()
+            .iter()
+            .map(|v| (v.clamp(0.0, 1.0) * 255.0).round() as u8)
+            .collect(),
     }
 }
 
@@ -94,7 +102,9 @@ fn tiles_of_the_compact_network_leave_no_seam() {
     let part = |from: usize, len: usize| Picture {
         width: len,
         height: 24,
-        rgb: (0..24).flat_map(|y| wide.rgb[(y * 1200 + from) * 3..][..len * 3].to_vec()).collect(),
+        rgb: (0..24)
+            .flat_map(|y| wide.rgb[(y * 1200 + from) * 3..][..len * 3].to_vec())
+            .collect(),
     };
     // Across both borders, at 400 and at 800, in one piece.
     for from in [300, 700] {
@@ -118,8 +128,14 @@ fn a_size_between_is_reached_and_a_smaller_scale_is_the_mean_of_the_networks_pix
         let mean = (at(0, 0) + at(1, 0) + at(0, 1) + at(1, 1) + 2) / 4;
         assert!((mean - i32::from(two.rgb[(y * 40 + x) * 3 + c])).abs() <= 1);
     }
-    let between = upscaler.enlarge(&from.clone().into(), 50, 37, &mut go_on).unwrap().picture;
-    assert_eq!((between.width, between.height, between.rgb.len()), (50, 37, 50 * 37 * 3));
+    let between = upscaler
+        .enlarge(&from.clone().into(), 50, 37, &mut go_on)
+        .unwrap()
+        .picture;
+    assert_eq!(
+        (between.width, between.height, between.rgb.len()),
+        (50, 37, 50 * 37 * 3)
+    );
     assert_eq!(enlarged(&upscaler, &from, 5).width, 100);
 }
 
@@ -128,7 +144,13 @@ fn transparency_is_enlarged_with_the_picture() {
     let upscaler = Upscaler::embedded(DType::F32).unwrap();
     let picture = picture("picture.png").resized(16, 16);
     // A disc.
-    let alpha = (0..256).map(|i| if (i / 16 - 8i32).pow(2) + (i % 16 - 8).pow(2) < 30 { 255 } else { 0 });
+    let alpha = (0..256).map(|i| {
+        if (i / 16 - 8i32).pow(2) + (i % 16 - 8).pow(2) < 30 {
+            255
+        } else {
+            0
+        }
+    });
     let layer = Layer {
         picture: picture.clone(),
         alpha: Some(alpha.collect()),
@@ -152,7 +174,9 @@ fn two_files_are_mixed_by_their_share() {
     let alone = enlarged(&Upscaler::open(&path, DType::F32).unwrap(), &from, 4);
     let mixed = Upscaler::mixed(&path, &path, 0.25).unwrap();
     assert!(apart(&enlarged(&mixed, &from, 4), &alone).1 <= 1);
-    let refused = Upscaler::mixed(&golden("rrdb-x4.safetensors"), &path, 0.5).err().unwrap();
+    let refused = Upscaler::mixed(&golden("rrdb-x4.safetensors"), &path, 0.5)
+        .err()
+        .unwrap();
     assert!(refused.to_string().contains("SRVGGNetCompact"), "{refused}");
 }
 
@@ -172,9 +196,18 @@ fn files_that_are_no_upscalers_are_refused_by_what_they_are() {
     let pickle = folder.path().join("RealESRGAN_x4plus.pth");
     std::fs::write(&pickle, b"PK\x03\x04rest").unwrap();
     let error = Upscaler::open(&pickle, DType::F32).err().unwrap().to_string();
-    assert!(error.contains("pickle") && error.contains("weights_only=True"), "{error}");
-    let error = Upscaler::open(&golden("outputs.safetensors"), DType::F32).err().unwrap().to_string();
-    assert!(error.contains("is not an upscaler") && error.contains("compact"), "{error}");
+    assert!(
+        error.contains("pickle") && error.contains("weights_only=True"),
+        "{error}"
+    );
+    let error = Upscaler::open(&golden("outputs.safetensors"), DType::F32)
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(
+        error.contains("is not an upscaler") && error.contains("compact"),
+        "{error}"
+    );
     let param = folder.path().join("x.param");
     std::fs::write(&param, "7767517\n1 1\nLSTM l 1 1 a b\n").unwrap();
     std::fs::write(param.with_extension("bin"), [0; 4]).unwrap();

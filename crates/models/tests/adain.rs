@@ -16,7 +16,9 @@ fn two_styles_mixed_match_pytorch() {
     let reader = Reader::open(&folder.join("vgg_normalised.safetensors")).unwrap();
     let config = AdainConfig::of_shapes(&|key| reader.shape(key)).unwrap();
     assert_eq!(config.channels, [4, 6, 8, 12]);
-    let vgg = build(reader.ignoring(&UNUSED_VGG_KEYS), |source| VggEncoder::new(&config, source));
+    let vgg = build(reader.ignoring(&UNUSED_VGG_KEYS), |source| {
+        VggEncoder::new(&config, source)
+    });
     let reader = Reader::open(&folder.join("decoder.safetensors")).unwrap();
     let decoder = build(reader, |source| AdainDecoder::new(&config, source));
     let features = |name: &str| vgg.forward(&tensor(name), &mut || true).unwrap();

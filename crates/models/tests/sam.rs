@@ -34,7 +34,11 @@ fn pictures_and_answers_match_transformers() {
         ("mask", points, None, mask),
     ] {
         let masks = sam.masks(&embedding, &SamPrompt { points, bounds, mask });
-        assert_close(&format!("{case} masks"), &masks.logits, &tensor(&format!("{case}.masks")));
+        assert_close(
+            &format!("{case} masks"),
+            &masks.logits,
+            &tensor(&format!("{case}.masks")),
+        );
         let scores = Tensor::from_vec(masks.iou_scores, &[4]);
         assert_close(&format!("{case} scores"), &scores, &tensor(&format!("{case}.iou")));
     }

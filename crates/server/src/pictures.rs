@@ -112,18 +112,6 @@ pub(crate) async fn initial(
         .await
 }
 
-/// The picture with pixels repeated or left out.
-pub(crate) fn nearest_at(picture: &Picture, width: usize, height: usize) -> Picture {
-    let mut rgb = Vec::with_capacity(width * height * 3);
-    for y in 0..height {
-        for x in 0..width {
-            let from = 3 * (y * picture.height / height * picture.width + x * picture.width / width);
-            rgb.extend_from_slice(&picture.rgb[from..from + 3]);
-        }
-    }
-    Picture { width, height, rgb }
-}
-
 /// The bytes of a picture written as base64 or as a `data:` URL. Other URLs are never fetched.
 pub(crate) fn from_base64(param: &'static str, text: &str) -> Result<Vec<u8>, Refusal> {
     let text = text.trim();

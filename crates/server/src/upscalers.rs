@@ -1,6 +1,5 @@
 //! What enlarges pictures here: interpolation, and the networks that the server was started with, by name.
 
-use crate::pictures::nearest_at;
 use crate::refusal::{Refusal, short};
 use prima_finish::upscale::EMBEDDED_NAME;
 use prima_picture::{Layer, Picture, resize_bytes};
@@ -148,6 +147,18 @@ impl Upscaler {
             _ => resize_bytes(from, to),
         }
     }
+}
+
+/// The picture with pixels repeated or left out.
+pub(crate) fn nearest_at(picture: &Picture, width: usize, height: usize) -> Picture {
+    let mut rgb = Vec::with_capacity(width * height * 3);
+    for y in 0..height {
+        for x in 0..width {
+            let from = 3 * (y * picture.height / height * picture.width + x * picture.width / width);
+            rgb.extend_from_slice(&picture.rgb[from..from + 3]);
+        }
+    }
+    Picture { width, height, rgb }
 }
 
 fn failed(error: prima_finish::Error) -> Refusal {

@@ -41,7 +41,9 @@ pub struct Args {
 }
 
 fn numbers<const N: usize>(text: &str) -> Result<[f32; N], String> {
-    let parts = text.split(',').map(|part| part.trim().parse::<f32>().ok().filter(|n| n.is_finite()));
+    let parts = text
+        .split(',')
+        .map(|part| part.trim().parse::<f32>().ok().filter(|n| n.is_finite()));
     let parts: Option<Vec<f32>> = parts.collect();
     let told = || format!("use {N} numbers of pixels with commas between them");
     parts.and_then(|parts| parts.try_into().ok()).ok_or_else(told)
@@ -62,7 +64,11 @@ fn background(text: Option<&str>) -> Result<Background> {
         return Ok(Background::Picture(picture(text.as_ref())?));
     };
     let colour = u32::from_str_radix(digits, 16).ok().filter(|_| digits.len() == 6);
-    let colour = colour.ok_or_else(|| Usage(format!("--background {text} is no colour: use six digits such as #ffcc00")))?;
+    let colour = colour.ok_or_else(|| {
+        Usage(format!(
+            "--background {text} is no colour: use six digits such as #ffcc00"
+        ))
+    })?;
     let [_, r, g, b] = colour.to_be_bytes();
     Ok(Background::Colour([r, g, b]))
 }
@@ -138,7 +144,10 @@ mod tests {
         for wrong in ["1", "1,2,3", "a,b", "1,nan"] {
             assert!(numbers::<2>(wrong).is_err(), "{wrong}");
         }
-        assert!(matches!(background(Some("#102030")), Ok(Background::Colour([16, 32, 48]))));
+        assert!(matches!(
+            background(Some("#102030")),
+            Ok(Background::Colour([16, 32, 48]))
+        ));
         assert!(background(Some("#12")).is_err());
     }
 }

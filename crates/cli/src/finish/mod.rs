@@ -71,7 +71,10 @@ impl Files {
         let wanted = |path: &PathBuf| {
             let folder = path.parent().unwrap_or(Path::new(""));
             let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            Wanted(vec![("name", name), ("folder", folder.join("").to_string_lossy().into_owned())])
+            Wanted(vec![
+                ("name", name),
+                ("folder", folder.join("").to_string_lossy().into_owned()),
+            ])
         };
         let wanted: Vec<Wanted> = self.files.iter().map(wanted).collect();
         let name = format!("{{name}}-{word}.png");
@@ -111,7 +114,9 @@ impl Files {
             match made {
                 Ok((given, made)) => self.say(path, target, &given, &made, start)?,
                 Err(error) if matches!(error.downcast_ref(), Some(Error::Cancelled)) => {
-                    return Err(stop.stopped(format!("{done} of {} pictures are there", targets.len())).into());
+                    return Err(stop
+                        .stopped(format!("{done} of {} pictures are there", targets.len()))
+                        .into());
                 }
                 Err(error) if targets.len() == 1 || error.is::<crate::out::Unread>() => return Err(error),
                 Err(error) => {
@@ -152,7 +157,10 @@ impl Files {
 
 fn encoded(target: &Target, given: &Given, made: &Made) -> Result<Vec<u8>> {
     let mut parameters = given.parameters.clone().unwrap_or_default();
-    let fields = made.fields.iter().map(|(key, value)| ((*key).to_owned(), value.clone()));
+    let fields = made
+        .fields
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), value.clone()));
     parameters.fields.extend(fields);
     Ok(encode_layer(&made.layer, target.format(), QUALITY, Some(&parameters))?)
 }

@@ -31,7 +31,9 @@ pub struct Args {
 
 /// A file and its weight; a name with a colon in it that is no number is a name.
 fn style(text: &str) -> Result<(PathBuf, f64), &'static str> {
-    let weighted = text.rsplit_once(':').and_then(|(name, weight)| Some((name, weight.parse::<f64>().ok()?)));
+    let weighted = text
+        .rsplit_once(':')
+        .and_then(|(name, weight)| Some((name, weight.parse::<f64>().ok()?)));
     let (name, weight) = weighted.unwrap_or((text, 1.0));
     if !(weight > 0.0 && weight.is_finite()) {
         return Err("a weight is above 0");
@@ -51,7 +53,11 @@ pub fn run(args: &Args) -> Result<()> {
     source::check_there(&vgg)?;
     source::check_there(&decoder)?;
     let stylist = Stylist::open(&vgg, &decoder, args.device.dtype)?;
-    let styles: Vec<(Picture, f64)> = args.styles.iter().map(|(path, weight)| Ok((picture(path)?, *weight))).collect::<Result<_>>()?;
+    let styles: Vec<(Picture, f64)> = args
+        .styles
+        .iter()
+        .map(|(path, weight)| Ok((picture(path)?, *weight)))
+        .collect::<Result<_>>()?;
     bar.say("styling");
     args.files.each("styled", &bar, |given: &Given, on| {
         let styling = Styling {
@@ -60,7 +66,11 @@ pub fn run(args: &Args) -> Result<()> {
             keep_colours: args.keep_colours,
         };
         let picture = stylist.restyle(&given.layer.picture, &styling, on)?;
-        let names: Vec<String> = args.styles.iter().map(|(path, weight)| format!("{}:{weight}", name(path))).collect();
+        let names: Vec<String> = args
+            .styles
+            .iter()
+            .map(|(path, weight)| format!("{}:{weight}", name(path)))
+            .collect();
         Ok(Made {
             layer: Layer {
                 picture,

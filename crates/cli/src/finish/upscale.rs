@@ -68,7 +68,9 @@ fn open(args: &Args) -> Result<Upscaler> {
             source::check_there(mild)?;
             Ok(Upscaler::mixed(model, mild, denoise)?)
         }
-        (None, Some(_), _) => Err(Usage("--mild-model is mixed with another file: give that with --model".to_owned()).into()),
+        (None, Some(_), _) => {
+            Err(Usage("--mild-model is mixed with another file: give that with --model".to_owned()).into())
+        }
         (Some(model), ..) => {
             source::check_there(model)?;
             Ok(Upscaler::open(model, dtype)?)

@@ -31,7 +31,12 @@ impl Found {
             surely += usize::from(*value > STABLE_OFFSET);
             perhaps += usize::from(*value > -STABLE_OFFSET);
             if *value > 0.0 {
-                bounds = [bounds[0].min(x), bounds[1].min(y), bounds[2].max(x + 1), bounds[3].max(y + 1)];
+                bounds = [
+                    bounds[0].min(x),
+                    bounds[1].min(y),
+                    bounds[2].max(x + 1),
+                    bounds[3].max(y + 1),
+                ];
             }
         }
         Self {
@@ -49,9 +54,8 @@ impl Found {
 
     /// Of the bounds, intersection over union.
     fn overlap(&self, other: &Self) -> f32 {
-        let area = |[left, top, right, bottom]: [usize; 4]| {
-            (right.saturating_sub(left) * bottom.saturating_sub(top)) as f32
-        };
+        let area =
+            |[left, top, right, bottom]: [usize; 4]| (right.saturating_sub(left) * bottom.saturating_sub(top)) as f32;
         let (a, b) = (self.bounds, other.bounds);
         let shared = area([a[0].max(b[0]), a[1].max(b[1]), a[2].min(b[2]), a[3].min(b[3])]);
         shared / (area(a) + area(b) - shared).max(1.0)
@@ -82,7 +86,12 @@ mod tests {
 
     #[test]
     fn of_nearly_equal_answers_the_surest_stays() {
-        let found = vec![square(2, 10, 0.9), square(2, 11, 0.95), square(12, 15, 0.89), square(2, 5, 0.5)];
+        let found = vec![
+            square(2, 10, 0.9),
+            square(2, 11, 0.95),
+            square(12, 15, 0.89),
+            square(2, 5, 0.5),
+        ];
         assert!(found[0].is_sure() && !found[3].is_sure());
         let kept = without_doubles(found);
         let scores: Vec<f32> = kept.iter().map(|found| found.score).collect();

@@ -18,7 +18,13 @@ pub fn soft_edges(picture: &Picture, mask: &Mask, radius_px: usize) -> Vec<u8> {
         radius: radius_px,
     };
     let colour = |channel: usize| -> Vec<f32> {
-        picture.rgb.iter().skip(channel).step_by(3).map(|byte| f32::from(*byte) / 255.0).collect()
+        picture
+            .rgb
+            .iter()
+            .skip(channel)
+            .step_by(3)
+            .map(|byte| f32::from(*byte) / 255.0)
+            .collect()
     };
     let guide = [0, 1, 2].map(colour);
     let wanted: Vec<f32> = mask.values.iter().map(|value| f32::from(*value) / 255.0).collect();
@@ -135,13 +141,18 @@ mod tests {
         let mask = Mask {
             width,
             height,
-            values: (0..width * height).map(|i| if i % width < 14 { 255 } else { 0 }).collect(),
+            values: (0..width * height)
+                .map(|i| if i % width < 14 { 255 } else { 0 })
+                .collect(),
             score: 1.0,
         };
         let soft = soft_edges(&picture, &mask, 4);
         let row = &soft[8 * width..][..width];
         assert!(row[4] > 250 && row[30] < 5, "{row:?}");
-        assert!(row[15] > 2 * row[16].max(10), "the step is where the colours change: {row:?}");
+        assert!(
+            row[15] > 2 * row[16].max(10),
+            "the step is where the colours change: {row:?}"
+        );
         assert_eq!(soft_edges(&picture, &mask, 0), mask.values);
     }
 }

@@ -69,7 +69,9 @@ impl Segmenter {
         let bare: Vec<String> = keys.iter().map(|key| bare(key)).collect();
         let last = |head: &str| names::last_layer(bare.iter().map(String::as_str), head);
         // Transformers' files may hold the one table under two names.
-        let has_own = keys.iter().any(|key| key.ends_with("prompt_encoder.shared_embedding.positional_embedding"));
+        let has_own = keys
+            .iter()
+            .any(|key| key.ends_with("prompt_encoder.shared_embedding.positional_embedding"));
         let reader = if has_own {
             reader.ignoring(&["shared_image_embedding"])
         } else {
@@ -174,7 +176,9 @@ impl Seen<'_> {
         let fraction = |length: usize| length as f32 * self.scale / self.segmenter.sam.config().image_size() as f32;
         let inside = [fraction(self.width), fraction(self.height)].map(|part| (part * side as f32).ceil() as usize);
         let logits = masks.logits.data().chunks_exact(side * side);
-        let found = logits.zip(&masks.iou_scores).map(|(logits, score)| Found::new(logits, side, inside, *score));
+        let found = logits
+            .zip(&masks.iou_scores)
+            .map(|(logits, score)| Found::new(logits, side, inside, *score));
         Ok(found.collect())
     }
 
@@ -188,7 +192,10 @@ impl Seen<'_> {
         Mask {
             width: self.width,
             height: self.height,
-            values: values.into_iter().map(|value| if value > 0.0 { 255 } else { 0 }).collect(),
+            values: values
+                .into_iter()
+                .map(|value| if value > 0.0 { 255 } else { 0 })
+                .collect(),
             score: found.score,
         }
     }

@@ -2,7 +2,10 @@
 
 /// (theirs, transformers'): the beginnings of keys.
 const STARTS: [(&str, &str); 6] = [
-    ("image_encoder.patch_embed.proj.", "vision_encoder.patch_embed.projection."),
+    (
+        "image_encoder.patch_embed.proj.",
+        "vision_encoder.patch_embed.projection.",
+    ),
     ("image_encoder.blocks.", "vision_encoder.layers."),
     ("image_encoder.", "vision_encoder."),
     (
@@ -53,7 +56,9 @@ pub(super) fn rename(key: &str, last: &dyn Fn(&str) -> Option<usize>) -> String 
 
 /// `mask_decoder.output_hypernetworks_mlps.0.layers.2.weight`: the layers of a head, counted through.
 fn head(key: &str, last: &dyn Fn(&str) -> Option<usize>) -> Option<String> {
-    let is_head = ["output_hypernetworks_mlps.", "iou_prediction_head."].iter().any(|name| key.contains(name));
+    let is_head = ["output_hypernetworks_mlps.", "iou_prediction_head."]
+        .iter()
+        .any(|name| key.contains(name));
     let (head, rest) = key.split_once(".layers.").filter(|_| is_head)?;
     let (number, kind) = rest.split_once('.')?;
     let number: usize = number.parse().ok()?;
@@ -89,13 +94,31 @@ mod tests {
     fn the_authors_keys_are_those_of_transformers() {
         for (theirs, ours) in [
             ("image_encoder.pos_embed", "vision_encoder.pos_embed"),
-            ("image_encoder.patch_embed.proj.bias", "vision_encoder.patch_embed.projection.bias"),
-            ("image_encoder.blocks.11.norm2.weight", "vision_encoder.layers.11.layer_norm2.weight"),
-            ("image_encoder.blocks.0.attn.rel_pos_h", "vision_encoder.layers.0.attn.rel_pos_h"),
-            ("image_encoder.blocks.0.mlp.lin1.bias", "vision_encoder.layers.0.mlp.lin1.bias"),
+            (
+                "image_encoder.patch_embed.proj.bias",
+                "vision_encoder.patch_embed.projection.bias",
+            ),
+            (
+                "image_encoder.blocks.11.norm2.weight",
+                "vision_encoder.layers.11.layer_norm2.weight",
+            ),
+            (
+                "image_encoder.blocks.0.attn.rel_pos_h",
+                "vision_encoder.layers.0.attn.rel_pos_h",
+            ),
+            (
+                "image_encoder.blocks.0.mlp.lin1.bias",
+                "vision_encoder.layers.0.mlp.lin1.bias",
+            ),
             ("image_encoder.neck.3.weight", "vision_encoder.neck.layer_norm2.weight"),
-            ("prompt_encoder.point_embeddings.2.weight", "prompt_encoder.point_embed.2.weight"),
-            ("prompt_encoder.mask_downscaling.4.bias", "prompt_encoder.mask_embed.layer_norm2.bias"),
+            (
+                "prompt_encoder.point_embeddings.2.weight",
+                "prompt_encoder.point_embed.2.weight",
+            ),
+            (
+                "prompt_encoder.mask_downscaling.4.bias",
+                "prompt_encoder.mask_embed.layer_norm2.bias",
+            ),
             (
                 "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix",
                 "prompt_encoder.shared_embedding.positional_embedding",
@@ -108,7 +131,10 @@ mod tests {
                 "mask_decoder.transformer.norm_final_attn.bias",
                 "mask_decoder.transformer.layer_norm_final_attn.bias",
             ),
-            ("mask_decoder.output_upscaling.3.weight", "mask_decoder.upscale_conv2.weight"),
+            (
+                "mask_decoder.output_upscaling.3.weight",
+                "mask_decoder.upscale_conv2.weight",
+            ),
             (
                 "mask_decoder.output_hypernetworks_mlps.3.layers.0.weight",
                 "mask_decoder.output_hypernetworks_mlps.3.proj_in.weight",
@@ -117,7 +143,10 @@ mod tests {
                 "mask_decoder.output_hypernetworks_mlps.3.layers.1.weight",
                 "mask_decoder.output_hypernetworks_mlps.3.layers.0.weight",
             ),
-            ("mask_decoder.iou_prediction_head.layers.2.bias", "mask_decoder.iou_prediction_head.proj_out.bias"),
+            (
+                "mask_decoder.iou_prediction_head.layers.2.bias",
+                "mask_decoder.iou_prediction_head.proj_out.bias",
+            ),
         ] {
             assert_eq!(rename(theirs, &|_| Some(2)), ours);
             assert_eq!(rename(ours, &|_| None), ours);

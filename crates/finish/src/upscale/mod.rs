@@ -167,7 +167,11 @@ impl Upscaler {
             let times = (1..=scale).filter(|times| scale.is_multiple_of(*times)).find(enough);
             let times = times.unwrap_or(scale);
             (width, height) = (width * times, height * times);
-            check_sides(width, height, "the network's result on the way there would be that large; ask for less")?;
+            check_sides(
+                width,
+                height,
+                "the network's result on the way there would be that large; ask for less",
+            )?;
             passes.push(times);
         }
         // One more run where the size stays: an upscaler also mends.
@@ -226,7 +230,11 @@ fn named(reader: Reader) -> Weights {
 }
 
 fn weights(path: &Path) -> Result<Weights, Error> {
-    if path.extension().is_some_and(|ending| ending == "param" || ending == "bin") && path.with_extension("param").exists() {
+    if path
+        .extension()
+        .is_some_and(|ending| ending == "param" || ending == "bin")
+        && path.with_extension("param").exists()
+    {
         return Ok(named(ncnn::open(path)?));
     }
     check_no_pickle(path)?;

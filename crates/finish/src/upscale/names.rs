@@ -9,7 +9,10 @@ pub(super) struct Names {
 
 /// What wrappers leave in front of keys.
 fn bare(key: &str) -> &str {
-    let key = key.strip_prefix("params_ema.").or_else(|| key.strip_prefix("params.")).unwrap_or(key);
+    let key = key
+        .strip_prefix("params_ema.")
+        .or_else(|| key.strip_prefix("params."))
+        .unwrap_or(key);
     key.strip_prefix("module.").unwrap_or(key)
 }
 
@@ -115,8 +118,18 @@ mod tests {
             "conv_last.bias",
         ];
         assert_eq!(renamed(&keys), expected);
-        let twice = ["model.1.sub.0.weight", "model.3.weight", "model.5.weight", "model.7.weight"];
-        let expected = ["conv_body.weight", "conv_up1.weight", "conv_hr.weight", "conv_last.weight"];
+        let twice = [
+            "model.1.sub.0.weight",
+            "model.3.weight",
+            "model.5.weight",
+            "model.7.weight",
+        ];
+        let expected = [
+            "conv_body.weight",
+            "conv_up1.weight",
+            "conv_hr.weight",
+            "conv_last.weight",
+        ];
         assert_eq!(renamed(&twice), expected);
     }
 

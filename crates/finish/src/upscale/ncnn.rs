@@ -42,7 +42,12 @@ pub(super) fn open(path: &Path) -> Result<Reader, Error> {
             Ok(_) => Err("it is empty, too large, or no file".to_owned()),
             Err(error) => Err(error.to_string()),
         }
-        .map_err(|reason| wrong(path, format!("it cannot be read ({reason}); a model of ncnn is a .param and a .bin side by side")))
+        .map_err(|reason| {
+            wrong(
+                path,
+                format!("it cannot be read ({reason}); a model of ncnn is a .param and a .bin side by side"),
+            )
+        })
     };
     let text = String::from_utf8(read(&param)?).map_err(|_| wrong(&param, "it is not text".to_owned()))?;
     let layers = layers(&text).map_err(|reason| wrong(&param, reason))?;
@@ -89,7 +94,11 @@ fn layers(param: &str) -> Result<Vec<Layer>, String> {
             }),
             "PReLU" => layers.push(Layer::Prelu { slopes: value("0", 0) }),
             "Input" | "Split" | "Concat" | "BinaryOp" | "Eltwise" | "Interp" | "ReLU" | "PixelShuffle" | "Crop" => {}
-            other => return Err(format!("it has a layer of kind {other}, which no network of Real-ESRGAN has")),
+            other => {
+                return Err(format!(
+                    "it has a layer of kind {other}, which no network of Real-ESRGAN has"
+                ));
+            }
         }
     }
     Ok(layers)
@@ -99,12 +108,20 @@ type Stored = BTreeMap<String, (Vec<usize>, Vec<u8>)>;
 
 /// The weights of `layers`, by BasicSR's keys.
 fn tensors(layers: &[Layer], mut bin: &[u8]) -> Result<Stored, String> {
-    let convolutions = layers.iter().filter(|layer| matches!(layer, Layer::Convolution { .. })).count();
+    let convolutions = layers
+        .iter()
+        .filter(|layer| matches!(layer, Layer::Convolution { .. }))
+        .count();
     let is_compact = convolutions < layers.len();
     let mut tensors = Stored::new();
     for (i, layer) in layers.iter().enumerate() {
-        let name = if is_compact { format!("body.{i}") } else { rrdb_name(i, convolutions)? };
-        let mut put = |kind: &str, shape: Vec<usize>, values: Vec<u8>| tensors.insert(format!("{name}.{kind}"), (shape, values));
+        let name = if is_compact {
+            format!("body.{i}")
+        } else {
+            rrdb_name(i, convolutions)?
+        };
+        let mut put =
+            |kind: &str, shape: Vec<usize>, values: Vec<u8>| tensors.insert(format!("{name}.{kind}"), (shape, values));
         match *layer {
             Layer::Convolution {
                 outputs,
@@ -114,9 +131,15 @@ fn tensors(layers: &[Layer], mut bin: &[u8]) -> Result<Stored, String> {
             } => {
                 let taps = outputs.saturating_mul(kernel).saturating_mul(kernel);
                 if taps == 0 || !weights.is_multiple_of(taps) {
-                    return Err(format!("layer {i} of {weights} weights does not have {outputs} outputs"));
+                    return Err(format!(
+                        "layer {i} of {weights} weights does not have {outputs} outputs"
+                    ));
                 }
-                put("weight", vec![outputs, weights / taps, kernel, kernel], tagged(&mut bin, weights)?);
+                put(
+                    "weight",
+                    vec![outputs, weights / taps, kernel, kernel],
+                    tagged(&mut bin, weights)?,
+                );
                 if has_bias {
                     put("bias", vec![outputs], floats(&mut bin, outputs)?);
                 }
@@ -139,7 +162,9 @@ fn rrdb_name(i: usize, count: usize) -> Result<String, String> {
     const IN_BLOCK: usize = 15;
     let blocks = count.saturating_sub(1 + BEHIND.len());
     if blocks == 0 || !blocks.is_multiple_of(IN_BLOCK) {
-        return Err(format!("it has {count} convolutions, which no network of Real-ESRGAN has"));
+        return Err(format!(
+            "it has {count} convolutions, which no network of Real-ESRGAN has"
+        ));
     }
     Ok(match i.checked_sub(1) {
         None => "conv_first".to_owned(),
@@ -152,7 +177,9 @@ fn rrdb_name(i: usize, count: usize) -> Result<String, String> {
 }
 
 fn taken<'a>(bin: &mut &'a [u8], count: usize) -> Result<&'a [u8], String> {
-    let (taken, rest) = bin.split_at_checked(count).ok_or("it ends before the weights of its layers do")?;
+    let (taken, rest) = bin
+        .split_at_checked(count)
+        .ok_or("it ends before the weights of its layers do")?;
     *bin = rest;
     Ok(taken)
 }
@@ -163,13 +190,18 @@ fn floats(bin: &mut &[u8], count: usize) -> Result<Vec<u8>, String> {
 
 /// Weights with their type in front of them.
 fn tagged(bin: &mut &[u8], count: usize) -> Result<Vec<u8>, String> {
-    let tag = taken(bin, 4)?.iter().rev().fold(0, |tag, byte| tag << 8 | u32::from(*byte));
+    let tag = taken(bin, 4)?
+        .iter()
+        .rev()
+        .fold(0, |tag, byte| tag << 8 | u32::from(*byte));
     match tag {
         0 | TAG_F32 => floats(bin, count),
         TAG_F16 => {
             let halves = taken(bin, count.saturating_mul(2).next_multiple_of(4))?;
             let halves = halves.as_chunks::<2>().0.iter().take(count);
-            Ok(halves.flat_map(|half| half::f16::from_le_bytes(*half).to_f32().to_le_bytes()).collect())
+            Ok(halves
+                .flat_map(|half| half::f16::from_le_bytes(*half).to_f32().to_le_bytes())
+                .collect())
         }
         _ => Err("its weights are of a type that is not read: f32 and f16 are".to_owned()),
     }

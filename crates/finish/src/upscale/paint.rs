@@ -20,7 +20,11 @@ impl Upscaler {
             rgb: vec![0; picture.rgb.len() * times * times],
         };
         let total = rows.len() * columns.len();
-        for (done, (row, column)) in rows.iter().flat_map(|row| columns.iter().map(move |column| (row, column))).enumerate() {
+        for (done, (row, column)) in rows
+            .iter()
+            .flat_map(|row| columns.iter().map(move |column| (row, column)))
+            .enumerate()
+        {
             let progress = Progress { done, total };
             let tile = device::catch(|| {
                 let seen = values(picture, &row.seen, &column.seen);

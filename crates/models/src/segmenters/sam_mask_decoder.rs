@@ -1,6 +1,6 @@
 //! `SamMaskDecoder`: tokens and the picture look at each other, and each of a few tokens then tells its mask.
 
-use super::sam::{SamConfig, SamMasks};
+use super::sam_config::{SamConfig, SamMasks};
 use crate::layers::{LayerNorm, Linear, Start};
 use prima_checkpoint::{Error, Init, ParamSource};
 use prima_tensor::{Activation, Param, Tensor, activation, add, attention, concat_tokens, linear};
@@ -22,7 +22,14 @@ struct Attention {
 impl Attention {
     fn new(source: &mut dyn ParamSource, name: &str, width: usize, inner: usize) -> Result<Self, Error> {
         let mut linear = |part: &str, inputs, outputs| {
-            Linear::new(source, &format!("{name}.{part}_proj"), inputs, outputs, true, Start::Default)
+            Linear::new(
+                source,
+                &format!("{name}.{part}_proj"),
+                inputs,
+                outputs,
+                true,
+                Start::Default,
+            )
         };
         Ok(Self {
             q_proj: linear("q", width, inner)?,
@@ -66,7 +73,14 @@ impl TwoWayBlock {
             attention("cross_attn_image_to_token", inner)?,
         );
         let mut linear = |part: &str, inputs, outputs| {
-            Linear::new(source, &format!("{name}.mlp.{part}"), inputs, outputs, true, Start::Default)
+            Linear::new(
+                source,
+                &format!("{name}.mlp.{part}"),
+                inputs,
+                outputs,
+                true,
+                Start::Default,
+            )
         };
         let mlp = [linear("lin1", width, hidden)?, linear("lin2", hidden, width)?];
         let norms = (1..=4).map(|n| LayerNorm::new(source, &format!("{name}.layer_norm{n}"), width, EPS));
@@ -107,9 +121,21 @@ struct FeedForward {
 }
 
 impl FeedForward {
-    fn new(source: &mut dyn ParamSource, name: &str, [width, hidden, out]: [usize; 3], depth: usize) -> Result<Self, Error> {
+    fn new(
+        source: &mut dyn ParamSource,
+        name: &str,
+        [width, hidden, out]: [usize; 3],
+        depth: usize,
+    ) -> Result<Self, Error> {
         let mut linear = |part: String, inputs, outputs| {
-            Linear::new(source, &format!("mask_decoder.{name}.{part}"), inputs, outputs, true, Start::Default)
+            Linear::new(
+                source,
+                &format!("mask_decoder.{name}.{part}"),
+                inputs,
+                outputs,
+                true,
+                Start::Default,
+            )
         };
         let mut layers = vec![linear("proj_in".to_owned(), width, hidden)?];
         for i in 0..depth.saturating_sub(2) {
@@ -138,7 +164,11 @@ struct Doubling {
 
 impl Doubling {
     fn new(source: &mut dyn ParamSource, name: &str, inputs: usize, outputs: usize) -> Result<Self, Error> {
-        let weight = source.param(&format!("{name}.weight"), &[inputs, outputs, 2, 2], Init::FanIn(4 * inputs))?;
+        let weight = source.param(
+            &format!("{name}.weight"),
+            &[inputs, outputs, 2, 2],
+            Init::FanIn(4 * inputs),
+        )?;
         let bias = source.param(&format!("{name}.bias"), &[outputs], Init::Zeros)?;
         Ok(Self { weight, bias })
     }
@@ -238,11 +268,18 @@ impl MaskDecoder {
         let attended = self.final_attn_token_to_image.forward([&q, &k, &keys], Some(&queries));
         let queries = self.layer_norm_final_attn.forward(&attended);
         let [first, second] = &self.upscale;
-        let doubled = self.upscale_layer_norm.forward(&first.forward(&keys.reshape(&[1, grid, grid, width])));
-        let pixels = activation(&second.forward(&activation(&doubled, Activation::Gelu)), Activation::Gelu);
+        let doubled = self
+            .upscale_layer_norm
+            .forward(&first.forward(&keys.reshape(&[1, grid, grid, width])));
+        let pixels = activation(
+            &second.forward(&activation(&doubled, Activation::Gelu)),
+            Activation::Gelu,
+        );
         let token = |i: usize| Tensor::from_vec(queries.data()[i * width..(i + 1) * width].to_vec(), &[1, 1, width]);
         let masks = self.output_hypernetworks_mlps.iter().enumerate();
-        let rows: Vec<f32> = masks.flat_map(|(i, mlp)| mlp.forward(&token(1 + i)).into_vec()).collect();
+        let rows: Vec<f32> = masks
+            .flat_map(|(i, mlp)| mlp.forward(&token(1 + i)).into_vec())
+            .collect();
         let count = self.output_hypernetworks_mlps.len();
         let matrix = Param::new(Tensor::from_vec(rows, &[count, width / 8]));
         let logits = linear(&pixels, &matrix, None, Activation::None, None);

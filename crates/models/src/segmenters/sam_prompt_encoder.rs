@@ -1,6 +1,6 @@
 //! `SamPromptEncoder`: points, bounds and earlier masks to tokens and to what is added to a picture's embedding.
 
-use super::sam::{SamConfig, SamPrompt};
+use super::sam_config::{SamConfig, SamPrompt};
 use crate::layers::{Conv, LayerNorm, Start};
 use prima_checkpoint::{Error, Init, ParamSource};
 use prima_tensor::{Activation, Conv2d, Param, Tensor, activation};
@@ -33,7 +33,8 @@ struct MaskEmbed {
 impl PromptEncoder {
     pub fn new(config: &SamConfig, source: &mut dyn ParamSource) -> Result<Self, Error> {
         let width = config.output_channels;
-        let mut row = |name: &str, shape: &[usize]| source.param(&format!("prompt_encoder.{name}"), shape, Init::Normal(1.0));
+        let mut row =
+            |name: &str, shape: &[usize]| source.param(&format!("prompt_encoder.{name}"), shape, Init::Normal(1.0));
         let positional_embedding = row("shared_embedding.positional_embedding", &[2, width / 2])?;
         let point_embed = (0..4).map(|i| row(&format!("point_embed.{i}.weight"), &[1, width]));
         let point_embed = point_embed.collect::<Result<_, _>>()?;
@@ -51,7 +52,12 @@ impl PromptEncoder {
             conv(3, [many, width, 1], Conv2d::padded(0))?,
         ];
         let mut norm = |i: usize, channels| {
-            LayerNorm::new(source, &format!("prompt_encoder.mask_embed.layer_norm{i}"), channels, EPS)
+            LayerNorm::new(
+                source,
+                &format!("prompt_encoder.mask_embed.layer_norm{i}"),
+                channels,
+                EPS,
+            )
         };
         let norms = [norm(1, few)?, norm(2, many)?];
         Ok(Self {
@@ -70,7 +76,9 @@ impl PromptEncoder {
         let table = self.positional_embedding.tensor();
         let (of_x, of_y) = table.data().split_at(table.dim(1));
         let angles = of_x.iter().zip(of_y);
-        let angles: Vec<f32> = angles.map(|(a, b)| TAU * ((2.0 * x - 1.0) * a + (2.0 * y - 1.0) * b)).collect();
+        let angles: Vec<f32> = angles
+            .map(|(a, b)| TAU * ((2.0 * x - 1.0) * a + (2.0 * y - 1.0) * b))
+            .collect();
         let sines = angles.iter().map(|angle| angle.sin());
         sines.chain(angles.iter().map(|angle| angle.cos())).collect()
     }

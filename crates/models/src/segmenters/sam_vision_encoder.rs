@@ -1,7 +1,7 @@
 //! `SamVisionEncoder`: a vision transformer whose layers attend in windows, a few of them to the whole picture, with biases by
 //! distance.
 
-use super::sam::SamConfig;
+use super::sam_config::SamConfig;
 use crate::layers::{Conv, LayerNorm, Linear, Start};
 use crate::{Cancelled, check};
 use prima_checkpoint::{Error, Init, ParamSource};
@@ -113,7 +113,10 @@ impl Layer {
         let mut linear = |part: &str, inputs, outputs| {
             Linear::new(source, &format!("{name}.{part}"), inputs, outputs, true, Start::Default)
         };
-        let mlp = [linear("mlp.lin1", width, config.mlp_dim)?, linear("mlp.lin2", config.mlp_dim, width)?];
+        let mlp = [
+            linear("mlp.lin1", width, config.mlp_dim)?,
+            linear("mlp.lin2", config.mlp_dim, width)?,
+        ];
         Ok(Self {
             layer_norm1: LayerNorm::new(source, &format!("{name}.layer_norm1"), width, EPS)?,
             attention: Attention::new(source, &format!("{name}.attn"), config, window)?,
@@ -191,16 +194,29 @@ impl VisionEncoder {
             config.output_channels,
         );
         let mut conv = |name: &str, sizes, geometry, bias| {
-            Conv::new(source, &format!("vision_encoder.{name}"), sizes, geometry, bias, Start::Default)
+            Conv::new(
+                source,
+                &format!("vision_encoder.{name}"),
+                sizes,
+                geometry,
+                bias,
+                Start::Default,
+            )
         };
-        let projection = conv("patch_embed.projection", [3, width, patch], Conv2d::strided(patch, 0), true)?;
+        let projection = conv(
+            "patch_embed.projection",
+            [3, width, patch],
+            Conv2d::strided(patch, 0),
+            true,
+        )?;
         let conv1 = conv("neck.conv1", [width, out, 1], Conv2d::padded(0), false)?;
         let conv2 = conv("neck.conv2", [out, out, 3], Conv2d::padded(1), false)?;
         let pos_embed = source.param("vision_encoder.pos_embed", &[1, grid, grid, width], Init::Zeros)?;
         let mut norm = |name: &str| LayerNorm::new(source, &format!("vision_encoder.neck.{name}"), out, EPS);
         let neck = (conv1, norm("layer_norm1")?, conv2, norm("layer_norm2")?);
         let layers = config.windows.iter().enumerate();
-        let layers = layers.map(|(i, window)| Layer::new(source, &format!("vision_encoder.layers.{i}"), config, *window));
+        let layers =
+            layers.map(|(i, window)| Layer::new(source, &format!("vision_encoder.layers.{i}"), config, *window));
         Ok(Self {
             projection,
             pos_embed,

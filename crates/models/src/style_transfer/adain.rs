@@ -99,7 +99,14 @@ fn stages(
         for (i, layer) in layers.iter().enumerate() {
             let out = outputs(stage, i);
             let sizes = [inputs, out, 3];
-            convs.push(Conv::new(source, &layer.to_string(), sizes, Conv2d::padded(0), true, Start::Default)?);
+            convs.push(Conv::new(
+                source,
+                &layer.to_string(),
+                sizes,
+                Conv2d::padded(0),
+                true,
+                Start::Default,
+            )?);
             inputs = out;
         }
         all.push(convs);

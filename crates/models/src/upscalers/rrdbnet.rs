@@ -120,9 +120,8 @@ impl RrdbNet {
         let inputs = NUM_CH * config.packed() * config.packed();
         let slopes = |channels: usize| Param::new(Tensor::full(SLOPE, &[channels]));
         let (slope, grow_slope) = (slopes(wide), slopes(config.num_grow_ch));
-        let mut same = |name: &str, sizes: [usize; 2]| {
-            Conv::same(source, name, [sizes[0], sizes[1], 3], Start::Default)
-        };
+        let mut same =
+            |name: &str, sizes: [usize; 2]| Conv::same(source, name, [sizes[0], sizes[1], 3], Start::Default);
         let conv_first = same("conv_first", [inputs, wide])?;
         let conv_body = same("conv_body", [wide, wide])?;
         let up = |up: usize| same(&format!("conv_up{up}"), [wide, wide]);

@@ -59,7 +59,12 @@ impl SrvggNetCompact {
         let mut layers = Vec::new();
         for layer in 0..=num_conv {
             let inputs = if layer == 0 { NUM_CH } else { num_feat };
-            let conv = Conv::same(source, &format!("body.{}", 2 * layer), [inputs, num_feat, 3], Start::Default)?;
+            let conv = Conv::same(
+                source,
+                &format!("body.{}", 2 * layer),
+                [inputs, num_feat, 3],
+                Start::Default,
+            )?;
             let name = format!("body.{}.weight", 2 * layer + 1);
             layers.push((conv, source.param(&name, &[num_feat], Init::Ones)?));
         }

@@ -63,7 +63,9 @@ impl Hires {
         if !self.enable_hr.unwrap_or(false) {
             return Ok(None);
         }
-        let upscaler = app.upscalers.named("hr_upscaler", named(self.hr_upscaler.as_ref()).unwrap_or("Latent"))?;
+        let upscaler = app
+            .upscalers
+            .named("hr_upscaler", named(self.hr_upscaler.as_ref()).unwrap_or("Latent"))?;
         let defaults = app.pipeline()?.defaults();
         let size = self.size((
             first.width.unwrap_or(defaults.width),

@@ -167,9 +167,9 @@ impl<'a> Graph<'a> {
                 let name = self.text(loader, "model_name")?;
                 let bare = name.rsplit_once('.').map_or(name, |(bare, _)| bare);
                 let mut here = known.upscalers.iter();
-                let model = here.find(|here| *here == name || *here == bare).ok_or_else(|| {
-                    wrong(loader, format!("there is no upscale model {:?} here", short(name, 60)))
-                })?;
+                let model = here
+                    .find(|here| *here == name || *here == bare)
+                    .ok_or_else(|| wrong(loader, format!("there is no upscale model {:?} here", short(name, 60))))?;
                 Ok(Image::Upscaled {
                     image: Box::new(self.image(id, "image", known, depth + 1)?),
                     model: model.clone(),

@@ -292,7 +292,7 @@ impl Scale {
     fn of(self, picture: &Picture) -> Picture {
         let (width, height) = self.size(picture);
         if self.nearest && !self.crop {
-            return crate::pictures::nearest_at(picture, width, height);
+            return crate::upscalers::nearest_at(picture, width, height);
         }
         if self.crop {
             picture.covering(width, height)

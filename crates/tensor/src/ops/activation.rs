@@ -49,7 +49,10 @@ pub(crate) fn activation_backward(x: &Tensor, kind: Activation, grad: Tensor) ->
 pub fn prelu(x: Tensor, slope: &Param) -> Tensor {
     let slope = slope.tensor();
     assert_eq!(slope.shape(), [x.dim(-1)], "prelu wants a slope for each channel");
-    assert!(!is_recording(&[&x, &slope]), "prelu has no gradient: freeze what goes in");
+    assert!(
+        !is_recording(&[&x, &slope]),
+        "prelu has no gradient: freeze what goes in"
+    );
     if gpu().is_some() {
         let taps = Param::new(slope.reshape(&[slope.numel(), 1, 1, 1]));
         let below = activation(&super::affine(&x, -1.0, 0.0), Activation::Relu);
