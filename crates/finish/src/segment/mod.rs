@@ -64,21 +64,17 @@ impl Segmenter {
     pub fn open(path: &Path) -> Result<Self, Error> {
         check_no_pickle(path)?;
         let reader = Reader::open(path)?;
-        let keys: Vec<String> = reader.keys().map(str::to_owned).collect();
-        let bare = |key: &'_ str| -> String { key.strip_prefix("sam.").unwrap_or(key).to_owned() };
-        let bare: Vec<String> = keys.iter().map(|key| bare(key)).collect();
-        let last = |head: &str| names::last_layer(bare.iter().map(String::as_str), head);
+        let keys: Vec<String> = reader.keys().map(|key| names::bare(key).to_owned()).collect();
+        let last = |head: &str| names::last_layer(keys.iter().map(String::as_str), head);
         // Transformers' files may hold the one table under two names.
-        let has_own = keys
-            .iter()
-            .any(|key| key.ends_with("prompt_encoder.shared_embedding.positional_embedding"));
-        let reader = if has_own {
-            reader.ignoring(&["shared_image_embedding"])
+        let has_both = keys.iter().any(|key| key == names::POSITIONS);
+        let reader = if has_both {
+            reader.ignoring(&[names::POSITIONS_TWICE])
         } else {
             reader
         };
         let weights = Weights::new(reader, |key| {
-            if has_own && key.contains("shared_image_embedding") {
+            if has_both && key.contains(names::POSITIONS_TWICE) {
                 return key.to_owned();
             }
             names::rename(key, &last)

@@ -1,5 +1,9 @@
 //! Segment Anything's keys as its authors' files have them, turned into those of transformers.
 
+/// The table of positions, and its other name in transformers' files, which may hold it twice or under this name alone.
+pub(super) const POSITIONS: &str = "prompt_encoder.shared_embedding.positional_embedding";
+pub(super) const POSITIONS_TWICE: &str = "shared_image_embedding.positional_embedding";
+
 /// (theirs, transformers'): the beginnings of keys.
 const STARTS: [(&str, &str); 6] = [
     (
@@ -8,10 +12,7 @@ const STARTS: [(&str, &str); 6] = [
     ),
     ("image_encoder.blocks.", "vision_encoder.layers."),
     ("image_encoder.", "vision_encoder."),
-    (
-        "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix",
-        "prompt_encoder.shared_embedding.positional_embedding",
-    ),
+    ("prompt_encoder.pe_layer.positional_encoding_gaussian_matrix", POSITIONS),
     ("prompt_encoder.point_embeddings.", "prompt_encoder.point_embed."),
     (
         "mask_decoder.transformer.norm_final_attn.",
@@ -35,11 +36,16 @@ const NUMBERED: [(&str, &str); 12] = [
     (".output_upscaling.3.", ".upscale_conv2."),
 ];
 
+/// What wrappers leave in front of keys.
+pub(super) fn bare(key: &str) -> &str {
+    key.strip_prefix("sam.").unwrap_or(key)
+}
+
 /// Transformers' name of a stored key; `last` tells the number of the last layer of a head by its name in theirs.
 pub(super) fn rename(key: &str, last: &dyn Fn(&str) -> Option<usize>) -> String {
-    let key = key.strip_prefix("sam.").unwrap_or(key);
-    if key == "shared_image_embedding.positional_embedding" {
-        return "prompt_encoder.shared_embedding.positional_embedding".to_owned();
+    let key = bare(key);
+    if key == POSITIONS_TWICE {
+        return POSITIONS.to_owned();
     }
     let mut name = key.to_owned();
     if let Some((theirs, ours)) = STARTS.iter().find(|(theirs, _)| key.starts_with(theirs)) {
