@@ -86,6 +86,72 @@ write("single_file", "sd2", safetensors({
 }))
 write("single_file", "lora", safetensors({"a.lora_down.weight": ("F16", [1, 2])}))
 
+kohya = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_q"
+write("lora", "kohya", safetensors({
+    kohya + ".lora_down.weight": ("F16", [2, 4]), kohya + ".lora_up.weight": ("F16", [4, 2]), kohya + ".alpha": ("F32", []),
+}, {"ss_network_dim": "2", "ss_output_name": "style"}))
+write("lora", "peft", safetensors({
+    "unet.down_blocks.1.attentions.0.proj_in.lora_A.weight": ("F32", [2, 4]),
+    "unet.down_blocks.1.attentions.0.proj_in.lora_B.weight": ("F32", [4, 2]),
+    "unet.down_blocks.1.attentions.0.proj_in.lora_magnitude_vector": ("F32", [4]),
+}))
+write("lora", "lycoris", safetensors({
+    kohya + ".lokr_w1": ("F16", [2, 2]), kohya + ".lokr_w2_a": ("F16", [2, 1]), kohya + ".lokr_w2_b": ("F16", [1, 2]),
+    "lora_te1_text_model_encoder_layers_0_mlp_fc1.hada_w1_a": ("F16", [4, 1]),
+    "lora_te1_text_model_encoder_layers_0_mlp_fc1.hada_w1_b": ("F16", [1, 4]),
+    "lora_te1_text_model_encoder_layers_0_mlp_fc1.hada_w2_a": ("F16", [4, 1]),
+    "lora_te1_text_model_encoder_layers_0_mlp_fc1.hada_w2_b": ("F16", [1, 4]),
+}))
+write("lora", "word", safetensors({"clip_l": ("F32", [1, 8]), "clip_g": ("F32", [1, 8])}))
+
+
+def text(value):
+    return struct.pack("<Q", len(value)) + value.encode()
+
+
+def gguf(metadata, tensors):
+    """A file of these {key: string} and {key: (type, shape, bytes)}; ggml counts axes from the innermost."""
+    out = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(metadata))
+    for key, value in metadata.items():
+        out += text(key) + struct.pack("<I", 8) + text(value)
+    at = 0
+    for key, (kind, shape, data) in tensors.items():
+        out += text(key) + struct.pack("<I", len(shape)) + b"".join(struct.pack("<Q", axis) for axis in reversed(shape))
+        out += struct.pack("<IQ", kind, at)
+        at += -(-len(data) // 32) * 32
+    out += bytes(-len(out) % 32)
+    for _, _, data in tensors.values():
+        out += data + bytes(-len(data) % 32)
+    return out
+
+
+# Types of ggml: 0 is f32, 1 f16, 2 q4_0 (18 bytes for 32 values), 8 q8_0 (34), 12 q4_K (144 for 256).
+write("gguf", "kinds", gguf({"general.name": "a model", "general.architecture": "sdxl"}, {
+    "a": (0, [2, 3], bytes(24)), "b": (1, [4], bytes(8)), "c": (2, [2, 32], bytes(36)), "d": (8, [32], bytes(34)),
+    "e": (12, [256], bytes(144)),
+}))
+write("gguf", "unet", gguf({}, {unet + "input_blocks.0.0.weight": (1, [32, 4, 1, 1], bytes(256))}))
+
+graph = {
+    "3": {"class_type": "KSampler", "inputs": {
+        "seed": 5, "steps": 3, "cfg": 4.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0, "model": ["4", 0],
+        "positive": ["6", 0], "negative": ["7", 0], "latent_image": ["5", 0]}},
+    "4": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "tiny-sdxl"}},
+    "5": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 48, "batch_size": 1}},
+    "6": {"class_type": "CLIPTextEncode", "inputs": {"text": "a (red) apple", "clip": ["10", 0]}},
+    "7": {"class_type": "CLIPTextEncode", "inputs": {"text": "", "clip": ["4", 1]}},
+    "8": {"class_type": "VAEDecode", "inputs": {"samples": ["3", 0], "vae": ["4", 2]}},
+    "9": {"class_type": "SaveImage", "inputs": {"filename_prefix": "ComfyUI", "images": ["11", 0]}},
+    "10": {"class_type": "CLIPSetLastLayer", "inputs": {"clip": ["4", 1], "stop_at_clip_layer": -2}},
+    "11": {"class_type": "ImageScale", "inputs": {
+        "image": ["8", 0], "upscale_method": "lanczos", "width": 32, "height": 0, "crop": "disabled"}},
+}
+write("comfy", "workflow", json.dumps({"prompt": graph, "client_id": "me", "extra_data": {}}))
+graph["5"] = {"class_type": "VAEEncode", "inputs": {"pixels": ["12", 0], "vae": ["4", 2]}}
+graph["12"] = {"class_type": "LoadImage", "inputs": {"image": "a.png"}}
+graph["9"] = {"class_type": "PreviewImage", "inputs": {"images": ["8", 0]}}
+write("comfy", "picture", json.dumps({"prompt": graph, "front": True}))
+
 for component in ["unet", "vae", "text_encoder", "text_encoder_2"]:
     write("configs", component, (GOLDENS / "tiny-sdxl" / component / "config.json").read_bytes())
 write("configs", "scheduler", (GOLDENS / "tiny-sdxl/scheduler/scheduler_config.json").read_bytes())
@@ -127,6 +193,7 @@ for target in ["pictures", "metadata"]:
     picture.save(HERE / target / "jpeg", "JPEG", exif=exif)
     picture.save(HERE / target / "webp", "WEBP", lossless=True, exif=exif)
 
+write("prompt", "syntax", "[a:b:0.5] x [::0.3] BREAK (c:1.2) AND d :0.7 <lora:style:0.8:1> [e|f|g] \\[h\\] AND_NOT i")
 write("prompt", "weights", "a (red:1.3) apple, ((shiny)) [dull] \\(not\\) (nested (deep:0.5):2)")
 write("prompt", "parameters", parameters)
 write("prompt", "size", "512x512")

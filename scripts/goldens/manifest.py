@@ -25,6 +25,7 @@ RULES = [  # first match wins: prefix, generator, tolerance
     ("single-file/", "single_file.py", "tensors equal to those of tiny-sdxl; pictures as in pictures/"),
     ("torch_randn.json", "torch_randn.py", RANDN),
     ("training/", "training.py", "losses: 1e-3 relative; first gradients: 1e-3 of each one's norm, and of its root mean square"),
+    ("muon", "muon.py", "1e-5 absolute"),
     ("schedulers", "schedulers.py", "as the fixture says"),
     ("tiny-", "folders.py", "an input"), ("unets/", "folders.py", "an input"), ("taesd/", "folders.py", "an input"),
     ("vae-three-levels/", "folders.py", "an input"),

@@ -2,7 +2,7 @@
 
 import { pack, unpack } from "./wire.js";
 
-/** @import { Hello, Frame, FrameHeader, Sensitivity, ServerError } from "./types.js" */
+/** @import { Hello, Frame, FrameHeader, Loading, Sensitivity, ServerError } from "./types.js" */
 
 const FIRST_WAIT_MS = 400;
 const LONGEST_WAIT_MS = 15_000;
@@ -15,6 +15,7 @@ const TOO_MANY = 1013;
  * @typedef {object} Listener
  * @property {() => void} opened
  * @property {(hello: Hello) => void} hello
+ * @property {(message: Loading) => void} loading while a model is read
  * @property {(frame: Frame) => void} frame
  * @property {(message: Sensitivity) => void} sensitivity
  * @property {(message: ServerError) => void} error
@@ -73,11 +74,13 @@ export class Live {
     const at = performance.now();
     const { header, payload } =
       typeof data === "string" ? { header: JSON.parse(data), payload: null } : unpack(data);
-    const message = /** @type {Hello | FrameHeader | Sensitivity | ServerError | {type: "pong"}} */ (header);
+    const message = /** @type {Hello | Loading | FrameHeader | Sensitivity | ServerError | {type: "pong"}} */ (header);
     switch (message.type) {
       case "hello":
         this.#wait_ms = FIRST_WAIT_MS;
         return this.#listener.hello(message);
+      case "loading":
+        return this.#listener.loading(message);
       case "frame":
         if (payload) this.#listener.frame({ header: message, blob: new Blob([payload], { type: `image/${message.format}` }), at });
         return;

@@ -6,6 +6,7 @@ import { History } from "./history.js";
 import { startKeys } from "./keys.js";
 import { Live } from "./live.js";
 import { Meter } from "./meter.js";
+import { Models } from "./models.js";
 import { clearError, error, note, say } from "./notice.js";
 import { Painter } from "./painter.js";
 import { Panel } from "./panel.js";
@@ -52,9 +53,12 @@ const live = new Live({
   opened: () => {
     painter.forget();
     meter.forget();
+    models.restore();
     askAgain();
   },
+  loading: (message) => models.loading(message),
   hello: (message) => {
+    const other = models.show(message);
     hello = message;
     clearTimeout(outage);
     clearError("connection");
@@ -63,12 +67,14 @@ const live = new Live({
     variants.limit(message.limits.variants);
     field.limit(message.limits.prompt_chars);
     shapeChanged(store.now);
+    if (other) modelChanged();
     // A server of another version may have been put in place of the one that served this page.
     if (message.protocol !== 1) error("The server speaks another version of the protocol.", "Reload the page.", { label: "Reload", run: () => location.reload() });
   },
   frame: (frame) => painter.receive(frame),
   sensitivity: (message) => painter.receiveWords(message),
   error: (message) => {
+    if (message.rev === null) models.failed();
     if (!painter.fail(message)) return;
     sketch.answered();
     error(message.message, message.hint);
@@ -90,6 +96,7 @@ const painter = new Painter(live);
 const easel = new Easel();
 const meter = new Meter();
 const panel = new Panel(store);
+const models = new Models((name) => live.send({ type: "model", name }));
 const log = startLog(painter, easel, decodePng);
 
 const field = new PromptField((prompt, at) => {
@@ -139,6 +146,10 @@ const replay = new Replay({
   model: () => (hello ? `${hello.model.name} (prima ${hello.version})` : ""),
   paint: paintToTheEnd,
   prompt: (prompt) => (field.text = prompt),
+  ended: () => {
+    field.text = store.now.prompt;
+    askAgain();
+  },
   failed: (message, hint) => error(message, hint),
 });
 
@@ -161,6 +172,13 @@ function paintRequest(settings) {
 /** @returns {Job | null} the picture of the present settings */
 function paintJob() {
   const settings = store.now;
+  // A model that is asked for nothing paints something all the same.
+  easel.setFresh(settings.prompt.trim() !== "" || view === "sketch");
+  if (settings.prompt.trim() === "" && view === "words") {
+    easel.describe("No picture: there are no words");
+    painter.cancel();
+    return null;
+  }
   const request = paintRequest(settings);
   /** @type {Job} */
   const job = { request, frame: (frame, sent) => received(frame, sent, settings) };
@@ -231,7 +249,7 @@ painter.onFrame((_, frame) => replay.received(frame));
 
 easel.onPainted(({ job, frame, decoded_ms, painted_ms }) => {
   const { header } = frame;
-  easel.describe(`Picture of ${store.now.prompt || "no words"}, seed ${header.seed}`);
+  easel.describe(`Picture of ${job?.request.prompt || "no words"}, seed ${header.seed}`);
   html("plate").textContent = `${header.width} × ${header.height}, seed ${header.seed}, ${header.steps} ${header.steps === 1 ? "step" : "steps"}`;
   if (job) meter.painted({ header, key_ms: job.key_ms, sent_ms: job.sent_ms, arrived_ms: frame.at, decoded_ms, painted_ms });
 });
@@ -253,6 +271,15 @@ function shapeChanged({ width, height }) {
   const [w, h] = [width ?? hello?.model.width ?? 128, height ?? hello?.model.height ?? 128];
   sketch.setShape(w, h);
   easel.setShape(w, h);
+}
+
+/** What was set for the model before is not what this one paints well. */
+function modelChanged() {
+  clearError("request");
+  const own = { steps: null, guidance_scale: null, width: null, height: null, strength: null };
+  const before = store.now;
+  store.set(own, "control");
+  if (store.now === before) askAgain();
 }
 
 /** @param {View} next */
@@ -313,6 +340,16 @@ async function copyLink() {
   }
 }
 
+/**
+ * A picture that says nothing of its making is one to paint over.
+ * @param {File} file
+ */
+async function openPicture(file) {
+  if (file.type === "image/png" && (await readSettings(file).catch(() => null))) return openPng(file);
+  setView("sketch");
+  await sketch.putImage(file);
+}
+
 /** @param {File} file */
 async function openPng(file) {
   try {
@@ -332,8 +369,8 @@ function dropped(data) {
   if (!file) return;
   if (file.type === "application/json" || file.name.endsWith(".json")) void replay.load(file);
   else if (view === "sketch") void sketch.putImage(file);
-  else if (file.type === "image/png") void openPng(file);
-  else error("Only a PNG carries settings.", "To paint over an image, drop it in the sketch.");
+  else if (file.type.startsWith("image/")) void openPicture(file);
+  else error(`${file.name} is no picture.`, "Drop a PNG, JPEG or WebP, or a recording of this page.");
 }
 
 function startDrops() {
@@ -341,7 +378,7 @@ function startDrops() {
   addEventListener("dragover", (event) => {
     if (!event.dataTransfer?.types.includes("Files")) return;
     event.preventDefault();
-    veil.querySelector("p")?.replaceChildren(view === "sketch" ? "Drop an image to paint over it" : "Drop a PNG to have its settings back");
+    veil.querySelector("p")?.replaceChildren(view === "sketch" ? "Drop an image to paint over it" : "Drop a picture: prima's own brings its settings back, any other is painted over");
     veil.hidden = false;
   });
   addEventListener("dragleave", (event) => {
@@ -394,8 +431,10 @@ function start() {
       ],
       anotherSeed: () => panel.anotherSeed(),
       enter: () => {
-        if (!panel.locked) panel.anotherSeed();
-        else if (matchMedia("(pointer: coarse)").matches) field.element.blur();
+        if (!panel.locked) return panel.anotherSeed();
+        if (matchMedia("(pointer: coarse)").matches) field.element.blur();
+        note(`Seed ${store.now.seed} is kept: Ctrl Enter or the dice takes another`);
+        askAgain();
       },
       undo,
       redo: () => past.step(1),

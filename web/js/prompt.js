@@ -16,7 +16,8 @@ export class PromptField {
       typed(this.text, event.timeStamp);
     });
     this.#field.addEventListener("scroll", () => (this.#under.scrollTop = this.#field.scrollTop));
-    new ResizeObserver(() => this.#fit()).observe(this.#field);
+    // In the next frame: to change what is observed while it is observed is an error to browsers.
+    new ResizeObserver(() => requestAnimationFrame(() => this.#fit())).observe(this.#field);
   }
 
   get element() {

@@ -8,7 +8,8 @@ import { alternatives, isPlain, withOther, withWeight, words } from "./words.js"
 const STEP = 0.05;
 /** Weight of one pixel of drag. */
 const PER_PX = 0.01;
-const ALTERNATIVES = 8;
+/** Beside the word itself, of which the grid shows as many as it has room for. */
+const ALTERNATIVES = 15;
 
 /**
  * @typedef {object} RailHost
@@ -144,7 +145,7 @@ export class Rail {
     this.#chosen = index;
     html("swap-title").textContent = word.text;
     this.#showWeight(index);
-    const others = alternatives(word.text, ALTERNATIVES + 4).map((other) => {
+    const others = alternatives(word.text, ALTERNATIVES).map((other) => {
       const choice = make("button", { type: "button" }, other);
       choice.addEventListener("click", () => this.#swap(other));
       return choice;

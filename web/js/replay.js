@@ -43,6 +43,9 @@ export class Replay {
   /** @type {Blob[]} */
   #pictures = [];
   #stop = false;
+  /** Ends the wait for a picture, which may never come once others were asked for. */
+  /** @type {(() => void) | null} */
+  #stopped = null;
   #playing = false;
   #host;
 
@@ -51,6 +54,7 @@ export class Replay {
    * @param {() => string} host.model
    * @param {(request: Request, image: Uint8Array | undefined) => Promise<Frame>} host.paint paints to the end
    * @param {(prompt: string) => void} host.prompt shows the prompt that is being painted
+   * @param {() => void} host.ended the page's own prompt and picture are due again
    * @param {(message: string, hint: string) => void} host.failed
    */
   constructor(host) {
@@ -135,6 +139,7 @@ export class Replay {
 
   stop() {
     this.#stop = true;
+    this.#stopped?.();
   }
 
   /** @param {Tape} tape */
@@ -150,7 +155,9 @@ export class Replay {
         if (this.#stop) break;
         this.#host.prompt(event.request.prompt);
         const image = event.image === undefined ? undefined : fromBase64(tape.images[event.image] ?? "");
-        const frame = await this.#host.paint(event.request, image);
+        const stopped = new Promise((resolve) => (this.#stopped = () => resolve(null)));
+        const frame = /** @type {Frame | null} */ (await Promise.race([this.#host.paint(event.request, image), stopped]));
+        if (!frame || this.#stop) break;
         this.#pictures.push(frame.blob);
         done += 1;
         if (event.sha256) {
@@ -160,15 +167,17 @@ export class Replay {
         }
         this.#say(`Playing ${done} of ${tape.events.length}`);
       }
+      const all = done === tape.events.length;
       const whose = tape.model === this.#host.model() ? "" : ` The recording was made with ${tape.model}.`;
-      const verdict = different.length === 0 ? `All ${equal} finished pictures are equal to the recording's, bit for bit.` : `${different.length} of ${compared} finished pictures differ, first “${different[0]}”.${whose}`;
-      this.#say(`${done} of ${tape.events.length} played. ${verdict}`);
+      const verdict = different.length === 0 ? `${all ? "All" : "Those"} ${equal} finished pictures are equal to the recording's, bit for bit.` : `${different.length} of ${compared} finished pictures differ, first “${different[0]}”.${whose}`;
+      this.#say(`${all ? "" : "Stopped: "}${done} of ${tape.events.length} played. ${compared > 0 || all ? verdict : ""}`);
     } catch (error) {
       this.#host.failed("The replay stopped.", error instanceof Error ? error.message : String(error));
       this.#say(`Stopped after ${done} of ${tape.events.length}.`);
     } finally {
       this.#setPlaying(false);
       this.#offer();
+      this.#host.ended();
     }
   }
 
@@ -176,6 +185,7 @@ export class Replay {
   #setPlaying(on) {
     this.#playing = on;
     this.#stop = false;
+    this.#stopped = null;
     html("replay-text").textContent = on ? "Stop" : "Replay";
     mark(this.#play, "aria-pressed", on);
     button("gif").disabled = on;

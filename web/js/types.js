@@ -38,7 +38,8 @@
  * @property {number} variants
  */
 
-/** @typedef {{type: "hello", protocol: number, version: string, model: ModelInfo, limits: Limits}} Hello */
+/** @typedef {{type: "hello", protocol: number, version: string, model: ModelInfo, models: string[], chosen: string, limits: Limits}} Hello */
+/** @typedef {{type: "loading", model: string | null, part: string, bytes: number, total: number}} Loading */
 
 /** @typedef {{queue_ms: number, text_ms: number, init_image_ms?: number, steps_ms: number[], decode_ms: number, encode_ms: number}} Timings */
 

@@ -83,9 +83,9 @@ export class Variants {
   }
 
   #start() {
-    const ask = this.#swap ? swapAsk(this.#swap) : this.#seedAsk();
+    const ask = this.#swap ? swapAsk(this.#swap, this.#count) : this.#seedAsk();
     html("variants-title").textContent = ask.title;
-    for (const choice of this.#counts) mark(choice, "aria-checked", !this.#swap && Number(choice.dataset.count) === this.#count);
+    for (const choice of this.#counts) mark(choice, "aria-checked", Number(choice.dataset.count) === this.#count);
     this.#lay(ask.choices);
     const rev = this.#paint(ask.fields, (frame) => {
       if (frame.header.rev === this.#rev) void this.#draw(frame, ask.choices);
@@ -147,12 +147,14 @@ export class Variants {
 
 /**
  * @param {{word: string, prompts: {label: string, prompt: string}[]}} swap
+ * @param {number} most
  * @returns {Ask}
  */
-function swapAsk(swap) {
+function swapAsk(swap, most) {
+  const prompts = swap.prompts.slice(0, most);
   return {
     title: `Other words for “${swap.word}”`,
-    fields: { prompts: swap.prompts.map(({ prompt }) => prompt) },
-    choices: swap.prompts.map(({ label, prompt }) => ({ label, take: { prompt } })),
+    fields: { prompts: prompts.map(({ prompt }) => prompt) },
+    choices: prompts.map(({ label, prompt }) => ({ label, take: { prompt } })),
   };
 }

@@ -55,6 +55,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "prima-engine",
         ],
     ),
+    // It knows HTTP and NATS, and nothing of pictures.
+    ("prima-fleet", &[]),
     (
         "prima-train",
         &[
@@ -93,6 +95,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "prima-pipeline",
             "prima-engine",
             "prima-server",
+            "prima-fleet",
             "prima-train",
             "prima-eval",
         ],

@@ -6,9 +6,11 @@ use std::path::Path;
 use std::process::Command;
 
 /// Of `prima_fuzz::TARGETS`; each has a folder of seeds.
-const TARGETS: [&str; 13] = [
+const TARGETS: [&str; 16] = [
     "safetensors",
     "single_file",
+    "gguf",
+    "lora",
     "configs",
     "tokenizer",
     "pictures",
@@ -20,6 +22,7 @@ const TARGETS: [&str; 13] = [
     "openai_edit",
     "a1111",
     "prediction",
+    "comfy",
 ];
 
 /// `minutes` for one target, or for each.

@@ -1,4 +1,4 @@
-//! The project's chores: `cargo xtask check | test | test-gpu | bench | soak | kills | fuzz | sanitize | clients | goldens`.
+//! The project's chores: `cargo xtask check | test | test-gpu | bench | soak | kills | chaos | fuzz | sanitize | clients | goldens`.
 
 mod arrows;
 mod benches;
@@ -45,6 +45,17 @@ enum Task {
         /// For each of the two
         #[arg(long, default_value_t = 200)]
         count: usize,
+    },
+    /// Jobs through a gateway and three workers while they and NATS are killed at random: none lost, none answered twice
+    Chaos {
+        #[arg(long, default_value_t = 1000)]
+        jobs: usize,
+        /// Servers of NATS: 1 or 3
+        #[arg(long, default_value_t = 1)]
+        nodes: usize,
+        /// Of the faults
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
     },
     /// Files, pictures and texts that nobody should send: each target of fuzz/ for a while
     Fuzz {
@@ -98,6 +109,7 @@ fn perform(task: Task) -> Result<()> {
             browser::install();
             missing.extend(nvrtc::install(&target(&root)));
             missing.extend(not_run::no_cpp_compiler());
+            missing.extend(not_run::no_nats_server());
             cargo(&root, &["test", "--release", "--workspace"])?;
             test_lesser_processors(&root)?;
             fuzz::short(&root)?;
@@ -108,6 +120,7 @@ fn perform(task: Task) -> Result<()> {
         Task::Bench { bench } => benches::perform(&root, bench),
         Task::Soak { minutes } => benches::soak(&root, minutes),
         Task::Kills { count } => kills(&root, count),
+        Task::Chaos { jobs, nodes, seed } => chaos(&root, &[jobs as u64, nodes as u64, seed]),
         Task::Fuzz { minutes, target } => fuzz::long(&root, minutes, target.as_deref()),
         Task::Sanitize => outside::sanitize(&root),
         Task::Clients { python } => match serving::clients(&root, python)? {
@@ -192,6 +205,17 @@ fn test_lesser_processors(root: &Path) -> Result<()> {
             .args(tests.as_flattened()))?;
     }
     Ok(())
+}
+
+/// `crates/fleet/examples/chaos.rs` with the release binary.
+fn chaos(root: &Path, numbers: &[u64]) -> Result<()> {
+    cargo(root, &["build", "--release", "-p", "prima-cli"])?;
+    let prima = target(root).join("release/prima");
+    let example = ["run", "--release", "-p", "prima-fleet", "--example", "chaos", "--"];
+    run(cargo_in(root)
+        .args(example)
+        .arg(prima)
+        .args(numbers.iter().map(u64::to_string)))
 }
 
 /// The test that `test` runs with a few kills, with more.

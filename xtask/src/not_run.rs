@@ -35,6 +35,14 @@ pub fn no_cpp_compiler() -> Option<String> {
     missing.then(|| format!("CUDA kernels by emulation: there is no C++ compiler `{name}`."))
 }
 
+/// Gateways and workers are tested around a real server.
+pub fn no_nats_server() -> Option<String> {
+    let name = std::env::var("PRIMA_NATS_SERVER").unwrap_or_else(|_| "nats-server".to_owned());
+    let there = Command::new(&name).arg("--version").output();
+    let missing = !there.is_ok_and(|output| output.status.success());
+    missing.then(|| format!("Gateways and workers (crates/fleet): there is no `{name}`; Debian has it as nats-server."))
+}
+
 fn walk(folder: &Path, found: &mut Vec<(String, String, String)>) -> Result<()> {
     for entry in std::fs::read_dir(folder).with_context(|| format!("{} cannot be read", folder.display()))? {
         let path = entry?.path();

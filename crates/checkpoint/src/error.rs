@@ -20,9 +20,9 @@ pub enum Error {
     Json { file: String, source: serde_json::Error },
 
     #[error(
-        "no model at `{name}`: it is neither a diffusers folder (with model_index.json), nor a .safetensors file, nor a model in the local hub cache"
+        "no model at `{name}`: it is neither a diffusers folder (with model_index.json), nor a .safetensors file, nor a model in the local hub cache{fix}"
     )]
-    NoModel { name: String },
+    NoModel { name: String, fix: String },
 
     #[error("{model} has no {path}{hint}")]
     NoFile { model: String, path: String, hint: String },

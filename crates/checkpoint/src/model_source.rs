@@ -49,7 +49,7 @@ impl ModelSource {
     }
 
     /// What `name` is: a folder with `model_index.json`, a `.safetensors` file, or the id of a
-    /// model in the local hub cache (`stabilityai/sdxl-turbo`).
+    /// model or of a file in the local hub cache (`stabilityai/sdxl-turbo`).
     pub fn open(name: impl AsRef<Path>) -> Result<Self, Error> {
         let path = name.as_ref();
         if path.is_dir() {
@@ -70,9 +70,27 @@ impl ModelSource {
         }
         let id = path.to_string_lossy();
         match hub::find(&id) {
-            Some(snapshot) => Self::folder(&snapshot),
-            None => Err(Error::NoModel { name: id.into_owned() }),
+            Some(found) => Self::of_hub(&found),
+            None => Err(Error::NoModel {
+                fix: hub::Id::parse(&id).map_or_else(String::new, |id| {
+                    format!("; `prima models pull {id}` gets it from the hub")
+                }),
+                name: id.into_owned(),
+            }),
         }
+    }
+
+    /// A snapshot, of which perhaps only a file was asked for, or a file in one.
+    fn of_hub(found: &Path) -> Result<Self, Error> {
+        if found.is_file() {
+            return Self::open(found);
+        }
+        if !found.join("model_index.json").is_file()
+            && let Some(file) = only_weights_in(found)
+        {
+            return Ok(Self::SingleFile(file));
+        }
+        Self::folder(found)
     }
 
     /// The model with `file` for its `component`: `unet`, `vae`, `text_encoder` or `text_encoder_2`.
@@ -138,6 +156,7 @@ impl ModelSource {
         } else {
             Err(Error::NoModel {
                 name: path.display().to_string(),
+                fix: String::new(),
             })
         }
     }
@@ -275,7 +294,7 @@ fn vocabulary(file: &Path, path: &str) -> Option<Result<Vec<u8>, Error>> {
 }
 
 /// By its ending, in whatever case.
-fn is_weights_file(path: &Path) -> bool {
+pub(crate) fn is_weights_file(path: &Path) -> bool {
     let ending = path.extension().unwrap_or_default();
     ["safetensors", "sft", "gguf"]
         .into_iter()
@@ -312,15 +331,8 @@ pub(crate) fn folder_reader(folder: &Path) -> Result<Reader, Error> {
         }
     }
     // As it was downloaded, under a name of its own.
-    let files: Vec<_> = std::fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path())
-        .collect();
-    let mut weights = files.iter().filter(|path| is_weights_file(path) && path.is_file());
-    if let (Some(only), None) = (weights.next(), weights.next()) {
-        return Reader::open(only);
+    if let Some(only) = only_weights_in(folder) {
+        return Reader::open(&only);
     }
     let pickle = STEMS
         .iter()
@@ -334,6 +346,13 @@ pub(crate) fn folder_reader(folder: &Path) -> Result<Reader, Error> {
         path: "weights".to_owned(),
         hint,
     })
+}
+
+/// The file of weights in a folder that has one.
+pub(crate) fn only_weights_in(folder: &Path) -> Option<PathBuf> {
+    let paths = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
+    let mut weights = paths.filter(|path| is_weights_file(path) && path.is_file());
+    weights.next().filter(|_| weights.next().is_none())
 }
 
 /// All are open at once; the largest models of the hub have some 200.

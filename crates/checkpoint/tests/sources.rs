@@ -177,7 +177,9 @@ fn variants_and_shards_are_found() {
 fn what_is_not_a_model_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let error = ModelSource::open("nobody/no-such-model-anywhere").unwrap_err();
-    assert!(matches!(&error, Error::NoModel { name } if name == "nobody/no-such-model-anywhere"));
+    assert!(
+        matches!(&error, Error::NoModel { name, fix } if fix.contains("prima models pull nobody/no-such-model-anywhere") && name == "nobody/no-such-model-anywhere")
+    );
     assert!(
         matches!(ModelSource::open(dir.path()), Err(Error::NoModel { .. })),
         "a folder without model_index.json"

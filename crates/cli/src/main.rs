@@ -9,6 +9,7 @@ mod doctor;
 mod embedded;
 mod eval;
 mod finish;
+mod gateway;
 mod hires;
 mod loras;
 mod memory;
@@ -22,6 +23,7 @@ mod serve;
 mod source;
 mod stop;
 mod train;
+mod worker;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use out::note;
@@ -55,7 +57,11 @@ enum Command {
     Style(finish::style::Args),
     /// Serve the studio and the HTTP APIs
     Serve(Box<serve::Args>),
-    /// Look at model files
+    /// Take requests for many machines, and queue them for workers
+    Gateway(gateway::Args),
+    /// Paint what a gateway queues, on this machine
+    Worker(Box<worker::Args>),
+    /// Get, list, look at and change models
     Models {
         #[command(subcommand)]
         command: models::Command,
@@ -132,7 +138,9 @@ fn say_how_it_is_used(answer: &clap::Error) -> ExitCode {
 fn run_and_catch(cli: Cli) -> anyhow::Result<()> {
     let runs_long = matches!(
         cli.command,
-        None | Some(Command::Serve(_) | Command::Train { .. } | Command::Data { .. })
+        None | Some(
+            Command::Serve(_) | Command::Gateway(_) | Command::Worker(_) | Command::Train { .. } | Command::Data { .. }
+        )
     );
     if !runs_long && std::env::var_os("RUST_BACKTRACE").is_none() {
         std::panic::set_hook(Box::new(|_| {}));
@@ -151,6 +159,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         None => serve::run(serve::Args::bare()),
         Some(Command::Serve(args)) => serve::run(*args),
+        Some(Command::Gateway(args)) => gateway::run(args),
+        Some(Command::Worker(args)) => worker::run(*args),
         Some(Command::Paint(args)) => paint::run(&args),
         Some(Command::Upscale(args)) => finish::upscale::run(&args),
         Some(Command::Cutout(args)) => finish::cutout::run(&args),
@@ -191,6 +201,9 @@ fn is_usage(error: &anyhow::Error) -> bool {
         || error
             .downcast_ref::<prima_finish::Error>()
             .is_some_and(prima_finish::Error::is_usage)
+        || error
+            .downcast_ref::<prima_hub::Error>()
+            .is_some_and(prima_hub::Error::is_usage)
         || error
             .downcast_ref::<prima_train::Error>()
             .is_some_and(prima_train::Error::is_usage)

@@ -156,7 +156,11 @@ pub fn run(args: &Args) -> Result<()> {
     bar.say("loading");
     args.device.choose()?;
     let options = args.loras.with(args.parts.told(args.memory.options(args.device.dtype)));
-    let source = source::open_with(args.model.as_deref(), &args.parts)?;
+    let source = source::open_with(
+        args.model.as_deref(),
+        &args.parts,
+        &prima_checkpoint::Library::of_user(None),
+    )?;
     let options = prima_pipeline::check_room(&source, &options, &requests[0])?;
     let pipeline = Pipeline::load_telling(&source, &options, &|loaded| bar.load(loaded))?;
     let mut started = (start, start.elapsed());

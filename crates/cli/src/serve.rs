@@ -1,5 +1,6 @@
 //! `prima serve`, and bare `prima`: the studio and the APIs.
 
+use crate::models::FolderArg;
 use crate::out::note;
 use crate::{Usage, device, loras, memory, source};
 use anyhow::{Context, Result};
@@ -9,6 +10,7 @@ use prima_server::{Limits, ServerOptions};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+use tokio::net::TcpListener;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -18,9 +20,12 @@ pub struct Args {
     /// The port; 0 takes a free one [default: 7860, or the next that is free]
     #[arg(long, value_name = "PORT")]
     port: Option<u16>,
-    /// `embedded`, a diffusers folder, a checkpoint in one file, or a model of the hub's cache [default: embedded]
-    #[arg(long, value_name = "embedded|DIR|FILE")]
+    /// `embedded`, a diffusers folder, a checkpoint in one file, a model of the hub's cache, or a name among the models; clients
+    /// may choose any other of them [default: embedded]
+    #[arg(long, value_name = "embedded|DIR|FILE|NAME")]
     model: Option<String>,
+    #[command(flatten)]
+    models: FolderArg,
     #[command(flatten)]
     loras: loras::Args,
     #[command(flatten)]
@@ -63,6 +68,7 @@ impl Args {
             host: HOST.to_owned(),
             port: None,
             model: None,
+            models: FolderArg::default(),
             loras: loras::Args::default(),
             parts: source::Parts::default(),
             device: device::Args::default(),
@@ -79,29 +85,65 @@ impl Args {
     }
 }
 
-const HOST: &str = "127.0.0.1";
+pub const HOST: &str = "127.0.0.1";
 
 pub fn run(args: Args) -> Result<()> {
     log();
+    runtime()?.block_on(async {
+        let server = prepare(&args).await?;
+        let url = url(args.token.as_deref(), server.address);
+        announce(&url)?;
+        note!("the studio is at {url} (Ctrl-C ends it)");
+        if args.open && webbrowser::open(&url).is_err() {
+            note!("no browser could be opened; open the address above");
+        }
+        server.serve(prima_server::asked_to_stop()).await
+    })
+}
+
+pub fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        // Work on pictures waits for its turn before it takes a thread.
+        .max_blocking_threads(64)
+        .enable_all()
+        .build()
+        .context("the server's threads cannot be started")
+}
+
+/// The address on stdout. That nobody reads it is no reason not to serve.
+pub fn announce(url: &str) -> Result<()> {
+    match crate::out::line(format_args!("{url}")) {
+        Err(error) if !error.is::<crate::out::Unread>() => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// A server whose address is taken and whose model is on its way.
+pub struct Prepared {
+    pub address: SocketAddr,
+    pub options: ServerOptions,
+    listener: TcpListener,
+    engine: Engine,
+}
+
+impl Prepared {
+    pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<()> {
+        tokio::spawn(watch(self.engine.clone()));
+        Ok(prima_server::serve(self.listener, self.engine, self.options, shutdown).await?)
+    }
+}
+
+pub async fn prepare(args: &Args) -> Result<Prepared> {
     if args.token.as_deref().is_some_and(|t| t.trim().is_empty()) {
         return Err(Usage("--token is empty".to_owned()).into());
     }
     if args.max_sessions == 0 || args.max_jobs == 0 {
         return Err(Usage("--max-sessions and --max-jobs are at least 1".to_owned()).into());
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        // Work on pictures waits for its turn before it takes a thread.
-        .max_blocking_threads(64)
-        .enable_all()
-        .build()
-        .context("the server's threads cannot be started")?;
-    runtime.block_on(serve(args))
-}
-
-async fn serve(args: Args) -> Result<()> {
     args.device.choose()?;
-    let model = source::open_with(args.model.as_deref(), &args.parts)?;
+    let library = args.models.library();
+    let model = source::open_with(args.model.as_deref(), &args.parts, &library)?;
     let listener = prima_server::bind(&args.host, args.port).await?;
     let address = listener.local_addr()?;
     let options = ServerOptions {
@@ -119,28 +161,22 @@ async fn serve(args: Args) -> Result<()> {
     options.check(address).map_err(|e| Usage(e.to_string()))?;
     let load = args.loras.with(args.parts.told(args.memory.options(args.device.dtype)));
     let load = prima_pipeline::check_room(&model, &load, &Request::default())?;
-    let engine = Engine::start(model, load, args.max_jobs);
-    let url = url(&args, address);
-    // That nobody reads the address is no reason not to serve.
-    match crate::out::line(format_args!("{url}")) {
-        Err(error) if !error.is::<crate::out::Unread>() => return Err(error),
-        _ => {}
-    }
-    note!("the studio is at {url} (Ctrl-C ends it)");
-    if args.open && webbrowser::open(&url).is_err() {
-        note!("no browser could be opened; open the address above");
-    }
-    tokio::spawn(watch(engine.clone()));
-    Ok(prima_server::serve(listener, engine, options, prima_server::asked_to_stop()).await?)
+    let engine = Engine::start_with(model, load, args.max_jobs, library);
+    Ok(Prepared {
+        address,
+        options,
+        listener,
+        engine,
+    })
 }
 
-fn url(args: &Args, address: SocketAddr) -> String {
+pub fn url(token: Option<&str>, address: SocketAddr) -> String {
     let host = if address.ip().is_unspecified() {
         format!("localhost:{}", address.port())
     } else {
         address.to_string()
     };
-    let token = args.token.as_deref().map(|t| format!("?token={}", escaped(t)));
+    let token = token.map(|t| format!("?token={}", escaped(t)));
     format!("http://{host}/{}", token.unwrap_or_default())
 }
 
@@ -169,7 +205,7 @@ async fn watch(engine: Engine) {
 }
 
 /// Structured logs on stderr; `RUST_LOG` or `PRIMA_LOG` chooses how much (`debug` shows each request).
-fn log() {
+pub fn log() {
     let level = ["PRIMA_LOG", "RUST_LOG"]
         .iter()
         .find_map(|name| std::env::var(name).ok()?.parse().ok());

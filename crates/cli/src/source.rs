@@ -2,7 +2,7 @@
 
 use crate::{Usage, embedded};
 use anyhow::Result;
-use prima_checkpoint::ModelSource;
+use prima_checkpoint::{Library, ModelSource, hub};
 use prima_pipeline::{LoadOptions, PredictionType};
 use std::path::{Path, PathBuf};
 
@@ -42,6 +42,11 @@ impl Parts {
 
 /// What `--model` names; without it, the model inside the binary.
 pub fn open(model: Option<&str>) -> Result<ModelSource> {
+    open_in(model, &Library::of_user(None))
+}
+
+/// The same, where models have names in this library.
+pub fn open_in(model: Option<&str>, library: &Library) -> Result<ModelSource> {
     match model {
         None | Some("embedded") => {
             if embedded::FILES.is_empty() {
@@ -49,22 +54,34 @@ pub fn open(model: Option<&str>) -> Result<ModelSource> {
             }
             Ok(ModelSource::embedded("prima-mini", embedded::FILES))
         }
-        Some(path) => {
-            check_there(Path::new(path))?;
-            Ok(ModelSource::open(path)?)
-        }
+        Some(name) => Ok(ModelSource::open(path_of(Path::new(name), library)?)?),
     }
 }
 
+/// Where a model lies that is named by its path, by its name in a library, or as the hub does. What is nowhere comes back as
+/// it is, unless it can only be a path.
+pub fn path_of(name: &Path, library: &Library) -> Result<PathBuf> {
+    let text = name.to_string_lossy();
+    if name.exists() {
+        return Ok(name.to_owned());
+    }
+    let entry = library.find(&text).map(|entry| entry.path);
+    if let Some(found) = entry.or_else(|| hub::find(&text).filter(|found| found.is_file())) {
+        return Ok(found);
+    }
+    check_there(name)?;
+    Ok(name.to_owned())
+}
+
 /// The same with other files for some of its parts.
-pub fn open_with(model: Option<&str>, parts: &Parts) -> Result<ModelSource> {
+pub fn open_with(model: Option<&str>, parts: &Parts, library: &Library) -> Result<ModelSource> {
     let files = [
         ("unet", &parts.unet),
         ("vae", &parts.vae),
         ("text_encoder", &parts.text_encoder),
         ("text_encoder_2", &parts.text_encoder_2),
     ];
-    let mut source = open(model)?;
+    let mut source = open_in(model, library)?;
     for (component, file) in files {
         if let Some(file) = file {
             source = source.with_part(component, file)?;
@@ -84,7 +101,11 @@ pub fn check_there(path: &Path) -> Result<()> {
     // A link that leads nowhere is missing as well.
     if (is_file || is_path) && !path.exists() {
         let what = if is_file { "file" } else { "file or folder" };
-        anyhow::bail!("there is no {what} {text}: is the path right?");
+        let of_hub = hub::Id::parse(&text).filter(|id| is_file && id.file.is_some());
+        let hint = of_hub.map_or_else(String::new, |id| {
+            format!(" (`prima models pull {id}` gets it, if it is one of the hub)")
+        });
+        anyhow::bail!("there is no {what} {text}: is the path right?{hint}");
     }
     Ok(())
 }

@@ -87,6 +87,11 @@ fn gradients_of_several_batches_are_summed_and_put_into_buckets() {
 }
 
 #[test]
+fn matrices_are_made_orthogonal_as_on_the_cpu() {
+    checks::orthogonalized(&emulator::device);
+}
+
+#[test]
 fn ten_training_losses_follow_the_cpus() {
     checks::training(&emulator::device);
 }

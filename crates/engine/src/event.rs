@@ -52,7 +52,7 @@ pub struct Outcome {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Painted {
     pub response: Response,
-    /// What each picture's file says about its making.
+    /// What each picture's file says about its making; nothing where [`Unit::recipe`](crate::Unit::recipe) does not ask for it.
     pub recipes: Vec<Parameters>,
 }
 

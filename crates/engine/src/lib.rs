@@ -1,4 +1,4 @@
-//! The engine: one model, many clients, one computation at a time.
+//! The engine: a model or several, many clients, one computation at a time.
 //!
 //! Work comes in *units*, each one call of [`Pipeline::paint`]. A client has a *lane*:
 //!
@@ -17,18 +17,21 @@
 
 mod event;
 mod listener;
+mod models;
 mod state;
 mod worker;
 
 pub use event::{Event, Failure, Outcome, Painted, Reply};
+pub use models::{Found, Listed, LoadProgress};
+pub use prima_pipeline::Library;
 
-use prima_pipeline::{Error, LoadOptions, ModelSource, Pipeline, Request, Response, ScheduleOptions};
+use models::{Models, Sources};
+use prima_pipeline::{Error, LoadOptions, ModelSource, Pipeline, Request, Response};
 use state::{LaneId, State};
 use std::collections::HashSet;
-use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A session in which nothing was shown for this long gets its next picture even if it is stale.
@@ -50,7 +53,12 @@ pub enum Class {
 /// One picture, or several of one request.
 pub struct Unit {
     pub request: Request,
+    /// What paints it: a model that [`Engine::model`] gave, for which the request was built. `None`: the one that the engine
+    /// started with.
+    pub model: Option<Arc<Pipeline>>,
     pub class: Class,
+    /// Whether its pictures are to say how they were made: the first look at what will be painted better need not.
+    pub recipe: bool,
     /// Not to be begun before: refinement waits for a pause.
     pub ready_at: Option<Instant>,
     /// Hears of the unit on the engine's thread: be quick. A unit that is never begun is dropped with its callback.
@@ -115,7 +123,10 @@ struct Shared {
     state: Mutex<State>,
     changed: Condvar,
     readiness: Mutex<Readiness>,
-    pipeline: OnceLock<Pipeline>,
+    models: Mutex<Models>,
+    sources: Sources,
+    /// Held by who reads a model.
+    reading: Mutex<()>,
     /// Sizes painted so far.
     sizes: Mutex<HashSet<(usize, usize)>>,
     max_jobs: usize,
@@ -126,12 +137,23 @@ struct Shared {
 impl Engine {
     /// Loads `source` on a thread of its own and goes on to serve; `max_jobs` jobs may wait or run.
     pub fn start(source: ModelSource, options: LoadOptions, max_jobs: usize) -> Self {
+        Self::start_with(source, options, max_jobs, Library::default())
+    }
+
+    /// The same with further models, which are read with the same options when somebody wants them.
+    pub fn start_with(source: ModelSource, options: LoadOptions, max_jobs: usize, library: Library) -> Self {
         let engine = Self {
             shared: Arc::new(Shared {
                 state: Mutex::new(State::new(WORKERS, Instant::now())),
                 changed: Condvar::new(),
                 readiness: Mutex::new(Readiness::Loading("configuration")),
-                pipeline: OnceLock::new(),
+                models: Mutex::default(),
+                sources: Sources {
+                    first: source,
+                    options,
+                    library,
+                },
+                reading: Mutex::default(),
                 sizes: Mutex::default(),
                 max_jobs,
                 restarts: AtomicUsize::new(0),
@@ -139,7 +161,7 @@ impl Engine {
         };
         let shared = engine.shared.clone();
         let started = spawn(move || {
-            let loaded = catch_unwind(AssertUnwindSafe(|| shared.load(&source, options)));
+            let loaded = catch_unwind(AssertUnwindSafe(|| shared.load()));
             match loaded {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => return shared.fail(error.to_string()),
@@ -171,9 +193,30 @@ impl Engine {
         lock(&self.shared.readiness).clone()
     }
 
-    /// The model, once loaded.
-    pub fn pipeline(&self) -> Option<&Pipeline> {
-        self.shared.pipeline.get()
+    /// The model that the engine started with, while it is in memory.
+    pub fn pipeline(&self) -> Option<Arc<Pipeline>> {
+        self.shared.first()
+    }
+
+    /// A model by its name; without one, the one that was chosen for all who name none. One that is not in memory begins to be
+    /// read: ask again.
+    pub fn model(&self, name: Option<&str>) -> Found {
+        self.shared.model(name)
+    }
+
+    /// Whether there is a model of this name.
+    pub fn has_model(&self, name: &str) -> bool {
+        self.shared.has(name)
+    }
+
+    /// Lets requests that name no model get this one; `false` if there is none of this name.
+    pub fn choose_model(&self, name: &str) -> bool {
+        self.shared.choose(name)
+    }
+
+    /// All models by name, the one that the engine started with first.
+    pub fn models(&self) -> Vec<Listed> {
+        self.shared.listed()
     }
 
     /// A lane for someone who types.
@@ -285,33 +328,32 @@ impl Drop for Lane {
 }
 
 impl Shared {
-    fn load(&self, source: &ModelSource, options: LoadOptions) -> Result<(), Error> {
-        let pipeline = Pipeline::load_telling(source, &options, &|loaded| {
+    /// The first model.
+    fn load(&self) -> Result<(), Error> {
+        let Sources { first, options, .. } = &self.sources;
+        let _one = lock(&self.reading);
+        let pipeline = Pipeline::load_telling(first, options, &|loaded| {
             self.set_readiness(Readiness::Loading(match loaded.component {
                 "unet" | "vae" => loaded.component,
                 _ => "text encoders",
             }));
         })?;
         self.set_readiness(Readiness::WarmingUp);
-        let request = Request {
-            prompt: "a".to_owned(),
-            schedule: ScheduleOptions::steps(1),
-            ..Request::default()
-        };
-        if let Ok(response) = pipeline.paint(&request, &mut |_| ControlFlow::Continue(())) {
+        if let Some(response) = models::warm_up(&pipeline) {
             self.is_cold(&response);
         }
-        let _ = self.pipeline.set(pipeline);
+        self.begin_with(pipeline);
         self.set_readiness(Readiness::Ready);
         Ok(())
     }
 
     /// Keeps the packed weights for the next start, beside the first pictures.
     fn store_packed(&self) {
-        match self.pipeline.get().map(Pipeline::store_packed) {
-            None | Some(Ok(0)) => {}
-            Some(Ok(bytes)) => tracing::info!("{bytes} bytes of packed weights are kept for the next start"),
-            Some(Err(error)) => tracing::warn!("the packed weights are not kept for the next start: {error}"),
+        let Some(pipeline) = self.first() else { return };
+        match pipeline.store_packed() {
+            Ok(0) => {}
+            Ok(bytes) => tracing::info!("{bytes} bytes of packed weights are kept for the next start"),
+            Err(error) => tracing::warn!("the packed weights are not kept for the next start: {error}"),
         }
     }
 

@@ -12,6 +12,8 @@ fn unit(prompt: &str, class: Class) -> Unit {
             prompt: prompt.to_owned(),
             ..Request::default()
         },
+        model: None,
+        recipe: false,
         class,
         ready_at: None,
         on_event: Box::new(|_| Reply::GoOn),

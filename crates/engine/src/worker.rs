@@ -3,7 +3,7 @@
 use crate::listener::Listener;
 use crate::state::{Granted, RunId, Tick};
 use crate::{Event, Failure, OnEvent, Outcome, Painted, RESTARTS, Shared, Unit, lock, panic_message};
-use prima_pipeline::{Error, Pipeline, Progress, Request, Response};
+use prima_pipeline::{Error, Parameters, Pipeline, Progress, Request, Response};
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::PoisonError;
@@ -38,7 +38,6 @@ impl Shared {
     }
 
     fn work(&self) {
-        let Some(pipeline) = self.pipeline.get() else { return };
         while let Some(granted) = self.next() {
             // Gives the baton back, whatever happens.
             let mut turn = Turn {
@@ -46,7 +45,7 @@ impl Shared {
                 run: granted.run,
                 shown: false,
             };
-            turn.shown = self.perform(pipeline, granted);
+            turn.shown = self.perform(granted);
         }
     }
 
@@ -71,13 +70,19 @@ impl Shared {
     }
 
     /// Paints a unit; whether it was shown.
-    fn perform(&self, pipeline: &Pipeline, granted: Granted) -> bool {
+    fn perform(&self, granted: Granted) -> bool {
         let Granted { run, unit, queued } = granted;
         let Unit {
-            request, mut on_event, ..
+            request,
+            model,
+            recipe,
+            mut on_event,
+            ..
         } = unit;
-        let result = catch_unwind(AssertUnwindSafe(|| {
-            self.paint(pipeline, run, &request, queued, &mut on_event)
+        let pipeline = model.or_else(|| self.first());
+        let result = catch_unwind(AssertUnwindSafe(|| match &pipeline {
+            Some(pipeline) => self.paint(pipeline, run, &request, queued, &mut on_event),
+            None => Err(Error::Cancelled),
         }));
         let result = result.unwrap_or_else(|panic| {
             Err(Error::Defect {
@@ -88,7 +93,7 @@ impl Shared {
         let cold = result.as_ref().is_ok_and(|response| self.is_cold(response));
         let outcome = Outcome {
             result: result
-                .map(|response| painted(&request, response, pipeline.name()))
+                .map(|response| painted(&request, response, pipeline.as_deref().filter(|_| recipe)))
                 .map_err(Failure::from),
             queued,
             cold,
@@ -149,8 +154,12 @@ impl Shared {
     }
 }
 
-fn painted(request: &Request, response: Response, model: &str) -> Painted {
-    let recipes = (0..response.pictures.len()).map(|index| response.parameters(request, model, index));
+/// `maker`: the model, where recipes are asked for.
+fn painted(request: &Request, response: Response, maker: Option<&Pipeline>) -> Painted {
+    let recipes = (0..response.pictures.len()).map(|index| match maker {
+        Some(model) => response.parameters(request, model.name(), index),
+        None => Parameters::default(),
+    });
     Painted {
         recipes: recipes.collect(),
         response,

@@ -40,6 +40,7 @@ const ALL: [(&str, Check); 16] = [
     ("noise", checks::noise),
     ("optimizer steps", checks::optimizer_steps),
     ("sums of gradients", checks::gradient_sums),
+    ("orthogonal matrices", checks::orthogonalized),
     ("ten training losses", checks::training),
 ];
 

@@ -54,6 +54,12 @@ impl Needs {
     }
 }
 
+/// Bytes that a model's weights take in memory where all of them stay there, by the headers of its files.
+pub fn weight_bytes(source: &ModelSource, dtype: DType) -> Result<usize, Error> {
+    let index = source.json("", "model_index.json")?;
+    families::weight_bytes(source, crate::Family::of_index(source, &index)?, dtype)
+}
+
 /// Pictures of full size in `AutoencoderTiny`, in channels.
 const TINY_CHANNELS: usize = 3 * 64;
 

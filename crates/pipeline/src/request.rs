@@ -337,7 +337,7 @@ impl Response {
         let hashes = self
             .loras
             .iter()
-            .filter_map(|lora| Some(format!("{}: {}", lora.choice.name, lora.hash.as_ref()?)));
+            .filter_map(|lora| Some(format!("{}: {}", lora.choice.name, lora.hash.get()?)));
         let hashes: Vec<String> = hashes.collect();
         if !hashes.is_empty() {
             fields.push(("Lora hashes", hashes.join(", ")));

@@ -106,9 +106,19 @@ impl Settings {
         }
         let g = self.guidance_scale;
         let guided = g > 1.0 && !guidance_embedding;
+        let negative = request
+            .negative_prompt
+            .as_deref()
+            .is_some_and(|text| !text.trim().is_empty());
         if guided && defaults.guidance_free {
+            // Not "use 0" to whoever was told that a negative prompt needs more than 1.
+            let fix = if negative {
+                "the negative prompt needs some: stay little above 1, or say in the prompt what there should be instead"
+            } else {
+                "use 0"
+            };
             self.warnings.push(format!(
-                "this model was distilled to work without guidance: guidance_scale {g} doubles the work and spoils the colours; use 0"
+                "this model was distilled to work without guidance: guidance_scale {g} doubles the work and spoils the colours; {fix}"
             ));
         }
         if request.negative_prompt_2.is_some() && request.negative_prompt.is_none() {
@@ -120,13 +130,11 @@ impl Settings {
                 "denoising_end {end} leaves the picture noisy: go on from it with denoising_start {end}"
             ));
         }
-        let negative = request
-            .negative_prompt
-            .as_deref()
-            .is_some_and(|text| !text.trim().is_empty());
         if negative && !guided && !composed_unevenly(request) {
             self.warnings.push(if guidance_embedding {
                 "the negative prompt has no effect: this model takes its guidance as an input".to_owned()
+            } else if defaults.guidance_free {
+                "the negative prompt has no effect: this model was distilled to work without guidance, through which it would act; say in the prompt what there should be instead".to_owned()
             } else {
                 format!("the negative prompt has no effect at guidance_scale {g}: it needs more than 1")
             });

@@ -393,3 +393,31 @@ fn loras_that_distil_a_model_bring_their_settings() {
         assert_eq!((steps, guidance, scheduler), (plain.0, plain.1, plain.2), "{other}");
     }
 }
+
+#[test]
+fn a_lora_that_changes_nothing_is_found_out_before_a_merged_folder_is_written() {
+    let out = tempfile::tempdir().unwrap();
+    let source = ModelSource::open(goldens().join("tiny-sdxl")).unwrap();
+    let layer = "lora_unet_down_blocks_7_attentions_0_proj_in";
+    let (down, up) = (format!("{layer}.lora_down.weight"), format!("{layer}.lora_up.weight"));
+    let tensors: [(&str, &[usize]); 2] = [(&down, &[4, 64]), (&up, &[64, 4])];
+    let stranger = written(out.path(), "stranger.safetensors", &tensors);
+    let folder = out.path().join("merged");
+    let said = merge(&source, &[(stranger, 1.0)], &folder).unwrap_err().to_string();
+    assert!(said.contains("stranger") && said.contains("changes nothing"), "{said}");
+    assert!(!folder.exists());
+}
+
+#[test]
+fn a_files_hash_is_read_when_a_recipe_asks_for_it_and_once() {
+    let lora = goldens().join("loras/kohya.safetensors");
+    let pipeline = open(&goldens().join("tiny-sdxl"), &options(DType::F32, vec![(lora, 1.0)])).unwrap();
+    let request = small("a cat");
+    let response = paint(&pipeline, &request).0;
+    assert!(
+        !response.loras[0].hash.is_known(),
+        "a picture alone reads the whole file"
+    );
+    assert!(response.parameters(&request, "m", 0).get("Lora hashes").is_some());
+    assert!(paint(&pipeline, &request).0.loras[0].hash.is_known());
+}

@@ -6,20 +6,24 @@ use crate::body::Bodies;
 use crate::comfy::{events::Events, prompts::Prompts, shelf::Shelf};
 use crate::metrics::Metrics;
 use crate::options::{Limits, ServerOptions};
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, short};
 use crate::upscalers::Upscalers;
 use crate::watch::Watch;
 use crate::workshop::Workshop;
-use prima_engine::{Engine, Readiness};
+use prima_engine::{Engine, Found, Readiness};
 use prima_pipeline::{Pipeline, RequestBuilder, Spelling};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 
 /// The handlers' state; clones share it.
 #[derive(Clone)]
 pub(crate) struct App {
     pub engine: Engine,
+    /// What this request is about, from its first look at a model on: it stays the same, whatever is chosen or unloaded
+    /// meanwhile.
+    model: OnceLock<Arc<Pipeline>>,
     pub options: Arc<ServerOptions>,
     pub address: SocketAddr,
     pub metrics: Arc<Metrics>,
@@ -61,6 +65,7 @@ impl App {
             closing: Arc::new(watch::channel(false).0),
             cut_off: Arc::new(watch::channel(false).0),
             engine,
+            model: OnceLock::new(),
             options: Arc::new(options),
             address,
         })
@@ -72,12 +77,106 @@ impl App {
 
     /// The model, or a 503 that says how far loading is.
     pub fn pipeline(&self) -> Result<&Pipeline, Refusal> {
-        match (self.engine.pipeline(), self.engine.readiness()) {
-            // Also after it was loaded: the engine may break later.
-            (_, Readiness::Failed(reason)) => Err(Refusal::unavailable(format!("the model cannot be used: {reason}"))),
-            (Some(pipeline), _) => Ok(pipeline),
-            (None, stage) => Err(Refusal::unavailable(format!("the model is not there yet: {stage}"))),
+        self.check_ready()?;
+        if self.model.get().is_none() {
+            match self.engine.model(None) {
+                Found::Ready(model) => drop(self.model.set(model)),
+                found => return Err(self.not_there(None, &found)),
+            }
         }
+        let none = || Refusal::unavailable("the model is not there yet");
+        self.model.get().map(|model| &**model).ok_or_else(none)
+    }
+
+    /// The same to hold on to.
+    pub fn model(&self) -> Result<Arc<Pipeline>, Refusal> {
+        self.pipeline()?;
+        let none = || Refusal::unavailable("the model is not there yet");
+        self.model.get().cloned().ok_or_else(none)
+    }
+
+    /// Before the first model is there, and when the engine broke, nobody waits.
+    pub fn check_ready(&self) -> Result<(), Refusal> {
+        match self.engine.readiness() {
+            Readiness::Ready => Ok(()),
+            // Also after it was loaded: the engine may break later.
+            Readiness::Failed(reason) => Err(Refusal::unavailable(format!("the model cannot be used: {reason}"))),
+            stage => Err(Refusal::unavailable(format!("the model is not there yet: {stage}"))),
+        }
+    }
+
+    /// For a request about this model, or about the current one; waits while it is read.
+    pub async fn about(&self, name: Option<&str>) -> Result<Self, Refusal> {
+        const LOOK_AGAIN: Duration = Duration::from_millis(30);
+        self.check_ready()?;
+        let mut closing = self.closing.subscribe();
+        loop {
+            match self.engine.model(name) {
+                Found::Ready(model) => return Ok(self.with(model)),
+                Found::Loading(_) => {}
+                found => return Err(self.not_there(name, &found)),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_AGAIN) => {}
+                _ = closing.wait_for(|&closing| closing) => return Err(Refusal::unavailable("the server is shutting down")),
+            }
+        }
+    }
+
+    /// For a request about this model.
+    pub fn with(&self, model: Arc<Pipeline>) -> Self {
+        Self {
+            model: OnceLock::from(model),
+            ..self.clone()
+        }
+    }
+
+    /// For what comes later and may be about any model: a model that is held on to is not unloaded.
+    pub fn about_none(&self) -> Self {
+        Self {
+            model: OnceLock::new(),
+            ..self.clone()
+        }
+    }
+
+    fn not_there(&self, name: Option<&str>, found: &Found) -> Refusal {
+        match found {
+            Found::Failed(reason) => {
+                let name = name.map_or("the model".to_owned(), |name| {
+                    format!("the model {:?}", short(name, 60))
+                });
+                Refusal::unavailable(format!("{name} cannot be used: {reason}"))
+            }
+            Found::Unknown => Refusal::field("model", self.no_model(name.unwrap_or_default())),
+            Found::Ready(_) | Found::Loading(_) => Refusal::unavailable("the model is not there yet: it is being read"),
+        }
+    }
+
+    /// The names of all models, and that of the current one; a 503 as long as none is there.
+    pub fn models(&self) -> Result<(Vec<String>, String), Refusal> {
+        self.check_ready()?;
+        let models = self.engine.models();
+        let current = models.iter().find(|model| model.current).or(models.first());
+        let current = current.map_or_else(String::new, |model| model.name.clone());
+        Ok((models.into_iter().map(|model| model.name).collect(), current))
+    }
+
+    /// What is said where a client names a model that there is not.
+    pub fn no_model(&self, name: &str) -> String {
+        const SHOWN: usize = 12;
+        let names: Vec<String> = self.engine.models().into_iter().map(|model| model.name).collect();
+        let more = if names.len() > SHOWN { ", ..." } else { "" };
+        let shown = &names[..names.len().min(SHOWN)];
+        format!(
+            "there is no model {:?} here; this server has {}{more}",
+            short(name, 60),
+            shown.join(", ")
+        )
+    }
+
+    /// The client's name of a model where it is one of this server's: programs with a fixed name get the current one.
+    pub fn known<'a>(&self, name: Option<&'a str>) -> Option<&'a str> {
+        name.filter(|name| self.engine.has_model(name))
     }
 
     /// An empty request of a program that calls fields as `spelling` says, within this server's limits.

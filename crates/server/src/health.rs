@@ -32,7 +32,8 @@ pub(crate) async fn readyz(State(app): State<App>) -> Response {
     } else {
         readiness.to_string()
     };
-    let model = app.engine.pipeline().map(prima_pipeline::Pipeline::name);
+    let models = app.engine.models();
+    let model = models.iter().find(|model| model.current).map(|model| &model.name);
     let body = Json(json!({"ready": ready, "stage": stage, "model": model}));
     if ready {
         body.into_response()

@@ -70,6 +70,7 @@ pub(crate) fn start(
     previews: usize,
 ) -> Result<Running, Refusal> {
     let count = requests.len();
+    let model = app.model()?;
     let (sender, events) = mpsc::unbounded_channel();
     let units = requests.into_iter().enumerate().map(|(index, request)| Unit {
         on_event: Reporter {
@@ -87,6 +88,8 @@ pub(crate) fn start(
         }
         .into_callback(),
         request,
+        model: Some(model.clone()),
+        recipe: true,
         class: Class::Work,
         ready_at: None,
     });

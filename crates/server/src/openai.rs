@@ -1,5 +1,5 @@
 //! OpenAI's images API: `/v1/images/generations` (also as a stream with partial images),
-//! `/v1/images/edits`, `/v1/models`. The loaded model answers whatever `model` names, so that
+//! `/v1/images/edits`, `/v1/models`. `model` chooses among this server's; any other name gets the current one, so that
 //! programs with a fixed name work. Beyond OpenAI's fields: `seed`, `num_inference_steps`,
 //! `guidance_scale`, `negative_prompt`, `strength`, `scheduler`, and those of `controls.rs`.
 
@@ -86,12 +86,14 @@ struct Answer {
 
 pub(crate) async fn generations(State(app): State<App>, request: HttpRequest) -> Result<Response, Refusal> {
     let fields: Fields = body::understood(&app.workshop, request, body::json).await?;
+    let app = app.about(app.known(fields.model.as_deref())).await?;
     let request = to_request(&app, &fields, None)?;
     answer(&app, &fields, request, "image_generation").await
 }
 
 pub(crate) async fn edits(State(app): State<App>, request: HttpRequest) -> Result<Response, Refusal> {
     let (fields, image) = edit_form(form(request, PARTS).await?)?;
+    let app = app.about(app.known(fields.model.as_deref())).await?;
     let request = edit(&app, &fields, image).await?;
     answer(&app, &fields, request, "image_edit").await
 }
@@ -418,16 +420,15 @@ fn model_entry(name: &str) -> Value {
 }
 
 pub(crate) async fn models(State(app): State<App>) -> Result<Json<Value>, Refusal> {
-    Ok(Json(
-        json!({"object": "list", "data": [model_entry(app.pipeline()?.name())]}),
-    ))
+    let (names, _) = app.models()?;
+    let data: Vec<Value> = names.iter().map(|name| model_entry(name)).collect();
+    Ok(Json(json!({"object": "list", "data": data})))
 }
 
 pub(crate) async fn model(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
-    let name = app.pipeline()?.name();
-    if id != name {
-        let message = format!("there is no model {:?} here; this server runs {name}", short(&id, 60));
-        return Err(Refusal::new(StatusCode::NOT_FOUND, message));
+    app.check_ready()?;
+    if !app.engine.has_model(&id) {
+        return Err(Refusal::new(StatusCode::NOT_FOUND, app.no_model(&id)));
     }
-    Ok(Json(model_entry(name)))
+    Ok(Json(model_entry(&id)))
 }

@@ -86,15 +86,11 @@ pub(crate) async fn initial(
     height: Option<usize>,
 ) -> Result<Picture, Refusal> {
     // The model has to be there, to say what fits.
-    app.pipeline()?;
+    let model = app.model()?;
     let packed = Packed::open(app, bytes).await?;
     let most = app.limits().max_side_px;
-    let engine = app.engine.clone();
     let size = move |(from_width, from_height): (usize, usize)| {
-        let fit = engine
-            .pipeline()
-            .map(|pipeline| pipeline.fit_size(from_width, from_height));
-        let fit = fit.unwrap_or((from_width, from_height));
+        let fit = model.fit_size(from_width, from_height);
         // A size that was asked for and is not possible is about to be refused.
         let possible = |side: Option<usize>| side.is_none_or(|side| (1..=most).contains(&side));
         if possible(width) && possible(height) {

@@ -30,6 +30,7 @@ const SPELLING: Spelling = &[
 #[serde(default)]
 struct Input {
     prompt: Option<String>,
+    model: Option<String>,
     negative_prompt: Option<String>,
     #[serde(deserialize_with = "whole")]
     width: Option<usize>,
@@ -59,6 +60,7 @@ pub(crate) async fn predict(
 ) -> Result<(StatusCode, Json<Value>), Refusal> {
     let (given, input, image) = body::understood(&app.workshop, request, read).await?;
     let format = input.output_format.as_deref().map_or(Ok(Format::Png), format_named)?;
+    let app = app.about(app.known(input.model.as_deref())).await?;
     let request = to_request(&app, input, image).await?;
     let (seed, created, began) = (request.seed, now(), Instant::now());
     let running = jobs::start(&app, "predictions", vec![request], &Watch::new(String::new(), 1), 0)?;
@@ -98,8 +100,13 @@ pub(crate) async fn predict(
 /// The input as the answer repeats it, without a whole picture; what it means; and the picture's bytes.
 fn read(body: &[u8]) -> Result<(Value, Input, Option<Vec<u8>>), Refusal> {
     let mut given: Value = body::json(body)?;
+    let model = given.get("model").cloned();
     if let Some(input) = given.get_mut("input") {
         given = input.take();
+        // The prediction form names it beside the input.
+        if let (Some(model), Some(input)) = (model, given.as_object_mut()) {
+            input.entry("model").or_insert(model);
+        }
     }
     let image = given.as_object_mut().and_then(|map| map.remove("image"));
     let image: Option<String> = image.map_or(Ok(None), serde_json::from_value).map_err(not_taken)?;

@@ -2,7 +2,7 @@
 
 use crate::app::App;
 use crate::options::ServerOptions;
-use crate::{Error, a1111, live, openai, predictions};
+use crate::{Error, a1111, comfy, live, openai, predictions};
 use axum::body::{Body, Bytes};
 use axum::extract::Request as HttpRequest;
 use axum::http::header;
@@ -83,6 +83,11 @@ impl Readers {
     /// The body of `/sdapi/v1/png-info`.
     pub fn png_info(&self, body: &[u8]) -> bool {
         a1111::info::png_of(body).is_ok_and(|file| prima_picture::read_parameters(&file).is_ok())
+    }
+
+    /// The body of `/prompt`.
+    pub fn comfy(&self, body: &[u8]) -> bool {
+        comfy::asked(&self.app, body).is_ok()
     }
 
     /// The body of `/predictions`.

@@ -319,6 +319,8 @@ fn breaking() -> Unit {
             schedule: ScheduleOptions::steps(1),
             ..Request::default()
         },
+        model: None,
+        recipe: false,
         class: Class::Work,
         ready_at: None,
         on_event: Box::new(move |event| {

@@ -13,6 +13,15 @@ pub fn keep_large_buffers() {
     }
 }
 
+/// Gives the system back what was freed and is kept all the same: after something large has gone for good.
+pub fn give_back_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: malloc_trim only returns pages that nothing lies in.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Smaller buffers lie in pages that are there.
 const LARGE: usize = 2 << 20;
 

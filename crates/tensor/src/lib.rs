@@ -23,7 +23,7 @@ mod repeatable;
 mod tensor;
 mod trial;
 
-pub use allocator::keep_large_buffers;
+pub use allocator::{give_back_memory, keep_large_buffers};
 pub use autograd::{Gradients, is_recomputing, is_recording, no_grad, recompute, recomputing};
 pub use cpu::int4::{GROUP as INT4_GROUP, Int4Rows};
 pub use cpu::level::check_processor_limit;

@@ -3,7 +3,8 @@
 
 pub mod mutate;
 
-use prima_checkpoint::{Init, ModelSource, ParamSource, Reader, TensorFile, info, what_is_it};
+use prima_checkpoint::lora::LoraFile;
+use prima_checkpoint::{EmbeddingFile, Init, ModelSource, ParamSource, Reader, TensorFile, info, what_is_it};
 use prima_models::{
     AutoencoderKlConfig, AutoencoderTinyConfig, ClipTextConfig, Tokenizer, TokenizerFiles, Unet2dConditionConfig,
 };
@@ -12,6 +13,7 @@ use prima_pipeline::{ModelCard, PromptSyntax, WeightedPrompt, parse_size, prompt
 use prima_schedulers::{Schedule, ScheduleOptions, SchedulerConfig, SchedulerKind, TimestepSpacing};
 use prima_server::Readers;
 use std::hint::black_box;
+use std::path::PathBuf;
 use std::sync::LazyLock;
 
 /// Something that reads what strangers send.
@@ -22,9 +24,11 @@ pub struct Target {
     pub short_run: u64,
 }
 
-pub const TARGETS: [Target; 13] = [
+pub const TARGETS: [Target; 16] = [
     target("safetensors", safetensors, 12_000),
     target("single_file", single_file, 12_000),
+    target("gguf", gguf, 12_000),
+    target("lora", lora, 12_000),
     target("configs", configs, 12_000),
     target("tokenizer", tokenizer, 5_000),
     target("pictures", pictures, 12_000),
@@ -36,6 +40,7 @@ pub const TARGETS: [Target; 13] = [
     target("openai_edit", openai_edit, 3_000),
     target("a1111", a1111, 3_000),
     target("prediction", prediction, 3_000),
+    target("comfy", comfy, 3_000),
 ];
 
 const fn target(name: &'static str, run: fn(&[u8]), short_run: u64) -> Target {
@@ -63,10 +68,9 @@ pub fn single_file(data: &[u8]) {
         return;
     };
     black_box(what_is_it(&file));
-    let path = std::env::temp_dir().join(format!("prima-fuzz-{}.safetensors", std::process::id()));
-    if std::fs::write(&path, data).is_err() {
+    let Some(path) = written("safetensors", data) else {
         return;
-    }
+    };
     let _ = black_box(info(&path));
     let source = ModelSource::SingleFile(path.clone());
     for component in ["unet", "vae", "text_encoder", "text_encoder_2"] {
@@ -84,6 +88,48 @@ pub fn single_file(data: &[u8]) {
         }
     }
     let _ = std::fs::remove_file(path);
+}
+
+/// A GGUF file: its header, and every tensor as the file says it is.
+pub fn gguf(data: &[u8]) {
+    let Some(path) = written("gguf", data) else { return };
+    if let Ok(file) = TensorFile::open(&path) {
+        black_box(what_is_it(&file));
+        let mut reader = Reader::from_file(file);
+        let tensors: Vec<(String, Vec<usize>)> = reader
+            .tensors()
+            .map(|(key, _, shape)| (key.to_owned(), shape))
+            .collect();
+        for (key, shape) in tensors {
+            let _ = black_box(reader.param(&key, &shape, Init::Zeros));
+        }
+    }
+    let _ = black_box(info(&path));
+    let _ = std::fs::remove_file(path);
+}
+
+/// A LoRA: which layers it changes, and what becomes of each in layers of the usual shapes; the same file as a learnt word.
+pub fn lora(data: &[u8]) {
+    let Some(path) = written("safetensors", data) else {
+        return;
+    };
+    if let Ok(file) = LoraFile::open(&path) {
+        for layer in file.layers() {
+            for shape in [&[4, 4][..], &[4, 4, 3, 3], &[4]] {
+                let _ = black_box(file.change(layer, shape));
+            }
+        }
+        let _ = black_box(file.short_hash());
+    }
+    let _ = black_box(EmbeddingFile::open(&path).map(drop));
+    let _ = std::fs::remove_file(path);
+}
+
+/// A file for readers that only take paths.
+fn written(ending: &str, data: &[u8]) -> Option<PathBuf> {
+    let path = std::env::temp_dir().join(format!("prima-fuzz-{}.{ending}", std::process::id()));
+    std::fs::write(&path, data).ok()?;
+    Some(path)
 }
 
 /// A config, as each of the classes that there are.
@@ -218,4 +264,9 @@ pub fn a1111(data: &[u8]) {
 /// The body of a request to a hosted model.
 pub fn prediction(data: &[u8]) {
     black_box(READERS.prediction(data));
+}
+
+/// A graph of ComfyUI's nodes.
+pub fn comfy(data: &[u8]) {
+    black_box(READERS.comfy(data));
 }

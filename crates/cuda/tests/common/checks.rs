@@ -6,8 +6,8 @@ use prima_tensor::{
     Activation, AdamWStep, Conv2d, DType, Device, Moments, Param, Philox, Tensor, activation, adamw_update, add,
     add_per_sample_channel, add_positions, affine, attention, avg_pool_global, combine_per_sample, concat_channels,
     concat_tokens, conv2d, depthwise_conv2d, ema_update, embedding, gather_rows, geglu, global_norm, group_norm,
-    layer_norm, linear, mean_absolute_error, mul, narrow_channels, nchw_to_nhwc, nhwc_to_nchw, no_grad, stack_batch,
-    sub, take_batch, upsample_nearest_2x, weighted_mse, weighted_pseudo_huber, weighted_sum,
+    layer_norm, linear, mean_absolute_error, mul, narrow_channels, nchw_to_nhwc, nhwc_to_nchw, no_grad, orthogonalize,
+    stack_batch, sub, take_batch, upsample_nearest_2x, weighted_mse, weighted_pseudo_huber, weighted_sum,
 };
 
 /// Largest error of f32 and of bf16, relative to the largest value.
@@ -514,6 +514,21 @@ pub fn optimizer_steps(open: Open) {
         let Some(device) = open(dtype) else { return };
         for (part, (got, want)) in run(&device).iter().zip(&want).enumerate() {
             assert_near(&format!("optimizer in {dtype:?}, part {part}"), got, want, 1e-6);
+        }
+    }
+}
+
+/// A matrix made orthogonal, wide and tall.
+pub fn orthogonalized(open: Open) {
+    for (rows, columns) in [(24, 70), (50, 16)] {
+        let x = random_tensor(3, &[rows, columns]);
+        let run = |device: &Device| device.run(|| orthogonalize(&device.copy(&x), 5, DType::F32).data().to_vec());
+        let want = run(&Device::cpu());
+        // Each of five steps multiplies what is small, and its error, by 3.4.
+        for (dtype, tolerance) in [(DType::F32, 5e-4), (DType::BF16, 8e-2)] {
+            let Some(device) = open(dtype) else { return };
+            let name = format!("orthogonalize {rows}x{columns} in {dtype:?}");
+            assert_near(&name, &run(&device), &want, tolerance);
         }
     }
 }

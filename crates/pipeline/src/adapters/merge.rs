@@ -19,8 +19,11 @@ pub fn merge(source: &ModelSource, loras: &[(PathBuf, f32)], out: &Path) -> Resu
     let files = files_beside_weights(source)?;
     let encoders = family.text_encoders.iter().map(|components| components.text_encoder);
     let encoders = encoders.filter(|name| source.exists(&format!("{name}/config.json")));
+    let components: Vec<&str> = encoders.chain(["unet", "vae"]).collect();
+    // Before anything is read or written that takes time.
+    check_each_changes_something(source, &components, &loras)?;
     let mut counts = vec![0; loras.len()];
-    for component in encoders.chain(["unet", "vae"]) {
+    for component in components {
         let (params, dtype) = values(source, component)?;
         let components = [(component.to_owned(), params)];
         add(&components, &loras, &mut counts)?;
@@ -37,11 +40,6 @@ pub fn merge(source: &ModelSource, loras: &[(PathBuf, f32)], out: &Path) -> Resu
     let mut said = Vec::new();
     for ((lora, _), changed) in loras.iter().zip(counts) {
         let all = lora.layers().count();
-        if changed == 0 {
-            let message =
-                "it changes nothing in this model: use a LoRA that was made for this family of models".to_owned();
-            return Err(file_error(lora, message));
-        }
         if changed < all {
             said.push(format!(
                 "{}: {} of its {all} layers match nothing in this model",
@@ -51,6 +49,38 @@ pub fn merge(source: &ModelSource, loras: &[(PathBuf, f32)], out: &Path) -> Resu
         }
     }
     Ok(said)
+}
+
+/// By the keys alone.
+fn check_each_changes_something(
+    source: &ModelSource,
+    components: &[&str],
+    loras: &[(LoraFile, f32)],
+) -> Result<(), Error> {
+    let listed = components.iter().map(|component| {
+        let mut reader = source.component_reader(component)?;
+        reader.defer();
+        load(source, component, &mut reader)?;
+        Ok(((*component).to_owned(), reader.into_params()))
+    });
+    let listed = listed.collect::<Result<Vec<_>, Error>>()?;
+    let targets = Targets::of(&listed);
+    for (lora, _) in loras {
+        if !lora.layers().any(|layer| targets.get(layer).is_some()) {
+            let message = "it changes nothing in this model: use a LoRA that was made for this family of models";
+            return Err(file_error(lora, message.to_owned()));
+        }
+    }
+    Ok(())
+}
+
+/// The network of a component, for its parameters alone.
+fn load(source: &ModelSource, component: &str, reader: &mut Reader) -> Result<(), Error> {
+    match component {
+        "unet" => families::load_unet(source, reader).map(drop),
+        "vae" => families::load_vae(source, reader).map(drop),
+        _ => families::load_text_encoder(source, component, reader).map(drop),
+    }
 }
 
 fn file_error(lora: &LoraFile, message: String) -> Error {
@@ -71,11 +101,7 @@ fn values(source: &ModelSource, component: &str) -> Result<(NamedParams, DType),
             });
         }
         stored = storage(reader);
-        match component {
-            "unet" => drop(families::load_unet(source, reader)?),
-            "vae" => drop(families::load_vae(source, reader)?),
-            _ => drop(families::load_text_encoder(source, component, reader)?),
-        }
+        load(source, component, reader)?;
         Ok(reader.params().to_vec())
     })?;
     Ok((params, stored))

@@ -9,7 +9,7 @@ mod merge;
 mod prepared;
 mod tags;
 
-pub use choice::{LoraChoice, UsedLora};
+pub use choice::{LoraChoice, LoraHash, UsedLora};
 pub use library::{LoraEntry, LoraOptions};
 pub use merge::merge;
 
@@ -54,11 +54,11 @@ pub(crate) struct Active {
 }
 
 impl Active {
-    /// For the recipe. A file's hash is read of all of it the first time.
+    /// For the recipe.
     pub fn used(self) -> Vec<UsedLora> {
         let used = self.used.into_iter().map(|(choice, in_prompt, file)| UsedLora {
             choice,
-            hash: file.short_hash().map(str::to_owned),
+            hash: LoraHash::of(file),
             in_prompt,
         });
         used.collect()

@@ -103,6 +103,11 @@ impl Prepared {
         self.hash.get_or_init(|| self.file.short_hash().ok()).as_deref()
     }
 
+    /// Whether it was read.
+    pub fn has_hash(&self) -> bool {
+        self.hash.get().is_some()
+    }
+
     /// Adds what this does at these weights.
     pub fn add_to(&self, adapters: &mut Adapters, unet: f32, text: f32) {
         for layer in &self.layers {

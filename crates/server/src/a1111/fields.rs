@@ -76,6 +76,7 @@ impl Fields {
 
     /// What would change the picture and does not exist here is refused by name.
     pub fn refuse_unsupported(&self, app: &App) -> Result<(), Refusal> {
+        app.check_ready()?;
         let set = |flag: Option<bool>| flag.unwrap_or(false);
         let some = |name: &Option<String>| name.as_deref().is_some_and(|s| !["", "None"].contains(&s.trim()));
         let wanted = [
@@ -93,19 +94,18 @@ impl Fields {
             let message = format!("alwayson_scripts asks for {script:?}, which prima does not have: leave it out");
             return Err(Refusal::field("alwayson_scripts", message));
         }
-        let model = self
-            .override_settings
-            .as_ref()
-            .and_then(|s| s.get("sd_model_checkpoint"))
-            .and_then(Value::as_str);
-        let here = app.pipeline()?.name();
-        match model {
-            Some(model) if !super::lists::is_named(model, here) => Err(Refusal::field(
-                "override_settings",
-                format!("there is no model {:?} here; this server runs {here}", short(model, 60)),
-            )),
+        match self.model() {
+            Some(model) if !app.engine.has_model(model) => {
+                Err(Refusal::field("override_settings", app.no_model(model)))
+            }
             _ => Ok(()),
         }
+    }
+
+    /// The checkpoint that this request alone wants.
+    pub fn model(&self) -> Option<&str> {
+        let named = self.override_settings.as_ref()?.get("sd_model_checkpoint")?;
+        named.as_str().filter(|name| !name.trim().is_empty())
     }
 
     /// The request of the first picture.

@@ -99,6 +99,8 @@ async fn paint(app: &App, asked: Asked) -> Result<Json<Value>, Refusal> {
     let Asked { given, fields, image } = asked;
     let count = fields.count(app)?;
     let from_image = image.is_some();
+    fields.refuse_unsupported(app)?;
+    let app = &app.about(fields.model()).await?;
     let first = request(app, &fields, image).await?;
     let second = if from_image {
         None

@@ -6,7 +6,7 @@ use crate::metrics::resident_bytes;
 use crate::refusal::{Refusal, short};
 use axum::Json;
 use axum::extract::{Request, State};
-use prima_pipeline::{LoraEntry, Pipeline, SchedulerKind, TimestepSpacing};
+use prima_pipeline::{LoraEntry, SchedulerKind, TimestepSpacing, without_ending};
 use serde_json::{Map, Value, json};
 
 pub(super) async fn nothing() -> Json<Value> {
@@ -48,10 +48,14 @@ pub(super) async fn realesrgan_models(State(app): State<App>) -> Json<Value> {
 }
 
 pub(super) async fn sd_models(State(app): State<App>) -> Result<Json<Value>, Refusal> {
-    let name = app.pipeline()?.name();
-    Ok(Json(json!([{
-        "title": name, "model_name": name, "hash": null, "sha256": null, "filename": name, "config": null,
-    }])))
+    // Where a file lies is not for clients.
+    let entry = |name: String| {
+        json!({
+            "title": name, "model_name": without_ending(&name), "hash": null, "sha256": null, "filename": name, "config": null,
+        })
+    };
+    let (names, _) = app.models()?;
+    Ok(Json(names.into_iter().map(entry).collect()))
 }
 
 pub(super) async fn scripts() -> Json<Value> {
@@ -84,9 +88,8 @@ pub(super) async fn loras(State(app): State<App>) -> Result<Json<Value>, Refusal
 
 /// Looks anew what is in the folder.
 pub(super) async fn refresh_loras(State(app): State<App>) -> Result<Json<Value>, Refusal> {
-    let engine = app.engine.clone();
-    app.pipeline()?;
-    let look = move || engine.pipeline().map(Pipeline::refresh_loras);
+    let model = app.model()?;
+    let look = move || model.refresh_loras();
     // It reads files.
     let _ = tokio::task::spawn_blocking(look).await;
     Ok(Json(Value::Null))
@@ -102,8 +105,9 @@ pub(super) async fn memory() -> Json<Value> {
 }
 
 pub(super) async fn options(State(app): State<App>) -> Result<Json<Value>, Refusal> {
+    let (names, current) = app.models()?;
     Ok(Json(json!({
-        "sd_model_checkpoint": app.pipeline()?.name(),
+        "sd_model_checkpoint": current,
         "sd_checkpoint_hash": "",
         "sd_vae": "None",
         "samples_format": "png",
@@ -113,13 +117,8 @@ pub(super) async fn options(State(app): State<App>) -> Result<Json<Value>, Refus
         "outdir_samples": "",
         "outdir_txt2img_samples": "",
         "outdir_img2img_samples": "",
-        "sd_model_list": [app.pipeline()?.name()],
+        "sd_model_list": names,
     })))
-}
-
-/// Whether a program means the model that is here: the web UI's titles end in a hash.
-pub(super) fn is_named(model: &str, here: &str) -> bool {
-    model.is_empty() || model == here || model.split(" [").next() == Some(here)
 }
 
 /// Where files of pictures would go and what pages would show: of no effect here, and no picture is another for it.
@@ -135,13 +134,21 @@ const HARMLESS: [&str; 9] = [
     "ui_",
 ];
 
-/// Nothing that paints can be changed; a value that is there already is taken without a word.
+/// The model can be changed, for all who name none; of the rest nothing that paints can, and a value that is there already is
+/// taken without a word. As in the web UI, the answer comes when the model is there.
 pub(super) async fn set_options(State(app): State<App>, request: Request) -> Result<Json<Value>, Refusal> {
     let wanted: Map<String, Value> = body::understood(&app.workshop, request, body::json).await?;
     let Json(have) = options(State(app.clone())).await?;
-    let here = app.pipeline()?.name();
+    let model = wanted.get(CHECKPOINT).and_then(Value::as_str);
+    let model = model.filter(|name| !name.trim().is_empty());
+    if let Some(name) = model
+        && !app.engine.has_model(name)
+    {
+        let message = format!("{CHECKPOINT}: {}", app.no_model(name));
+        return Err(Refusal::field(CHECKPOINT, message));
+    }
     let fits = |(key, value): &(&String, &Value)| match key.as_str() {
-        "sd_model_checkpoint" => value.as_str().is_none_or(|model| is_named(model, here)),
+        CHECKPOINT => true,
         key => have.get(key) == Some(value) || HARMLESS.iter().any(|start| key.starts_with(start)),
     };
     match wanted.iter().find(|option| !fits(option)) {
@@ -149,6 +156,14 @@ pub(super) async fn set_options(State(app): State<App>, request: Request) -> Res
             "the option {:?} cannot be changed here",
             short(key, 60)
         ))),
-        None => Ok(Json(json!({}))),
+        None => {
+            if let Some(name) = model {
+                app.about(Some(name)).await?;
+                app.engine.choose_model(name);
+            }
+            Ok(Json(json!({})))
+        }
     }
 }
+
+const CHECKPOINT: &str = "sd_model_checkpoint";

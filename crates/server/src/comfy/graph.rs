@@ -3,7 +3,7 @@
 use super::nodes;
 use crate::numbers::whole_of;
 use crate::refusal::{Refusal, short};
-use prima_pipeline::LoraChoice;
+use prima_pipeline::{LoraChoice, without_ending};
 use serde_json::{Map, Value};
 use std::collections::HashSet;
 
@@ -52,6 +52,8 @@ pub(super) enum Start {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Sampling {
     pub node: String,
+    /// As the lists have it.
+    pub model: String,
     pub seed: i128,
     pub steps: usize,
     pub cfg: f64,
@@ -80,9 +82,9 @@ pub(super) const MOST_SIDE_PX: usize = 2048;
 /// A graph whose nodes are all known.
 pub(super) struct Graph<'a>(&'a Map<String, Value>);
 
-/// A client's model list of one, and pictures.
+/// What a client's lists hold.
 pub(super) struct Known<'a> {
-    pub model: &'a str,
+    pub models: &'a [String],
     pub loras: &'a [String],
     pub upscalers: &'a [String],
 }
@@ -220,7 +222,7 @@ impl<'a> Graph<'a> {
 
     fn sampling(&self, id: &str, known: &Known, depth: usize) -> Result<Sampling, Refusal> {
         let mut loras = Vec::new();
-        self.model(id, "model", known, depth, &mut loras)?;
+        let model = self.model(id, "model", known, depth, &mut loras)?;
         let start = match self.latent(id, "latent_image", known, depth)? {
             Latent::Start(start) => start,
             // Their pictures are: what the autoencoder loses is little.
@@ -235,6 +237,7 @@ impl<'a> Graph<'a> {
         let seed = whole_of(self.input(id, "seed")?).filter(|seed| (-1..=i128::from(u64::MAX)).contains(seed));
         Ok(Sampling {
             node: id.to_owned(),
+            model,
             seed: seed.ok_or_else(|| self.not_possible(id, "seed", "use a whole number"))?,
             steps: self.whole(id, "steps", 1, 10_000)?,
             cfg: number("cfg", 0.0, 100.0)?,
@@ -269,7 +272,7 @@ impl<'a> Graph<'a> {
     fn clip(&self, of: &str, known: &Known, depth: usize) -> Result<Option<usize>, Refusal> {
         let (id, class, output) = self.link(of, "clip", depth)?;
         match (class, output) {
-            ("CheckpointLoaderSimple", 1) => self.checkpoint(id, known).map(|()| None),
+            ("CheckpointLoaderSimple", 1) => self.checkpoint(id, known).map(|_| None),
             ("LoraLoader", 1) => self.clip(id, known, depth + 1),
             ("CLIPSetLastLayer", 0) => {
                 self.clip(id, known, depth + 1)?;
@@ -288,7 +291,7 @@ impl<'a> Graph<'a> {
         known: &Known,
         depth: usize,
         loras: &mut Vec<LoraChoice>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<String, Refusal> {
         let (id, class, output) = self.link(of, input, depth)?;
         match (class, output) {
             ("CheckpointLoaderSimple", 0) => self.checkpoint(id, known),
@@ -299,28 +302,28 @@ impl<'a> Graph<'a> {
                 if !known.loras.iter().any(|lora| lora == name) {
                     return Err(wrong(id, format!("there is no LoRA {:?} here", short(name, 60))));
                 }
-                self.model(id, "model", known, depth + 1, loras)?;
+                let model = self.model(id, "model", known, depth + 1, loras)?;
                 loras.push(LoraChoice {
                     name: name.to_owned(),
                     unet,
                     text,
                 });
-                Ok(())
+                Ok(model)
             }
             _ => Err(self.misfit(of, input, "a model", class)),
         }
     }
 
-    fn checkpoint(&self, id: &str, known: &Known) -> Result<(), Refusal> {
+    /// The model's name as the lists have it.
+    fn checkpoint(&self, id: &str, known: &Known) -> Result<String, Refusal> {
         let name = self.text(id, "ckpt_name")?;
-        if name == known.model {
-            return Ok(());
-        }
-        let (name, here) = (short(name, 60), known.model);
-        Err(wrong(
-            id,
-            format!("there is no model {name:?} here; this server runs {here}"),
-        ))
+        let is_meant = |model: &&String| *model == name || without_ending(model) == without_ending(name);
+        let found = known.models.iter().find(is_meant).cloned();
+        found.ok_or_else(|| {
+            let here: Vec<&str> = known.models.iter().take(12).map(String::as_str).collect();
+            let (name, here) = (short(name, 60), here.join(", "));
+            wrong(id, format!("there is no model {name:?} here; this server has {here}"))
+        })
     }
 
     /// That an input comes from this output of a node of this class.

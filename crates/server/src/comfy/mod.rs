@@ -11,6 +11,8 @@ mod run;
 pub(crate) mod shelf;
 mod socket;
 
+pub(crate) use routes::asked;
+
 use crate::app::App;
 use axum::Router;
 use axum::routing::{get, post};

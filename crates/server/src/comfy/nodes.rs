@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 /// What the lists of choices hold on this server.
 pub(super) struct Choices {
-    pub model: String,
+    pub models: Vec<String>,
     pub loras: Vec<String>,
     pub upscalers: Vec<String>,
     /// Pictures that were uploaded.
@@ -65,7 +65,7 @@ fn models_and_words(choices: &Choices) -> Vec<Node> {
         ),
         (
             "CheckpointLoaderSimple",
-            json!({"ckpt_name": [[&choices.model]]}),
+            json!({"ckpt_name": [choices.models]}),
             &["MODEL", "CLIP", "VAE"],
             "loaders",
             false,
@@ -172,7 +172,7 @@ fn latents_and_pictures(choices: &Choices) -> Vec<Node> {
 /// Whether a graph may hold a node of this class.
 pub(super) fn is_known(class: &str) -> bool {
     let none = Choices {
-        model: String::new(),
+        models: Vec::new(),
         loras: Vec::new(),
         upscalers: Vec::new(),
         images: Vec::new(),

@@ -1,6 +1,6 @@
 //! The handlers beside the socket.
 
-use super::graph::{Graph, Image, Known, Start};
+use super::graph::{Graph, Image, Known, Output, Start};
 use super::nodes::{Choices, described};
 use super::prompts::Asked;
 use super::run;
@@ -16,6 +16,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, Request as HttpRequest, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use prima_engine::Found;
 use prima_picture::Picture;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -39,28 +40,9 @@ const MOST_ID: usize = 200;
 
 /// Takes a graph: what it asks for is found wrong here, or painted.
 pub(super) async fn prompt(State(app): State<App>, request: HttpRequest) -> Result<Json<Value>, Refusal> {
-    let read = |bytes: &[u8]| {
-        if bytes.len() > MOST_GRAPH_BYTES {
-            return Err(Refusal::too_large(MOST_GRAPH_BYTES));
-        }
-        body::json(bytes)
-    };
     let wanted: Submission = body::understood(&app.workshop, request, read).await?;
-    let Some(graph) = wanted.prompt else {
-        return Err(Refusal::bad("prompt is missing: the graph of nodes"));
-    };
-    let model = app.pipeline()?.name();
-    let loras = lora_names(&app)?;
-    let upscalers = app.upscalers.networks();
-    let known = Known {
-        model,
-        loras: &loras,
-        upscalers: &upscalers,
-    };
-    let outputs = Graph::new(&graph)?.outputs(&known)?;
-    for output in &outputs {
-        check(&app, &output.image)?;
-    }
+    let graph = wanted.prompt.ok_or_else(no_graph)?;
+    let outputs = outputs(&app, &graph)?;
     let number = app.comfy.next_number();
     let given = |id: Option<String>| id.filter(|id| !id.is_empty() && id.len() <= MOST_ID);
     let id = given(wanted.prompt_id).unwrap_or_else(new_id);
@@ -86,7 +68,41 @@ pub(super) async fn prompt(State(app): State<App>, request: HttpRequest) -> Resu
     Ok(Json(json!({"prompt_id": id, "number": number, "node_errors": {}})))
 }
 
-/// Whether all of a picture's samplers can be painted, and all its files are here.
+fn read(body: &[u8]) -> Result<Submission, Refusal> {
+    if body.len() > MOST_GRAPH_BYTES {
+        return Err(Refusal::too_large(MOST_GRAPH_BYTES));
+    }
+    body::json(body)
+}
+
+fn no_graph() -> Refusal {
+    Refusal::bad("prompt is missing: the graph of nodes")
+}
+
+/// What a graph ends in, which can be painted.
+fn outputs(app: &App, graph: &Map<String, Value>) -> Result<Vec<Output>, Refusal> {
+    let (models, _) = app.models()?;
+    let loras = lora_names(app)?;
+    let upscalers = app.upscalers.networks();
+    let known = Known {
+        models: &models,
+        loras: &loras,
+        upscalers: &upscalers,
+    };
+    let outputs = Graph::new(graph)?.outputs(&known)?;
+    for output in &outputs {
+        check(app, &output.image)?;
+    }
+    Ok(outputs)
+}
+
+/// Reads a body as far as the requests that it asks for, without painting.
+pub(crate) fn asked(app: &App, body: &[u8]) -> Result<(), Refusal> {
+    let graph = read(body)?.prompt.ok_or_else(no_graph)?;
+    outputs(app, &graph).map(drop)
+}
+
+/// Whether all of a picture's samplers whose model is in memory can be painted, and all its files are here.
 fn check(app: &App, image: &Image) -> Result<(), Refusal> {
     let mut samplings = Vec::new();
     image.samplings(&mut samplings);
@@ -104,7 +120,10 @@ fn check(app: &App, image: &Image) -> Result<(), Refusal> {
                 })
             }
         };
-        run::request(app, sampling, picture)?;
+        // One that is not in memory begins to be read, and what is wrong is said when it is painted.
+        if let Found::Ready(model) = app.engine.model(Some(&sampling.model)) {
+            run::request(&app.with(model), sampling, picture)?;
+        }
     }
     for image in images {
         if let Image::Loaded(name) = run::without_changes(image).0 {
@@ -262,7 +281,7 @@ fn lora_names(app: &App) -> Result<Vec<String>, Refusal> {
 
 fn choices(app: &App) -> Result<Choices, Refusal> {
     Ok(Choices {
-        model: app.pipeline()?.name().to_owned(),
+        models: app.models()?.0,
         loras: lora_names(app)?,
         upscalers: app.upscalers.networks(),
         images: app.comfy_shelf.names(Folder::Input),
@@ -286,7 +305,7 @@ pub(super) async fn folders() -> Json<Value> {
 pub(super) async fn models(State(app): State<App>, Path(folder): Path<String>) -> Result<Json<Value>, Refusal> {
     let choices = choices(&app)?;
     match folder.as_str() {
-        "checkpoints" => Ok(Json(json!([choices.model]))),
+        "checkpoints" => Ok(Json(json!(choices.models))),
         "loras" => Ok(Json(json!(choices.loras))),
         "upscale_models" => Ok(Json(json!(choices.upscalers))),
         other => {

@@ -22,7 +22,7 @@ pub(super) fn submit(app: &App, asked: Asked, front: bool) -> Result<(), Refusal
     if !app.comfy.wait(asked, front, app.options.max_jobs) {
         return Err(Refusal::queue_full());
     }
-    let app = app.clone();
+    let app = app.about_none();
     tell_remaining(&app);
     tokio::spawn(async move {
         let turn = app.comfy.turn().await;
@@ -195,6 +195,7 @@ impl<'a> Run<'a> {
     }
 
     async fn sample(&mut self, sampling: &Sampling) -> Result<Painted, Refusal> {
+        let app = &self.app.about(Some(&sampling.model)).await?;
         let pictures = match &sampling.start {
             Start::Empty { .. } => vec![None],
             Start::Picture(image) => self
@@ -206,9 +207,9 @@ impl<'a> Run<'a> {
         };
         let mut all = Vec::new();
         for picture in pictures {
-            let request = request(self.app, sampling, picture)?;
+            let request = request(app, sampling, picture)?;
             // To skip is to interrupt here: there is one unit.
-            let mut running = jobs::start(self.app, "comfyui", vec![request], &self.watch, 3)?;
+            let mut running = jobs::start(app, "comfyui", vec![request], &self.watch, 3)?;
             while let Some(event) = running.next().await {
                 match event {
                     JobEvent::Step { step, of } => {

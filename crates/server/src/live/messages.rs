@@ -4,6 +4,7 @@ use crate::loras::Wanted;
 use crate::options::Limits;
 use crate::refusal::Refusal;
 use axum::body::Bytes;
+use prima_engine::LoadProgress;
 use prima_picture::Format;
 use prima_pipeline::{Pipeline, SchedulerKind};
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,10 @@ pub(super) enum ClientMessage {
     Paint(Paint),
     Variants(Variants),
     Sensitivity(Paint),
+    /// What this session paints with from now on.
+    Model {
+        name: String,
+    },
     Cancel {
         rev: u64,
     },
@@ -90,6 +95,9 @@ pub(super) struct Hello {
     protocol: u32,
     version: &'static str,
     model: ModelInfo,
+    /// All that can be chosen, by name; the chosen one is `chosen`.
+    models: Vec<String>,
+    chosen: String,
     limits: LimitInfo,
 }
 
@@ -120,7 +128,7 @@ struct LimitInfo {
 }
 
 impl Hello {
-    pub fn new(pipeline: &Pipeline, limits: &Limits) -> Self {
+    pub fn new(pipeline: &Pipeline, (models, chosen): (Vec<String>, String), limits: &Limits) -> Self {
         let defaults = pipeline.defaults();
         Self {
             kind: "hello",
@@ -140,6 +148,8 @@ impl Hello {
                 schedulers: SchedulerKind::ALL.iter().map(|k| k.short_name()).collect(),
                 loras: pipeline.loras().into_iter().map(|lora| lora.name).collect(),
             },
+            models,
+            chosen,
             limits: LimitInfo {
                 prompt_chars: limits.prompt_chars,
                 image_bytes: limits.image_bytes,
@@ -148,6 +158,30 @@ impl Hello {
                 max_side_px: limits.max_side_px,
                 variants: limits.variants,
             },
+        }
+    }
+}
+
+/// How far a model is read.
+#[derive(Serialize)]
+pub(super) struct Loading<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// The name that the client chose; null for the server's own.
+    model: Option<&'a str>,
+    part: &'static str,
+    bytes: usize,
+    total: usize,
+}
+
+impl<'a> Loading<'a> {
+    pub fn new(model: Option<&'a str>, progress: LoadProgress) -> Self {
+        Self {
+            kind: "loading",
+            model,
+            part: progress.part,
+            bytes: progress.bytes,
+            total: progress.total,
         }
     }
 }

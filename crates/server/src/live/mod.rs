@@ -1,5 +1,6 @@
 //! The live protocol, docs/live-protocol.md: one WebSocket a session.
 
+mod chosen;
 mod messages;
 mod outbox;
 mod results;
@@ -16,11 +17,12 @@ use axum::extract::State;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
+use chosen::Chosen;
 use futures_util::SinkExt;
 use futures_util::stream::{SplitSink, SplitStream, StreamExt};
 use messages::{ClientMessage, Hello, Refused};
 use outbox::{Next, Outbox};
-use prima_engine::{Counts, Readiness, Session};
+use prima_engine::{Counts, Found, Readiness, Session};
 use prima_pipeline::Picture;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -153,6 +155,7 @@ async fn read(
     if let Err(goodbye) = greet(app, outbox).await {
         return Some(goodbye);
     }
+    let mut chosen = Chosen::default();
     let mut closing = app.closing.subscribe();
     let mut rate = Rate::new(app.limits().messages_per_second, app.limits().message_burst);
     loop {
@@ -174,8 +177,8 @@ async fn read(
             return Some(Goodbye::new(POLICY, format!("more than {most} messages a second")));
         }
         let result = match message {
-            Message::Text(text) => take(app, session, outbox, text.as_bytes(), None).await,
-            Message::Binary(bytes) => take_binary(app, session, outbox, bytes).await,
+            Message::Text(text) => take(app, session, &mut chosen, outbox, text.as_bytes(), None).await,
+            Message::Binary(bytes) => take_binary(app, session, &mut chosen, outbox, bytes).await,
             Message::Close(_) => return None,
             Message::Ping(_) | Message::Pong(_) => Ok(()),
         };
@@ -197,12 +200,12 @@ fn too_big(app: &App, error: &axum::Error) -> Option<Goodbye> {
 /// Waits for the model and says hello.
 async fn greet(app: &App, outbox: &Outbox) -> Result<(), Goodbye> {
     let mut closing = app.closing.subscribe();
-    let pipeline = loop {
-        match (app.engine.pipeline(), app.engine.readiness()) {
-            (_, Readiness::Failed(reason)) => {
+    let model = loop {
+        match (app.engine.readiness(), app.engine.model(None)) {
+            (Readiness::Failed(reason), _) | (_, Found::Failed(reason)) => {
                 return Err(Goodbye::new(FAILED, format!("the model cannot be used: {reason}")));
             }
-            (Some(pipeline), _) => break pipeline,
+            (Readiness::Ready, Found::Ready(model)) => break model,
             _ => {}
         }
         tokio::select! {
@@ -210,20 +213,29 @@ async fn greet(app: &App, outbox: &Outbox) -> Result<(), Goodbye> {
             _ = closing.wait_for(|&closing| closing) => return Err(Goodbye::new(GOING_AWAY, "the server is shutting down")),
         }
     };
-    outbox.text(&Hello::new(pipeline, app.limits()));
+    if let Ok(names) = app.models() {
+        outbox.text(&Hello::new(&model, names, app.limits()));
+    }
     Ok(())
 }
 
 /// A message with a picture to start from.
-async fn take_binary(app: &App, session: &Session, outbox: &Arc<Outbox>, bytes: Bytes) -> Result<(), Refused> {
+async fn take_binary(
+    app: &App,
+    session: &Session,
+    chosen: &mut Chosen,
+    outbox: &Arc<Outbox>,
+    bytes: Bytes,
+) -> Result<(), Refused> {
     let (header, picture) = messages::unpacked(&bytes, app.limits())?;
-    take(app, session, outbox, &header, Some(picture)).await
+    take(app, session, chosen, outbox, &header, Some(picture)).await
 }
 
 /// One message in JSON, and the picture that came with it.
 async fn take(
     app: &App,
     session: &Session,
+    chosen: &mut Chosen,
     outbox: &Arc<Outbox>,
     json: &[u8],
     picture: Option<Bytes>,
@@ -238,13 +250,18 @@ async fn take(
             outbox.forget(rev);
             return Ok(());
         }
+        ClientMessage::Model { name } => {
+            let changed = chosen.change(app, session, outbox, name).await;
+            return changed.map_err(|refusal| (None, refusal));
+        }
         ClientMessage::Paint(paint) => (paint.rev, tasks::Task::paint(paint)),
         ClientMessage::Variants(variants) => (variants.paint.rev, tasks::Task::variants(variants)),
         ClientMessage::Sensitivity(paint) => (paint.rev, tasks::Task::sensitivity(paint)),
     };
     let failed = |refusal| (Some(rev), refusal);
-    let picture = initial_picture(app, &task, picture).await.map_err(failed)?;
-    let units = task.units(app, picture, outbox).map_err(failed)?;
+    let app = chosen.app(app, outbox).await.map_err(failed)?;
+    let picture = initial_picture(&app, &task, picture).await.map_err(failed)?;
+    let units = task.units(&app, picture, outbox).map_err(failed)?;
     // The engine's revisions begin after 0.
     if !session.replace(rev.saturating_add(1), units) {
         return Err(failed(Refusal::bad(format!(
@@ -256,11 +273,11 @@ async fn take(
 
 /// Reads a message as far as the units that it asks for and the session's slot, in which nothing is painted.
 pub(crate) async fn asked(app: &App, session: &Session, message: &Bytes, binary: bool) -> Result<(), Refusal> {
-    let outbox = Arc::default();
+    let (outbox, mut chosen) = (Arc::default(), Chosen::default());
     let taken = if binary {
-        take_binary(app, session, &outbox, message.clone()).await
+        take_binary(app, session, &mut chosen, &outbox, message.clone()).await
     } else {
-        take(app, session, &outbox, message, None).await
+        take(app, session, &mut chosen, &outbox, message, None).await
     };
     taken.map_err(|(_, refusal)| refusal)
 }

@@ -62,11 +62,12 @@ impl Task {
 
     /// The work, or why it cannot be done.
     pub fn units(self, app: &App, picture: Option<Picture>, outbox: &Arc<Outbox>) -> Result<Vec<Unit>, Refusal> {
-        let pipeline = app.pipeline()?;
+        let (pipeline, model) = (app.pipeline()?, app.model()?);
         let asked = asked(app, &self.paint, picture)?;
         let make = Make {
             app,
             pipeline,
+            model,
             paint: &self.paint,
             outbox,
         };
@@ -116,6 +117,8 @@ fn preview_steps(steps: usize, strength: Option<f64>) -> Option<usize> {
 struct Make<'a> {
     app: &'a App,
     pipeline: &'a Pipeline,
+    /// The same to hold on to.
+    model: Arc<Pipeline>,
     paint: &'a Paint,
     outbox: &'a Arc<Outbox>,
 }
@@ -157,6 +160,8 @@ impl Make<'_> {
         let Some(steps) = preview else {
             return vec![Unit {
                 request,
+                model: Some(self.model.clone()),
+                recipe: true,
                 class: Class::Preview,
                 ready_at: None,
                 on_event: self.shows(self.frame()),
@@ -168,12 +173,16 @@ impl Make<'_> {
         vec![
             Unit {
                 request: first,
+                model: Some(self.model.clone()),
+                recipe: false,
                 class: Class::Preview,
                 ready_at: None,
                 on_event: self.shows(FrameSpec { last: false, ..frame }),
             },
             Unit {
                 request,
+                model: Some(self.model.clone()),
+                recipe: true,
                 class: Class::Work,
                 ready_at: Some(Instant::now() + PAUSE),
                 on_event: self.shows(FrameSpec { tier: 1, ..frame }),
@@ -203,6 +212,8 @@ impl Make<'_> {
                 };
                 Ok(Unit {
                     request: variant.build_for(self.pipeline)?,
+                    model: Some(self.model.clone()),
+                    recipe: true,
                     class: Class::Work,
                     ready_at: None,
                     on_event: self.shows(frame),
@@ -245,6 +256,8 @@ impl Make<'_> {
         }));
         let unit = |request| Unit {
             request,
+            model: Some(self.model.clone()),
+            recipe: false,
             class: Class::Work,
             ready_at: None,
             on_event: compares(self.paint.rev, shared.clone(), changes.clone(), self.outbox.clone()),

@@ -8,7 +8,7 @@ pub mod copied;
 #[allow(unused_imports, reason = "only the studio test has a browser")]
 pub use browser::Browser;
 use futures_util::{SinkExt, StreamExt};
-use prima_engine::Engine;
+use prima_engine::{Engine, Library};
 use prima_pipeline::{LoadOptions, LoraOptions, ModelSource, Picture, Pipeline, Request};
 use prima_server::{ServerOptions, serve};
 use serde_json::{Value, json};
@@ -87,10 +87,25 @@ impl Server {
         Self::begun(ModelSource::open(model).unwrap(), LoadOptions::default(), |_| {}).await
     }
 
+    /// One that has further models.
+    pub async fn with_library(library: Library, load: LoadOptions) -> Self {
+        let options = ServerOptions::default();
+        let engine = Engine::start_with(model(), load, options.max_jobs, library);
+        Self::of_engine(engine, options).await.when_ready().await
+    }
+
     async fn begun(model: ModelSource, load: LoadOptions, change: impl FnOnce(&mut ServerOptions)) -> Self {
-        let mut options = ServerOptions::default();
+        let mut options = ServerOptions {
+            // To work on the page, or to see a test fail on an older one.
+            web_dir: std::env::var_os("PRIMA_WEB_DIR").map(PathBuf::from),
+            ..ServerOptions::default()
+        };
         change(&mut options);
         let engine = Engine::start(model, load, options.max_jobs);
+        Self::of_engine(engine, options).await
+    }
+
+    async fn of_engine(engine: Engine, options: ServerOptions) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();

@@ -2,7 +2,7 @@ use crate::autograd::{is_recording, record};
 use crate::cpu::tile::Epilogue;
 use crate::cpu::{linear as kernel, sums};
 use crate::device::gpu;
-use crate::{Activation, Param, Tensor, activation, add};
+use crate::{Activation, DType, Param, Tensor, activation, add};
 
 /// `act(x · weightᵀ + bias) + residual`. `x` is `[..., in]`, `weight` `[out, in]`, `bias` `[out]`,
 /// `residual` `[..., out]`.
@@ -71,7 +71,8 @@ fn forward(
     Tensor::from_vec(out, &out_shape)
 }
 
-fn grad_input(g: &Tensor, weight: &Param, x_shape: &[usize]) -> Tensor {
+/// `g · weight`.
+pub(super) fn grad_input(g: &Tensor, weight: &Param, x_shape: &[usize]) -> Tensor {
     if let Some(gpu) = gpu() {
         return gpu.linear_grad_input(g, weight, x_shape);
     }
@@ -94,6 +95,15 @@ fn grad_weight(g: &Tensor, x: &Tensor, weight: &Param, wants: [bool; 2]) -> [Opt
         Some(Tensor::from_vec(dw, &sizes)),
         wants[1].then(|| Tensor::from_vec(db, &sizes[..1])),
     ]
+}
+
+/// `aᵀ · b` of matrices with the same rows, whose factors are rounded to `dtype` on a CPU.
+pub(super) fn transposed_product(a: &Tensor, b: &Tensor, dtype: DType) -> Tensor {
+    let sizes = [a.dim(-1), b.dim(-1)];
+    match gpu() {
+        Some(gpu) => gpu.linear_grad_weight(a, b, &sizes),
+        None => Tensor::from_vec(kernel::grad_weight(a.data(), b.data(), sizes, dtype).0, &sizes),
+    }
 }
 
 /// Sum over all axes but the last: a bias' gradient.

@@ -12,6 +12,7 @@ pub(crate) mod linear;
 mod loss;
 mod norm;
 mod optimizer;
+mod orthogonalize;
 mod picture;
 mod resample;
 
@@ -28,5 +29,6 @@ pub use linear::linear;
 pub use loss::{Loss, mean_absolute_error, weighted_mse, weighted_pseudo_huber};
 pub use norm::{group_norm, layer_norm};
 pub use optimizer::{AdamWStep, Moments, adamw_update, ema_update, global_norm};
+pub use orthogonalize::orthogonalize;
 pub use picture::picture_bytes;
 pub use resample::{avg_pool_global, upsample_nearest_2x};

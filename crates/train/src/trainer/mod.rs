@@ -5,6 +5,7 @@ mod batches;
 mod ema;
 mod learner;
 mod log;
+mod muon;
 mod optimizer;
 mod options;
 pub(crate) mod state;

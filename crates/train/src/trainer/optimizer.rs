@@ -1,6 +1,7 @@
-//! AdamW (Loshchilov and Hutter 2019, as `torch.optim.AdamW` computes it) with clipping of the
-//! global gradient norm, and the learning-rate schedule.
+//! AdamW (Loshchilov and Hutter 2019, as `torch.optim.AdamW` computes it), with Muon for hidden layers where it is asked for,
+//! clipping of the global gradient norm, and the learning-rate schedule.
 
+use super::muon::{MuonConfig, MuonStep};
 use prima_tensor::device::for_each;
 use prima_tensor::{AdamWStep, Gradients, Moments, Param, Tensor, adamw_update, global_norm};
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,8 @@ pub struct AdamWConfig {
     pub lr_scheduler: LrScheduler,
     /// The schedule ends at this fraction of `learning_rate`.
     pub lr_final_fraction: f32,
+    /// Muon for the matrices and convolutions of hidden layers, at the same learning rate and decay.
+    pub muon: Option<MuonConfig>,
 }
 
 impl Default for AdamWConfig {
@@ -35,6 +38,7 @@ impl Default for AdamWConfig {
             lr_warmup_steps: 50,
             lr_scheduler: LrScheduler::Cosine,
             lr_final_fraction: 0.02,
+            muon: None,
         }
     }
 }
@@ -112,8 +116,17 @@ impl AdamW {
             keep: 1.0 - learning_rate * self.config.weight_decay,
             ..without_decay
         };
-        for_each(self.params.iter().zip(&mut self.moments), |((_, param), moments)| {
+        let muon_step = MuonStep {
+            grad_scale: with_decay.grad_scale,
+            learning_rate,
+            keep: with_decay.keep,
+        };
+        let muon = self.config.muon;
+        for_each(self.params.iter().zip(&mut self.moments), |((key, param), moments)| {
             if let Some(grad) = gradients.param(param) {
+                if let Some(muon) = muon.filter(|_| MuonConfig::moves(key, &param.shape())) {
+                    return muon.update(param, grad, &mut moments.exp_avg, &muon_step);
+                }
                 let is_matrix = param.shape().len() >= 2;
                 let step = if is_matrix { &with_decay } else { &without_decay };
                 adamw_update(param, grad, moments, step);

@@ -1,0 +1,73 @@
+//! `prima gateway`: one address for many machines.
+
+use crate::{Usage, serve};
+use anyhow::Result;
+use prima_fleet::{Bus, BusOptions, GatewayOptions};
+use prima_server::ServerOptions;
+use std::time::Duration;
+
+/// Where the queue is; of gateways and workers alike.
+#[derive(clap::Args)]
+pub struct Nats {
+    /// The NATS server, or several of a cluster with commas between; JetStream has to be on (`nats-server -js`)
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "PRIMA_NATS",
+        default_value = "nats://127.0.0.1:4222"
+    )]
+    nats: String,
+    /// Copies of what is queued: 3 on a cluster of three servers
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
+    replicas: u8,
+    /// Hours that jobs and answers are kept
+    #[arg(long, value_name = "HOURS", default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..))]
+    keep: u32,
+}
+
+impl Nats {
+    pub async fn connect(&self) -> Result<Bus> {
+        let options = BusOptions {
+            url: self.nats.clone(),
+            replicas: usize::from(self.replicas),
+            keep: Duration::from_hours(u64::from(self.keep)),
+        };
+        Ok(Bus::connect(&options).await?)
+    }
+}
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    nats: Nats,
+    /// The address to listen on; one that other machines can reach needs --token
+    #[arg(long, value_name = "HOST", default_value = serve::HOST)]
+    host: String,
+    /// The port; 0 takes a free one [default: 7860, or the next that is free]
+    #[arg(long, value_name = "PORT")]
+    port: Option<u16>,
+    /// Wanted from every client, as `Authorization: Bearer TOKEN` or `?token=TOKEN`
+    #[arg(long, value_name = "TOKEN", env = "PRIMA_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+}
+
+pub fn run(args: Args) -> Result<()> {
+    serve::log();
+    serve::runtime()?.block_on(async {
+        let listener = prima_server::bind(&args.host, args.port).await?;
+        let address = listener.local_addr()?;
+        // The same rules of who may come in as for a server of one machine.
+        let rules = ServerOptions {
+            token: args.token.clone(),
+            ..ServerOptions::default()
+        };
+        rules.check(address).map_err(|e| Usage(e.to_string()))?;
+        let bus = args.nats.connect().await?;
+        serve::announce(&serve::url(args.token.as_deref(), address))?;
+        let options = GatewayOptions {
+            token: args.token,
+            ..GatewayOptions::default()
+        };
+        Ok(prima_fleet::gateway(listener, bus, options, prima_server::asked_to_stop()).await?)
+    })
+}

@@ -1,0 +1,338 @@
+//! `cargo xtask chaos`: jobs through a gateway and three workers as real processes around NATS, all of which are killed at random
+//! or stand still. What was accepted has to be answered, and once.
+//!
+//! `chaos PRIMA JOBS NODES SEED`; ends with 1 where a job was lost or answered twice.
+
+use serde_json::{Value, json};
+use std::collections::{HashMap, HashSet};
+use std::error::Error;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::Mutex;
+use tokio::time::sleep;
+
+type Any<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+/// Jobs that are on their way to the gateway at once.
+const SENDERS: usize = 8;
+const WORKERS: usize = 3;
+/// All jobs are handed in over this time, in which things break.
+const TIME: Duration = Duration::from_mins(2);
+/// After the last fault all jobs have this long.
+const PATIENCE: Duration = Duration::from_mins(5);
+
+/// A program that is started again when it was killed.
+struct Program {
+    name: String,
+    command: Vec<String>,
+    child: Child,
+}
+
+impl Program {
+    fn start(name: String, command: Vec<String>) -> Any<Self> {
+        let child = spawn(&command)?;
+        Ok(Self { name, command, child })
+    }
+
+    fn kill_and_restart(&mut self) -> Any<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        self.child = spawn(&self.command)?;
+        Ok(())
+    }
+
+    fn signal(&self, signal: &str) -> Any<()> {
+        Command::new("kill")
+            .args([signal, &self.child.id().to_string()])
+            .status()?;
+        Ok(())
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn(command: &[String]) -> Any<Child> {
+    let mut process = Command::new(&command[0]);
+    process
+        .args(&command[1..])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    Ok(process.spawn()?)
+}
+
+fn free_port() -> Any<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// SplitMix64: which fault comes next.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % n as u64) as usize
+    }
+}
+
+/// One server, or a cluster.
+fn start_nats(folder: &Path, nodes: usize) -> Any<(Vec<Program>, String)> {
+    let ports: Vec<(u16, u16)> = (0..nodes)
+        .map(|_| Ok((free_port()?, free_port()?)))
+        .collect::<Any<_>>()?;
+    let routes: Vec<String> = ports
+        .iter()
+        .map(|(_, route)| format!("nats://127.0.0.1:{route}"))
+        .collect();
+    let program = std::env::var("PRIMA_NATS_SERVER").unwrap_or_else(|_| "nats-server".into());
+    let mut servers = Vec::new();
+    for (i, (port, route)) in ports.iter().enumerate() {
+        let store = folder.join(format!("nats-{i}"));
+        let mut command: Vec<String> = [
+            &program,
+            "-js",
+            "-a",
+            "127.0.0.1",
+            "-p",
+            &port.to_string(),
+            "-n",
+            &format!("n{i}"),
+            "-sd",
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        command.push(store.display().to_string());
+        if nodes > 1 {
+            let cluster = format!("nats://127.0.0.1:{route}");
+            command.extend(
+                [
+                    "--cluster_name",
+                    "prima",
+                    "--cluster",
+                    &cluster,
+                    "--routes",
+                    &routes.join(","),
+                ]
+                .map(str::to_owned),
+            );
+        }
+        servers.push(Program::start(format!("nats {i}"), command)?);
+    }
+    let urls: Vec<String> = ports
+        .iter()
+        .map(|(port, _)| format!("nats://127.0.0.1:{port}"))
+        .collect();
+    Ok((servers, urls.join(",")))
+}
+
+struct Run {
+    gateway: String,
+    http: reqwest::Client,
+    accepted: Mutex<HashMap<usize, String>>,
+    next: AtomicUsize,
+    retries: AtomicU64,
+    done: AtomicBool,
+}
+
+impl Run {
+    /// Hands in jobs until each was accepted; what is not answered is sent again under the same key.
+    async fn send(self: Arc<Self>, jobs: usize, run: u64) {
+        loop {
+            let job = self.next.fetch_add(1, Ordering::Relaxed);
+            if job >= jobs {
+                return;
+            }
+            sleep(TIME * SENDERS as u32 / jobs as u32).await;
+            loop {
+                let request = self.http.post(format!("{}/v1/images/generations", self.gateway));
+                let request =
+                    request.json(&json!({ "prompt": "a red apple", "seed": job, "response_format": "b64_json" }));
+                let request = request
+                    .header("idempotency-key", format!("{run}-{job}"))
+                    .header("prefer", "respond-async");
+                let answer = request.timeout(Duration::from_secs(10)).send().await;
+                if let Ok(answer) = answer
+                    && answer.status() == 202
+                    && let Ok(record) = answer.json::<Value>().await
+                    && let Some(id) = record["id"].as_str()
+                {
+                    self.accepted.lock().await.insert(job, id.to_owned());
+                    break;
+                }
+                self.retries.fetch_add(1, Ordering::Relaxed);
+                sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+
+    async fn get(&self, path: &str) -> Option<reqwest::Response> {
+        let request = self
+            .http
+            .get(format!("{}{path}", self.gateway))
+            .timeout(Duration::from_secs(10));
+        request.send().await.ok().filter(|answer| answer.status().is_success())
+    }
+
+    async fn state(&self, id: &str) -> Option<Value> {
+        self.get(&format!("/jobs/{id}")).await?.json().await.ok()
+    }
+}
+
+/// Every second or so something is killed, or stands still for longer than a worker may be silent.
+async fn break_things(
+    run: Arc<Run>,
+    mut programs: Vec<Program>,
+    seed: u64,
+) -> Any<(Vec<Program>, HashMap<String, u64>)> {
+    let mut dice = Dice(seed);
+    let mut faults: HashMap<String, u64> = HashMap::new();
+    while !run.done.load(Ordering::Relaxed) {
+        sleep(Duration::from_millis(500 + dice.below(1500) as u64)).await;
+        let victim = dice.below(programs.len());
+        let program = &mut programs[victim];
+        let stands_still = program.name.starts_with("worker") && dice.below(4) == 0;
+        if stands_still {
+            program.signal("-STOP")?;
+            sleep(Duration::from_secs(7)).await;
+            program.signal("-CONT")?;
+            *faults.entry(format!("{} stood still", program.name)).or_default() += 1;
+        } else {
+            program.kill_and_restart()?;
+            *faults.entry(format!("{} killed", program.name)).or_default() += 1;
+        }
+    }
+    Ok((programs, faults))
+}
+
+#[tokio::main]
+async fn main() -> Any<()> {
+    let mut args = std::env::args().skip(1);
+    let prima = PathBuf::from(args.next().ok_or("chaos PRIMA JOBS NODES SEED")?);
+    let mut number = |default: u64| args.next().map_or(Ok(default), |text| text.parse::<u64>());
+    let (jobs, nodes, seed) = (number(1000)? as usize, number(1)? as usize, number(1)?);
+    let folder = tempfile::tempdir()?;
+    let (servers, nats) = start_nats(folder.path(), nodes)?;
+    sleep(Duration::from_secs(if nodes > 1 { 8 } else { 1 })).await;
+    let replicas = if nodes >= 3 { "3" } else { "1" };
+    let port = free_port()?;
+    let prima_with = |args: &[&str]| {
+        let mut command = vec![prima.display().to_string()];
+        command.extend(args.iter().map(|&arg| arg.to_owned()));
+        command.extend(["--nats", &nats, "--replicas", replicas].map(str::to_owned));
+        command
+    };
+    let mut programs = servers;
+    programs.push(Program::start(
+        "gateway".into(),
+        prima_with(&["gateway", "--port", &port.to_string()]),
+    )?);
+    for i in 0..WORKERS {
+        let (name, port) = (format!("w{i}"), free_port()?.to_string());
+        let command = prima_with(&["worker", "--name", &name, "--port", &port]);
+        programs.push(Program::start(format!("worker {i}"), command)?);
+    }
+    let run = Arc::new(Run {
+        gateway: format!("http://127.0.0.1:{port}"),
+        http: reqwest::Client::builder().no_proxy().build()?,
+        accepted: Mutex::default(),
+        next: AtomicUsize::new(0),
+        retries: AtomicU64::new(0),
+        done: AtomicBool::new(false),
+    });
+    let began = Instant::now();
+    while run.get("/readyz").await.is_none() {
+        if began.elapsed() > Duration::from_mins(1) {
+            return Err("no worker became ready in a minute".into());
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+    let began = Instant::now();
+    let breaker = tokio::spawn(break_things(run.clone(), programs, seed));
+    let senders: Vec<_> = (0..SENDERS)
+        .map(|_| tokio::spawn(run.clone().send(jobs, seed)))
+        .collect();
+    for sender in senders {
+        sender.await?;
+    }
+    println!(
+        "{jobs} jobs accepted in {:.0} s, {} tries were sent again",
+        began.elapsed().as_secs_f64(),
+        run.retries.load(Ordering::Relaxed)
+    );
+    run.done.store(true, Ordering::Relaxed);
+    let (programs, faults) = breaker.await??;
+    let (lost, twice) = settle(&run).await?;
+    let mut faults: Vec<_> = faults.into_iter().collect();
+    faults.sort();
+    println!(
+        "faults: {}",
+        faults
+            .iter()
+            .map(|(what, n)| format!("{what} {n} times"))
+            .collect::<Vec<_>>()
+            .join(", ")
+    );
+    println!(
+        "accepted {jobs}, lost {lost}, answered twice {twice}, in {:.0} s",
+        began.elapsed().as_secs_f64()
+    );
+    drop(programs);
+    if lost + twice > 0 {
+        Err("jobs were lost or answered twice".into())
+    } else {
+        Ok(())
+    }
+}
+
+/// Waits for every accepted job: how many never ended well, and how many gave two answers.
+async fn settle(run: &Run) -> Any<(usize, usize)> {
+    let accepted = run.accepted.lock().await.clone();
+    let ids: HashSet<&String> = accepted.values().collect();
+    let mut open: Vec<&String> = ids.iter().copied().collect();
+    let mut answers: HashMap<&String, Vec<u8>> = HashMap::new();
+    let until = Instant::now() + PATIENCE;
+    let mut lost = accepted.len() - ids.len();
+    while !open.is_empty() && Instant::now() < until {
+        let mut still = Vec::new();
+        for id in open {
+            let state = run.state(id).await.unwrap_or_default();
+            match state["state"].as_str() {
+                Some("done") if state["status"] == 200 => match run.get(&format!("/jobs/{id}/answer")).await {
+                    Some(answer) => {
+                        answers.insert(id, answer.bytes().await?.to_vec());
+                    }
+                    None => still.push(id),
+                },
+                Some("failed" | "cancelled" | "expired" | "done") => {
+                    println!("lost: {state}");
+                    lost += 1;
+                }
+                _ => still.push(id),
+            }
+        }
+        open = still;
+        sleep(Duration::from_millis(500)).await;
+    }
+    lost += open.len();
+    // Whoever was slow and came back may not have changed what was answered.
+    sleep(Duration::from_secs(8)).await;
+    let mut twice = 0;
+    for (id, before) in &answers {
+        let again = run.get(&format!("/jobs/{id}/answer")).await;
+        let again = again.ok_or("an answer went away")?.bytes().await?;
+        twice += usize::from(again != before[..]);
+    }
+    Ok((lost, twice))
+}

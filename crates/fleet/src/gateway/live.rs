@@ -1,0 +1,223 @@
+//! Live sessions: a WebSocket at a worker for each one here, and at another when that one is gone, with the last revision asked
+//! for once more. The page notices nothing but the delay.
+
+use super::App;
+use super::client::{admit_head, without_token};
+use crate::registry::Presence;
+use axum::extract::ws::{CloseFrame, Message as Ours, WebSocket, WebSocketUpgrade};
+use axum::extract::{ConnectInfo, State};
+use axum::http::header::AUTHORIZATION;
+use axum::http::{HeaderMap, HeaderValue, Uri};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message as Theirs;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+
+/// A worker that does not take a session in this time is taken for gone.
+const CONNECT: Duration = Duration::from_millis(800);
+/// How long a page waits for any worker.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// A worker's silence is noticed this often.
+const LOOK_EVERY: Duration = Duration::from_millis(300);
+const FAILED: u16 = 1013;
+
+type Upstream = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+pub(super) async fn connect(
+    State(app): State<App>,
+    ConnectInfo(address): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    uri: Uri,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    let client = match admit_head(&app, &headers, &uri, Some(address)) {
+        Ok(client) => client,
+        Err(refusal) => return refusal.into_response(),
+    };
+    let path = without_token(&uri);
+    let place = format!("{}.{}", client.account, crate::job::token(&client.place));
+    upgrade.max_message_size(32 << 20).on_upgrade(move |socket| async move {
+        let session = Session {
+            app,
+            place,
+            path,
+            last: None,
+            greeted: false,
+        };
+        Box::pin(session.run(socket)).await;
+    })
+}
+
+struct Session {
+    app: App,
+    /// The lease's key: who comes again is put where they were.
+    place: String,
+    path: String,
+    /// The last request to paint.
+    last: Option<Ours>,
+    /// The page had its hello.
+    greeted: bool,
+}
+
+/// Why a worker's part of a session ended.
+enum End {
+    /// The page left.
+    Left,
+    /// The worker closed it in order: the page hears why.
+    Closed(Option<CloseFrame>),
+    /// It is gone.
+    Lost,
+}
+
+impl Session {
+    async fn run(mut self, mut socket: WebSocket) {
+        let mut lost: Vec<String> = Vec::new();
+        loop {
+            let Some((worker, upstream)) = self.find(&mut lost).await else {
+                let reason = "no worker is ready; try again in a moment".into();
+                let frame = CloseFrame { code: FAILED, reason };
+                let _ = socket.send(Ours::Close(Some(frame))).await;
+                return;
+            };
+            self.app.registry.count_session(&worker.name, true);
+            let end = self.relay(&mut socket, upstream, &worker).await;
+            self.app.registry.count_session(&worker.name, false);
+            match end {
+                End::Left => return,
+                End::Closed(frame) => {
+                    let _ = socket.send(Ours::Close(frame)).await;
+                    return;
+                }
+                End::Lost => {
+                    tracing::info!("worker {} is gone, its session goes on elsewhere", worker.name);
+                    lost = vec![worker.name];
+                }
+            }
+        }
+    }
+
+    /// A session at a worker: where this client was before, or where there are the fewest.
+    async fn find(&self, lost: &mut Vec<String>) -> Option<(Presence, Upstream)> {
+        let leases = &self.app.bus.leases;
+        let lease = leases.get(&self.place).await.ok().flatten();
+        let liked = lease.and_then(|name| String::from_utf8(name.to_vec()).ok());
+        let began = Instant::now();
+        while began.elapsed() < PATIENCE {
+            let Some(worker) = self.app.registry.for_session(liked.as_deref(), lost) else {
+                // Perhaps one comes, or comes back.
+                lost.clear();
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            };
+            let connecting = async {
+                let url = format!("{}{}", worker.url.replacen("http", "ws", 1), self.path);
+                let mut request = url.into_client_request()?;
+                if let Ok(token) = HeaderValue::from_str(&format!("Bearer {}", worker.token)) {
+                    request.headers_mut().insert(AUTHORIZATION, token);
+                }
+                tokio_tungstenite::connect_async(request).await
+            };
+            if let Ok(Ok((upstream, _))) = tokio::time::timeout(CONNECT, connecting).await {
+                // Without a lease the next session is only put where there is room.
+                let _ = leases.put(&self.place, Bytes::from(worker.name.clone())).await;
+                return Some((worker, upstream));
+            }
+            lost.push(worker.name);
+        }
+        None
+    }
+
+    async fn relay(&mut self, socket: &mut WebSocket, mut upstream: Upstream, worker: &Presence) -> End {
+        if let Some(last) = self.last.clone()
+            && upstream.send(theirs(last)).await.is_err()
+        {
+            return End::Lost;
+        }
+        let mut hello = self.greeted;
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        loop {
+            tokio::select! {
+                message = socket.recv() => {
+                    let Some(Ok(message)) = message else { return End::Left };
+                    if matches!(message, Ours::Close(_)) {
+                        let _ = upstream.close(None).await;
+                        return End::Left;
+                    }
+                    self.remember(&message);
+                    if upstream.send(theirs(message)).await.is_err() {
+                        return End::Lost;
+                    }
+                }
+                message = upstream.next() => match message {
+                    Some(Ok(Theirs::Close(frame))) => {
+                        let frame = frame.map(|frame| CloseFrame { code: frame.code.into(), reason: frame.reason.as_str().into() });
+                        // A worker that leaves is no reason for the page to leave.
+                        let is_leaving = frame.as_ref().is_some_and(|frame| frame.code == 1001);
+                        return if is_leaving { End::Lost } else { End::Closed(frame) };
+                    }
+                    Some(Ok(message)) => {
+                        // The page knows its server already.
+                        if std::mem::take(&mut hello) && is_hello(&message) {
+                            continue;
+                        }
+                        self.greeted = true;
+                        let Some(message) = ours(message) else { continue };
+                        if socket.send(message).await.is_err() {
+                            return End::Left;
+                        }
+                    }
+                    Some(Err(_)) | None => return End::Lost,
+                },
+                _ = look.tick() => {
+                    // A worker that says nothing, on a connection that is not closed: its machine or its network is gone.
+                    if self.app.registry.named(&worker.name).is_none() && self.app.registry.for_session(None, &[]).is_some() {
+                        return End::Lost;
+                    }
+                }
+            }
+        }
+    }
+
+    fn remember(&mut self, message: &Ours) {
+        let is_paint = |json: &[u8]| {
+            let message: serde_json::Value = serde_json::from_slice(json).unwrap_or_default();
+            message["type"] == "paint"
+        };
+        match message {
+            Ours::Text(text) if is_paint(text.as_bytes()) => self.last = Some(message.clone()),
+            // A picture came with it.
+            Ours::Binary(_) => self.last = Some(message.clone()),
+            _ => {}
+        }
+    }
+}
+
+fn is_hello(message: &Theirs) -> bool {
+    let Theirs::Text(text) = message else { return false };
+    serde_json::from_str::<serde_json::Value>(text).is_ok_and(|message| message["type"] == "hello")
+}
+
+fn theirs(message: Ours) -> Theirs {
+    match message {
+        Ours::Text(text) => Theirs::Text(text.as_str().into()),
+        Ours::Binary(bytes) => Theirs::Binary(bytes),
+        Ours::Ping(bytes) => Theirs::Ping(bytes),
+        Ours::Pong(bytes) => Theirs::Pong(bytes),
+        Ours::Close(_) => Theirs::Close(None),
+    }
+}
+
+fn ours(message: Theirs) -> Option<Ours> {
+    Some(match message {
+        Theirs::Text(text) => Ours::Text(text.as_str().into()),
+        Theirs::Binary(bytes) => Ours::Binary(bytes),
+        Theirs::Ping(bytes) => Ours::Ping(bytes),
+        Theirs::Pong(bytes) => Ours::Pong(bytes),
+        Theirs::Close(_) | Theirs::Frame(_) => return None,
+    })
+}

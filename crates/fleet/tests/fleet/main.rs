@@ -1,0 +1,5 @@
+//! Gateways and workers around a real NATS server.
+
+mod common;
+mod jobs;
+mod sessions;
