@@ -76,7 +76,7 @@ fn the_authors_keys_make_the_same_network() {
                 "shared_embedding.positional_embedding",
                 "pe_layer.positional_encoding_gaussian_matrix",
             ),
-            ("point_embed.", "point_embeddings."),
+            (".point_embed.", ".point_embeddings."),
             ("mask_embed.conv1", "mask_downscaling.0"),
             ("mask_embed.layer_norm1", "mask_downscaling.1"),
             ("mask_embed.conv2", "mask_downscaling.3"),
