@@ -14,9 +14,10 @@ pub struct Args {
     /// Enlarge the picture N times each way (2 to 8), and paint over it in tiles of its first size
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(2..=8))]
     hires: Option<u8>,
-    /// How much of the enlarged picture is painted anew, 0 to 1; 0 leaves it as the upscaler makes it
-    #[arg(long, value_name = "X", default_value_t = 0.3, requires = "hires")]
-    hires_strength: f64,
+    /// How much of the enlarged picture is painted anew, 0 to 1; 0 leaves it as the upscaler makes it [default: 0.3 with models
+    /// of 512 px and more, else 0]
+    #[arg(long, value_name = "X", requires = "hires")]
+    hires_strength: Option<f64>,
     /// An upscaler as `prima upscale --model` takes it [default: the one in the binary]
     #[arg(long, value_name = "FILE", requires = "hires")]
     hires_upscaler: Option<PathBuf>,
@@ -24,11 +25,16 @@ pub struct Args {
 
 /// Share of a tile that it has in common with the next at least.
 const SHARED: usize = 4;
+/// What is painted anew by default, and the size of the smallest models that it does good: smaller ones paint all of the words
+/// into every tile.
+const STRENGTH: f64 = 0.3;
+const STRENGTH_FROM_PX: usize = 512;
 
 /// What enlarges and paints over.
 pub struct Hires {
     scale: usize,
-    strength: f64,
+    /// As it was asked for.
+    strength: Option<f64>,
     upscaler: Upscaler,
 }
 
@@ -38,12 +44,8 @@ impl Args {
         let Some(scale) = self.hires.map(usize::from) else {
             return Ok(None);
         };
-        if !(0.0..=1.0).contains(&self.hires_strength) {
-            return Err(Usage(format!(
-                "--hires-strength {} is not possible: use 0 to 1",
-                self.hires_strength
-            ))
-            .into());
+        if let Some(strength) = self.hires_strength.filter(|strength| !(0.0..=1.0).contains(strength)) {
+            return Err(Usage(format!("--hires-strength {strength} is not possible: use 0 to 1")).into());
         }
         let upscaler = match &self.hires_upscaler {
             Some(file) => {
@@ -73,7 +75,8 @@ impl Hires {
             .upscaler
             .enlarge(&picture.clone().into(), large_width, large_height, go_on)?;
         let mut large = layer.picture;
-        if self.strength == 0.0 {
+        let strength = self.strength(pipeline);
+        if strength == 0.0 {
             return Ok(large);
         }
         let (rows, columns) = (starts(large_height, height), starts(large_width, width));
@@ -100,13 +103,19 @@ impl Hires {
         Ok(large)
     }
 
+    fn strength(&self, pipeline: &Pipeline) -> f64 {
+        let is_large = pipeline.defaults().width >= STRENGTH_FROM_PX;
+        self.strength.unwrap_or(if is_large { STRENGTH } else { 0.0 })
+    }
+
     fn request(&self, pipeline: &Pipeline, first: &Request, tile: Picture, number: u64) -> Request {
+        let strength = self.strength(pipeline);
         let steps = first
             .schedule
             .num_inference_steps
             .unwrap_or(pipeline.defaults().num_inference_steps);
         // A schedule of few steps is made as long as it takes for one of them to be left.
-        let least = (1.0 / self.strength).ceil() as usize;
+        let least = (1.0 / strength).ceil() as usize;
         Request {
             seed: first.seed.wrapping_add(1 + number),
             width: Some(tile.width),
@@ -121,18 +130,18 @@ impl Hires {
             denoising_end: None,
             init_image: Some(InitImage {
                 picture: tile,
-                strength: Some(self.strength),
+                strength: Some(strength),
             }),
             ..first.clone()
         }
     }
 
     /// For the picture's `parameters`, as the web UI writes it.
-    pub fn fields(&self) -> [(&'static str, String); 3] {
+    pub fn fields(&self, pipeline: &Pipeline) -> [(&'static str, String); 3] {
         [
             ("Hires upscale", self.scale.to_string()),
             ("Hires upscaler", self.upscaler.name().to_owned()),
-            ("Hires strength", self.strength.to_string()),
+            ("Hires strength", self.strength(pipeline).to_string()),
         ]
     }
 }

@@ -196,7 +196,7 @@ fn paint(
     let encoding = Instant::now();
     for (index, (picture, target)) in response.pictures.iter().zip(targets).enumerate() {
         let mut parameters = response.parameters(request, pipeline.name(), index);
-        let fields = hires.into_iter().flat_map(Hires::fields);
+        let fields = hires.into_iter().flat_map(|hires| hires.fields(pipeline));
         parameters
             .fields
             .extend(fields.map(|(key, value)| (key.to_owned(), value)));
