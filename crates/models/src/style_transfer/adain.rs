@@ -155,8 +155,7 @@ impl AdainDecoder {
         let [a, b, c, d] = config.channels;
         // The last convolution of a stage narrows to the next one's width.
         let outputs = |stage: usize, i: usize| match (stage, i + 1 == DECODER[stage].len()) {
-            (0, _) => c,
-            (1, false) => c,
+            (0, _) | (1, false) => c,
             (1, true) | (2, false) => b,
             (2, true) | (3, false) => a,
             _ => 3,
