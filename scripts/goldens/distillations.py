@@ -294,3 +294,121 @@ class Lightning(Student):
             return softplus(-self.logits(start, x, to, end, cond, number)).mean()
         real, fake = (self.logits(start, x, to, y, cond, number) for y in (there, end.detach()))
         return softplus(-real).mean() + softplus(fake).mean()
+
+
+class LoraSet:
+    """Trained matrices beside frozen layers, `y + alpha / rank * B A x` (Hu et al. 2021), added by hooks while it is active."""
+
+    ENDINGS = {
+        "attention": ("to_q", "to_k", "to_v", "to_out.0", "q_proj", "k_proj", "v_proj", "self_attn.out_proj"),
+        "transformer": ("proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "fc1", "fc2"),
+        "all": ("conv1", "conv2", "conv_shortcut", "time_emb_proj", "conv"),
+    }
+
+    def __init__(self, size, components, seed, seed_up):
+        self.params, self.active = {}, False
+        kinds = list(self.ENDINGS)[: list(self.ENDINGS).index(size["layers"]) + 1]
+        endings = tuple(f".{ending}" for kind in kinds for ending in self.ENDINGS[kind])
+        for component, network in components.items():
+            for name, layer in network.named_modules():
+                if component != "unet" and not name.startswith("text_model."):
+                    name = f"text_model.{name}"
+                full = f"{component}.{name}"
+                if not hasattr(layer, "weight") or not full.endswith(endings):
+                    continue
+                starts = [s for s in size.get("block_ranks", {}) if f"{full}.".startswith((f"{s}.", f"unet.{s}."))]
+                rank = size["block_ranks"][max(starts, key=len)] if starts else size["rank"]
+                if rank:
+                    self.add(full, layer, rank, size["alpha"] / rank, seed, seed_up)
+
+    def add(self, full, layer, rank, scale, seed, seed_up):
+        outputs, inputs, *kernel = layer.weight.shape
+        shapes = {"A": (rank, inputs, *kernel), "B": (outputs, rank, *(1 for _ in kernel))}
+        fan_in = {"A": layer.weight[0].numel(), "B": rank}
+        a, b = (torch.nn.Parameter(draws.random_init(s, f"{full}.lora_{which}.weight", shapes[which], fan_in[which]))
+                for which, s in (("A", seed), ("B", seed_up)))
+        self.params[f"{full}.lora_A.weight"], self.params[f"{full}.lora_B.weight"] = a, b
+
+        def added(layer, args, output):
+            if not self.active:
+                return output
+            if not kernel:
+                return output + scale * torch.nn.functional.linear(torch.nn.functional.linear(args[0], a), b)
+            hidden = torch.nn.functional.conv2d(args[0], a, stride=layer.stride, padding=layer.padding)
+            return output + scale * torch.nn.functional.conv2d(hidden, b)
+
+        layer.register_forward_hook(added)
+
+    def __enter__(self):
+        self.active = True
+
+    def __exit__(self, *_):
+        self.active = False
+
+
+class Lora(Objective):
+    """A few pictures, with the weights frozen; at a model's few timesteps by the squared error of the picture."""
+
+    stage = "lora"
+
+    def __init__(self, section):
+        super().__init__(section)
+        components = {"unet": self.model.unet}
+        if section["trains_text_encoders"]:
+            components.update(zip(("text_encoder", "text_encoder_2"), self.model.encoders))
+        self.lora = LoraSet(section["size"], components, SEED, SEED + 1)
+
+    def players(self):
+        return {"lora": self.lora.params}
+
+    def part(self, seed, number, dropout):
+        rows = self.data.rows(number, self.n, seed)
+        x0, (hidden, pooled) = self.data.latents[rows], self.model.cond(rows)
+        keep = torch.from_numpy(draws.uniform(seed, draws.DROPOUT, number, self.n) >= dropout).float()
+        cond = hidden * keep.view(-1, 1, 1), pooled * keep.view(-1, 1)
+        u, few = draws.uniform(seed, draws.TIMESTEP, number, 2 * self.n), self.section.get("timesteps")
+        if few:
+            timesteps = [few[min(int(x * np.float32(len(few))), len(few) - 1)] for x in u[1::2]]
+        else:
+            timesteps = [min(int(x * np.float32(self.noising.last + 1)), self.noising.last) for x in u[: self.n]]
+        eps = draws.noise(seed, draws.NOISE, number, x0.shape)
+        x = self.noising.noised(timesteps, x0, eps)
+        output = denoise(self.model.unet, x, timesteps, cond)
+        if few:
+            return mse_loss(self.noising.denoised(timesteps, x, output), x0)
+        return mse_loss(output, self.noising.velocity(timesteps, x0, eps))
+
+    def loss(self, player, number):
+        with self.lora:
+            own = self.part(SEED, number, self.section["caption_dropout"])
+            prior = self.section.get("prior")
+            return own + prior["weight"] * self.part(SEED + 1, number, 0.0) if prior else own
+
+
+class LcmLora(Lcm):
+    """Latent consistency of which a LoRA is trained: one network is teacher, student and target."""
+
+    stage = "lcm-lora"
+
+    def __init__(self, section):
+        Objective.__init__(self, section["lcm"])
+        self.ladder = section["lcm"]["timesteps"]
+        network = {"unet": self.model.unet}
+        self.lora = LoraSet(section["size"], network, SEED, SEED + 1)
+        self.slow = LoraSet(section["size"], network, SEED, SEED + 2)
+        plain = lambda *args, **kwargs: self.model.unet(*args, **kwargs)
+
+        def within(loras):
+            def run(*args, **kwargs):
+                with loras:
+                    return self.model.unet(*args, **kwargs)
+            return run
+
+        self.teacher, self.student, self.target = plain, within(self.lora), within(self.slow)
+
+    def players(self):
+        return {"student": self.lora.params}
+
+    def updated(self, player):
+        for slow, fast in zip(self.slow.params.values(), self.lora.params.values()):
+            slow.data.lerp_(fast.data, 1 - self.section["target_decay"])

@@ -5,8 +5,12 @@ import torch
 from torch.nn.functional import mse_loss, softplus
 
 import draws
+from common import GOLDENS
+from diffusers import AutoencoderKL
 from distillations import Student
-from trainer import SEED, Heads, blocks_of, denoise, guided, prefixed, unet
+from safetensors.torch import load_file
+from trainer import MODEL, SEED, Heads, blocks_of, denoise, empty, guided, prefixed, unet
+from transformers import CLIPTokenizer
 
 
 class Ladd(Student):
@@ -160,3 +164,118 @@ class Rdm(Student):
             return (sum(each) / 3 * alike)[different].mean()
 
         return kernel(fake, fake) + kernel(real, real) - 2 * kernel(fake, real)
+
+
+class FeatureMaps:
+    """The tiny EfficientNet-lite of goldens/efficientnet-lite: its maps before every halving, and the last one."""
+
+    #: blocks, stride of the first, expansion (scripts/eval/convert_efficientnet.py has the rest in its weights)
+    STAGES = [(1, 1, 1), (2, 2, 6), (2, 2, 6)]
+
+    def __init__(self):
+        self.weights = load_file(GOLDENS / "efficientnet-lite/model.safetensors")
+
+    def layer(self, x, conv, norm, stride=1, groups=1):
+        weight, pads = self.weights[f"{conv}.weight"], []
+        for size, kernel in zip(reversed(x.shape[2:]), reversed(weight.shape[2:])):
+            total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+            pads += [total // 2, total - total // 2]
+        x = torch.nn.functional.conv2d(torch.nn.functional.pad(x, pads), weight, stride=stride, groups=groups)
+        names = ("running_mean", "running_var", "weight", "bias")
+        return torch.nn.functional.batch_norm(x, *(self.weights[f"{norm}.{name}"] for name in names), eps=1e-3)
+
+    def __call__(self, picture):
+        relu6 = torch.nn.functional.relu6
+        x = relu6(self.layer(((picture + 1) * 127.5 - 127) / 128, "_conv_stem", "_bn0", 2))
+        maps, index = [], 0
+        for blocks, stride, expand in self.STAGES:
+            for i in range(blocks):
+                block, before, step = f"_blocks.{index}.", x, stride if i == 0 else 1
+                if step > 1 and index > 0:
+                    maps.append(x)
+                if expand != 1:
+                    x = relu6(self.layer(x, block + "_expand_conv", block + "_bn0"))
+                x = relu6(self.layer(x, block + "_depthwise_conv", block + "_bn1", step, x.shape[1]))
+                x = self.layer(x, block + "_project_conv", block + "_bn2")
+                x = x + before if x.shape == before.shape else x
+                index += 1
+        return [*maps, x]
+
+
+class ConditionedHeads(Heads):
+    """With projections of the caption and of the real picture (Miyato and Koyama 2018)."""
+
+    def __init__(self, widths, conditions):
+        super().__init__(widths)
+        for i, (head, width) in enumerate(zip(self.heads, widths)):
+            for name, length in zip(("told_text", "told_picture"), conditions):
+                layer = torch.nn.Linear(length, width, bias=False)
+                layer.weight.data.copy_(draws.random_init(SEED, f"heads.{i}.{name}.weight", (width, length), length))
+                setattr(head, name, layer)
+
+    def forward(self, seen, told):
+        logits = []
+        for head, x in zip(self.heads, seen):
+            pooled = torch.nn.functional.silu(head.norm(head.conv(x))).mean((2, 3))
+            wanted = head.told_text(told[0]) + head.told_picture(told[1])
+            logits.append(head.out(pooled) + (pooled * wanted).sum(1, keepdim=True) / pooled.shape[1] ** 0.5)
+        return torch.cat(logits, 1)
+
+
+class Add(Ladd):
+    """Heads on a frozen feature network's maps of decoded answers, told caption and picture, and a distillation term (Sauer et al.
+    2023)."""
+
+    stage = "add"
+
+    def __init__(self, section):
+        Student.__init__(self, section)
+        self.vae, self.maps = AutoencoderKL.from_pretrained(MODEL / "vae").eval(), FeatureMaps()
+        tokenizers = [CLIPTokenizer.from_pretrained(MODEL / name) for name in ("tokenizer", "tokenizer_2")]
+        words = lambda t: t([section["negative_prompt"]] * self.n, padding="max_length", max_length=77, truncation=True,
+                            return_tensors="pt").input_ids
+        outputs = [e(words(t), output_hidden_states=True) for e, t in zip(self.model.encoders, tokenizers)]
+        self.negative = torch.cat([out.hidden_states[-2] for out in outputs], -1), outputs[1].text_embeds
+        x0, cond = self.drawn(0)
+        maps = self.maps(self.decoded(x0[:1]))
+        self.heads = ConditionedHeads([m.shape[1] for m in maps], [cond[1].shape[1], maps[-1].shape[1]])
+
+    def decoded(self, latents):
+        return self.vae.decode(latents / self.vae.config.scaling_factor).sample
+
+    def taught(self, x0, cond, number):
+        section, (low, high) = self.section, (np.float32(v) for v in self.section["renoised"])
+        u = draws.uniform(SEED, draws.TIMESTEP, number, self.n)
+        timesteps = [int((low + (high - low) * x) * np.float32(self.noising.last)) for x in u]
+        x = self.noising.noised(timesteps, x0, draws.noise(SEED, draws.RENOISE, number, x0.shape))
+        a, s = self.noising.at(timesteps)
+        if section["weighting"] == "nfsd":
+            score = lambda c: self.noising.noise_of(timesteps, x, denoise(self.teacher, x, timesteps, c))
+            with_text, without, away = score(cond), score(empty(cond)), score(self.negative)
+            clean = torch.tensor([t < 0.2 * self.noising.last for t in timesteps]).view(-1, 1, 1, 1)
+            step = torch.where(clean, without, without - away) + section["guidance_scale"] * (with_text - without)
+            return x0 - s / a * step, a * s / 2
+        v = guided(self.teacher, x, timesteps, cond, section["guidance_scale"])
+        return self.noising.denoised(timesteps, x, v), a if section["weighting"] == "exponential" else a * s / 2
+
+    def loss(self, player, number):
+        x0, cond = self.drawn(number)
+        with torch.no_grad():
+            real = self.maps(self.decoded(x0))
+            told = cond[1], real[-1].mean((2, 3))
+        if player == "student":
+            answer = self.answered(x0, cond, number)[2]
+            painted = self.decoded(answer)
+            fooled = -self.heads(self.maps(painted), told).mean()
+            with torch.no_grad():
+                target, weights = self.taught(answer.detach(), cond, number)
+                target = self.decoded(target)
+            distance = (weights.flatten() * (painted - target).square().mean((1, 2, 3))).mean()
+            return fooled + self.section["distillation_weight"] * distance
+        with torch.no_grad():
+            fake = self.maps(self.decoded(self.answered(x0, cond, number)[2]))
+        of_real, of_fake = self.heads(real, told), self.heads(fake, told)
+        hinge = torch.relu(1 - of_real).mean() + torch.relu(1 + of_fake).mean()
+        nudged = [x + 0.1 * draws.noise(SEED + i, draws.NUDGE, number, x.shape) for i, x in enumerate(real)]
+        penalty = (((self.heads(nudged, told) - of_real) / 0.1) ** 2).mean()
+        return hinge + self.section["gradient_penalty"] * penalty

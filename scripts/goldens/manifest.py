@@ -24,6 +24,7 @@ RULES = [  # first match wins: prefix, generator, tolerance
     ("families/", "families.py", PICTURES), ("loras/", "loras.py", PICTURES), ("embeddings/", "embeddings.py", PICTURES),
     ("single-file/", "single_file.py", "tensors equal to those of tiny-sdxl; pictures as in pictures/"),
     ("torch_randn.json", "torch_randn.py", RANDN),
+    ("training/lora-keys.json", "lora_keys.py", "equal"),
     ("training/", "training.py", "losses: 1e-3 relative; first gradients: 1e-3 of each one's norm, and of its root mean square"),
     ("muon", "muon.py", "1e-5 absolute"),
     ("schedulers", "schedulers.py", "as the fixture says"),
@@ -33,6 +34,7 @@ RULES = [  # first match wins: prefix, generator, tolerance
     ("upscalers/", "upscalers.py", NETWORKS),
     ("sam/", "sam.py", NETWORKS),
     ("adain/", "adain.py", NETWORKS),
+    ("inception-v3/", "../eval/inception.py", NETWORKS + "; resized pictures: 1e-3 of 255"),
     ("efficientnet-lite/", "../eval/convert_efficientnet.py", NETWORKS),
 ]
 

@@ -69,8 +69,8 @@ class Data:
         latents = ((stored - mean) / std).reshape(len(CAPTIONS), SIDE, SIDE, CHANNELS)
         self.latents = torch.from_numpy(latents).permute(0, 3, 1, 2).contiguous()
 
-    def rows(self, number, n):
-        u = draws.uniform(SEED, draws.ROW, number, n + 1)[1:].astype(np.float64)
+    def rows(self, number, n, seed=SEED):
+        u = draws.uniform(seed, draws.ROW, number, n + 1)[1:].astype(np.float64)
         return [min(int(x * len(CAPTIONS)), len(CAPTIONS) - 1) for x in u]
 
 

@@ -12,26 +12,38 @@ import argparse
 import json
 
 from common import GOLDENS, save_json, save_tensors
-from distillations import Ect, Lcm, Lightning, MeanFlow, Progressive, Teacher
-from distributions import Dmd2, Ladd, Rdm
+from distillations import Ect, Lcm, LcmLora, Lightning, Lora, MeanFlow, Progressive, Teacher
+from distributions import Add, Dmd2, Ladd, Rdm
 from trainer import LOOP, SEED, STEPS, train
 
 OUT = GOLDENS / "training"
 LEVELS = {"max_noise_share": 0.25, "log_sigma_mean": 0.4, "log_sigma_std": 1.3}
 DMD2 = {"batch_size": 4, "timesteps": [999, 499], "fake_updates": 2, "fake_learning_rate": 2.0,
         "renoised": [0.02, 0.98], "gan_weight": 0.003, "discriminator_weight": 0.01, "guidance_scale": 2.0}
+ADD = {"batch_size": 4, "timesteps": [999, 749, 499, 249], "shares": [0.4, 0.2, 0.2, 0.2], "discriminator_updates": 1,
+       "discriminator_learning_rate": 2.0, "gradient_penalty": 0.01, "distillation_weight": 2.5, "renoised": [0.02, 0.9],
+       "negative_prompt": "a blurry picture"}
 ECT = {"batch_size": 4, "max_noise_share": 0.25, "log_sigma_mean": -0.4, "log_sigma_std": 2.0, "q": 2.0, "stages": 2,
        "huber_c": 0.001}
 MEAN_FLOW = {"batch_size": 4, "max_noise_share": 0.25, "same_share": 0.25, "logit_mean": -0.4, "logit_std": 1.0,
              "derivative_step": 5, "adaptive_c": 0.001}
+LCM = {"batch_size": 4, "timesteps": [999, 749, 499, 249], "guidance_scale": 2.0, "max_noise_share": 0.5, "target_decay": 0.95,
+       "huber_c": 0.1}
+SIZE = {"rank": 3, "alpha": 6.0, "layers": "all", "block_ranks": {"mid_block": 2, "down_blocks.0": 0}}
 OBJECTIVES = {
     "teacher": (Teacher, {"batch_size": 4, "timesteps": LEVELS, "caption_dropout": 0.3}),
     "progressive": (Progressive, {"batch_size": 4, "teacher_steps": 8, "steps": [4, 2], "guidance_scale": 2.0}),
-    "lcm": (Lcm, {"batch_size": 4, "timesteps": [999, 749, 499, 249], "guidance_scale": 2.0, "max_noise_share": 0.5,
-                  "target_decay": 0.95, "huber_c": 0.1}),
+    "lcm": (Lcm, LCM),
+    "lcm-lora": (LcmLora, {"size": {**SIZE, "layers": "transformer"}, "lcm": LCM}),
+    "lora": (Lora, {"batch_size": 4, "size": {"rank": 2, "alpha": 2.0, "layers": "attention"}, "trains_text_encoders": False,
+                    "caption_dropout": 0.3}),
+    "lora-few-steps": (Lora, {"batch_size": 4, "size": SIZE, "trains_text_encoders": True, "caption_dropout": 0.0,
+                              "timesteps": [999, 749, 499, 249], "prior": {"prompt": "a thing", "weight": 0.5}}),
     "ladd": (Ladd, {"batch_size": 4, "timesteps": [999, 749, 499, 249], "shares": [0.4, 0.2, 0.2, 0.2], "logit_mean": 0.0,
                     "logit_std": 1.0, "discriminator_updates": 2, "discriminator_learning_rate": 2.0, "gradient_penalty": 1.0,
                     "distillation_weight": 0.5, "guidance_scale": 2.0}),
+    "add": (Add, {**ADD, "weighting": "exponential", "guidance_scale": 2.0}),
+    "add-nfsd": (Add, {**ADD, "weighting": "nfsd", "guidance_scale": 3.0}),
     "dmd2": (Dmd2, DMD2),
     "dmd2-forward-kl": (Dmd2, {**DMD2, "divergence": "forward_kl", "discriminator_weight": 1.0}),
     "ect": (Ect, {**ECT, "guidance_scale": 1.0, "weighting": "inverse_step"}),
@@ -51,7 +63,7 @@ def main():
         cls, section = OBJECTIVES[name]
         losses, firsts = train(cls(section))
         print(name, json.dumps(losses))
-        section = {**section, "loop": LOOP}
+        section = {**section, "lcm": {**section["lcm"], "loop": LOOP}} if "lcm" in section else {**section, "loop": LOOP}
         fixture = {"stage": cls.stage, "section": section, "seed": SEED, "steps": STEPS, "losses": losses}
         save_json(OUT / f"{name}.json", fixture)
         save_tensors(OUT / f"{name}.safetensors", firsts)

@@ -1,4 +1,6 @@
-//! `prima train`: the stages from data to a model folder, in order.
+//! `prima train`: the stages from data to a model folder, in order, and LoRAs.
+
+mod lora;
 
 use crate::out::{note, say};
 use crate::stop::Stop;
@@ -21,6 +23,8 @@ pub enum Command {
 /// What is no training.
 #[derive(Subcommand)]
 pub enum Rest {
+    /// Train a LoRA on a few pictures of a subject or a style
+    Lora(Box<lora::LoraArgs>),
     /// Encode the training pictures once
     Latents(Run),
     /// Write the result as a diffusers folder
@@ -28,6 +32,11 @@ pub enum Rest {
         /// The run's configuration (JSON)
         config: PathBuf,
     },
+}
+
+/// Those that take nothing but a configuration.
+fn stages() -> impl Iterator<Item = &'static Stage> {
+    STAGES.iter().filter(|stage| stage.name != "lora")
 }
 
 impl Subcommand for Command {
@@ -38,7 +47,7 @@ impl Subcommand for Command {
                 .aliases(stage.old_name);
             Resumable::augment_args(command)
         };
-        Rest::augment_subcommands(command.subcommands(STAGES.iter().map(of)))
+        Rest::augment_subcommands(command.subcommands(stages().map(of)))
     }
 
     fn augment_subcommands_for_update(command: clap::Command) -> clap::Command {
@@ -46,7 +55,7 @@ impl Subcommand for Command {
     }
 
     fn has_subcommand(name: &str) -> bool {
-        STAGES.iter().any(|stage| stage.name == name) || Rest::has_subcommand(name)
+        stages().any(|stage| stage.name == name) || Rest::has_subcommand(name)
     }
 }
 
@@ -54,7 +63,7 @@ impl FromArgMatches for Command {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let stage = matches
             .subcommand()
-            .and_then(|(name, args)| Some((STAGES.iter().find(|stage| stage.name == name)?, args)));
+            .and_then(|(name, args)| Some((stages().find(|stage| stage.name == name)?, args)));
         match stage {
             Some((stage, args)) => Ok(Self::Stage(stage, Resumable::from_arg_matches(args)?)),
             None => Ok(Self::Rest(Rest::from_arg_matches(matches)?)),
@@ -72,6 +81,13 @@ pub struct Run {
     /// The run's configuration (JSON)
     config: PathBuf,
     #[command(flatten)]
+    budget: Budgeted,
+}
+
+/// Where a run computes, and how long.
+#[derive(clap::Args)]
+struct Budgeted {
+    #[command(flatten)]
     device: device::Args,
     /// Stop after N optimizer steps
     #[arg(long, value_name = "N")]
@@ -85,6 +101,13 @@ pub struct Run {
 pub struct Resumable {
     #[command(flatten)]
     run: Run,
+    #[command(flatten)]
+    resumption: Resumption,
+}
+
+/// What becomes of what an earlier run left.
+#[derive(clap::Args)]
+struct Resumption {
     /// Go on from the newest saved state that is whole, if there is one
     #[arg(long)]
     resume: bool,
@@ -96,15 +119,32 @@ pub struct Resumable {
 impl Run {
     /// The configuration; from here on the run computes where it was told to, as one process of `launch.world`.
     fn open(&self, launch: &Launch) -> Result<TrainConfig> {
-        self.device.choose_for_training(launch)?;
+        self.budget.choose_device(launch)?;
         open(&self.config)
     }
 
     fn budget(&self) -> Budget {
+        self.budget.given()
+    }
+}
+
+impl Budgeted {
+    fn choose_device(&self, launch: &Launch) -> Result<()> {
+        self.device.choose_for_training(launch)
+    }
+
+    fn given(&self) -> Budget {
         Budget {
             max_steps: self.steps,
             deadline: self.minutes.map(|m| Instant::now() + m),
         }
+    }
+
+    /// The same, so many steps where nothing is said.
+    fn budget(&self, steps: u64) -> Budget {
+        let given = self.given();
+        let is_open = given.max_steps.is_none() && given.deadline.is_none();
+        if is_open { Budget::steps(steps) } else { given }
     }
 }
 
@@ -123,7 +163,15 @@ pub fn run(command: Command) -> Result<()> {
         crate::log_to_stderr();
     }
     match command {
-        Command::Stage(stage, args) => train(stage, &args, &launch),
+        Command::Stage(stage, args) => {
+            let config = args.run.open(&launch)?;
+            let summary = train(stage, &config, args.run.budget(), &args.resumption, &launch)?;
+            if launch.is_first() {
+                report(&summary)?;
+            }
+            Ok(())
+        }
+        Command::Rest(Rest::Lora(args)) => lora::run(&args, &launch),
         Command::Rest(Rest::Latents(run)) => {
             alone("latents", &launch)?;
             let config = run.open(&launch)?;
@@ -139,32 +187,37 @@ pub fn run(command: Command) -> Result<()> {
     }
 }
 
-fn train(stage: &Stage, args: &Resumable, launch: &Launch) -> Result<()> {
-    let config = args.run.open(launch)?;
+fn train(
+    stage: &Stage,
+    config: &TrainConfig,
+    budget: Budget,
+    resumption: &Resumption,
+    launch: &Launch,
+) -> Result<Summary> {
     let group = catch(|| Group::join(launch.clone()))??;
     // Until here there is nothing to save.
     let stop = Stop::listen()?;
     let summary = catch(|| {
         let mut options = RunOptions {
-            budget: args.run.budget(),
-            resume: args.resume,
-            overwrite: args.overwrite,
+            budget,
+            resume: resumption.resume,
+            overwrite: resumption.overwrite,
             stop: stop.asked.clone(),
             group,
         };
-        stage.run(&config, &mut options)
+        stage.run(config, &mut options)
     })??;
-    if launch.is_first() {
-        report(&summary)?;
-    }
     if summary.stopped {
+        if launch.is_first() {
+            report(&summary)?;
+        }
         let what = match summary.steps {
             0 => "before the first step".to_owned(),
             step => format!("step {step} is saved, go on with --resume"),
         };
         return Err(stop.stopped(what).into());
     }
-    Ok(())
+    Ok(summary)
 }
 
 /// Refuses work for one process that a launcher started several times.

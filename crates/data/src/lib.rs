@@ -35,6 +35,7 @@ pub mod languages;
 mod notice;
 mod nouns;
 mod packages;
+pub mod pictures;
 mod random;
 mod render;
 mod scene;
@@ -86,6 +87,8 @@ pub enum DataError {
     Length { file: PathBuf, expected: u64, found: u64 },
     #[error("{file}: expected noun indices below {nouns}, found {index}")]
     NounIndex { file: PathBuf, index: usize, nouns: usize },
+    #[error("{name}: {message}")]
+    Pictures { name: String, message: String },
     #[error("the data set has no drawn object to train on")]
     Empty,
     #[error("word splitter: {0}")]
@@ -97,6 +100,13 @@ impl DataError {
         Self::Io {
             path: path.to_owned(),
             source,
+        }
+    }
+
+    fn pictures(name: impl AsRef<Path>, message: impl Into<String>) -> Self {
+        Self::Pictures {
+            name: name.as_ref().display().to_string(),
+            message: message.into(),
         }
     }
 

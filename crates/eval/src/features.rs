@@ -29,6 +29,24 @@ const EIGHTH: usize = 2;
 const SIXTEENTH: usize = 3;
 const LAST: usize = 4;
 
+/// Pictures as points in a space in which sets of them have a distance.
+pub trait Features: Sync {
+    /// What is to be said beside every figure.
+    fn name(&self) -> String;
+
+    fn of(&self, picture: &Picture) -> Vec<f32>;
+}
+
+impl Features for FeatureNet {
+    fn name(&self) -> String {
+        "EfficientNet-lite0, unit length".to_owned()
+    }
+
+    fn of(&self, picture: &Picture) -> Vec<f32> {
+        self.features(picture)
+    }
+}
+
 /// EfficientNet-lite0 before its classifier: 1280 features.
 pub struct FeatureNet {
     network: EfficientNetLite,

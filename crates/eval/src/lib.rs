@@ -7,17 +7,22 @@
 pub mod distances;
 mod error;
 mod features;
+mod inception;
 pub mod judge;
 mod order;
 pub mod prompt_list;
 pub mod questions;
+pub mod report;
+mod resize;
 pub mod suite;
 pub mod words;
 
 pub use error::Error;
-pub use features::FeatureNet;
+pub use features::{FeatureNet, Features};
+pub use inception::Inception;
 pub use judge::{Judge, Lessons};
 pub use order::{Order, Paint};
+pub use resize::Resize;
 pub use suite::{Ceiling, Class, Suite, SuiteJudge, SuiteOptions, SuiteQuality};
 pub use words::{Nearest, Words, words};
 

@@ -67,7 +67,7 @@ impl Adapters {
         self.layers.is_empty()
     }
 
-    /// `f()` with these in effect on this thread, and no others.
+    /// `f()` with these in effect on this thread, and no others; none at all leave what is in effect.
     pub fn within<T>(self: &Arc<Self>, f: impl FnOnce() -> T) -> T {
         /// Puts back what was in effect before, also where `f` unwinds.
         struct Before(Option<Arc<Adapters>>);
@@ -77,10 +77,18 @@ impl Adapters {
                 ACTIVE.with_borrow_mut(|active| *active = before);
             }
         }
-        let set = (!self.is_empty()).then(|| self.clone());
-        let _before = Before(ACTIVE.with_borrow_mut(|active| std::mem::replace(active, set)));
+        if self.is_empty() {
+            return f();
+        }
+        let _before = Before(ACTIVE.with_borrow_mut(|active| active.replace(self.clone())));
         f()
     }
+}
+
+/// `f` with what is in effect now, whenever and on whichever thread it is called: for what the backward pass computes again.
+pub(crate) fn kept<T>(f: impl Fn() -> T) -> impl Fn() -> T {
+    let set = ACTIVE.with_borrow(Clone::clone).unwrap_or_default();
+    move || set.within(&f)
 }
 
 /// Of what is in effect on this thread: what texts are read with is the same where this is.
@@ -98,16 +106,23 @@ pub(crate) fn of(weight: &Param) -> Option<Adapter> {
     ACTIVE.with_borrow(|active| active.as_ref()?.layers.get(&weight.id()).cloned())
 }
 
-/// The number of a weight's value together with what is in effect.
-pub(crate) fn version(weight: &Param) -> u64 {
+/// The number of a weight's value together with what is in effect; `None` where that is trained, and changes.
+pub(crate) fn version(weight: &Param) -> Option<u64> {
     let own = weight.version();
-    ACTIVE.with_borrow(|active| match active {
-        Some(set) if set.layers.contains_key(&weight.id()) => {
-            let mut hasher = DefaultHasher::new();
-            (own, set.identity).hash(&mut hasher);
-            hasher.finish()
+    ACTIVE.with_borrow(|active| {
+        let Some(set) = active else { return Some(own) };
+        let Some(adapter) = set.layers.get(&weight.id()) else {
+            return Some(own);
+        };
+        let mut hasher = DefaultHasher::new();
+        (own, set.identity).hash(&mut hasher);
+        for factor in adapter.terms.iter().flat_map(|term| term.factors.iter()) {
+            if factor.is_trainable() {
+                return None;
+            }
+            factor.version().hash(&mut hasher);
         }
-        _ => own,
+        Some(hasher.finish())
     })
 }
 

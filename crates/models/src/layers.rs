@@ -58,7 +58,7 @@ impl Linear {
 
     /// The number of the weight's value, if it is frozen.
     pub fn frozen_version(&self) -> Option<u64> {
-        (!self.weight.is_trainable()).then(|| adapters::version(&self.weight))
+        adapters::version(&self.weight).filter(|_| !self.weight.is_trainable())
     }
 
     /// What products with the weight round their factors to.

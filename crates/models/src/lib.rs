@@ -23,7 +23,7 @@ pub use autoencoders::{
 };
 pub use config::{OneOrMany, TransformerLayers};
 pub use denoisers::{Unet2dCondition, Unet2dConditionConfig, UnetBlock, UnetCond, guidance_scale_embedding};
-pub use feature_networks::{EfficientNetLite, EfficientNetLiteConfig};
+pub use feature_networks::{EfficientNetLite, EfficientNetLiteConfig, InceptionV3};
 pub use segmenters::{Sam, SamConfig, SamMasks, SamPrompt};
 pub use style_transfer::{AdainConfig, AdainDecoder, VggEncoder, restyled};
 pub use text_encoders::{

@@ -1,6 +1,7 @@
 //! Residual blocks and the resamplers between resolutions (diffusers `models/resnet.py`,
 //! `downsampling.py`, `upsampling.py`).
 
+use crate::adapters::kept;
 use crate::bands::Bands;
 use crate::layers::{Conv, GroupNorm, Linear, Start};
 use prima_checkpoint::{Error, ParamSource};
@@ -78,7 +79,7 @@ impl ResnetBlock2D {
             return self.run(x, temb_silu);
         }
         let (block, x, temb_silu) = (self.clone(), x.clone(), temb_silu.cloned());
-        recompute(move || block.run(&x, temb_silu.as_ref()))
+        recompute(kept(move || block.run(&x, temb_silu.as_ref())))
     }
 
     fn run(&self, x: &Tensor, temb_silu: Option<&Tensor>) -> Tensor {

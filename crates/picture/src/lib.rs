@@ -45,13 +45,19 @@ impl Picture {
     /// The same picture at another size and shape: enlarged or reduced until it covers that, and cut to it in the middle.
     #[must_use]
     pub fn covering(&self, width: usize, height: usize) -> Self {
+        self.covering_at(width, height).0
+    }
+
+    /// The same, and how many rows and columns were cut off at the top and at the left.
+    #[must_use]
+    pub fn covering_at(&self, width: usize, height: usize) -> (Self, [usize; 2]) {
         let scale = (width as f64 / self.width as f64).max(height as f64 / self.height as f64);
         let side = |from: usize, least: usize| ((from as f64 * scale).round() as usize).max(least);
         let whole = self.resized(side(self.width, width), side(self.height, height));
         let (left, top) = ((whole.width - width) / 2, (whole.height - height) / 2);
         let row = |y: usize| &whole.rgb[((top + y) * whole.width + left) * 3..][..width * 3];
         let rgb = (0..height).flat_map(row).copied().collect();
-        Self { width, height, rgb }
+        (Self { width, height, rgb }, [top, left])
     }
 }
 

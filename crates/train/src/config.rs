@@ -6,6 +6,7 @@ use crate::export::ExportConfig;
 use crate::latents::LatentsConfig;
 use crate::noising::default_scheduler;
 use crate::objectives::StageConfig;
+use crate::own_pictures::{Canvas, OwnPictures, OwnPicturesConfig};
 use crate::picture_source::{PictureSource, rendered};
 use crate::stages;
 use prima_checkpoint::ModelSource;
@@ -18,8 +19,13 @@ use std::path::{Path, PathBuf};
 
 #[derive(Clone, Debug, Deserialize)]
 pub struct TrainConfig {
-    /// Folder of the data set (see `prima_data`), whose words the tokenizers split; its pictures too, unless there is a `world`.
+    /// Folder of the data set (see `prima_data`), whose words the tokenizers split; its pictures too, unless there is a `world`
+    /// or there are `pictures`. A run from a model that has these needs none.
+    #[serde(default)]
     pub(crate) data_dir: PathBuf,
+    /// A person's own pictures, in place of the data set's.
+    #[serde(default)]
+    pub(crate) pictures: Option<OwnPicturesConfig>,
     /// Pictures that the scene generator renders, in place of the data set's.
     #[serde(default)]
     pub(crate) world: Option<world::Sources>,
@@ -51,6 +57,9 @@ pub struct TrainConfig {
     /// `model`, found.
     #[serde(skip)]
     source: Option<ModelSource>,
+    /// What sizes it paints.
+    #[serde(skip)]
+    canvas: Option<Canvas>,
 }
 
 /// The `config.json` of each component, as diffusers and transformers write them.
@@ -77,15 +86,25 @@ impl TrainConfig {
         find: impl FnOnce(&str) -> std::result::Result<ModelSource, E>,
     ) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-        let mut config: Self = serde_json::from_str(&text).map_err(|e| Error::file(path, e))?;
+        Self::parse(&text, find).map_err(|e| Error::file(path, e))
+    }
+
+    fn parse<E: std::fmt::Display>(
+        text: &str,
+        find: impl FnOnce(&str) -> std::result::Result<ModelSource, E>,
+    ) -> std::result::Result<Self, String> {
+        let mut config: Self = serde_json::from_str(text).map_err(|e| e.to_string())?;
         config.read_old_names();
         config.source = config
             .model
             .as_deref()
             .map(find)
             .transpose()
-            .map_err(|e| Error::file(path, e))?;
-        config.check().map_err(|e| Error::file(path, e))?;
+            .map_err(|e| e.to_string())?;
+        config.check().map_err(|e| e.to_string())?;
+        if let (Some(model), Some(_)) = (&config.source, &config.pictures) {
+            config.canvas = Some(Canvas::of(model).map_err(|e| e.to_string())?);
+        }
         Ok(config)
     }
 
@@ -103,7 +122,12 @@ impl TrainConfig {
     }
 
     fn check(&self) -> Result<()> {
-        self.origin()?;
+        let needs_data =
+            matches!(self.origin()?, Origin::Networks(_)) || (self.world.is_none() && self.pictures.is_none());
+        if needs_data && self.data_dir.as_os_str().is_empty() {
+            let message = "there is no data_dir, nor `pictures` for a `model`: say what to learn from";
+            return Err(Error::Config(message.into()));
+        }
         for name in self.sections.keys() {
             if stages::named(name).is_none() {
                 let known: Vec<&str> = stages::STAGES.iter().map(|stage| stage.name).collect();
@@ -170,9 +194,12 @@ impl TrainConfig {
         self.run_dir.join(stage)
     }
 
-    /// What the run learns from: the scene generator if there is a `world`, else the data set, whose options `adjust` may
-    /// change.
+    /// What the run learns from: a person's `pictures`, the scene generator if there is a `world`, else the data set, whose
+    /// options `adjust` may change.
     pub(crate) fn pictures(&self, adjust: impl FnOnce(&mut ComposerOptions)) -> Result<Box<dyn PictureSource>> {
+        if let Some(own) = &self.pictures {
+            return Ok(Box::new(self.own_pictures(own)?));
+        }
         if let Some(sources) = &self.world {
             let [height, width] = self.picture_size_px().map(|side| side as usize);
             return rendered(sources, self.seed, [width, height]);
@@ -184,8 +211,25 @@ impl TrainConfig {
         Ok(Box::new(Composer::new(dataset, options)?))
     }
 
+    /// A person's pictures in the sizes that the model paints.
+    pub(crate) fn own_pictures(&self, own: &OwnPicturesConfig) -> Result<OwnPictures> {
+        let canvas = self.canvas.clone().unwrap_or_else(|| {
+            let side = self.picture_size_px()[0] as usize;
+            Canvas {
+                side_px: side,
+                multiple_px: side,
+                sizes: vec![[side; 2]],
+            }
+        });
+        OwnPictures::open(own, &canvas)
+    }
+
     /// Height and width of a whole picture in pixels.
     pub(crate) fn picture_size_px(&self) -> [f32; 2] {
+        if let Some(canvas) = &self.canvas {
+            let own = self.pictures.as_ref().and_then(|pictures| pictures.resolution_px);
+            return [own.unwrap_or(canvas.side_px) as f32; 2];
+        }
         let networks = self.networks.as_ref();
         let side = networks.and_then(|networks| networks.vae["sample_size"].as_f64());
         [side.unwrap_or(f64::from(prima_data::SIZE_PX)) as f32; 2]

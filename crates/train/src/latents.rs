@@ -8,7 +8,7 @@ use crate::latent_cache::{
 };
 use crate::networks::feature_network;
 use crate::params::Component;
-use crate::picture_source::{Sample, to_tensor};
+use crate::picture_source::{PictureSource, Sample, to_tensor};
 use crate::stage_folder::StageFolder;
 use crate::trained;
 use crate::trainer::{Budget, Summary};
@@ -19,6 +19,7 @@ use prima_tensor::{Param, Tensor, no_grad};
 use rayon::prelude::*;
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Instant;
 
 /// The folder below `run_dir` and the section of the configuration.
@@ -91,58 +92,96 @@ const SHARD: usize = 2048;
 
 /// Composes and encodes pictures until there are enough of them or the budget is spent.
 pub fn latents(config: &TrainConfig, budget: Budget) -> Result<Summary> {
-    let started = Instant::now();
     let source = config.pictures(|options| {
         options.favoured_style = config.latents.only_style.clone().map(|style| (style, 1.0));
     })?;
     let dir = config.stage_dir(NAME);
     let _folder = StageFolder::hold(&dir)?;
+    let summary = encode_all(config, &*source, &dir, budget)?;
+    trained::write_summary(config, NAME, &summary)?;
+    Ok(summary)
+}
+
+/// Encodes what `source` has into `dir`: all of it where it has an end, `latents.count` where it has none.
+pub(crate) fn encode_all(
+    config: &TrainConfig,
+    source: &dyn PictureSource,
+    dir: &Path,
+    budget: Budget,
+) -> Result<Summary> {
+    let started = Instant::now();
     let encoder = Encoder::open(config)?;
-    let mut manifest = LatentManifest::read(&dir)?;
-    if manifest.as_ref().is_some_and(|m| m.fingerprint != encoder.fingerprint) {
-        let message = "holds latents of another autoencoder: move it away, or go back to that autoencoder";
-        return Err(Error::file(&dir, message));
+    let mut manifest = LatentManifest::read(dir)?;
+    if let Some(manifest) = &manifest {
+        check_goes_on(manifest, &encoder, source).map_err(|message| Error::file(dir, message))?;
     }
-    if manifest
-        .as_ref()
-        .is_some_and(|m| m.features.is_some() != encoder.features.is_some())
-    {
-        let message = "latents.features was set for some of its pictures only: move it away, or set it as it was";
-        return Err(Error::file(&dir, message));
-    }
+    let count = source
+        .len()
+        .map_or(config.latents.count, |all| all.min(config.latents.count));
+    // Those of an end have what sizes they have.
+    let every_size = config.latents.every_size || source.len().is_some();
+    let sample = |i: u64| {
+        if every_size {
+            source.sample_of_any_size(i)
+        } else {
+            source.sample(i)
+        }
+    };
     let before = manifest.as_ref().map_or(0, LatentManifest::pictures);
     let mut done = before;
     let in_time = || budget.deadline.is_none_or(|d| Instant::now() < d);
-    while done < config.latents.count && in_time() {
+    while done < count && in_time() {
         let mut pictures: Vec<EncodedPicture> = Vec::new();
-        let wanted = SHARD.min(config.latents.count - done);
+        let wanted = SHARD.min(count - done);
         while pictures.len() < wanted && in_time() {
             let first = (done + pictures.len()) as u64;
             let end = first + config.latents.batch_size.min(wanted - pictures.len()) as u64;
-            let samples = (first..end).into_par_iter().map(|i| {
-                if config.latents.every_size {
-                    source.sample_of_any_size(i)
-                } else {
-                    source.sample(i)
-                }
-            });
+            let samples = (first..end).into_par_iter().map(sample);
             pictures.extend(encoder.encode(samples.collect::<Result<Vec<_>>>()?)?);
         }
-        let manifest = manifest.get_or_insert_with(|| encoder.manifest(&pictures));
-        manifest.add(&dir, &pictures)?;
+        let manifest = manifest.get_or_insert_with(|| encoder.manifest(&pictures, source.sha256()));
+        manifest.add(dir, &pictures)?;
         done = manifest.pictures();
         let rate = (done - before) as f64 / started.elapsed().as_secs_f64();
-        tracing::info!("latents: {done} of {}, {rate:.1} pictures/s", config.latents.count);
+        tracing::info!("latents: {done} of {count}, {rate:.1} pictures/s");
     }
-    let summary = Summary {
+    Ok(Summary {
         steps: done as u64,
         samples: done as u64,
         seconds: started.elapsed().as_secs_f64(),
         loss: 0.0,
         stopped: false,
-    };
-    trained::write_summary(config, NAME, &summary)?;
-    Ok(summary)
+    })
+}
+
+/// Says why what is there is not what would be added.
+fn check_goes_on(
+    manifest: &LatentManifest,
+    encoder: &Encoder,
+    source: &dyn PictureSource,
+) -> std::result::Result<(), &'static str> {
+    if manifest.fingerprint != encoder.fingerprint {
+        return Err("holds latents of another autoencoder: move it away, or go back to that autoencoder");
+    }
+    if manifest.features.is_some() != encoder.features.is_some() {
+        return Err("latents.features was set for some of its pictures only: move it away, or set it as it was");
+    }
+    if manifest.pictures_sha256 != source.sha256() {
+        return Err(
+            "holds latents of other pictures, captions or sizes than there are now: move it away, or give this run another \
+             run_dir",
+        );
+    }
+    Ok(())
+}
+
+/// Removes what `dir` has of them, for a run that begins anew.
+pub(crate) fn discard(dir: &Path) -> Result<()> {
+    if dir.exists() {
+        StageFolder::hold(dir)?.clear()
+    } else {
+        Ok(())
+    }
 }
 
 /// Refuses latents of another autoencoder than `vae`, the run's: a model that was exchanged for another after they were made.
@@ -191,7 +230,7 @@ impl Encoder {
         })
     }
 
-    fn manifest(&self, pictures: &[EncodedPicture]) -> LatentManifest {
+    fn manifest(&self, pictures: &[EncodedPicture], pictures_sha256: Option<String>) -> LatentManifest {
         let channels = self.vae.latent_channels();
         LatentManifest {
             statistics: if self.is_normal {
@@ -202,6 +241,7 @@ impl Encoder {
             fingerprint: self.fingerprint,
             cell_px: self.vae.scale_factor(),
             features: feature_statistics_of(pictures),
+            pictures_sha256,
             shards: Vec::new(),
         }
     }
@@ -237,6 +277,7 @@ impl Encoder {
                     objects: coverage(&sample, [h, w]),
                     features: maps.get(i).cloned(),
                     caption: sample.caption,
+                    cut: sample.cut,
                 });
             }
         }

@@ -18,6 +18,7 @@ mod networks;
 mod noising;
 mod objective;
 mod objectives;
+mod own_pictures;
 mod params;
 mod picture_source;
 mod stage_folder;
@@ -29,8 +30,9 @@ mod trainer;
 
 pub use config::TrainConfig;
 pub use error::{Error, Result};
-pub use export::{Exported, export};
+pub use export::{Exported, LoraKeys, export, export_lora};
 pub use group::{Group, Launch};
 pub use latents::latents;
+pub use objectives::discard_lora_latents;
 pub use trained::text_encoders;
 pub use trainer::{AdamW, AdamWConfig, Budget, RunOptions, Summary};

@@ -5,6 +5,7 @@ use prima_data::world::{self, World};
 use prima_data::{Composer, SIZE_PX};
 use prima_picture::Picture;
 use prima_tensor::Tensor;
+use serde::{Deserialize, Serialize};
 
 /// A picture and the words for it.
 pub(crate) struct Sample {
@@ -12,6 +13,17 @@ pub(crate) struct Sample {
     pub(crate) caption: String,
     /// For each pixel 0, or the number of the object seen there; empty where that is not known.
     pub(crate) objects: Vec<u8>,
+    /// What it was cut from, where the network is to be told.
+    pub(crate) cut: Option<Cut>,
+}
+
+/// What SDXL's micro-conditioning says of a picture beside its size (Podell et al. 2023, section 2.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Cut {
+    /// Height and width in pixels of the file's picture.
+    pub(crate) original_px: [usize; 2],
+    /// Pixels that were cut off at the top and at the left.
+    pub(crate) crop_px: [usize; 2],
 }
 
 /// An endless supply; the same number gives the same sample.
@@ -26,6 +38,16 @@ pub(crate) trait PictureSource: Send + Sync {
 
     /// Width and height of the run's pictures in pixels.
     fn size_px(&self) -> [usize; 2];
+
+    /// How many there are, where the supply has an end: then it begins again.
+    fn len(&self) -> Option<usize> {
+        None
+    }
+
+    /// Of what they are, where files of a person's own are read, which may change: a checksum.
+    fn sha256(&self) -> Option<String> {
+        None
+    }
 }
 
 /// The scene generator's pictures in one size (width, height).
@@ -65,6 +87,7 @@ impl From<prima_data::world::Sample> for Sample {
             },
             caption: sample.caption,
             objects: sample.mask,
+            cut: None,
         }
     }
 }
@@ -81,6 +104,7 @@ impl PictureSource for Composer {
             },
             caption: sample.caption,
             objects: Vec::new(),
+            cut: None,
         })
     }
 

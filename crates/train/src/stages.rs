@@ -5,8 +5,8 @@ use crate::config::TrainConfig;
 use crate::error::Result;
 use crate::objective::Objective;
 use crate::objectives::{
-    AutoencoderConfig, DecoderConfig, Dmd2Config, EctConfig, LaddConfig, LcmConfig, LightningConfig, MeanFlowConfig,
-    ProgressiveConfig, RdmConfig, StageConfig, TeacherConfig, TextConfig,
+    AddConfig, AutoencoderConfig, DecoderConfig, Dmd2Config, EctConfig, LaddConfig, LcmConfig, LcmLoraConfig,
+    LightningConfig, LoraConfig, MeanFlowConfig, ProgressiveConfig, RdmConfig, StageConfig, TeacherConfig, TextConfig,
 };
 use crate::trained::write_summary;
 use crate::trainer::{LoopConfig, RunOptions, Summary, run};
@@ -21,11 +21,14 @@ pub const STAGES: &[Stage] = &[
     Stage::of::<ProgressiveConfig>(),
     Stage::of::<LightningConfig>(),
     Stage::of::<LcmConfig>(),
+    Stage::of::<LcmLoraConfig>(),
     Stage::of::<EctConfig>(),
     Stage::of::<MeanFlowConfig>(),
+    Stage::of::<AddConfig>(),
     Stage::of::<LaddConfig>(),
     Stage::of::<Dmd2Config>(),
     Stage::of::<RdmConfig>(),
+    Stage::of::<LoraConfig>(),
 ];
 
 /// A stage that trains something and can go on where it stopped.

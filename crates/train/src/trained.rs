@@ -136,7 +136,7 @@ fn state(config: &TrainConfig, stage: &str) -> Result<Option<PathBuf>> {
     }
 }
 
-fn needed_state(config: &TrainConfig, stage: &str) -> Result<PathBuf> {
+pub(crate) fn needed_state(config: &TrainConfig, stage: &str) -> Result<PathBuf> {
     newest_state(config, stage)?.ok_or_else(|| {
         let dir = config.stage_dir(stage);
         Error::file(dir, format!("there is no state: run the stage {stage} first"))

@@ -4,14 +4,47 @@ use super::with_bar;
 use crate::Usage;
 use crate::out::say;
 use anyhow::{Context, Result};
-use clap::Args as ClapArgs;
-use prima_eval::FeatureNet;
+use clap::{Args as ClapArgs, ValueEnum};
 use prima_eval::distances::{Distances, between};
+use prima_eval::{FeatureNet, Features, Inception, Resize};
 use prima_picture::Picture;
 use std::path::{Path, PathBuf};
 
-/// How the features are named beside every figure.
-const FEATURES: &str = "EfficientNet-lite0, unit length";
+/// The network that looks at pictures.
+#[derive(ClapArgs)]
+pub struct By {
+    /// EfficientNet-lite0 weights made by scripts/eval/convert_efficientnet.py
+    #[arg(long, required_unless_present = "inception", conflicts_with = "inception")]
+    features: Option<PathBuf>,
+    /// Inception weights made by scripts/eval/inception.py: the distances are FID and KID then
+    #[arg(long, value_name = "FILE")]
+    inception: Option<PathBuf>,
+    /// How Inception's pictures are resized: as clean-fid does it, or as pytorch-fid
+    #[arg(long, value_name = "HOW", default_value = "clean", requires = "inception")]
+    resize: ResizeArg,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ResizeArg {
+    Clean,
+    Bilinear,
+}
+
+impl By {
+    pub fn open(&self) -> Result<Box<dyn Features>> {
+        match (&self.features, &self.inception) {
+            (Some(weights), None) => Ok(Box::new(FeatureNet::open(weights)?)),
+            (_, Some(weights)) => {
+                let resize = match self.resize {
+                    ResizeArg::Clean => Resize::Clean,
+                    ResizeArg::Bilinear => Resize::Bilinear,
+                };
+                Ok(Box::new(Inception::open(weights, resize)?))
+            }
+            (None, None) => Err(Usage("name --features or --inception".to_owned()).into()),
+        }
+    }
+}
 
 #[derive(ClapArgs)]
 pub struct DistanceArgs {
@@ -19,9 +52,8 @@ pub struct DistanceArgs {
     real: PathBuf,
     /// Folder of the pictures to measure
     other: PathBuf,
-    /// EfficientNet-lite0 weights made by scripts/eval/convert_efficientnet.py
-    #[arg(long)]
-    features: PathBuf,
+    #[command(flatten)]
+    by: By,
     /// Seed of the subsets of the kernel distance
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -31,8 +63,8 @@ pub struct DistanceArgs {
 }
 
 pub fn run(args: &DistanceArgs) -> Result<()> {
-    let net = FeatureNet::open(&args.features)?;
-    let [real, other] = [&args.real, &args.other].map(|folder| features(&net, folder));
+    let net = args.by.open()?;
+    let [real, other] = [&args.real, &args.other].map(|folder| features(&*net, folder));
     let found = between(&real?, &other?, args.seed).map_err(|error| Usage(error.to_string()))?;
     let Distances {
         pictures: [reals, others],
@@ -42,10 +74,10 @@ pub fn run(args: &DistanceArgs) -> Result<()> {
         recall,
     } = found;
     if args.json {
-        let report = serde_json::json!({ "features": FEATURES, "distances": found });
+        let report = serde_json::json!({ "features": net.name(), "distances": found });
         say!("{}", serde_json::to_string_pretty(&report)?);
     } else {
-        say!("{others} pictures against {reals} real ones; features: {FEATURES}");
+        say!("{others} pictures against {reals} real ones; features: {}", net.name());
         say!("Frechet distance {frechet:.4}, kernel distance {kernel:.5} (deviation {deviation:.5})");
         say!("precision {:.1} %, recall {:.1} %", 100.0 * precision, 100.0 * recall);
     }
@@ -53,7 +85,7 @@ pub fn run(args: &DistanceArgs) -> Result<()> {
 }
 
 /// Of each picture of a folder, by name.
-fn features(net: &FeatureNet, folder: &Path) -> Result<Vec<Vec<f32>>> {
+pub fn features(net: &dyn Features, folder: &Path) -> Result<Vec<Vec<f32>>> {
     let listed = std::fs::read_dir(folder).with_context(|| folder.display().to_string())?;
     let mut paths: Vec<PathBuf> = listed.flatten().map(|entry| entry.path()).collect();
     let is_picture = |path: &PathBuf| {
@@ -67,7 +99,7 @@ fn features(net: &FeatureNet, folder: &Path) -> Result<Vec<Vec<f32>>> {
             on_progress(i, paths.len());
             let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
             let picture = Picture::decode(&bytes, &path.display().to_string())?;
-            Ok(net.features(&picture))
+            Ok(net.of(&picture))
         });
         read.collect()
     })

@@ -5,6 +5,7 @@ mod distance;
 mod judge;
 mod prompts;
 mod quality;
+mod report;
 mod suite;
 mod words;
 
@@ -32,6 +33,8 @@ pub enum Command {
     Ceiling(ceiling::CeilingArgs),
     /// Measure how far one folder of pictures is from another: Frechet and kernel distance, precision, recall
     Distance(distance::DistanceArgs),
+    /// Compare models at several numbers of steps: a page with distances, diversity, latency and contact sheets, and JSON beside it
+    Report(report::ReportArgs),
     /// Measure what text encoders make of words: is the nearest everyday noun the one that a word means?
     Words(words::WordsArgs),
 }
@@ -84,6 +87,7 @@ pub fn run(command: Command) -> Result<()> {
         Command::Suite(args) => suite::run(&args),
         Command::Ceiling(args) => ceiling::run(&args),
         Command::Distance(args) => distance::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::Words(args) => words::run(&args),
     }
 }

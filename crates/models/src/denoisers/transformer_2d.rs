@@ -1,6 +1,7 @@
 //! Self-attention over the picture and cross-attention to the text (diffusers
 //! `models/transformers/transformer_2d.py`, `attention.py`).
 
+use crate::adapters::kept;
 use crate::config::invalid;
 use crate::layers::{Conv, GroupNorm, LayerNorm, Linear, Start};
 use crate::{Cancelled, check};
@@ -195,7 +196,7 @@ impl BasicTransformerBlock {
             return self.run(x, context);
         }
         let (block, x, context) = (self.clone(), x.clone(), context.clone());
-        recompute(move || block.run(&x, &context))
+        recompute(kept(move || block.run(&x, &context)))
     }
 
     fn run(&self, x: &Tensor, context: &Tensor) -> Tensor {

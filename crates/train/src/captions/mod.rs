@@ -9,8 +9,13 @@ use prima_models::UnetCond;
 use prima_pipeline::TextEncoders;
 use prima_tensor::{Tensor, combine_per_sample};
 
-/// Rows of tokens to what the UNet is conditioned on; `size_px` is the pictures' height and width.
-pub(crate) fn conditioning(encoders: &TextEncoders, rows: &TokenRows, size_px: [f32; 2]) -> UnetCond {
+/// What the UNet is told of a whole picture of this height and width in pixels.
+pub(crate) fn time_ids([height, width]: [f32; 2]) -> [f32; 6] {
+    [height, width, 0.0, 0.0, height, width]
+}
+
+/// Rows of tokens to what the UNet is conditioned on; `time_ids` say of each picture where it comes from.
+pub(crate) fn conditioning(encoders: &TextEncoders, rows: &TokenRows, time_ids: Vec<[f32; 6]>) -> UnetCond {
     let batch = rows.keep.len();
     let (hidden, pooled) = encoders.forward(&rows.ids, batch);
     let zero = vec![0.0; batch];
@@ -21,11 +26,10 @@ pub(crate) fn conditioning(encoders: &TextEncoders, rows: &TokenRows, size_px: [
             combine_per_sample(&rows.keep, x, &zero, &x.detach())
         }
     };
-    let [height, width] = size_px;
     UnetCond {
         encoder_hidden_states: masked(&hidden),
         text_embeds: pooled.as_ref().map(masked),
-        time_ids: vec![[height, width, 0.0, 0.0, height, width]; batch],
+        time_ids,
         timestep_cond: None,
     }
 }

@@ -8,9 +8,10 @@ use crate::trained::read_summary;
 use prima_data::{ComposerOptions, Dataset, EVALUATION_NOUNS, Manifest, world};
 
 pub(super) fn card(config: &TrainConfig, is_lcm: bool, parameters: usize) -> Result<String> {
-    let learnt = match &config.world {
-        Some(sources) => of_world(config, sources),
-        None => of_icons(config, &Dataset::open(&config.data_dir)?.manifest),
+    let learnt = match (&config.pictures, &config.world) {
+        (Some(_), _) => of_own_pictures(config),
+        (None, Some(sources)) => of_world(config, sources),
+        (None, None) => of_icons(config, &Dataset::open(&config.data_dir)?.manifest),
     };
     Ok(format!(
         "# {name}\n\nA small text-to-image model: {parameters} parameters, pictures of {side} x {side} pixels, {steps}, \
@@ -44,6 +45,15 @@ struct Learnt {
     data: String,
     sources: String,
     limits: String,
+}
+
+fn of_own_pictures(config: &TrainConfig) -> Learnt {
+    Learnt {
+        shows: "It paints what the model that it was trained from does, and what it was shown.".into(),
+        data: format!("Pictures of whoever trained it. Seed {}.", config.seed),
+        sources: "Whoever passes this model on has to say whose pictures it was shown, and under which licence.".into(),
+        limits: "Those of the model that it was trained from.".into(),
+    }
 }
 
 fn of_icons(config: &TrainConfig, manifest: &Manifest) -> Learnt {

@@ -1,12 +1,16 @@
 //! A run as a diffusers folder, with a model card and the data's credits.
 
 mod card;
+mod lora;
+
+pub use lora::LoraKeys;
 
 use crate::config::{Origin, TrainConfig};
 use crate::error::{Error, Result};
 use crate::fold_statistics::fold_statistics;
 use crate::latent_cache::{LatentStatistics, captions};
 use crate::latents;
+use crate::objectives::{LcmLoraConfig, LoraConfig, StageConfig};
 use crate::params::{Component, NamedParams};
 use crate::stages::{self, Stage};
 use crate::trained::{self, Painter};
@@ -94,12 +98,17 @@ pub struct Exported {
     pub bytes: u64,
 }
 
-/// Writes the folder `export.folder` from the averaged weights, in f16.
+/// Writes the folder `export.folder` from the averaged weights, in f16; of the stage `lcm-lora` one file in it.
 ///
 /// An old `model_index.json` is removed before the first network is written, and the new one comes last: networks of two
 /// runs are no model.
 pub fn export(config: &TrainConfig) -> Result<Exported> {
     let folder = &config.export.folder;
+    if config.export.stage == LcmLoraConfig::NAME {
+        let size = config.section::<LcmLoraConfig>()?.size;
+        let path = folder.join(format!("{}.safetensors", config.export.name));
+        return lora::export_lora(config, LcmLoraConfig::NAME, &size, &path, LoraKeys::Kohya);
+    }
     let noise = config.scheduler()?;
     let kind = match noise.prediction_type() {
         PredictionType::FlowPrediction => noise.kind().map_err(Error::config)?,
@@ -133,8 +142,10 @@ pub fn export(config: &TrainConfig) -> Result<Exported> {
     if let Some(known) = known_words(config)? {
         known.write(folder)?;
     }
-    let notice = config.world.as_ref().map_or(NOTICE.to_owned(), world::Sources::notice);
-    write_bytes(&folder.join("NOTICE"), notice.as_bytes())?;
+    if config.pictures.is_none() {
+        let notice = config.world.as_ref().map_or(NOTICE.to_owned(), world::Sources::notice);
+        write_bytes(&folder.join("NOTICE"), notice.as_bytes())?;
+    }
     let card = card::card(config, kind == SchedulerKind::Lcm, parameters)?;
     write_bytes(&folder.join("MODEL_CARD.md"), card.as_bytes())?;
     write_json(&index_path, &index)?;
@@ -143,6 +154,12 @@ pub fn export(config: &TrainConfig) -> Result<Exported> {
         parameters,
         bytes: folder_bytes(folder)?,
     })
+}
+
+/// Writes the LoRA that the stage `lora` trained, with its averaged weights.
+pub fn export_lora(config: &TrainConfig, path: &Path, keys: LoraKeys) -> Result<Exported> {
+    let size = config.section::<LoraConfig>()?.size;
+    lora::export_lora(config, LoraConfig::NAME, &size, path, keys)
 }
 
 /// The words of the captions that the run learnt from, where the stage `latents` kept them.

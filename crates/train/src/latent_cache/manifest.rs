@@ -2,6 +2,7 @@
 
 use crate::checksum::sha256;
 use crate::error::{Error, Result};
+use crate::picture_source::Cut;
 use prima_checkpoint::export::{write_bytes, write_json, write_safetensors};
 use prima_tensor::{DType, Param, Tensor};
 use serde::{Deserialize, Serialize};
@@ -63,6 +64,8 @@ pub(crate) struct EncodedPicture {
     /// What a feature network sees in the picture, where the run asks for it.
     pub(crate) features: Option<FeatureMap>,
     pub(crate) caption: String,
+    /// What it was cut from, where the network is to be told.
+    pub(crate) cut: Option<Cut>,
 }
 
 /// Features of a picture, place by place.
@@ -92,6 +95,9 @@ pub(crate) struct LatentManifest {
     /// What makes the pictures' features normal, where they are kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) features: Option<LatentStatistics>,
+    /// Of the files that they were made of, where those are a person's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) pictures_sha256: Option<String>,
     pub(crate) shards: Vec<Shard>,
 }
 
@@ -101,6 +107,9 @@ pub(crate) struct Shard {
     pictures: usize,
     pub(super) latents_sha256: String,
     pub(super) captions_sha256: String,
+    /// Of each picture, in the order of the file; empty where nothing was cut.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) cuts: Vec<Option<Cut>>,
 }
 
 impl LatentManifest {
@@ -161,7 +170,7 @@ fn save_shard(dir: &Path, number: usize, pictures: &[EncodedPicture]) -> Result<
     for picture in pictures {
         by_size.entry(picture.size).or_default().push(picture);
     }
-    let (mut tensors, mut captions) = (Vec::new(), String::new());
+    let (mut tensors, mut captions, mut cuts) = (Vec::new(), String::new(), Vec::new());
     for ([h, w], pictures) in by_size {
         let n = pictures.len();
         let mut add = |name: &str, values: Vec<f32>, shape: &[usize]| {
@@ -185,6 +194,7 @@ fn save_shard(dir: &Path, number: usize, pictures: &[EncodedPicture]) -> Result<
         for picture in pictures {
             captions.push_str(&picture.caption.replace(['\n', '\r'], " "));
             captions.push('\n');
+            cuts.push(picture.cut);
         }
     }
     let [latents_path, captions_path] = shard_paths(dir, number);
@@ -194,6 +204,11 @@ fn save_shard(dir: &Path, number: usize, pictures: &[EncodedPicture]) -> Result<
         pictures: pictures.len(),
         latents_sha256: sha256(&latents_path)?,
         captions_sha256: sha256(&captions_path)?,
+        cuts: if cuts.iter().any(Option::is_some) {
+            cuts
+        } else {
+            Vec::new()
+        },
     })
 }
 

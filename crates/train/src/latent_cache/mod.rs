@@ -5,8 +5,10 @@
 
 mod manifest;
 
+use crate::captions::time_ids;
 use crate::checksum::sha256;
 use crate::error::{Error, Result};
+use crate::picture_source::Cut;
 use half::f16;
 pub(crate) use manifest::{
     EncodedPicture, FeatureMap, LatentManifest, LatentStatistics, captions, feature_statistics_of, is_ours,
@@ -24,6 +26,7 @@ struct Row {
     /// Its first latent pixel.
     start: usize,
     features: Option<FeatureRow>,
+    cut: Option<Cut>,
 }
 
 /// Where a picture's features lie.
@@ -69,11 +72,13 @@ impl LatentCache {
             fingerprint: 0,
             cell_px: 8,
             features: feature_statistics_of(pictures),
+            pictures_sha256: None,
             shards: Vec::new(),
         });
         for p in pictures {
             let features = p.features.as_ref().map(|map| (map.shape, &map.values[..]));
             cache.add(p.size, &p.latents, &p.objects, features);
+            cache.cut_last(p.cut);
             cache.captions.push(p.caption.clone());
         }
         cache
@@ -114,6 +119,9 @@ impl LatentCache {
         shapes.sort();
         for (size, name) in shapes {
             self.read_size(&file, &path, size, &name)?;
+        }
+        for (row, cut) in self.rows[before..].iter_mut().zip(&shard.cuts) {
+            row.cut = *cut;
         }
         self.captions.extend(text.lines().map(str::to_owned));
         if self.captions.len() != self.rows.len() {
@@ -171,6 +179,7 @@ impl LatentCache {
                 shape,
                 start: self.features.len(),
             }),
+            cut: None,
         });
         if let Some((_, values)) = features {
             self.features.extend(values.iter().map(|&x| f16::from_f32(x)));
@@ -182,6 +191,13 @@ impl LatentCache {
         self.latents.extend(latents.iter().map(|&x| f16::from_f32(x)));
         let covered = |i: usize| objects.get(i).map_or(0, |share: &f32| (share * 255.0).round() as u8);
         self.objects.extend((0..size[0] * size[1]).map(covered));
+    }
+
+    #[cfg(test)]
+    fn cut_last(&mut self, cut: Option<Cut>) {
+        if let Some(row) = self.rows.last_mut() {
+            row.cut = cut;
+        }
     }
 
     fn channels(&self) -> usize {
@@ -209,6 +225,19 @@ impl LatentCache {
     /// Height and width of a row's picture in pixels.
     pub(crate) fn size_px(&self, row: usize) -> [f32; 2] {
         self.rows[row].size.map(|side| (side * self.manifest.cell_px) as f32)
+    }
+
+    /// What SDXL's micro-conditioning says of `rows`: original height and width, crop, height and width.
+    pub(crate) fn time_ids(&self, rows: &[usize]) -> Vec<[f32; 6]> {
+        let of = |&row: &usize| {
+            let size @ [height, width] = self.size_px(row);
+            let Some(Cut { original_px, crop_px }) = self.rows[row].cut else {
+                return time_ids(size);
+            };
+            let [original, crop] = [original_px, crop_px].map(|pair| pair.map(|side| side as f32));
+            [original[0], original[1], crop[0], crop[1], height, width]
+        };
+        rows.iter().map(of).collect()
     }
 
     /// Normalised latents of `rows`, all of one size, `[rows, h, w, c]`.
@@ -290,6 +319,10 @@ mod tests {
                 values: (at..at + 3 * size[1] / 2).map(|i| (i * i) as f32).collect(),
             }),
             caption: format!("picture\n{at}"),
+            cut: (at == 3).then_some(Cut {
+                original_px: [300, 500],
+                crop_px: [0, 7],
+            }),
         }
     }
 
@@ -313,6 +346,7 @@ mod tests {
             fingerprint: 7,
             cell_px: 8,
             features: feature_statistics_of(&pictures),
+            pictures_sha256: None,
             shards: Vec::new(),
         };
         std::fs::create_dir_all(&dir).unwrap();
@@ -333,6 +367,11 @@ mod tests {
             (5, [16.0; 2], [8.0, 16.0])
         );
         assert_eq!(opened.captions[3..], ["picture 3", "picture 1"]);
+        let told = opened.time_ids(&[3, 4]);
+        assert_eq!(
+            told,
+            [[300.0, 500.0, 0.0, 7.0, 8.0, 16.0], [16.0, 16.0, 0.0, 0.0, 16.0, 16.0]]
+        );
         assert_eq!(opened.batch(&[1]).data(), cache.batch(&[1]).data());
         let (features, kept) = (opened.features(&[1, 2]).unwrap(), cache.features(&[1, 2]).unwrap());
         assert_eq!(

@@ -6,7 +6,7 @@ use prima_checkpoint::{Init, ParamSource, RandomInit};
 use prima_models::{Unet2dCondition, UnetBlock};
 use prima_tensor::{
     Activation, Conv2d, Param, Tensor, activation, affine, avg_pool_global, concat_channels, conv2d, group_norm,
-    linear, mean_absolute_error,
+    linear, mean_absolute_error, mul,
 };
 
 /// Channels of a group of a head's norm.
@@ -106,12 +106,71 @@ impl Head {
 
     /// `[B, 1]`
     fn logits(&self, seen: &Tensor) -> Tensor {
+        self.judged(&self.pooled(seen))
+    }
+
+    /// `[B, C]` before the last layer.
+    fn pooled(&self, seen: &Tensor) -> Tensor {
         let [weight, bias] = &self.conv;
         let x = conv2d(seen, weight, Some(bias), Conv2d::padded(1), Activation::None, None);
         let [gamma, beta] = &self.norm;
-        let x = group_norm(&x, gamma, beta, self.groups, 1e-5, true);
+        avg_pool_global(&group_norm(&x, gamma, beta, self.groups, 1e-5, true))
+    }
+
+    fn judged(&self, pooled: &Tensor) -> Tensor {
         let [weight, bias] = &self.out;
-        linear(&avg_pool_global(&x), weight, Some(bias), Activation::None, None)
+        linear(pooled, weight, Some(bias), Activation::None, None)
+    }
+}
+
+/// Heads that are told what a picture should be (Miyato and Koyama 2018, "cGANs with projection discriminator"): each adds the
+/// product of what it makes of its map with a projection of the conditions.
+pub(super) struct ConditionedHeads {
+    heads: Heads,
+    /// Of each head, a projection of each condition.
+    told: Vec<[Param; 2]>,
+    pub(super) params: NamedParams,
+}
+
+impl ConditionedHeads {
+    /// On maps of these channels and conditions of these lengths.
+    pub(super) fn new(widths: &[usize], conditions: [usize; 2], seed: u64) -> Result<Self> {
+        let heads = Heads::of_widths(widths, seed)?;
+        let mut source = RandomInit::new(seed);
+        let mut told = Vec::new();
+        for (i, &width) in widths.iter().enumerate() {
+            let mut param = |name: &str, length: usize| {
+                source.param(
+                    &format!("heads.{i}.{name}.weight"),
+                    &[width, length],
+                    Init::FanIn(length),
+                )
+            };
+            told.push([
+                param("told_text", conditions[0])?,
+                param("told_picture", conditions[1])?,
+            ]);
+        }
+        let mut params = heads.params.clone();
+        params.extend(source.into_params());
+        Ok(Self { heads, told, params })
+    }
+
+    /// Of maps `[B, h, w, C]` and conditions `[B, length]`: `[B, heads]`.
+    pub(super) fn logits(&self, seen: &[Tensor], conditions: &[Tensor; 2]) -> Tensor {
+        let one = |((head, seen), told): ((&Head, &Tensor), &[Param; 2])| {
+            let pooled = head.pooled(seen);
+            let project = |which: usize, sum: Option<&Tensor>| {
+                linear(&conditions[which], &told[which], None, Activation::None, sum)
+            };
+            let wanted = project(1, Some(&project(0, None)));
+            let width = pooled.dim(1);
+            let share = Param::new(Tensor::from_vec(vec![(width as f32).powf(-0.5); width], &[1, width]));
+            let judged = head.judged(&pooled);
+            linear(&mul(&pooled, &wanted), &share, None, Activation::None, Some(&judged))
+        };
+        let each: Vec<Tensor> = self.heads.each.iter().zip(seen).zip(&self.told).map(one).collect();
+        concat_channels(&each.iter().collect::<Vec<_>>())
     }
 }
 

@@ -5,38 +5,43 @@ mod autoencoder;
 mod consistency;
 mod discriminator;
 mod distribution_matching;
+mod lora;
 mod off_tape;
 mod teacher;
 mod text;
 mod timesteps;
 mod trajectory;
 
-pub(crate) use adversarial::{LaddConfig, LightningConfig};
+pub(crate) use adversarial::{AddConfig, LaddConfig, LightningConfig};
 pub(crate) use autoencoder::{AutoencoderConfig, DecoderConfig};
-pub(crate) use consistency::{EctConfig, LcmConfig};
+pub(crate) use consistency::{EctConfig, LcmConfig, LcmLoraConfig};
 pub(crate) use distribution_matching::{Dmd2Config, RdmConfig};
+pub use lora::discard_lora_latents;
+pub(crate) use lora::{LoraConfig, LoraSize};
 pub(crate) use teacher::TeacherConfig;
 pub(crate) use text::TextConfig;
 pub(crate) use trajectory::{MeanFlowConfig, ProgressiveConfig};
 #[cfg(test)]
 pub(crate) use {
-    adversarial::{Ladd, Lightning},
+    adversarial::{Add, Ladd, Lightning},
     autoencoder::{Autoencoder, Decoder, LatentPainter, PictureLoss, schedules as painter_schedules},
-    consistency::{Ect, Lcm},
+    consistency::{Ect, Lcm, Learns, learns_a_lora},
     distribution_matching::{Dmd2, Rdm},
+    lora::Lora,
     teacher::Teacher,
     text::{Corpus, Text},
     trajectory::{MeanFlow, Progressive},
 };
 
 use crate::captions::{Tokens, conditioning, unconditional};
-use crate::config::TrainConfig;
+use crate::config::{Origin, TrainConfig};
 use crate::draws::{purpose, uniform};
 use crate::error::Result;
 use crate::latent_cache::LatentCache;
 use crate::latents;
 use crate::networks::denoise;
 use crate::objective::Objective;
+use crate::own_pictures::model_card;
 use crate::params::NamedParams;
 use crate::trained::{self, Painter};
 use crate::trainer::LoopConfig;
@@ -86,7 +91,7 @@ impl TextLatents {
     pub(crate) fn drawn(&self, encoders: &TextEncoders, number: u64, batch_size: usize) -> Drawn {
         let rows = self.rows(number, batch_size);
         let tokens = self.tokens.rows(&rows, vec![1.0; batch_size]);
-        let cond = no_grad(|| conditioning(encoders, &tokens, self.cache.size_px(rows[0])));
+        let cond = no_grad(|| conditioning(encoders, &tokens, self.cache.time_ids(&rows)));
         let real = self.cache.batch(&rows);
         Drawn { real, cond }
     }
@@ -155,6 +160,21 @@ impl Trainee {
     }
 
     pub(crate) fn of(config: &TrainConfig, painter: Painter, vae: prima_models::Vae) -> Result<Self> {
+        Self::with_card(config, painter, vae, ModelCard::default())
+    }
+
+    /// A model as it is, with all that it says of how it paints.
+    pub(crate) fn as_it_paints(config: &TrainConfig, painter: Painter) -> Result<Self> {
+        let vae = trained::vae(config)?;
+        latents::check_made_by(config, &vae)?;
+        let card = match config.origin()? {
+            Origin::Model(model) => model_card(model)?,
+            Origin::Networks(_) => ModelCard::default(),
+        };
+        Self::with_card(config, painter, vae.network, card)
+    }
+
+    fn with_card(config: &TrainConfig, painter: Painter, vae: prima_models::Vae, card: ModelCard) -> Result<Self> {
         let (unet_params, text_params) = (painter.unet_params(), painter.texts.named_params());
         let parts = Parts {
             name: config.export.name.clone(),
@@ -165,7 +185,7 @@ impl Trainee {
             scheduler_config: config.scheduler()?,
             replaced_scheduler: None,
             known: None,
-            card: ModelCard::default(),
+            card,
             force_zeros_for_empty_prompt: painter.texts.force_zeros,
             components: Vec::new(),
         };
@@ -179,6 +199,10 @@ impl Trainee {
         })
     }
 
+    pub(crate) fn pipeline(&self) -> &Pipeline {
+        &self.pipeline
+    }
+
     pub(crate) fn unet(&self) -> &Unet2dCondition {
         &self.pipeline.parts().unet
     }
@@ -189,29 +213,39 @@ impl Trainee {
 
     /// One picture a prompt, eight to a row; `None` where there is no prompt.
     pub(crate) fn draw(&self, scheduler: SchedulerKind, steps: usize, guidance_scale: f32) -> Result<Option<Picture>> {
+        let config = &self.pipeline.parts().scheduler_config;
+        let is_flow = config.prediction_type() == PredictionType::FlowPrediction;
+        // A flow has a scheduler of its own, whose steps are trailing as they are.
+        let scheduler = (!is_flow).then_some(scheduler);
+        let schedule = ScheduleOptions {
+            scheduler,
+            spacing: (scheduler == Some(SchedulerKind::Euler)).then_some(TimestepSpacing::Trailing),
+            ..ScheduleOptions::steps(steps)
+        };
+        self.sheet(&schedule, Some(f64::from(guidance_scale)))
+    }
+
+    /// The same with the steps and the guidance that the model says.
+    pub(crate) fn draw_as_it_paints(&self) -> Result<Option<Picture>> {
+        self.sheet(&ScheduleOptions::default(), None)
+    }
+
+    fn sheet(&self, schedule: &ScheduleOptions, guidance_scale: Option<f64>) -> Result<Option<Picture>> {
         if self.prompts.is_empty() {
             return Ok(None);
         }
         // What they read, they read with other weights.
         self.text_encoders().forget_prompts();
         let [height, width] = self.size_px.map(|side| side as usize);
-        let config = &self.pipeline.parts().scheduler_config;
-        let is_flow = config.prediction_type() == PredictionType::FlowPrediction;
-        // A flow has a scheduler of its own, whose steps are trailing as they are.
-        let scheduler = (!is_flow).then_some(scheduler);
         let mut pictures = Vec::new();
         for prompt in &self.prompts {
             let request = Request {
                 prompt: prompt.clone(),
-                guidance_scale: Some(f64::from(guidance_scale)),
+                guidance_scale,
                 seed: self.seed,
                 width: Some(width),
                 height: Some(height),
-                schedule: ScheduleOptions {
-                    scheduler,
-                    spacing: (scheduler == Some(SchedulerKind::Euler)).then_some(TimestepSpacing::Trailing),
-                    ..ScheduleOptions::steps(steps)
-                },
+                schedule: schedule.clone(),
                 ..Request::default()
             };
             pictures.extend(

@@ -2,6 +2,7 @@
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
+mod lora;
 mod objectives;
 mod origin;
 mod parity;
@@ -16,14 +17,17 @@ use crate::networks::{self, kl};
 use crate::noising::{Noising, default_scheduler};
 use crate::objective::{Batch, Objective, Player};
 use crate::objectives::{
-    Autoencoder, Corpus, Decoder, Dmd2, Ect, Ladd, LatentPainter, Lcm, Lightning, MeanFlow, PictureLoss, Progressive,
-    Rdm, StageConfig, Teacher, Text, TextLatents, Trainee, painter_schedules,
+    Add, Autoencoder, Corpus, Decoder, Dmd2, Ect, Ladd, LatentPainter, Lcm, Learns, Lightning, MeanFlow, PictureLoss,
+    Progressive, Rdm, StageConfig, Teacher, Text, TextLatents, Trainee, learns_a_lora, painter_schedules,
 };
 use crate::params::NamedParams;
 use crate::trained::Painter;
 use crate::trainer::{AdamWConfig, Budget, LoopConfig, LrScheduler, RunOptions};
 use common::write_dataset;
+use prima_checkpoint::Reader;
 use prima_data::{Composer, ComposerOptions, Dataset, Profile};
+use prima_models::feature_networks::efficientnet_lite;
+use prima_models::{EfficientNetLite, EfficientNetLiteConfig};
 use prima_schedulers::SchedulerKind;
 use prima_tensor::{Param, Philox, Tensor};
 use serde_json::{Value, json};
@@ -148,6 +152,7 @@ fn data(painter: &Painter) -> TextLatents {
             values: latents[..48].to_vec(),
         }),
         caption: format!("thing {i}"),
+        cut: None,
     };
     let pictures: Vec<EncodedPicture> = noise.chunks(4 * 4 * 4).enumerate().map(picture).collect();
     let cache = LatentCache::of(&pictures, 4);
@@ -208,8 +213,10 @@ fn lcm(folder: &Scratch) -> Lcm {
         config: stage(json!({ "batch_size": 8 })),
         data: data(&student),
         student: trainee(&config, student),
-        target: networks::unet(&config, 3).unwrap(),
-        teacher: networks::unet(&config, 3).unwrap().network,
+        learns: Learns::Whole {
+            target: networks::unet(&config, 3).unwrap(),
+            teacher: networks::unet(&config, 3).unwrap().network,
+        },
         noising: noising(),
         ladder: vec![999, 749, 499, 249],
     }
@@ -298,6 +305,56 @@ fn ladd(folder: &Scratch) -> Ladd {
     let data = data(&Painter::fresh(&config).unwrap());
     let teacher = networks::unet(&config, 3).unwrap().network;
     Ladd::new(stage(fields), trainee(&config, student), teacher, data, noising()).unwrap()
+}
+
+/// The same, judged in pixels.
+fn add(folder: &Scratch) -> Add {
+    let config = folder.random();
+    let student = displaced(&config);
+    let fields = json!({ "batch_size": 2, "timesteps": [999], "shares": [1.0], "guidance_scale": 1.0 });
+    let data = data(&Painter::fresh(&config).unwrap());
+    let teacher = networks::unet(&config, 3).unwrap().network;
+    Add::new(
+        stage(fields),
+        trainee(&config, student),
+        teacher,
+        tiny_features(),
+        data,
+        noising(),
+    )
+    .unwrap()
+}
+
+/// A feature network of three sizes, with the random weights of a fixture.
+fn tiny_features() -> EfficientNetLite {
+    let weights = PathBuf::from(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../goldens/efficientnet-lite/model.safetensors"
+    ));
+    let stage = |[blocks, kernel, stride, expand, channels]: [usize; 5]| efficientnet_lite::StageConfig {
+        blocks,
+        kernel,
+        stride,
+        expand,
+        channels,
+    };
+    let config = EfficientNetLiteConfig {
+        stem: 8,
+        stages: [[1, 3, 1, 1, 4], [2, 3, 2, 6, 6], [2, 5, 2, 6, 8]].map(stage).to_vec(),
+        head: 24,
+        classes: 10,
+    };
+    EfficientNetLite::new(&config, &mut Reader::open(&weights).unwrap()).unwrap()
+}
+
+/// A LoRA that learns latent consistency.
+fn lcm_lora(folder: &Scratch) -> Lcm {
+    let whole = lcm(folder);
+    let size = serde_json::from_value(json!({ "rank": 2, "layers": "all" })).unwrap();
+    Lcm {
+        learns: learns_a_lora(&size, &whole.student, 1).unwrap(),
+        ..whole
+    }
 }
 
 /// A student whose pictures lie elsewhere than its teacher's, which has learnt nothing: to it, all is normal noise.

@@ -1,8 +1,8 @@
 //! Each objective learns on a tiny configuration, and a resumed run repeats an uninterrupted one.
 
 use super::{
-    Scratch, aligned_teacher, autoencoder, decoder, dmd2, ect, ladd, lcm, lightning, loss, mean_flow, optimizer,
-    progressive, rdm, teacher, text, trainable, training,
+    Scratch, add, aligned_teacher, autoencoder, decoder, dmd2, ect, ladd, lcm, lcm_lora, lightning, loss, mean_flow,
+    optimizer, progressive, rdm, teacher, text, trainable, training,
 };
 use crate::objective::{Batch, Objective};
 use crate::objectives::{Dmd2, Ladd};
@@ -286,8 +286,12 @@ fn a_resumed_run_repeats_an_uninterrupted_one_exactly() {
             "teacher" => Box::new(teacher(&folder)),
             "text" => Box::new(text(&folder)),
             "ladd" => Box::new(ladd(&folder)),
+            "add" => Box::new(add(&folder)),
+            "lcm-lora" => Box::new(lcm_lora(&folder)),
             "dmd2" => Box::new(dmd2(&folder, 0.01)),
             "rdm" => Box::new(rdm(&folder)),
+            "ect" => Box::new(ect(&folder, 1.0)),
+            "lightning" => Box::new(lightning(&folder, json!([2, 1]), 1, 0.5)),
             "mean-flow" => Box::new(mean_flow(&folder, 1.0)),
             // Its target is an average of its own, which no optimizer moves.
             _ => Box::new(lcm(&folder)),
@@ -298,11 +302,13 @@ fn a_resumed_run_repeats_an_uninterrupted_one_exactly() {
         "lcm",
         "text",
         "ladd",
+        "add",
         "dmd2",
         "ect",
         "rdm",
         "mean-flow",
         "lightning",
+        "lcm-lora",
     ] {
         let (whole, parts) = (
             folder.join(format!("{name}-whole")),

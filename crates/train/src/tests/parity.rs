@@ -1,7 +1,7 @@
 //! Ten steps of every objective as PyTorch takes them: goldens/training, by scripts/goldens/training.py.
 
 use super::common::newest;
-use super::{Scratch, noising, trainee};
+use super::{Scratch, noising, tiny_features, trainee};
 use crate::captions::Tokens;
 use crate::config::TrainConfig;
 use crate::latent_cache::{EncodedPicture, LatentCache};
@@ -9,14 +9,15 @@ use crate::networks;
 use crate::noising::default_scheduler;
 use crate::objective::{Batch, Objective};
 use crate::objectives::{
-    Dmd2, Ect, Ladd, Lcm, Lightning, MeanFlow, Progressive, Rdm, StageConfig, Teacher, TextLatents, Trainee,
+    Add, Dmd2, Ect, Ladd, Lcm, LcmLoraConfig, Learns, Lightning, Lora, MeanFlow, Progressive, Rdm, StageConfig,
+    Teacher, TextLatents, Trainee, learns_a_lora,
 };
 use crate::params::Component;
 use crate::trained::Painter;
 use crate::trainer::{Budget, LoopConfig, RunOptions, run};
-use prima_checkpoint::TensorFile;
+use prima_checkpoint::{Init, ParamSource, RandomInit, TensorFile};
 use prima_models::Unet2dCondition;
-use prima_tensor::Philox;
+use prima_tensor::{Param, Philox};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -68,6 +69,7 @@ impl Parts {
             objects: Vec::new(),
             features: None,
             caption: caption.to_owned(),
+            cut: None,
         };
         let pictures: Vec<EncodedPicture> = raw.chunks(each).zip(CAPTIONS).map(picture).collect();
         let cache = LatentCache::of(&pictures, CHANNELS);
@@ -192,7 +194,9 @@ fn follows(name: &str, make: impl Fn(&Parts) -> Box<dyn Objective>) {
             wanted.read(player.name).unwrap().data(),
         );
     }
-    let training: LoopConfig = serde_json::from_value(fixture["section"]["loop"].clone()).unwrap();
+    let section = &fixture["section"];
+    let training = section.get("loop").unwrap_or(&section["lcm"]["loop"]);
+    let training: LoopConfig = serde_json::from_value(training.clone()).unwrap();
     let mut options = RunOptions::alone(Budget::steps(fixture["steps"].as_u64().unwrap()), false);
     let dir = folder.join("run");
     run(&mut *objective, &training, &dir, &mut options).unwrap();
@@ -237,8 +241,57 @@ fn latent_consistency_follows_pytorch() {
             ladder: serde_json::from_value(parts.section["timesteps"].clone()).unwrap(),
             student,
             data,
-            target: parts.unet(),
-            teacher: parts.unet().network,
+            learns: Learns::Whole {
+                target: parts.unet(),
+                teacher: parts.unet().network,
+            },
+            noising: noising(),
+        })
+    });
+}
+
+/// With something in `B` too, so that the first gradients of `A` are not nothing.
+fn begin(params: &[(String, Param)], seed: u64) {
+    let mut random = RandomInit::new(seed + 1);
+    for (key, param) in params.iter().filter(|(key, _)| key.ends_with("lora_B.weight")) {
+        let shape = param.shape();
+        let start = random.param(key, &shape, Init::FanIn(shape[1])).unwrap();
+        param.set(&start.tensor());
+    }
+}
+
+#[test]
+fn a_lora_follows_pytorch() {
+    for name in ["lora", "lora-few-steps"] {
+        follows(name, |parts| {
+            let (model, own) = parts.teacher();
+            let prior = (name == "lora-few-steps").then(|| TextLatents {
+                seed: parts.seed + 1,
+                ..parts.teacher().1
+            });
+            let lora = Lora::new(parts.stage(), model, own, prior, noising()).unwrap();
+            begin(&lora.lora.params, parts.seed);
+            Box::new(lora)
+        });
+    }
+}
+
+#[test]
+fn a_latent_consistency_lora_follows_pytorch() {
+    follows("lcm-lora", |parts| {
+        let (student, data) = parts.teacher();
+        let LcmLoraConfig { size, lcm } = parts.stage();
+        let learns = learns_a_lora(&size, &student, parts.seed).unwrap();
+        if let Learns::Lora { student, target } = &learns {
+            begin(&student.params, parts.seed);
+            begin(&target.params, parts.seed + 1);
+        }
+        Box::new(Lcm {
+            config: lcm,
+            ladder: serde_json::from_value(parts.section["lcm"]["timesteps"].clone()).unwrap(),
+            student,
+            data,
+            learns,
             noising: noising(),
         })
     });
@@ -250,6 +303,17 @@ fn latent_adversarial_distillation_follows_pytorch() {
         let (student, data) = parts.student();
         Box::new(Ladd::new(parts.stage(), student, parts.unet().network, data, noising()).unwrap())
     });
+}
+
+#[test]
+fn adversarial_distillation_follows_pytorch() {
+    for name in ["add", "add-nfsd"] {
+        follows(name, |parts| {
+            let (student, data) = parts.student();
+            let teacher = parts.unet().network;
+            Box::new(Add::new(parts.stage(), student, teacher, tiny_features(), data, noising()).unwrap())
+        });
+    }
 }
 
 #[test]

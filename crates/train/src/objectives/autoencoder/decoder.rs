@@ -4,7 +4,7 @@
 
 use super::picture_loss::{PictureLoss, PictureWeights};
 use super::reconstructions;
-use crate::captions::{TokenRows, conditioning};
+use crate::captions::{TokenRows, conditioning, time_ids};
 use crate::config::TrainConfig;
 use crate::draws::{noise, purpose, uniform};
 use crate::error::{Error, Result};
@@ -139,7 +139,7 @@ impl LatentPainter {
             })
             .collect();
         let rows = TokenRows::of(&self.text_encoders, &said)?;
-        let cond = conditioning(&self.text_encoders, &rows, self.size_px);
+        let cond = conditioning(&self.text_encoders, &rows, vec![time_ids(self.size_px); captions.len()]);
         let schedule = &self.schedules[number as usize % self.schedules.len()];
         let start = noise(seed, purpose::SAMPLE, number, shape);
         let mut rollout = Rollout {

@@ -3,12 +3,14 @@
 //! (Chen et al. 2024 found it better than an embedding), few segments, and half of the samples
 //! at pure noise, where one-step sampling starts (Chen et al. 2025, SANA-Sprint).
 
+use super::LcmLoraConfig;
 use crate::config::TrainConfig;
 use crate::draws::{noise, purpose, uniform};
 use crate::error::Result;
 use crate::networks::denoise;
 use crate::noising::{Noising, trailing};
 use crate::objective::{Batch, Loss, Objective, Player};
+use crate::objectives::lora::LoraParams;
 use crate::objectives::{Drawn, Guidance, StageConfig, TextLatents, Trainee};
 use crate::params::{Component, NamedParams, prefixed};
 use crate::trained;
@@ -23,7 +25,7 @@ use serde::Deserialize;
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct LcmConfig {
     #[serde(rename = "loop")]
-    training: LoopConfig,
+    pub(super) training: LoopConfig,
     batch_size: usize,
     /// The teacher's guidance, baked into the student.
     guidance_scale: f32,
@@ -57,7 +59,7 @@ impl Default for LcmConfig {
 
 impl LcmConfig {
     /// The timesteps of the consistency targets, from the noisiest down.
-    fn ladder(&self, config: &TrainConfig, noising: &Noising) -> Result<Vec<usize>> {
+    pub(super) fn ladder(&self, config: &TrainConfig, noising: &Noising) -> Result<Vec<usize>> {
         let timesteps = match &self.timesteps {
             Some(timesteps) => timesteps.clone(),
             None => trailing(&config.scheduler()?, self.ddim_steps)?,
@@ -78,16 +80,17 @@ impl StageConfig for LcmConfig {
     }
 
     fn objective(self, config: &TrainConfig) -> Result<Box<dyn Objective>> {
-        let [target, teacher] = [trained::teacher_unet(config)?, trained::teacher_unet(config)?];
-        let (student, data) = Trainee::student(config, 5)?;
+        let learns = Learns::Whole {
+            target: trained::teacher_unet(config)?,
+            teacher: trained::teacher_unet(config)?.network,
+        };
+        let (student, data) = Trainee::student(config, STREAM)?;
         let noising = Noising::for_lcm_students(&config.scheduler()?, Self::NAME)?;
         let ladder = self.ladder(config, &noising)?;
-        let teacher = teacher.network;
         Ok(Box::new(Lcm {
             config: self,
             student,
-            target,
-            teacher,
+            learns,
             data,
             noising,
             ladder,
@@ -95,13 +98,25 @@ impl StageConfig for LcmConfig {
     }
 }
 
-/// `student` and `target` start as copies of `teacher`; the text encoders stay frozen.
+/// Tells the batches of this from those of other stages.
+pub(super) const STREAM: u64 = 5;
+
+/// What of the student is trained, and what it is compared with: a slow average of itself, and the teacher. All start alike.
+pub(crate) enum Learns {
+    /// All weights.
+    Whole {
+        target: Component<Unet2dCondition>,
+        teacher: Unet2dCondition,
+    },
+    /// A LoRA beside the weights, which stay the teacher's.
+    Lora { student: LoraParams, target: LoraParams },
+}
+
+/// The text encoders stay frozen.
 pub(crate) struct Lcm {
     pub(crate) config: LcmConfig,
     pub(crate) student: Trainee,
-    /// A slow average of the student, which answers for the target.
-    pub(crate) target: Component<Unet2dCondition>,
-    pub(crate) teacher: Unet2dCondition,
+    pub(crate) learns: Learns,
     pub(crate) data: TextLatents,
     pub(crate) noising: Noising,
     /// Descending timesteps.
@@ -130,7 +145,11 @@ impl Lcm {
     fn target(&self, x: &Tensor, rungs: &[usize], cond: &UnetCond) -> Result<Tensor> {
         let timesteps: Vec<usize> = rungs.iter().map(|&r| self.ladder[r]).collect();
         let guidance = Guidance::new(self.config.guidance_scale, &self.student, &self.data, cond);
-        let output = guidance.output(&self.teacher, x, &timesteps, cond)?;
+        let teacher = match &self.learns {
+            Learns::Whole { teacher, .. } => teacher,
+            Learns::Lora { .. } => self.student.unet(),
+        };
+        let output = guidance.output(teacher, x, &timesteps, cond)?;
         let x0 = self.noising.denoised(&timesteps, x, &output);
         let noise = self.noising.noise_of(&timesteps, x, &output);
         // Rungs below the last are timestep 0, where the answer is the input itself.
@@ -139,10 +158,37 @@ impl Lcm {
             .map(|&r| self.ladder.get(r + 1).copied().unwrap_or(0))
             .collect();
         let lower = self.noising.noised(&next, &x0, &noise);
-        let answer = self.answer(&self.target.network, &lower, &next, cond)?;
+        let answer = match &self.learns {
+            Learns::Whole { target, .. } => self.answer(&target.network, &lower, &next, cond),
+            Learns::Lora { target, .. } => {
+                let answer = || self.answer(self.student.unet(), &lower, &next, cond);
+                target.adapters.within(answer)
+            }
+        }?;
         let is_last: Vec<f32> = next.iter().map(|&t| f32::from(t == 0)).collect();
         let is_not: Vec<f32> = is_last.iter().map(|l| 1.0 - l).collect();
         Ok(combine_per_sample(&is_last, &x0, &is_not, &answer))
+    }
+
+    /// The student's x0, on the tape.
+    fn answer_of_student(&self, x: &Tensor, timesteps: &[usize], cond: &UnetCond) -> Result<Tensor> {
+        self.as_student(|| self.answer(self.student.unet(), x, timesteps, cond))
+    }
+
+    /// `f` with the student's LoRA, where it has one.
+    fn as_student<T>(&self, f: impl FnOnce() -> T) -> T {
+        match &self.learns {
+            Learns::Whole { .. } => f(),
+            Learns::Lora { student, .. } => student.adapters.within(f),
+        }
+    }
+
+    /// What is trained, and its slow average, in the same order.
+    fn params(&self) -> [&NamedParams; 2] {
+        match &self.learns {
+            Learns::Whole { target, .. } => [&self.student.unet_params, &target.params],
+            Learns::Lora { student, target } => [&student.params, &target.params],
+        }
     }
 
     /// The x0 of one network.
@@ -154,19 +200,19 @@ impl Lcm {
 
 impl Objective for Lcm {
     fn name(&self) -> &'static str {
-        LcmConfig::NAME
+        match self.learns {
+            Learns::Whole { .. } => LcmConfig::NAME,
+            Learns::Lora { .. } => LcmLoraConfig::NAME,
+        }
     }
 
     fn players(&self) -> Vec<Player> {
-        vec![Player::main(
-            "student",
-            self.student.unet_params.clone(),
-            &self.config.training,
-        )]
+        let [student, _] = self.params();
+        vec![Player::main("student", student.clone(), &self.config.training)]
     }
 
     fn buffers(&self) -> NamedParams {
-        prefixed("target", &self.target.params)
+        prefixed("target", self.params()[1])
     }
 
     fn batch_size(&self) -> usize {
@@ -181,7 +227,7 @@ impl Objective for Lcm {
         let noise = noise(data.seed, purpose::NOISE, number, x0.shape());
         let x = self.noising.noised(&timesteps, &x0, &noise);
         let target = no_grad(|| self.target(&x, &rungs, &cond))?;
-        let answer = self.answer(self.student.unet(), &x, &timesteps, &cond)?;
+        let answer = self.answer_of_student(&x, &timesteps, &cond)?;
         let total = weighted_pseudo_huber(&answer, &target, &vec![1.0; n], self.config.huber_c);
         Ok(Loss::new(total, Vec::new()))
     }
@@ -189,13 +235,14 @@ impl Objective for Lcm {
     /// Moves the target network towards the student.
     fn updated(&mut self, _player: usize, _observed: &[f32]) {
         let decay = self.config.target_decay;
-        for ((_, slow), (_, fast)) in self.target.params.iter().zip(&self.student.unet_params) {
+        let [student, target] = self.params();
+        for ((_, slow), (_, fast)) in target.iter().zip(student) {
             let fast = fast.tensor();
             slow.change(|slow| ema_update(slow, &fast, decay));
         }
     }
 
     fn samples(&self) -> Result<Option<Picture>> {
-        self.student.draw(SchedulerKind::Lcm, self.config.sample_steps, 1.0)
+        self.as_student(|| self.student.draw(SchedulerKind::Lcm, self.config.sample_steps, 1.0))
     }
 }

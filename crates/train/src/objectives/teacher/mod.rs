@@ -146,7 +146,7 @@ impl Objective for Teacher {
             .map(|u| f32::from(*u >= self.config.caption_dropout))
             .collect();
         let tokens = data.tokens.rows(&rows, keep);
-        let conditioning = || conditioning(self.model.text_encoders(), &tokens, data.cache.size_px(rows[0]));
+        let conditioning = || conditioning(self.model.text_encoders(), &tokens, data.cache.time_ids(&rows));
         let cond = if self.config.trains_text_encoders {
             conditioning()
         } else {
