@@ -31,6 +31,10 @@ RULES = [  # first match wins: prefix, generator, tolerance
     ("schedulers", "schedulers.py", "as the fixture says"),
     ("tiny-", "folders.py", "an input"), ("unets/", "folders.py", "an input"), ("taesd/", "folders.py", "an input"),
     ("vae-three-levels/", "folders.py", "an input"),
+    ("upscalers/picture-ncnn.png", "upscalers.py", "mean 0.01 of 255, at most 1 of 255 apart"),
+    ("upscalers/", "upscalers.py", NETWORKS),
+    ("sam/", "sam.py", NETWORKS),
+    ("adain/", "adain.py", NETWORKS),
     ("inception-v3/", "../eval/inception.py", NETWORKS + "; resized pictures: 1e-3 of 255"),
     ("efficientnet-lite/", "../eval/convert_efficientnet.py", NETWORKS),
 ]

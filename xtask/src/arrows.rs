@@ -19,6 +19,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("prima-checkpoint", &["prima-tensor"]),
     ("prima-models", &["prima-tensor", "prima-checkpoint"]),
     (
+        "prima-finish",
+        &["prima-picture", "prima-tensor", "prima-checkpoint", "prima-models"],
+    ),
+    (
         "prima-pipeline",
         &[
             "prima-picture",
@@ -45,6 +49,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "prima-tensor",
             "prima-checkpoint",
             "prima-models",
+            "prima-finish",
             "prima-schedulers",
             "prima-pipeline",
             "prima-engine",
@@ -85,6 +90,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "prima-data",
             "prima-checkpoint",
             "prima-models",
+            "prima-finish",
             "prima-schedulers",
             "prima-pipeline",
             "prima-engine",
@@ -102,6 +108,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "prima-cuda",
             "prima-checkpoint",
             "prima-models",
+            "prima-finish",
             "prima-schedulers",
             "prima-pipeline",
             "prima-engine",
@@ -118,6 +125,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "prima-picture",
             "prima-checkpoint",
             "prima-models",
+            "prima-finish",
             "prima-schedulers",
             "prima-pipeline",
             "prima-server",

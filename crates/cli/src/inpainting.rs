@@ -1,7 +1,7 @@
 //! `--mask` and `--outpaint`: which part of a picture is painted, or what around it.
 
 use crate::output;
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use prima_picture::{Gray, MAX_SIDE_PX};
 use prima_pipeline::{Mask, MaskFill, Picture};
 use std::path::{Path, PathBuf};
@@ -48,7 +48,11 @@ impl Args {
         };
         let (picture, gray) = match (&self.mask, self.outpaint) {
             (Some(path), _) => {
-                let gray = Gray::decode_mask(&bytes(path, "mask")?, &path.display().to_string(), usize::MAX)?;
+                let gray = Gray::decode_mask(
+                    &output::read_file(path, "mask")?,
+                    &path.display().to_string(),
+                    usize::MAX,
+                )?;
                 (picture, if self.mask_invert { gray.inverted() } else { gray })
             }
             (None, Some(margin)) => picture.with_margin(margin),
@@ -67,17 +71,10 @@ impl Args {
 
 /// A picture's file.
 pub fn picture(path: &Path) -> Result<Picture> {
-    Ok(Picture::decode(&bytes(path, "picture")?, &path.display().to_string())?)
-}
-
-fn bytes(path: &Path, what: &str) -> Result<Vec<u8>> {
-    let cannot = || format!("cannot read the {what} {}", path.display());
-    // A pipe or a device may never end.
-    let kind = std::fs::metadata(path).with_context(cannot)?;
-    if !kind.is_file() {
-        bail!("{}: it is not a file but {}", cannot(), output::kind(&kind));
-    }
-    std::fs::read(path).with_context(cannot)
+    Ok(Picture::decode(
+        &output::read_file(path, "picture")?,
+        &path.display().to_string(),
+    )?)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! `prima paint`: prompts to pictures.
 
 use crate::bar::Bar;
+use crate::hires::{self, Hires};
 use crate::out::{note, say};
 use crate::output::{Target, Wanted};
 use crate::report::{self, Times};
@@ -108,6 +109,8 @@ pub struct Args {
     #[arg(long, value_name = "X")]
     denoising_end: Option<f64>,
     #[command(flatten)]
+    hires: hires::Args,
+    #[command(flatten)]
     inpainting: inpainting::Args,
     #[command(flatten)]
     controlnets: controlnets::Args,
@@ -153,6 +156,7 @@ pub fn run(args: &Args) -> Result<()> {
     let start = Instant::now();
     let requests = requests(args)?;
     let targets = targets(args, &requests)?;
+    let hires = args.hires.open()?;
     let bar = Bar::new();
     bar.say("loading");
     args.device.choose()?;
@@ -167,7 +171,7 @@ pub fn run(args: &Args) -> Result<()> {
     let pipeline = Pipeline::load_telling(&source, &options, &|loaded| bar.load(loaded))?;
     let mut started = (start, start.elapsed());
     for (request, targets) in requests.iter().zip(targets.chunks(args.num_images)) {
-        paint(args, &pipeline, request, targets, &bar, started)?;
+        paint(args, (&pipeline, hires.as_ref()), request, targets, &bar, started)?;
         // The model is there for all others.
         started = (Instant::now(), std::time::Duration::ZERO);
     }
@@ -178,21 +182,30 @@ pub fn run(args: &Args) -> Result<()> {
 /// One prompt's pictures, and what there is to say of them. `started`: when its time began, and what loading took of it.
 fn paint(
     args: &Args,
-    pipeline: &Pipeline,
+    (pipeline, hires): (&Pipeline, Option<&Hires>),
     request: &Request,
     targets: &[Target],
     bar: &Bar,
     started: (Instant, std::time::Duration),
 ) -> Result<()> {
     let (start, load) = started;
-    let response = pipeline.paint(request, &mut |progress| {
+    let mut response = pipeline.paint(request, &mut |progress| {
         bar.show(progress);
         ControlFlow::Continue(())
     })?;
+    if let Some(hires) = hires {
+        for picture in &mut response.pictures {
+            *picture = hires.paint(pipeline, request, picture, bar)?;
+        }
+    }
     bar.finish();
     let encoding = Instant::now();
     for (index, (picture, target)) in response.pictures.iter().zip(targets).enumerate() {
-        let parameters = response.parameters(request, pipeline.name(), index);
+        let mut parameters = response.parameters(request, pipeline.name(), index);
+        let fields = hires.into_iter().flat_map(|hires| hires.fields(pipeline));
+        parameters
+            .fields
+            .extend(fields.map(|(key, value)| (key.to_owned(), value)));
         target.write(&encode(picture, target.format(), QUALITY, Some(&parameters))?)?;
     }
     let mut times = Times {
@@ -225,14 +238,11 @@ fn targets(args: &Args, requests: &[Request]) -> Result<Vec<Target>> {
     let wanted: Vec<Wanted> = requests
         .iter()
         .flat_map(|request| {
-            let one = || Wanted {
-                prompt: &request.prompt,
-                seed: request.seed,
-            };
+            let one = || Wanted::painted(&request.prompt, request.seed);
             std::iter::repeat_with(one).take(request.num_images)
         })
         .collect();
-    output::targets(args.output.as_deref(), args.overwrite, &wanted)
+    output::targets(args.output.as_deref(), [output::PAINTED; 2], args.overwrite, &wanted)
 }
 
 /// A request for each prompt, all with one seed.

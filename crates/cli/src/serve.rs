@@ -57,6 +57,9 @@ pub struct Args {
     /// Open the studio in the browser
     #[arg(long)]
     open: bool,
+    /// A network that enlarges pictures, for the APIs (as `prima upscale --model` takes it); may be repeated
+    #[arg(long = "upscaler", value_name = "FILE")]
+    upscalers: Vec<PathBuf>,
     /// Serve the page from this folder, to work on it
     #[arg(long, value_name = "DIR", hide = true)]
     web_dir: Option<PathBuf>,
@@ -83,6 +86,7 @@ impl Args {
             token: None,
             cors: Vec::new(),
             open: true,
+            upscalers: Vec::new(),
             web_dir: None,
         }
     }
@@ -158,6 +162,7 @@ pub async fn prepare(args: &Args) -> Result<Prepared> {
             max_side_px: args.max_side,
             ..Limits::default()
         },
+        upscalers: args.upscalers.clone(),
         web_dir: args.web_dir.clone(),
     };
     options.check(address).map_err(|e| Usage(e.to_string()))?;

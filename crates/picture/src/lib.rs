@@ -3,6 +3,7 @@
 mod edges;
 mod error;
 mod gray;
+mod layer;
 mod parameters;
 mod read;
 mod sheet;
@@ -11,10 +12,11 @@ mod write;
 pub use edges::{canny, scribble};
 pub use error::Error;
 pub use gray::{Gray, Region};
+pub use layer::Layer;
 pub use parameters::Parameters;
 pub use read::{Header, MAX_SIDE_PX, MAX_TEXT_BYTES, read_parameters};
 pub use sheet::contact_sheet;
-pub use write::{Format, QUALITY, encode, encode_gif, encode_png};
+pub use write::{Format, QUALITY, encode, encode_gif, encode_layer, encode_png};
 
 /// An 8-bit RGB picture, row by row from the top.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -1,7 +1,7 @@
 //! Files to pictures and to what they say of their making. Whatever a stranger's file claims is checked against a bound
 //! before it is unpacked.
 
-use crate::{Error, Gray, Parameters, Picture};
+use crate::{Error, Gray, Layer, Parameters, Picture};
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 use std::borrow::Cow;
 use std::io::Cursor;
@@ -54,6 +54,17 @@ impl From<image::RgbImage> for Picture {
             height: rgb.height() as usize,
             rgb: rgb.into_raw(),
         }
+    }
+}
+
+impl Layer {
+    /// As [`Picture::decode_at_most`], with the transparency that the file has.
+    pub fn decode_at_most(bytes: &[u8], name: &str, max_pixels: usize) -> Result<Self, Error> {
+        let (picture, alpha) = Picture::decode_with_alpha(bytes, name, max_pixels)?;
+        Ok(Self {
+            picture,
+            alpha: alpha.map(|alpha| alpha.values),
+        })
     }
 }
 

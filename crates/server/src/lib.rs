@@ -38,6 +38,7 @@ mod predictions;
 mod readers;
 mod refusal;
 mod studio;
+mod upscalers;
 mod watch;
 mod workshop;
 

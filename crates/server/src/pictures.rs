@@ -5,7 +5,7 @@ use crate::refusal::Refusal;
 use crate::workshop::off_the_loop;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use prima_picture::{Format, Gray, Header, MAX_TEXT_BYTES, Picture, resize_bytes};
+use prima_picture::{Format, Gray, Header, Layer, MAX_TEXT_BYTES, Picture, resize_bytes};
 
 /// The format that a client names.
 pub(crate) fn format_named(name: &str) -> Result<Format, Refusal> {
@@ -59,6 +59,15 @@ impl<B: AsRef<[u8]> + Send + 'static> Packed<B> {
         Ok(Picture::decode_with_alpha(self.bytes.as_ref(), &name, pixels)?)
     }
 
+    /// [`decode`](Self::decode) with the transparency that the file has.
+    pub fn decode_layer(&self) -> Result<Layer, Refusal> {
+        Ok(Layer::decode_at_most(
+            self.bytes.as_ref(),
+            "the image",
+            self.header.width * self.header.height,
+        )?)
+    }
+
     /// Memory for unpacking and then resizing it to what `size` makes of its size, whichever way EXIF turns it.
     pub fn bytes_to_resize(&self, size: impl Fn((usize, usize)) -> (usize, usize)) -> usize {
         let Header {
@@ -97,18 +106,6 @@ pub(crate) fn painted_size(
             (8, 8)
         }
     })
-}
-
-/// The picture with pixels repeated or left out.
-pub(crate) fn nearest_at(picture: &Picture, width: usize, height: usize) -> Picture {
-    let mut rgb = Vec::with_capacity(width * height * 3);
-    for y in 0..height {
-        for x in 0..width {
-            let from = 3 * (y * picture.height / height * picture.width + x * picture.width / width);
-            rgb.extend_from_slice(&picture.rgb[from..from + 3]);
-        }
-    }
-    Picture { width, height, rgb }
 }
 
 /// The bytes of a picture written as base64 or as a `data:` URL. Other URLs are never fetched.

@@ -21,6 +21,7 @@ pub(super) struct Known<'a> {
     pub models: &'a [String],
     pub loras: &'a [String],
     pub controlnets: &'a [String],
+    pub upscalers: &'a [String],
 }
 
 /// The node at fault is the refusal's field.
@@ -95,6 +96,22 @@ impl<'a> Graph<'a> {
                 crop: self.input(id, "crop").is_ok_and(|crop| crop == "center"),
                 nearest: self.text(id, "upscale_method")?.starts_with("nearest"),
             }),
+            ("ImageUpscaleWithModel", 0) => {
+                let (loader, class, _) = self.link(id, "upscale_model", depth)?;
+                if class != "UpscaleModelLoader" {
+                    return Err(self.misfit(id, "upscale_model", "that of UpscaleModelLoader", class));
+                }
+                let name = self.text(loader, "model_name")?;
+                let bare = name.rsplit_once('.').map_or(name, |(bare, _)| bare);
+                let mut here = known.upscalers.iter();
+                let model = here
+                    .find(|here| *here == name || *here == bare)
+                    .ok_or_else(|| wrong(loader, format!("there is no upscale model {:?} here", short(name, 60))))?;
+                Ok(Image::Upscaled {
+                    image: Box::new(self.image(id, "image", known, depth + 1)?),
+                    model: model.clone(),
+                })
+            }
             ("VAEDecode", 0) => {
                 self.expect(id, "vae", "CheckpointLoaderSimple", 2, depth)?;
                 match self.latent(id, "samples", known, depth + 1)? {

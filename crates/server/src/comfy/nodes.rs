@@ -7,6 +7,7 @@ pub(super) struct Choices {
     pub models: Vec<String>,
     pub loras: Vec<String>,
     pub controlnets: Vec<String>,
+    pub upscalers: Vec<String>,
     /// Pictures that were uploaded.
     pub images: Vec<String>,
 }
@@ -144,6 +145,20 @@ fn latents_and_pictures(choices: &Choices) -> Vec<Node> {
             false,
         ),
         (
+            "UpscaleModelLoader",
+            json!({"model_name": [choices.upscalers]}),
+            &["UPSCALE_MODEL"],
+            "loaders",
+            false,
+        ),
+        (
+            "ImageUpscaleWithModel",
+            json!({"upscale_model": any("UPSCALE_MODEL"), "image": any("IMAGE")}),
+            &["IMAGE"],
+            "image/upscaling",
+            false,
+        ),
+        (
             "SaveImage",
             json!({"images": any("IMAGE"), "filename_prefix": prefix}),
             &[],
@@ -243,6 +258,7 @@ pub(super) fn is_known(class: &str) -> bool {
         models: Vec::new(),
         loras: Vec::new(),
         controlnets: Vec::new(),
+        upscalers: Vec::new(),
         images: Vec::new(),
     };
     nodes(&none).iter().any(|node| node.0 == class)

@@ -85,10 +85,12 @@ fn outputs(app: &App, graph: &Map<String, Value>) -> Result<Vec<Output>, Refusal
     let (models, _) = app.models()?;
     let loras = lora_names(app)?;
     let controlnets = app.pipeline()?.controlnets();
+    let upscalers = app.upscalers.networks();
     let known = Known {
         models: &models,
         loras: &loras,
         controlnets: &controlnets,
+        upscalers: &upscalers,
     };
     let outputs = Graph::new(graph)?.outputs(&known)?;
     for output in &outputs {
@@ -136,7 +138,7 @@ fn check(app: &App, image: &Image) -> Result<(), Refusal> {
         }
     }
     for image in images {
-        if let Image::Loaded(name) = run::without_scales(image).0 {
+        if let Image::Loaded(name) = run::without_changes(image).0 {
             app.comfy_shelf.named(name)?;
         }
     }
@@ -294,6 +296,7 @@ fn choices(app: &App) -> Result<Choices, Refusal> {
         models: app.models()?.0,
         loras: lora_names(app)?,
         controlnets: app.pipeline()?.controlnets(),
+        upscalers: app.upscalers.networks(),
         images: app.comfy_shelf.names(Folder::Input),
     })
 }
@@ -309,7 +312,7 @@ pub(super) async fn object_info_of(State(app): State<App>, Path(class): Path<Str
 }
 
 pub(super) async fn folders() -> Json<Value> {
-    Json(json!(["checkpoints", "loras"]))
+    Json(json!(["checkpoints", "loras", "upscale_models"]))
 }
 
 pub(super) async fn models(State(app): State<App>, Path(folder): Path<String>) -> Result<Json<Value>, Refusal> {
@@ -317,6 +320,7 @@ pub(super) async fn models(State(app): State<App>, Path(folder): Path<String>) -
     match folder.as_str() {
         "checkpoints" => Ok(Json(json!(choices.models))),
         "loras" => Ok(Json(json!(choices.loras))),
+        "upscale_models" => Ok(Json(json!(choices.upscalers))),
         other => {
             let message = format!("there is no folder of models {:?} here", short(other, 40));
             Err(Refusal::new(StatusCode::NOT_FOUND, message))

@@ -9,6 +9,7 @@ use crate::app::App;
 use crate::jobs::{self, JobEvent};
 use crate::pictures::Packed;
 use crate::refusal::Refusal;
+use crate::upscalers::Upscaler;
 use crate::watch::Watch;
 use prima_picture::{Format, Parameters, Picture, QUALITY, encode};
 use prima_pipeline::{Control, Mask, PromptSyntax, Request, RequestBuilder, ScheduleOptions, scheduler_named};
@@ -151,21 +152,41 @@ impl<'a> Run<'a> {
 
     /// A picture whose samplers have all run.
     async fn image(&self, image: &Image) -> Result<Painted, Refusal> {
-        let (image, scales) = without_scales(image);
+        let (image, changes) = without_changes(image);
         let mut painted = match image {
             Image::Loaded(name) => vec![(self.loaded(name).await?, Parameters::default())],
             Image::Sampled(sampling) => self.sampled.get(&sampling.node).cloned().unwrap_or_default(),
-            Image::Scaled { .. } => Vec::new(),
+            Image::Scaled { .. } | Image::Upscaled { .. } => Vec::new(),
         };
-        for scale in scales {
+        for change in changes {
             for (picture, _) in &mut painted {
                 let from = std::mem::take(&mut picture.rgb);
                 let whole = Picture { rgb: from, ..*picture };
-                let bytes = prima_picture::resize_bytes((whole.width, whole.height), scale.size(&whole));
-                *picture = self.app.workshop.run(bytes, move || Ok(scale.of(&whole))).await?;
+                *picture = match &change {
+                    Change::Scale(scale) => self.scaled(whole, *scale).await?,
+                    Change::Upscale(model) => self.upscaled(whole, model).await?,
+                };
             }
         }
         Ok(painted)
+    }
+
+    async fn scaled(&self, whole: Picture, scale: Scale) -> Result<Picture, Refusal> {
+        let bytes = prima_picture::resize_bytes((whole.width, whole.height), scale.size(&whole));
+        self.app.workshop.run(bytes, move || Ok(scale.of(&whole))).await
+    }
+
+    async fn upscaled(&self, whole: Picture, model: &str) -> Result<Picture, Refusal> {
+        let (upscalers, by) = (self.app.upscalers.clone(), Upscaler::Network(model.to_owned()));
+        let (scale, most) = (upscalers.scale(model)?, self.app.limits().image_pixels);
+        let (width, height) = (whole.width * scale, whole.height * scale);
+        if width.saturating_mul(height) > most {
+            let message = format!("an image of {width}x{height} is not possible: use at most {most} pixels");
+            return Err(Refusal::field(self.node.clone(), message));
+        }
+        let bytes = by.bytes((whole.width, whole.height), (width, height));
+        let enlarge = move || Ok(upscalers.enlarged(&whole.into(), (width, height), &by)?.picture);
+        self.app.workshop.run(bytes, enlarge).await
     }
 
     async fn loaded(&self, name: &str) -> Result<Picture, Refusal> {
@@ -303,7 +324,7 @@ impl Scale {
     fn of(self, picture: &Picture) -> Picture {
         let (width, height) = self.size(picture);
         if self.nearest && !self.crop {
-            return crate::pictures::nearest_at(picture, width, height);
+            return crate::upscalers::nearest_at(picture, width, height);
         }
         if self.crop {
             picture.covering(width, height)
@@ -313,27 +334,41 @@ impl Scale {
     }
 }
 
-/// What is scaled, and how, first to last.
-pub(super) fn without_scales(mut image: &Image) -> (&Image, Vec<Scale>) {
-    let mut scales = Vec::new();
-    while let Image::Scaled {
-        image: inner,
-        width,
-        height,
-        crop,
-        nearest,
-    } = image
-    {
-        scales.push(Scale {
-            width: *width,
-            height: *height,
-            crop: *crop,
-            nearest: *nearest,
-        });
+/// What happens to a picture between its sampler, or its file, and the end.
+pub(super) enum Change {
+    Scale(Scale),
+    /// By a network.
+    Upscale(String),
+}
+
+/// What is changed, and how, first to last.
+pub(super) fn without_changes(mut image: &Image) -> (&Image, Vec<Change>) {
+    let mut changes = Vec::new();
+    loop {
+        let (change, inner) = match image {
+            Image::Scaled {
+                image,
+                width,
+                height,
+                crop,
+                nearest,
+            } => {
+                let scale = Scale {
+                    width: *width,
+                    height: *height,
+                    crop: *crop,
+                    nearest: *nearest,
+                };
+                (Change::Scale(scale), image)
+            }
+            Image::Upscaled { image, model } => (Change::Upscale(model.clone()), image),
+            Image::Loaded(_) | Image::Sampled(_) => break,
+        };
+        changes.push(change);
         image = inner;
     }
-    scales.reverse();
-    (image, scales)
+    changes.reverse();
+    (image, changes)
 }
 
 /// What a sampler sees.

@@ -29,6 +29,11 @@ pub(super) enum Image {
         crop: bool,
         nearest: bool,
     },
+    /// By a network of this name.
+    Upscaled {
+        image: Box<Image>,
+        model: String,
+    },
     Sampled(Box<Sampling>),
 }
 
@@ -114,7 +119,7 @@ impl Image {
     pub fn samplings<'a>(&'a self, found: &mut Vec<&'a Sampling>) {
         match self {
             Self::Loaded(_) => {}
-            Self::Scaled { image, .. } => image.samplings(found),
+            Self::Scaled { image, .. } | Self::Upscaled { image, .. } => image.samplings(found),
             Self::Sampled(sampling) => {
                 for steered in &sampling.positive.steered {
                     steered.image.samplings(found);
