@@ -55,6 +55,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "prima-engine",
         ],
     ),
+    ("prima-hub", &["prima-tensor", "prima-checkpoint"]),
     // It knows HTTP and NATS, and nothing of pictures.
     ("prima-fleet", &[]),
     (
@@ -98,6 +99,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "prima-fleet",
             "prima-train",
             "prima-eval",
+            "prima-hub",
         ],
     ),
     (

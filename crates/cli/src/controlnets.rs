@@ -39,7 +39,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE", requires = "controlnet")]
     control_image: Vec<PathBuf>,
     /// What is made of that picture first: none, canny, scribble (once for all, or for each) [default: none]
-    #[arg(long, value_name = "NAME", value_parser = crate::paint::parse::<Preprocessor>)]
+    #[arg(long, value_name = "NAME", value_parser = <Preprocessor as std::str::FromStr>::from_str)]
     control_preprocessor: Vec<Preprocessor>,
     /// Share of the steps from which on it steers (once for all, or for each) [default: 0]
     #[arg(long, value_name = "X")]

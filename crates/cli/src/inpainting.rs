@@ -21,7 +21,7 @@ pub struct Args {
     #[arg(long, value_name = "PX", requires = "mask")]
     mask_padding: Option<usize>,
     /// What painting begins with below the mask: original, fill (the colours around it), latent-noise, latent-nothing, gray
-    #[arg(long, value_name = "NAME", default_value = "original", value_parser = crate::paint::parse::<MaskFill>)]
+    #[arg(long, value_name = "NAME", default_value = "original", value_parser = <MaskFill as std::str::FromStr>::from_str)]
     mask_fill: MaskFill,
     /// Leave what is not masked as the autoencoder gives it, as diffusers does
     #[arg(long)]

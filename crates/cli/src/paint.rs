@@ -132,7 +132,7 @@ pub struct Args {
 }
 
 /// clap prints the error's own sentence behind the option's name.
-pub fn parse<T: std::str::FromStr>(name: &str) -> Result<T, T::Err> {
+fn parse<T: std::str::FromStr>(name: &str) -> Result<T, T::Err> {
     name.parse()
 }
 
