@@ -23,6 +23,8 @@ use tokio::io::AsyncReadExt;
 
 /// A worker that is not heard of for this long has lost its job.
 pub(crate) const ACK_WAIT: Duration = Duration::from_secs(5);
+/// A worker's entry goes after this.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(10);
 /// Bodies beyond this are stored apart: NATS takes messages up to 1 MB.
 pub(crate) const INLINE_BYTES: usize = 512 << 10;
 pub(crate) const WAKE: &str = "prima.wake";
@@ -142,7 +144,7 @@ impl Bus {
         });
         Ok(Self {
             records: bucket("prima_jobs", options.keep).await?,
-            workers: bucket("prima_workers", crate::registry::FORGOTTEN_AFTER).await?,
+            workers: bucket("prima_workers", FORGOTTEN_AFTER).await?,
             leases: bucket("prima_leases", Duration::from_hours(1)).await?,
             answers: answers.await.map_err(refused("the store of answers"))?,
             client,

@@ -12,18 +12,19 @@ use prima_tensor::{DType, Param, Tensor};
 use std::path::{Path, PathBuf};
 
 /// Rows by how they begin, and the families of goldens/families that stand for them.
-const ROWS: [(&str, &[&str]); 6] = [
+const ROWS: [(&str, &[&str]); 7] = [
     ("SDXL, Turbo", &["sdxl"]),
     ("LCM-SDXL", &[]),
     ("SSD-1B", &["ssd-1b", "vega", "koala"]),
     ("CosXL", &[]),
     ("Stable Diffusion 1.x", &["sd15", "lcm-dreamshaper", "tiny-sd", "sdxs"]),
     ("Stable Diffusion 2.x", &["sd21"]),
+    ("inpainting", &["sd15-inpaint", "sdxl-inpaint"]),
 ];
 /// Rows with tests of their own, and where these are.
 const ELSEWHERE: [(&str, &str); 2] = [
-    ("inpainting", "pipeline/tests/families.rs"),
     ("SDXL refiner", "pipeline/tests/families.rs"),
+    ("ControlNets", "pipeline/tests/controlnets.rs"),
 ];
 
 /// A UNet or a text encoder alone is told to be of Stable Diffusion 2 by a width of 1024, which the tiny ones do not have: these
