@@ -16,12 +16,13 @@ from common import GOLDENS, save_json
 MANIFEST = GOLDENS / "MANIFEST.json"
 NETWORKS = "max |a - b| <= 1e-4 * max |b| for each output tensor, in f32"
 PICTURES = "start and trajectory: max |a - b| <= 1e-4 * max |b|; pixels: at most 1 of 255 apart"
+CUT_OUT = PICTURES + "; of a mask with a padding only pixels, on average 0.5"
 RANDN = "1e-6 absolute for float32; float16 and bfloat16: one unit in the last place"
 RULES = [  # first match wins: prefix, generator, tolerance
     ("components/tokens.json", "components.py", "equal"),
     ("components/", "components.py", NETWORKS),
     ("pictures/", "pictures.py", PICTURES),
-    ("families/", "families.py", PICTURES), ("loras/", "loras.py", PICTURES), ("embeddings/", "embeddings.py", PICTURES),
+    ("controlnets/", "controlnets.py", PICTURES), ("families/", "families.py", CUT_OUT), ("loras/", "loras.py", PICTURES), ("embeddings/", "embeddings.py", PICTURES),
     ("single-file/", "single_file.py", "tensors equal to those of tiny-sdxl; pictures as in pictures/"),
     ("torch_randn.json", "torch_randn.py", RANDN),
     ("training/lora-keys.json", "lora_keys.py", "equal"),
@@ -30,6 +31,10 @@ RULES = [  # first match wins: prefix, generator, tolerance
     ("schedulers", "schedulers.py", "as the fixture says"),
     ("tiny-", "folders.py", "an input"), ("unets/", "folders.py", "an input"), ("taesd/", "folders.py", "an input"),
     ("vae-three-levels/", "folders.py", "an input"),
+    ("upscalers/picture-ncnn.png", "upscalers.py", "mean 0.01 of 255, at most 1 of 255 apart"),
+    ("upscalers/", "upscalers.py", NETWORKS),
+    ("sam/", "sam.py", NETWORKS),
+    ("adain/", "adain.py", NETWORKS),
     ("inception-v3/", "../eval/inception.py", NETWORKS + "; resized pictures: 1e-3 of 255"),
     ("efficientnet-lite/", "../eval/convert_efficientnet.py", NETWORKS),
 ]

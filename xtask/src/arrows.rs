@@ -19,6 +19,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("prima-checkpoint", &["prima-tensor"]),
     ("prima-models", &["prima-tensor", "prima-checkpoint"]),
     (
+        "prima-finish",
+        &["prima-picture", "prima-tensor", "prima-checkpoint", "prima-models"],
+    ),
+    (
         "prima-pipeline",
         &[
             "prima-picture",
@@ -45,11 +49,13 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "prima-tensor",
             "prima-checkpoint",
             "prima-models",
+            "prima-finish",
             "prima-schedulers",
             "prima-pipeline",
             "prima-engine",
         ],
     ),
+    ("prima-hub", &["prima-tensor", "prima-checkpoint"]),
     // It knows HTTP and NATS, and nothing of pictures.
     ("prima-fleet", &[]),
     (
@@ -85,6 +91,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "prima-data",
             "prima-checkpoint",
             "prima-models",
+            "prima-finish",
             "prima-schedulers",
             "prima-pipeline",
             "prima-engine",
@@ -92,6 +99,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "prima-fleet",
             "prima-train",
             "prima-eval",
+            "prima-hub",
         ],
     ),
     (
@@ -102,6 +110,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "prima-cuda",
             "prima-checkpoint",
             "prima-models",
+            "prima-finish",
             "prima-schedulers",
             "prima-pipeline",
             "prima-engine",
@@ -118,6 +127,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "prima-picture",
             "prima-checkpoint",
             "prima-models",
+            "prima-finish",
             "prima-schedulers",
             "prima-pipeline",
             "prima-server",

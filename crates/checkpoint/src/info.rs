@@ -175,6 +175,7 @@ fn weights_file(file: TensorFile, kind: FileKind) -> ModelInfo {
         FileKind::Unet => "unet",
         FileKind::Vae => "vae",
         FileKind::TextEncoder => "text-encoder",
+        FileKind::ControlNet => "controlnet",
         FileKind::Lora => "lora",
         FileKind::Unknown => "unknown",
     };

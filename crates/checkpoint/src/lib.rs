@@ -42,6 +42,6 @@ pub use packed::{PackedCache, PackedComponent, PackedEntry};
 pub use random_init::RandomInit;
 pub use ranges::in_range;
 pub use reader::{Reader, quantized_bits};
-pub use single_file::{FileKind, what_is_it};
+pub use single_file::{ControlNetFile, FileKind, what_is_it};
 pub use source::{Init, ParamSource};
 pub use tensor_file::{TensorEntry, TensorFile};

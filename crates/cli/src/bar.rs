@@ -43,6 +43,13 @@ impl Bar {
         }
     }
 
+    /// Parts of a picture that are finished.
+    pub fn part(&self, progress: prima_finish::Progress) {
+        self.0.set_length(progress.total as u64);
+        self.0.set_position(progress.done as u64);
+        self.0.tick();
+    }
+
     pub fn finish(&self) {
         self.0.finish_and_clear();
     }

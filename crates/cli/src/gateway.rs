@@ -31,6 +31,7 @@ impl Nats {
             url: self.nats.clone(),
             replicas: usize::from(self.replicas),
             keep: Duration::from_hours(u64::from(self.keep)),
+            ..BusOptions::default()
         };
         Ok(Bus::connect(&options).await?)
     }

@@ -3,12 +3,16 @@
 mod bar;
 mod bare;
 mod completions;
+mod controlnets;
 mod data;
 mod device;
 mod doctor;
 mod embedded;
 mod eval;
+mod finish;
 mod gateway;
+mod hires;
+mod inpainting;
 mod loras;
 mod memory;
 mod models;
@@ -16,6 +20,7 @@ mod out;
 mod output;
 mod paint;
 mod prompts;
+mod refiner;
 mod report;
 mod serve;
 mod source;
@@ -47,6 +52,12 @@ struct Cli {
 enum Command {
     /// Paint a picture from a prompt
     Paint(Box<paint::Args>),
+    /// Enlarge pictures
+    Upscale(finish::upscale::Args),
+    /// Cut things out of pictures
+    Cutout(finish::cutout::Args),
+    /// Paint pictures in the manner of others
+    Style(finish::style::Args),
     /// Serve the studio and the HTTP APIs
     Serve(Box<serve::Args>),
     /// Take requests for many machines, and queue them for workers
@@ -154,6 +165,9 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Some(Command::Gateway(args)) => gateway::run(args),
         Some(Command::Worker(args)) => worker::run(*args),
         Some(Command::Paint(args)) => paint::run(&args),
+        Some(Command::Upscale(args)) => finish::upscale::run(&args),
+        Some(Command::Cutout(args)) => finish::cutout::run(&args),
+        Some(Command::Style(args)) => finish::style::run(&args),
         Some(Command::Models { command }) => models::run(command),
         Some(Command::Data { command }) => data::run(command),
         Some(Command::Doctor(args)) => doctor::run(&args),
@@ -187,6 +201,9 @@ fn is_usage(error: &anyhow::Error) -> bool {
         || error
             .downcast_ref::<prima_pipeline::Error>()
             .is_some_and(prima_pipeline::Error::is_usage)
+        || error
+            .downcast_ref::<prima_finish::Error>()
+            .is_some_and(prima_finish::Error::is_usage)
         || error
             .downcast_ref::<prima_hub::Error>()
             .is_some_and(prima_hub::Error::is_usage)

@@ -17,15 +17,27 @@ pub enum Target {
     File(PathBuf, Format),
 }
 
-/// A picture that is to be written.
-pub struct Wanted<'a> {
-    pub prompt: &'a str,
-    pub seed: u64,
+/// A picture that is to be written: what its placeholders stand for.
+pub struct Wanted(pub Vec<(&'static str, String)>);
+
+impl Wanted {
+    pub fn painted(prompt: &str, seed: u64) -> Self {
+        Self(vec![("prompt", as_file_name(prompt)), ("seed", seed.to_string())])
+    }
 }
 
-/// A place for each of `wanted`, by default named after the seed; an error, before any painting, if one cannot be written.
-/// What is there already stays, and the new picture's name gets a number, but for `overwrite`.
-pub fn targets(path: Option<&Path>, overwrite: bool, wanted: &[Wanted]) -> Result<Vec<Target>> {
+/// What a painted picture is called.
+pub const PAINTED: &str = "prima-{seed}.png";
+
+/// A place for each of `wanted`: `path`, or, where that is a folder, `name` in it, or else `beside`, which also has placeholders;
+/// an error, before any work, if one cannot be written. What is there already stays, and the new picture's name gets a number,
+/// but for `overwrite`.
+pub fn targets(
+    path: Option<&Path>,
+    [beside, name]: [&str; 2],
+    overwrite: bool,
+    wanted: &[Wanted],
+) -> Result<Vec<Target>> {
     if path == Some(Path::new("-")) {
         let count = wanted.len();
         if count > 1 {
@@ -36,7 +48,7 @@ pub fn targets(path: Option<&Path>, overwrite: bool, wanted: &[Wanted]) -> Resul
         }
         return Ok(vec![Target::Stdout]);
     }
-    let template = template(path)?;
+    let template = path.map_or(Ok(beside.into()), |path| template(path, name))?;
     let Some(format) = template.extension().and_then(|ending| Format::named(ending.to_str()?)) else {
         let message = format!(
             "{} ends in none of .png, .jpg and .webp, the formats that prima writes; a folder ends in /",
@@ -53,15 +65,13 @@ pub fn targets(path: Option<&Path>, overwrite: bool, wanted: &[Wanted]) -> Resul
     Ok(names.into_iter().map(|name| Target::File(name, format)).collect())
 }
 
-/// The path with its placeholders; a folder's pictures are named after the seed.
-fn template(path: Option<&Path>) -> Result<PathBuf> {
-    const NAME: &str = "prima-{seed}.png";
-    let Some(path) = path else { return Ok(NAME.into()) };
+/// The path with its placeholders, with `name` in a folder.
+fn template(path: &Path, name: &str) -> Result<PathBuf> {
     if path.to_string_lossy().ends_with(['/', std::path::MAIN_SEPARATOR]) {
         fs::create_dir_all(path).with_context(|| format!("cannot make the folder {}", path.display()))?;
     }
     Ok(if path.is_dir() {
-        path.join(NAME)
+        path.join(name)
     } else {
         path.to_path_buf()
     })
@@ -70,18 +80,20 @@ fn template(path: Option<&Path>) -> Result<PathBuf> {
 /// The names of all pictures, which may be the same.
 fn expanded(template: &str, wanted: &[Wanted]) -> Result<Vec<PathBuf>> {
     let mut names = Vec::new();
-    for (i, Wanted { prompt, seed }) in wanted.iter().enumerate() {
+    for (i, Wanted(values)) in wanted.iter().enumerate() {
         let (mut name, mut rest) = (String::new(), template);
         while let Some((before, after)) = rest.split_once('{') {
             let (key, after) = after.split_once('}').unwrap_or((after, ""));
             name.push_str(before);
-            match key {
-                "prompt" => name.push_str(&as_file_name(prompt)),
-                "seed" => name.push_str(&seed.to_string()),
-                "index" => name.push_str(&(i + 1).to_string()),
-                _ => {
-                    let message =
-                        format!("{{{key}}} in {template} stands for nothing: use {{prompt}}, {{seed}} or {{index}}");
+            match values.iter().find(|(known, _)| *known == key) {
+                Some((_, value)) => name.push_str(value),
+                None if key == "index" => name.push_str(&(i + 1).to_string()),
+                None => {
+                    let known: Vec<String> = values.iter().map(|(known, _)| format!("{{{known}}}")).collect();
+                    let message = format!(
+                        "{{{key}}} in {template} stands for nothing: use {} or {{index}}",
+                        known.join(", ")
+                    );
                     return Err(Usage(message).into());
                 }
             }
@@ -177,7 +189,7 @@ fn check_writable(path: &Path) -> Result<()> {
 }
 
 /// What there is in the place of a file.
-pub fn kind(metadata: &fs::Metadata) -> &'static str {
+fn kind(metadata: &fs::Metadata) -> &'static str {
     #[cfg(unix)]
     {
         use std::os::unix::fs::FileTypeExt;
@@ -197,6 +209,17 @@ pub fn kind(metadata: &fs::Metadata) -> &'static str {
     } else {
         "something that is not a file"
     }
+}
+
+/// The bytes of a file, of a picture or a mask.
+pub fn read_file(path: &Path, what: &str) -> Result<Vec<u8>> {
+    let cannot = || format!("cannot read the {what} {}", path.display());
+    // A pipe or a device may never end.
+    let metadata = fs::metadata(path).with_context(cannot)?;
+    if !metadata.is_file() {
+        anyhow::bail!("{}: it is not a file but {}", cannot(), kind(&metadata));
+    }
+    fs::read(path).with_context(cannot)
 }
 
 impl Target {
@@ -238,7 +261,7 @@ mod tests {
     use super::*;
 
     fn names(template: &str, prompts: &[&str]) -> Vec<String> {
-        let wanted: Vec<Wanted> = prompts.iter().map(|prompt| Wanted { prompt, seed: 7 }).collect();
+        let wanted: Vec<Wanted> = prompts.iter().map(|prompt| Wanted::painted(prompt, 7)).collect();
         let names = numbered(&expanded(template, &wanted).unwrap(), 0);
         names.iter().map(|name| name.display().to_string()).collect()
     }
@@ -259,7 +282,7 @@ mod tests {
         );
         assert_eq!(names("{prompt}.png", &["", "?"]), ["picture-1.png", "picture-2.png"]);
         assert!(as_file_name(&"word ".repeat(100)).len() <= 80);
-        let unknown = expanded("{steps}.png", &[Wanted { prompt: "", seed: 7 }]);
+        let unknown = expanded("{steps}.png", &[Wanted::painted("", 7)]);
         assert!(unknown.unwrap_err().to_string().contains("{steps}"));
     }
 }

@@ -1,15 +1,15 @@
 //! `prima paint`: prompts to pictures.
 
 use crate::bar::Bar;
+use crate::hires::{self, Hires};
 use crate::out::{note, say};
 use crate::output::{Target, Wanted};
 use crate::report::{self, Times};
-use crate::{Usage, device, loras, memory, output, prompts, source};
-use anyhow::{Context, Result, bail};
+use crate::{Usage, controlnets, device, inpainting, loras, memory, output, prompts, refiner, source};
+use anyhow::Result;
 use prima_picture::{QUALITY, encode};
 use prima_pipeline::{
-    Picture, Pipeline, PromptSyntax, Request, RequestBuilder, Rng, ScheduleOptions, SchedulerKind, TimestepSpacing,
-    parse_size,
+    Pipeline, PromptSyntax, Request, RequestBuilder, Rng, ScheduleOptions, SchedulerKind, TimestepSpacing, parse_size,
 };
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -97,7 +97,7 @@ pub struct Args {
     #[arg(long, value_name = "WxH", value_parser = size)]
     target_size: Option<[usize; 2]>,
     /// A picture to start from (PNG, JPEG or WebP)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, visible_alias = "init-image", value_name = "FILE")]
     image: Option<PathBuf>,
     /// How much of that picture is painted anew, 0 to 1 [default: the model's]
     #[arg(long, value_name = "X", requires = "image")]
@@ -108,6 +108,14 @@ pub struct Args {
     /// Share of the schedule after which to stop, with the noise that is left [default: 1]
     #[arg(long, value_name = "X")]
     denoising_end: Option<f64>,
+    #[command(flatten)]
+    hires: hires::Args,
+    #[command(flatten)]
+    inpainting: inpainting::Args,
+    #[command(flatten)]
+    controlnets: controlnets::Args,
+    #[command(flatten)]
+    refiner: refiner::Args,
     #[command(flatten)]
     loras: loras::Args,
     #[command(flatten)]
@@ -148,10 +156,12 @@ pub fn run(args: &Args) -> Result<()> {
     let start = Instant::now();
     let requests = requests(args)?;
     let targets = targets(args, &requests)?;
+    let hires = args.hires.open()?;
     let bar = Bar::new();
     bar.say("loading");
     args.device.choose()?;
     let options = args.loras.with(args.parts.told(args.memory.options(args.device.dtype)));
+    let options = args.controlnets.with(args.refiner.with(options)?);
     let source = source::open_with(
         args.model.as_deref(),
         &args.parts,
@@ -161,7 +171,7 @@ pub fn run(args: &Args) -> Result<()> {
     let pipeline = Pipeline::load_telling(&source, &options, &|loaded| bar.load(loaded))?;
     let mut started = (start, start.elapsed());
     for (request, targets) in requests.iter().zip(targets.chunks(args.num_images)) {
-        paint(args, &pipeline, request, targets, &bar, started)?;
+        paint(args, (&pipeline, hires.as_ref()), request, targets, &bar, started)?;
         // The model is there for all others.
         started = (Instant::now(), std::time::Duration::ZERO);
     }
@@ -172,21 +182,30 @@ pub fn run(args: &Args) -> Result<()> {
 /// One prompt's pictures, and what there is to say of them. `started`: when its time began, and what loading took of it.
 fn paint(
     args: &Args,
-    pipeline: &Pipeline,
+    (pipeline, hires): (&Pipeline, Option<&Hires>),
     request: &Request,
     targets: &[Target],
     bar: &Bar,
     started: (Instant, std::time::Duration),
 ) -> Result<()> {
     let (start, load) = started;
-    let response = pipeline.paint(request, &mut |progress| {
+    let mut response = pipeline.paint(request, &mut |progress| {
         bar.show(progress);
         ControlFlow::Continue(())
     })?;
+    if let Some(hires) = hires {
+        for picture in &mut response.pictures {
+            *picture = hires.paint(pipeline, request, picture, bar)?;
+        }
+    }
     bar.finish();
     let encoding = Instant::now();
     for (index, (picture, target)) in response.pictures.iter().zip(targets).enumerate() {
-        let parameters = response.parameters(request, pipeline.name(), index);
+        let mut parameters = response.parameters(request, pipeline.name(), index);
+        let fields = hires.into_iter().flat_map(|hires| hires.fields(pipeline));
+        parameters
+            .fields
+            .extend(fields.map(|(key, value)| (key.to_owned(), value)));
         target.write(&encode(picture, target.format(), QUALITY, Some(&parameters))?)?;
     }
     let mut times = Times {
@@ -219,14 +238,11 @@ fn targets(args: &Args, requests: &[Request]) -> Result<Vec<Target>> {
     let wanted: Vec<Wanted> = requests
         .iter()
         .flat_map(|request| {
-            let one = || Wanted {
-                prompt: &request.prompt,
-                seed: request.seed,
-            };
+            let one = || Wanted::painted(&request.prompt, request.seed);
             std::iter::repeat_with(one).take(request.num_images)
         })
         .collect();
-    output::targets(args.output.as_deref(), args.overwrite, &wanted)
+    output::targets(args.output.as_deref(), [output::PAINTED; 2], args.overwrite, &wanted)
 }
 
 /// A request for each prompt, all with one seed.
@@ -244,7 +260,8 @@ fn requests(args: &Args) -> Result<Vec<Request>> {
 }
 
 fn request(args: &Args, prompt: String) -> Result<Request> {
-    let image = args.image.as_deref().map(init_picture).transpose()?;
+    let image = args.image.as_deref().map(inpainting::picture).transpose()?;
+    let (image, mask) = args.inpainting.over(image)?;
     let asked = RequestBuilder {
         prompt: Some(prompt),
         prompt_2: args.prompt_2.clone(),
@@ -273,19 +290,13 @@ fn request(args: &Args, prompt: String) -> Result<Request> {
         denoising_start: args.denoising_start,
         denoising_end: args.denoising_end,
         image,
+        mask,
+        controls: args.controlnets.controls()?,
         strength: args.strength,
+        refiner_switch_at: args.refiner.switch_at(),
+        aesthetic_score: args.refiner.aesthetic_score,
+        negative_aesthetic_score: args.refiner.negative_aesthetic_score,
         ..RequestBuilder::default()
     };
     Ok(asked.build()?)
-}
-
-fn init_picture(path: &Path) -> Result<Picture> {
-    let cannot = || format!("cannot read the picture {}", path.display());
-    // A pipe or a device may never end.
-    let kind = std::fs::metadata(path).with_context(cannot)?;
-    if !kind.is_file() {
-        bail!("{}: it is not a file but {}", cannot(), output::kind(&kind));
-    }
-    let bytes = std::fs::read(path).with_context(cannot)?;
-    Ok(Picture::decode(&bytes, &path.display().to_string())?)
 }

@@ -2,10 +2,10 @@
 
 use crate::models::FolderArg;
 use crate::out::note;
-use crate::{Usage, device, loras, memory, source};
+use crate::{Usage, controlnets, device, loras, memory, source};
 use anyhow::{Context, Result};
 use prima_engine::{Engine, Readiness};
-use prima_pipeline::Request;
+use prima_pipeline::{LoadOptions, Request};
 use prima_server::{Limits, ServerOptions};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -30,6 +30,11 @@ pub struct Args {
     loras: loras::Args,
     #[command(flatten)]
     parts: source::Parts,
+    /// A model that takes the last steps of requests that ask for it (`refiner_switch_at`), such as SDXL's refiner
+    #[arg(long, value_name = "DIR|FILE")]
+    refiner: Option<String>,
+    #[command(flatten)]
+    controlnets: controlnets::Folder,
     #[command(flatten)]
     device: device::Args,
     #[command(flatten)]
@@ -52,6 +57,9 @@ pub struct Args {
     /// Open the studio in the browser
     #[arg(long)]
     open: bool,
+    /// A network that enlarges pictures, for the APIs (as `prima upscale --model` takes it); may be repeated
+    #[arg(long = "upscaler", value_name = "FILE")]
+    upscalers: Vec<PathBuf>,
     /// Serve the page from this folder, to work on it
     #[arg(long, value_name = "DIR", hide = true)]
     web_dir: Option<PathBuf>,
@@ -68,6 +76,8 @@ impl Args {
             models: FolderArg::default(),
             loras: loras::Args::default(),
             parts: source::Parts::default(),
+            refiner: None,
+            controlnets: controlnets::Folder::default(),
             device: device::Args::default(),
             memory: memory::Args::default(),
             max_sessions: defaults.max_sessions,
@@ -76,6 +86,7 @@ impl Args {
             token: None,
             cors: Vec::new(),
             open: true,
+            upscalers: Vec::new(),
             web_dir: None,
         }
     }
@@ -151,10 +162,16 @@ pub async fn prepare(args: &Args) -> Result<Prepared> {
             max_side_px: args.max_side,
             ..Limits::default()
         },
+        upscalers: args.upscalers.clone(),
         web_dir: args.web_dir.clone(),
     };
     options.check(address).map_err(|e| Usage(e.to_string()))?;
     let load = args.loras.with(args.parts.told(args.memory.options(args.device.dtype)));
+    let refiner = args.refiner.as_deref().map(|refiner| source::open(Some(refiner)));
+    let load = LoadOptions {
+        refiner: refiner.transpose()?,
+        ..args.controlnets.with(load, Vec::new())
+    };
     let load = prima_pipeline::check_room(&model, &load, &Request::default())?;
     let engine = Engine::start_with(model, load, args.max_jobs, library);
     Ok(Prepared {

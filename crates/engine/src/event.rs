@@ -106,6 +106,7 @@ mod tests {
             scheduler: SchedulerKind::EulerAncestral,
             timestep_spacing: "trailing".to_owned(),
             strength: None,
+            refiner: None,
             timesteps: vec![999.0],
             sigmas: vec![14.6],
             timings: prima_pipeline::Timings::default(),

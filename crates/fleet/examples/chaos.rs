@@ -197,9 +197,21 @@ async fn break_things(
     seed: u64,
 ) -> Any<(Vec<Program>, HashMap<String, u64>)> {
     let mut dice = Dice(seed);
+    let is_cluster = programs
+        .iter()
+        .filter(|program| program.name.starts_with("nats"))
+        .count()
+        > 1;
     let mut faults: HashMap<String, u64> = HashMap::new();
     while !run.done.load(Ordering::Relaxed) {
         sleep(Duration::from_millis(500 + dice.below(1500) as u64)).await;
+        // What ended by itself is started again, as a supervisor would.
+        for program in &mut programs {
+            if program.child.try_wait()?.is_some() {
+                program.child = spawn(&program.command)?;
+                *faults.entry(format!("{} ended by itself", program.name)).or_default() += 1;
+            }
+        }
         let victim = dice.below(programs.len());
         let program = &mut programs[victim];
         let stands_still = program.name.starts_with("worker") && dice.below(4) == 0;
@@ -211,6 +223,10 @@ async fn break_things(
         } else {
             program.kill_and_restart()?;
             *faults.entry(format!("{} killed", program.name)).or_default() += 1;
+            if program.name.starts_with("nats") && is_cluster {
+                // Of three, one at a time: the others choose a leader, and it catches up.
+                sleep(Duration::from_secs(12)).await;
+            }
         }
     }
     Ok((programs, faults))

@@ -18,11 +18,13 @@ use async_nats::jetstream::object_store::ObjectStore;
 use async_nats::jetstream::stream::{DiscardPolicy, RetentionPolicy, Stream};
 use async_nats::jetstream::{self, Context, kv, object_store, stream};
 use async_nats::{Client, ConnectOptions};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::AsyncReadExt;
 
 /// A worker that is not heard of for this long has lost its job.
 pub(crate) const ACK_WAIT: Duration = Duration::from_secs(5);
+/// A worker's entry goes after this.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(10);
 /// Bodies beyond this are stored apart: NATS takes messages up to 1 MB.
 pub(crate) const INLINE_BYTES: usize = 512 << 10;
 pub(crate) const WAKE: &str = "prima.wake";
@@ -36,6 +38,8 @@ pub struct BusOptions {
     pub replicas: usize,
     /// How long records and answers are kept.
     pub keep: Duration,
+    /// How long it is waited for at the start.
+    pub patience: Duration,
 }
 
 impl Default for BusOptions {
@@ -44,6 +48,7 @@ impl Default for BusOptions {
             url: "nats://127.0.0.1:4222".into(),
             replicas: 1,
             keep: Duration::from_hours(24),
+            patience: Duration::from_secs(30),
         }
     }
 }
@@ -61,9 +66,18 @@ pub struct Bus {
 }
 
 impl Bus {
-    /// Connects, and makes what is not there yet.
+    /// Connects, and makes what is not there yet. A server that is not up, or a cluster that has no leader yet, is waited for.
     pub async fn connect(options: &BusOptions) -> Result<Self> {
-        Box::pin(Self::connected(options)).await
+        let began = Instant::now();
+        loop {
+            match Box::pin(Self::connected(options)).await {
+                Err(error) if began.elapsed() < options.patience => {
+                    tracing::warn!("{error}; trying again");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+                result => return result,
+            }
+        }
     }
 
     async fn connected(options: &BusOptions) -> Result<Self> {
@@ -130,7 +144,7 @@ impl Bus {
         });
         Ok(Self {
             records: bucket("prima_jobs", options.keep).await?,
-            workers: bucket("prima_workers", crate::registry::FORGOTTEN_AFTER).await?,
+            workers: bucket("prima_workers", FORGOTTEN_AFTER).await?,
             leases: bucket("prima_leases", Duration::from_hours(1)).await?,
             answers: answers.await.map_err(refused("the store of answers"))?,
             client,

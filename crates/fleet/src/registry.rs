@@ -12,8 +12,6 @@ use std::time::{Duration, Instant};
 pub(crate) const HEARTBEAT: Duration = Duration::from_millis(500);
 /// Silent for this long, a worker gets no more sessions.
 pub(crate) const SILENT_AFTER: Duration = Duration::from_millis(1600);
-/// Then its entry goes.
-pub(crate) const FORGOTTEN_AFTER: Duration = Duration::from_secs(10);
 
 /// What a worker says of itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

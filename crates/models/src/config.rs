@@ -17,7 +17,7 @@ pub enum OneOrMany<T> {
 
 impl<T: Clone> OneOrMany<T> {
     /// Every value in it.
-    pub(crate) fn values(&self) -> &[T] {
+    pub fn values(&self) -> &[T] {
         match self {
             Self::One(value) => std::slice::from_ref(value),
             Self::Many(values) => values,

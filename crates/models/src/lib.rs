@@ -12,18 +12,27 @@ pub mod denoisers;
 pub mod feature_networks;
 mod layers;
 mod resnet;
+pub mod segmenters;
+pub mod style_transfer;
 pub mod text_encoders;
+pub mod upscalers;
 
 pub use adapters::{Adapter, Adapters, Term};
 pub use autoencoders::{
     AutoencoderKl, AutoencoderKlConfig, AutoencoderTiny, AutoencoderTinyConfig, DiagonalGaussian, EncoderOutput, Vae,
 };
 pub use config::{OneOrMany, TransformerLayers};
-pub use denoisers::{Unet2dCondition, Unet2dConditionConfig, UnetBlock, UnetCond, guidance_scale_embedding};
+pub use denoisers::{
+    ControlNet, ControlNetConfig, Residuals, Unet2dCondition, Unet2dConditionConfig, UnetBlock, UnetCond,
+    guidance_scale_embedding,
+};
 pub use feature_networks::{EfficientNetLite, EfficientNetLiteConfig, InceptionV3};
+pub use segmenters::{Sam, SamConfig, SamMasks, SamPrompt};
+pub use style_transfer::{AdainConfig, AdainDecoder, VggEncoder, restyled};
 pub use text_encoders::{
     ClipTextConfig, ClipTextModel, Encoded, HiddenState, TextOutput, Token, Tokenizer, TokenizerFiles,
 };
+pub use upscalers::{RrdbNet, RrdbNetConfig, SrvggNetCompact, SrvggNetCompactConfig};
 
 /// The caller asked to stop: its `keep_going` hook returned `false`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

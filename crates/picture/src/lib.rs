@@ -1,16 +1,22 @@
 //! 8-bit pictures: reading and writing files, what a file says of its making, resizing, contact sheets.
 
+mod edges;
 mod error;
+mod gray;
+mod layer;
 mod parameters;
 mod read;
 mod sheet;
 mod write;
 
+pub use edges::{canny, scribble};
 pub use error::Error;
+pub use gray::{Gray, Region};
+pub use layer::Layer;
 pub use parameters::Parameters;
 pub use read::{Header, MAX_SIDE_PX, MAX_TEXT_BYTES, read_parameters};
 pub use sheet::contact_sheet;
-pub use write::{Format, QUALITY, encode, encode_gif, encode_png};
+pub use write::{Format, QUALITY, encode, encode_gif, encode_layer, encode_png};
 
 /// An 8-bit RGB picture, row by row from the top.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

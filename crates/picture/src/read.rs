@@ -1,7 +1,7 @@
 //! Files to pictures and to what they say of their making. Whatever a stranger's file claims is checked against a bound
 //! before it is unpacked.
 
-use crate::{Error, Parameters, Picture};
+use crate::{Error, Gray, Layer, Parameters, Picture};
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 use std::borrow::Cow;
 use std::io::Cursor;
@@ -23,19 +23,60 @@ impl Picture {
     /// As [`decode`](Self::decode), but a picture of more than `max_pixels`, or with a side of more than
     /// [`MAX_SIDE_PX`], is refused before its pixels are unpacked: a bound on memory and time.
     pub fn decode_at_most(bytes: &[u8], name: &str, max_pixels: usize) -> Result<Self, Error> {
-        let failed = |e: image::ImageError| not_a_picture(name, e.to_string());
-        let bytes = without_notes(bytes, name)?;
-        let mut decoder = open(&bytes, name, max_pixels)?;
-        let orientation = decoder.orientation().map_err(failed)?;
-        let mut image = DynamicImage::from_decoder(decoder).map_err(failed)?;
-        image.apply_orientation(orientation);
-        let rgb = image.into_rgb8();
-        Ok(Self {
+        Ok(upright(bytes, name, max_pixels)?.into_rgb8().into())
+    }
+
+    /// The same, and how opaque it is; `None` of one that is opaque everywhere.
+    pub fn decode_with_alpha(bytes: &[u8], name: &str, max_pixels: usize) -> Result<(Self, Option<Gray>), Error> {
+        let image = upright(bytes, name, max_pixels)?;
+        if !image.color().has_alpha() {
+            return Ok((image.into_rgb8().into(), None));
+        }
+        let image = image.into_rgba8();
+        let (width, height) = (image.width() as usize, image.height() as usize);
+        let values: Vec<u8> = image.pixels().map(|pixel| pixel.0[3]).collect();
+        let rgb = image
+            .pixels()
+            .flat_map(|pixel| [pixel.0[0], pixel.0[1], pixel.0[2]])
+            .collect();
+        let alpha = values
+            .iter()
+            .any(|&value| value < 255)
+            .then_some(Gray { width, height, values });
+        Ok((Self { width, height, rgb }, alpha))
+    }
+}
+
+impl From<image::RgbImage> for Picture {
+    fn from(rgb: image::RgbImage) -> Self {
+        Self {
             width: rgb.width() as usize,
             height: rgb.height() as usize,
             rgb: rgb.into_raw(),
+        }
+    }
+}
+
+impl Layer {
+    /// As [`Picture::decode_at_most`], with the transparency that the file has.
+    pub fn decode_at_most(bytes: &[u8], name: &str, max_pixels: usize) -> Result<Self, Error> {
+        let (picture, alpha) = Picture::decode_with_alpha(bytes, name, max_pixels)?;
+        Ok(Self {
+            picture,
+            alpha: alpha.map(|alpha| alpha.values),
         })
     }
+}
+
+/// A file's picture, turned as its EXIF orientation says.
+fn upright(bytes: &[u8], name: &str, max_pixels: usize) -> Result<DynamicImage, Error> {
+    let failed = |e: image::ImageError| not_a_picture(name, e.to_string());
+    let bytes = without_notes(bytes, name)?;
+    let mut decoder = open(&bytes, name, max_pixels)?;
+    let orientation = decoder.orientation().map_err(failed)?;
+    let mut image = DynamicImage::from_decoder(decoder).map_err(failed)?;
+    image.apply_orientation(orientation);
+    Ok(image)
 }
 
 /// What a file's header announces, before its pixels are unpacked.

@@ -1,6 +1,6 @@
 //! Pictures to files that say how they were painted.
 
-use crate::{Error, Parameters, Picture};
+use crate::{Error, Layer, Parameters, Picture};
 use image::codecs::gif::{GifEncoder, Repeat};
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
@@ -58,56 +58,112 @@ pub fn encode(
     parameters: Option<&Parameters>,
 ) -> Result<Vec<u8>, Error> {
     let (width, height) = (picture.width as u32, picture.height as u32);
-    let mut out = Vec::new();
-    match (format, parameters) {
-        (Format::Png, Some(parameters)) => return encode_png(picture, parameters),
-        (Format::Png, None) => PngEncoder::new_with_quality(&mut out, CompressionType::Fast, FilterType::Adaptive)
-            .write_image(&picture.rgb, width, height, ExtendedColorType::Rgb8),
-        (Format::Jpeg, _) => {
-            let mut encoder = JpegEncoder::new_with_quality(&mut out, quality);
-            // Where the format has no room for it, the picture goes without.
-            let _ = parameters.map(|p| encoder.set_exif_metadata(exif(&p.to_text())));
-            encoder.write_image(&picture.rgb, width, height, ExtendedColorType::Rgb8)
-        }
-        (Format::Webp, _) => {
-            let mut encoder = WebPEncoder::new_lossless(&mut out);
-            let _ = parameters.map(|p| encoder.set_exif_metadata(exif(&p.to_text())));
-            encoder.write_image(&picture.rgb, width, height, ExtendedColorType::Rgb8)
-        }
-    }
-    .map_err(|e| failed(picture, &e))?;
-    Ok(out)
+    let pixels = Pixels {
+        width,
+        height,
+        bytes: &picture.rgb,
+        has_alpha: false,
+    };
+    pixels.encode(format, quality, parameters)
 }
 
-fn failed(picture: &Picture, error: &ImageError) -> Error {
+/// [`encode`] of a picture that may be transparent; JPEG, which has no transparency, shows it before white.
+pub fn encode_layer(
+    layer: &Layer,
+    format: Format,
+    quality: u8,
+    parameters: Option<&Parameters>,
+) -> Result<Vec<u8>, Error> {
+    let Some(rgba) = layer.rgba().filter(|_| format != Format::Jpeg) else {
+        return encode(&layer.before([255; 3]), format, quality, parameters);
+    };
+    let pixels = Pixels {
+        width: layer.picture.width as u32,
+        height: layer.picture.height as u32,
+        bytes: &rgba,
+        has_alpha: true,
+    };
+    pixels.encode(format, quality, parameters)
+}
+
+/// What is written: RGB or RGBA.
+struct Pixels<'a> {
+    width: u32,
+    height: u32,
+    bytes: &'a [u8],
+    has_alpha: bool,
+}
+
+impl Pixels<'_> {
+    fn encode(&self, format: Format, quality: u8, parameters: Option<&Parameters>) -> Result<Vec<u8>, Error> {
+        let &Self {
+            width, height, bytes, ..
+        } = self;
+        let color = if self.has_alpha {
+            ExtendedColorType::Rgba8
+        } else {
+            ExtendedColorType::Rgb8
+        };
+        let mut out = Vec::new();
+        match (format, parameters) {
+            (Format::Png, Some(parameters)) => return self.png(parameters),
+            (Format::Png, None) => PngEncoder::new_with_quality(&mut out, CompressionType::Fast, FilterType::Adaptive)
+                .write_image(bytes, width, height, color),
+            (Format::Jpeg, _) => {
+                let mut encoder = JpegEncoder::new_with_quality(&mut out, quality);
+                // Where the format has no room for it, the picture goes without.
+                let _ = parameters.map(|p| encoder.set_exif_metadata(exif(&p.to_text())));
+                encoder.write_image(bytes, width, height, color)
+            }
+            (Format::Webp, _) => {
+                let mut encoder = WebPEncoder::new_lossless(&mut out);
+                let _ = parameters.map(|p| encoder.set_exif_metadata(exif(&p.to_text())));
+                encoder.write_image(bytes, width, height, color)
+            }
+        }
+        .map_err(|e| failed(width as usize, height as usize, &e))?;
+        Ok(out)
+    }
+
+    /// 8 bits, with a `parameters` chunk: `tEXt` where Latin-1 holds the text, else `iTXt` (what Pillow, and so the web UI,
+    /// writes).
+    fn png(&self, parameters: &Parameters) -> Result<Vec<u8>, Error> {
+        let text = parameters.to_text();
+        let latin1 = text.chars().all(|c| (c as u32) < 256);
+        let mut out = Vec::new();
+        let mut encode = || -> Result<(), png::EncodingError> {
+            let mut encoder = png::Encoder::new(&mut out, self.width, self.height);
+            encoder.set_color(if self.has_alpha {
+                png::ColorType::Rgba
+            } else {
+                png::ColorType::Rgb
+            });
+            encoder.set_depth(png::BitDepth::Eight);
+            if latin1 {
+                encoder.add_text_chunk("parameters".to_owned(), text.clone())?;
+            } else {
+                encoder.add_itxt_chunk("parameters".to_owned(), text.clone())?;
+            }
+            let mut writer = encoder.write_header()?;
+            writer.write_image_data(self.bytes)?;
+            writer.finish()
+        };
+        encode().map_err(|e| Error::Png { message: e.to_string() })?;
+        Ok(out)
+    }
+}
+
+fn failed(width: usize, height: usize, error: &ImageError) -> Error {
     Error::Encode {
-        width: picture.width,
-        height: picture.height,
+        width,
+        height,
         reason: error.to_string(),
     }
 }
 
-/// An 8-bit RGB PNG with a `parameters` chunk: `tEXt` where Latin-1 holds the text, else `iTXt`
-/// (what Pillow, and so the web UI, writes).
+/// An 8-bit RGB PNG with a `parameters` chunk.
 pub fn encode_png(picture: &Picture, parameters: &Parameters) -> Result<Vec<u8>, Error> {
-    let text = parameters.to_text();
-    let latin1 = text.chars().all(|c| (c as u32) < 256);
-    let mut out = Vec::new();
-    let mut encode = || -> Result<(), png::EncodingError> {
-        let mut encoder = png::Encoder::new(&mut out, picture.width as u32, picture.height as u32);
-        encoder.set_color(png::ColorType::Rgb);
-        encoder.set_depth(png::BitDepth::Eight);
-        if latin1 {
-            encoder.add_text_chunk("parameters".to_owned(), text.clone())?;
-        } else {
-            encoder.add_itxt_chunk("parameters".to_owned(), text.clone())?;
-        }
-        let mut writer = encoder.write_header()?;
-        writer.write_image_data(&picture.rgb)?;
-        writer.finish()
-    };
-    encode().map_err(|e| Error::Png { message: e.to_string() })?;
-    Ok(out)
+    encode(picture, Format::Png, QUALITY, Some(parameters))
 }
 
 /// An EXIF block with one field, `UserComment`, as the web UI writes it: big-endian, text in UTF-16.
@@ -143,11 +199,6 @@ pub fn encode_gif<E: From<Error>>(
 ) -> Result<Vec<u8>, E> {
     let mut out = Vec::new();
     let mut encoder = GifEncoder::new_with_speed(&mut out, 10);
-    let failed = |width, height, e: &ImageError| Error::Encode {
-        width,
-        height,
-        reason: e.to_string(),
-    };
     encoder.set_repeat(Repeat::Infinite).map_err(|e| failed(0, 0, &e))?;
     for picture in frames {
         let Picture { width, height, rgb } = picture?;

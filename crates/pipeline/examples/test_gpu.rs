@@ -24,7 +24,7 @@ const LEAST_DB: [(DType, f64); 2] = [(DType::F32, 50.0), (DType::BF16, 40.0)];
 type Check = fn(checks::Open);
 
 /// All of them, by name.
-const ALL: [(&str, Check); 16] = [
+const ALL: [(&str, Check); 17] = [
     ("pointwise ops", checks::pointwise),
     ("losses", checks::losses),
     ("norms", checks::norms),

@@ -3,8 +3,8 @@
 use crate::prompts::score::{Chord, Composer, Score};
 use crate::settings::Settings;
 use crate::{Conditioning, Error, Pipeline, Request};
-use prima_models::{Unet2dCondition, UnetCond, guidance_scale_embedding};
-use prima_tensor::{Device, Tensor, stack_batch, take_batch, weighted_sum};
+use prima_models::{ControlNet, Residuals, Unet2dCondition, UnetCond, guidance_scale_embedding};
+use prima_tensor::{Device, Tensor, concat_channels, stack_batch, take_batch, weighted_sum};
 use std::cell::RefCell;
 use std::sync::Arc;
 
@@ -18,11 +18,37 @@ pub(crate) struct Guidance<'a> {
     /// What a UNet with a guidance input is told.
     embedded_scale: f64,
     rescale: f64,
-    /// Original height, width, crop top, left, target height, width.
+    /// Original height, width, crop top, left, target height, width, or what of that the model reads: of the prompts.
     time_ids: [f32; 6],
+    /// The same of the negative prompt.
+    negative_time_ids: [f32; 6],
+    /// What the UNet reads in further channels, `[1, h, w, C]`: of inpainting models, mask and picture.
+    pub beside: Option<Tensor>,
+    /// ControlNets, and network evaluations in all.
+    pub steering: Vec<Steering>,
+    evaluations: usize,
     /// What the network was told in the last step: in the next one it is told the same tensors, of which it then knows what
     /// it made.
     told: RefCell<Option<Told>>,
+}
+
+/// A ControlNet and what it makes of its picture.
+pub(crate) struct Steering {
+    pub network: Arc<ControlNet>,
+    /// `[1, h, w, C]`.
+    pub embedded: Tensor,
+    pub scale: f64,
+    /// Shares of the steps.
+    pub start: f64,
+    pub end: f64,
+}
+
+impl Steering {
+    /// diffusers' `controlnet_keep`.
+    fn steers(&self, evaluation: usize, all: usize) -> bool {
+        let share = |evaluation: usize| evaluation as f64 / all as f64;
+        share(evaluation) >= self.start && share(evaluation + 1) <= self.end
+    }
 }
 
 /// The conditioning of some evaluations side by side.
@@ -61,13 +87,30 @@ impl<'a> Guidance<'a> {
         let target = request.target_size.unwrap_or(painted);
         let crop = request.crops_coords_top_left;
         let ids = [original, crop, target];
+        let ids: [f32; 6] = std::array::from_fn(|i| ids[i / 2][i % 2] as f32);
+        let scored = |score: f64| {
+            if parts.is_refiner() {
+                [ids[0], ids[1], ids[2], ids[3], score as f32, 0.0]
+            } else {
+                ids
+            }
+        };
+        let mut negative_time_ids = scored(request.negative_aesthetic_score);
+        if parts.is_refiner() {
+            // diffusers cuts nothing from what a refiner is to avoid.
+            negative_time_ids[2..4].fill(0.0);
+        }
         Ok(Self {
             unet: &parts.unet,
             score: composer.score()?,
             scale,
             embedded_scale: settings.guidance_scale,
             rescale: request.guidance_rescale,
-            time_ids: std::array::from_fn(|i| ids[i / 2][i % 2] as f32),
+            time_ids: scored(request.aesthetic_score),
+            negative_time_ids,
+            beside: None,
+            steering: Vec::new(),
+            evaluations: settings.schedule.rows.len(),
             told: RefCell::new(None),
         })
     }
@@ -104,15 +147,51 @@ impl<'a> Guidance<'a> {
     ) -> Result<Tensor, Error> {
         let images = input.dim(0);
         let (number, chord) = self.score.chord(evaluation);
+        let whole = self.beside.as_ref().map(|beside| {
+            let beside = stack_batch(&vec![beside; images]);
+            concat_channels(&[input, &beside])
+        });
+        let whole = whole.as_ref().unwrap_or(input);
         let mut answers = Vec::new();
         for cond in self.told(number, chord, images) {
             let side_by_side = cond.time_ids.len() / images.max(1);
-            let inputs = stack_batch(&vec![input; side_by_side]);
+            let inputs = stack_batch(&vec![whole; side_by_side]);
             let timesteps = vec![timestep; side_by_side * images];
-            let output = self.unet.step(&inputs, &timesteps, &cond, keep_going)?;
+            let latents = || stack_batch(&vec![input; side_by_side]);
+            let output = match self.residuals(evaluation, latents, &timesteps, &cond, keep_going)? {
+                Some(residuals) => self
+                    .unet
+                    .step_with(&inputs, &timesteps, &cond, &residuals, keep_going)?,
+                None => self.unet.step(&inputs, &timesteps, &cond, keep_going)?,
+            };
             answers.extend((0..side_by_side).map(|i| take_batch(&output, i * images, images)));
         }
         Ok(self.joined(chord, &answers))
+    }
+
+    /// What the ControlNets add that steer this evaluation.
+    fn residuals(
+        &self,
+        evaluation: usize,
+        latents: impl Fn() -> Tensor,
+        timesteps: &[f32],
+        cond: &UnetCond,
+        keep_going: &mut dyn FnMut() -> bool,
+    ) -> Result<Option<Residuals>, Error> {
+        let mut sum: Option<Residuals> = None;
+        for part in self
+            .steering
+            .iter()
+            .filter(|part| part.steers(evaluation, self.evaluations))
+        {
+            let picture = (&part.embedded, part.scale);
+            let residuals = part.network.forward(&latents(), timesteps, cond, picture, keep_going)?;
+            sum = Some(match sum {
+                Some(sum) => sum.plus(&residuals),
+                None => residuals,
+            });
+        }
+        Ok(sum)
     }
 
     /// One answer of those to a chord: the negative prompt's, if there is one, and then the others.
@@ -145,9 +224,11 @@ impl<'a> Guidance<'a> {
     /// two, else one after the other. The negative one comes first.
     fn told(&self, number: usize, chord: &Chord, images: usize) -> Vec<UnetCond> {
         let prompts = chord.prompts.iter().map(|(prompt, _)| prompt);
-        let all: Vec<&Conditioning> = chord.negative.iter().chain(prompts).map(Arc::as_ref).collect();
-        let length = |c: &Conditioning| c.prompt_embeds.dim(1);
-        let at_once = all.len() <= 2 && all.iter().all(|c| length(c) == length(all[0]));
+        let negative = chord.negative.iter().map(|c| (c.as_ref(), self.negative_time_ids));
+        let prompts = prompts.map(|c| (c.as_ref(), self.time_ids));
+        let all: Vec<(&Conditioning, [f32; 6])> = negative.chain(prompts).collect();
+        let length = |(c, _): &(&Conditioning, _)| c.prompt_embeds.dim(1);
+        let at_once = all.len() <= 2 && all.iter().all(|c| length(c) == length(&all[0]));
         let make = || -> Vec<UnetCond> {
             let parts = all.chunks(if at_once { 2 } else { 1 });
             parts.map(|part| self.repeated(part, images)).collect()
@@ -172,11 +253,11 @@ impl<'a> Guidance<'a> {
         parts
     }
 
-    /// Each of `conditionings` for `images` samples, one after the other.
-    fn repeated(&self, conditionings: &[&Conditioning], images: usize) -> UnetCond {
+    /// Each of `conditionings`, with its time ids, for `images` samples, one after the other.
+    fn repeated(&self, conditionings: &[(&Conditioning, [f32; 6])], images: usize) -> UnetCond {
         let batch = conditionings.len() * images;
         let repeat = |part: &dyn Fn(&'_ Conditioning) -> Option<Tensor>| {
-            let parts: Option<Vec<Tensor>> = conditionings.iter().map(|c| part(c)).collect();
+            let parts: Option<Vec<Tensor>> = conditionings.iter().map(|(c, _)| part(c)).collect();
             let parts = parts?;
             let rows: Vec<&Tensor> = parts.iter().flat_map(|t| vec![t; images]).collect();
             Some(match rows[..] {
@@ -188,7 +269,7 @@ impl<'a> Guidance<'a> {
         UnetCond {
             encoder_hidden_states: repeat(&|c| Some(c.prompt_embeds.clone())).unwrap_or_else(|| Tensor::zeros(&[0])),
             text_embeds: repeat(&|c| c.pooled_prompt_embeds.clone()),
-            time_ids: vec![self.time_ids; batch],
+            time_ids: conditionings.iter().flat_map(|(_, ids)| vec![*ids; images]).collect(),
             timestep_cond: config
                 .time_cond_proj_dim
                 .map(|dim| guidance_scale_embedding(self.embedded_scale as f32, dim, batch)),

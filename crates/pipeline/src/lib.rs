@@ -12,7 +12,10 @@
 //! ```
 
 mod adapters;
+mod canvas;
 mod conditioning;
+mod control;
+mod controlnets;
 mod embeddings;
 mod error;
 pub mod families;
@@ -22,6 +25,7 @@ mod image_to_image;
 pub mod known_models;
 mod known_words;
 mod load;
+mod mask;
 mod model_card;
 mod needs;
 mod noise;
@@ -29,42 +33,49 @@ mod packed_weights;
 mod picture_tensors;
 mod prompts;
 mod quantize;
+mod refiner;
 mod repeat;
 mod request;
 mod request_builder;
+mod response;
 mod sampling;
 mod settings;
+mod steering;
+mod steps;
 mod text_to_image;
 mod vae;
 mod weight_files;
 
 pub use adapters::{LoraChoice, LoraEntry, LoraHash, LoraOptions, UsedLora, merge};
 pub use conditioning::{Conditioning, Reading, TextEncoder, TextEncoders};
+pub use control::{Control, MAX_CONTROLS, Preprocessor};
+pub use controlnets::ControlNetOptions;
 pub use embeddings::{EmbeddingEntry, EmbeddingOptions};
 pub use error::Error;
 pub use families::Family;
 pub use guidance::classifier_free;
 pub use known_words::{KnownWords, UnknownWord};
 pub use load::{LoadOptions, Loaded, OnLoaded, Parts};
+pub use mask::{Mask, MaskFill};
 pub use model_card::{Defaults, ModelCard};
 pub use needs::{Needs, check_room, weight_bytes};
 pub use noise::Rng;
 pub use picture_tensors::{picture_to_tensor, pictures_of_tensor};
 pub use prima_checkpoint::{Library, ModelSource, PackedCache, without_ending};
 pub use prima_models::Vae;
-pub use prima_picture::{Parameters, Picture};
+pub use prima_picture::{Gray, Parameters, Picture};
 pub use prima_schedulers::{PredictionType, ScheduleOptions, SchedulerKind, TimestepSpacing};
 pub use prima_tensor::DType;
 pub use prompts::{Piece, PromptSyntax, UnknownSyntax, WeightedPrompt, prompt_texts};
 pub use quantize::{LayerReport, Quantization, QuantizeStage, quantize};
 pub use repeat::Medians;
-pub use request::{
-    InitImage, MAX_AREA_PX, MAX_IMAGES, MAX_SIDE_PX, MAX_STEPS, Progress, Request, RequestLimits, Response, Timings,
-};
+pub use request::{InitImage, MAX_AREA_PX, MAX_IMAGES, MAX_SIDE_PX, MAX_STEPS, Progress, Request, RequestLimits};
 pub use request_builder::{RequestBuilder, Spelling, parse_size, scheduler_named};
+pub use response::{Response, Timings};
 pub use sampling::{Sampling, sample};
 
 use adapters::Loras;
+use controlnets::ControlNets;
 use packed_weights::PackedWeights;
 
 /// A loaded model, ready to paint.
@@ -75,6 +86,8 @@ pub struct Pipeline {
     own_defaults: Defaults,
     packed: PackedWeights,
     loras: Loras,
+    refiner: Option<Box<Pipeline>>,
+    controlnets: ControlNets,
     embeddings: Vec<EmbeddingEntry>,
     skipped_embeddings: Vec<String>,
 }
@@ -98,12 +111,18 @@ impl Pipeline {
     /// picture, so that they are what pictures of its size need. How many bytes that were: none where all are there, or there is
     /// no cache.
     pub fn store_packed(&self) -> Result<u64, Error> {
-        self.packed.store()
+        let refiner = self.refiner.as_ref().map_or(Ok(0), |refiner| refiner.store_packed())?;
+        Ok(self.packed.store()? + refiner)
     }
 
     /// The parts back, for instance to go on training.
     pub fn into_parts(self) -> Parts {
         self.parts
+    }
+
+    /// Names of ControlNets that requests may ask for.
+    pub fn controlnets(&self) -> Vec<String> {
+        self.controlnets.list().into_iter().map(|(name, _)| name).collect()
     }
 
     /// Words that were learnt from files.

@@ -2,6 +2,7 @@
 
 use crate::adapters::{LoraOptions, Loras};
 use crate::conditioning::TextEncoders;
+use crate::controlnets::{ControlNetOptions, ControlNets};
 use crate::embeddings::EmbeddingOptions;
 use crate::families::{self, Family, Replaced, Weights};
 use crate::known_models::Recognised;
@@ -32,6 +33,9 @@ pub struct LoadOptions {
     pub prediction_type: Option<PredictionType>,
     /// Whether its noise was rescaled to end without signal (`rescale_betas_zero_snr`), where its config does not say.
     pub zero_snr: bool,
+    /// A model that takes the last steps of requests that ask for it.
+    pub refiner: Option<ModelSource>,
+    pub controlnets: ControlNetOptions,
 }
 
 impl Default for LoadOptions {
@@ -52,6 +56,8 @@ impl LoadOptions {
             embeddings: EmbeddingOptions::default(),
             prediction_type: None,
             zero_snr: false,
+            refiner: None,
+            controlnets: ControlNetOptions::default(),
         }
     }
 }
@@ -114,6 +120,20 @@ impl Parts {
         Ok((parts, packed))
     }
 
+    /// Whether the UNet is one of inpainting, which reads a mask and a picture beside the noisy latents.
+    pub fn reads_picture(&self) -> bool {
+        self.unet.config().in_channels == 2 * self.vae.latent_channels() + 1
+    }
+
+    /// Whether it is SDXL's refiner, which finishes pictures and is told how beautiful they are.
+    pub fn is_refiner(&self) -> bool {
+        let count = self
+            .text_encoders
+            .pooled_width()
+            .and_then(|pooled| self.unet.config().time_id_count(pooled));
+        count == Some(REFINERS_TIME_IDS)
+    }
+
     /// The networks of a model without their weights, and without words unless a prompt will be read: to find out what they
     /// need.
     pub(crate) fn outline(source: &ModelSource, words: bool) -> Result<Self, Error> {
@@ -173,12 +193,31 @@ impl Pipeline {
     pub fn load_telling(source: &ModelSource, options: &LoadOptions, on_loaded: OnLoaded) -> Result<Self, Error> {
         let (mut parts, packed) = Parts::load_packed(source, options, on_loaded)?;
         let (embeddings, skipped_embeddings) = parts.text_encoders.learn(&options.embeddings)?;
-        Ok(Self {
+        let pipeline = Self {
             packed,
             embeddings,
             skipped_embeddings,
+            controlnets: ControlNets::new(&options.controlnets, options.dtype)?,
             ..Self::with_loras_of(parts, &options.loras)?
-        })
+        };
+        match &options.refiner {
+            Some(refiner) => pipeline.with_refiner(Self::load_refiner(refiner, options, on_loaded)?),
+            None => Ok(pipeline),
+        }
+    }
+
+    /// A model by itself, without what belongs to the one that it refines.
+    fn load_refiner(source: &ModelSource, options: &LoadOptions, on_loaded: OnLoaded) -> Result<Self, Error> {
+        let options = LoadOptions {
+            loras: LoraOptions::default(),
+            embeddings: EmbeddingOptions::default(),
+            prediction_type: None,
+            zero_snr: false,
+            refiner: None,
+            controlnets: ControlNetOptions::default(),
+            ..options.clone()
+        };
+        Self::load_telling(source, &options, on_loaded)
     }
 
     /// The same with LoRAs.
@@ -226,11 +265,16 @@ impl Pipeline {
             parts,
             packed: PackedWeights::default(),
             loras: Loras::default(),
+            refiner: None,
+            controlnets: ControlNets::default(),
             embeddings: Vec::new(),
             skipped_embeddings: Vec::new(),
         })
     }
 }
+
+/// Of SDXL's refiner: an aesthetic score stands in the place of the target size.
+const REFINERS_TIME_IDS: usize = 5;
 
 /// The widths that one component hands to the next.
 fn check_fit(parts: &Parts) -> Result<(), String> {
@@ -246,7 +290,8 @@ fn check_fit(parts: &Parts) -> Result<(), String> {
         ));
     }
     let latent_channels = parts.vae.latent_channels();
-    if config.in_channels != latent_channels || config.out_channels != latent_channels {
+    let takes = [latent_channels, 2 * latent_channels + 1];
+    if !takes.contains(&config.in_channels) || config.out_channels != latent_channels {
         return Err(format!(
             "the VAE has {latent_channels} latent channels, the UNet takes {} and gives {}",
             config.in_channels, config.out_channels
@@ -258,7 +303,7 @@ fn check_fit(parts: &Parts) -> Result<(), String> {
         };
         let found = pooled + 6 * config.addition_time_embed_dim.unwrap_or(0);
         let expected = config.projection_class_embeddings_input_dim.unwrap_or(0);
-        if found != expected {
+        if found != expected && config.time_id_count(pooled) != Some(REFINERS_TIME_IDS) {
             return Err(format!(
                 "pooled prompt and time_ids have {found} channels, projection_class_embeddings_input_dim is {expected}"
             ));

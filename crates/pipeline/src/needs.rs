@@ -203,7 +203,17 @@ impl Place {
 /// say how much memory it has, the CPU has as much as `max_memory` says, or any.
 pub fn check_room(source: &ModelSource, options: &LoadOptions, request: &Request) -> Result<LoadOptions, Error> {
     let mut options = options.clone();
+    // The steps of both models are those of one, and ControlNets are read later.
+    let request = &Request {
+        refiner_switch_at: None,
+        controls: Vec::new(),
+        ..request.clone()
+    };
     if let Some(mut place) = Place::current(&options)? {
+        if let Some(refiner) = &options.refiner {
+            let bytes = families::weight_bytes(refiner, families::Family::of(refiner)?, options.dtype)?;
+            place.free = place.free.saturating_sub(bytes);
+        }
         // Quantized weights are not kept in the cache.
         place.streams &= !source.component_reader("unet")?.is_quantized();
         options.resident = match place.check(source, options.dtype, request)? {

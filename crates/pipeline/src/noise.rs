@@ -46,6 +46,8 @@ pub(crate) enum Purpose {
     Step = 1,
     /// The draw from the encoder's distribution of an initial picture.
     Encode = 2,
+    /// What stands for the part of an initial picture that is masked.
+    Fill = 3,
 }
 
 /// The noise of one request. With `TorchCpu` the order of the draws is part of the picture: it is

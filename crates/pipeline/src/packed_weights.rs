@@ -54,6 +54,32 @@ pub(crate) fn kept_as(key: &str, shape: &[usize], dtype: DType) -> (DType, bool)
     }
 }
 
+/// A network of its own that belongs to no model's components, with the weights of `reader`, each of which it has to ask for
+/// once. Nothing of it goes into the cache.
+pub(crate) fn read_alone<T>(
+    mut reader: Reader,
+    dtype: DType,
+    load: impl FnOnce(&mut dyn ParamSource) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let is_gpu = Device::current().is_gpu();
+    let dtype = if is_gpu { dtype } else { rest_of(&reader, dtype) };
+    reader.defer();
+    let made = load(&mut reader)?;
+    reader.finish()?;
+    let keep = move |key: &str, shape: &[usize]| kept(kept_as(key, shape, dtype), is_gpu);
+    reader.fill(keep, &|_| {})?;
+    Ok(made)
+}
+
+/// On the CPU a weight is kept as products read it and in no other form. A GPU has layouts of its own.
+fn kept((dtype, is_multiplied): (DType, bool), is_gpu: bool) -> Keep {
+    if is_multiplied && !is_gpu {
+        Keep::Packed(dtype)
+    } else {
+        Keep::Stored(dtype)
+    }
+}
+
 /// A model on its way into memory.
 pub(crate) struct Loading<'a> {
     options: &'a LoadOptions,
@@ -105,11 +131,7 @@ impl<'a> Loading<'a> {
         let is_gpu = Device::current().is_gpu();
         let dtype = self.options.dtype;
         let dtype = if is_gpu { dtype } else { rest_of(&reader, dtype) };
-        // On the CPU a weight is kept as products read it and in no other form. A GPU has layouts of its own.
-        let keep = move |key: &str, shape: &[usize]| match kept_as(key, shape, dtype) {
-            (dtype, true) if !is_gpu => Keep::Packed(dtype),
-            (dtype, _) => Keep::Stored(dtype),
-        };
+        let keep = move |key: &str, shape: &[usize]| kept(kept_as(key, shape, dtype), is_gpu);
         reader.defer();
         let made = load(&mut reader)?;
         reader.finish()?;

@@ -1,10 +1,10 @@
 //! What a caller asks for, and what they get.
 
-use crate::{Error, LoraChoice, Parameters, Picture, PromptSyntax, Rng, UsedLora};
-use prima_schedulers::{ScheduleOptions, SchedulerKind};
+use crate::control::{Control, MAX_CONTROLS};
+use crate::mask::Mask;
+use crate::{Error, LoraChoice, Picture, PromptSyntax, Rng};
+use prima_schedulers::ScheduleOptions;
 use prima_tensor::Tensor;
-use serde::{Deserialize, Serialize};
-use std::time::Duration;
 
 /// Longest side of a picture.
 pub const MAX_SIDE_PX: usize = 4096;
@@ -56,11 +56,23 @@ pub struct Request {
     /// Share of the schedule, 0 to 1, after which the picture is taken as it is, noise and all (diffusers'
     /// `denoising_end`).
     pub denoising_end: Option<f64>,
+    /// Share of the steps, 0 to 1, after which the pipeline's refiner takes over; `None`: it does not.
+    pub refiner_switch_at: Option<f64>,
+    /// What a refiner is told of how beautiful the picture is, and how beautiful what it is to avoid, 0 to 10.
+    pub aesthetic_score: f64,
+    pub negative_aesthetic_score: f64,
     /// By the names that the pipeline knows; the prompt's tags come on top.
     pub loras: Vec<LoraChoice>,
     /// Where to start from, instead of pure noise.
     pub init_image: Option<InitImage>,
+    /// Which part of that is painted; `None` for all.
+    pub mask: Option<Mask>,
+    /// Pictures that steer what is painted.
+    pub controls: Vec<Control>,
 }
+
+/// diffusers' own, for the picture and for what it is not to be.
+pub(crate) const AESTHETIC_SCORES: [f64; 2] = [6.0, 2.5];
 
 /// Image-to-image: the picture to change.
 #[derive(Clone, Debug)]
@@ -93,8 +105,13 @@ impl Default for Request {
             target_size: None,
             denoising_start: None,
             denoising_end: None,
+            refiner_switch_at: None,
+            aesthetic_score: AESTHETIC_SCORES[0],
+            negative_aesthetic_score: AESTHETIC_SCORES[1],
             loras: Vec::new(),
             init_image: None,
+            mask: None,
+            controls: Vec::new(),
         }
     }
 }
@@ -158,15 +175,41 @@ impl Request {
                 check_side(field, side, limits.max_side_px)?;
             }
         }
+        if self.controls.len() > MAX_CONTROLS {
+            let fix = format!("use at most {MAX_CONTROLS}");
+            return Err(Error::request("controlnet", self.controls.len(), fix));
+        }
+        self.controls.iter().try_for_each(Control::check)?;
+        if let Some(mask) = &self.mask {
+            mask.check(self.init_image.as_ref().map(|image| &image.picture))?;
+        }
         check_area(self.width.unwrap_or(0), self.height.unwrap_or(0))
     }
 
     fn validate_range(&self) -> Result<(), Error> {
         let (start, end) = (self.denoising_start, self.denoising_end);
-        for (field, share) in [("denoising_start", start), ("denoising_end", end)] {
+        let switch = self.refiner_switch_at;
+        for (field, share) in [
+            ("denoising_start", start),
+            ("denoising_end", end),
+            ("refiner_switch_at", switch),
+        ] {
             if let Some(share) = share.filter(|share| !(0.0..=1.0).contains(share)) {
                 return Err(Error::request(field, share, "use 0 to 1"));
             }
+        }
+        let scores = [
+            ("aesthetic_score", self.aesthetic_score),
+            ("negative_aesthetic_score", self.negative_aesthetic_score),
+        ];
+        if let Some((field, score)) = scores.into_iter().find(|(_, score)| !(0.0..=10.0).contains(score)) {
+            return Err(Error::request(field, score, "use 0 to 10"));
+        }
+        if let Some(switch) = switch
+            && (start.is_some_and(|start| start >= switch) || end.is_some_and(|end| end <= switch))
+        {
+            let fix = "use a share between denoising_start and denoising_end";
+            return Err(Error::request("refiner_switch_at", switch, fix));
         }
         match (start, end) {
             (Some(start), _) if self.init_image.is_none() => Err(Error::request(
@@ -239,125 +282,6 @@ pub enum Progress<'a> {
     },
     /// `done` of `total` pictures have left the autoencoder.
     Decode { done: usize, total: usize },
-}
-
-/// Wall-clock times of one request.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Timings {
-    /// Prompts to conditioning; next to nothing when they were in the cache.
-    pub text: Duration,
-    /// Whether the prompts were in the cache.
-    pub text_cached: bool,
-    /// The initial picture to latents.
-    pub init_image: Duration,
-    /// Each step: network (asked twice by some schedulers) and scheduler, all pictures of the request.
-    pub steps: Vec<Duration>,
-    /// Latents to pictures, all of them.
-    pub decode: Duration,
-    /// From the call to the return.
-    pub total: Duration,
-}
-
-/// The pictures and how they came about, every default filled in.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Response {
-    pub pictures: Vec<Picture>,
-    pub seed: u64,
-    pub num_inference_steps: usize,
-    pub guidance_scale: f64,
-    pub scheduler: SchedulerKind,
-    /// A name of `--timestep-spacing`, or `explicit`.
-    pub timestep_spacing: String,
-    /// Only where an initial picture was given.
-    pub strength: Option<f64>,
-    /// The timestep at which each step began, in order.
-    pub timesteps: Vec<f64>,
-    /// The noise level before each of them, in units of the data's standard deviation.
-    pub sigmas: Vec<f64>,
-    pub timings: Timings,
-    #[serde(default)]
-    pub loras: Vec<UsedLora>,
-    /// What was asked and does not do what one might think, one sentence each.
-    pub warnings: Vec<String>,
-}
-
-impl Response {
-    /// What picture number `index` says of its own making: that `model` of this name painted it for `request`.
-    pub fn parameters(&self, request: &Request, model: &str, index: usize) -> Parameters {
-        let (width, height) = self.pictures.get(index).map_or((0, 0), |p| (p.width, p.height));
-        let mut fields = vec![
-            ("Steps", self.num_inference_steps.to_string()),
-            ("Sampler", self.scheduler.a1111_name().to_owned()),
-            ("Schedule type", self.timestep_spacing.clone()),
-            ("CFG scale", self.guidance_scale.to_string()),
-            ("Seed", self.seed.to_string()),
-            ("Size", format!("{width}x{height}")),
-            ("Model", model.to_owned()),
-            ("RNG", request.rng.name().to_owned()),
-        ];
-        if let Some(timesteps) = &request.schedule.timesteps {
-            let timesteps: Vec<String> = timesteps.iter().map(f64::to_string).collect();
-            fields.push(("Timesteps", timesteps.join(" ")));
-        }
-        if let Some(strength) = self.strength {
-            fields.push(("Denoising strength", strength.to_string()));
-        }
-        if request.clip_skip > 0 {
-            // The web UI counts the last layer too.
-            fields.push(("Clip skip", (request.clip_skip + 1).to_string()));
-        }
-        if request.guidance_rescale > 0.0 {
-            fields.push(("Guidance rescale", request.guidance_rescale.to_string()));
-        }
-        for (key, text) in [
-            ("Prompt 2", &request.prompt_2),
-            ("Negative prompt 2", &request.negative_prompt_2),
-        ] {
-            fields.extend(text.clone().map(|text| (key, text)));
-        }
-        if request.prompt_syntax != PromptSyntax::default() {
-            fields.push(("Prompt syntax", request.prompt_syntax.to_string()));
-        }
-        for (key, share) in [
-            ("Denoising start", request.denoising_start),
-            ("Denoising end", request.denoising_end),
-        ] {
-            fields.extend(share.map(|share| (key, share.to_string())));
-        }
-        if let Some([height, width]) = request.original_size {
-            fields.push(("Original size", format!("{width}x{height}")));
-        }
-        let [top, left] = request.crops_coords_top_left;
-        if (top, left) != (0, 0) {
-            fields.push(("Crop top left", format!("{top} {left}")));
-        }
-        if let Some([height, width]) = request.target_size {
-            fields.push(("Target size", format!("{width}x{height}")));
-        }
-        let hashes = self
-            .loras
-            .iter()
-            .filter_map(|lora| Some(format!("{}: {}", lora.choice.name, lora.hash.get()?)));
-        let hashes: Vec<String> = hashes.collect();
-        if !hashes.is_empty() {
-            fields.push(("Lora hashes", hashes.join(", ")));
-        }
-        if self.pictures.len() > 1 {
-            fields.push(("Image index", index.to_string()));
-            fields.push(("Batch size", self.pictures.len().to_string()));
-        }
-        fields.push(("Version", format!("prima {}", env!("CARGO_PKG_VERSION"))));
-        // Those that were asked for in another way are written where other programs look for them.
-        let tags = self.loras.iter().filter(|lora| !lora.in_prompt);
-        let prompt = tags.fold(request.prompt.clone(), |prompt, lora| {
-            format!("{prompt} {}", lora.choice.tag())
-        });
-        Parameters {
-            prompt,
-            negative_prompt: request.negative_prompt.clone().unwrap_or_default(),
-            fields: fields.into_iter().map(|(k, v)| (k.to_owned(), v)).collect(),
-        }
-    }
 }
 
 #[cfg(test)]

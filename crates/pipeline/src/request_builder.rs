@@ -1,6 +1,9 @@
 //! From what a client sent to a [`Request`]: the same rules for the command line, the live protocol and every API.
 
-use crate::{Error, InitImage, LoraChoice, Picture, Pipeline, PromptSyntax, Request, RequestLimits, Rng};
+use crate::request::AESTHETIC_SCORES;
+use crate::{
+    Control, Error, InitImage, LoraChoice, Mask, Picture, Pipeline, PromptSyntax, Request, RequestLimits, Rng,
+};
 use prima_schedulers::{ScheduleOptions, SchedulerKind};
 use std::hash::{BuildHasher, Hasher, RandomState};
 
@@ -36,11 +39,17 @@ pub struct RequestBuilder {
     pub target_size: Option<[usize; 2]>,
     pub denoising_start: Option<f64>,
     pub denoising_end: Option<f64>,
+    pub refiner_switch_at: Option<f64>,
+    pub aesthetic_score: Option<f64>,
+    pub negative_aesthetic_score: Option<f64>,
     pub loras: Vec<LoraChoice>,
     /// What to start from.
     pub image: Option<Picture>,
     /// Of no effect without an image.
     pub strength: Option<f64>,
+    /// Which part of the image is painted.
+    pub mask: Option<Mask>,
+    pub controls: Vec<Control>,
 }
 
 impl RequestBuilder {
@@ -83,8 +92,13 @@ impl RequestBuilder {
             target_size: self.target_size,
             denoising_start: self.denoising_start,
             denoising_end: self.denoising_end,
+            refiner_switch_at: self.refiner_switch_at,
+            aesthetic_score: self.aesthetic_score.unwrap_or(AESTHETIC_SCORES[0]),
+            negative_aesthetic_score: self.negative_aesthetic_score.unwrap_or(AESTHETIC_SCORES[1]),
             loras: self.loras,
             init_image: self.image.map(|picture| InitImage { picture, strength }),
+            mask: self.mask,
+            controls: self.controls,
         })
     }
 }

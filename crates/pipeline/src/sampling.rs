@@ -13,6 +13,11 @@ pub trait Sampling {
     /// Standard normal noise in the latents' shape for the row of this number; asked for only where a row needs it.
     fn noise(&mut self, row: usize) -> Tensor;
 
+    /// The sample after the row of this number, or what stands for it.
+    fn settled(&mut self, _row: usize, sample: Tensor) -> Tensor {
+        sample
+    }
+
     /// After each step, which may take several rows: the latents and the picture that they are on their way to.
     fn after_step(&mut self, _sample: &Tensor, _denoised: &Tensor) -> Result<(), Self::Error> {
         Ok(())
@@ -28,6 +33,7 @@ pub fn sample<S: Sampling>(schedule: &Schedule, latents: Tensor, sampling: &mut 
         let model_output = sampling.model_output(&model_input, row.timestep as f32)?;
         let fresh = row.needs_noise().then(|| sampling.noise(schedule.start_index + i));
         let denoised = state.advance(row, &model_output, fresh.as_ref(), sum);
+        state.sample = sampling.settled(i, state.sample);
         if row.ends_step {
             sampling.after_step(&state.sample, &denoised)?;
         }

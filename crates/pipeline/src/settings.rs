@@ -24,8 +24,49 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
+    /// Of a whole request, or of what comes before its refiner.
     pub fn new(pipeline: &Pipeline, request: &Request) -> Result<Self, Error> {
         request.validate()?;
+        if let (Some(switch), None) = (request.refiner_switch_at, &pipeline.refiner) {
+            let fix = "no refiner is loaded: give one with --refiner";
+            return Err(Error::request("refiner_switch_at", switch, fix));
+        }
+        for control in &request.controls {
+            pipeline.controlnets.path(&control.name)?;
+        }
+        let end = request.refiner_switch_at.or(request.denoising_end);
+        let mut settings = Self::between(pipeline, request, [request.denoising_start, end])?;
+        if let Some(end) = request.denoising_end.filter(|end| *end < 1.0) {
+            settings.warnings.push(format!(
+                "denoising_end {end} leaves the picture noisy: go on from it with denoising_start {end}"
+            ));
+        }
+        if pipeline.parts.is_refiner() && request.init_image.is_none() {
+            let text = "this model is a refiner, which finishes pictures: give one to start from, or a base model";
+            settings.warnings.push(text.to_owned());
+        }
+        Ok(settings)
+    }
+
+    /// Of the steps that are left to `refiner`, where `base` settled those before.
+    pub fn of_refiner(refiner: &Pipeline, request: &Request, base: &Self) -> Result<Self, Error> {
+        let rest = Request {
+            width: Some(base.width),
+            height: Some(base.height),
+            guidance_scale: Some(base.guidance_scale),
+            schedule: ScheduleOptions {
+                num_inference_steps: Some(base.num_inference_steps),
+                ..request.schedule.clone()
+            },
+            init_image: None,
+            mask: None,
+            loras: Vec::new(),
+            ..request.clone()
+        };
+        Self::between(refiner, &rest, [request.refiner_switch_at, request.denoising_end])
+    }
+
+    fn between(pipeline: &Pipeline, request: &Request, [start, end]: [Option<f64>; 2]) -> Result<Self, Error> {
         let parts = &pipeline.parts;
         refuse_unknown_scheduler(parts, &request.schedule)?;
         // A name is a hint, and guidance that it does not allow says that it misleads.
@@ -40,12 +81,13 @@ impl Settings {
             Some(known) => (known.scheduler_config(&parts.scheduler_config), of_known),
             None => (parts.scheduler_config.clone(), &pipeline.own_defaults),
         };
-        let strength = request
-            .init_image
-            .as_ref()
-            .map(|image| image.strength.unwrap_or(defaults.strength));
+        let strength = request.init_image.as_ref().map(|image| {
+            image
+                .strength
+                .unwrap_or(if request.mask.is_some() { 1.0 } else { defaults.strength })
+        });
         let only_step = strength
-            .filter(|_| request.denoising_start.is_none())
+            .filter(|_| start.is_none())
             .and_then(|s| only_step(defaults, &request.schedule, s, config.num_train_timesteps()));
         let mut options = match &only_step {
             Some(options) => options.clone(),
@@ -58,15 +100,13 @@ impl Settings {
         let mut schedule = Schedule::new(&config, &options).map_err(Error::Schedule)?;
         let num_inference_steps = schedule.len();
         match (strength, only_step) {
-            (Some(_), None) if request.denoising_start.is_some() => {}
+            (Some(_), None) if start.is_some() => {}
             (Some(strength), None) => schedule = schedule.truncate(strength).map_err(Error::Schedule)?,
             _ => {}
         }
-        if request.denoising_start.is_some() || request.denoising_end.is_some() {
+        if start.is_some() || end.is_some() {
             let train = config.num_train_timesteps();
-            schedule = schedule
-                .between(request.denoising_start, request.denoising_end, train)
-                .map_err(Error::Schedule)?;
+            schedule = schedule.between(start, end, train).map_err(Error::Schedule)?;
         }
         let finished = size(pipeline, request)?;
         let (width, height) = painted(&defaults.sizes, finished, pipeline.size_multiple());
@@ -76,7 +116,7 @@ impl Settings {
             height,
             finished,
             num_images: request.num_images,
-            strength: strength.filter(|_| request.denoising_start.is_none()),
+            strength: strength.filter(|_| start.is_none()),
             num_inference_steps,
             warnings: schedule.warnings().to_vec(),
             schedule,
@@ -124,11 +164,6 @@ impl Settings {
         if request.negative_prompt_2.is_some() && request.negative_prompt.is_none() {
             let text = "negative_prompt_2 has no effect without a negative prompt";
             self.warnings.push(text.to_owned());
-        }
-        if let Some(end) = request.denoising_end.filter(|end| *end < 1.0) {
-            self.warnings.push(format!(
-                "denoising_end {end} leaves the picture noisy: go on from it with denoising_start {end}"
-            ));
         }
         if negative && !guided && !composed_unevenly(request) {
             self.warnings.push(if guidance_embedding {
@@ -238,9 +273,10 @@ fn only_step(
 /// Width and height in pixels: the request's, else the initial picture's, else the model's.
 fn size(pipeline: &Pipeline, request: &Request) -> Result<(usize, usize), Error> {
     let defaults = pipeline.defaults();
+    let is_cut_out = request.mask.as_ref().is_some_and(|mask| mask.padding_px.is_some());
     let (width, height) = match &request.init_image {
-        Some(image) => pipeline.fit(&image.picture),
-        None => (defaults.width, defaults.height),
+        Some(image) if !is_cut_out => pipeline.fit(&image.picture),
+        _ => (defaults.width, defaults.height),
     };
     let (width, height) = (request.width.unwrap_or(width), request.height.unwrap_or(height));
     check_side("width", width, MAX_SIDE_PX)?;

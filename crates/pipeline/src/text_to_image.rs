@@ -1,19 +1,16 @@
 //! A prompt to pictures: the loop over steps (diffusers `pipeline_stable_diffusion_xl.py`).
 
 use crate::adapters::Active;
+use crate::canvas::Canvas;
 use crate::guidance::Guidance;
-use crate::noise::{NoiseSource, Purpose};
-use crate::sampling::{Sampling, sample};
+use crate::image_to_image::{Start, Starter};
+use crate::noise::NoiseSource;
+use crate::refiner::Refining;
 use crate::settings::Settings;
-use crate::vae::{self, check_finite};
-use crate::{Error, Picture, Pipeline, Progress, Request, Response, Timings, image_to_image};
-use prima_schedulers::Schedule;
-use prima_tensor::{Device, Tensor, affine, device, no_grad, take_batch};
-use std::ops::ControlFlow;
+use crate::steps::{OnProgress, Steps, stops, tell};
+use crate::{Error, Picture, Pipeline, Progress, Request, Response, Timings, vae};
+use prima_tensor::{Tensor, device, no_grad, take_batch};
 use std::time::Instant;
-
-/// The caller's callback: told of each part of the work done, and asked whether to go on.
-pub(crate) type OnProgress<'a> = &'a mut dyn FnMut(Progress) -> ControlFlow<()>;
 
 impl Pipeline {
     /// Paints what `request` asks for. `on_progress` ends the work with [`Error::Cancelled`] by
@@ -39,40 +36,56 @@ impl Pipeline {
 
         let text = Instant::now();
         let keep_going = &mut || !stops(on_progress, Progress::Tick);
-        let guidance = Guidance::new(self, request, &settings, &mut warnings, keep_going)?;
-        timings.text = text.elapsed();
+        let mut guidance = Guidance::new(self, request, &settings, &mut warnings, keep_going)?;
         timings.text_cached = guidance.text_cached();
+        let refining = self.refining(request, &settings, keep_going)?;
+        timings.text = text.elapsed();
         tell(on_progress, Progress::Text)?;
 
         let mut noise = NoiseSource::new(request.rng, request.seed);
-        let latents = self.first_latents(request, &settings, &mut noise, &mut timings, on_progress)?;
-        let mut steps = Steps {
+        let canvas = Canvas::new(request, (settings.width, settings.height));
+        let Start { latents, kept, beside } = self.start(
+            request,
+            &settings,
+            canvas.as_ref(),
+            &mut noise,
+            &mut timings,
+            on_progress,
+        )?;
+        guidance.beside = beside;
+        guidance.steering = self.steering(request, &settings)?;
+        let total = settings.schedule.len() + refining.as_ref().map_or(0, |part| part.settings.schedule.len());
+        let mut latents = Steps {
             schedule: &settings.schedule,
             guidance: &guidance,
-            evaluations: 0,
+            kept: kept.as_ref(),
             noise: &mut noise,
-            shape: [latents.dim(0), latents.dim(1), latents.dim(2), latents.dim(3)],
             timings: &mut timings,
             on_progress,
-            started: Instant::now(),
-        };
-        let latents = sample(&settings.schedule, latents, &mut steps)?;
+            total,
+        }
+        .take(latents)?;
+        if let Some(part) = &refining {
+            let steps = Steps {
+                schedule: &part.settings.schedule,
+                guidance: &part.guidance,
+                kept: kept.as_ref(),
+                noise: &mut noise,
+                timings: &mut timings,
+                on_progress,
+                total,
+            };
+            latents = steps.take(latents)?;
+        }
 
         let decode = Instant::now();
-        let total = settings.num_images;
-        let mut pictures = Vec::with_capacity(total);
-        for i in 0..total {
-            let one = take_batch(&latents, i, 1);
-            let keep_going = &mut || !stops(on_progress, Progress::Tick);
-            let painted = vae::decode(&self.parts.vae, &one, keep_going)?;
-            pictures.extend(painted.into_iter().map(|picture| finished(picture, request, &settings)));
-            tell(on_progress, Progress::Decode { done: i + 1, total })?;
-        }
+        let decoder = refining.as_ref().map_or(self, |part| part.pipeline);
+        let pictures = decoder.decoded(&latents, canvas.as_ref(), &settings, on_progress)?;
         timings.decode = decode.elapsed();
         timings.total = start.elapsed();
         Ok(Response {
             loras: active.used(),
-            ..response(request, settings, pictures, timings, warnings)
+            ..response(request, settings, refining.as_ref(), pictures, timings, warnings)
         })
     }
 
@@ -87,108 +100,79 @@ impl Pipeline {
         device::catch(|| no_grad(|| vae::decode(&self.parts.vae, denoised, &mut || true)))?
     }
 
-    /// Where sampling starts: noise, or a noised picture. `[images, h, w, C]`.
-    fn first_latents(
+    /// Where sampling starts: noise, or a noised picture.
+    fn start(
         &self,
         request: &Request,
         settings: &Settings,
+        canvas: Option<&Canvas>,
         noise: &mut NoiseSource,
         timings: &mut Timings,
         on_progress: OnProgress,
-    ) -> Result<Tensor, Error> {
+    ) -> Result<Start, Error> {
         let vae = &self.parts.vae;
         let factor = vae.scale_factor();
-        let shape = [
-            settings.num_images,
-            settings.height / factor,
-            settings.width / factor,
-            vae.latent_channels(),
-        ];
-        let Some(init_image) = &request.init_image else {
-            let noise = noise.normal(Purpose::Latents, 0, shape);
-            return Ok(affine(&noise, settings.schedule.init_noise_sigma as f32, 0.0));
-        };
         let started = Instant::now();
-        let picture = init_image.picture.resized(settings.width, settings.height);
-        let keep_going = &mut || !stops(on_progress, Progress::Tick);
+        let starter = Starter {
+            vae,
+            schedule: &settings.schedule,
+            shape: [
+                settings.num_images,
+                settings.height / factor,
+                settings.width / factor,
+                vae.latent_channels(),
+            ],
+            reads_picture: self.parts.reads_picture(),
+            noise,
+            keep_going: &mut || !stops(on_progress, Progress::Tick),
+        };
         let adds_noise = request.denoising_start.is_none();
-        let latents = image_to_image::noised(vae, &picture, &settings.schedule, shape, adds_noise, noise, keep_going)?;
+        let Some(canvas) = canvas else {
+            return starter.of_noise();
+        };
+        let start = match &canvas.mask {
+            Some(mask) => starter.of_masked(canvas, mask, adds_noise, settings.strength == Some(1.0))?,
+            None => starter.of_picture(canvas, adds_noise)?,
+        };
         timings.init_image = started.elapsed();
-        Ok(latents)
+        Ok(start)
+    }
+
+    /// Each of the latents as the answer shows it.
+    fn decoded(
+        &self,
+        latents: &Tensor,
+        canvas: Option<&Canvas>,
+        settings: &Settings,
+        on_progress: OnProgress,
+    ) -> Result<Vec<Picture>, Error> {
+        let total = settings.num_images;
+        let mut pictures = Vec::with_capacity(total);
+        for i in 0..total {
+            let one = take_batch(latents, i, 1);
+            let keep_going = &mut || !stops(on_progress, Progress::Tick);
+            let painted = vae::decode(&self.parts.vae, &one, keep_going)?;
+            pictures.extend(painted.into_iter().map(|picture| finished(picture, canvas, settings)));
+            tell(on_progress, Progress::Decode { done: i + 1, total })?;
+        }
+        Ok(pictures)
     }
 }
 
 /// What was painted, at the size that was asked for: one that was painted over a picture was stretched with it.
-fn finished(picture: Picture, request: &Request, settings: &Settings) -> Picture {
+fn finished(picture: Picture, canvas: Option<&Canvas>, settings: &Settings) -> Picture {
     let (width, height) = settings.finished;
-    match &request.init_image {
-        _ if (width, height) == (picture.width, picture.height) => picture,
-        Some(_) => picture.resized(width, height),
+    match canvas {
+        Some(canvas) => canvas.finished(picture, settings.finished),
+        None if (width, height) == (picture.width, picture.height) => picture,
         None => picture.covering(width, height),
-    }
-}
-
-/// A request's steps: what [`sample`](crate::sampling::sample) asks for, timed and told.
-struct Steps<'a, 'b> {
-    schedule: &'a Schedule,
-    guidance: &'a Guidance<'a>,
-    /// Of the network, until now.
-    evaluations: usize,
-    noise: &'a mut NoiseSource,
-    shape: [usize; 4],
-    timings: &'a mut Timings,
-    on_progress: OnProgress<'b>,
-    started: Instant,
-}
-
-impl Sampling for Steps<'_, '_> {
-    type Error = Error;
-
-    fn model_output(&mut self, model_input: &Tensor, timestep: f32) -> Result<Tensor, Error> {
-        let keep_going = &mut || !stops(self.on_progress, Progress::Tick);
-        self.evaluations += 1;
-        self.guidance
-            .model_output(self.evaluations - 1, model_input, timestep, keep_going)
-    }
-
-    fn noise(&mut self, row: usize) -> Tensor {
-        self.noise.normal(Purpose::Step, row, self.shape)
-    }
-
-    fn after_step(&mut self, latents: &Tensor, denoised: &Tensor) -> Result<(), Error> {
-        self.timings.steps.push(self.started.elapsed());
-        let (done, total) = (self.timings.steps.len(), self.schedule.len());
-        // On a GPU each look would wait for it; what is not finite stays so until the last step.
-        if done == total || !Device::current().is_gpu() {
-            check_finite(latents, || format!("after step {done} of {total} the latents hold"))?;
-        }
-        let step = Progress::Step {
-            done,
-            total,
-            latents,
-            denoised,
-        };
-        tell(self.on_progress, step)?;
-        self.started = Instant::now();
-        Ok(())
-    }
-}
-
-fn stops(on_progress: OnProgress, progress: Progress) -> bool {
-    on_progress(progress).is_break()
-}
-
-fn tell(on_progress: OnProgress, progress: Progress) -> Result<(), Error> {
-    if stops(on_progress, progress) {
-        Err(Error::Cancelled)
-    } else {
-        Ok(())
     }
 }
 
 fn response(
     request: &Request,
     settings: Settings,
+    refining: Option<&Refining>,
     pictures: Vec<Picture>,
     timings: Timings,
     warnings: Vec<String>,
@@ -200,6 +184,12 @@ fn response(
         num_inference_steps,
         ..
     } = settings;
+    let mut sigmas = schedule.sigmas[..schedule.timesteps.len()].to_vec();
+    let mut timesteps = schedule.timesteps;
+    if let Some(rest) = refining.map(|part| &part.settings.schedule) {
+        sigmas.extend(&rest.sigmas[..rest.timesteps.len()]);
+        timesteps.extend(&rest.timesteps);
+    }
     Response {
         pictures,
         seed: request.seed,
@@ -211,8 +201,9 @@ fn response(
             .map_or("explicit", prima_schedulers::TimestepSpacing::as_str)
             .to_owned(),
         strength,
-        sigmas: schedule.sigmas[..schedule.timesteps.len()].to_vec(),
-        timesteps: schedule.timesteps,
+        refiner: refining.map(|part| part.pipeline.name().to_owned()),
+        sigmas,
+        timesteps,
         timings,
         loras: Vec::new(),
         warnings,

@@ -6,17 +6,18 @@ use prima_checkpoint::first_not_finite;
 use prima_models::Vae;
 use prima_tensor::{Device, Tensor, no_grad};
 
-/// A picture to latents `[1, h, w, C]` of about unit variance; a distribution is drawn from, as
-/// diffusers' image-to-image pipelines do (`retrieve_latents`).
+/// A picture `[1, H, W, 3]` in -1..1 to latents `[1, h, w, C]` of about unit variance; a distribution is drawn from, as
+/// diffusers' image-to-image pipelines do (`retrieve_latents`). `number`: which of a request's pictures it is.
 pub(crate) fn encode(
     vae: &Vae,
-    picture: &Picture,
+    picture: &Tensor,
+    number: usize,
     noise: &mut NoiseSource,
     keep_going: &mut dyn FnMut() -> bool,
 ) -> Result<Tensor, Error> {
-    let latents = vae.encode(&picture_to_tensor(picture), keep_going)?.sample(|shape| {
+    let latents = vae.encode(picture, keep_going)?.sample(|shape| {
         let shape = std::array::from_fn(|axis| shape[axis]);
-        noise.normal(Purpose::Encode, 0, shape)
+        noise.normal(Purpose::Encode, number, shape)
     });
     Ok(vae.scale_latents(&latents))
 }

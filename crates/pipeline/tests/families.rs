@@ -22,25 +22,37 @@ fn metadata(case: &Value) -> Vec<(String, String)> {
 
 /// Checks every picture of a family in every layout that it comes in.
 fn check(family: &str) {
-    let cases: Vec<Value> = cases("families")
-        .into_iter()
-        .filter(|c| c["family"] == family)
-        .collect();
+    check_cases(family, |case| case["mask"].is_null() && case["refiner"].is_null());
+}
+
+/// The same of those that are `wanted`.
+fn check_cases(family: &str, wanted: impl Fn(&Value) -> bool) {
+    let of_family = |case: &Value| case["family"] == family && wanted(case);
+    let cases: Vec<Value> = cases("families").into_iter().filter(of_family).collect();
     assert!(!cases.is_empty(), "{family}");
     for case in &cases {
         for layout in case["layouts"].as_array().unwrap() {
             let layout = Layout::of(layout.as_str().unwrap());
-            let model = TinyModel::new(family, layout, &metadata(case));
-            let mut parts = Parts::load(&model.open(), &LoadOptions::default()).unwrap();
-            let config = SchedulerConfig::from_json(&case["scheduler_config"].to_string()).unwrap();
-            if layout != Layout::Folder {
-                let told = parts.scheduler_config.prediction_type();
-                assert_eq!(told, config.prediction_type(), "{} {layout:?}", case["name"]);
+            let mut pipeline = pipeline(case, family, layout);
+            if let Some(refiner) = case["refiner"].as_str() {
+                pipeline = pipeline.with_refiner(self::pipeline(case, refiner, layout)).unwrap();
             }
-            parts.scheduler_config = config;
-            check_picture(&Pipeline::new(parts).unwrap(), case, "families");
+            check_picture(&pipeline, case, "families");
         }
     }
+}
+
+/// The model of a family with a case's scheduler, which its file has told what it could of.
+fn pipeline(case: &Value, family: &str, layout: Layout) -> Pipeline {
+    let model = TinyModel::new(family, layout, &metadata(case));
+    let mut parts = Parts::load(&model.open(), &LoadOptions::default()).unwrap();
+    let config = SchedulerConfig::from_json(&case["scheduler_config"].to_string()).unwrap();
+    if layout != Layout::Folder {
+        let told = parts.scheduler_config.prediction_type();
+        assert_eq!(told, config.prediction_type(), "{} {layout:?}", case["name"]);
+    }
+    parts.scheduler_config = config;
+    Pipeline::new(parts).unwrap()
 }
 
 #[test]
@@ -86,6 +98,34 @@ fn segmind_vega_paints_diffusers_picture() {
 #[test]
 fn koala_paints_diffusers_picture() {
     check("koala");
+}
+
+#[test]
+fn playground_2_5_paints_diffusers_picture() {
+    check("playground");
+}
+
+#[test]
+fn cosxl_paints_diffusers_picture() {
+    check("cosxl");
+}
+
+#[test]
+fn painting_with_a_mask_is_that_of_diffusers_with_any_unet() {
+    check_cases("sd15", |case| !case["mask"].is_null());
+    check_cases("sdxl", |case| !case["mask"].is_null());
+}
+
+#[test]
+fn unets_of_inpainting_paint_diffusers_pictures() {
+    check_cases("sd15-inpaint", |_| true);
+    check_cases("sdxl-inpaint", |_| true);
+}
+
+#[test]
+fn a_refiner_paints_diffusers_picture_alone_and_after_a_base() {
+    check_cases("sdxl-refiner", |_| true);
+    check_cases("sdxl", |case| !case["refiner"].is_null());
 }
 
 #[test]
@@ -171,19 +211,16 @@ fn models_for_other_tasks_are_refused_by_name() {
         refused(),
         "its pipeline is FluxPipeline; only models of these families are supported: Stable Diffusion 1.x/2.x, SDXL"
     );
+    class("StableDiffusionInstructPix2PixPipeline");
+    assert!(refused().starts_with("its pipeline is StableDiffusionInstructPix2PixPipeline"));
     class("StableDiffusionInpaintPipeline");
-    model.edit("unet/config.json", |config| config["in_channels"] = json!(9));
+    model.edit("unet/config.json", |config| config["in_channels"] = json!(8));
     assert_eq!(
         refused(),
-        "its UNet is made for inpainting (9 input channels), and painting with a mask is not there yet; use the text-to-image model that it comes from"
+        "its UNet is made for editing by instructions (8 input channels); use the text-to-image model that it comes from"
     );
-    model.edit("unet/config.json", |config| config["in_channels"] = json!(4));
+    model.edit("unet/config.json", |config| config["in_channels"] = json!(9));
     Family::of(&model.open()).unwrap();
-    class("StableDiffusionXLImg2ImgPipeline");
-    model.edit("model_index.json", |index| {
-        index["requires_aesthetics_score"] = json!(true);
-    });
-    assert!(refused().starts_with("it is an SDXL refiner"));
 }
 
 #[test]

@@ -12,19 +12,24 @@ use prima_tensor::{DType, Param, Tensor};
 use std::path::{Path, PathBuf};
 
 /// Rows by how they begin, and the families of goldens/families that stand for them.
-const ROWS: [(&str, &[&str]); 6] = [
+const ROWS: [(&str, &[&str]); 7] = [
     ("SDXL, Turbo", &["sdxl"]),
     ("LCM-SDXL", &[]),
     ("SSD-1B", &["ssd-1b", "vega", "koala"]),
     ("CosXL", &[]),
     ("Stable Diffusion 1.x", &["sd15", "lcm-dreamshaper", "tiny-sd", "sdxs"]),
     ("Stable Diffusion 2.x", &["sd21"]),
+    ("inpainting", &["sd15-inpaint", "sdxl-inpaint"]),
 ];
 /// Rows with tests of their own, and where these are.
 const ELSEWHERE: [(&str, &str); 2] = [
-    ("inpainting", "pipeline/tests/families.rs"),
     ("SDXL refiner", "pipeline/tests/families.rs"),
+    ("ControlNets", "pipeline/tests/controlnets.rs"),
 ];
+
+/// A UNet or a text encoder alone is told to be of Stable Diffusion 2 by a width of 1024, which the tiny ones do not have: these
+/// cells of theirs are walked with whole models only.
+const TOLD_BY_WIDTH: [&str; 2] = ["sdxs", "sd21"];
 
 fn families() -> impl Iterator<Item = &'static str> {
     ROWS.into_iter().flat_map(|(_, families)| families.iter().copied())
@@ -123,7 +128,7 @@ fn folders_and_single_files() {
 
 #[test]
 fn a_unet_alone() {
-    for family in families() {
+    for family in families().filter(|family| !TOLD_BY_WIDTH.contains(family)) {
         let base = TinyModel::new(family, Layout::Folder, &[]);
         let single = single(family);
         let (parts, _) = split(&single.path, &["model.diffusion_model."]);
@@ -152,7 +157,7 @@ fn an_autoencoder_alone() {
 
 #[test]
 fn text_encoders_alone() {
-    for family in families() {
+    for family in families().filter(|family| !TOLD_BY_WIDTH.contains(family)) {
         let single = single(family);
         let prefixes = encoder_prefixes(&single.path);
         let (parts, rest) = split(&single.path, &prefixes);

@@ -7,6 +7,7 @@ use crate::comfy::{events::Events, prompts::Prompts, shelf::Shelf};
 use crate::metrics::Metrics;
 use crate::options::{Limits, ServerOptions};
 use crate::refusal::{Refusal, short};
+use crate::upscalers::Upscalers;
 use crate::watch::Watch;
 use crate::workshop::Workshop;
 use prima_engine::{Engine, Found, Readiness};
@@ -32,6 +33,8 @@ pub(crate) struct App {
     pub bodies: Arc<Bodies>,
     /// What unpacking, resizing and packing of clients' pictures may take.
     pub workshop: Arc<Workshop>,
+    /// What enlarges pictures.
+    pub upscalers: Arc<Upscalers>,
     /// Wrong tokens.
     pub attempts: Arc<Attempts>,
     /// Requests of the A1111 API, oldest first.
@@ -53,6 +56,7 @@ impl App {
             sessions: Arc::new(Semaphore::new(options.max_sessions)),
             bodies: Bodies::new(options.limits.bodies_bytes),
             workshop: Arc::new(Workshop::new(options.limits.pictures_bytes).map_err(Error::Threads)?),
+            upscalers: Arc::new(Upscalers::new(&options.upscalers)),
             attempts: Arc::default(),
             tasks: Arc::default(),
             comfy: Arc::default(),

@@ -24,6 +24,12 @@ pub(crate) struct Controls {
     denoising_start: Option<f64>,
     #[serde(deserialize_with = "number")]
     denoising_end: Option<f64>,
+    #[serde(deserialize_with = "number")]
+    refiner_switch_at: Option<f64>,
+    #[serde(deserialize_with = "number")]
+    aesthetic_score: Option<f64>,
+    #[serde(deserialize_with = "number")]
+    negative_aesthetic_score: Option<f64>,
 }
 
 impl Controls {
@@ -46,6 +52,9 @@ impl Controls {
             target_size: self.target_size,
             denoising_start: self.denoising_start,
             denoising_end: self.denoising_end,
+            refiner_switch_at: self.refiner_switch_at,
+            aesthetic_score: self.aesthetic_score,
+            negative_aesthetic_score: self.negative_aesthetic_score,
             ..asked
         })
     }

@@ -28,6 +28,7 @@ mod jobs;
 mod listen;
 mod live;
 mod loras;
+mod masks;
 mod metrics;
 mod numbers;
 mod openai;
@@ -37,6 +38,7 @@ mod predictions;
 mod readers;
 mod refusal;
 mod studio;
+mod upscalers;
 mod watch;
 mod workshop;
 

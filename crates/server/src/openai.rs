@@ -8,8 +8,9 @@ use crate::body::{self, Part, form};
 use crate::controls::Controls;
 use crate::jobs::{self, JobEvent, Painted, Running, now};
 use crate::loras::{Wanted, choices};
+use crate::masks::{Masking, Transparency, initial};
 use crate::numbers::{flag, number, whole};
-use crate::pictures::{format_named, initial, to_base64};
+use crate::pictures::{format_named, to_base64};
 use crate::refusal::{Refusal, short};
 use crate::watch::Watch;
 use crate::workshop::Workshop;
@@ -22,7 +23,8 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use prima_picture::{Format, QUALITY, encode};
 use prima_pipeline::{
-    Parameters, Picture, PromptSyntax, Request, RequestBuilder, ScheduleOptions, Spelling, parse_size, scheduler_named,
+    Mask, Parameters, Picture, PromptSyntax, Request, RequestBuilder, ScheduleOptions, Spelling, parse_size,
+    scheduler_named,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -92,43 +94,45 @@ pub(crate) async fn generations(State(app): State<App>, request: HttpRequest) ->
 }
 
 pub(crate) async fn edits(State(app): State<App>, request: HttpRequest) -> Result<Response, Refusal> {
-    let (fields, image) = edit_form(form(request, PARTS).await?)?;
+    let (fields, files) = edit_form(form(request, PARTS).await?)?;
     let app = app.about(app.known(fields.model.as_deref())).await?;
-    let request = edit(&app, &fields, image).await?;
+    let request = edit(&app, &fields, files).await?;
     answer(&app, &fields, request, "image_edit").await
 }
 
-async fn edit(app: &App, fields: &Fields, image: Option<Bytes>) -> Result<Request, Refusal> {
-    let Some(image) = image else {
+/// The files of an edit: a picture and its mask.
+#[derive(Default)]
+struct Files {
+    image: Option<Bytes>,
+    mask: Option<Bytes>,
+}
+
+async fn edit(app: &App, fields: &Fields, files: Files) -> Result<Request, Refusal> {
+    let Some(image) = files.image else {
         return Err(Refusal::field(
             "image",
             "image is missing: an edit starts from a picture",
         ));
     };
-    let (width, height) = size(fields)?;
-    let picture = initial(app, image, width, height).await?;
-    to_request(app, fields, Some(picture))
+    let masking = Masking::new(files.mask, size(fields)?, Transparency::Painted);
+    let start = initial(app, image, masking).await?;
+    to_request(app, fields, Some(start))
 }
 
 /// The parts of the form; numbers are written as text there.
-fn edit_form(parts: Vec<Part>) -> Result<(Fields, Option<Bytes>), Refusal> {
+fn edit_form(parts: Vec<Part>) -> Result<(Fields, Files), Refusal> {
     let mut fields = Map::new();
-    let mut image = None;
+    let mut files = Files::default();
     for part in parts {
         match part.name.as_str() {
-            "image" | "image[]" if image.is_some() => {
+            "image" | "image[]" if files.image.is_some() => {
                 return Err(Refusal::field(
                     "image",
                     "prima starts from one image, and there are several",
                 ));
             }
-            "image" | "image[]" => image = Some(part.bytes),
-            "mask" => {
-                return Err(Refusal::field(
-                    "mask",
-                    "a mask is not supported yet: prima repaints the whole picture",
-                ));
-            }
+            "image" | "image[]" => files.image = Some(part.bytes),
+            "mask" => files.mask = Some(part.bytes),
             name => {
                 let text = part.text()?;
                 let texts = [
@@ -152,7 +156,7 @@ fn edit_form(parts: Vec<Part>) -> Result<(Fields, Option<Bytes>), Refusal> {
     }
     let fields = serde_json::from_value(Value::Object(fields))
         .map_err(|e| Refusal::bad(format!("the form is not what this route takes: {e}")))?;
-    Ok((fields, image))
+    Ok((fields, files))
 }
 
 /// Reads a body as far as the request that it asks for, without painting.
@@ -165,8 +169,8 @@ pub(crate) fn asked(app: &App, body: &[u8]) -> Result<Request, Refusal> {
 
 /// The same of an edit's form.
 pub(crate) async fn asked_edit(app: &App, request: HttpRequest) -> Result<Request, Refusal> {
-    let (fields, image) = edit_form(form(request, PARTS).await?)?;
-    edit(app, &fields, image).await
+    let (fields, files) = edit_form(form(request, PARTS).await?)?;
+    edit(app, &fields, files).await
 }
 
 async fn answer(app: &App, fields: &Fields, request: Request, event: &'static str) -> Result<Response, Refusal> {
@@ -200,7 +204,7 @@ fn size(fields: &Fields) -> Result<(Option<usize>, Option<usize>), Refusal> {
     }
 }
 
-fn to_request(app: &App, fields: &Fields, picture: Option<Picture>) -> Result<Request, Refusal> {
+fn to_request(app: &App, fields: &Fields, start: Option<(Picture, Option<Mask>)>) -> Result<Request, Refusal> {
     if fields.background.as_deref() == Some("transparent") {
         return Err(Refusal::field(
             "background",
@@ -208,6 +212,7 @@ fn to_request(app: &App, fields: &Fields, picture: Option<Picture>) -> Result<Re
         ));
     }
     let (width, height) = size(fields)?;
+    let (image, mask) = start.map_or((None, None), |(picture, mask)| (Some(picture), mask));
     let mut asked = RequestBuilder {
         prompt: fields.prompt.clone(),
         negative_prompt: fields.negative_prompt.clone(),
@@ -222,7 +227,8 @@ fn to_request(app: &App, fields: &Fields, picture: Option<Picture>) -> Result<Re
             ..ScheduleOptions::default()
         },
         loras: choices(fields.loras.clone())?,
-        image: picture,
+        image,
+        mask,
         strength: fields.strength,
         ..app.request(SPELLING)
     };

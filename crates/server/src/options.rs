@@ -20,6 +20,8 @@ pub struct ServerOptions {
     /// API requests that wait or are painted at once; further ones get a 503.
     pub max_jobs: usize,
     pub limits: Limits,
+    /// Files of networks that enlarge pictures, beside the one in the binary.
+    pub upscalers: Vec<PathBuf>,
     /// Serve the page from this folder instead of the binary's copy.
     pub web_dir: Option<PathBuf>,
 }
@@ -32,6 +34,7 @@ impl Default for ServerOptions {
             max_sessions: 64,
             max_jobs: 16,
             limits: Limits::default(),
+            upscalers: Vec::new(),
             web_dir: None,
         }
     }

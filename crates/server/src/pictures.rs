@@ -5,7 +5,7 @@ use crate::refusal::Refusal;
 use crate::workshop::off_the_loop;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use prima_picture::{Format, Header, MAX_TEXT_BYTES, Picture, resize_bytes};
+use prima_picture::{Format, Gray, Header, Layer, MAX_TEXT_BYTES, Picture, resize_bytes};
 
 /// The format that a client names.
 pub(crate) fn format_named(name: &str) -> Result<Format, Refusal> {
@@ -19,30 +19,49 @@ pub(crate) fn format_named(name: &str) -> Result<Format, Refusal> {
 /// A client's picture of which the header has been looked at, and found within the limits.
 pub(crate) struct Packed<B> {
     bytes: B,
+    /// What errors call it.
+    name: &'static str,
     pub header: Header,
 }
 
 impl<B: AsRef<[u8]> + Send + 'static> Packed<B> {
     /// Reads the header; the pixels stay packed.
     pub async fn open(app: &App, bytes: B) -> Result<Self, Refusal> {
+        Self::open_named(app, bytes, "image").await
+    }
+
+    /// The same of a request's field of this name.
+    pub async fn open_named(app: &App, bytes: B, name: &'static str) -> Result<Self, Refusal> {
         let limits = app.limits();
         let given = bytes.as_ref().len();
         if given > limits.image_bytes {
             let most = limits.image_bytes;
-            let message = format!("the image has {given} bytes, more than the {most} allowed");
-            return Err(Refusal::field("image", message));
+            let message = format!("the {name} has {given} bytes, more than the {most} allowed");
+            return Err(Refusal::field(name, message));
         }
         let most = limits.image_pixels;
         off_the_loop(move || {
-            let header = Header::read(bytes.as_ref(), "the image", most)?;
-            Ok(Self { bytes, header })
+            let header = Header::read(bytes.as_ref(), &format!("the {name}"), most)?;
+            Ok(Self { bytes, name, header })
         })
         .await
     }
 
     /// Unpacks it; needs [`Header::decode_bytes`] of memory.
     pub fn decode(&self) -> Result<Picture, Refusal> {
-        Ok(Picture::decode_at_most(
+        Ok(self.decode_with_alpha()?.0)
+    }
+
+    /// The same, and how opaque it is, where it is not everywhere.
+    pub fn decode_with_alpha(&self) -> Result<(Picture, Option<Gray>), Refusal> {
+        let name = format!("the {}", self.name);
+        let pixels = self.header.width * self.header.height;
+        Ok(Picture::decode_with_alpha(self.bytes.as_ref(), &name, pixels)?)
+    }
+
+    /// [`decode`](Self::decode) with the transparency that the file has.
+    pub fn decode_layer(&self) -> Result<Layer, Refusal> {
+        Ok(Layer::decode_at_most(
             self.bytes.as_ref(),
             "the image",
             self.header.width * self.header.height,
@@ -68,19 +87,16 @@ pub(crate) fn metadata_bytes(file: &[u8]) -> usize {
     3 * file.len() + 4 * MAX_TEXT_BYTES
 }
 
-/// A picture to start from, at the size at which it will be painted over: what waits in the queue
-/// is no larger than that.
-pub(crate) async fn initial(
+/// The size at which a picture of some size is painted over.
+pub(crate) fn painted_size(
     app: &App,
-    bytes: impl AsRef<[u8]> + Send + 'static,
     width: Option<usize>,
     height: Option<usize>,
-) -> Result<Picture, Refusal> {
+) -> Result<impl Fn((usize, usize)) -> (usize, usize) + Clone + Send + 'static, Refusal> {
     // The model has to be there, to say what fits.
     let model = app.model()?;
-    let packed = Packed::open(app, bytes).await?;
     let most = app.limits().max_side_px;
-    let size = move |(from_width, from_height): (usize, usize)| {
+    Ok(move |(from_width, from_height): (usize, usize)| {
         let fit = model.fit_size(from_width, from_height);
         // A size that was asked for and is not possible is about to be refused.
         let possible = |side: Option<usize>| side.is_none_or(|side| (1..=most).contains(&side));
@@ -89,26 +105,7 @@ pub(crate) async fn initial(
         } else {
             (8, 8)
         }
-    };
-    app.workshop
-        .run(packed.bytes_to_resize(&size), move || {
-            let picture = packed.decode()?;
-            let (width, height) = size((picture.width, picture.height));
-            Ok(picture.resized(width, height))
-        })
-        .await
-}
-
-/// The picture with pixels repeated or left out.
-pub(crate) fn nearest_at(picture: &Picture, width: usize, height: usize) -> Picture {
-    let mut rgb = Vec::with_capacity(width * height * 3);
-    for y in 0..height {
-        for x in 0..width {
-            let from = 3 * (y * picture.height / height * picture.width + x * picture.width / width);
-            rgb.extend_from_slice(&picture.rgb[from..from + 3]);
-        }
-    }
-    Picture { width, height, rgb }
+    })
 }
 
 /// The bytes of a picture written as base64 or as a `data:` URL. Other URLs are never fetched.

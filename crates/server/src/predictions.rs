@@ -7,8 +7,9 @@ use crate::body::{self, not_taken};
 use crate::controls::Controls;
 use crate::jobs::{self, now};
 use crate::loras::{Wanted, choices};
+use crate::masks::{Masking, Transparency, initial};
 use crate::numbers::{number, whole};
-use crate::pictures::{format_named, from_base64, initial, to_base64};
+use crate::pictures::{format_named, from_base64, to_base64};
 use crate::refusal::Refusal;
 use crate::watch::Watch;
 use axum::Json;
@@ -58,10 +59,10 @@ pub(crate) async fn predict(
     State(app): State<App>,
     request: HttpRequest,
 ) -> Result<(StatusCode, Json<Value>), Refusal> {
-    let (given, input, image) = body::understood(&app.workshop, request, read).await?;
+    let (given, input, files) = body::understood(&app.workshop, request, read).await?;
     let format = input.output_format.as_deref().map_or(Ok(Format::Png), format_named)?;
     let app = app.about(app.known(input.model.as_deref())).await?;
-    let request = to_request(&app, input, image).await?;
+    let request = to_request(&app, input, files).await?;
     let (seed, created, began) = (request.seed, now(), Instant::now());
     let running = jobs::start(&app, "predictions", vec![request], &Watch::new(String::new(), 1), 0)?;
     let painted = running.all().await?;
@@ -97,8 +98,11 @@ pub(crate) async fn predict(
     ))
 }
 
-/// The input as the answer repeats it, without a whole picture; what it means; and the picture's bytes.
-fn read(body: &[u8]) -> Result<(Value, Input, Option<Vec<u8>>), Refusal> {
+/// Of the picture to start from, and of its mask.
+type Files = [Option<Vec<u8>>; 2];
+
+/// The input as the answer repeats it, without whole pictures; what it means; and the pictures' bytes.
+fn read(body: &[u8]) -> Result<(Value, Input, Files), Refusal> {
     let mut given: Value = body::json(body)?;
     let model = given.get("model").cloned();
     if let Some(input) = given.get_mut("input") {
@@ -108,28 +112,42 @@ fn read(body: &[u8]) -> Result<(Value, Input, Option<Vec<u8>>), Refusal> {
             input.entry("model").or_insert(model);
         }
     }
-    let image = given.as_object_mut().and_then(|map| map.remove("image"));
-    let image: Option<String> = image.map_or(Ok(None), serde_json::from_value).map_err(not_taken)?;
+    let mut file = |name: &'static str| -> Result<Option<Vec<u8>>, Refusal> {
+        let text = given.as_object_mut().and_then(|map| map.remove(name));
+        let text: Option<String> = text.map_or(Ok(None), serde_json::from_value).map_err(not_taken)?;
+        text.map(|text| from_base64(name, &text)).transpose()
+    };
+    let files = [file("image")?, file("mask")?];
     let input = Input::deserialize(&given).map_err(not_taken)?;
-    let image = image.map(|text| from_base64("image", &text)).transpose()?;
-    Ok((given, input, image))
+    Ok((given, input, files))
 }
 
 /// Reads a body as far as the request that it asks for, without painting.
 pub(crate) async fn asked(app: &App, body: &[u8]) -> Result<Request, Refusal> {
-    let (_, input, image) = read(body)?;
-    to_request(app, input, image).await
+    let (_, input, files) = read(body)?;
+    to_request(app, input, files).await
 }
 
-async fn to_request(app: &App, input: Input, image: Option<Vec<u8>>) -> Result<Request, Refusal> {
+async fn to_request(app: &App, input: Input, [image, mask]: Files) -> Result<Request, Refusal> {
     let (mut width, mut height) = (input.width, input.height);
     if let Some(resolution) = &input.resolution {
         let size = parse_size("resolution", resolution)?;
         (width, height) = (Some(size.0), Some(size.1));
     }
-    let image = match image {
-        Some(bytes) => Some(initial(app, bytes, width, height).await?),
-        None => None,
+    let (image, mask) = match image {
+        Some(bytes) => {
+            let masking = Masking {
+                is_stretched: true,
+                ..Masking::new(mask, (width, height), Transparency::Stays)
+            };
+            let (picture, mask) = initial(app, bytes, masking).await?;
+            (Some(picture), mask)
+        }
+        None if mask.is_some() => {
+            let message = "mask is of an image, and there is none: send the image too";
+            return Err(Refusal::field("mask", message));
+        }
+        None => (None, None),
     };
     let asked = RequestBuilder {
         prompt: input.prompt,
@@ -146,6 +164,7 @@ async fn to_request(app: &App, input: Input, image: Option<Vec<u8>>) -> Result<R
         },
         loras: choices(input.loras)?,
         image,
+        mask,
         strength: input.prompt_strength,
         ..app.request(SPELLING)
     };

@@ -344,8 +344,8 @@ async fn edits_refuse_what_they_cannot_use() {
             Form::new()
                 .text("prompt", "a")
                 .part("image", part(png(8, 8)))
-                .part("mask", part(png(8, 8))),
-            "mask",
+                .part("mask", part(png(16, 8))),
+            "the mask has 16x8 pixels",
         ),
         (Form::new().part("image", part(png(8, 8))), "prompt is missing"),
         (

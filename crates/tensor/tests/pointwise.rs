@@ -274,3 +274,10 @@ fn ops_off_the_tape_leave_nothing_on_it() {
     assert!(no_grad(|| !is_recording(&[&b])) && !is_recording(&[&no_grad(|| mul(&a, &b))]));
     assert_close(&mul(&a, &b.detach()), &no_grad(|| mul(&a, &b)), 0.0);
 }
+
+#[test]
+fn prelu_has_a_slope_for_each_channel() {
+    let x = Tensor::from_vec(vec![-2.0, -2.0, 0.0, 3.0, -1.0, -0.5, 4.0, -4.0], &[1, 2, 2, 2]);
+    let y = prima_tensor::prelu(x, &prima_tensor::Param::new(Tensor::from_vec(vec![0.5, -1.0], &[2])));
+    assert_eq!(y.data(), [-1.0, 2.0, 0.0, 3.0, -0.5, 0.5, 4.0, 4.0]);
+}

@@ -4,7 +4,7 @@
 
 use super::network::{Network, TextLayout, is_square};
 use super::unet_config::{COND_PROJ, unet_config};
-use super::{Family, HEAD_CHANNELS, NORM_GROUPS, SingleFile, leading_number};
+use super::{Family, FileKind, HEAD_CHANNELS, NORM_GROUPS, SingleFile, leading_number};
 use crate::Error;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -44,8 +44,15 @@ impl SingleFile {
             "unet": ["diffusers", "UNet2DConditionModel"],
             "vae": ["diffusers", if has_taesd { "AutoencoderTiny" } else { "AutoencoderKL" }],
         });
+        if self.kind == FileKind::Refiner {
+            index["requires_aesthetics_score"] = json!(true);
+            if let Some(index) = index.as_object_mut() {
+                index.remove("text_encoder");
+                index.remove("tokenizer");
+            }
+        }
         if self.family == Family::Sdxl {
-            index["force_zeros_for_empty_prompt"] = json!(true);
+            index["force_zeros_for_empty_prompt"] = json!(self.kind != FileKind::Refiner);
             index["text_encoder_2"] = json!(["transformers", "CLIPTextModelWithProjection"]);
             index["tokenizer_2"] = json!(["transformers", "CLIPTokenizer"]);
         }

@@ -3,6 +3,7 @@
 //! (after diffusers `loaders/single_file_utils.py`). ComfyUI, A1111 and kohya's scripts write the same layouts.
 
 mod config;
+mod controlnet;
 mod network;
 mod part;
 mod rename;
@@ -18,6 +19,7 @@ use std::path::Path;
 use std::sync::Arc;
 use stored_keys::has_any;
 
+pub use controlnet::ControlNetFile;
 pub(crate) use part::Part;
 
 const UNET: &str = "model.diffusion_model.";
@@ -37,9 +39,9 @@ pub enum FileKind {
     StableDiffusion2,
     /// SDXL with both text encoders.
     Sdxl,
-    /// The SDXL refiner: other text encoder, other conditioning.
+    /// The SDXL refiner: one text encoder, other conditioning.
     Refiner,
-    /// An inpainting UNet: 9 input channels.
+    /// A UNet of inpainting, which has 9 input channels, with the rest of a model or without.
     Inpaint,
     /// A UNet without text encoders (as SDXL-Lightning and DMD2 are published), with a VAE or without.
     Unet,
@@ -47,6 +49,8 @@ pub enum FileKind {
     Vae,
     /// A text encoder on its own.
     TextEncoder,
+    /// What reads a picture beside a UNet.
+    ControlNet,
     /// A LoRA or a relative of it.
     Lora,
     Unknown,
@@ -64,6 +68,8 @@ const CLIP_1: &str = "cond_stage_model.transformer.";
 const OPEN_CLIP_2: &str = "cond_stage_model.model.";
 const CLIP_XL: &str = "conditioner.embedders.0.transformer.";
 const OPEN_CLIP_XL: &str = "conditioner.embedders.1.model.";
+/// The refiner's only one, which is the second of SDXL.
+const OPEN_CLIP_REFINER: &str = "conditioner.embedders.0.model.";
 /// The second of SDXL as stable-diffusion.cpp writes it.
 const CLIP_XL_2: &str = "cond_stage_model.1.transformer.";
 
@@ -74,7 +80,11 @@ fn text_prefixes(family: Family, component: &str) -> &'static [(&'static str, Te
         (Family::StableDiffusion1, "text_encoder") => &[(CLIP_1, Transformers)],
         (Family::StableDiffusion2, "text_encoder") => &[(OPEN_CLIP_2, OpenClip), (CLIP_1, Transformers)],
         (Family::Sdxl, "text_encoder") => &[(CLIP_XL, Transformers), (CLIP_1, Transformers)],
-        (Family::Sdxl, "text_encoder_2") => &[(OPEN_CLIP_XL, OpenClip), (CLIP_XL_2, Transformers)],
+        (Family::Sdxl, "text_encoder_2") => &[
+            (OPEN_CLIP_XL, OpenClip),
+            (OPEN_CLIP_REFINER, OpenClip),
+            (CLIP_XL_2, Transformers),
+        ],
         _ => &[],
     }
 }
@@ -101,6 +111,8 @@ pub fn what_is_it(file: &TensorFile) -> FileKind {
     let tokens = shape("cond_stage_model.transformer.text_model.embeddings.token_embedding.weight");
     if file.tensors().keys().any(is_lora) {
         FileKind::Lora
+    } else if any("controlnet_cond_embedding.") || any("control_model.") || any("input_hint_block.") {
+        FileKind::ControlNet
     } else if has_unet && input_channels == Some(9) {
         FileKind::Inpaint
     } else if any("conditioner.embedders.0.model.transformer.resblocks.") {
@@ -131,19 +143,20 @@ impl FileKind {
     /// What the file is and what to do about it; `None` if prima runs it.
     fn refusal(self) -> Option<(&'static str, &'static str)> {
         match self {
-            Self::StableDiffusion1 | Self::StableDiffusion2 | Self::Sdxl | Self::Unet => None,
-            Self::Refiner => Some((
-                "SDXL refiner, which only finishes pictures of another model",
-                "use the base model",
-            )),
-            Self::Inpaint => Some((
-                "inpainting model (9 input channels)",
-                "painting with a mask is not there yet: use the text-to-image model that it comes from",
-            )),
+            Self::StableDiffusion1
+            | Self::StableDiffusion2
+            | Self::Sdxl
+            | Self::Refiner
+            | Self::Inpaint
+            | Self::Unet => None,
             Self::Vae => Some(("VAE alone", "give the model with --model, and this file with --vae")),
             Self::TextEncoder => Some((
                 "text encoder alone",
                 "give the model with --model, and this file with --text-encoder or --text-encoder-2",
+            )),
+            Self::ControlNet => Some((
+                "ControlNet alone",
+                "give the model with --model, and this file with --controlnet",
             )),
             Self::Lora => Some(("LoRA", "give its base model with --model, and this file with --lora")),
             Self::Unknown => Some((
@@ -184,7 +197,7 @@ impl SingleFile {
         let family = match kind {
             FileKind::StableDiffusion1 => Family::StableDiffusion1,
             FileKind::StableDiffusion2 => Family::StableDiffusion2,
-            FileKind::Unet => unet.as_ref().map_or(Family::Sdxl, Network::unet_family),
+            FileKind::Unet | FileKind::Inpaint => unet.as_ref().map_or(Family::Sdxl, Network::unet_family),
             _ => Family::Sdxl,
         };
         Ok(Self {

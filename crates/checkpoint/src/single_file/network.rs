@@ -1,6 +1,6 @@
 //! One network of a file, whatever it is called there: its tensors by their diffusers keys.
 
-use super::rename::{rename_open_clip, rename_taesd, rename_vae};
+use super::rename::{rename_controlnet, rename_open_clip, rename_taesd, rename_vae};
 use super::stored_keys::{count, has_any, keys};
 use super::unet_layout::UnetLayout;
 use super::{Family, leading_number};
@@ -57,6 +57,20 @@ impl Network {
             entries(file, prefix, |key| layout.rename(key))
         };
         Some(Self::new(file, entries))
+    }
+
+    /// The ControlNet of the file, if there is one.
+    pub fn controlnet(file: &Arc<TensorFile>) -> Option<Self> {
+        let has = |key: &str| has_any(file, key);
+        if has("controlnet_cond_embedding.") {
+            return Some(Self::new(file, entries(file, "", |key| Some(current_name(key)))));
+        }
+        let mut prefixes = ["control_model.", ""].into_iter();
+        let prefix = prefixes.find(|prefix| has(&format!("{prefix}input_hint_block.")))?;
+        let layout = UnetLayout::of(file, prefix);
+        let convolutions = count(file, &format!("{prefix}input_hint_block."));
+        let rename = |key: &str| rename_controlnet(key, convolutions).or_else(|| layout.rename(key));
+        Some(Self::new(file, entries(file, prefix, rename)))
     }
 
     /// The autoencoder of the file, if there is one.

@@ -29,12 +29,21 @@ impl Part {
             found,
             fix,
         };
+        if kind == FileKind::ControlNet {
+            return Err(refuse(
+                "a ControlNet".to_owned(),
+                "give it with --controlnet".to_owned(),
+            ));
+        }
         if kind == FileKind::Lora {
             return Err(refuse("a LoRA".to_owned(), "give it with --lora".to_owned()));
         }
-        if component == "unet" && matches!(kind, FileKind::Inpaint | FileKind::Refiner) {
-            let (found, fix) = kind.refusal().unwrap_or_default();
-            return Err(refuse(found.to_owned(), fix.to_owned()));
+        if component == "unet" && kind == FileKind::Refiner {
+            let found = "an SDXL refiner, whose text encoder is another";
+            return Err(refuse(
+                found.to_owned(),
+                "give the file with --model or --refiner".to_owned(),
+            ));
         }
         let mut layout = TextLayout::Transformers;
         let network = match component {

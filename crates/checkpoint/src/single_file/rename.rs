@@ -116,3 +116,24 @@ pub(super) fn rename_open_clip(key: &str) -> Vec<(String, View)> {
         .find_map(|(old, new)| Some(format!("{layer}.{new}{}", leaf.strip_prefix(old)?)));
     one(renamed.unwrap_or_else(|| key.to_owned()))
 }
+
+/// The network that makes latents of a ControlNet's picture.
+pub(super) const CONTROLNET_EMBEDDING: &str = "controlnet_cond_embedding";
+
+/// The diffusers key of one that only ControlNets have; `convolutions` are those of its hint block.
+pub(super) fn rename_controlnet(key: &str, convolutions: usize) -> Option<String> {
+    if let Some(leaf) = key.strip_prefix("middle_block_out.0.") {
+        return Some(format!("controlnet_mid_block.{leaf}"));
+    }
+    if let Some((number, leaf)) = key.strip_prefix("zero_convs.").and_then(leading_number) {
+        return Some(format!("controlnet_down_blocks.{number}.{}", leaf.strip_prefix("0.")?));
+    }
+    // Convolutions and activations take turns.
+    let (number, leaf) = key.strip_prefix("input_hint_block.").and_then(leading_number)?;
+    let place = match number / 2 {
+        0 => "conv_in".to_owned(),
+        i if i + 1 == convolutions => "conv_out".to_owned(),
+        i => format!("blocks.{}", i - 1),
+    };
+    Some(format!("{CONTROLNET_EMBEDDING}.{place}.{leaf}"))
+}

@@ -37,14 +37,15 @@ pub(super) fn unet_config(unet: &Network, family: Family, sample_size: usize) ->
         "mid_block_type": mid_block_type(unet),
         "norm_eps": 1e-5,
         "norm_num_groups": NORM_GROUPS,
-        "out_channels": unet.size("conv_out.weight", 0)?,
+        // A ControlNet has no way up.
+        "out_channels": unet.has("conv_out.weight").then(|| unet.size("conv_out.weight", 0)).transpose()?.unwrap_or(4),
         "sample_size": sample_size,
         "time_cond_proj_dim": unet.has(COND_PROJ).then(|| unet.size(COND_PROJ, 1)).transpose()?,
         "up_block_types": up.iter().map(|block| block.kind(["UpBlock2D", "CrossAttnUpBlock2D"])).collect::<Vec<_>>(),
         "use_linear_projection": has_linear_projections(unet),
     });
     if let Some(object) = config.as_object_mut() {
-        object.extend(depths(&down, &up));
+        object.extend(depths(&down, &up, mid_depth(unet)));
         object.extend(added_conditioning(unet, family)?);
         if down.iter().any(|block| block.only_cross_attention) {
             let only: Vec<bool> = down.iter().map(|block| block.only_cross_attention).collect();
@@ -162,10 +163,28 @@ impl BlockShapes {
     }
 }
 
-/// The number of transformer blocks on the way down and, where it is not the mirror of that, on the way up.
-fn depths(down: &[BlockShapes], up: &[BlockShapes]) -> Map<String, Value> {
-    let [there, back] = [down, up].map(|blocks| blocks.iter().map(BlockShapes::depth).collect::<Vec<_>>());
+/// Transformer blocks of the middle's transformer; none where it has none.
+fn mid_depth(unet: &Network) -> Option<usize> {
+    let depth = unet.count("mid_block.attentions.0.transformer_blocks.");
+    (depth > 0).then_some(depth)
+}
+
+/// The number of transformer blocks on the way down and, where it is not the mirror of that, on the way up. The middle has
+/// as many as the smallest level: where that has none itself, as in SDXL's refiner, its number is the middle's.
+fn depths(down: &[BlockShapes], up: &[BlockShapes], mid: Option<usize>) -> Map<String, Value> {
+    let [mut there, mut back] = [down, up].map(|blocks| blocks.iter().map(BlockShapes::depth).collect::<Vec<_>>());
+    let smallest = [(down.last(), there.last_mut()), (up.first(), back.first_mut())];
+    for (block, depth) in smallest {
+        if let (Some(block), Some(depth), Some(mid)) = (block, depth, mid)
+            && !block.has_attention()
+        {
+            *depth = json!(mid);
+        }
+    }
     let mut config = fields([("transformer_layers_per_block", json!(there))]);
+    if up.is_empty() {
+        return config;
+    }
     let is_nested = there.iter().any(Value::is_array);
     if is_nested || !there.iter().rev().eq(&back) {
         config.insert("reverse_transformer_layers_per_block".to_owned(), json!(back));

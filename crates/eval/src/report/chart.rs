@@ -1,6 +1,5 @@
 //! A curve a model, as SVG: what a picture costs to the right, how far it is from real ones upwards.
 
-use super::html::escaped;
 use std::fmt::Write;
 
 const WIDTH: f64 = 680.0;
@@ -116,6 +115,21 @@ fn short(value: f64) -> String {
         size if size >= 1.0 => format!("{value:.2}"),
         _ => format!("{value:.3}"),
     }
+}
+
+/// As text of a page.
+pub(super) fn escaped(text: &str) -> String {
+    let mut out = String::new();
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            _ => out.push(c),
+        }
+    }
+    out
 }
 
 #[cfg(test)]

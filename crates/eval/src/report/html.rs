@@ -1,6 +1,6 @@
 //! The report as a page.
 
-use super::chart::{Curve, svg};
+use super::chart::{Curve, escaped, svg};
 use super::{Measured, Report};
 use crate::Error;
 use base64::Engine;
@@ -113,21 +113,6 @@ fn curves(results: &[Measured], value: &dyn Fn(&Measured) -> Option<f64>) -> Vec
         curve.points.sort_by(|a, b| a.0.total_cmp(&b.0));
     }
     curves
-}
-
-/// As text of a page.
-pub(super) fn escaped(text: &str) -> String {
-    let mut out = String::new();
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            _ => out.push(c),
-        }
-    }
-    out
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The denoiser (diffusers `models/unets/unet_2d_condition.py`, 0.42.1).
 
-use super::embeddings::{TimestepEmbedding, sinusoids};
+use super::step_embedding::{StepEmbedding, StepInputs, UnetCond};
 use super::transformer_2d::TransformerShape;
 use super::unet_2d_blocks::{BlockContext, DownBlock, MidBlock, UpBlock};
 use super::unet_2d_condition_config::{Levels, Unet2dConditionConfig};
@@ -9,20 +9,7 @@ use crate::config::invalid;
 use crate::layers::{Conv, GroupNorm, Start};
 use crate::{Cancelled, check};
 use prima_checkpoint::{Error, ParamSource};
-use prima_tensor::{Activation, Repeatable, Tensor, activation, add, concat_channels};
-
-/// What the UNet is conditioned on beside the timestep.
-#[derive(Clone, Debug)]
-pub struct UnetCond {
-    /// `[B, L, cross_attention_dim]`.
-    pub encoder_hidden_states: Tensor,
-    /// Pooled prompt embedding `[B, P]`; needed by `addition_embed_type = "text_time"`.
-    pub text_embeds: Option<Tensor>,
-    /// Per sample, in pixels: original height, width, crop top, left, target height, width.
-    pub time_ids: Vec<[f32; 6]>,
-    /// `[B, time_cond_proj_dim]`, see [`guidance_scale_embedding`](crate::guidance_scale_embedding).
-    pub timestep_cond: Option<Tensor>,
-}
+use prima_tensor::{Activation, Repeatable, Tensor, activation, add};
 
 /// A block of the UNet, in the order of the pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,39 +27,32 @@ struct Inputs {
     sample: Tensor,
     /// `[B, L, cross_attention_dim]`.
     encoder_hidden_states: Tensor,
-    /// The timesteps' sinusoids, `[B, block_out_channels[0]]`.
-    timesteps: Tensor,
-    /// Where the config asks for them: the pooled text and the sinusoids of `time_ids`.
-    added: Option<AddedInputs>,
-    /// `[B, time_cond_proj_dim]`.
-    timestep_cond: Option<Tensor>,
-}
-
-#[derive(Clone)]
-struct AddedInputs {
-    text_embeds: Tensor,
-    /// `[B, 6 addition_time_embed_dim]`.
-    time_ids: Tensor,
+    step: StepInputs,
 }
 
 impl Inputs {
     /// Every tensor, in one fixed order.
     fn tensors_mut(&mut self) -> Vec<&mut Tensor> {
-        let mut all = vec![&mut self.sample, &mut self.encoder_hidden_states, &mut self.timesteps];
-        if let Some(added) = &mut self.added {
-            all.extend([&mut added.text_embeds, &mut added.time_ids]);
-        }
-        all.extend(&mut self.timestep_cond);
+        let mut all = vec![&mut self.sample, &mut self.encoder_hidden_states];
+        all.extend(self.step.tensors_mut());
         all
     }
+}
+
+/// What a ControlNet adds to a pass.
+#[derive(Clone, Debug)]
+pub struct Residuals {
+    /// To what each layer of the way down hands to the way up, `[B, h, w, C]`, the first layer first.
+    pub down: Vec<Tensor>,
+    /// To what the middle makes.
+    pub mid: Tensor,
 }
 
 /// `UNet2DConditionModel`.
 pub struct Unet2dCondition {
     config: Unet2dConditionConfig,
     conv_in: Conv,
-    time_embedding: TimestepEmbedding,
-    add_embedding: Option<TimestepEmbedding>,
+    step_embedding: StepEmbedding,
     down_blocks: Vec<DownBlock>,
     mid_block: Option<MidBlock>,
     up_blocks: Vec<UpBlock>,
@@ -94,14 +74,12 @@ impl Unet2dCondition {
             }
         }
         let first = config.block_out_channels[0];
-        let temb = config.time_embed_dim();
         let blocks = config.block_out_channels.len();
         let in_shape = [config.in_channels, first, config.conv_in_kernel];
         let out_shape = [first, config.out_channels, config.conv_out_kernel];
         Ok(Self {
             conv_in: Conv::same(source, "conv_in", in_shape, Start::Default)?,
-            time_embedding: TimestepEmbedding::new(source, "time_embedding", first, temb, config.time_cond_proj_dim)?,
-            add_embedding: add_embedding(&config, source)?,
+            step_embedding: StepEmbedding::new(source, &config)?,
             down_blocks: (0..blocks)
                 .map(|i| {
                     let (name, shape) = (format!("down_blocks.{i}"), config.down_shape(&levels, i)?);
@@ -142,7 +120,7 @@ impl Unet2dCondition {
         cond: &UnetCond,
         keep_going: &mut dyn FnMut() -> bool,
     ) -> Result<Tensor, Cancelled> {
-        self.pass(&self.inputs(sample, timesteps, cond), keep_going, &mut |_, _| ())
+        self.pass(&self.inputs(sample, timesteps, cond), None, keep_going, &mut |_, _| ())
     }
 
     /// [`forward`](Self::forward), and what these blocks made on the way, `[B, h, w, C]` each, in the order of the pass.
@@ -156,7 +134,7 @@ impl Unet2dCondition {
     ) -> Result<(Tensor, Vec<Tensor>), Cancelled> {
         let mut seen = Vec::new();
         let inputs = self.inputs(sample, timesteps, cond);
-        let output = self.pass(&inputs, keep_going, &mut |block, x| {
+        let output = self.pass(&inputs, None, keep_going, &mut |block, x| {
             if blocks.contains(&block) {
                 seen.push(x.clone());
             }
@@ -187,53 +165,47 @@ impl Unet2dCondition {
         let mut inputs = self.inputs(sample, timesteps, cond);
         if adapters::are_active() {
             // A recording has the layers as they were without them.
-            return self.pass(&inputs, keep_going, &mut |_, _| ());
+            return self.pass(&inputs, None, keep_going, &mut |_, _| ());
         }
         let tensors: Vec<Tensor> = inputs.tensors_mut().into_iter().map(|tensor| tensor.clone()).collect();
         self.steps.run(&tensors.iter().collect::<Vec<_>>(), |tensors| {
             for (input, tensor) in inputs.tensors_mut().into_iter().zip(tensors) {
                 *input = tensor.clone();
             }
-            self.pass(&inputs, keep_going, &mut |_, _| ())
+            self.pass(&inputs, None, keep_going, &mut |_, _| ())
         })
     }
 
+    /// [`step`](Self::step) with what ControlNets add, launched anew each time.
+    pub fn step_with(
+        &self,
+        sample: &Tensor,
+        timesteps: &[f32],
+        cond: &UnetCond,
+        residuals: &Residuals,
+        keep_going: &mut dyn FnMut() -> bool,
+    ) -> Result<Tensor, Cancelled> {
+        let inputs = self.inputs(sample, timesteps, cond);
+        self.pass(&inputs, Some(residuals), keep_going, &mut |_, _| ())
+    }
+
     fn inputs(&self, sample: &Tensor, timesteps: &[f32], cond: &UnetCond) -> Inputs {
-        let config = &self.config;
-        let (flip, shift) = (config.flip_sin_to_cos, config.freq_shift as f32);
         Inputs {
             sample: sample.clone(),
             encoder_hidden_states: cond.encoder_hidden_states.clone(),
-            timesteps: sinusoids(timesteps, config.block_out_channels[0], flip, shift),
-            added: self.added_time_dim().map(|dim| {
-                let Some(text_embeds) = &cond.text_embeds else {
-                    panic!("addition_embed_type = text_time needs text_embeds");
-                };
-                let samples = timesteps.len();
-                assert_eq!(cond.time_ids.len(), samples, "time_ids and timesteps are per sample");
-                AddedInputs {
-                    text_embeds: text_embeds.clone(),
-                    time_ids: sinusoids(cond.time_ids.as_flattened(), dim, flip, shift).reshape(&[samples, 6 * dim]),
-                }
-            }),
-            timestep_cond: cond.timestep_cond.clone(),
+            step: self.step_embedding.inputs(&self.config, timesteps, cond),
         }
-    }
-
-    /// Width of the sinusoids of each time id, where they are added.
-    fn added_time_dim(&self) -> Option<usize> {
-        self.add_embedding.as_ref()?;
-        self.config.addition_time_embed_dim
     }
 
     /// `after` is shown what each block makes.
     fn pass(
         &self,
         inputs: &Inputs,
+        residuals: Option<&Residuals>,
         keep_going: &mut dyn FnMut() -> bool,
         after: &mut dyn FnMut(UnetBlock, &Tensor),
     ) -> Result<Tensor, Cancelled> {
-        let temb = activation(&self.time_embed(inputs), Activation::Silu);
+        let temb = activation(&self.step_embedding.forward(&inputs.step), Activation::Silu);
         let mut context = BlockContext {
             temb_silu: &temb,
             encoder_hidden_states: &inputs.encoder_hidden_states,
@@ -245,9 +217,17 @@ impl Unet2dCondition {
             x = block.forward(&x, &mut context, &mut skips)?;
             after(UnetBlock::Down(i), &x);
         }
+        if let Some(residuals) = residuals {
+            for (skip, residual) in skips.iter_mut().zip(&residuals.down) {
+                *skip = add(skip, residual);
+            }
+        }
         if let Some(mid) = &self.mid_block {
             x = mid.forward(&x, &mut context)?;
             after(UnetBlock::Mid, &x);
+        }
+        if let Some(residuals) = residuals {
+            x = add(&x, &residuals.mid);
         }
         for (i, block) in self.up_blocks.iter().enumerate() {
             x = block.forward(&x, &mut context, &mut skips)?;
@@ -256,43 +236,9 @@ impl Unet2dCondition {
         check(context.keep_going)?;
         Ok(self.conv_out.forward(&self.conv_norm_out.silu(&x)))
     }
-
-    /// The sum of the timestep's and the added embeddings, `[B, time_embed_dim]`.
-    fn time_embed(&self, inputs: &Inputs) -> Tensor {
-        let embedded = self
-            .time_embedding
-            .forward(&inputs.timesteps, inputs.timestep_cond.as_ref());
-        let (Some(add_embedding), Some(added)) = (&self.add_embedding, &inputs.added) else {
-            return embedded;
-        };
-        let joined = concat_channels(&[&added.text_embeds, &added.time_ids]);
-        add(&embedded, &add_embedding.forward(&joined, None))
-    }
 }
 
-fn add_embedding(
-    config: &Unet2dConditionConfig,
-    source: &mut dyn ParamSource,
-) -> Result<Option<TimestepEmbedding>, Error> {
-    let Some(kind) = &config.addition_embed_type else {
-        return Ok(None);
-    };
-    if kind != "text_time" {
-        return Err(invalid(format!(
-            "addition_embed_type = {kind:?} is not supported, only null or \"text_time\""
-        )));
-    }
-    let (Some(inputs), Some(_)) = (
-        config.projection_class_embeddings_input_dim,
-        config.addition_time_embed_dim,
-    ) else {
-        let needs = "projection_class_embeddings_input_dim and addition_time_embed_dim";
-        return Err(invalid(format!("addition_embed_type = \"text_time\" needs {needs}")));
-    };
-    TimestepEmbedding::new(source, "add_embedding", inputs, config.time_embed_dim(), None).map(Some)
-}
-
-fn mid_block(
+pub(super) fn mid_block(
     config: &Unet2dConditionConfig,
     levels: &Levels,
     source: &mut dyn ParamSource,

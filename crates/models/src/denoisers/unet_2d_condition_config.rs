@@ -88,7 +88,7 @@ impl Default for Unet2dConditionConfig {
 }
 
 /// Fields that must be off. Dropout and upcasting do not change f32 inference.
-const NEUTRAL: &[Neutral] = &[
+pub(super) const NEUTRAL: &[Neutral] = &[
     ("center_input_sample", &[Plain::Bool(false)]),
     ("mid_block_scale_factor", &[Plain::Num(1.0)]),
     ("dropout", &[Plain::Any]),
@@ -142,6 +142,13 @@ impl Unet2dConditionConfig {
         let first = self.down_block_types.first();
         let no_self_attention = only_cross || first.is_some_and(|kind| kind == "DownBlock2D");
         self.mid_block_type.is_none() && self.addition_embed_type.is_none() && no_self_attention
+    }
+
+    /// How many time ids it reads beside a pooled prompt of this width, where that comes out even.
+    pub fn time_id_count(&self, pooled_width: usize) -> Option<usize> {
+        let inputs = self.projection_class_embeddings_input_dim?.checked_sub(pooled_width)?;
+        let dim = self.addition_time_embed_dim.filter(|dim| *dim > 0)?;
+        inputs.is_multiple_of(dim).then_some(inputs / dim)
     }
 
     pub(super) fn time_embed_dim(&self) -> usize {

@@ -66,7 +66,7 @@ impl Family {
             .unwrap_or(STABLE_DIFFUSION_XL.pipelines[0]);
         let family = FAMILIES.into_iter().find(|family| family.pipelines.contains(&class));
         let family = family.ok_or_else(|| refusals::unknown_pipeline(source, class))?;
-        refusals::check_task(source, index)?;
+        refusals::check_task(source)?;
         Ok(family)
     }
 }

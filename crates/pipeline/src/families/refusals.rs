@@ -3,7 +3,6 @@
 use super::FAMILIES;
 use crate::Error;
 use prima_checkpoint::ModelSource;
-use serde_json::Value;
 
 /// Where a config does not say.
 const LATENT_CHANNELS: u64 = 4;
@@ -14,22 +13,19 @@ pub(super) fn unknown_pipeline(source: &ModelSource, class: &str) -> Error {
     refuse(source, message)
 }
 
-/// Refuses refiners and UNets that read more than noisy latents.
-pub(super) fn check_task(source: &ModelSource, index: &Value) -> Result<(), Error> {
-    if index["requires_aesthetics_score"] == true {
-        let message = "it is an SDXL refiner, which only finishes pictures of another model; use the base model";
-        return Err(refuse(source, message.to_owned()));
-    }
+/// Refuses UNets that read other things beside noisy latents than a mask and a picture.
+pub(super) fn check_task(source: &ModelSource) -> Result<(), Error> {
     let channels = |component: &str, field: &str| {
         let config = source.json(component, "config.json").ok()?;
         config[field].as_u64()
     };
     let read = channels("unet", "in_channels").unwrap_or(LATENT_CHANNELS);
-    if read == channels("vae", "latent_channels").unwrap_or(LATENT_CHANNELS) {
+    let latents = channels("vae", "latent_channels").unwrap_or(LATENT_CHANNELS);
+    // The second are those of inpainting.
+    if read == latents || read == 2 * latents + 1 {
         return Ok(());
     }
     let task = match read {
-        9 => "inpainting (9 input channels), and painting with a mask is not there yet",
         8 => "editing by instructions (8 input channels)",
         5 => "pictures from depth (5 input channels)",
         7 => "upscaling (7 input channels)",

@@ -46,7 +46,11 @@ struct Row {
 }
 
 fn rows(family: &str) -> Vec<Row> {
-    let table = fs::read_to_string(goldens().join("families").join(family).join("tensors.tsv")).unwrap();
+    rows_of(&goldens().join("families").join(family))
+}
+
+fn rows_of(folder: &Path) -> Vec<Row> {
+    let table = fs::read_to_string(folder.join("tensors.tsv")).unwrap();
     let row = |line: &str| {
         let columns: Vec<&str> = line.split('\t').collect();
         let text = |i: usize| columns[i].to_owned();
@@ -58,8 +62,8 @@ fn rows(family: &str) -> Vec<Row> {
             center: columns[3].parse().unwrap(),
             scale: columns[4].parse().unwrap(),
             stored: text(5),
-            view: text(6),
-            hub: text(7),
+            view: columns.get(6).copied().unwrap_or("whole").to_owned(),
+            hub: columns.get(7).copied().unwrap_or_default().to_owned(),
         }
     };
     table.lines().map(row).collect()
@@ -132,6 +136,38 @@ fn folder(family: &str, place: &Path) -> PathBuf {
         );
     }
     place.to_path_buf()
+}
+
+/// A ControlNet of goldens/controlnets in `place`: a diffusers folder, or one file with diffusers' names or the original's,
+/// whose config is told by its tensors.
+pub fn controlnet(name: &str, layout: Layout, place: &Path) -> PathBuf {
+    let golden = goldens().join("controlnets").join(name);
+    let is_original = layout == Layout::Hub;
+    let tensor = |row: Row| {
+        let key = if is_original {
+            row.stored.clone()
+        } else {
+            row.key.clone()
+        };
+        (key, (row.shape.clone(), row.values()))
+    };
+    let tensors = rows_of(&golden).into_iter().map(tensor).collect();
+    let path = match layout {
+        Layout::Folder => {
+            let folder = place.join(name);
+            fs::create_dir_all(&folder).unwrap();
+            fs::copy(golden.join("config.json"), folder.join("config.json")).unwrap();
+            write(
+                &folder.join("diffusion_pytorch_model.safetensors"),
+                tensors,
+                HashMap::new(),
+            );
+            return folder;
+        }
+        _ => place.join(format!("{name}.safetensors")),
+    };
+    write(&path, tensors, HashMap::new());
+    path
 }
 
 /// The file alone, with nothing but tokenizers beside it.

@@ -2,17 +2,28 @@
 //! guidance 7), an absent field is the model's choice here: that is what few-step models need.
 
 use super::hires::Hires;
+use super::inpainting::Inpainting;
 use super::names::{named, sampler_and_schedule};
 use super::scripts;
 use crate::app::App;
 use crate::controls::Controls;
 use crate::numbers::{flag, number, whole, whole_of};
 use crate::refusal::{Refusal, short};
-use prima_pipeline::{Error, Picture, PromptSyntax, Request, RequestBuilder, ScheduleOptions, SchedulerKind, Spelling};
+use prima_pipeline::{
+    Control, Error, Mask, Picture, Pipeline, PromptSyntax, Request, RequestBuilder, ScheduleOptions, SchedulerKind,
+    Spelling, without_ending,
+};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-const SPELLING: Spelling = &[("guidance_scale", "cfg_scale"), ("strength", "denoising_strength")];
+const SPELLING: Spelling = &[
+    ("guidance_scale", "cfg_scale"),
+    ("strength", "denoising_strength"),
+    ("mask_padding", "inpaint_full_res_padding"),
+    ("controlnet_conditioning_scale", "weight"),
+    ("control_guidance_start", "guidance_start"),
+    ("control_guidance_end", "guidance_end"),
+];
 
 /// What matters of a request; the rest is repeated in the answer and has no effect.
 #[derive(Debug, Default, Deserialize)]
@@ -58,6 +69,9 @@ pub(super) struct Fields {
     pub include_init_images: Option<bool>,
     #[serde(flatten)]
     pub hires: Hires,
+    #[serde(flatten)]
+    pub inpainting: Inpainting,
+    refiner_checkpoint: Option<String>,
     #[serde(flatten)]
     controls: Controls,
 }
@@ -109,7 +123,15 @@ impl Fields {
     }
 
     /// The request of the first picture.
-    pub fn to_request(&self, app: &App, picture: Option<Picture>) -> Result<Request, Refusal> {
+    pub fn to_request(
+        &self,
+        app: &App,
+        start: Option<(Picture, Option<Mask>)>,
+        controls: Vec<Control>,
+    ) -> Result<Request, Refusal> {
+        let (image, mask) = start.map_or((None, None), |(picture, mask)| (Some(picture), mask));
+        // Of a masked picture the web UI paints as much anew as of others; a model's own choice is all.
+        let strength = self.denoising_strength.or(mask.is_some().then_some(STRENGTH));
         let asked = RequestBuilder {
             prompt: Some(self.prompt.clone().unwrap_or_default()),
             negative_prompt: self.negative_prompt.clone(),
@@ -119,12 +141,32 @@ impl Fields {
             height: self.height,
             schedule: self.schedule(app.pipeline()?.defaults().few_steps)?,
             clip_skip: self.clip_skip()?,
-            image: picture,
-            strength: self.denoising_strength,
+            image,
+            mask,
+            controls,
+            strength,
             ..app.request(SPELLING)
         };
-        let asked = self.controls.over(asked, PromptSyntax::A1111)?;
+        let mut asked = self.controls.over(asked, PromptSyntax::A1111)?;
+        asked.refiner_switch_at = self.refiner_switch_at(app, asked.refiner_switch_at)?;
         Ok(asked.build_for(app.pipeline()?)?)
+    }
+
+    /// When the refiner takes over: the web UI's programs send a number also where they name none.
+    fn refiner_switch_at(&self, app: &App, switch_at: Option<f64>) -> Result<Option<f64>, Refusal> {
+        let Some(wanted) = named(self.refiner_checkpoint.as_ref()).filter(|name| *name != "None") else {
+            return Ok(None);
+        };
+        // A title may carry a hash.
+        let plain = wanted.rsplit_once(" [").map_or(wanted, |(name, _)| name);
+        match app.pipeline()?.refiner().map(Pipeline::name) {
+            Some(here) if without_ending(plain) == without_ending(here) => Ok(Some(switch_at.unwrap_or(SWITCH_AT))),
+            here => {
+                let here = here.map_or("none".to_owned(), |here| format!("{here}, of --refiner"));
+                let message = format!("there is no refiner {:?} here, but {here}", short(wanted, 60));
+                Err(Refusal::field("refiner_checkpoint", message))
+            }
+        }
     }
 
     /// Layers beyond the last that are left out; the web UI counts the last one too.
@@ -162,6 +204,11 @@ impl Fields {
         })
     }
 }
+
+/// Of `img2img`, where it does not say.
+const STRENGTH: f64 = 0.75;
+/// The share of the steps that the base takes.
+const SWITCH_AT: f64 = 0.8;
 
 /// The web UI's slider: of the text encoder's layers, the one from the end at which to stop.
 const STOP_AT: &str = "CLIP_stop_at_last_layers";

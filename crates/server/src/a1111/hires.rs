@@ -1,13 +1,12 @@
 //! `enable_hr`: the picture is painted, enlarged, and painted over at that size.
 
-use super::info::{Upscaler, enlarged};
 use super::names::{named, sampler_and_schedule};
 use crate::app::App;
 use crate::jobs::{self, Painted};
 use crate::numbers::{flag, number, whole};
 use crate::refusal::Refusal;
+use crate::upscalers::Upscaler;
 use crate::watch::Watch;
-use prima_picture::resize_bytes;
 use prima_pipeline::{Error, InitImage, Request, RequestBuilder, Spelling};
 use serde::Deserialize;
 use std::sync::Arc;
@@ -64,7 +63,9 @@ impl Hires {
         if !self.enable_hr.unwrap_or(false) {
             return Ok(None);
         }
-        let upscaler = Upscaler::named("hr_upscaler", named(self.hr_upscaler.as_ref()).unwrap_or("Latent"))?;
+        let upscaler = app
+            .upscalers
+            .named("hr_upscaler", named(self.hr_upscaler.as_ref()).unwrap_or("Latent"))?;
         let defaults = app.pipeline()?.defaults();
         let size = self.size((
             first.width.unwrap_or(defaults.width),
@@ -138,9 +139,10 @@ impl SecondPass {
         for (painted, seed) in first.into_iter().zip(seeds) {
             said.extend(painted.response.into_iter().flat_map(|response| response.warnings));
             for (picture, _) in painted.pictures {
-                let (size, upscaler) = (self.size, self.upscaler);
-                let bytes = resize_bytes((picture.width, picture.height), size);
-                let enlarge = move || Ok(enlarged(&picture, size, upscaler));
+                let (size, upscaler) = (self.size, self.upscaler.clone());
+                let bytes = upscaler.bytes((picture.width, picture.height), size);
+                let upscalers = app.upscalers.clone();
+                let enlarge = move || Ok(upscalers.enlarged(&picture.into(), size, &upscaler)?.picture);
                 let picture = app.workshop.run(bytes, enlarge).await?;
                 let strength = Some(self.strength);
                 requests.push(Request {

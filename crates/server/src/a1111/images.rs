@@ -1,11 +1,13 @@
 //! `txt2img` and `img2img`: a body is read, painted, and answered.
 
+use super::controlnet;
 use super::fields::Fields;
 use super::tasks::Registered;
 use crate::app::App;
 use crate::body;
 use crate::jobs::{self, Painted, now};
-use crate::pictures::{from_base64, initial, to_base64};
+use crate::masks::{Masking, Transparency, initial};
+use crate::pictures::{from_base64, to_base64};
 use crate::refusal::Refusal;
 use crate::watch::Watch;
 use axum::Json;
@@ -31,8 +33,14 @@ struct Asked {
     /// As the answer repeats it, without the pictures.
     given: Map<String, Value>,
     fields: Fields,
-    /// The file to start from.
-    image: Option<Vec<u8>>,
+    files: Option<Files>,
+    controls: Vec<controlnet::Unit>,
+}
+
+/// The file to start from, and its mask's.
+struct Files {
+    image: Vec<u8>,
+    mask: Option<Vec<u8>>,
 }
 
 /// What a body means. `from_image`: of `img2img`, which starts from one.
@@ -46,7 +54,8 @@ fn read(body: &[u8], from_image: bool) -> Result<Asked, Refusal> {
         }
     };
     let images = given.remove("init_images");
-    let masked = given.remove("mask").is_some_and(|mask| !mask.is_null());
+    let mask = given.remove("mask").filter(|mask| !mask.is_null());
+    let controls = controlnet::units(&mut given)?;
     let fields = Fields::deserialize(&given).map_err(body::not_taken)?;
     let images: Option<Vec<String>> = images
         .map_or(Ok(None), serde_json::from_value)
@@ -56,7 +65,8 @@ fn read(body: &[u8], from_image: bool) -> Result<Asked, Refusal> {
         return Ok(Asked {
             given,
             fields,
-            image: None,
+            files: None,
+            controls,
         });
     }
     let [image] = &images[..] else {
@@ -66,42 +76,68 @@ fn read(body: &[u8], from_image: bool) -> Result<Asked, Refusal> {
         );
         return Err(Refusal::field("init_images", message));
     };
-    if masked {
-        return Err(Refusal::field(
-            "mask",
-            "a mask is not supported yet: prima repaints the whole picture",
-        ));
-    }
-    let image = Some(from_base64("init_images", image)?);
+    let mask: Option<String> = mask.map_or(Ok(None), serde_json::from_value).map_err(body::not_taken)?;
+    let mask = mask.filter(|text| !text.trim().is_empty());
+    let files = Some(Files {
+        image: from_base64("init_images", image)?,
+        mask: mask.map(|text| from_base64("mask", &text)).transpose()?,
+    });
     if fields.include_init_images.unwrap_or(false) {
         given.insert("init_images".to_owned(), images.into());
     }
-    Ok(Asked { given, fields, image })
+    Ok(Asked {
+        given,
+        fields,
+        files,
+        controls,
+    })
 }
 
 /// Reads a body as far as the request that it asks for, without painting.
 pub(crate) async fn asked(app: &App, body: &[u8], from_image: bool) -> Result<Request, Refusal> {
-    let Asked { fields, image, .. } = read(body, from_image)?;
-    request(app, &fields, image).await
+    let Asked {
+        fields,
+        files,
+        controls,
+        ..
+    } = read(body, from_image)?;
+    request(app, &fields, files, &controls).await
 }
 
 /// The first picture's request.
-async fn request(app: &App, fields: &Fields, image: Option<Vec<u8>>) -> Result<Request, Refusal> {
+async fn request(
+    app: &App,
+    fields: &Fields,
+    files: Option<Files>,
+    units: &[controlnet::Unit],
+) -> Result<Request, Refusal> {
     fields.refuse_unsupported(app)?;
-    let picture = match image {
-        Some(image) => Some(initial(app, image, fields.width, fields.height).await?),
-        None => None,
+    let size = (fields.width, fields.height);
+    let mut controls = Vec::new();
+    for unit in units {
+        let init = files.as_ref().map(|files| files.image.as_slice());
+        controls.push(unit.control(app, size, init).await?);
+    }
+    let Some(Files { image, mask }) = files else {
+        return fields.to_request(app, None, controls);
     };
-    fields.to_request(app, picture)
+    let plain = Masking::new(mask, size, Transparency::Stays);
+    let start = initial(app, image, fields.inpainting.over(plain)?).await?;
+    fields.to_request(app, Some(start), controls)
 }
 
 async fn paint(app: &App, asked: Asked) -> Result<Json<Value>, Refusal> {
-    let Asked { given, fields, image } = asked;
+    let Asked {
+        given,
+        fields,
+        files,
+        controls,
+    } = asked;
     let count = fields.count(app)?;
-    let from_image = image.is_some();
+    let from_image = files.is_some();
     fields.refuse_unsupported(app)?;
     let app = &app.about(fields.model()).await?;
-    let first = request(app, &fields, image).await?;
+    let first = request(app, &fields, files, &controls).await?;
     let second = if from_image {
         None
     } else {
@@ -187,7 +223,7 @@ fn to_body(
         "styles": [],
         "job_timestamp": now().to_string(),
         "clip_skip": request.clip_skip + 1,
-        "is_using_inpainting_conditioning": false,
+        "is_using_inpainting_conditioning": request.mask.is_some(),
         "version": format!("prima {}", env!("CARGO_PKG_VERSION")),
         "interrupted": interrupted,
         "comments": warnings,

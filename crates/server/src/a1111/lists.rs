@@ -1,6 +1,5 @@
 //! What there is: samplers, schedules, the model, and many empty lists that clients ask for.
 
-use super::info::Upscaler;
 use crate::app::App;
 use crate::body;
 use crate::metrics::resident_bytes;
@@ -37,10 +36,15 @@ pub(super) async fn schedulers() -> Json<Value> {
     Json(json!(all))
 }
 
-pub(super) async fn upscalers() -> Json<Value> {
+pub(super) async fn upscalers(State(app): State<App>) -> Json<Value> {
     let entry =
-        |name: &str| json!({"name": name, "model_name": null, "model_path": null, "model_url": null, "scale": 4});
-    Json(json!(Upscaler::LISTED.map(entry)))
+        |name: &String| json!({"name": name, "model_name": null, "model_path": null, "model_url": null, "scale": 4});
+    Json(app.upscalers.listed().iter().map(entry).collect())
+}
+
+pub(super) async fn realesrgan_models(State(app): State<App>) -> Json<Value> {
+    let entry = |name: &String| json!({"name": name, "path": null, "scale": 4});
+    Json(app.upscalers.networks().iter().map(entry).collect())
 }
 
 pub(super) async fn sd_models(State(app): State<App>) -> Result<Json<Value>, Refusal> {

@@ -1,9 +1,12 @@
 //! The web UI's API, `/sdapi/v1/*`, as its clients use it.
 
+mod controlnet;
+mod extras;
 mod fields;
 mod hires;
 pub(crate) mod images;
 pub(crate) mod info;
+mod inpainting;
 mod lists;
 mod names;
 mod scripts;
@@ -17,7 +20,10 @@ pub(crate) fn routes() -> Router<App> {
     Router::new()
         .route("/sdapi/v1/txt2img", post(images::txt2img))
         .route("/sdapi/v1/img2img", post(images::img2img))
-        .route("/sdapi/v1/extra-single-image", post(info::extra_single_image))
+        .route("/controlnet/model_list", get(controlnet::models))
+        .route("/controlnet/module_list", get(controlnet::modules))
+        .route("/sdapi/v1/extra-single-image", post(extras::single_image))
+        .route("/sdapi/v1/extra-batch-images", post(extras::batch_images))
         .route("/sdapi/v1/png-info", post(info::png_info))
         .route("/sdapi/v1/progress", get(tasks::progress))
         .route("/sdapi/v1/interrupt", post(tasks::interrupt))
@@ -32,7 +38,7 @@ pub(crate) fn routes() -> Router<App> {
         .route("/sdapi/v1/sd-vae", get(lists::nothing))
         .route("/sdapi/v1/hypernetworks", get(lists::nothing))
         .route("/sdapi/v1/face-restorers", get(lists::nothing))
-        .route("/sdapi/v1/realesrgan-models", get(lists::nothing))
+        .route("/sdapi/v1/realesrgan-models", get(lists::realesrgan_models))
         .route("/sdapi/v1/prompt-styles", get(lists::nothing))
         .route("/sdapi/v1/loras", get(lists::loras))
         .route("/sdapi/v1/scripts", get(lists::scripts))

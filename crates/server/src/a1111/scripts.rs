@@ -1,5 +1,6 @@
 //! `alwayson_scripts`: programs name the scripts that they know, also where they ask nothing of them.
 
+use super::controlnet::is_controlnet;
 use serde_json::{Map, Value};
 
 /// The web UI's own, which say again what the request's fields say, or change no picture.
@@ -10,7 +11,7 @@ pub(super) fn wanted(scripts: &Map<String, Value>) -> Option<&str> {
     let is_harmless = |name: &str| HARMLESS.contains(&name.to_lowercase().as_str());
     let mut wanted = scripts
         .iter()
-        .filter(|(name, script)| !is_harmless(name) && !is_idle(script));
+        .filter(|(name, script)| !is_harmless(name) && !is_controlnet(name) && !is_idle(script));
     wanted.next().map(|(name, _)| name.as_str())
 }
 
@@ -62,12 +63,12 @@ mod tests {
     #[test]
     fn a_script_that_is_to_do_something_is_named() {
         for asked in [
-            json!({"controlnet": {"args": [{"enabled": true, "module": "canny"}]}}),
-            json!({"controlnet": {"args": [{"enabled": false}, {"input_image": "abc"}]}}),
-            json!({"controlnet": {"args": [true, false]}}),
-            json!({"Seed": {"args": []}, "controlnet": {"args": ["canny"]}}),
+            json!({"tiled": {"args": [{"enabled": true, "module": "canny"}]}}),
+            json!({"tiled": {"args": [{"enabled": false}, {"input_image": "abc"}]}}),
+            json!({"tiled": {"args": [true, false]}}),
+            json!({"Seed": {"args": []}, "tiled": {"args": ["canny"]}, "controlnet": {"args": [{"enabled": true}]}}),
         ] {
-            assert_eq!(wanted(asked.as_object().unwrap()), Some("controlnet"), "{asked}");
+            assert_eq!(wanted(asked.as_object().unwrap()), Some("tiled"), "{asked}");
         }
     }
 }

@@ -1,72 +1,11 @@
 //! What a graph of nodes asks for.
 
 use super::nodes;
+use super::wanted::{Image, MASKING, Output, OutputKind, Sampling, Start, Text};
 use crate::numbers::whole_of;
 use crate::refusal::{Refusal, short};
 use prima_pipeline::{LoraChoice, without_ending};
 use serde_json::{Map, Value};
-use std::collections::HashSet;
-
-/// A picture to send: what it is, and under which node.
-#[derive(Debug, PartialEq)]
-pub(super) struct Output {
-    pub node: String,
-    pub kind: OutputKind,
-    pub image: Image,
-}
-
-#[derive(Debug, PartialEq)]
-pub(super) enum OutputKind {
-    Save { prefix: String },
-    Preview,
-    Socket,
-}
-
-/// A picture, or several of one sampler.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Image {
-    Loaded(String),
-    Scaled {
-        image: Box<Image>,
-        width: usize,
-        height: usize,
-        crop: bool,
-        nearest: bool,
-    },
-    Sampled(Box<Sampling>),
-}
-
-/// Latents before a sampler.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Start {
-    Empty { width: usize, height: usize, batch: usize },
-    Picture(Image),
-}
-
-/// A sampler and all it depends on.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Sampling {
-    pub node: String,
-    /// As the lists have it.
-    pub model: String,
-    pub seed: i128,
-    pub steps: usize,
-    pub cfg: f64,
-    pub sampler: String,
-    pub scheduler: String,
-    pub denoise: f64,
-    pub positive: Text,
-    pub negative: Text,
-    pub loras: Vec<LoraChoice>,
-    pub start: Start,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Text {
-    pub text: String,
-    /// CLIPSetLastLayer's: layers left out at the end.
-    pub left_out: Option<usize>,
-}
 
 /// Nodes one behind the other, beyond which a graph is no workflow.
 const DEEPEST: usize = 32;
@@ -81,10 +20,12 @@ pub(super) struct Graph<'a>(&'a Map<String, Value>);
 pub(super) struct Known<'a> {
     pub models: &'a [String],
     pub loras: &'a [String],
+    pub controlnets: &'a [String],
+    pub upscalers: &'a [String],
 }
 
 /// The node at fault is the refusal's field.
-fn wrong(node: &str, message: impl Into<String>) -> Refusal {
+pub(super) fn wrong(node: &str, message: impl Into<String>) -> Refusal {
     Refusal::field(short(node, 60), message)
 }
 
@@ -144,7 +85,7 @@ impl<'a> Graph<'a> {
         Ok(outputs)
     }
 
-    fn image(&self, of: &str, input: &str, known: &Known, depth: usize) -> Result<Image, Refusal> {
+    pub(super) fn image(&self, of: &str, input: &str, known: &Known, depth: usize) -> Result<Image, Refusal> {
         let (id, class, output) = self.link(of, input, depth)?;
         match (class, output) {
             ("LoadImage", 0) => Ok(Image::Loaded(self.text(id, "image")?.to_owned())),
@@ -155,11 +96,27 @@ impl<'a> Graph<'a> {
                 crop: self.input(id, "crop").is_ok_and(|crop| crop == "center"),
                 nearest: self.text(id, "upscale_method")?.starts_with("nearest"),
             }),
+            ("ImageUpscaleWithModel", 0) => {
+                let (loader, class, _) = self.link(id, "upscale_model", depth)?;
+                if class != "UpscaleModelLoader" {
+                    return Err(self.misfit(id, "upscale_model", "that of UpscaleModelLoader", class));
+                }
+                let name = self.text(loader, "model_name")?;
+                let bare = name.rsplit_once('.').map_or(name, |(bare, _)| bare);
+                let mut here = known.upscalers.iter();
+                let model = here
+                    .find(|here| *here == name || *here == bare)
+                    .ok_or_else(|| wrong(loader, format!("there is no upscale model {:?} here", short(name, 60))))?;
+                Ok(Image::Upscaled {
+                    image: Box::new(self.image(id, "image", known, depth + 1)?),
+                    model: model.clone(),
+                })
+            }
             ("VAEDecode", 0) => {
                 self.expect(id, "vae", "CheckpointLoaderSimple", 2, depth)?;
                 match self.latent(id, "samples", known, depth + 1)? {
                     Latent::Sampled(sampling) => Ok(Image::Sampled(sampling)),
-                    Latent::Start(Start::Picture(image)) => Ok(image),
+                    Latent::Start(Start::Picture(image) | Start::Masked(image, _)) => Ok(image),
                     Latent::Start(Start::Empty { .. }) => {
                         Err(wrong(id, "VAEDecode decodes latents that nothing sampled"))
                     }
@@ -169,7 +126,7 @@ impl<'a> Graph<'a> {
         }
     }
 
-    fn latent(&self, of: &str, input: &str, known: &Known, depth: usize) -> Result<Latent, Refusal> {
+    pub(super) fn latent(&self, of: &str, input: &str, known: &Known, depth: usize) -> Result<Latent, Refusal> {
         let (id, class, output) = self.link(of, input, depth)?;
         match (class, output) {
             ("EmptyLatentImage", 0) => Ok(Latent::Start(Start::Empty {
@@ -192,6 +149,10 @@ impl<'a> Graph<'a> {
                     known,
                     depth + 1,
                 )?)))
+            }
+            (class, output) if MASKING.contains(&(class, output)) => {
+                let (image, masked) = self.masked(id, class, known, depth + 1)?;
+                Ok(Latent::Start(Start::Masked(image, masked)))
             }
             ("KSampler", 0) => Ok(Latent::Sampled(Box::new(self.sampling(id, known, depth + 1)?))),
             _ => Err(self.misfit(of, input, "latents", class)),
@@ -235,14 +196,24 @@ impl<'a> Graph<'a> {
         })
     }
 
-    fn conditioning(&self, of: &str, input: &str, known: &Known, depth: usize) -> Result<Text, Refusal> {
-        let (id, class, _) = self.link(of, input, depth)?;
+    pub(super) fn conditioning(&self, of: &str, input: &str, known: &Known, depth: usize) -> Result<Text, Refusal> {
+        let (id, class, output) = self.link(of, input, depth)?;
+        // It passes both on, with a picture that the model here gets from the latents.
+        match (class, output) {
+            ("InpaintModelConditioning", 0) => return self.conditioning(id, "positive", known, depth + 1),
+            ("InpaintModelConditioning", 1) => return self.conditioning(id, "negative", known, depth + 1),
+            ("ControlNetApply" | "ControlNetApplyAdvanced", _) => {
+                return self.steered(id, class, output, known, depth + 1);
+            }
+            _ => {}
+        }
         if class != "CLIPTextEncode" {
             return Err(self.misfit(of, input, "the conditioning of CLIPTextEncode", class));
         }
         Ok(Text {
             text: self.text(id, "text")?.to_owned(),
             left_out: self.clip(id, known, depth + 1)?,
+            steered: Vec::new(),
         })
     }
 
@@ -305,7 +276,7 @@ impl<'a> Graph<'a> {
     }
 
     /// That an input comes from this output of a node of this class.
-    fn expect(&self, of: &str, input: &str, wanted: &str, output: u64, depth: usize) -> Result<(), Refusal> {
+    pub(super) fn expect(&self, of: &str, input: &str, wanted: &str, output: u64, depth: usize) -> Result<(), Refusal> {
         let (_, class, from) = self.link(of, input, depth)?;
         if (class, from) == (wanted, output) {
             return Ok(());
@@ -313,7 +284,7 @@ impl<'a> Graph<'a> {
         Err(self.misfit(of, input, &format!("that of {wanted}"), class))
     }
 
-    fn input(&self, id: &str, name: &str) -> Result<&'a Value, Refusal> {
+    pub(super) fn input(&self, id: &str, name: &str) -> Result<&'a Value, Refusal> {
         let found = self
             .0
             .get(id)
@@ -323,7 +294,7 @@ impl<'a> Graph<'a> {
     }
 
     /// The node that an input comes from, its class, and which of its outputs it is.
-    fn link(&self, of: &str, input: &str, depth: usize) -> Result<(&'a str, &'a str, u64), Refusal> {
+    pub(super) fn link(&self, of: &str, input: &str, depth: usize) -> Result<(&'a str, &'a str, u64), Refusal> {
         let not_linked = || {
             wrong(
                 of,
@@ -349,14 +320,14 @@ impl<'a> Graph<'a> {
         Ok((id, class, output.as_u64().ok_or_else(not_linked)?))
     }
 
-    fn text(&self, id: &str, input: &str) -> Result<&'a str, Refusal> {
+    pub(super) fn text(&self, id: &str, input: &str) -> Result<&'a str, Refusal> {
         let value = self.input(id, input)?;
         value
             .as_str()
             .ok_or_else(|| self.not_possible(id, input, "a text is wanted"))
     }
 
-    fn whole(&self, id: &str, input: &str, least: usize, most: usize) -> Result<usize, Refusal> {
+    pub(super) fn whole(&self, id: &str, input: &str, least: usize, most: usize) -> Result<usize, Refusal> {
         let number = whole_of(self.input(id, input)?).and_then(|n| usize::try_from(n).ok());
         let possible = number.filter(|n| (least..=most).contains(n));
         possible.ok_or_else(|| self.not_possible(id, input, &format!("use {least} to {most}")))
@@ -371,14 +342,14 @@ impl<'a> Graph<'a> {
         format!("{} ({class})", short(id, 60))
     }
 
-    fn misfit(&self, of: &str, input: &str, wanted: &str, found: &str) -> Refusal {
+    pub(super) fn misfit(&self, of: &str, input: &str, wanted: &str, found: &str) -> Refusal {
         wrong(
             of,
             format!("{input} of {} is not {wanted}, but comes from {found}", self.called(of)),
         )
     }
 
-    fn not_possible(&self, id: &str, input: &str, fix: &str) -> Refusal {
+    pub(super) fn not_possible(&self, id: &str, input: &str, fix: &str) -> Refusal {
         let value = self.input(id, input).map_or_else(|_| String::new(), Value::to_string);
         wrong(
             id,
@@ -391,26 +362,7 @@ impl<'a> Graph<'a> {
     }
 }
 
-enum Latent {
+pub(super) enum Latent {
     Start(Start),
     Sampled(Box<Sampling>),
-}
-
-impl Image {
-    /// Samplers in the order in which they run, each once.
-    pub fn samplings<'a>(&'a self, found: &mut Vec<&'a Sampling>) {
-        match self {
-            Self::Loaded(_) => {}
-            Self::Scaled { image, .. } => image.samplings(found),
-            Self::Sampled(sampling) => {
-                if let Start::Picture(image) = &sampling.start {
-                    image.samplings(found);
-                }
-                let known: HashSet<&str> = found.iter().map(|sampling| sampling.node.as_str()).collect();
-                if !known.contains(sampling.node.as_str()) {
-                    found.push(sampling);
-                }
-            }
-        }
-    }
 }

@@ -2,14 +2,17 @@
 //! picture to start from), painted, and told of over a WebSocket. A graph of other nodes is refused with their names. Nothing
 //! is read from or written to the disk: uploads and pictures are kept in memory, the oldest leave.
 
+mod controlnets;
 pub(crate) mod events;
 mod graph;
+mod masks;
 mod nodes;
 pub(crate) mod prompts;
 mod routes;
 mod run;
 pub(crate) mod shelf;
 mod socket;
+mod wanted;
 
 pub(crate) use routes::asked;
 

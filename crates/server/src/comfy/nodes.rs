@@ -6,6 +6,8 @@ use serde_json::{Map, Value, json};
 pub(super) struct Choices {
     pub models: Vec<String>,
     pub loras: Vec<String>,
+    pub controlnets: Vec<String>,
+    pub upscalers: Vec<String>,
     /// Pictures that were uploaded.
     pub images: Vec<String>,
 }
@@ -40,7 +42,13 @@ const RESIZE: [&str; 5] = ["lanczos", "nearest-exact", "bilinear", "area", "bicu
 type Node = (&'static str, Value, &'static [&'static str], &'static str, bool);
 
 fn nodes(choices: &Choices) -> Vec<Node> {
-    [models_and_words(choices), latents_and_pictures(choices)].concat()
+    [
+        models_and_words(choices),
+        latents_and_pictures(choices),
+        masks(choices),
+        controlnets(choices),
+    ]
+    .concat()
 }
 
 fn models_and_words(choices: &Choices) -> Vec<Node> {
@@ -137,6 +145,20 @@ fn latents_and_pictures(choices: &Choices) -> Vec<Node> {
             false,
         ),
         (
+            "UpscaleModelLoader",
+            json!({"model_name": [choices.upscalers]}),
+            &["UPSCALE_MODEL"],
+            "loaders",
+            false,
+        ),
+        (
+            "ImageUpscaleWithModel",
+            json!({"upscale_model": any("UPSCALE_MODEL"), "image": any("IMAGE")}),
+            &["IMAGE"],
+            "image/upscaling",
+            false,
+        ),
+        (
             "SaveImage",
             json!({"images": any("IMAGE"), "filename_prefix": prefix}),
             &[],
@@ -154,11 +176,89 @@ fn latents_and_pictures(choices: &Choices) -> Vec<Node> {
     ]
 }
 
+fn masks(choices: &Choices) -> Vec<Node> {
+    let any = |kind: &str| json!([kind]);
+    vec![
+        (
+            "VAEEncodeForInpaint",
+            json!({"pixels": any("IMAGE"), "vae": any("VAE"), "mask": any("MASK"),
+                   "grow_mask_by": ["INT", {"default": 6, "min": 0, "max": 64, "step": 1}]}),
+            &["LATENT"],
+            "latent/inpaint",
+            false,
+        ),
+        (
+            "SetLatentNoiseMask",
+            json!({"samples": any("LATENT"), "mask": any("MASK")}),
+            &["LATENT"],
+            "latent/inpaint",
+            false,
+        ),
+        (
+            "InpaintModelConditioning",
+            json!({"positive": any("CONDITIONING"), "negative": any("CONDITIONING"), "vae": any("VAE"),
+                   "pixels": any("IMAGE"), "mask": any("MASK"), "noise_mask": ["BOOLEAN", {"default": true}]}),
+            &["CONDITIONING", "CONDITIONING", "LATENT"],
+            "conditioning/inpaint",
+            false,
+        ),
+        (
+            "LoadImageMask",
+            json!({"image": [choices.images, {"image_upload": true}], "channel": [["alpha", "red", "green", "blue"]]}),
+            &["MASK"],
+            "mask",
+            false,
+        ),
+        ("InvertMask", json!({"mask": any("MASK")}), &["MASK"], "mask", false),
+        (
+            "GrowMask",
+            json!({"mask": any("MASK"), "expand": ["INT", {"default": 0, "min": -256, "max": 256, "step": 1}],
+                   "tapered_corners": ["BOOLEAN", {"default": true}]}),
+            &["MASK"],
+            "mask",
+            false,
+        ),
+    ]
+}
+
+fn controlnets(choices: &Choices) -> Vec<Node> {
+    let any = |kind: &str| json!([kind]);
+    let strength = json!(["FLOAT", {"default": 1.0, "min": 0.0, "max": 10.0, "step": 0.01}]);
+    let share = |default: f64| json!(["FLOAT", {"default": default, "min": 0.0, "max": 1.0, "step": 0.001}]);
+    vec![
+        (
+            "ControlNetLoader",
+            json!({"control_net_name": [choices.controlnets]}),
+            &["CONTROL_NET"],
+            "loaders",
+            false,
+        ),
+        (
+            "ControlNetApply",
+            json!({"conditioning": any("CONDITIONING"), "control_net": any("CONTROL_NET"), "image": any("IMAGE"),
+                   "strength": strength.clone()}),
+            &["CONDITIONING"],
+            "conditioning/controlnet",
+            false,
+        ),
+        (
+            "ControlNetApplyAdvanced",
+            json!({"positive": any("CONDITIONING"), "negative": any("CONDITIONING"), "control_net": any("CONTROL_NET"),
+                   "image": any("IMAGE"), "strength": strength, "start_percent": share(0.0), "end_percent": share(1.0)}),
+            &["CONDITIONING", "CONDITIONING"],
+            "conditioning/controlnet",
+            false,
+        ),
+    ]
+}
+
 /// Whether a graph may hold a node of this class.
 pub(super) fn is_known(class: &str) -> bool {
     let none = Choices {
         models: Vec::new(),
         loras: Vec::new(),
+        controlnets: Vec::new(),
+        upscalers: Vec::new(),
         images: Vec::new(),
     };
     nodes(&none).iter().any(|node| node.0 == class)

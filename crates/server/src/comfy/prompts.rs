@@ -1,6 +1,6 @@
 //! Prompts that wait, are painted, and were.
 
-use super::graph::Output;
+use super::wanted::Output;
 use crate::watch::Watch;
 use serde_json::{Value, json};
 use std::collections::VecDeque;

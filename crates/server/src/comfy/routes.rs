@@ -1,10 +1,11 @@
 //! The handlers beside the socket.
 
-use super::graph::{Graph, Image, Known, Output, Start};
+use super::graph::{Graph, Known};
 use super::nodes::{Choices, described};
 use super::prompts::Asked;
 use super::run;
 use super::shelf::{Folder, file_name};
+use super::wanted::{Image, Output, Start};
 use crate::app::App;
 use crate::body::{self, form};
 use crate::metrics::resident_bytes;
@@ -83,9 +84,13 @@ fn no_graph() -> Refusal {
 fn outputs(app: &App, graph: &Map<String, Value>) -> Result<Vec<Output>, Refusal> {
     let (models, _) = app.models()?;
     let loras = lora_names(app)?;
+    let controlnets = app.pipeline()?.controlnets();
+    let upscalers = app.upscalers.networks();
     let known = Known {
         models: &models,
         loras: &loras,
+        controlnets: &controlnets,
+        upscalers: &upscalers,
     };
     let outputs = Graph::new(graph)?.outputs(&known)?;
     for output in &outputs {
@@ -108,8 +113,11 @@ fn check(app: &App, image: &Image) -> Result<(), Refusal> {
     for sampling in samplings {
         let picture = match &sampling.start {
             Start::Empty { .. } => None,
-            Start::Picture(image) => {
+            Start::Picture(image) | Start::Masked(image, _) => {
                 images.push(image);
+                if let Start::Masked(_, masked) = &sampling.start {
+                    app.comfy_shelf.named(masked.mask.name())?;
+                }
                 // Of any size: which, is only known when it was painted.
                 Some(Picture {
                     width: 64,
@@ -118,13 +126,19 @@ fn check(app: &App, image: &Image) -> Result<(), Refusal> {
                 })
             }
         };
+        // Whatever the pictures of ControlNets are, these are read.
+        images.extend(sampling.positive.steered.iter().map(|steered| &steered.image));
         // One that is not in memory begins to be read, and what is wrong is said when it is painted.
         if let Found::Ready(model) = app.engine.model(Some(&sampling.model)) {
-            run::request(&app.with(model), sampling, picture)?;
+            let pictures = run::Pictures {
+                picture,
+                ..run::Pictures::default()
+            };
+            run::request(&app.with(model), sampling, pictures)?;
         }
     }
     for image in images {
-        if let Image::Loaded(name) = run::without_scales(image).0 {
+        if let Image::Loaded(name) = run::without_changes(image).0 {
             app.comfy_shelf.named(name)?;
         }
     }
@@ -281,6 +295,8 @@ fn choices(app: &App) -> Result<Choices, Refusal> {
     Ok(Choices {
         models: app.models()?.0,
         loras: lora_names(app)?,
+        controlnets: app.pipeline()?.controlnets(),
+        upscalers: app.upscalers.networks(),
         images: app.comfy_shelf.names(Folder::Input),
     })
 }
@@ -296,7 +312,7 @@ pub(super) async fn object_info_of(State(app): State<App>, Path(class): Path<Str
 }
 
 pub(super) async fn folders() -> Json<Value> {
-    Json(json!(["checkpoints", "loras"]))
+    Json(json!(["checkpoints", "loras", "upscale_models"]))
 }
 
 pub(super) async fn models(State(app): State<App>, Path(folder): Path<String>) -> Result<Json<Value>, Refusal> {
@@ -304,6 +320,7 @@ pub(super) async fn models(State(app): State<App>, Path(folder): Path<String>) -
     match folder.as_str() {
         "checkpoints" => Ok(Json(json!(choices.models))),
         "loras" => Ok(Json(json!(choices.loras))),
+        "upscale_models" => Ok(Json(json!(choices.upscalers))),
         other => {
             let message = format!("there is no folder of models {:?} here", short(other, 40));
             Err(Refusal::new(StatusCode::NOT_FOUND, message))

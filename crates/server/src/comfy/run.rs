@@ -1,16 +1,18 @@
 //! Prompts are painted one after the other, as ComfyUI does it.
 
 use super::events::Kind;
-use super::graph::{Image, MOST_SIDE_PX, Output, OutputKind, Sampling, Start, Text};
+use super::graph::MOST_SIDE_PX;
 use super::prompts::Asked;
 use super::shelf::Folder;
+use super::wanted::{Image, Output, OutputKind, Sampling, Start, Text};
 use crate::app::App;
 use crate::jobs::{self, JobEvent};
 use crate::pictures::Packed;
 use crate::refusal::Refusal;
+use crate::upscalers::Upscaler;
 use crate::watch::Watch;
 use prima_picture::{Format, Parameters, Picture, QUALITY, encode};
-use prima_pipeline::{PromptSyntax, Request, RequestBuilder, ScheduleOptions, scheduler_named};
+use prima_pipeline::{Control, Mask, PromptSyntax, Request, RequestBuilder, ScheduleOptions, scheduler_named};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -150,21 +152,41 @@ impl<'a> Run<'a> {
 
     /// A picture whose samplers have all run.
     async fn image(&self, image: &Image) -> Result<Painted, Refusal> {
-        let (image, scales) = without_scales(image);
+        let (image, changes) = without_changes(image);
         let mut painted = match image {
             Image::Loaded(name) => vec![(self.loaded(name).await?, Parameters::default())],
             Image::Sampled(sampling) => self.sampled.get(&sampling.node).cloned().unwrap_or_default(),
-            Image::Scaled { .. } => Vec::new(),
+            Image::Scaled { .. } | Image::Upscaled { .. } => Vec::new(),
         };
-        for scale in scales {
+        for change in changes {
             for (picture, _) in &mut painted {
                 let from = std::mem::take(&mut picture.rgb);
                 let whole = Picture { rgb: from, ..*picture };
-                let bytes = prima_picture::resize_bytes((whole.width, whole.height), scale.size(&whole));
-                *picture = self.app.workshop.run(bytes, move || Ok(scale.of(&whole))).await?;
+                *picture = match &change {
+                    Change::Scale(scale) => self.scaled(whole, *scale).await?,
+                    Change::Upscale(model) => self.upscaled(whole, model).await?,
+                };
             }
         }
         Ok(painted)
+    }
+
+    async fn scaled(&self, whole: Picture, scale: Scale) -> Result<Picture, Refusal> {
+        let bytes = prima_picture::resize_bytes((whole.width, whole.height), scale.size(&whole));
+        self.app.workshop.run(bytes, move || Ok(scale.of(&whole))).await
+    }
+
+    async fn upscaled(&self, whole: Picture, model: &str) -> Result<Picture, Refusal> {
+        let (upscalers, by) = (self.app.upscalers.clone(), Upscaler::Network(model.to_owned()));
+        let (scale, most) = (upscalers.scale(model)?, self.app.limits().image_pixels);
+        let (width, height) = (whole.width * scale, whole.height * scale);
+        if width.saturating_mul(height) > most {
+            let message = format!("an image of {width}x{height} is not possible: use at most {most} pixels");
+            return Err(Refusal::field(self.node.clone(), message));
+        }
+        let bytes = by.bytes((whole.width, whole.height), (width, height));
+        let enlarge = move || Ok(upscalers.enlarged(&whole.into(), (width, height), &by)?.picture);
+        self.app.workshop.run(bytes, enlarge).await
     }
 
     async fn loaded(&self, name: &str) -> Result<Picture, Refusal> {
@@ -177,16 +199,28 @@ impl<'a> Run<'a> {
         let app = &self.app.about(Some(&sampling.model)).await?;
         let pictures = match &sampling.start {
             Start::Empty { .. } => vec![None],
-            Start::Picture(image) => self
+            Start::Picture(image) | Start::Masked(image, _) => self
                 .image(image)
                 .await?
                 .into_iter()
                 .map(|(picture, _)| Some(picture))
                 .collect(),
         };
+        let controls = self.controls(sampling).await?;
         let mut all = Vec::new();
         for picture in pictures {
-            let request = request(app, sampling, picture)?;
+            let mask = match (&sampling.start, &picture) {
+                (Start::Masked(_, masked), Some(picture)) => {
+                    Some(masked.load(self.app, (picture.width, picture.height)).await?)
+                }
+                _ => None,
+            };
+            let pictures = Pictures {
+                picture,
+                mask,
+                controls: controls.clone(),
+            };
+            let request = request(app, sampling, pictures)?;
             // To skip is to interrupt here: there is one unit.
             let mut running = jobs::start(app, "comfyui", vec![request], &self.watch, 3)?;
             while let Some(event) = running.next().await {
@@ -202,6 +236,24 @@ impl<'a> Run<'a> {
             }
         }
         Ok(all)
+    }
+
+    /// A sampler's ControlNets with their pictures.
+    async fn controls(&self, sampling: &Sampling) -> Result<Vec<Control>, Refusal> {
+        let mut controls = Vec::new();
+        for steered in &sampling.positive.steered {
+            let pictures = self.image(&steered.image).await?;
+            let picture = pictures.into_iter().next().map(|(picture, _)| picture);
+            let picture =
+                picture.ok_or_else(|| Refusal::field(sampling.node.clone(), "a ControlNet has no picture"))?;
+            controls.push(Control {
+                scale: steered.strength,
+                start: steered.start,
+                end: steered.end,
+                ..Control::new(steered.name.clone(), picture)
+            });
+        }
+        Ok(controls)
     }
 
     async fn show(&self, pictures: Vec<Picture>) -> Result<(), Refusal> {
@@ -272,7 +324,7 @@ impl Scale {
     fn of(self, picture: &Picture) -> Picture {
         let (width, height) = self.size(picture);
         if self.nearest && !self.crop {
-            return crate::pictures::nearest_at(picture, width, height);
+            return crate::upscalers::nearest_at(picture, width, height);
         }
         if self.crop {
             picture.covering(width, height)
@@ -282,31 +334,62 @@ impl Scale {
     }
 }
 
-/// What is scaled, and how, first to last.
-pub(super) fn without_scales(mut image: &Image) -> (&Image, Vec<Scale>) {
-    let mut scales = Vec::new();
-    while let Image::Scaled {
-        image: inner,
-        width,
-        height,
-        crop,
-        nearest,
-    } = image
-    {
-        scales.push(Scale {
-            width: *width,
-            height: *height,
-            crop: *crop,
-            nearest: *nearest,
-        });
+/// What happens to a picture between its sampler, or its file, and the end.
+pub(super) enum Change {
+    Scale(Scale),
+    /// By a network.
+    Upscale(String),
+}
+
+/// What is changed, and how, first to last.
+pub(super) fn without_changes(mut image: &Image) -> (&Image, Vec<Change>) {
+    let mut changes = Vec::new();
+    loop {
+        let (change, inner) = match image {
+            Image::Scaled {
+                image,
+                width,
+                height,
+                crop,
+                nearest,
+            } => {
+                let scale = Scale {
+                    width: *width,
+                    height: *height,
+                    crop: *crop,
+                    nearest: *nearest,
+                };
+                (Change::Scale(scale), image)
+            }
+            Image::Upscaled { image, model } => (Change::Upscale(model.clone()), image),
+            Image::Loaded(_) | Image::Sampled(_) => break,
+        };
+        changes.push(change);
         image = inner;
     }
-    scales.reverse();
-    (image, scales)
+    changes.reverse();
+    (image, changes)
+}
+
+/// What a sampler sees.
+#[derive(Default)]
+pub(super) struct Pictures {
+    /// What is painted over, and where.
+    pub picture: Option<Picture>,
+    pub mask: Option<Mask>,
+    pub controls: Vec<Control>,
 }
 
 /// A sampler as a request. The steps of a part of the way are as many as asked for, as in ComfyUI.
-pub(super) fn request(app: &App, sampling: &Sampling, picture: Option<Picture>) -> Result<Request, Refusal> {
+pub(super) fn request(
+    app: &App,
+    sampling: &Sampling,
+    Pictures {
+        picture,
+        mask,
+        controls,
+    }: Pictures,
+) -> Result<Request, Refusal> {
     let node = |refusal: Refusal| Refusal::field(sampling.node.clone(), refusal.message);
     let pipeline = app.pipeline()?;
     let (steps, strength) = if picture.is_some() && sampling.denoise < 1.0 {
@@ -317,7 +400,9 @@ pub(super) fn request(app: &App, sampling: &Sampling, picture: Option<Picture>) 
     };
     let (width, height, batch) = match &sampling.start {
         Start::Empty { width, height, batch } => (Some(*width), Some(*height), *batch),
-        Start::Picture(_) => (picture.as_ref().map(|p| p.width), picture.as_ref().map(|p| p.height), 1),
+        Start::Picture(_) | Start::Masked(..) => {
+            (picture.as_ref().map(|p| p.width), picture.as_ref().map(|p| p.height), 1)
+        }
     };
     let skipped = |text: &Text| {
         let own = pipeline.parts().text_encoders.skipped_layers();
@@ -342,6 +427,8 @@ pub(super) fn request(app: &App, sampling: &Sampling, picture: Option<Picture>) 
         clip_skip: skipped(&sampling.positive),
         loras: sampling.loras.clone(),
         image: picture,
+        mask,
+        controls,
         strength: Some(strength),
         ..app.request(&[])
     };

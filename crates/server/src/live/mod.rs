@@ -9,8 +9,9 @@ mod words;
 
 use crate::app::App;
 use crate::connections::Peer;
+use crate::masks::{Masking, Transparency, initial};
 use crate::refusal::Refusal;
-use crate::{guard, pictures, workshop};
+use crate::{guard, workshop};
 use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -286,7 +287,8 @@ async fn initial_picture(app: &App, task: &tasks::Task, bytes: Option<Bytes>) ->
     match bytes {
         Some(bytes) => {
             let (width, height) = task.size();
-            Ok(Some(pictures::initial(app, bytes, width, height).await?))
+            let masking = Masking::new(None::<Bytes>, (width, height), Transparency::Stays);
+            Ok(Some(initial(app, bytes, masking).await?.0))
         }
         None => Ok(None),
     }

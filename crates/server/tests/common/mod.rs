@@ -72,6 +72,11 @@ impl Server {
             loras,
             ..LoadOptions::default()
         };
+        Self::loaded(load).await
+    }
+
+    /// One whose model is loaded in this way.
+    pub async fn loaded(load: LoadOptions) -> Self {
         Self::begun(model(), load, |_| {}).await.when_ready().await
     }
 
@@ -278,7 +283,12 @@ pub fn painted(request: &Request) -> Picture {
 }
 
 pub fn all_painted(request: &Request) -> Vec<Picture> {
-    let pipeline = Pipeline::load(&model(), &LoadOptions::default()).unwrap();
+    painted_with(&LoadOptions::default(), request)
+}
+
+/// The same on a model that was loaded in this way.
+pub fn painted_with(load: &LoadOptions, request: &Request) -> Vec<Picture> {
+    let pipeline = Pipeline::load(&model(), load).unwrap();
     let response = pipeline.paint(request, &mut |_| ControlFlow::Continue(()));
     response.unwrap().pictures
 }

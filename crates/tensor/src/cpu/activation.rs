@@ -88,6 +88,18 @@ pub(crate) fn backward(kind: Activation, x: &[f32], mut grad: Vec<f32>) -> Vec<f
     grad
 }
 
+/// Rows of a value for each of `slope`: what is below zero times its slope.
+pub(crate) fn prelu(mut x: Vec<f32>, slope: &[f32]) -> Vec<f32> {
+    parallel::for_rows(&mut x, slope.len(), |_, part| {
+        for row in part.chunks_exact_mut(slope.len()) {
+            for (v, slope) in row.iter_mut().zip(slope) {
+                *v = if *v < 0.0 { *v * slope } else { *v };
+            }
+        }
+    });
+    x
+}
+
 #[inline(always)]
 fn geglu_body<const FMA: bool>(x: &[f32], out: &mut [f32], half: usize) {
     for (x, out) in x.chunks_exact(2 * half).zip(out.chunks_exact_mut(half)) {

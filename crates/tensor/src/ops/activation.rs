@@ -1,7 +1,8 @@
-use crate::Tensor;
 use crate::autograd::{is_recording, record, record_owning};
 use crate::cpu::activation as kernel;
 use crate::device::gpu;
+use crate::ops::{Conv2d, depthwise_conv2d, sub};
+use crate::{Param, Tensor};
 
 /// Pointwise non-linearities. `Gelu` is the exact (erf) one; `QuickGelu` is `x·sigmoid(1.702x)`; `Softplus` is `ln(1 + e^x)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +42,25 @@ pub(crate) fn activation_backward(x: &Tensor, kind: Activation, grad: Tensor) ->
         return gpu.activation_backward(x, kind, &grad);
     }
     Tensor::from_vec(kernel::backward(kind, x.data(), grad.into_vec()), x.shape())
+}
+
+/// `max(x, 0) + slope[c] · min(x, 0)` of `[B, H, W, C]`, where `slope` is `[C]`: torch's `PReLU`, and with equal slopes its
+/// `LeakyReLU`. For inference: neither `x` nor `slope` has a gradient.
+pub fn prelu(x: Tensor, slope: &Param) -> Tensor {
+    let slope = slope.tensor();
+    assert_eq!(slope.shape(), [x.dim(-1)], "prelu wants a slope for each channel");
+    assert!(
+        !is_recording(&[&x, &slope]),
+        "prelu has no gradient: freeze what goes in"
+    );
+    if gpu().is_some() {
+        let taps = Param::new(slope.reshape(&[slope.numel(), 1, 1, 1]));
+        let below = activation(&super::affine(&x, -1.0, 0.0), Activation::Relu);
+        let below = depthwise_conv2d(&below, &taps, None, Conv2d::padded(0), Activation::None);
+        return sub(&activation(&x, Activation::Relu), &below);
+    }
+    let shape = x.shape().to_vec();
+    Tensor::from_vec(kernel::prelu(x.into_vec(), slope.data()), &shape)
 }
 
 /// `[..., 2D] -> [..., D]`: first half times `gelu` of the second half (diffusers' GEGLU).

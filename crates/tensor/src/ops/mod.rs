@@ -16,7 +16,7 @@ mod orthogonalize;
 mod picture;
 mod resample;
 
-pub use activation::{Activation, activation, geglu};
+pub use activation::{Activation, activation, geglu, prelu};
 pub use attention::{AttentionSizes, attention, attention_in};
 pub use conv2d::{Conv2d, ConvolutionSizes, conv2d, upsample_conv2d};
 pub use depthwise::depthwise_conv2d;
