@@ -66,10 +66,12 @@ impl Canvas {
         let (unet, vae) = (model.json("unet", "config.json")?, model.json("vae", "config.json")?);
         let levels = |json: &serde_json::Value, field: &str| json[field].as_array().map_or(1, Vec::len).max(1) as u32;
         // TAESD has all its blocks in lists of its own.
-        let halvings = match vae["block_out_channels"].is_array() {
-            true => levels(&vae, "block_out_channels") - 1,
-            false => levels(&vae, "encoder_block_out_channels") - 1,
+        let blocks = if vae["block_out_channels"].is_array() {
+            "block_out_channels"
+        } else {
+            "encoder_block_out_channels"
         };
+        let halvings = levels(&vae, blocks) - 1;
         let cell_px = 1 << halvings;
         let latents = unet["sample_size"].as_u64().or_else(|| unet["sample_size"][0].as_u64());
         let latents = latents.unwrap_or(SAMPLE_SIZE);
@@ -110,7 +112,7 @@ impl OwnPictures {
         } else {
             canvas.multiple_px
         };
-        if side_px == 0 || side_px % canvas.multiple_px != 0 {
+        if side_px == 0 || !side_px.is_multiple_of(canvas.multiple_px) {
             let message = format!(
                 "pictures.resolution_px is {side_px}: use a multiple of {}",
                 canvas.multiple_px
@@ -181,7 +183,7 @@ impl PictureSource for OwnPictures {
         let mut all = Sha256::new();
         all.update(self.pictures.sha256());
         all.update(format!("{:?} {}", self.sizes, self.flip));
-        Some(all.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+        Some(format!("{:x}", all.finalize()))
     }
 }
 

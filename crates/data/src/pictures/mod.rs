@@ -161,7 +161,7 @@ impl Pictures {
             all.update((item.caption.len() as u64).to_le_bytes());
             all.update(&item.caption);
         }
-        all.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        format!("{:x}", all.finalize())
     }
 }
 

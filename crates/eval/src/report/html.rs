@@ -75,7 +75,7 @@ fn table(report: &Report) -> String {
         "recall",
         "diversity",
     ];
-    let heads: String = heads.iter().map(|head| format!("<th>{head}</th>")).collect();
+    let heads = heads.join("</th><th>");
     let mut rows = String::new();
     for result in &report.results {
         let of = |value: Option<f64>, digits: usize| value.map_or("–".to_owned(), |v| format!("{v:.digits$}"));
@@ -90,10 +90,9 @@ fn table(report: &Report) -> String {
             of(distances.map(|d| d.recall), 3),
             of(result.diversity, 4),
         ];
-        let cells: String = cells.iter().map(|cell| format!("<td>{cell}</td>")).collect();
-        let _ = writeln!(rows, "<tr>{cells}</tr>");
+        let _ = writeln!(rows, "<tr><td>{}</td></tr>", cells.join("</td><td>"));
     }
-    format!("<table><thead><tr>{heads}</tr></thead><tbody>\n{rows}</tbody></table>\n")
+    format!("<table><thead><tr><th>{heads}</th></tr></thead><tbody>\n{rows}</tbody></table>\n")
 }
 
 /// A curve a model, in the order of the results.

@@ -108,7 +108,9 @@ impl Builder<'_> {
         let mut bias = Vec::with_capacity(outputs);
         for (i, row) in folded.chunks_mut(fan_in).enumerate() {
             let scale = gamma[i] / (variance[i] + BATCH_NORM_EPS).sqrt();
-            row.iter_mut().for_each(|w| *w *= scale);
+            for w in row {
+                *w *= scale;
+            }
             bias.push(beta[i] - mean[i] * scale);
         }
         let unit = Unit {

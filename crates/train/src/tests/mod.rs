@@ -214,8 +214,8 @@ fn lcm(folder: &Scratch) -> Lcm {
         data: data(&student),
         student: trainee(&config, student),
         learns: Learns::Whole {
-            target: networks::unet(&config, 3).unwrap(),
-            teacher: networks::unet(&config, 3).unwrap().network,
+            target: Box::new(networks::unet(&config, 3).unwrap()),
+            teacher: Box::new(networks::unet(&config, 3).unwrap().network),
         },
         noising: noising(),
         ladder: vec![999, 749, 499, 249],

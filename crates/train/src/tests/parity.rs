@@ -242,8 +242,8 @@ fn latent_consistency_follows_pytorch() {
             student,
             data,
             learns: Learns::Whole {
-                target: parts.unet(),
-                teacher: parts.unet().network,
+                target: Box::new(parts.unet()),
+                teacher: Box::new(parts.unet().network),
             },
             noising: noising(),
         })
@@ -270,7 +270,7 @@ fn a_lora_follows_pytorch() {
                 ..parts.teacher().1
             });
             let lora = Lora::new(parts.stage(), model, own, prior, noising()).unwrap();
-            begin(&lora.lora.params, parts.seed);
+            begin(&lora.layers.params, parts.seed);
             Box::new(lora)
         });
     }

@@ -81,8 +81,8 @@ impl StageConfig for LcmConfig {
 
     fn objective(self, config: &TrainConfig) -> Result<Box<dyn Objective>> {
         let learns = Learns::Whole {
-            target: trained::teacher_unet(config)?,
-            teacher: trained::teacher_unet(config)?.network,
+            target: Box::new(trained::teacher_unet(config)?),
+            teacher: Box::new(trained::teacher_unet(config)?.network),
         };
         let (student, data) = Trainee::student(config, STREAM)?;
         let noising = Noising::for_lcm_students(&config.scheduler()?, Self::NAME)?;
@@ -105,8 +105,8 @@ pub(super) const STREAM: u64 = 5;
 pub(crate) enum Learns {
     /// All weights.
     Whole {
-        target: Component<Unet2dCondition>,
-        teacher: Unet2dCondition,
+        target: Box<Component<Unet2dCondition>>,
+        teacher: Box<Unet2dCondition>,
     },
     /// A LoRA beside the weights, which stay the teacher's.
     Lora { student: LoraParams, target: LoraParams },

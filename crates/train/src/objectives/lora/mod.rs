@@ -127,7 +127,7 @@ pub fn discard_lora_latents(config: &TrainConfig) -> Result<()> {
 pub(crate) struct Lora {
     config: LoraConfig,
     model: Trainee,
-    pub(crate) lora: LoraParams,
+    pub(crate) layers: LoraParams,
     own: TextLatents,
     prior: Option<TextLatents>,
     noising: Noising,
@@ -146,7 +146,7 @@ impl Lora {
             return Err(Error::Config("lora.batch_size is 0, expected 1 or more".into()));
         }
         let timesteps = Timesteps::of(config.timesteps.as_deref(), model.pipeline(), &noising)?;
-        let lora = LoraParams::new(&config.size, &beside(&model, config.trains_text_encoders), own.seed)?;
+        let layers = LoraParams::new(&config.size, &beside(&model, config.trains_text_encoders), own.seed)?;
         for (_, param) in &model.unet_params {
             param.set_bf16_products(config.training.bf16_products);
             if config.bf16_base {
@@ -156,7 +156,7 @@ impl Lora {
         Ok(Self {
             config,
             model,
-            lora,
+            layers,
             own,
             prior,
             noising,
@@ -176,7 +176,7 @@ impl Lora {
         let timesteps = self.timesteps.draw(&self.noising, data.seed, number, n);
         let noise = noise(data.seed, purpose::NOISE, number, x0.shape());
         let x = self.noising.noised(&timesteps, &x0, &noise);
-        let output = self.lora.adapters.within(|| {
+        let output = self.layers.adapters.within(|| {
             let cond = if self.config.trains_text_encoders {
                 read()
             } else {
@@ -207,7 +207,7 @@ impl Objective for Lora {
     }
 
     fn players(&self) -> Vec<Player> {
-        let params = self.lora.params.clone();
+        let params = self.layers.params.clone();
         vec![Player::main("lora", params, &self.config.training)]
     }
 
@@ -226,6 +226,6 @@ impl Objective for Lora {
     }
 
     fn samples(&self) -> Result<Option<Picture>> {
-        self.lora.adapters.within(|| self.model.draw_as_it_paints())
+        self.layers.adapters.within(|| self.model.draw_as_it_paints())
     }
 }
