@@ -11,12 +11,12 @@ use std::time::Duration;
 pub struct Nats {
     /// The NATS server, or several of a cluster with commas between; JetStream has to be on (`nats-server -js`)
     #[arg(
-        long,
+        long = "nats",
         value_name = "URL",
         env = "PRIMA_NATS",
         default_value = "nats://127.0.0.1:4222"
     )]
-    nats: String,
+    url: String,
     /// Copies of what is queued: 3 on a cluster of three servers
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
     replicas: u8,
@@ -28,7 +28,7 @@ pub struct Nats {
 impl Nats {
     pub async fn connect(&self) -> Result<Bus> {
         let options = BusOptions {
-            url: self.nats.clone(),
+            url: self.url.clone(),
             replicas: usize::from(self.replicas),
             keep: Duration::from_hours(u64::from(self.keep)),
             ..BusOptions::default()

@@ -82,23 +82,23 @@ impl Home {
     }
 }
 
+/// `prima paint` of one step.
+fn painting(model: &str, file: &str) -> Vec<String> {
+    let line = format!("--model {model} --seed 7 --steps 1 -o {file} --json");
+    let options = line.split(' ').map(str::to_owned);
+    ["paint", "a cat"]
+        .map(str::to_owned)
+        .into_iter()
+        .chain(options)
+        .collect()
+}
+
 #[test]
 fn a_pulled_model_is_listed_painted_with_shown_and_removed() {
     let home = Home::new("hub-pull", tiny());
     home.hub.world.lock().unwrap().cuts = vec![5000, 100];
-    let paint = [
-        "paint",
-        "a cat",
-        "--model",
-        "someone/tiny",
-        "--seed",
-        "7",
-        "--steps",
-        "1",
-        "-o",
-        "out.png",
-        "--json",
-    ];
+    let paint = painting("someone/tiny", "out.png");
+    let paint: Vec<&str> = paint.iter().map(String::as_str).collect();
     let (code, said) = home.fails(&paint);
     assert!(code == 1 && said.contains("`prima models pull someone/tiny`"), "{said}");
     assert!(home.hub.log().is_empty(), "painting asked the network");
@@ -118,18 +118,8 @@ fn a_pulled_model_is_listed_painted_with_shown_and_removed() {
     home.ok(&paint);
     let mine = fs::read(home.folder.join("out.png")).unwrap();
     let direct = golden("tiny-sdxl").display().to_string();
-    home.ok(&[
-        "paint",
-        "a cat",
-        "--model",
-        &direct,
-        "--seed",
-        "7",
-        "--steps",
-        "1",
-        "-o",
-        "direct.png",
-    ]);
+    let direct = painting(&direct, "direct.png");
+    home.ok(&direct.iter().map(String::as_str).collect::<Vec<_>>());
     let pixels = |bytes: &[u8]| image::load_from_memory(bytes).unwrap().to_rgb8();
     let direct = fs::read(home.folder.join("direct.png")).unwrap();
     assert!(pixels(&mine) == pixels(&direct), "another picture");

@@ -19,6 +19,7 @@ use std::time::Instant;
 
 /// What all of them take.
 #[derive(clap::Args)]
+#[expect(clippy::struct_field_names, reason = "clap shows the fields' names")]
 pub struct Files {
     /// Pictures (PNG, JPEG or WebP)
     #[arg(required = true, value_name = "FILE")]

@@ -79,7 +79,7 @@ fn root(matrix: &Matrix) -> Matrix {
     let size: f64 = (0..3).map(|i| matrix[i][i]).sum();
     let mut y = matrix.map(|row| row.map(|value| value / size));
     let mut z: Matrix = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
-    let mean = |a: &Matrix, b: &Matrix| [0, 1, 2].map(|i| [0, 1, 2].map(|j| (a[i][j] + b[i][j]) / 2.0));
+    let mean = |a: &Matrix, b: &Matrix| [0, 1, 2].map(|i| [0, 1, 2].map(|j| f64::midpoint(a[i][j], b[i][j])));
     for _ in 0..STEPS {
         (y, z) = (mean(&y, &inverse(&z)), mean(&z, &inverse(&y)));
     }

@@ -25,7 +25,7 @@ pub const EMBEDDED_NAME: &str = "realesr-animevideov3";
 const MAX_RESIZE_BYTES: usize = 1 << 30;
 
 enum Network {
-    Rrdb(RrdbNet),
+    Rrdb(Box<RrdbNet>),
     Compact(SrvggNetCompact),
 }
 
@@ -68,7 +68,7 @@ impl Upscaler {
 
     fn of(weights: Weights, name: String, dtype: DType) -> Result<Self, Error> {
         let network = if let Some(config) = RrdbNetConfig::of_shapes(&|key| weights.shape(key)) {
-            Network::Rrdb(weights.load(dtype, |source| RrdbNet::new(&config, source))?)
+            Network::Rrdb(Box::new(weights.load(dtype, |source| RrdbNet::new(&config, source))?))
         } else if let Some(config) = SrvggNetCompactConfig::of_shapes(&|key| weights.shape(key)) {
             Network::Compact(weights.load(dtype, |source| SrvggNetCompact::new(&config, source))?)
         } else {

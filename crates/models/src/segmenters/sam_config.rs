@@ -4,6 +4,9 @@ use crate::config::invalid;
 use prima_checkpoint::Error;
 use prima_tensor::Tensor;
 
+/// Layers of any file.
+const LAYERS: usize = 1000;
+
 /// What the shapes of a file's tensors say of `SamModel`. Its other arguments are those of all published files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SamConfig {
@@ -38,7 +41,7 @@ impl SamConfig {
         let windows = (0..).map_while(rel_pos).map(|rows| Some(rows.first()?.div_ceil(2)));
         let head_dim = *rel_pos(0)?.get(1)?;
         let rows = |key: &str| shape(key)?.first().copied();
-        let count = |key: &dyn Fn(usize) -> String| (0..).take_while(|i| shape(&key(*i)).is_some()).count();
+        let count = |key: &dyn Fn(usize) -> String| (0..LAYERS).take_while(|i| shape(&key(*i)).is_some()).count();
         let output_channels = rows("vision_encoder.neck.conv1.weight")?;
         let inner = rows("mask_decoder.transformer.final_attn_token_to_image.q_proj.weight")?;
         Some(Self {

@@ -12,6 +12,7 @@ const DEFAULT_EPS: f32 = 1e-5;
 const HEADS: usize = 8;
 
 /// `SamAttention`
+#[expect(clippy::struct_field_names, reason = "the files' names")]
 struct Attention {
     q_proj: Linear,
     k_proj: Linear,

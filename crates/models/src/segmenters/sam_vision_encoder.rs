@@ -16,6 +16,7 @@ pub(super) struct VisionEncoder {
     neck: (Conv, LayerNorm, Conv, LayerNorm),
 }
 
+#[expect(clippy::struct_field_names, reason = "the files' names")]
 struct Layer {
     layer_norm1: LayerNorm,
     attention: Attention,

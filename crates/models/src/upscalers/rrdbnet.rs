@@ -21,6 +21,8 @@ pub struct RrdbNetConfig {
 }
 
 const NUM_CH: usize = 3;
+/// Blocks, or doublings, of any file.
+const MOST: usize = 1000;
 /// Slope of all activations below zero.
 const SLOPE: f32 = 0.2;
 /// Share of a residual branch.
@@ -39,12 +41,12 @@ impl RrdbNetConfig {
         let &num_grow_ch = shape("body.0.rdb1.conv1.weight")?.first()?;
         let has_block = |block: &usize| shape(&format!("body.{block}.rdb1.conv1.weight")).is_some();
         let has_up = |up: &usize| shape(&format!("conv_up{up}.weight")).is_some();
-        let num_upsample = (1..).take_while(has_up).count();
+        let num_upsample = (1..MOST).take_while(has_up).count();
         let packed = (inputs / NUM_CH).isqrt().max(1);
         Some(Self {
             scale: (1 << num_upsample.min(8)) / packed,
             num_feat,
-            num_block: (0..).take_while(has_block).count(),
+            num_block: (0..MOST).take_while(has_block).count(),
             num_grow_ch,
             num_upsample,
         })

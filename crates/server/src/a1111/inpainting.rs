@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
+#[expect(clippy::struct_field_names, reason = "the web UI's names")]
 pub(super) struct Inpainting {
     #[serde(deserialize_with = "number")]
     mask_blur: Option<f64>,

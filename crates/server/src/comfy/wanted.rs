@@ -64,6 +64,7 @@ pub(super) struct Sampling {
 }
 
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::struct_field_names, reason = "the node's name")]
 pub(super) struct Text {
     pub text: String,
     /// CLIPSetLastLayer's: layers left out at the end.
