@@ -53,7 +53,7 @@ impl Gray {
     /// Decodes a mask's file: how bright it is, or, where it is transparent anywhere, how transparent.
     pub fn decode_mask(bytes: &[u8], name: &str, max_pixels: usize) -> Result<Self, Error> {
         let (picture, alpha) = Picture::decode_with_alpha(bytes, name, max_pixels)?;
-        Ok(alpha.map_or_else(|| Self::of(&picture), |alpha| alpha.inverted()))
+        Ok(alpha.map_or_else(|| Self::of(&picture), Self::inverted))
     }
 
     /// The same in three equal channels.
@@ -258,7 +258,9 @@ fn spread(level: &[[f32; 4]], width: usize, height: usize) -> Vec<[f32; 3]> {
     // What weighs anything is known there: four pixels that weigh one together are as good as one.
     for sum in &mut half {
         let weight = sum[3].max(1.0);
-        sum.iter_mut().for_each(|value| *value /= weight);
+        for value in sum {
+            *value /= weight;
+        }
     }
     let below = spread(&half, half_w, half_h);
     let pixel = |(i, pixel): (usize, &[f32; 4])| {

@@ -71,22 +71,18 @@ impl Canvas {
         let Some(back) = &self.back else {
             return painted.resized(finished.0, finished.1);
         };
-        match back.region {
-            Some(region) => {
-                let mut whole = back.original.clone();
-                whole.put(
-                    &cropped(&painted, region.width(), region.height()),
-                    region.left,
-                    region.top,
-                );
-                back.original.under(&whole, &back.mask)
-            }
-            None => {
-                let (width, height) = finished;
-                let original = back.original.resized(width, height);
-                original.under(&painted.resized(width, height), &back.mask.resized(width, height))
-            }
-        }
+        let Some(region) = back.region else {
+            let (width, height) = finished;
+            let original = back.original.resized(width, height);
+            return original.under(&painted.resized(width, height), &back.mask.resized(width, height));
+        };
+        let mut whole = back.original.clone();
+        whole.put(
+            &cropped(&painted, region.width(), region.height()),
+            region.left,
+            region.top,
+        );
+        back.original.under(&whole, &back.mask)
     }
 }
 
