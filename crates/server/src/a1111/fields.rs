@@ -2,7 +2,7 @@
 //! guidance 7), an absent field is the model's choice here: that is what few-step models need.
 
 use super::hires::Hires;
-use super::inpainting::Inpainting;
+use super::inpainting::MaskFields;
 use super::names::{named, sampler_and_schedule};
 use super::scripts;
 use crate::app::App;
@@ -70,7 +70,7 @@ pub(super) struct Fields {
     #[serde(flatten)]
     pub hires: Hires,
     #[serde(flatten)]
-    pub inpainting: Inpainting,
+    pub inpainting: MaskFields,
     refiner_checkpoint: Option<String>,
     #[serde(flatten)]
     controls: Controls,

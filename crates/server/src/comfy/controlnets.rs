@@ -1,13 +1,20 @@
 //! The nodes that lead a text through a ControlNet.
 
 use super::graph::{Graph, Known, wrong};
-use super::wanted::{Steered, Text};
+use super::wanted::{Conditioning, Steered};
 use crate::refusal::{Refusal, short};
 
 impl Graph<'_> {
     /// The text that a node of `ControlNetApply` hands on, and the ControlNets that it was led through. Those of the positive
     /// text are the request's.
-    pub fn steered(&self, id: &str, class: &str, output: u64, known: &Known, depth: usize) -> Result<Text, Refusal> {
+    pub fn steered(
+        &self,
+        id: &str,
+        class: &str,
+        output: u64,
+        known: &Known,
+        depth: usize,
+    ) -> Result<Conditioning, Refusal> {
         let input = match (class, output) {
             ("ControlNetApply", 0) => "conditioning",
             ("ControlNetApplyAdvanced", 0) => "positive",

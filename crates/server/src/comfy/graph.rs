@@ -1,7 +1,7 @@
 //! What a graph of nodes asks for.
 
 use super::nodes;
-use super::wanted::{Image, MASKING, Output, OutputKind, Sampling, Start, Text};
+use super::wanted::{Conditioning, Image, MASKING, Output, OutputKind, Sampling, Start};
 use crate::numbers::whole_of;
 use crate::refusal::{Refusal, short};
 use prima_pipeline::{LoraChoice, without_ending};
@@ -196,7 +196,13 @@ impl<'a> Graph<'a> {
         })
     }
 
-    pub(super) fn conditioning(&self, of: &str, input: &str, known: &Known, depth: usize) -> Result<Text, Refusal> {
+    pub(super) fn conditioning(
+        &self,
+        of: &str,
+        input: &str,
+        known: &Known,
+        depth: usize,
+    ) -> Result<Conditioning, Refusal> {
         let (id, class, output) = self.link(of, input, depth)?;
         // It passes both on, with a picture that the model here gets from the latents.
         match (class, output) {
@@ -210,7 +216,7 @@ impl<'a> Graph<'a> {
         if class != "CLIPTextEncode" {
             return Err(self.misfit(of, input, "the conditioning of CLIPTextEncode", class));
         }
-        Ok(Text {
+        Ok(Conditioning {
             text: self.text(id, "text")?.to_owned(),
             left_out: self.clip(id, known, depth + 1)?,
             steered: Vec::new(),

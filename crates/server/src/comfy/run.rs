@@ -4,7 +4,7 @@ use super::events::Kind;
 use super::graph::MOST_SIDE_PX;
 use super::prompts::Asked;
 use super::shelf::Folder;
-use super::wanted::{Image, Output, OutputKind, Sampling, Start, Text};
+use super::wanted::{Conditioning, Image, Output, OutputKind, Sampling, Start};
 use crate::app::App;
 use crate::jobs::{self, JobEvent};
 use crate::pictures::Packed;
@@ -404,7 +404,7 @@ pub(super) fn request(
             (picture.as_ref().map(|p| p.width), picture.as_ref().map(|p| p.height), 1)
         }
     };
-    let skipped = |text: &Text| {
+    let skipped = |text: &Conditioning| {
         let own = pipeline.parts().text_encoders.skipped_layers();
         text.left_out.map(|left_out| left_out.saturating_sub(own))
     };
