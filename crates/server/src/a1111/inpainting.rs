@@ -8,8 +8,7 @@ use serde::Deserialize;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-#[expect(clippy::struct_field_names, reason = "the web UI's names")]
-pub(super) struct Inpainting {
+pub(super) struct MaskFields {
     #[serde(deserialize_with = "number")]
     mask_blur: Option<f64>,
     /// Of older versions: each way, of which the larger counts here.
@@ -35,7 +34,7 @@ const FILLS: [MaskFill; 4] = [
     MaskFill::Nothing,
 ];
 
-impl Inpainting {
+impl MaskFields {
     /// `masking` with these, and the web UI's own defaults where they do not say.
     pub fn over<B>(&self, masking: Masking<B>) -> Result<Masking<B>, Refusal> {
         let fill = self.inpainting_fill.unwrap_or(0);

@@ -57,15 +57,14 @@ pub(super) struct Sampling {
     pub sampler: String,
     pub scheduler: String,
     pub denoise: f64,
-    pub positive: Text,
-    pub negative: Text,
+    pub positive: Conditioning,
+    pub negative: Conditioning,
     pub loras: Vec<LoraChoice>,
     pub start: Start,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-#[expect(clippy::struct_field_names, reason = "the node's name")]
-pub(super) struct Text {
+pub(super) struct Conditioning {
     pub text: String,
     /// CLIPSetLastLayer's: layers left out at the end.
     pub left_out: Option<usize>,
