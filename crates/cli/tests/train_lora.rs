@@ -99,7 +99,7 @@ fn flags_that_do_not_fit_are_refused_before_anything_is_read() {
             &["--images", "photos", "-o", "x.safetensors", "--block-rank", "mid"],
             "BLOCK=R",
         ),
-        (&["config.json", "--rank", "4"], "--images"),
+        (&["config.json", "--rank", "4"], "cannot be used with"),
         (&["--images", "photos", "-o", "x.safetensors", "--steps", "1"], "photos"),
     ] {
         let output = prima(&folder, &[&["train", "lora"], args].concat());

@@ -109,8 +109,8 @@ fn a1111_words() -> Vec<Case> {
         (A1111, json!({"prompt": "a", "script_name": "x/y plot"}), "script_name"),
         (
             A1111,
-            json!({"prompt": "a", "alwayson_scripts": {"controlnet": {"args": [{"module": "canny"}]}}}),
-            "controlnet",
+            json!({"prompt": "a", "alwayson_scripts": {"controlnet": {"args": [{"model": "gone"}]}}}),
+            "ControlNet has no image",
         ),
         (
             A1111,

@@ -194,7 +194,7 @@ async fn graphs_that_are_not_understood_are_refused_by_node() {
         graph
     };
     let mut many = graph();
-    many["20"] = json!({"class_type": "ControlNetApply", "inputs": {}});
+    many["20"] = json!({"class_type": "PhotoMakerEncode", "inputs": {}});
     many["21"] = json!({"class_type": "IPAdapter", "inputs": {}});
     let mut lora = with(&["3", "inputs", "model"], json!(["11", 0]));
     lora["11"] = json!({"class_type": "LoraLoader", "inputs": {"lora_name": "gone", "strength_model": 1.0, "strength_clip": 1.0,
@@ -202,7 +202,7 @@ async fn graphs_that_are_not_understood_are_refused_by_node() {
     for (graph, words) in [
         (json!({}), &["no outputs"][..]),
         (lora, &["there is no LoRA \"gone\" here"]),
-        (many, &["does not have these nodes: ControlNetApply, IPAdapter"]),
+        (many, &["does not have these nodes: PhotoMakerEncode, IPAdapter"]),
         (
             with(&["4", "inputs", "ckpt_name"], json!("other.safetensors")),
             &["other.safetensors", "tiny-sdxl"],

@@ -216,12 +216,12 @@ mod tests {
         let open = |json, canvas: &Canvas| OwnPictures::open(&section(json), canvas);
         let own = open(serde_json::json!({ "flip": true }), &canvas).unwrap();
         let [wide, square, mirrored] = [0, 1, 2].map(|i| own.sample_of_any_size(i).unwrap());
-        assert_eq!((own.len(), wide.picture.width, wide.picture.height), (Some(4), 160, 96));
+        assert_eq!((own.len(), wide.picture.width, wide.picture.height), (Some(4), 192, 96));
         assert_eq!((square.picture.width, square.picture.height), (128, 128));
         let cut = wide.cut.unwrap();
-        assert_eq!((cut.original_px, cut.crop_px), ([100, 300], [0, 64]));
+        assert_eq!((cut.original_px, cut.crop_px), ([100, 300], [0, 48]));
         let row = |sample: &Sample| {
-            sample.picture.rgb[..3 * 160]
+            sample.picture.rgb[..3 * 192]
                 .iter()
                 .step_by(3)
                 .copied()

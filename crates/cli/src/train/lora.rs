@@ -16,7 +16,7 @@ const STEPS: u64 = 400;
 #[derive(clap::Args)]
 pub struct LoraArgs {
     /// The run's configuration (JSON), in place of the flags from --images to --run-dir
-    #[arg(conflicts_with = "images", required_unless_present = "images")]
+    #[arg(conflicts_with_all = ["images", "Flags"], required_unless_present = "images")]
     config: Option<PathBuf>,
     /// A folder of pictures, each with its words in a .txt beside it or in metadata.jsonl or .csv; or of tar shards
     #[arg(long, value_name = "DIR")]
