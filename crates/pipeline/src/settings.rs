@@ -45,6 +45,10 @@ impl Settings {
             let text = "this model is a refiner, which finishes pictures: give one to start from, or a base model";
             settings.warnings.push(text.to_owned());
         }
+        if pipeline.parts.reads_picture() && request.mask.is_none() {
+            let text = "this is an inpainting model: without a picture and its mask all of it is painted, as if all were masked";
+            settings.warnings.push(text.to_owned());
+        }
         Ok(settings)
     }
 

@@ -129,6 +129,22 @@ fn a_refiner_paints_diffusers_picture_alone_and_after_a_base() {
 }
 
 #[test]
+fn a_model_of_inpainting_that_is_given_no_mask_says_what_it_does() {
+    let model = TinyModel::new("sd15-inpaint", Layout::Folder, &[]);
+    let pipeline = Pipeline::load(&model.open(), &LoadOptions::default()).unwrap();
+    let request = Request {
+        prompt: "a cat".into(),
+        width: Some(64),
+        height: Some(64),
+        schedule: ScheduleOptions::steps(1),
+        ..Request::default()
+    };
+    let response = pipeline.paint(&request, &mut |_| ControlFlow::Continue(())).unwrap();
+    let said = response.warnings.join("\n");
+    assert!(said.contains("an inpainting model"), "{said}");
+}
+
+#[test]
 fn a_familys_models_take_its_own_settings_where_nobody_says_more() {
     let of = |family: &str, layout: Layout| {
         let model = TinyModel::new(family, layout, &[]);
