@@ -57,7 +57,7 @@ def main(url):
     painted = list(api.queue_and_wait_images(over, "save").values())[-1]
     assert painted != picture and Image.open(io.BytesIO(painted)).size == (128, 128)
 
-    graph["8"] = {"class_type": "ControlNetLoader", "inputs": {}}
+    graph["8"] = {"class_type": "IPAdapterModelLoader", "inputs": {}}
     try:
         api.queue_prompt(graph)
     except Exception as error:
