@@ -5,14 +5,15 @@
 //! Other than in the paper the feature network is EfficientNet-lite0 and the heads are convolutions on its maps; real pictures are
 //! decoded from their latents, as the answers are.
 
+use super::game::{self, DISCRIMINATOR, Ladder};
 use crate::captions::{TokenRows, conditioning, unconditional};
 use crate::config::TrainConfig;
-use crate::draws::{check_shares, chosen, noise, purpose, uniform};
+use crate::draws::{check_shares, noise, purpose, uniform};
 use crate::error::{Error, Result};
 use crate::networks::{denoise, feature_network};
 use crate::noising::Noising;
 use crate::objective::{Batch, Loss, Objective, Player, Turn};
-use crate::objectives::discriminator::{ConditionedHeads, mean, mean_hinge};
+use crate::objectives::discriminator::ConditionedHeads;
 use crate::objectives::{Drawn, Guidance, StageConfig, TextLatents, Trainee};
 use crate::trained;
 use crate::trainer::LoopConfig;
@@ -79,8 +80,6 @@ impl Default for AddConfig {
     }
 }
 
-/// Standard deviation of the noise by which gradients are estimated.
-const NUDGE: f32 = 0.1;
 /// The share of timesteps below which NFSD takes a teacher's word without a prompt for what is wrong with the picture.
 const CLEAN_SHARE: f32 = 0.2;
 
@@ -120,9 +119,6 @@ impl StageConfig for AddConfig {
         Ok(Box::new(Add::new(self, student, teacher, features, data, noising)?))
     }
 }
-
-const STUDENT: usize = 0;
-const DISCRIMINATOR: usize = 1;
 
 /// `student` starts as a copy of `teacher`; the text encoders, the autoencoder and the feature network stay frozen.
 pub(crate) struct Add {
@@ -168,13 +164,12 @@ impl Add {
 
     /// The student's x0 for batch `number`.
     fn answered(&self, drawn: &Drawn, number: u64) -> Result<Tensor> {
-        let (n, seed) = (self.config.batch_size, self.data.seed);
-        let rung = |u: &f32| self.config.timesteps[chosen(&self.config.shares, *u)];
-        let timesteps: Vec<usize> = uniform(seed, purpose::RUNG, number, n).iter().map(rung).collect();
-        let noise = noise(seed, purpose::NOISE, number, drawn.real.shape());
-        let x = self.noising.noised(&timesteps, &drawn.real, &noise);
-        let output = denoise(self.student.unet(), &x, &timesteps, &drawn.cond)?;
-        Ok(self.noising.denoised(&timesteps, &x, &output))
+        let ladder = Ladder {
+            timesteps: &self.config.timesteps,
+            shares: &self.config.shares,
+        };
+        let answered = ladder.answered(&self.student, &self.noising, drawn, [self.data.seed, number])?;
+        Ok(answered.2)
     }
 
     /// What is seen in the real pictures of `drawn`.
@@ -240,24 +235,19 @@ impl Add {
         let told = conditions(&drawn, &self.real_maps(&drawn)?);
         let painted = decoded(&self.student, &x0)?;
         let logits = self.heads.logits(&self.features.maps(&painted), &told);
-        let fooled = affine(&mean(&logits), -1.0, 0.0);
-        let mut metrics = vec![("judged", -fooled.item())];
-        if self.config.distillation_weight == 0.0 {
-            return Ok(Loss::new(fooled, metrics));
-        }
-        let (target, weights) = no_grad(|| {
-            let (target, weights) = self.taught(&x0.detach(), &drawn.cond, number)?;
-            Ok::<_, Error>((decoded(&self.student, &target)?, weights))
-        })?;
-        let distance = weighted_mse(&painted, &target, &weights);
-        metrics.push(("distance", distance.item()));
-        let total = add(&fooled, &affine(&distance, self.config.distillation_weight, 0.0));
-        Ok(Loss::new(total, metrics))
+        game::fooling(&logits, self.config.distillation_weight, || {
+            let (target, weights) = no_grad(|| {
+                let (target, weights) = self.taught(&x0.detach(), &drawn.cond, number)?;
+                Ok::<_, Error>((decoded(&self.student, &target)?, weights))
+            })?;
+            Ok(weighted_mse(&painted, &target, &weights))
+        })
     }
 
     fn discriminator_loss(&self, number: u64) -> Result<Loss> {
-        let n = self.config.batch_size;
-        let drawn = self.data.drawn(self.student.text_encoders(), number, n);
+        let drawn = self
+            .data
+            .drawn(self.student.text_encoders(), number, self.config.batch_size);
         // Only the heads are on the tape.
         let of_fake = no_grad(|| {
             let x0 = self.answered(&drawn, number)?;
@@ -265,24 +255,14 @@ impl Add {
         })?;
         let of_real = self.real_maps(&drawn)?;
         let told = conditions(&drawn, &of_real);
-        let [real, fake] = [&of_real, &of_fake].map(|maps| self.heads.logits(maps, &told));
-        let mut total = add(&mean_hinge(&real, true), &mean_hinge(&fake, false));
-        let mut metrics = vec![
-            ("hinge", total.item()),
-            ("apart", mean(&real).item() - mean(&fake).item()),
-        ];
-        if self.config.gradient_penalty > 0.0 {
-            let nudge = |(i, map): (usize, &Tensor)| {
-                let nudge = noise(self.data.seed + i as u64, purpose::NUDGE, number, map.shape());
-                add(map, &affine(&nudge, NUDGE, 0.0))
-            };
-            let nudged: Vec<Tensor> = of_real.iter().enumerate().map(nudge).collect();
-            let change = affine(&sub(&self.heads.logits(&nudged, &told), &real), 1.0 / NUDGE, 0.0);
-            let penalty = weighted_mse(&change, &Tensor::zeros(change.shape()), &vec![1.0; n]);
-            metrics.push(("penalty", penalty.item()));
-            total = add(&total, &affine(&penalty, self.config.gradient_penalty, 0.0));
-        }
-        Ok(Loss::new(total, metrics))
+        let logits = |maps: &[Tensor]| self.heads.logits(maps, &told);
+        let seen = [&of_real[..], &of_fake[..]];
+        Ok(game::judging(
+            logits,
+            seen,
+            self.config.gradient_penalty,
+            [self.data.seed, number],
+        ))
     }
 }
 
@@ -308,12 +288,8 @@ impl Objective for Add {
     }
 
     fn players(&self) -> Vec<Player> {
-        let student = Player::main("student", self.student.unet_params.clone(), &self.config.training);
-        let (params, rate) = (self.heads.params.clone(), self.config.discriminator_learning_rate);
-        vec![
-            student,
-            Player::beside("discriminator", params, &self.config.training, rate),
-        ]
+        let (heads, rate) = (&self.heads.params, self.config.discriminator_learning_rate);
+        game::players(&self.student, heads, rate, &self.config.training)
     }
 
     fn batch_size(&self) -> usize {
@@ -321,9 +297,7 @@ impl Objective for Add {
     }
 
     fn turns(&mut self, _step: u64, _progress: f32) -> Result<Vec<Turn>> {
-        let mut turns = vec![Turn::of(DISCRIMINATOR); self.config.discriminator_updates];
-        turns.push(Turn::of(STUDENT));
-        Ok(turns)
+        Ok(game::turns(self.config.discriminator_updates))
     }
 
     fn loss(&self, batch: Batch) -> Result<Loss> {

@@ -1,20 +1,21 @@
 //! Latent adversarial diffusion distillation (Sauer et al. 2024, "LADD"): what the student answers is noised again and judged by
 //! small heads on what the frozen teacher makes of it, beside real latents noised alike. No pixels, no squared error.
 
+use super::game::{self, DISCRIMINATOR, Ladder};
 use crate::config::TrainConfig;
-use crate::draws::{check_shares, chosen, noise, normal, purpose, uniform};
+use crate::draws::{check_shares, noise, normal, purpose};
 use crate::error::{Error, Result};
-use crate::networks::{denoise, denoise_with_blocks};
+use crate::networks::denoise_with_blocks;
 use crate::noising::Noising;
 use crate::objective::{Batch, Loss, Objective, Player, Turn};
-use crate::objectives::discriminator::{Heads, judging_blocks, mean, mean_hinge};
+use crate::objectives::discriminator::{Heads, judging_blocks};
 use crate::objectives::{Drawn, Guidance, StageConfig, TextLatents, Trainee};
 use crate::trained;
 use crate::trainer::LoopConfig;
 use prima_models::{Unet2dCondition, UnetCond};
 use prima_picture::Picture;
 use prima_schedulers::SchedulerKind;
-use prima_tensor::{Tensor, add, affine, no_grad, sub, weighted_mse};
+use prima_tensor::{Tensor, no_grad, weighted_mse};
 use serde::Deserialize;
 
 #[derive(Clone, Debug, Deserialize)]
@@ -59,9 +60,6 @@ impl Default for LaddConfig {
     }
 }
 
-/// Standard deviation of the noise under which answers should not change.
-const NUDGE: f32 = 0.1;
-
 impl LaddConfig {
     fn check(&self, noising: &Noising) -> Result<()> {
         noising.check_falling(Self::NAME, &self.timesteps)?;
@@ -90,9 +88,6 @@ impl StageConfig for LaddConfig {
         Ok(Box::new(Ladd::new(self, student, teacher, data, noising)?))
     }
 }
-
-const STUDENT: usize = 0;
-const DISCRIMINATOR: usize = 1;
 
 /// `student` starts as a copy of `teacher`; the text encoders stay frozen.
 pub(crate) struct Ladd {
@@ -123,16 +118,13 @@ impl Ladd {
         })
     }
 
-    /// The student's input, and its answer to it: real latents noised to one of its timesteps, and their x0.
+    /// The student's input, and its answer to it.
     fn answered(&self, drawn: &Drawn, number: u64) -> Result<(Tensor, Vec<usize>, Tensor)> {
-        let (n, seed) = (self.config.batch_size, self.data.seed);
-        let rung = |u: &f32| self.config.timesteps[chosen(&self.config.shares, *u)];
-        let timesteps: Vec<usize> = uniform(seed, purpose::RUNG, number, n).iter().map(rung).collect();
-        let noise = noise(seed, purpose::NOISE, number, drawn.real.shape());
-        let x = self.noising.noised(&timesteps, &drawn.real, &noise);
-        let output = denoise(self.student.unet(), &x, &timesteps, &drawn.cond)?;
-        let x0 = self.noising.denoised(&timesteps, &x, &output);
-        Ok((x, timesteps, x0))
+        let ladder = Ladder {
+            timesteps: &self.config.timesteps,
+            shares: &self.config.shares,
+        };
+        ladder.answered(&self.student, &self.noising, drawn, [self.data.seed, number])
     }
 
     /// What it answers to batch `number`.
@@ -168,16 +160,10 @@ impl Ladd {
         let (levels, noise) = self.renoising(number, x0.shape());
         let noised = self.noising.noised(&levels, &x0, &noise);
         let logits = self.heads.logits(&self.seen(&noised, &levels, &drawn.cond)?);
-        let fooled = affine(&mean(&logits), -1.0, 0.0);
-        let mut metrics = vec![("judged", -fooled.item())];
-        if self.config.distillation_weight == 0.0 {
-            return Ok(Loss::new(fooled, metrics));
-        }
-        let taught = no_grad(|| self.taught(&x, &timesteps, &drawn.cond))?;
-        let distance = weighted_mse(&x0, &taught, &vec![1.0; n]);
-        metrics.push(("distance", distance.item()));
-        let total = add(&fooled, &affine(&distance, self.config.distillation_weight, 0.0));
-        Ok(Loss::new(total, metrics))
+        game::fooling(&logits, self.config.distillation_weight, || {
+            let taught = no_grad(|| self.taught(&x, &timesteps, &drawn.cond))?;
+            Ok(weighted_mse(&x0, &taught, &vec![1.0; n]))
+        })
     }
 
     /// The guided teacher's x0.
@@ -198,33 +184,13 @@ impl Ladd {
             no_grad(|| self.seen(&x, &levels, &drawn.cond))
         };
         let (of_real, of_fake) = (seen(&drawn.real)?, seen(&x0)?);
-        let [real, fake] = [&of_real, &of_fake].map(|seen| self.heads.logits(seen));
-        let mut total = add(&mean_hinge(&real, true), &mean_hinge(&fake, false));
-        let mut metrics = vec![
-            ("hinge", total.item()),
-            ("apart", mean(&real).item() - mean(&fake).item()),
-        ];
-        if self.config.gradient_penalty > 0.0 {
-            let nudged: Vec<Tensor> = of_real
-                .iter()
-                .enumerate()
-                .map(|(i, seen)| self.nudged(seen, number, i))
-                .collect();
-            let change = affine(&sub(&self.heads.logits(&nudged), &real), 1.0 / NUDGE, 0.0);
-            let penalty = weighted_mse(&change, &Tensor::zeros(change.shape()), &vec![1.0; n]);
-            metrics.push(("penalty", penalty.item()));
-            total = add(&total, &affine(&penalty, self.config.gradient_penalty, 0.0));
-        }
-        Ok(Loss::new(total, metrics))
-    }
-
-    /// With a little noise: of the heads' inputs, as in ADD, so that the teacher is not asked again.
-    fn nudged(&self, seen: &Tensor, number: u64, which: usize) -> Tensor {
-        let stream = self.data.seed + which as u64;
-        add(
+        let seen = [&of_real[..], &of_fake[..]];
+        Ok(game::judging(
+            |seen| self.heads.logits(seen),
             seen,
-            &affine(&noise(stream, purpose::NUDGE, number, seen.shape()), NUDGE, 0.0),
-        )
+            self.config.gradient_penalty,
+            [self.data.seed, number],
+        ))
     }
 }
 
@@ -234,10 +200,8 @@ impl Objective for Ladd {
     }
 
     fn players(&self) -> Vec<Player> {
-        let student = Player::main("student", self.student.unet_params.clone(), &self.config.training);
-        let (params, rate) = (self.heads.params.clone(), self.config.discriminator_learning_rate);
-        let discriminator = Player::beside("discriminator", params, &self.config.training, rate);
-        vec![student, discriminator]
+        let (heads, rate) = (&self.heads.params, self.config.discriminator_learning_rate);
+        game::players(&self.student, heads, rate, &self.config.training)
     }
 
     fn batch_size(&self) -> usize {
@@ -245,9 +209,7 @@ impl Objective for Ladd {
     }
 
     fn turns(&mut self, _step: u64, _progress: f32) -> Result<Vec<Turn>> {
-        let mut turns = vec![Turn::of(DISCRIMINATOR); self.config.discriminator_updates];
-        turns.push(Turn::of(STUDENT));
-        Ok(turns)
+        Ok(game::turns(self.config.discriminator_updates))
     }
 
     fn loss(&self, batch: Batch) -> Result<Loss> {

@@ -1,6 +1,7 @@
 //! Students that learn from a discriminator.
 
 mod add;
+mod game;
 mod ladd;
 mod lightning;
 
