@@ -29,7 +29,7 @@ fn pictures_are_enlarged_beside_themselves_and_nothing_is_replaced() {
     assert_eq!(lines[1]["size"], serde_json::json!([64, 64]));
     let bytes = fs::read(folder.join("one-4x.png")).unwrap();
     let layer = Layer::decode_at_most(&bytes, "one-4x.png", 64 * 64).unwrap();
-    let alpha = layer.alpha.unwrap();
+    let alpha = layer.alpha.unwrap().values;
     assert!(alpha[0] > 250 && alpha[63] < 5);
     let said = read_parameters(&bytes).unwrap().unwrap().to_text();
     assert!(said.contains("Postprocess upscaler: realesr-animevideov3"), "{said}");

@@ -2,7 +2,7 @@
 
 use prima_checkpoint::TensorFile;
 use prima_finish::{Error, Progress, Upscaler};
-use prima_picture::{Layer, Picture};
+use prima_picture::{Gray, Layer, Picture};
 use prima_tensor::DType;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -153,7 +153,11 @@ fn transparency_is_enlarged_with_the_picture() {
     });
     let layer = Layer {
         picture: picture.clone(),
-        alpha: Some(alpha.collect()),
+        alpha: Some(Gray {
+            width: 16,
+            height: 16,
+            values: alpha.collect(),
+        }),
     };
     let mut last = Progress { done: 0, total: 0 };
     let made = upscaler.enlarge(&layer, 64, 64, &mut |progress| {
@@ -161,7 +165,7 @@ fn transparency_is_enlarged_with_the_picture() {
         ControlFlow::Continue(())
     });
     let made = made.unwrap();
-    let alpha = made.alpha.unwrap();
+    let alpha = made.alpha.unwrap().values;
     assert_eq!((alpha.len(), last.done), (64 * 64, last.total));
     assert!(alpha[32 * 64 + 32] > 250 && alpha[0] < 5);
     assert_eq!(made.picture, enlarged(&upscaler, &picture, 4));

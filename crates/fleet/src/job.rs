@@ -1,7 +1,9 @@
 //! A job: the request that a client sent, what became of it, and its answer.
 
 use crate::error::{Error, Result};
+use axum::http::HeaderMap;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Who waits for it.
@@ -152,6 +154,20 @@ pub(crate) fn travels(name: &str) -> bool {
         "origin",
     ];
     !OWN.contains(&name.to_ascii_lowercase().as_str())
+}
+
+/// What of a request's or an answer's headers goes on to the other side, as text.
+pub(crate) fn kept_headers(headers: &HeaderMap) -> Vec<(String, String)> {
+    let kept = headers.iter().filter(|(name, _)| travels(name.as_str()));
+    kept.filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())))
+        .collect()
+}
+
+/// 128 bits in hexadecimal: ids of jobs and accounts, and what spreads clients over workers in the same way on every gateway.
+pub(crate) fn digest(text: &str) -> String {
+    let mut hex = format!("{:x}", Sha256::digest(text));
+    hex.truncate(32);
+    hex
 }
 
 /// A name as one token of a subject or key: small letters, digits, `-` and `_`; never empty.

@@ -2,6 +2,7 @@
 
 use crate::bus::Bus;
 use crate::error::{Result, refused};
+use crate::job::digest;
 use async_nats::jetstream::kv::Operation;
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
@@ -84,8 +85,10 @@ impl Registry {
         present
     }
 
-    pub fn named(&self, name: &str) -> Option<Presence> {
-        self.present().into_iter().find(|worker| worker.name == name)
+    /// Whether it was heard of lately.
+    pub fn has(&self, name: &str) -> bool {
+        let workers = self.workers.read().unwrap_or_else(PoisonError::into_inner);
+        workers.get(name).is_some_and(|seen| seen.at.elapsed() < SILENT_AFTER)
     }
 
     /// The model of this name at any worker, as a subject's token.
@@ -115,7 +118,7 @@ impl Registry {
             .present()
             .into_iter()
             .filter(|worker| worker.ready && !worker.draining);
-        ready.max_by_key(|worker| hash(&format!("{client}\n{}", worker.name)))
+        ready.max_by_key(|worker| digest(&format!("{client}\n{}", worker.name)))
     }
 
     /// A session more (or fewer) at `name`.
@@ -129,17 +132,6 @@ impl Registry {
             };
         }
     }
-}
-
-/// Spreads names over workers; the same on every gateway.
-pub(crate) fn hash(text: &str) -> String {
-    use sha2::Digest as _;
-    use std::fmt::Write as _;
-    let digest = sha2::Sha256::digest(text);
-    digest.iter().take(16).fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

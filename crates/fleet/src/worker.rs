@@ -5,7 +5,7 @@
 
 use crate::bus::{ACK_WAIT, Bus, WAKE};
 use crate::error::{Error, Result, refused};
-use crate::job::{AnswerHead, Class, Envelope, Record, State, now_ms, packed_answer, token, travels};
+use crate::job::{AnswerHead, Class, Envelope, Record, State, kept_headers, now_ms, packed_answer, token};
 use crate::registry::{HEARTBEAT, Presence};
 use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::{AckKind, Message};
@@ -303,16 +303,14 @@ impl Worker {
 
     async fn ask(&self, envelope: &Envelope, body: Bytes) -> Result<(AnswerHead, Bytes)> {
         let mut request = self.http.post(format!("{}{}", self.options.server_url, envelope.path));
-        for (name, value) in envelope.headers.iter().filter(|(name, _)| travels(name)) {
+        for (name, value) in &envelope.headers {
             request = request.header(name, value);
         }
         let request = request.bearer_auth(&self.options.server_token).body(body);
         let answer = request.send().await.map_err(|e| server(&e))?;
-        let headers = answer.headers().iter().filter(|(name, _)| travels(name.as_str()));
-        let headers = headers.filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())));
         let head = AnswerHead {
             status: answer.status().as_u16(),
-            headers: headers.collect(),
+            headers: kept_headers(answer.headers()),
         };
         let body = answer.bytes().await.map_err(|e| server(&e))?;
         Ok((head, body))

@@ -2,7 +2,6 @@
 
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
-use std::fmt::Write as _;
 
 /// A hash in the making, of the kind that `etag` is.
 pub(crate) enum Digest {
@@ -38,18 +37,11 @@ impl Digest {
     /// Its name and its digits; `None` where nothing is known.
     pub fn finish(self) -> Option<(&'static str, String)> {
         match self {
-            Self::Sha256(hash) => Some(("SHA-256", hex(&hash.finalize()))),
-            Self::Git(hash) => Some(("git hash", hex(&hash.finalize()))),
+            Self::Sha256(hash) => Some(("SHA-256", format!("{:x}", hash.finalize()))),
+            Self::Git(hash) => Some(("git hash", format!("{:x}", hash.finalize()))),
             Self::Unknown => None,
         }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Pictures of one channel: masks, and what of a picture is transparent.
 
-use crate::{Error, Picture};
+use crate::{Error, Layer, Picture};
 
 /// An 8-bit picture of one channel, row by row from the top.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ impl Gray {
 
     /// Decodes a mask's file: how bright it is, or, where it is transparent anywhere, how transparent.
     pub fn decode_mask(bytes: &[u8], name: &str, max_pixels: usize) -> Result<Self, Error> {
-        let (picture, alpha) = Picture::decode_with_alpha(bytes, name, max_pixels)?;
+        let Layer { picture, alpha } = Layer::decode_at_most(bytes, name, max_pixels)?;
         Ok(alpha.map_or_else(|| Self::of(&picture), Self::inverted))
     }
 

@@ -1,13 +1,13 @@
 //! A picture that may be transparent.
 
-use crate::Picture;
+use crate::{Gray, Picture};
 
 /// A picture, and how much of each pixel there is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layer {
     pub picture: Picture,
-    /// `height * width` bytes, 0 for nothing and 255 for all of it; `None` where all of every pixel is there.
-    pub alpha: Option<Vec<u8>>,
+    /// Of the picture's size, black for nothing and white for all of it; `None` where all of every pixel is there.
+    pub alpha: Option<Gray>,
 }
 
 impl From<Picture> for Layer {
@@ -20,34 +20,27 @@ impl Layer {
     /// `height * width * 4` bytes, if it is transparent anywhere.
     pub fn rgba(&self) -> Option<Vec<u8>> {
         let alpha = self.alpha.as_ref()?;
-        let pixels = self.picture.rgb.as_chunks::<3>().0.iter().zip(alpha);
+        let pixels = self.picture.rgb.as_chunks::<3>().0.iter().zip(&alpha.values);
         Some(pixels.flat_map(|(&[r, g, b], &a)| [r, g, b, a]).collect())
     }
 
     /// The picture before a background of one colour.
     pub fn before(&self, colour: [u8; 3]) -> Picture {
-        self.over(|_| colour)
+        let Picture { width, height, .. } = self.picture;
+        let rgb = colour.repeat(width * height);
+        self.over(|| Picture { width, height, rgb })
     }
 
     /// The picture before another one, which is enlarged or reduced until it covers this one.
     pub fn before_picture(&self, background: &Picture) -> Picture {
-        let background = background.covering(self.picture.width, self.picture.height);
-        let pixels = background.rgb.as_chunks::<3>().0;
-        self.over(|i| pixels[i])
+        self.over(|| background.covering(self.picture.width, self.picture.height))
     }
 
-    fn over(&self, background: impl Fn(usize) -> [u8; 3]) -> Picture {
-        let mut picture = self.picture.clone();
-        let Some(alpha) = &self.alpha else {
-            return picture;
-        };
-        for (i, (pixel, alpha)) in picture.rgb.as_chunks_mut::<3>().0.iter_mut().zip(alpha).enumerate() {
-            for (value, behind) in pixel.iter_mut().zip(background(i)) {
-                let sum = u32::from(*value) * u32::from(*alpha) + u32::from(behind) * u32::from(255 - *alpha);
-                *value = ((sum + 127) / 255) as u8;
-            }
+    fn over(&self, background: impl FnOnce() -> Picture) -> Picture {
+        match &self.alpha {
+            Some(alpha) => background().under(&self.picture, alpha),
+            None => self.picture.clone(),
         }
-        picture
     }
 }
 
@@ -63,7 +56,11 @@ mod tests {
                 height: 1,
                 rgb: vec![200, 100, 0, 10, 20, 30],
             },
-            alpha: Some(vec![255, 51]),
+            alpha: Some(Gray {
+                width: 2,
+                height: 1,
+                values: vec![255, 51],
+            }),
         }
     }
 
@@ -82,7 +79,7 @@ mod tests {
     #[test]
     fn a_picture_that_is_all_there_has_no_alpha() {
         let layer = Layer {
-            alpha: Some(vec![255; 2]),
+            alpha: Some(Gray::flat(2, 1, 255)),
             ..half_there()
         };
         let bytes = encode_layer(&layer, Format::Png, QUALITY, None).unwrap();

@@ -25,26 +25,6 @@ impl Picture {
     pub fn decode_at_most(bytes: &[u8], name: &str, max_pixels: usize) -> Result<Self, Error> {
         Ok(upright(bytes, name, max_pixels)?.into_rgb8().into())
     }
-
-    /// The same, and how opaque it is; `None` of one that is opaque everywhere.
-    pub fn decode_with_alpha(bytes: &[u8], name: &str, max_pixels: usize) -> Result<(Self, Option<Gray>), Error> {
-        let image = upright(bytes, name, max_pixels)?;
-        if !image.color().has_alpha() {
-            return Ok((image.into_rgb8().into(), None));
-        }
-        let image = image.into_rgba8();
-        let (width, height) = (image.width() as usize, image.height() as usize);
-        let values: Vec<u8> = image.pixels().map(|pixel| pixel.0[3]).collect();
-        let rgb = image
-            .pixels()
-            .flat_map(|pixel| [pixel.0[0], pixel.0[1], pixel.0[2]])
-            .collect();
-        let alpha = values
-            .iter()
-            .any(|&value| value < 255)
-            .then_some(Gray { width, height, values });
-        Ok((Self { width, height, rgb }, alpha))
-    }
 }
 
 impl From<image::RgbImage> for Picture {
@@ -60,10 +40,21 @@ impl From<image::RgbImage> for Picture {
 impl Layer {
     /// As [`Picture::decode_at_most`], with the transparency that the file has.
     pub fn decode_at_most(bytes: &[u8], name: &str, max_pixels: usize) -> Result<Self, Error> {
-        let (picture, alpha) = Picture::decode_with_alpha(bytes, name, max_pixels)?;
+        let image = upright(bytes, name, max_pixels)?;
+        if !image.color().has_alpha() {
+            return Ok(Picture::from(image.into_rgb8()).into());
+        }
+        let image = image.into_rgba8();
+        let (width, height) = (image.width() as usize, image.height() as usize);
+        let values: Vec<u8> = image.pixels().map(|pixel| pixel.0[3]).collect();
+        let rgb = image
+            .pixels()
+            .flat_map(|pixel| [pixel.0[0], pixel.0[1], pixel.0[2]])
+            .collect();
+        let is_opaque = values.iter().all(|&value| value == 255);
         Ok(Self {
-            picture,
-            alpha: alpha.map(|alpha| alpha.values),
+            picture: Picture { width, height, rgb },
+            alpha: (!is_opaque).then_some(Gray { width, height, values }),
         })
     }
 }

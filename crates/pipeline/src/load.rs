@@ -209,13 +209,10 @@ impl Pipeline {
     /// A model by itself, without what belongs to the one that it refines.
     fn load_refiner(source: &ModelSource, options: &LoadOptions, on_loaded: OnLoaded) -> Result<Self, Error> {
         let options = LoadOptions {
-            loras: LoraOptions::default(),
-            embeddings: EmbeddingOptions::default(),
-            prediction_type: None,
-            zero_snr: false,
-            refiner: None,
-            controlnets: ControlNetOptions::default(),
-            ..options.clone()
+            cache: options.cache.clone(),
+            max_memory: options.max_memory,
+            resident: options.resident,
+            ..LoadOptions::of(options.dtype)
         };
         Self::load_telling(source, &options, on_loaded)
     }

@@ -3,7 +3,7 @@
 use crate::app::App;
 use crate::pictures::{Packed, painted_size};
 use crate::refusal::Refusal;
-use prima_picture::{Gray, Picture};
+use prima_picture::{Gray, Layer, Picture};
 use prima_pipeline::{Mask, MaskFill};
 
 /// What a client says of a mask.
@@ -77,11 +77,11 @@ pub(crate) async fn initial<B: AsRef<[u8]> + Send + 'static>(
     let (transparency, is_inverted, is_stretched) = (masking.transparency, masking.is_inverted, masking.is_stretched);
     app.workshop
         .run(bytes, move || {
-            let (picture, alpha) = packed.decode_with_alpha()?;
+            let Layer { picture, alpha } = packed.decode_layer()?;
             let own = (picture.width, picture.height);
             let (width, height) = size(own);
             let gray = match mask {
-                Some(mask) => Some(read(&mask.decode_with_alpha()?, transparency)),
+                Some(mask) => Some(read(&mask.decode_layer()?, transparency)),
                 None if transparency == Transparency::Painted => alpha.map(Gray::inverted),
                 None => None,
             };
@@ -108,11 +108,11 @@ pub(crate) async fn initial<B: AsRef<[u8]> + Send + 'static>(
         .await
 }
 
-fn read((picture, alpha): &(Picture, Option<Gray>), transparency: Transparency) -> Gray {
-    match (alpha, transparency) {
+fn read(layer: &Layer, transparency: Transparency) -> Gray {
+    match (&layer.alpha, transparency) {
         (Some(alpha), Transparency::Painted) => alpha.clone().inverted(),
         (Some(alpha), Transparency::Stays) => alpha.clone(),
-        (None, _) => Gray::of(picture),
+        (None, _) => Gray::of(&layer.picture),
     }
 }
 

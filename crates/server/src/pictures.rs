@@ -5,7 +5,7 @@ use crate::refusal::Refusal;
 use crate::workshop::off_the_loop;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use prima_picture::{Format, Gray, Header, Layer, MAX_TEXT_BYTES, Picture, resize_bytes};
+use prima_picture::{Format, Header, Layer, MAX_TEXT_BYTES, Picture, resize_bytes};
 
 /// The format that a client names.
 pub(crate) fn format_named(name: &str) -> Result<Format, Refusal> {
@@ -49,23 +49,29 @@ impl<B: AsRef<[u8]> + Send + 'static> Packed<B> {
 
     /// Unpacks it; needs [`Header::decode_bytes`] of memory.
     pub fn decode(&self) -> Result<Picture, Refusal> {
-        Ok(self.decode_with_alpha()?.0)
-    }
-
-    /// The same, and how opaque it is, where it is not everywhere.
-    pub fn decode_with_alpha(&self) -> Result<(Picture, Option<Gray>), Refusal> {
-        let name = format!("the {}", self.name);
-        let pixels = self.header.width * self.header.height;
-        Ok(Picture::decode_with_alpha(self.bytes.as_ref(), &name, pixels)?)
+        Ok(Picture::decode_at_most(
+            self.bytes.as_ref(),
+            &self.called(),
+            self.pixels(),
+        )?)
     }
 
     /// [`decode`](Self::decode) with the transparency that the file has.
     pub fn decode_layer(&self) -> Result<Layer, Refusal> {
         Ok(Layer::decode_at_most(
             self.bytes.as_ref(),
-            "the image",
-            self.header.width * self.header.height,
+            &self.called(),
+            self.pixels(),
         )?)
+    }
+
+    /// In errors.
+    fn called(&self) -> String {
+        format!("the {}", self.name)
+    }
+
+    fn pixels(&self) -> usize {
+        self.header.width * self.header.height
     }
 
     /// Memory for unpacking and then resizing it to what `size` makes of its size, whichever way EXIF turns it.

@@ -2,7 +2,7 @@
 
 use crate::refusal::{Refusal, short};
 use prima_finish::upscale::EMBEDDED_NAME;
-use prima_picture::{Layer, Picture, resize_bytes};
+use prima_picture::{Gray, Layer, Picture, resize_bytes};
 use prima_tensor::DType;
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -96,16 +96,10 @@ impl Upscalers {
     /// The picture at another size; needs [`bytes`](Upscaler::bytes) of memory.
     pub fn enlarged(&self, layer: &Layer, (width, height): (usize, usize), by: &Upscaler) -> Result<Layer, Refusal> {
         let every = |picture: fn(&Picture, usize, usize) -> Picture| {
-            let alpha = layer.alpha.as_ref().map(|alpha| {
-                let grey = Picture {
-                    rgb: alpha.iter().flat_map(|value| [*value; 3]).collect(),
-                    ..layer.picture
-                };
-                picture(&grey, width, height).rgb.into_iter().step_by(3).collect()
-            });
+            let alpha = layer.alpha.as_ref();
             Layer {
                 picture: picture(&layer.picture, width, height),
-                alpha,
+                alpha: alpha.map(|alpha| Gray::of(&picture(&alpha.to_picture(), width, height))),
             }
         };
         match by {

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Server, all_painted, from_base64, model_folder, painted, png, same, to_base64};
+use common::{Server, all_painted, edit, from_base64, model_folder, painted, png, same, to_base64};
 use prima_pipeline::{InitImage, Picture, Request, ScheduleOptions, SchedulerKind, TimestepSpacing};
 use serde_json::{Value, json};
 
@@ -82,19 +82,7 @@ fn sketched(strength: f64) -> Picture {
 #[tokio::test]
 async fn image_to_image_through_openai_and_a1111() {
     let server = Server::start().await;
-    let form = reqwest::multipart::Form::new()
-        .text("prompt", "a red apple")
-        .text("seed", "11")
-        .text("size", "64x48")
-        .text("num_inference_steps", "3")
-        .text("scheduler", "euler_a")
-        .text("strength", "0.7")
-        .text("guidance_scale", "0")
-        .part(
-            "image",
-            reqwest::multipart::Part::bytes(png(64, 48)).file_name("sketch.png"),
-        );
-    let response = server.post_form("/v1/images/edits", form).await;
+    let response = server.post_form("/v1/images/edits", edit(png(64, 48))).await;
     let answer: Value = response.json().await.unwrap();
     same(
         &from_base64(answer["data"][0]["b64_json"].as_str().unwrap()),

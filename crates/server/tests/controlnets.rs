@@ -180,29 +180,10 @@ async fn comfyuis_nodes_lead_a_text_through_a_controlnet() {
                 "control_net": ["11", 0], "image": ["10", 0], "strength": 0.5, "start_percent": 0.0, "end_percent": 0.7}},
         })
     };
-    let answer = server.post_ok("/prompt", &json!({"prompt": graph("lines")})).await;
-    let id = answer["prompt_id"].as_str().unwrap();
-    let outputs = loop {
-        let history: Value = server.get(&format!("/history/{id}")).await.json().await.unwrap();
-        if !history[id].is_null() {
-            break history[id]["outputs"]["9"].clone();
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    };
-    let name = outputs["images"][0]["filename"].as_str().unwrap().to_owned();
-    let bytes = server
-        .get(&format!("/view?filename={name}&type=output"))
-        .await
-        .bytes()
-        .await
-        .unwrap();
+    let found = server.graphs_picture(&graph("lines"), "9").await;
     let mut expected = request(control());
     expected.schedule.spacing = Some(TimestepSpacing::Normal);
-    same(
-        &Picture::decode(&bytes, "view").unwrap(),
-        &painted_with(&load, &expected)[0],
-        "ComfyUI",
-    );
+    same(&found, &painted_with(&load, &expected)[0], "ComfyUI");
     let (status, answer) = server
         .refused("/prompt", &json!({"prompt": graph("/etc/passwd")}))
         .await;

@@ -30,23 +30,6 @@ struct Page {
 }
 
 impl Page {
-    async fn write(&self, text: &str) {
-        self.browser.click("#prompt").await;
-        self.browser.chord(Key::Control, 'a').await;
-        self.browser.type_slowly(text).await;
-    }
-
-    async fn until_painted(&self, prompt: &str) {
-        let prompt = json!(prompt);
-        self.browser
-            .until(&format!(
-                "const sent = prima.entries.filter(e => e.what === 'sent' && e.type === 'paint').at(-1); \
-                 return sent.prompt === {prompt} && \
-                 prima.entries.some(e => e.what === 'painted' && e.final && e.rev === sent.rev)"
-            ))
-            .await;
-    }
-
     /// Left, top, right and bottom of an element in CSS pixels.
     async fn edges(&self, css: &str) -> [f64; 4] {
         let script = format!(
@@ -116,8 +99,8 @@ async fn a_square_after_a_tall_picture_is_square_and_covers_nothing() {
 async fn an_interrupted_replay_leaves_the_picture_that_the_prompt_says() {
     let Some(page) = page().await else { return };
     page.browser.click("#record").await;
-    page.write("a red car on a road").await;
-    page.until_painted("a red car on a road").await;
+    page.browser.write_prompt("a red car on a road").await;
+    page.browser.until_painted("a red car on a road").await;
     page.browser.click("#record").await;
     page.browser
         .until("return document.querySelector('#replay-status').textContent.includes('kept')")
@@ -134,7 +117,7 @@ async fn an_interrupted_replay_leaves_the_picture_that_the_prompt_says() {
             "return document.querySelector('#replay-text').textContent === 'Replay' && location.hash.includes('fish')",
         )
         .await;
-    page.until_painted("a blue fish").await;
+    page.browser.until_painted("a blue fish").await;
     page.browser
         .until("return document.querySelector('#picture').getAttribute('aria-label') === 'Picture of a blue fish, seed 42'")
         .await;
@@ -273,8 +256,8 @@ async fn enter_says_that_the_seed_is_kept() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_words_are_no_picture() {
     let Some(page) = page().await else { return };
-    page.write("a").await;
-    page.until_painted("a").await;
+    page.browser.write_prompt("a").await;
+    page.browser.until_painted("a").await;
     page.browser.type_slowly(&char::from(Key::Backspace).to_string()).await;
     tokio::time::sleep(Duration::from_millis(600)).await;
     let sent = page
@@ -288,7 +271,7 @@ async fn no_words_are_no_picture() {
         .await;
     assert_eq!(fresh, "false");
     page.browser.type_slowly("a cat").await;
-    page.until_painted("a cat").await;
+    page.browser.until_painted("a cat").await;
     let fresh = page
         .browser
         .run("return document.querySelector('#picture-frame').dataset.fresh")

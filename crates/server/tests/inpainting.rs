@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Server, from_base64, painted, png, same, to_base64};
+use common::{Server, edit, file_part, from_base64, painted, png, same, to_base64};
 use prima_picture::{Format, QUALITY, encode};
 use prima_pipeline::{
     Gray, InitImage, Mask, MaskFill, Picture, PromptSyntax, Request, ScheduleOptions, SchedulerKind, TimestepSpacing,
@@ -63,19 +63,9 @@ fn request(mask: Mask) -> Request {
 }
 
 fn form(image: Vec<u8>, mask: Option<Vec<u8>>) -> reqwest::multipart::Form {
-    let part = |bytes| reqwest::multipart::Part::bytes(bytes).file_name("picture.png");
-    let form = reqwest::multipart::Form::new()
-        .text("prompt", "a red apple")
-        .text("seed", "11")
-        .text("size", "64x48")
-        .text("num_inference_steps", "3")
-        .text("scheduler", "euler_a")
-        .text("strength", "0.7")
-        .text("guidance_scale", "0")
-        .part("image", part(image));
     match mask {
-        Some(mask) => form.part("mask", part(mask)),
-        None => form,
+        Some(mask) => edit(image).part("mask", file_part(mask)),
+        None => edit(image),
     }
 }
 
@@ -211,30 +201,13 @@ async fn comfyui_s_nodes_mask_latents() {
     ];
     for (latents, positive, mask) in cases {
         let what = latents.to_string();
-        let answer = server
-            .post_ok("/prompt", &json!({"prompt": graph(latents, positive)}))
-            .await;
-        let id = answer["prompt_id"].as_str().unwrap();
-        let outputs = loop {
-            let history: Value = server.get(&format!("/history/{id}")).await.json().await.unwrap();
-            if !history[id].is_null() {
-                break history[id]["outputs"]["9"].clone();
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        };
-        let name = outputs["images"][0]["filename"].as_str().unwrap().to_owned();
-        let bytes = server
-            .get(&format!("/view?filename={name}&type=output"))
-            .await
-            .bytes()
-            .await
-            .unwrap();
+        let found = server.graphs_picture(&graph(latents, positive), "9").await;
         let mut expected = request(mask);
         expected.prompt_syntax = PromptSyntax::A1111;
         expected.init_image.as_mut().unwrap().strength = Some(1.0);
         expected.schedule.scheduler = Some(SchedulerKind::Euler);
         expected.schedule.spacing = Some(TimestepSpacing::Normal);
-        same(&Picture::decode(&bytes, "view").unwrap(), &painted(&expected), &what);
+        same(&found, &painted(&expected), &what);
     }
 }
 

@@ -12,7 +12,7 @@ use prima_pipeline::{
 use serde_json::{Value, json};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../goldens").join(name)
@@ -170,26 +170,7 @@ async fn a_graph_paints_with_the_checkpoint_that_it_loads() {
     };
     let mut pictures = Vec::new();
     for name in ["other", "sub/third"] {
-        let answer = server.post_ok("/prompt", &json!({"prompt": graph(name)})).await;
-        let id = answer["prompt_id"].as_str().unwrap().to_owned();
-        let began = Instant::now();
-        let outputs = loop {
-            let history: Value = server.get(&format!("/history/{id}")).await.json().await.unwrap();
-            if history[&id].is_object() {
-                assert_eq!(history[&id]["status"]["status_str"], "success", "{history}");
-                break history[&id]["outputs"].clone();
-            }
-            assert!(began.elapsed() < Duration::from_mins(1));
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        };
-        let file = outputs["9"]["images"][0]["filename"].as_str().unwrap().to_owned();
-        let bytes = server
-            .get(&format!("/view?filename={file}&type=output"))
-            .await
-            .bytes()
-            .await
-            .unwrap();
-        pictures.push(Picture::decode(&bytes, "view").unwrap());
+        pictures.push(server.graphs_picture(&graph(name), "9").await);
     }
     assert!(pictures[0] != pictures[1], "both were painted by one model");
     let (status, answer) = server.refused("/prompt", &json!({"prompt": graph("../other")})).await;

@@ -3,7 +3,6 @@
 
 mod common;
 use common::{Browser, Server, copied::copy, model_folder, same, shipped_model};
-use fantoccini::key::Key;
 use prima_pipeline::{LoadOptions, ModelSource, Picture, Pipeline, Request, ScheduleOptions};
 use serde_json::{Value, json};
 use std::ops::ControlFlow;
@@ -69,8 +68,8 @@ impl Page {
 
     async fn follows_every_keystroke(&self) {
         let first = self.entries().await.len();
-        self.write(TYPED).await;
-        self.until_painted(TYPED).await;
+        self.browser.write_prompt(TYPED).await;
+        self.browser.until_painted(TYPED).await;
         let entries = self.entries().await.split_off(first);
         let sent: Vec<u64> = revisions(&entries, "sent");
         let painted: Vec<u64> = revisions(&entries, "painted");
@@ -131,7 +130,7 @@ impl Page {
         let label = "return document.querySelector('#variants-grid li:nth-child(2) button').getAttribute('aria-label')";
         let label = self.browser.run(label).await.as_str().unwrap().to_owned();
         self.browser.click("#variants-grid li:nth-child(2) button").await;
-        self.until_painted(TYPED).await;
+        self.browser.until_painted(TYPED).await;
         let seed = self.browser.run("return document.querySelector('#seed').value").await;
         assert_eq!(label, format!("Take seed {}", seed.as_str().unwrap()));
     }
@@ -175,7 +174,7 @@ impl Page {
         )
         .unwrap();
         self.browser.choose_file("#open-file", &path).await;
-        self.until_painted("a blue fish").await;
+        self.browser.until_painted("a blue fish").await;
         let shown = self.browser.run_async("prima.shown().then(done)").await;
         assert_eq!((&shown["seed"], &shown["steps"]), (&json!(42), &json!(2)));
         same(&picture(&shown, "file"), &response.pictures[0], "the restored picture");
@@ -183,8 +182,8 @@ impl Page {
 
     async fn replays_a_session_bit_by_bit(&self) {
         self.browser.click("#record").await;
-        self.write("a red car").await;
-        self.until_painted("a red car").await;
+        self.browser.write_prompt("a red car").await;
+        self.browser.until_painted("a red car").await;
         self.browser.click("#record").await;
         self.browser
             .until("return document.querySelector('#replay-status').textContent.includes('kept')")
@@ -201,24 +200,6 @@ impl Page {
             !status.as_str().unwrap().contains("All 0 "),
             "nothing was compared: {status}"
         );
-    }
-
-    /// Replaces the prompt with `text`, key by key.
-    async fn write(&self, text: &str) {
-        self.browser.click("#prompt").await;
-        self.browser.chord(Key::Control, 'a').await;
-        self.browser.type_slowly(text).await;
-    }
-
-    async fn until_painted(&self, prompt: &str) {
-        let prompt = json!(prompt);
-        self.browser
-            .until(&format!(
-                "const sent = prima.entries.filter(e => e.what === 'sent' && e.type === 'paint').at(-1); \
-                 return sent.prompt === {prompt} && \
-                 prima.entries.some(e => e.what === 'painted' && e.final && e.rev === sent.rev)"
-            ))
-            .await;
     }
 
     async fn entries(&self) -> Vec<Value> {

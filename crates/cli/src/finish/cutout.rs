@@ -6,7 +6,7 @@ use crate::bar::Bar;
 use crate::{Usage, device, source};
 use anyhow::Result;
 use prima_finish::{Error, Pointed, Progress, Segmenter, soft_edges};
-use prima_picture::{Layer, Picture};
+use prima_picture::{Gray, Layer, Picture};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -93,14 +93,14 @@ pub fn run(args: &Args) -> Result<()> {
             None => vec![seen.mask(&pointed(args, whole))?],
         };
         let score = masks.first().ok_or(Error::NothingFound)?.score;
-        let mut alpha = vec![0; whole.width * whole.height];
+        let mut alpha = Gray::flat(whole.width, whole.height, 0);
         for mask in &masks {
-            for (all, value) in alpha.iter_mut().zip(soft_edges(whole, mask, args.soft)) {
+            for (all, value) in alpha.values.iter_mut().zip(soft_edges(whole, mask, args.soft)) {
                 *all = value.max(*all);
             }
         }
         if let Some(own) = &given.layer.alpha {
-            for (value, own) in alpha.iter_mut().zip(own) {
+            for (value, own) in alpha.values.iter_mut().zip(&own.values) {
                 *value = (*value).min(*own);
             }
         }

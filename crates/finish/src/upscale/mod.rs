@@ -11,7 +11,7 @@ use crate::weights::{Mixed, Weights, check_no_pickle};
 use names::Names;
 use prima_checkpoint::Reader;
 use prima_models::{Cancelled, RrdbNet, RrdbNetConfig, SrvggNetCompact, SrvggNetCompactConfig};
-use prima_picture::{Layer, MAX_SIDE_PX, Picture, resize_bytes};
+use prima_picture::{Gray, Layer, MAX_SIDE_PX, Picture, resize_bytes};
 use prima_tensor::{DType, Tensor};
 use std::path::Path;
 use tiles::Cut;
@@ -138,7 +138,7 @@ impl Upscaler {
     pub fn enlarge(&self, layer: &Layer, width: usize, height: usize, on: OnProgress) -> Result<Layer, Error> {
         check_sides(width, height, "a side has 1 to 16384 px")?;
         let passes = self.passes((layer.picture.width, layer.picture.height), (width, height))?;
-        let grey = layer.alpha.as_ref().map(|alpha| grey(&layer.picture, alpha));
+        let grey = layer.alpha.as_ref().map(Gray::to_picture);
         let parts = if grey.is_some() { 2 } else { 1 };
         let at = |part: usize, on: OnProgress, picture: &Picture| {
             self.run(picture, &passes, (width, height), &mut |progress: Progress| {
@@ -153,7 +153,11 @@ impl Upscaler {
         let alpha = grey.map(|grey| at(1, on, &grey)).transpose()?;
         Ok(Layer {
             picture,
-            alpha: alpha.map(|grey| grey.rgb.into_iter().skip(1).step_by(3).collect()),
+            alpha: alpha.map(|grey| Gray {
+                width,
+                height,
+                values: grey.rgb.into_iter().skip(1).step_by(3).collect(),
+            }),
         })
     }
 
@@ -209,15 +213,6 @@ fn check_sides(width: usize, height: usize, fix: &str) -> Result<(), Error> {
         height,
         fix: fix.to_owned(),
     })
-}
-
-/// The transparency as a picture.
-fn grey(picture: &Picture, alpha: &[u8]) -> Picture {
-    Picture {
-        width: picture.width,
-        height: picture.height,
-        rgb: alpha.iter().flat_map(|value| [*value; 3]).collect(),
-    }
 }
 
 fn name_of(path: &Path) -> String {

@@ -1,10 +1,11 @@
 //! Who asks, whether they may, and how they are refused.
 
 use super::App;
-use crate::registry::hash;
+use crate::job::digest;
 use axum::Json;
-use axum::extract::{ConnectInfo, Request};
+use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
@@ -58,17 +59,18 @@ fn is_open(path: &str) -> bool {
     OPEN.contains(&path) || path.starts_with("/js/") || path.starts_with("/css/")
 }
 
-pub(super) fn admit(app: &App, request: &Request) -> Result<Client, Refusal> {
-    let address = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
-    admit_head(app, request.headers(), request.uri(), address)
+/// Who may not ask is refused before the request's body is read.
+impl FromRequestParts<App> for Client {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Refusal> {
+        admit(app, parts)
+    }
 }
 
-pub(super) fn admit_head(
-    app: &App,
-    headers: &HeaderMap,
-    uri: &Uri,
-    address: Option<SocketAddr>,
-) -> Result<Client, Refusal> {
+fn admit(app: &App, parts: &Parts) -> Result<Client, Refusal> {
+    let (headers, uri) = (&parts.headers, &parts.uri);
+    let address = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     if let Some(origin) = text(ORIGIN) {
         let host = origin.split_once("://").map_or(origin, |(_, host)| host);
@@ -92,7 +94,7 @@ pub(super) fn admit_head(
         .is_some_and(|given| given.as_bytes().ct_eq(token.as_bytes()).into());
     if is_right || is_open(uri.path()) {
         return Ok(Client {
-            account: hash(token),
+            account: digest(token),
             place,
         });
     }

@@ -1,11 +1,10 @@
 //! Jobs: accepted when the queue has them on disk, waited for or asked about, cancelled, listed.
 
-use super::client::{self, Client, Refusal, refusal, without_token};
+use super::client::{Client, Refusal, refusal, without_token};
 use super::{App, proxy};
 use crate::bus::{Bus, INLINE_BYTES, WAKE, subject};
 use crate::error::{Error, Result as FleetResult, refused};
-use crate::job::{Class, Envelope, Record, State, now_ms, travels, unpacked_answer};
-use crate::registry::hash;
+use crate::job::{Class, Envelope, Record, State, digest, kept_headers, now_ms, unpacked_answer};
 use async_nats::jetstream::kv::CreateErrorKind;
 use async_nats::jetstream::message::PublishMessage;
 use axum::Json;
@@ -15,6 +14,8 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::StreamExt;
+use serde::Deserialize;
+use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -102,7 +103,7 @@ pub(super) async fn submit(app: &App, client: &Client, request: Request) -> Resu
     let body = axum::body::to_bytes(body, app.options.body_bytes).await;
     let body = body.map_err(|e| refusal(StatusCode::PAYLOAD_TOO_LARGE, e.to_string()))?;
     let id = match &wishes.key {
-        Some(key) => hash(&format!("{}\n{key}", client.account)),
+        Some(key) => digest(&format!("{}\n{key}", client.account)),
         None => new_id(&client.account),
     };
     let now = now_ms();
@@ -121,12 +122,10 @@ pub(super) async fn submit(app: &App, client: &Client, request: Request) -> Resu
         created_ms: now,
         changed_ms: now,
     };
-    let headers = parts.headers.iter().filter(|(name, _)| travels(name.as_str()));
-    let headers = headers.filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())));
     let envelope = Envelope {
         id: id.clone(),
         path: without_token(&parts.uri),
-        headers: headers.collect(),
+        headers: kept_headers(&parts.headers),
         stored_body: (body.len() > INLINE_BYTES).then(|| format!("body.{id}")),
         deadline_ms: wishes.deadline_ms,
     };
@@ -152,15 +151,23 @@ fn new_id(account: &str) -> String {
     let count = SUBMITTED.fetch_add(1, Ordering::Relaxed);
     let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let nanos = nanos.map_or(0, |t| t.as_nanos());
-    hash(&format!("{account}\n{nanos}\n{}\n{count}", std::process::id()))
+    digest(&format!("{account}\n{nanos}\n{}\n{count}", std::process::id()))
+}
+
+/// Where a request names its model; the rest of it, pictures above all, is passed over.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Named {
+    model: Value,
+    override_settings: Value,
 }
 
 /// The model that a request names, if a worker has it; `any`.
 fn named_model(app: &App, body: &Bytes) -> String {
-    let body: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
-    let named = [&body["model"], &body["override_settings"]["sd_model_checkpoint"]];
-    let mut named = named.into_iter().filter_map(serde_json::Value::as_str);
-    let known = named.find_map(|name| app.registry.model(name));
+    let named: Named = serde_json::from_slice(body).unwrap_or_default();
+    let names = [&named.model, &named.override_settings["sd_model_checkpoint"]];
+    let mut names = names.into_iter().filter_map(Value::as_str);
+    let known = names.find_map(|name| app.registry.model(name));
     known.unwrap_or_else(|| "any".into())
 }
 
@@ -286,38 +293,30 @@ async fn own(app: &App, client: &Client, id: &str) -> Result<Record, Refusal> {
         .ok_or_else(missing)
 }
 
-pub(super) async fn one(
-    Shared(app): Shared<App>,
-    Path(id): Path<String>,
-    request: Request,
-) -> Result<Response, Refusal> {
-    let client = client::admit(&app, &request)?;
+pub(super) async fn one(Shared(app): Shared<App>, client: Client, Path(id): Path<String>) -> Result<Response, Refusal> {
     Ok(Json(shown(&own(&app, &client, &id).await?)).into_response())
 }
 
 pub(super) async fn answer(
     Shared(app): Shared<App>,
+    client: Client,
     Path(id): Path<String>,
-    request: Request,
 ) -> Result<Response, Refusal> {
-    let client = client::admit(&app, &request)?;
     ended(&app, &own(&app, &client, &id).await?).await
 }
 
 pub(super) async fn cancel(
     Shared(app): Shared<App>,
+    client: Client,
     Path(id): Path<String>,
-    request: Request,
 ) -> Result<Response, Refusal> {
-    let client = client::admit(&app, &request)?;
     own(&app, &client, &id).await?;
     let ended = end(&app.bus, &id).await?;
     Ok(Json(ended.as_ref().map(shown)).into_response())
 }
 
 /// The client's jobs, newest first.
-pub(super) async fn list(Shared(app): Shared<App>, request: Request) -> Result<Response, Refusal> {
-    let client = client::admit(&app, &request)?;
+pub(super) async fn list(Shared(app): Shared<App>, client: Client) -> Result<Response, Refusal> {
     let keys = app
         .bus
         .records

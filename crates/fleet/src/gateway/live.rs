@@ -2,16 +2,15 @@
 //! for once more. The page notices nothing but the delay.
 
 use super::App;
-use super::client::{admit_head, without_token};
+use super::client::{Client, without_token};
 use crate::registry::Presence;
+use axum::extract::State;
 use axum::extract::ws::{CloseFrame, Message as Ours, WebSocket, WebSocketUpgrade};
-use axum::extract::{ConnectInfo, State};
 use axum::http::header::AUTHORIZATION;
-use axum::http::{HeaderMap, HeaderValue, Uri};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderValue, Uri};
+use axum::response::Response;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message as Theirs;
@@ -28,17 +27,7 @@ const FAILED: u16 = 1013;
 
 type Upstream = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-pub(super) async fn connect(
-    State(app): State<App>,
-    ConnectInfo(address): ConnectInfo<SocketAddr>,
-    headers: HeaderMap,
-    uri: Uri,
-    upgrade: WebSocketUpgrade,
-) -> Response {
-    let client = match admit_head(&app, &headers, &uri, Some(address)) {
-        Ok(client) => client,
-        Err(refusal) => return refusal.into_response(),
-    };
+pub(super) async fn connect(State(app): State<App>, client: Client, uri: Uri, upgrade: WebSocketUpgrade) -> Response {
     let path = without_token(&uri);
     let place = format!("{}.{}", client.account, crate::job::token(&client.place));
     upgrade.max_message_size(32 << 20).on_upgrade(move |socket| async move {
@@ -175,7 +164,7 @@ impl Session {
                 },
                 _ = look.tick() => {
                     // A worker that says nothing, on a connection that is not closed: its machine or its network is gone.
-                    if self.app.registry.named(&worker.name).is_none() && self.app.registry.for_session(None, &[]).is_some() {
+                    if !self.app.registry.has(&worker.name) && self.app.registry.for_session(None, &[]).is_some() {
                         return End::Lost;
                     }
                 }

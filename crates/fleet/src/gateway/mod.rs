@@ -13,6 +13,7 @@ use axum::extract::{Request, State};
 use axum::http::Method;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
+use client::Client;
 use jobs::Waiters;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -87,11 +88,7 @@ async fn ready(State(app): State<App>) -> Response {
 }
 
 /// What is painted is queued; the rest a worker answers at once.
-async fn all_else(State(app): State<App>, request: Request) -> Response {
-    let client = match client::admit(&app, &request) {
-        Ok(client) => client,
-        Err(refusal) => return refusal.into_response(),
-    };
+async fn all_else(State(app): State<App>, client: Client, request: Request) -> Response {
     let answered = if request.method() == Method::POST && paints(request.uri().path()) {
         jobs::submit(&app, &client, request).await
     } else {

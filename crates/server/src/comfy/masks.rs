@@ -6,7 +6,7 @@ use crate::app::App;
 use crate::numbers::whole_of;
 use crate::pictures::Packed;
 use crate::refusal::Refusal;
-use prima_picture::{Gray, Picture};
+use prima_picture::{Gray, Layer};
 use prima_pipeline::{Mask, MaskFill};
 
 /// Most pixels that a mask grows by.
@@ -83,7 +83,8 @@ impl MaskFrom {
         }
     }
 
-    fn of(&self, (picture, alpha): &(Picture, Option<Gray>)) -> Gray {
+    fn of(&self, layer: &Layer) -> Gray {
+        let Layer { picture, alpha } = layer;
         let (width, height) = (picture.width, picture.height);
         let channel = |i: usize| Gray {
             width,
@@ -99,8 +100,8 @@ impl MaskFrom {
                 Channel::Green => channel(1),
                 Channel::Blue => channel(2),
             },
-            Self::Inverted(mask) => mask.of(&(picture.clone(), alpha.clone())).inverted(),
-            Self::Grown { mask, by_px } => mask.of(&(picture.clone(), alpha.clone())).grown(*by_px),
+            Self::Inverted(mask) => mask.of(layer).inverted(),
+            Self::Grown { mask, by_px } => mask.of(layer).grown(*by_px),
         }
     }
 }
@@ -111,7 +112,7 @@ impl Masked {
         let packed = Packed::open_named(app, app.comfy_shelf.named(self.mask.name())?, "mask").await?;
         let bytes = packed.bytes_to_resize(|_| (width, height)).saturating_mul(2);
         let (mask, fill) = (self.mask.clone(), self.fill);
-        let read = move || Ok(mask.of(&packed.decode_with_alpha()?).resized(width, height));
+        let read = move || Ok(mask.of(&packed.decode_layer()?).resized(width, height));
         Ok(Mask {
             fill,
             keeps_original: false,

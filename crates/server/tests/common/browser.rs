@@ -164,6 +164,24 @@ impl Browser {
         std::fs::write(Path::new(&folder).join(format!("{name}.png")), png).unwrap();
     }
 
+    /// Replaces the prompt with `text`, key by key.
+    pub async fn write_prompt(&self, text: &str) {
+        self.click("#prompt").await;
+        self.chord(Key::Control, 'a').await;
+        self.type_slowly(text).await;
+    }
+
+    /// The studio shows the finished picture of `prompt`, which was asked for last.
+    pub async fn until_painted(&self, prompt: &str) {
+        let prompt = json!(prompt);
+        self.until(&format!(
+            "const sent = prima.entries.filter(e => e.what === 'sent' && e.type === 'paint').at(-1); \
+             return sent.prompt === {prompt} && \
+             prima.entries.some(e => e.what === 'painted' && e.final && e.rev === sent.rev)"
+        ))
+        .await;
+    }
+
     pub async fn close(self) {
         self.client.close().await.unwrap();
     }

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio_tungstenite::tungstenite::{Message, client::IntoClientRequest};
@@ -82,7 +83,7 @@ impl Server {
 
     async fn when_ready(self) -> Self {
         while self.get("/readyz").await.status() != 200 {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
         self
     }
@@ -156,6 +157,29 @@ impl Server {
     pub async fn refused(&self, path: &str, body: &Value) -> (u16, Value) {
         let response = self.post(path, body).await;
         (response.status().as_u16(), response.json().await.unwrap())
+    }
+
+    /// The first picture of a graph's node, when the graph has been painted.
+    pub async fn graphs_picture(&self, graph: &Value, node: &str) -> Picture {
+        let answer = self.post_ok("/prompt", &json!({"prompt": graph})).await;
+        let id = answer["prompt_id"].as_str().unwrap();
+        let began = Instant::now();
+        let ended = loop {
+            let history: Value = self.get(&format!("/history/{id}")).await.json().await.unwrap();
+            if history[id].is_object() {
+                break history[id].clone();
+            }
+            assert!(began.elapsed() < Duration::from_mins(1));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        assert_eq!(ended["status"]["status_str"], "success", "{ended}");
+        let file = ended["outputs"][node]["images"][0]["filename"].as_str().unwrap();
+        let bytes = self
+            .get(&format!("/view?filename={file}&type=output"))
+            .await
+            .bytes()
+            .await;
+        Picture::decode(&bytes.unwrap(), "view").unwrap()
     }
 
     pub fn stop(&mut self) {
@@ -309,6 +333,23 @@ pub fn from_base64(text: &str) -> Picture {
 pub fn to_base64(bytes: &[u8]) -> String {
     use base64::Engine as _;
     base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+/// An edit by OpenAI's API of `image`: "a red apple" in three steps of seed 11, at 64x48.
+pub fn edit(image: Vec<u8>) -> reqwest::multipart::Form {
+    reqwest::multipart::Form::new()
+        .text("prompt", "a red apple")
+        .text("seed", "11")
+        .text("size", "64x48")
+        .text("num_inference_steps", "3")
+        .text("scheduler", "euler_a")
+        .text("strength", "0.7")
+        .text("guidance_scale", "0")
+        .part("image", file_part(image))
+}
+
+pub fn file_part(bytes: Vec<u8>) -> reqwest::multipart::Part {
+    reqwest::multipart::Part::bytes(bytes).file_name("picture.png")
 }
 
 /// A PNG of a colour gradient.
