@@ -37,6 +37,8 @@ OUT = GOLDENS / "families"
 TOKENIZERS = GOLDENS / "tiny-sdxl"
 VOCABULARY = 789
 WIDTH = 64  # of a text encoder: one head, as wide as every real one's
+# OpenCLIP's in Stable Diffusion 2: by this width alone are its UNets and text encoders told from those of version 1.
+WIDTH_2 = 1024
 REFINER_G = "conditioner.embedders.0.model."
 CLIP_1, OPENCLIP_2 = "cond_stage_model.transformer.", "cond_stage_model.model."
 
@@ -47,11 +49,11 @@ SD15 = dict(
     up_block_types=(PLAIN_UP,) + (CROSS_UP,) * 3,
 )
 SD21 = {**SD15, "sample_size": 96, "block_out_channels": (64, 64, 128, 128), "attention_head_dim": (1, 1, 2, 2),
-        "use_linear_projection": True, "layers_per_block": 1}
+        "use_linear_projection": True, "layers_per_block": 1, "cross_attention_dim": WIDTH_2}
 TINY_SD = {**SD15, "block_out_channels": (32, 64, 64), "layers_per_block": 1, "mid_block_type": None,
            "down_block_types": (CROSS_DOWN,) * 3, "up_block_types": (CROSS_UP,) * 3}
 SDXS = {**TINY_SD, "block_out_channels": (64, 64, 128), "attention_head_dim": (1, 1, 2), "use_linear_projection": True,
-        "only_cross_attention": (True, False, False), "cross_attention_dim": 192}
+        "only_cross_attention": (True, False, False), "cross_attention_dim": WIDTH_2}
 XL = dict(
     sample_size=128, block_out_channels=(64, 64, 128), layers_per_block=2, attention_head_dim=(1, 1, 2),
     cross_attention_dim=3 * WIDTH, down_block_types=(PLAIN_DOWN, CROSS_DOWN, CROSS_DOWN),
@@ -86,11 +88,11 @@ EDM = {key: values(f"unread.{key}", [4], *center_scale) for key, center_scale in
 KL_EDM = {**KL_XL, "scaling_factor": 0.5, "latents_mean": EDM["edm_mean"].tolist(), "latents_std": EDM["edm_std"].tolist()}
 FAMILIES = {
     "sd15": dict(pipeline=StableDiffusionPipeline, unet=SD15, vae=KL, text="clip"),
-    "sd21": dict(pipeline=StableDiffusionPipeline, unet=SD21, vae=KL, text="openclip"),
+    "sd21": dict(pipeline=StableDiffusionPipeline, unet=SD21, vae=KL, text="openclip", width=WIDTH_2),
     "lcm-dreamshaper": dict(pipeline=LatentConsistencyModelPipeline, unet={**SD15, "time_cond_proj_dim": 256}, vae=KL,
                             text="clip"),
     "tiny-sd": dict(pipeline=StableDiffusionPipeline, unet=TINY_SD, vae=KL, text="clip", hub=True),
-    "sdxs": dict(pipeline=StableDiffusionPipeline, unet=SDXS, vae=TINY_VAE, text="openclip", hub=True, width=192),
+    "sdxs": dict(pipeline=StableDiffusionPipeline, unet=SDXS, vae=TINY_VAE, text="openclip", hub=True, width=WIDTH_2),
     "sdxl": dict(pipeline=StableDiffusionXLPipeline, unet=XL, vae=KL_XL, text="both"),
     "ssd-1b": dict(pipeline=StableDiffusionXLPipeline, unet=SSD_1B, vae=KL_XL, text="both"),
     "vega": dict(pipeline=StableDiffusionXLPipeline, unet=VEGA, vae=KL_XL, text="both"),
@@ -200,7 +202,7 @@ def fill(component, module):
 
 
 def text_encoder(kind, width):
-    shared = dict(vocab_size=VOCABULARY, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=2,
+    shared = dict(vocab_size=VOCABULARY, hidden_size=width, intermediate_size=min(256, 2 * width), num_hidden_layers=2,
                   num_attention_heads=max(1, width // 64), projection_dim=width, eos_token_id=2, bos_token_id=0, pad_token_id=1)
     cls = CLIPTextModelWithProjection if kind == "openclip-xl" else CLIPTextModel
     return cls(CLIPTextConfig(hidden_act="quick_gelu" if kind == "clip" else "gelu", **shared))
@@ -269,8 +271,7 @@ def in_single_file(rows, spec):
         # The whole OpenCLIP of Stable Diffusion 2: the last layer and the projection are read by nobody.
         width = spec.get("width", WIDTH)
         last = f"{OPENCLIP_2}transformer.resblocks.2."
-        for key, shape in (("ln_1.weight", [width]), ("attn.in_proj_weight", [3 * width, width]),
-                           ("attn.in_proj_bias", [3 * width]), ("mlp.c_fc.weight", [2 * width, width])):
+        for key, shape in (("ln_1.weight", [width]), ("attn.in_proj_bias", [3 * width]), ("mlp.c_fc.weight", [256, width])):
             yield "unread", last + key, shape, 0.0, 0.1, last + key, "whole", ""
         for key, shape in (("text_projection", [width, width]), ("logit_scale", [])):
             yield "unread", OPENCLIP_2 + key, shape, 0.0, 0.1, OPENCLIP_2 + key, "whole", ""

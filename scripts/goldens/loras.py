@@ -1,4 +1,5 @@
-"""LoRAs and their relatives on tiny-sdxl: a file of each kind, and what diffusers paints with it.
+"""LoRAs and their relatives on tiny-sdxl, and LoRAs on goldens/families' models: a file of each kind, and what diffusers paints
+with it.
 
 Writes goldens/loras/: NAME.safetensors, the file as its writers spell it, cases.json and NAME.picture.safetensors as
 pictures.py writes them. What diffusers reads (kohya's and diffusers' own LoRAs, DoRA) goes through its loader and peft; the
@@ -12,6 +13,7 @@ import shutil
 import torch
 from lycoris.modules import get_module, make_module
 
+import families
 import pictures
 from common import GOLDENS, noise, save_json, save_tensors
 from pictures import euler
@@ -33,6 +35,10 @@ ORIGINAL = {f"{ATTENTION}.attn1.to_q": "input_blocks_4_1_transformer_blocks_0_at
             "up_blocks.0.attentions.1.transformer_blocks.1.ff.net.2": "output_blocks_1_1_transformer_blocks_1_ff_net_2"}
 TEXT = ["text_model.encoder.layers.0.self_attn.q_proj", "text_model.encoder.layers.1.self_attn.out_proj",
         "text_model.encoder.layers.0.mlp.fc1"]
+# Layers of Stable Diffusion 1 and 2, whose `proj_in` is a convolution in version 1.
+SD = [name for name in LINEAR if not name.startswith("up_blocks")] + [
+    "up_blocks.1.attentions.1.transformer_blocks.0.ff.net.2", "conv_in", "down_blocks.1.resnets.0.conv1",
+    "up_blocks.1.resnets.0.conv_shortcut", "down_blocks.0.downsamplers.0.conv"]
 
 
 def module(network, name):
@@ -63,7 +69,8 @@ class Draw:
 
 def targets(pipe, unet, text=()):
     yield from (("unet", "lora_unet", pipe.unet, name) for name in unet)
-    for part, prefix in [("text_encoder", "lora_te1"), ("text_encoder_2", "lora_te2")]:
+    is_xl = hasattr(pipe, "text_encoder_2")
+    for part, prefix in [("text_encoder", "lora_te1"), ("text_encoder_2", "lora_te2")] if is_xl else [("text_encoder", "lora_te")]:
         yield from ((part, prefix, getattr(pipe, part), name) for name in text)
 
 
@@ -80,13 +87,13 @@ def kohya(pipe, draw, unet=LINEAR, text=TEXT, alpha=2.0, dora=False, names=None)
     return file, {}
 
 
-def peft(pipe, draw):
+def peft(pipe, draw, unet=LINEAR):
     file = {}
-    for part, _, network, name in targets(pipe, LINEAR, TEXT):
+    for part, _, network, name in targets(pipe, unet, TEXT):
         file[f"{part}.{name}.lora_A.weight"], file[f"{part}.{name}.lora_B.weight"] = draw.pair(module(network, name).weight)
     settings = {}
-    for part in ["unet", "text_encoder", "text_encoder_2"]:
-        names = LINEAR if part == "unet" else [name.removeprefix("text_model.") for name in TEXT]
+    for part in {part: None for part, *_ in targets(pipe, unet, TEXT)}:
+        names = unet if part == "unet" else [name.removeprefix("text_model.") for name in TEXT]
         settings |= {f"{part}.r": RANK, f"{part}.lora_alpha": 2 if part == "unet" else 6, f"{part}.target_modules": names}
     return file, {"lora_adapter_metadata": json.dumps(settings)}
 
@@ -246,14 +253,37 @@ CASES = {
     "glora": dict(make=lycoris(glora), weight=0.7, merged=True),
     "differences": dict(make=differences, weight=0.8, merged=True),
     "two": dict(files=[("kohya", 0.6), ("kohya-convolutions", -0.4)]),
+    "sd15-kohya": dict(family="sd15", make=lambda p, d: kohya(p, d, unet=SD), weight=0.8),
+    "sd15-peft": dict(family="sd15", make=lambda p, d: peft(p, d, unet=SD), weight=1.0),
+    "sd21-kohya": dict(family="sd21", make=lambda p, d: kohya(p, d, unet=SD), weight=0.8),
+    "sd21-peft": dict(family="sd21", make=lambda p, d: peft(p, d, unet=SD), weight=1.0),
 }
+
+
+def paint(case, pipe, seed):
+    """The picture of a case, once with its LoRAs in `pipe` and once in a new pipeline without."""
+    own = dict(num_inference_steps=2, seed=seed, guidance_scale=3.0, scheduler=euler())
+    if "family" in case:
+        own["family"] = case["family"]
+        return families.paint(pipe, own), families.paint(open_model(case), own)[1]
+    load_folder = pictures.load
+    pictures.load = lambda *_: pipe
+    with_loras = pictures.paint(own)
+    pictures.load = load_folder
+    return with_loras, pictures.paint(own)[1]
+
+
+def open_model(case):
+    if "family" in case:
+        return families.build(families.FAMILIES[case["family"]])[0]
+    return pictures.load("tiny-sdxl", None, False)
 
 
 def main():
     shutil.rmtree(OUT, ignore_errors=True)
-    rows, open_pipe = [], pictures.load
+    rows = []
     for seed, (name, case) in enumerate(CASES.items()):
-        pipe = open_pipe("tiny-sdxl", None, False)
+        pipe = open_model(case)
         if "make" in case:
             file, metadata = case["make"](pipe, Draw(1000 * (seed + 1)))
             save_tensors(OUT / f"{name}.safetensors", file, metadata or None)
@@ -263,10 +293,7 @@ def main():
         else:
             loaded = [load(pipe, OUT / f"{stem}.safetensors", weight) for stem, weight in files]
             pipe.set_adapters([stem for stem, _ in loaded], [weight for _, weight in loaded])
-        pictures.load = lambda *_: pipe
-        full, result = pictures.paint(dict(num_inference_steps=2, seed=60 + seed, guidance_scale=3.0, scheduler=euler()))
-        pictures.load = lambda *_: open_pipe("tiny-sdxl", None, False)
-        _, without = pictures.paint(dict(num_inference_steps=2, seed=60 + seed, guidance_scale=3.0, scheduler=euler()))
+        (full, result), without = paint(case, pipe, 60 + seed)
         moved = (result["pixels"].float() - without["pixels"].float()).abs().mean().item()
         print(f"{name:24} moves the picture by {moved:6.2f} of 255", flush=True)
         save_tensors(OUT / f"{name}.picture.safetensors", result)

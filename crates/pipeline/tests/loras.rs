@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::tiny_models::{Layout, TinyModel};
 use common::{check_picture, goldens, paint, written};
 use prima_pipeline::{
     DType, Error, LoadOptions, LoraChoice, LoraOptions, ModelSource, Parts, Pipeline, Request, ScheduleOptions, merge,
@@ -37,6 +38,18 @@ fn open(folder: &Path, options: &LoadOptions) -> Result<Pipeline, Error> {
     Pipeline::load(&ModelSource::open(folder)?, options)
 }
 
+/// A case's model, and what keeps it: tiny-sdxl where it names no family.
+fn model(case: &Value) -> (Option<TinyModel>, PathBuf) {
+    match case["family"].as_str() {
+        None => (None, goldens().join("tiny-sdxl")),
+        Some(family) => {
+            let model = TinyModel::new(family, Layout::Folder, &[]);
+            let path = model.path.clone();
+            (Some(model), path)
+        }
+    }
+}
+
 /// The tiny model with the scheduler of `case`.
 fn with_scheduler(folder: &Path, case: &Value) -> Parts {
     let mut parts = Parts::load(&ModelSource::open(folder).unwrap(), &LoadOptions::default()).unwrap();
@@ -51,7 +64,8 @@ fn check(wanted: impl Fn(&str) -> bool) {
         .collect();
     assert!(!cases.is_empty());
     for case in cases {
-        let parts = with_scheduler(&goldens().join("tiny-sdxl"), &case);
+        let (_kept, folder) = model(&case);
+        let parts = with_scheduler(&folder, &case);
         let loras = LoraOptions {
             folder: None,
             standing: files(&case),
@@ -68,6 +82,11 @@ fn kohyas_loras_in_both_namings_of_blocks_are_those_of_diffusers() {
 #[test]
 fn diffusers_own_loras_old_and_new_are_those_of_diffusers() {
     check(|name| ["peft", "processors"].contains(&name));
+}
+
+#[test]
+fn loras_of_stable_diffusion_1_and_2_are_those_of_diffusers() {
+    check(|name| name.starts_with("sd15") || name.starts_with("sd21"));
 }
 
 #[test]
@@ -100,7 +119,8 @@ fn what_is_merged_paints_what_was_not() {
     for case in cases() {
         let name = case["name"].as_str().unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let source = ModelSource::open(goldens().join("tiny-sdxl")).unwrap();
+        let (_kept, base) = model(&case);
+        let source = ModelSource::open(base).unwrap();
         // A bias that a layer has none of cannot be written.
         let said = merge(&source, &files(&case), folder.path()).unwrap();
         assert!(said.is_empty(), "{name}: {said:?}");
