@@ -6,6 +6,7 @@ mod gray;
 mod layer;
 mod parameters;
 mod read;
+mod resample;
 mod sheet;
 mod write;
 
@@ -28,22 +29,27 @@ pub struct Picture {
 }
 
 impl Picture {
-    /// The same picture at another size (Lanczos). One that is many times larger is first averaged down to four times the
+    /// The same picture at another size (Lanczos, as Pillow does it). One that is many times larger is first averaged down to four times the
     /// size, so that neither time nor memory grows with the product of one picture's width and the other's height.
     #[must_use]
     pub fn resized(&self, width: usize, height: usize) -> Self {
         if (width, height) == (self.width, self.height) {
             return self.clone();
         }
-        let buffer = image::RgbImage::from_raw(self.width as u32, self.height as u32, self.rgb.clone());
-        let mut buffer = buffer.unwrap_or_default();
         let between = coarse((self.width, self.height), (width, height));
-        if between != (self.width, self.height) {
-            buffer = image::imageops::thumbnail(&buffer, between.0 as u32, between.1 as u32);
+        if between == (self.width, self.height) {
+            return resample::resample(self, width, height);
         }
-        let filter = image::imageops::FilterType::Lanczos3;
-        let rgb = image::imageops::resize(&buffer, width as u32, height as u32, filter).into_raw();
-        Self { width, height, rgb }
+        let buffer = image::RgbImage::from_raw(self.width as u32, self.height as u32, self.rgb.clone());
+        let rgb =
+            image::imageops::thumbnail(&buffer.unwrap_or_default(), between.0 as u32, between.1 as u32).into_raw();
+        let (wide, high) = between;
+        let averaged = Self {
+            width: wide,
+            height: high,
+            rgb,
+        };
+        resample::resample(&averaged, width, height)
     }
 
     /// The same picture at another size and shape: enlarged or reduced until it covers that, and cut to it in the middle.
@@ -69,9 +75,8 @@ impl Picture {
 pub fn resize_bytes(from: (usize, usize), to: (usize, usize)) -> usize {
     let between = coarse(from, to);
     let rgb = |(width, height): (usize, usize)| 3usize.saturating_mul(width).saturating_mul(height);
-    // The filter goes vertical first, into RGBA of 32 bits a channel.
-    let vertical = between.0.saturating_mul(to.1).saturating_mul(16);
-    [rgb(from), rgb(between), vertical, rgb(to)]
+    // The filter goes along the rows first.
+    [rgb(from), rgb(between), rgb((to.0, between.1)), rgb(to)]
         .iter()
         .fold(0, |sum, bytes| sum.saturating_add(*bytes))
 }

@@ -116,12 +116,10 @@ fn longer([start, end]: [usize; 2], more: usize, most: usize) -> [usize; 2] {
     [start, (start + length).min(most)]
 }
 
-/// The whole picture in a frame of another shape; what is left of the frame repeats its edge.
+/// The whole picture in a frame of another shape.
 fn filling(picture: &Picture, width: usize, height: usize) -> Picture {
     let (w, h) = fitted(picture, width, height, false);
-    let inner = picture.resized(w, h);
-    let (left, top) = (width / 2 - w / 2, height / 2 - h / 2);
-    inner.with_margin([left, top, width - w - left, height - h - top]).0
+    picture.resized(w, h).framed(width, height)
 }
 
 /// The frame filled by the picture, which is cut where it has another shape.
