@@ -5,6 +5,7 @@ import { Easel } from "./easel.js";
 import { History } from "./history.js";
 import { startKeys } from "./keys.js";
 import { Live } from "./live.js";
+import { Loras } from "./loras.js";
 import { Meter } from "./meter.js";
 import { Models } from "./models.js";
 import { clearError, error, note, say } from "./notice.js";
@@ -23,6 +24,7 @@ import { startLog } from "./log.js";
 
 /** @import { Frame, Hello, Request, Settings, View } from "./types.js" */
 /** @import { Job, SentJob } from "./painter.js" */
+/** @import { Sketched } from "./sketch.js" */
 
 /** An outage shorter than this is not worth a word. */
 const OUTAGE_MS = 700;
@@ -34,8 +36,8 @@ const store = new Store({ ...DEFAULTS, ...fromLink(location.hash) });
 let view = "words";
 /** @type {Hello | null} */
 let hello = null;
-/** @type {Uint8Array | null} the sketch, as last sent */
-let sketchImage = null;
+/** @type {Sketched | null} the sketch, as last sent */
+let sketched = null;
 /** @type {{settings: Settings, frame: Frame} | null} the newest finished picture */
 let finished = null;
 /** @type {number | null} when the key was pressed that the next message answers */
@@ -64,6 +66,8 @@ const live = new Live({
     clearError("connection");
     setConnected(true);
     panel.setModel(message);
+    loras.offer(message.model.loras, store.now);
+    sketch.setControlNets(message.model.controlnets);
     variants.limit(message.limits.variants);
     field.limit(message.limits.prompt_chars);
     shapeChanged(store.now);
@@ -96,6 +100,7 @@ const painter = new Painter(live);
 const easel = new Easel();
 const meter = new Meter();
 const panel = new Panel(store);
+const loras = new Loras((chosen) => store.set({ loras: chosen }, "control"));
 const models = new Models((name) => live.send({ type: "model", name }));
 const log = startLog(painter, easel, decodePng);
 
@@ -130,9 +135,10 @@ const variants = new Variants(
 );
 
 const sketch = new Sketch(
-  (image) => {
-    sketchImage = image;
-    if (view === "sketch") askAgain();
+  () => easel.shown?.bitmap ?? null,
+  (next) => {
+    sketched = next;
+    if (next && view === "sketch") askAgain();
   },
   (message) => error(message),
 );
@@ -162,6 +168,8 @@ function paintRequest(settings) {
   const request = { type: "paint", prompt: settings.prompt, seed: settings.seed, format: "png" };
   if (settings.steps !== null) request.steps = settings.steps;
   if (settings.width !== null) Object.assign(request, { width: settings.width, height: settings.height });
+  const wanted = Object.entries(settings.loras).map(([name, weight]) => ({ name, weight }));
+  if (wanted.length > 0) request.loras = wanted;
   if (hello?.model.uses_guidance) {
     if (settings.guidance_scale !== null) request.guidance_scale = settings.guidance_scale;
     if (settings.negative_prompt) request.negative_prompt = settings.negative_prompt;
@@ -182,10 +190,10 @@ function paintJob() {
   const request = paintRequest(settings);
   /** @type {Job} */
   const job = { request, frame: (frame, sent) => received(frame, sent, settings) };
-  if (view !== "sketch") return job;
-  if (!sketchImage) return null;
+  if (view !== "sketch" || !sketched) return job;
   if (settings.strength !== null) request.strength = settings.strength;
-  return { ...job, image: sketchImage };
+  Object.assign(request, sketched.fields);
+  return { ...job, image: sketched.files };
 }
 
 /**
@@ -251,6 +259,7 @@ easel.onPainted(({ job, frame, decoded_ms, painted_ms }) => {
   const { header } = frame;
   easel.describe(`Picture of ${job?.request.prompt || "no words"}, seed ${header.seed}`);
   html("plate").textContent = `${header.width} × ${header.height}, seed ${header.seed}, ${header.steps} ${header.steps === 1 ? "step" : "steps"}`;
+  sketch.pictureChanged();
   if (job) meter.painted({ header, key_ms: job.key_ms, sent_ms: job.sent_ms, arrived_ms: frame.at, decoded_ms, painted_ms });
 });
 
@@ -259,6 +268,7 @@ store.onChange((settings, cause) => {
   if (replay.playing) replay.stop();
   past.touch();
   panel.show(settings);
+  loras.show(settings);
   rail.refresh();
   sensitivity.clear();
   shapeChanged(settings);
@@ -276,7 +286,7 @@ function shapeChanged({ width, height }) {
 /** What was set for the model before is not what this one paints well. */
 function modelChanged() {
   clearError("request");
-  const own = { steps: null, guidance_scale: null, width: null, height: null, strength: null };
+  const own = { steps: null, guidance_scale: null, width: null, height: null, strength: null, loras: {} };
   const before = store.now;
   store.set(own, "control");
   if (store.now === before) askAgain();
@@ -353,7 +363,7 @@ async function openPicture(file) {
 /** @param {File} file */
 async function openPng(file) {
   try {
-    const settings = await readSettings(file);
+    const settings = loras.untagged(await readSettings(file));
     if (view !== "words") setView("words");
     store.set({ ...DEFAULTS, ...settings }, "restore");
     panel.sheet(false);

@@ -14,6 +14,7 @@ export const DEFAULTS = Object.freeze({
   width: null,
   height: null,
   strength: null,
+  loras: Object.freeze({}),
 });
 
 /** Where a change came from: typing keeps the caret alone, everything else rewrites the fields. */
@@ -86,6 +87,7 @@ export function toLink(settings) {
     if (value !== null && value !== "") query.set(key, String(value));
   }
   if (settings.prompt === "") query.set("prompt", "");
+  for (const [name, weight] of Object.entries(settings.loras)) query.append("lora", `${name}:${weight}`);
   return query.toString();
 }
 
@@ -96,7 +98,8 @@ export function toLink(settings) {
  */
 export function fromLink(fragment) {
   const query = new URLSearchParams(fragment.replace(/^#/, ""));
-  return fromUnknown(Object.fromEntries(KEYS.map(([field, key]) => [field, query.get(key)])));
+  const loras = query.getAll("lora").map((text) => [text.slice(0, text.lastIndexOf(":")), text.slice(text.lastIndexOf(":") + 1)]);
+  return fromUnknown({ ...Object.fromEntries(KEYS.map(([field, key]) => [field, query.get(key)])), loras: Object.fromEntries(loras) });
 }
 
 /**
@@ -120,6 +123,13 @@ export function fromUnknown(found) {
   if (width !== null && height !== null) Object.assign(settings, { width: Math.floor(width), height: Math.floor(height) });
   const strength = number(found.strength, 0, 1);
   if (strength !== null) settings.strength = strength;
+  /** @type {Record<string, number>} */
+  const loras = {};
+  for (const [name, text] of Object.entries(found.loras ?? {})) {
+    const weight = number(text, -10, 10);
+    if (name && weight !== null) loras[name] = weight;
+  }
+  if (Object.keys(loras).length > 0) settings.loras = loras;
   return settings;
 }
 

@@ -11,6 +11,7 @@
  * @property {number | null} width
  * @property {number | null} height
  * @property {number | null} strength
+ * @property {Readonly<Record<string, number>>} loras weights by name
  */
 
 /**
@@ -26,6 +27,8 @@
  * @property {boolean} uses_guidance
  * @property {string[]} styles
  * @property {string[]} schedulers
+ * @property {string[]} loras
+ * @property {string[]} controlnets
  */
 
 /**

@@ -1,5 +1,6 @@
 //! The JSON of the live protocol.
 
+use super::layers::{Layers, Steering};
 use crate::loras::Wanted;
 use crate::options::Limits;
 use crate::refusal::Refusal;
@@ -45,6 +46,8 @@ pub(super) struct Paint {
     pub format: Option<Format>,
     pub preview: Option<bool>,
     pub loras: Option<Vec<Wanted>>,
+    pub layers: Option<Layers>,
+    pub control: Option<Steering>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -115,6 +118,7 @@ struct ModelInfo {
     styles: Vec<String>,
     schedulers: Vec<&'static str>,
     loras: Vec<String>,
+    controlnets: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -147,6 +151,7 @@ impl Hello {
                 styles: Vec::new(),
                 schedulers: SchedulerKind::ALL.iter().map(|k| k.short_name()).collect(),
                 loras: pipeline.loras().into_iter().map(|lora| lora.name).collect(),
+                controlnets: pipeline.controlnets(),
             },
             models,
             chosen,

@@ -1,6 +1,7 @@
 //! The live protocol, docs/live-protocol.md: one WebSocket a session.
 
 mod chosen;
+mod layers;
 mod messages;
 mod outbox;
 mod results;
@@ -9,7 +10,6 @@ mod words;
 
 use crate::app::App;
 use crate::connections::Peer;
-use crate::masks::{Masking, Transparency, initial};
 use crate::refusal::Refusal;
 use crate::{guard, workshop};
 use axum::Extension;
@@ -21,10 +21,10 @@ use axum::response::Response;
 use chosen::Chosen;
 use futures_util::SinkExt;
 use futures_util::stream::{SplitSink, SplitStream, StreamExt};
+use layers::Given;
 use messages::{ClientMessage, Hello, Refused};
 use outbox::{Next, Outbox};
 use prima_engine::{Counts, Found, Readiness, Session};
-use prima_pipeline::Picture;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::OwnedSemaphorePermit;
@@ -220,7 +220,7 @@ async fn greet(app: &App, outbox: &Outbox) -> Result<(), Goodbye> {
     Ok(())
 }
 
-/// A message with a picture to start from.
+/// A message with pictures.
 async fn take_binary(
     app: &App,
     session: &Session,
@@ -228,18 +228,18 @@ async fn take_binary(
     outbox: &Arc<Outbox>,
     bytes: Bytes,
 ) -> Result<(), Refused> {
-    let (header, picture) = messages::unpacked(&bytes, app.limits())?;
-    take(app, session, chosen, outbox, &header, Some(picture)).await
+    let (header, payload) = messages::unpacked(&bytes, app.limits())?;
+    take(app, session, chosen, outbox, &header, Some(payload)).await
 }
 
-/// One message in JSON, and the picture that came with it.
+/// One message in JSON, and what came with it.
 async fn take(
     app: &App,
     session: &Session,
     chosen: &mut Chosen,
     outbox: &Arc<Outbox>,
     json: &[u8],
-    picture: Option<Bytes>,
+    payload: Option<Bytes>,
 ) -> Result<(), Refused> {
     let (rev, task) = match messages::understood(json, app.limits())? {
         ClientMessage::Ping { id } => {
@@ -261,8 +261,8 @@ async fn take(
     };
     let failed = |refusal| (Some(rev), refusal);
     let app = chosen.app(app, outbox).await.map_err(failed)?;
-    let picture = initial_picture(&app, &task, picture).await.map_err(failed)?;
-    let units = task.units(&app, picture, outbox).map_err(failed)?;
+    let given = Given::read(&app, task.asked(), payload).await.map_err(failed)?;
+    let units = task.units(&app, given, outbox).map_err(failed)?;
     // The engine's revisions begin after 0.
     if !session.replace(rev.saturating_add(1), units) {
         return Err(failed(Refusal::bad(format!(
@@ -281,17 +281,6 @@ pub(crate) async fn asked(app: &App, session: &Session, message: &Bytes, binary:
         take(app, session, &mut chosen, &outbox, message, None).await
     };
     taken.map_err(|(_, refusal)| refusal)
-}
-
-async fn initial_picture(app: &App, task: &tasks::Task, bytes: Option<Bytes>) -> Result<Option<Picture>, Refusal> {
-    match bytes {
-        Some(bytes) => {
-            let (width, height) = task.size();
-            let masking = Masking::new(None::<Bytes>, (width, height), Transparency::Stays);
-            Ok(Some(initial(app, bytes, masking).await?.0))
-        }
-        None => Ok(None),
-    }
 }
 
 /// Sends what is in the outbox until the socket breaks (`None`) or the client has not taken a byte

@@ -1,5 +1,6 @@
 //! From a message to the units that the engine paints for it.
 
+use super::layers::Given;
 use super::messages::{Paint, Variants, WordChange};
 use super::outbox::Outbox;
 use super::results::{Comparison, FrameSpec, compares, shows};
@@ -8,7 +9,7 @@ use crate::app::App;
 use crate::loras::choices;
 use crate::refusal::Refusal;
 use prima_engine::{Class, OnEvent, Unit};
-use prima_pipeline::{Picture, Pipeline, Request, RequestBuilder, ScheduleOptions, scheduler_named};
+use prima_pipeline::{Pipeline, Request, RequestBuilder, ScheduleOptions, scheduler_named};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -55,15 +56,14 @@ impl Task {
         }
     }
 
-    /// The size to paint, where the message says it.
-    pub fn size(&self) -> (Option<usize>, Option<usize>) {
-        (self.paint.width, self.paint.height)
+    pub fn asked(&self) -> &Paint {
+        &self.paint
     }
 
     /// The work, or why it cannot be done.
-    pub fn units(self, app: &App, picture: Option<Picture>, outbox: &Arc<Outbox>) -> Result<Vec<Unit>, Refusal> {
+    pub fn units(self, app: &App, given: Given, outbox: &Arc<Outbox>) -> Result<Vec<Unit>, Refusal> {
         let (pipeline, model) = (app.pipeline()?, app.model()?);
-        let asked = asked(app, &self.paint, picture)?;
+        let asked = asked(app, &self.paint, given)?;
         let make = Make {
             app,
             pipeline,
@@ -79,7 +79,7 @@ impl Task {
     }
 }
 
-fn asked(app: &App, paint: &Paint, picture: Option<Picture>) -> Result<RequestBuilder, Refusal> {
+fn asked(app: &App, paint: &Paint, given: Given) -> Result<RequestBuilder, Refusal> {
     Ok(RequestBuilder {
         prompt: Some(paint.prompt.clone()),
         negative_prompt: paint.negative_prompt.clone(),
@@ -94,8 +94,10 @@ fn asked(app: &App, paint: &Paint, picture: Option<Picture>) -> Result<RequestBu
             ..ScheduleOptions::default()
         },
         loras: choices(paint.loras.clone())?,
-        image: picture,
+        image: given.picture,
         strength: paint.strength,
+        mask: given.mask,
+        controls: given.control.into_iter().collect(),
         ..app.request(&[])
     })
 }

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 mod browser;
+pub mod controlnet;
 #[path = "../../../cli/tests/common/copied.rs"]
 pub mod copied;
 #[allow(unused_imports, reason = "only the studio test has a browser")]
