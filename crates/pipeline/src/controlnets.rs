@@ -1,13 +1,14 @@
 //! The ControlNets that a pipeline has. They are read when a request
 //! first asks for them, and the last few are kept.
 
+use crate::control::Control;
 use crate::packed_weights::read_alone;
 use crate::weight_files::{check_folder, is_safetensors, sorted, stem};
-use crate::{Error, Parts};
+use crate::{Error, Parts, families};
 use prima_checkpoint::{ControlNetFile, ModelSource};
 use prima_models::{ControlNet, ControlNetConfig};
 use prima_tensor::DType;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -72,6 +73,22 @@ impl ControlNets {
             format!("use one of {}", names.join(", "))
         };
         Err(Error::request("controlnet", format!("{name:?}"), fix))
+    }
+
+    /// What the weights of those that a request names take in memory, by the headers of their files.
+    pub fn weight_bytes(&self, controls: &[Control]) -> Result<usize, Error> {
+        let names: BTreeSet<&str> = controls.iter().map(|control| control.name.as_str()).collect();
+        let mut bytes = 0;
+        for name in names {
+            let path = self.path(name)?;
+            let reader = if path.is_dir() {
+                ModelSource::Folder(path).component_reader("")?
+            } else {
+                ControlNetFile::open(&path)?.reader()
+            };
+            bytes += families::network_bytes(&reader, self.dtype.unwrap_or(DType::F32));
+        }
+        Ok(bytes)
     }
 
     /// The ControlNet of this name, which has to fit the model of `parts`.

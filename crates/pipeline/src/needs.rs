@@ -2,6 +2,7 @@
 //! a device that computes nothing and counts what is allocated; for the CPU the headers of the files say how large the weights
 //! will be, and the autoencoder's config how large its widest pictures.
 
+use crate::controlnets::ControlNets;
 use crate::{Error, LoadOptions, ModelSource, Parts, Pipeline, Request, Vae, families, host_memory};
 use prima_tensor::{DType, Device, Residency};
 use std::ops::ControlFlow;
@@ -203,13 +204,15 @@ impl Place {
 /// say how much memory it has, the CPU has as much as `max_memory` says, or any.
 pub fn check_room(source: &ModelSource, options: &LoadOptions, request: &Request) -> Result<LoadOptions, Error> {
     let mut options = options.clone();
-    // The steps of both models are those of one, and ControlNets are read later.
+    let steering = ControlNets::new(&options.controlnets, options.dtype)?.weight_bytes(&request.controls)?;
+    // The steps of both models are those of one, and an outline has no ControlNets.
     let request = &Request {
         refiner_switch_at: None,
         controls: Vec::new(),
         ..request.clone()
     };
     if let Some(mut place) = Place::current(&options)? {
+        place.free = place.free.saturating_sub(steering);
         if let Some(refiner) = &options.refiner {
             let bytes = families::weight_bytes(refiner, families::Family::of(refiner)?, options.dtype)?;
             place.free = place.free.saturating_sub(bytes);

@@ -5,7 +5,9 @@ mod common;
 
 use common::tiny_models::{Layout, TinyModel, controlnet};
 use common::{cases, check_picture_of};
-use prima_pipeline::{Control, ControlNetOptions, Gray, LoadOptions, Pipeline, Preprocessor, Request, ScheduleOptions};
+use prima_pipeline::{
+    Control, ControlNetOptions, Gray, LoadOptions, Pipeline, Preprocessor, Request, ScheduleOptions, check_room,
+};
 use prima_schedulers::SchedulerConfig;
 use serde_json::Value;
 use std::ops::ControlFlow;
@@ -42,6 +44,50 @@ fn pipeline(family: &str, config: Option<&Value>, controlnets: ControlNetOptions
         ..LoadOptions::default()
     };
     Pipeline::load(&model.open(), &options).unwrap()
+}
+
+#[test]
+fn the_room_that_a_request_needs_counts_its_controlnets() {
+    let place = tempfile::TempDir::new().unwrap();
+    let case = cases("controlnets")
+        .into_iter()
+        .find(|case| case["family"] == "sd15")
+        .unwrap();
+    let name = names(&case).swap_remove(0);
+    let path = controlnet(&name, Layout::SingleFile, place.path());
+    let bytes = path.metadata().unwrap().len() as usize;
+    let model = TinyModel::new("sd15", Layout::Folder, &[]);
+    let steered = Request {
+        controls: request(&case).controls.into_iter().take(1).collect(),
+        ..request(&case)
+    };
+    let plain = Request {
+        controls: Vec::new(),
+        ..steered.clone()
+    };
+    let fits = |request: &Request, most: usize| {
+        let options = LoadOptions {
+            max_memory: Some(most),
+            controlnets: ControlNetOptions {
+                folder: None,
+                files: vec![(name.clone(), path.clone())],
+            },
+            ..LoadOptions::default()
+        };
+        check_room(&model.open(), &options, request).is_ok()
+    };
+    // The least that is enough without it, to 4 KiB.
+    let (mut too_little, mut enough) = (0, 1 << 30);
+    while enough - too_little > 4096 {
+        let middle = usize::midpoint(too_little, enough);
+        if fits(&plain, middle) {
+            enough = middle;
+        } else {
+            too_little = middle;
+        }
+    }
+    assert!(!fits(&steered, enough + bytes / 2));
+    assert!(fits(&steered, enough + bytes));
 }
 
 /// Checks the cases of a family with ControlNets that lie in `layout`.

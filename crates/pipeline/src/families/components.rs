@@ -150,18 +150,24 @@ pub(crate) fn weight_bytes(source: &ModelSource, family: &Family, dtype: DType) 
     let encoders = encoders.filter(|name| source.exists(&format!("{name}/config.json")));
     let mut bytes = 0;
     for component in encoders.chain(["unet", "vae"]) {
-        let reader = source.component_reader(component)?;
-        let dtype = rest_of(&reader, dtype);
-        for (key, stored, shape) in reader.tensors() {
-            let bits = match (quantized_bits(stored), kept_as(key, &shape, dtype).0) {
-                (Some(bits), _) => bits.ceil() as usize,
-                (None, DType::F32) => 32,
-                (None, _) => 16,
-            };
-            bytes += shape.iter().product::<usize>() * bits / 8;
-        }
+        bytes += network_bytes(&source.component_reader(component)?, dtype);
     }
     Ok(bytes)
+}
+
+/// What one network's parameters take.
+pub(crate) fn network_bytes(reader: &Reader, dtype: DType) -> usize {
+    let dtype = rest_of(reader, dtype);
+    let mut bytes = 0;
+    for (key, stored, shape) in reader.tensors() {
+        let bits = match (quantized_bits(stored), kept_as(key, &shape, dtype).0) {
+            (Some(bits), _) => bits.ceil() as usize,
+            (None, DType::F32) => 32,
+            (None, _) => 16,
+        };
+        bytes += shape.iter().product::<usize>() * bits / 8;
+    }
+    bytes
 }
 
 struct AbsentParams;

@@ -10,7 +10,9 @@ pub use components::{Replaced, known_scheduler, load_text_encoder, load_unet, lo
 pub use stable_diffusion::STABLE_DIFFUSION;
 pub use stable_diffusion_xl::STABLE_DIFFUSION_XL;
 
-pub(crate) use components::{Listing, Weights, is_multiplied, path, text, text_encoders, unet, vae, weight_bytes};
+pub(crate) use components::{
+    Listing, Weights, is_multiplied, network_bytes, path, text, text_encoders, unet, vae, weight_bytes,
+};
 
 use crate::Error;
 use prima_checkpoint::ModelSource;
