@@ -1,7 +1,7 @@
 //! What a graph of nodes asks for.
 
-use super::nodes;
 use super::wanted::{Conditioning, Image, MASKING, Output, OutputKind, Sampling, Start};
+use super::{krita, nodes};
 use crate::numbers::whole_of;
 use crate::refusal::{Refusal, short};
 use prima_pipeline::{LoraChoice, without_ending};
@@ -68,6 +68,7 @@ impl<'a> Graph<'a> {
                 }
                 Some("PreviewImage") => OutputKind::Preview,
                 Some("SaveImageWebsocket") => OutputKind::Socket,
+                Some("ETN_SaveImageCache") => OutputKind::Cache,
                 _ => continue,
             };
             let image = self.image(id, "images", known, 0)?;
@@ -89,6 +90,7 @@ impl<'a> Graph<'a> {
         let (id, class, output) = self.link(of, input, depth)?;
         match (class, output) {
             ("LoadImage", 0) => Ok(Image::Loaded(self.text(id, "image")?.to_owned())),
+            ("ETN_LoadImageCache", 0) => Ok(Image::Loaded(krita::cached(self.text(id, "id")?))),
             ("ImageScale", 0) => Ok(Image::Scaled {
                 image: Box::new(self.image(id, "image", known, depth + 1)?),
                 width: self.whole(id, "width", 0, MOST_SIDE_PX)?,
@@ -155,6 +157,11 @@ impl<'a> Graph<'a> {
                 Ok(Latent::Start(Start::Masked(image, masked)))
             }
             ("KSampler", 0) => Ok(Latent::Sampled(Box::new(self.sampling(id, known, depth + 1)?))),
+            ("SamplerCustomAdvanced", 0 | 1) => Ok(Latent::Sampled(Box::new(self.sampling_in_parts(
+                id,
+                known,
+                depth + 1,
+            )?))),
             _ => Err(self.misfit(of, input, "latents", class)),
         }
     }
@@ -162,27 +169,17 @@ impl<'a> Graph<'a> {
     fn sampling(&self, id: &str, known: &Known, depth: usize) -> Result<Sampling, Refusal> {
         let mut loras = Vec::new();
         let model = self.model(id, "model", known, depth, &mut loras)?;
-        let start = match self.latent(id, "latent_image", known, depth)? {
-            Latent::Start(start) => start,
-            // Their pictures are: what the autoencoder loses is little.
-            Latent::Sampled(sampling) => Start::Picture(Image::Sampled(sampling)),
-        };
-        let number = |input, least, most| {
-            let value = self.input(id, input)?;
-            let number = value.as_f64().or_else(|| value.as_str()?.trim().parse().ok());
-            let possible = number.filter(|n| (least..=most).contains(n));
-            possible.ok_or_else(|| self.not_possible(id, input, &format!("use {least} to {most}")))
-        };
+        let (start, copies) = self.start(id, known, depth)?;
         let seed = whole_of(self.input(id, "seed")?).filter(|seed| (-1..=i128::from(u64::MAX)).contains(seed));
         Ok(Sampling {
             node: id.to_owned(),
             model,
             seed: seed.ok_or_else(|| self.not_possible(id, "seed", "use a whole number"))?,
             steps: self.whole(id, "steps", 1, 10_000)?,
-            cfg: number("cfg", 0.0, 100.0)?,
+            cfg: self.number(id, "cfg", 0.0, 100.0)?,
             sampler: self.text(id, "sampler_name")?.to_owned(),
             scheduler: self.text(id, "scheduler")?.to_owned(),
-            denoise: number("denoise", 0.0, 1.0).or_else(|refusal| {
+            denoise: self.number(id, "denoise", 0.0, 1.0).or_else(|refusal| {
                 if self.input(id, "denoise").is_err() {
                     Ok(1.0)
                 } else {
@@ -193,6 +190,7 @@ impl<'a> Graph<'a> {
             negative: self.conditioning(id, "negative", known, depth)?,
             loras,
             start,
+            copies,
         })
     }
 
@@ -239,7 +237,7 @@ impl<'a> Graph<'a> {
         }
     }
 
-    fn model(
+    pub(super) fn model(
         &self,
         of: &str,
         input: &str,

@@ -5,6 +5,7 @@
 mod controlnets;
 pub(crate) mod events;
 mod graph;
+mod krita;
 mod masks;
 mod nodes;
 pub(crate) mod prompts;
@@ -41,5 +42,6 @@ fn at(prefix: &str) -> Router<App> {
         .route(&path("/models/{folder}"), get(routes::models))
         .route(&path("/embeddings"), get(routes::embeddings))
         .route(&path("/system_stats"), get(routes::system_stats))
+        .route(&path("/etn/image/{id}"), get(krita::image).put(krita::put_image))
         .route(&path("/ws"), get(socket::connect))
 }

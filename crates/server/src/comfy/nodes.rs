@@ -47,6 +47,7 @@ fn nodes(choices: &Choices) -> Vec<Node> {
         latents_and_pictures(choices),
         masks(choices),
         controlnets(choices),
+        in_parts(),
     ]
     .concat()
 }
@@ -77,6 +78,15 @@ fn models_and_words(choices: &Choices) -> Vec<Node> {
             "loaders",
             false,
         ),
+        // Lists that programs look into; there is nothing to choose, since a checkpoint has its own.
+        (
+            "UNETLoader",
+            json!({"unet_name": [[]], "weight_dtype": [["default"]]}),
+            &["MODEL"],
+            "advanced/loaders",
+            false,
+        ),
+        ("VAELoader", json!({"vae_name": [[]]}), &["VAE"], "loaders", false),
         (
             "LoraLoader",
             json!({"model": any("MODEL"), "clip": any("CLIP"), "lora_name": [choices.loras],
@@ -250,6 +260,79 @@ fn controlnets(choices: &Choices) -> Vec<Node> {
             false,
         ),
     ]
+}
+
+/// A sampler in parts, and pictures by ids.
+fn in_parts() -> Vec<Node> {
+    let any = |kind: &str| json!([kind]);
+    let whole = |default: u64, least: u64, most: u64| json!(["INT", {"default": default, "min": least, "max": most}]);
+    let cfg = json!(["FLOAT", {"default": 8.0, "min": 0.0, "max": 100.0, "step": 0.1, "round": 0.01}]);
+    let denoise = json!(["FLOAT", {"default": 1.0, "min": 0.0, "max": 1.0, "step": 0.01}]);
+    let rows: [(&'static str, Value, &'static [&'static str], bool); 10] = [
+        (
+            "SamplerCustomAdvanced",
+            json!({"noise": any("NOISE"), "guider": any("GUIDER"), "sampler": any("SAMPLER"), "sigmas": any("SIGMAS"),
+                   "latent_image": any("LATENT")}),
+            &["LATENT", "LATENT"],
+            false,
+        ),
+        (
+            "CFGGuider",
+            json!({"model": any("MODEL"), "positive": any("CONDITIONING"), "negative": any("CONDITIONING"), "cfg": cfg}),
+            &["GUIDER"],
+            false,
+        ),
+        (
+            "BasicGuider",
+            json!({"model": any("MODEL"), "conditioning": any("CONDITIONING")}),
+            &["GUIDER"],
+            false,
+        ),
+        (
+            "BasicScheduler",
+            json!({"model": any("MODEL"), "scheduler": [SCHEDULERS], "steps": whole(20, 1, 10_000), "denoise": denoise}),
+            &["SIGMAS"],
+            false,
+        ),
+        (
+            "SplitSigmas",
+            json!({"sigmas": any("SIGMAS"), "step": whole(0, 0, 9_999)}),
+            &["SIGMAS", "SIGMAS"],
+            false,
+        ),
+        (
+            "KSamplerSelect",
+            json!({"sampler_name": [SAMPLERS]}),
+            &["SAMPLER"],
+            false,
+        ),
+        (
+            "RandomNoise",
+            json!({"noise_seed": whole(0, 0, u64::MAX)}),
+            &["NOISE"],
+            false,
+        ),
+        (
+            "RepeatLatentBatch",
+            json!({"samples": any("LATENT"), "amount": whole(1, 1, 64)}),
+            &["LATENT"],
+            false,
+        ),
+        (
+            "ETN_LoadImageCache",
+            json!({"id": ["STRING", {"default": ""}]}),
+            &["IMAGE", "MASK"],
+            false,
+        ),
+        (
+            "ETN_SaveImageCache",
+            json!({"images": any("IMAGE"), "format": [["PNG"]]}),
+            &[],
+            true,
+        ),
+    ];
+    let node = |(class, required, outputs, ends)| (class, required, outputs, "sampling/custom", ends);
+    rows.into_iter().map(node).collect()
 }
 
 /// Whether a graph may hold a node of this class.

@@ -247,12 +247,16 @@ pub(super) async fn view(
         let message = format!("there is no picture {:?} here", short(&wanted.filename, 60));
         return Err(Refusal::new(StatusCode::NOT_FOUND, message));
     };
-    let kind = match &file[..file.len().min(4)] {
+    Ok(([(header::CONTENT_TYPE, kind(&file))], file).into_response())
+}
+
+/// What a picture's file is.
+pub(super) fn kind(file: &[u8]) -> &'static str {
+    match file {
         [0xff, 0xd8, ..] => "image/jpeg",
-        b"RIFF" => "image/webp",
+        [b'R', b'I', b'F', b'F', ..] => "image/webp",
         _ => "image/png",
-    };
-    Ok(([(header::CONTENT_TYPE, kind)], file).into_response())
+    }
 }
 
 /// Of an upload's form.

@@ -280,6 +280,12 @@ impl<'a> Run<'a> {
                         .show(self.asked.client.as_deref(), Kind::Png, &file);
                     continue;
                 }
+                OutputKind::Cache => {
+                    let id = format!("{}-{}-{}", self.asked.id, output.node, images.len());
+                    self.app.comfy_shelf.put(Folder::Cache, &id, file.into());
+                    images.push(json!({"source": "http", "id": id}));
+                    continue;
+                }
                 OutputKind::Save { prefix } => (Folder::Output, prefix.as_str()),
                 OutputKind::Preview => (Folder::Temp, "ComfyUI_temp"),
             };
@@ -417,10 +423,11 @@ pub(super) fn request(
         seed: Some(sampling.seed),
         width,
         height,
-        num_images: Some(batch),
+        num_images: Some(batch.saturating_mul(sampling.copies)),
         schedule: ScheduleOptions {
             num_inference_steps: Some(steps),
-            scheduler: scheduler_named(Some(&sampling.sampler)).map_err(|e| node(e.into()))?,
+            // Where ComfyUI draws its noise is no other sampler.
+            scheduler: scheduler_named(Some(sampling.sampler.trim_end_matches("_gpu"))).map_err(|e| node(e.into()))?,
             spacing: Some(spacing.map_err(|e| node(e.into()))?),
             ..ScheduleOptions::default()
         },

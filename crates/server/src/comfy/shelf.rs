@@ -14,11 +14,13 @@ pub(crate) enum Folder {
     Input,
     Output,
     Temp,
+    /// By ids, for Krita's plugin.
+    Cache,
 }
 
 impl Folder {
     pub fn named(name: &str) -> Option<Self> {
-        [Self::Input, Self::Output, Self::Temp]
+        [Self::Input, Self::Output, Self::Temp, Self::Cache]
             .into_iter()
             .find(|folder| folder.as_str() == name)
     }
@@ -28,6 +30,7 @@ impl Folder {
             Self::Input => "input",
             Self::Output => "output",
             Self::Temp => "temp",
+            Self::Cache => "cache",
         }
     }
 }

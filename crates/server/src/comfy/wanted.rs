@@ -13,9 +13,13 @@ pub(super) struct Output {
 
 #[derive(Debug, PartialEq)]
 pub(super) enum OutputKind {
-    Save { prefix: String },
+    Save {
+        prefix: String,
+    },
     Preview,
     Socket,
+    /// Under an id.
+    Cache,
 }
 
 /// A picture, or several of one sampler.
@@ -61,6 +65,8 @@ pub(super) struct Sampling {
     pub negative: Conditioning,
     pub loras: Vec<LoraChoice>,
     pub start: Start,
+    /// As many pictures of each that it starts from.
+    pub copies: usize,
 }
 
 #[derive(Clone, Debug, PartialEq)]
