@@ -125,6 +125,14 @@ impl Conv {
         Ok(Self { weight, bias, geometry })
     }
 
+    /// [`of_doubled`](Self::of_doubled) is not asked for.
+    pub fn of_one_size(self) -> Self {
+        if self.geometry == Conv2d::padded(1) {
+            self.weight.sums_weights();
+        }
+        self
+    }
+
     /// Stride 1, size-preserving (`kernel` odd), with bias.
     pub fn same(
         source: &mut dyn ParamSource,

@@ -44,7 +44,7 @@ impl ResnetBlock2D {
         } = shape;
         Ok(Self {
             norm1: GroupNorm::new(source, &format!("{name}.norm1"), inputs, groups, eps)?,
-            conv1: Conv::same(source, &format!("{name}.conv1"), [inputs, outputs, 3], Start::Default)?,
+            conv1: Conv::same(source, &format!("{name}.conv1"), [inputs, outputs, 3], Start::Default)?.of_one_size(),
             time_emb_proj: temb_channels
                 .map(|temb| {
                     Linear::new(
@@ -58,7 +58,7 @@ impl ResnetBlock2D {
                 })
                 .transpose()?,
             norm2: GroupNorm::new(source, &format!("{name}.norm2"), outputs, groups, eps)?,
-            conv2: Conv::same(source, &format!("{name}.conv2"), [outputs, outputs, 3], Start::Zero)?,
+            conv2: Conv::same(source, &format!("{name}.conv2"), [outputs, outputs, 3], Start::Zero)?.of_one_size(),
             conv_shortcut: (inputs != outputs)
                 .then(|| {
                     Conv::same(
