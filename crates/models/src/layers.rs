@@ -248,6 +248,12 @@ impl GroupNorm {
     pub fn silu(&self, x: &Tensor) -> Tensor {
         self.apply(x, true)
     }
+
+    /// The same of what is not needed any more, in its place where that is possible.
+    pub fn silu_within(&self, x: Tensor) -> Tensor {
+        let [gamma, beta] = norm_values(&self.gamma, &self.beta);
+        prima_tensor::group_norm_within(x, &gamma, &beta, self.groups, self.eps, true)
+    }
 }
 
 /// LayerNorm over the last axis.
