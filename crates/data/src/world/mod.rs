@@ -63,6 +63,7 @@ pub use sources::Sources;
 pub use vocabulary::{Synonym, everyday, synonyms};
 
 use crate::DataError;
+use crate::colour::Colour;
 use crate::random::Random;
 use noise::Noise;
 use rayon::prelude::*;
@@ -73,6 +74,20 @@ use vocabulary::Vocabulary;
 /// Sizes (width, height) in pixels that pictures are composed for, multiples of 16 of about 256 x 256 pixels in all: 1:1,
 /// 3:2, 2:3, 16:9, 9:16.
 pub const SIZES: [(usize, usize); 5] = [(256, 256), (320, 208), (208, 320), (336, 192), (192, 336)];
+
+/// What the pictures show, in groups: everyday things, and how and where they are painted.
+pub fn word_groups() -> Vec<(&'static str, Vec<&'static str>)> {
+    let styles = Style::FILTERS.map(Style::name);
+    vec![
+        ("things", everyday()),
+        ("places", Place::LANDSCAPES.map(Place::key).to_vec()),
+        ("colours", Colour::OBJECTS.map(Colour::name).to_vec()),
+        ("hours", Time::ALL.map(Time::name).to_vec()),
+        ("weather", Weather::ALL.map(Weather::name).to_vec()),
+        ("styles", styles.to_vec()),
+        ("where it is", Relation::ALL.map(Relation::name).to_vec()),
+    ]
+}
 
 /// The smallest size that pictures are composed for.
 const SMALLEST: (usize, usize) = (64, 64);
