@@ -187,6 +187,8 @@ pub struct World {
     pub catalogue: Catalogue,
     vocabulary: Vocabulary,
     noise: Noise,
+    /// The kinds of pictures with their parts of the whole.
+    mix: Vec<(Kind, f32)>,
     icons: Option<icons::Icons>,
     photos: Vec<(String, Vec<u8>)>,
     tiles: Vec<(String, Vec<u8>)>,
@@ -201,10 +203,25 @@ impl World {
             catalogue,
             vocabulary,
             noise: Noise::new(),
+            mix: Kind::MIX.to_vec(),
             icons: None,
             photos: Vec::new(),
             tiles: Vec::new(),
         })
+    }
+
+    /// With other parts of the kinds than [`Kind::MIX`], unless there are none, and another share of everyday nouns.
+    pub fn with_mix(mut self, mix: Vec<(Kind, f32)>, everyday_share: f32) -> Result<Self, WorldError> {
+        let whole: f32 = mix.iter().map(|(_, part)| part).sum();
+        let is_fair = mix.iter().all(|(_, part)| *part >= 0.0) && (mix.is_empty() || whole > 0.0 && whole.is_finite());
+        if !is_fair || !(0.0..=1.0).contains(&everyday_share) {
+            return Err(WorldError::Mix);
+        }
+        if !mix.is_empty() {
+            self.mix = mix.into_iter().map(|(kind, part)| (kind, part / whole)).collect();
+        }
+        self.vocabulary.everyday_share = everyday_share;
+        Ok(self)
     }
 
     /// Adds the icons of a folder of npm packages (`emojibase-data`, `@lobehub/fluent-emoji-3d`, and flat sets).
@@ -232,7 +249,7 @@ impl World {
 
     /// The sample with this number, of a kind and size drawn from the mix.
     pub fn sample(&self, seed: u64, number: u64) -> Sample {
-        let (kind, mut random) = Self::draw_kind(seed, number);
+        let (kind, mut random) = self.draw_kind(seed, number);
         // Half of the pictures are square.
         let size = if random.chance(0.5) {
             SIZES[0]
@@ -244,7 +261,7 @@ impl World {
 
     /// The same in one size (width, height) of at least 64 px a side.
     pub fn sample_sized(&self, seed: u64, number: u64, size: (usize, usize)) -> Sample {
-        self.sample_of(Self::draw_kind(seed, number).0, seed, number, size)
+        self.sample_of(self.draw_kind(seed, number).0, seed, number, size)
     }
 
     /// The captions of samples `0..count` of the mix, each once, in the order in which they come. What a picture shows is
@@ -262,15 +279,15 @@ impl World {
     }
 
     /// A kind from the mix, and the draws that follow.
-    fn draw_kind(seed: u64, number: u64) -> (Kind, Random) {
+    fn draw_kind(&self, seed: u64, number: u64) -> (Kind, Random) {
         let mut random = Random::new(&[seed, number, 0x51]);
         let at = random.unit();
         let mut end = 0.0;
-        let found = Kind::MIX.into_iter().find(|(_, share)| {
+        let found = self.mix.iter().find(|(_, share)| {
             end += share;
             at < end
         });
-        (found.map_or(Kind::Object, |(kind, _)| kind), random)
+        (found.map_or(Kind::Object, |(kind, _)| *kind), random)
     }
 
     /// The sample with this number, of one kind, composed for a size (width, height) of at least 64 px a side.
