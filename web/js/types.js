@@ -29,7 +29,11 @@
  * @property {string[]} schedulers
  * @property {string[]} loras
  * @property {string[]} controlnets
+ * @property {string[]} prompts to begin with
+ * @property {WordGroup[]} vocabulary what it learnt to paint
  */
+
+/** @typedef {{name: string, words: string[]}} WordGroup */
 
 /**
  * @typedef {object} Limits
