@@ -182,8 +182,10 @@ mod tests {
         }
     }
 
+    type Size = (usize, usize);
+
     /// From which size to which, and the FNV-1a hash of what `Image.resize(size, LANCZOS)` of Pillow 13.0.0 makes.
-    const EXPECTED: [((usize, usize), (usize, usize), u64); 4] = [
+    const EXPECTED: [(Size, Size, u64); 4] = [
         ((40, 30), (64, 64), 0x951D_F430_C916_BC85),
         ((64, 64), (40, 30), 0x16E6_B9A0_9B19_E6B8),
         ((37, 53), (37, 20), 0xF34E_9643_BDF7_9D90),

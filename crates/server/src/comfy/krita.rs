@@ -138,11 +138,9 @@ pub(super) async fn put_image(
 
 /// A picture that was put here, or painted.
 pub(super) async fn image(State(app): State<App>, Path(id): Path<String>) -> Result<Response, Refusal> {
-    match app.comfy_shelf.get(Folder::Cache, &id) {
-        Some(file) => Ok(([(header::CONTENT_TYPE, super::routes::kind(&file))], file).into_response()),
-        None => {
-            let message = format!("there is no picture {:?} here", short(&id, 60));
-            Err(Refusal::new(StatusCode::NOT_FOUND, message))
-        }
-    }
+    let Some(file) = app.comfy_shelf.get(Folder::Cache, &id) else {
+        let message = format!("there is no picture {:?} here", short(&id, 60));
+        return Err(Refusal::new(StatusCode::NOT_FOUND, message));
+    };
+    Ok(([(header::CONTENT_TYPE, super::routes::kind(&file))], file).into_response())
 }
