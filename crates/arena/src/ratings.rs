@@ -95,10 +95,11 @@ fn rated(points: &[f64], resampled: Vec<Vec<f64>>) -> Vec<Rating> {
                 .copied()
                 .unwrap_or(points)
         };
+        let outside = (1.0 - WITHIN) / 2.0;
         Rating {
             points,
-            low: at((1.0 - WITHIN) / 2.0),
-            high: at((1.0 + WITHIN) / 2.0),
+            low: at(outside),
+            high: at(1.0 - outside),
         }
     };
     points.iter().enumerate().map(rating).collect()
@@ -124,7 +125,9 @@ fn likeliest(players: usize, games: &[Game]) -> Option<Vec<f64>> {
         };
         let mut next: Vec<f64> = (0..players).map(|i| wins[i] / share(i)).collect();
         let mean = next.iter().map(|s| s.ln()).sum::<f64>() / players as f64;
-        next.iter_mut().for_each(|s| *s /= mean.exp());
+        for strength in &mut next {
+            *strength /= mean.exp();
+        }
         let moved = next
             .iter()
             .zip(&strengths)

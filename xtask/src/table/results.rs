@@ -84,7 +84,7 @@ pub fn measured(trained: &Trained, args: &Args, prima: &Path) -> Result<Vec<Meas
 fn row(trained: &Trained, result: &Value, quality: &Value) -> Measured {
     let steps = result["steps"].as_u64().unwrap_or_default();
     let judged = quality["results"].as_array().into_iter().flatten();
-    let judged = judged.filter(|judged| judged["steps"].as_u64() == Some(steps));
+    let mut judged = judged.filter(|judged| judged["steps"].as_u64() == Some(steps));
     let plan = trained.plan.as_ref();
     Measured {
         name: trained.name.clone(),
@@ -96,7 +96,7 @@ fn row(trained: &Trained, result: &Value, quality: &Value) -> Measured {
         frechet: result["distances"]["frechet"].as_f64(),
         kernel: result["distances"]["kernel"][0].as_f64(),
         diversity: result["diversity"].as_f64(),
-        accuracy: judged.filter_map(accuracy).next(),
+        accuracy: judged.find_map(accuracy),
     }
 }
 
