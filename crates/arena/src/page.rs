@@ -64,7 +64,7 @@ pub async fn serve(
         random: options.seed.map_or_else(Rng::new, Rng::with_seed),
     };
     for vote in votes.all().await? {
-        shown.pairs.count(&vote);
+        shown.pairs.count(vote.kind, &vote.models, &vote.prompt);
     }
     let arena = Arena {
         shown: Arc::new(Mutex::new(shown)),
@@ -228,7 +228,7 @@ async fn vote(State(arena): State<Arena>, Json(cast): Json<Cast>) -> Response {
         arena.shown(|shown| shown.open.insert(cast.pair, pair));
         return failed(&error);
     }
-    arena.shown(|shown| shown.pairs.count(&vote));
+    arena.shown(|shown| shown.pairs.count(vote.kind, &vote.models, &vote.prompt));
     Json(Value::Null).into_response()
 }
 

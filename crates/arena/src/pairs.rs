@@ -1,7 +1,7 @@
 //! What a voter sees next.
 
+use crate::Error;
 use crate::entrants::{Entrant, Painted};
-use crate::{Error, Vote};
 use fastrand::Rng;
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
@@ -97,12 +97,11 @@ impl Pairs {
         self.contests.len()
     }
 
-    /// Of a vote that was cast.
-    pub(crate) fn count(&mut self, vote: &Vote) {
+    /// Of a vote that was cast, about two models that painted `prompt`.
+    pub(crate) fn count(&mut self, kind: Kind, models: &[String; 2], prompt: &str) {
         let number = |name: &String| self.entrants.iter().position(|entrant| &entrant.name == name);
-        let numbers = vote.models.each_ref().map(number);
-        if let (Kind::Models, [Some(a), Some(b)]) = (vote.kind, numbers) {
-            let key = ([a.min(b), a.max(b)], vote.prompt.clone());
+        if let (Kind::Models, [Some(a), Some(b)]) = (kind, models.each_ref().map(number)) {
+            let key = ([a.min(b), a.max(b)], prompt.to_owned());
             *self.asked.entry(key).or_default() += 1;
         }
     }
@@ -193,7 +192,8 @@ mod tests {
                 left += usize::from(pair.sides[0].0 == "a");
                 *prompts.entry(pair.prompt.clone()).or_insert(0i32) += 1;
                 assert!((prompts["y"] - prompts.get("z").unwrap_or(&0)).abs() <= 1 || prompts.len() < 2);
-                pairs.count(&Vote::of(&pair, "", [crate::Answer::Left; 2], 0));
+                let models = pair.sides.map(|(model, _)| model);
+                pairs.count(pair.kind, &models, &pair.prompt);
             }
         }
         let models = kinds["models"];
