@@ -34,6 +34,8 @@ RULES = [  # first match wins: prefix, generator, tolerance
     ("upscalers/", "upscalers.py", NETWORKS),
     ("sam/", "sam.py", NETWORKS),
     ("adain/", "adain.py", NETWORKS),
+    ("clip/outputs", "clip.py", NETWORKS + "; pictures prepared: 0.02 absolute (a byte of 255 is 0.015); scores and CMMD 1e-3 absolute"),
+    ("clip/", "clip.py", "an input"),
     ("inception-v3/", "../eval/inception.py", NETWORKS + "; resized pictures: 1e-3 of 255"),
     ("efficientnet-lite/", "../eval/convert_efficientnet.py", NETWORKS),
 ]

@@ -199,8 +199,7 @@ class Objective:
         pass
 
 
-def optimizer_of(params, rate):
-    o = OPTIMIZER
+def optimizer_of(params, rate, o):
     matrices = [p for p in params if p.ndim > 1]
     others = [p for p in params if p.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": o["weight_decay"]}, {"params": others, "weight_decay": 0.0}]
@@ -227,7 +226,8 @@ def sketch(params, found):
 def train(objective):
     players = objective.players()
     firsts = {player: sketch(players[player], gradients(objective, player, 0)[1]) for player in players}
-    fresh = lambda player: optimizer_of(players[player].values(), objective.rates().get(player, 1.0))
+    settings = objective.section.get("loop", LOOP)["optimizer"]
+    fresh = lambda player: optimizer_of(players[player].values(), objective.rates().get(player, 1.0), settings)
     optimizers, number, losses = {player: fresh(player) for player in players}, 0, {player: [] for player in players}
     for step in range(STEPS):
         objective.step = step
@@ -238,7 +238,7 @@ def train(objective):
             loss, found = gradients(objective, player, number)
             for key, param in players[player].items():
                 param.grad = found[key]
-            torch.nn.utils.clip_grad_norm_(players[player].values(), OPTIMIZER["max_grad_norm"])
+            torch.nn.utils.clip_grad_norm_(players[player].values(), settings["max_grad_norm"])
             optimizers[player].step()
             objective.updated(player)
             of_step[player].append(loss)

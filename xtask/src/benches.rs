@@ -87,7 +87,7 @@ fn build(root: &Path, program: &str) -> Result<PathBuf> {
     built(root, "prima-bench", program)
 }
 
-fn built(root: &Path, package: &str, program: &str) -> Result<PathBuf> {
+pub fn built(root: &Path, package: &str, program: &str) -> Result<PathBuf> {
     cargo(root, &["build", "--release", "-p", package, "--bin", program])?;
     Ok(target(root)
         .join("release")

@@ -1,4 +1,4 @@
-//! The project's chores: `cargo xtask check | test | test-gpu | bench | soak | kills | chaos | fuzz | sanitize | clients | goldens`.
+//! The project's chores: `cargo xtask check | test | test-gpu | bench | soak | kills | chaos | fuzz | sanitize | clients | goldens | table`.
 
 mod arrows;
 mod benches;
@@ -9,6 +9,7 @@ mod not_run;
 mod nvrtc;
 mod outside;
 mod serving;
+mod table;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
@@ -74,6 +75,8 @@ enum Task {
         #[arg(long)]
         python: Option<PathBuf>,
     },
+    /// One teacher, the same CPU time for every method of distillation, and what came of it (docs/results)
+    Table(Box<table::Args>),
     /// Write the fixtures in goldens/ again, from diffusers
     Goldens {
         /// A Python that has the packages of scripts/goldens/requirements.txt
@@ -127,6 +130,7 @@ fn perform(task: Task) -> Result<()> {
             Some(missing) => bail!("not run: {missing}"),
             None => Ok(()),
         },
+        Task::Table(args) => table::make(&root, &args),
         Task::Goldens { python, script } => goldens(&root, &python, script.as_deref()),
     }
 }

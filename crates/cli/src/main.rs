@@ -1,5 +1,6 @@
 //! `prima`: paints a picture from words in one to four network steps.
 
+mod arena;
 mod bar;
 mod bare;
 mod completions;
@@ -81,6 +82,8 @@ enum Command {
         #[command(subcommand)]
         command: eval::Command,
     },
+    /// Compare models blind: a page of pairs of pictures, votes, ratings
+    Arena(arena::Args),
     /// Train a model
     Train {
         #[command(subcommand)]
@@ -172,6 +175,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Some(Command::Data { command }) => data::run(command),
         Some(Command::Doctor(args)) => doctor::run(&args),
         Some(Command::Eval { command }) => eval::run(command),
+        Some(Command::Arena(args)) => arena::run(&args),
         Some(Command::Train { command }) => train::run(command),
         Some(Command::Completions(args)) => completions::completions(&args),
         Some(Command::Man(args)) => completions::man(&args),
@@ -207,6 +211,9 @@ fn is_usage(error: &anyhow::Error) -> bool {
         || error
             .downcast_ref::<prima_hub::Error>()
             .is_some_and(prima_hub::Error::is_usage)
+        || error
+            .downcast_ref::<prima_arena::Error>()
+            .is_some_and(prima_arena::Error::is_usage)
         || error
             .downcast_ref::<prima_train::Error>()
             .is_some_and(prima_train::Error::is_usage)

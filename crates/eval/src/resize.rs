@@ -25,10 +25,15 @@ impl Resize {
 
     /// `[side, side, 3]` from 0 to 255, not rounded.
     pub(crate) fn apply(self, picture: &Picture, side: usize) -> Vec<f32> {
-        let (columns, rows) = (self.line(picture.width, side), self.line(picture.height, side));
+        self.apply_to(picture, [side; 2])
+    }
+
+    /// `[height, width, 3]`.
+    pub(crate) fn apply_to(self, picture: &Picture, [height, width]: [usize; 2]) -> Vec<f32> {
+        let (columns, rows) = (self.line(picture.width, width), self.line(picture.height, height));
         let values: Vec<f32> = picture.rgb.iter().map(|v| f32::from(*v)).collect();
         let narrow = horizontally(&values, picture.width, &columns);
-        let out = vertically(&narrow, 3 * side, &rows);
+        let out = vertically(&narrow, 3 * width, &rows);
         out.into_iter().map(|v| v.clamp(0.0, 255.0)).collect()
     }
 

@@ -26,7 +26,7 @@ pub use denoisers::{
     ControlNet, ControlNetConfig, Residuals, Unet2dCondition, Unet2dConditionConfig, UnetBlock, UnetCond,
     guidance_scale_embedding,
 };
-pub use feature_networks::{EfficientNetLite, EfficientNetLiteConfig, InceptionV3};
+pub use feature_networks::{Clip, ClipVisionConfig, EfficientNetLite, EfficientNetLiteConfig, InceptionV3};
 pub use segmenters::{Sam, SamConfig, SamMasks, SamPrompt};
 pub use style_transfer::{AdainConfig, AdainDecoder, VggEncoder, restyled};
 pub use text_encoders::{

@@ -102,7 +102,7 @@ fn write_png(path: &Path, picture: &Picture) -> Result<()> {
     Ok(write_bytes(path, &encode(picture, Format::Png, QUALITY, None)?)?)
 }
 
-fn with_bar<T>(what: &'static str, work: impl FnOnce(&mut dyn FnMut(usize, usize)) -> T) -> T {
+pub fn with_bar<T>(what: &'static str, work: impl FnOnce(&mut dyn FnMut(usize, usize)) -> T) -> T {
     let style =
         ProgressStyle::with_template("{bar:40} {pos}/{len} {msg} {eta}").unwrap_or(ProgressStyle::default_bar());
     let bar = ProgressBar::new(0).with_style(style).with_message(what);

@@ -1,6 +1,6 @@
 //! `prima eval report`: several models beside each other, as a page and as JSON.
 
-use super::distance::{By, features};
+use super::distance::{By, seen};
 use super::{pipeline, with_bar};
 use crate::Usage;
 use crate::out::say;
@@ -51,13 +51,13 @@ pub fn run(args: &ReportArgs) -> Result<()> {
         return Err(Usage(format!("{} has no prompts", args.prompts.display())).into());
     }
     prima_checkpoint::whole_file::check_writable(&args.output)?;
-    let net = args.by.open()?;
-    let real = args.real.as_ref().map(|folder| features(&*net, folder)).transpose()?;
+    let networks = args.by.open()?;
+    let real = args.real.as_ref().map(|folder| seen(&networks, folder)).transpose()?;
     let questions = Questions {
         prompts: &prompts,
         seeds: args.seeds,
-        features: &*net,
-        real: real.as_deref(),
+        networks: &networks,
+        real: real.as_ref(),
     };
     let mut results = Vec::new();
     for model in &args.model {
@@ -71,14 +71,14 @@ pub fn run(args: &ReportArgs) -> Result<()> {
     }
     let name = |folder: &PathBuf| folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let report = Report {
-        features: net.name(),
+        features: networks.names(),
         prompts: prompts.len(),
         seeds: args.seeds,
         real: args
             .real
             .as_ref()
             .zip(real.as_ref())
-            .map(|(folder, real)| (name(folder), real.len())),
+            .map(|(folder, real)| (name(folder), real.features.len())),
         results,
     };
     write_json(&args.output.with_extension("json"), &serde_json::to_value(&report)?)?;

@@ -28,6 +28,7 @@ pub fn html(report: &Report) -> Result<String, Error> {
             "Frechet distance (less is nearer to the real pictures)",
             &by_distance as &dyn Fn(&Measured) -> Option<f64>,
         ),
+        ("CLIP score (more fits the words better)", &|m: &Measured| m.clip_score),
         ("Diversity of one prompt (more is more varied)", &|m: &Measured| {
             m.diversity
         }),
@@ -73,6 +74,9 @@ fn table(report: &Report) -> String {
         "kernel",
         "precision",
         "recall",
+        "patch Frechet",
+        "CMMD",
+        "CLIP score",
         "diversity",
     ];
     let heads = heads.join("</th><th>");
@@ -88,6 +92,9 @@ fn table(report: &Report) -> String {
             of(distances.map(|d| d.kernel[0]), 5),
             of(distances.map(|d| d.precision), 3),
             of(distances.map(|d| d.recall), 3),
+            of(result.patch_frechet, 3),
+            of(result.cmmd, 4),
+            of(result.clip_score, 2),
             of(result.diversity, 4),
         ];
         let _ = writeln!(rows, "<tr><td>{}</td></tr>", cells.join("</td><td>"));
@@ -122,11 +129,12 @@ mod tests {
     #[test]
     fn the_page_has_numbers_curves_and_pictures_and_loads_nothing() {
         let page = super::html(&report()).unwrap();
-        assert_eq!((page.matches("<svg").count(), page.matches("<figure>").count()), (2, 3));
+        assert_eq!((page.matches("<svg").count(), page.matches("<figure>").count()), (3, 3));
         assert!(
             page.contains("one &amp; two")
                 && page.contains("pictures &lt;of&gt; birds")
                 && page.contains("<td>0.5000</td>")
+                && page.contains("<td>12.500</td><td>–</td><td>26.25</td>")
         );
         assert!(!page.contains("http") && !page.contains("<script"));
     }

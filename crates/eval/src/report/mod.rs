@@ -6,11 +6,10 @@ mod html;
 
 pub use html::html;
 
-use crate::distances::{Distances, between};
-use crate::{Error, Features, OnProgress, Order};
+use crate::distances::{Distances, between, cmmd, frechet};
+use crate::{ClipNet, Error, Networks, OnProgress, Order, Seen};
 use prima_picture::{Picture, contact_sheet};
 use prima_pipeline::Pipeline;
-use rayon::prelude::*;
 use serde::Serialize;
 use std::time::Instant;
 
@@ -23,9 +22,9 @@ pub struct Questions<'a> {
     pub prompts: &'a [String],
     /// Pictures of each prompt, of the seeds from 0.
     pub seeds: u64,
-    pub features: &'a dyn Features,
-    /// Features of real pictures.
-    pub real: Option<&'a [Vec<f32>]>,
+    pub networks: &'a Networks,
+    /// What they see in real pictures.
+    pub real: Option<&'a Seen>,
 }
 
 /// A model at a number of steps.
@@ -38,6 +37,11 @@ pub struct Measured {
     pub latency_ms: f64,
     /// From the real pictures, where there are any.
     pub distances: Option<Distances>,
+    /// The Frechet distance of patches from those of the real pictures.
+    pub patch_frechet: Option<f64>,
+    pub cmmd: Option<f64>,
+    /// The mean CLIP score of the pictures and their prompts.
+    pub clip_score: Option<f64>,
     /// The mean distance of two pictures of one prompt, in features; of one picture there is none.
     pub diversity: Option<f64>,
     #[serde(skip)]
@@ -78,11 +82,14 @@ pub fn measure(
             "a report wants at least one prompt and one seed".to_owned(),
         ));
     }
-    let seen: Vec<Vec<f32>> = pictures
-        .par_iter()
-        .map(|picture| questions.features.of(picture))
-        .collect();
-    let distances = questions.real.map(|real| between(real, &seen, 0)).transpose()?;
+    let networks = questions.networks;
+    let seen = networks.see_all(&pictures);
+    let distances = questions
+        .real
+        .map(|real| between(&real.features, &seen.features, 0))
+        .transpose()?;
+    let of_clip = networks.clip.as_ref();
+    let clip_score = of_clip.map(|clip| clip_score(clip, questions, &pictures)).transpose()?;
     let first_of_each = pictures.iter().step_by(questions.seeds as usize);
     let shown: Vec<Picture> = first_of_each.take(ON_SHEET).cloned().collect();
     Ok(Measured {
@@ -91,9 +98,26 @@ pub fn measure(
         pictures: pictures.len(),
         latency_ms: median(&mut times),
         distances,
-        diversity: diversity(&seen, questions.seeds as usize),
+        patch_frechet: networks
+            .patches
+            .as_ref()
+            .and(questions.real)
+            .map(|real| frechet(&real.patches, &seen.patches)),
+        cmmd: of_clip.and(questions.real).map(|real| cmmd(&real.clip, &seen.clip)),
+        clip_score,
+        diversity: diversity(&seen.features, questions.seeds as usize),
         sheet: contact_sheet(&shown, COLUMNS, 2),
     })
+}
+
+/// The mean over pictures, `questions.seeds` of each prompt.
+fn clip_score(clip: &ClipNet, questions: &Questions, pictures: &[Picture]) -> Result<f64, Error> {
+    let mut sum = 0.0;
+    for (prompt, pictures) in questions.prompts.iter().zip(pictures.chunks(questions.seeds as usize)) {
+        let words = clip.words(prompt)?;
+        sum += pictures.iter().map(|picture| clip.score(picture, &words)).sum::<f64>();
+    }
+    Ok(sum / pictures.len() as f64)
 }
 
 fn median(times: &mut [f64]) -> f64 {
@@ -131,6 +155,9 @@ pub(crate) mod tests {
                 precision: 0.5,
                 recall: 0.25,
             }),
+            patch_frechet: (steps == 1).then_some(12.5),
+            cmmd: None,
+            clip_score: Some(26.25),
             diversity: Some(0.4),
             sheet: Picture {
                 width: 4,

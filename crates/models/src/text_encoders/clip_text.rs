@@ -1,10 +1,11 @@
 //! CLIP's text encoder (transformers `models/clip/modeling_clip.py`, 5.23.0): the hidden state
 //! that the caller names and, of an encoder with projection, the projected EOS token.
 
-use crate::config::{CONFIG, Check, MAX_CHANNELS, MAX_LAYERS, Neutral, Plain, Ranges, invalid};
+use super::clip_layer::{EncoderLayer, Layers, activation, check_heads};
+use crate::config::{CONFIG, Check, MAX_CHANNELS, MAX_LAYERS, Neutral, Plain, Ranges};
 use crate::layers::{LayerNorm, Linear, Start};
 use prima_checkpoint::{Error, Init, ParamSource};
-use prima_tensor::{Activation, Param, Tensor, add_positions, attention_in, embedding, gather_rows};
+use prima_tensor::{Param, Tensor, add_positions, embedding, gather_rows};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::ops::Range;
@@ -75,7 +76,7 @@ const MAX_VOCAB: usize = 1 << 22;
 /// Longest prompt in tokens.
 const MAX_POSITIONS: usize = 1 << 13;
 
-const WITH_PROJECTION: &str = "CLIPTextModelWithProjection";
+pub(crate) const WITH_PROJECTION: &str = "CLIPTextModelWithProjection";
 
 impl ClipTextConfig {
     /// Reads a `config.json`; `file` names it in errors.
@@ -93,29 +94,21 @@ impl ClipTextConfig {
         self.architectures.iter().flatten().any(|name| name == WITH_PROJECTION)
     }
 
-    fn activation(&self) -> Result<Activation, Error> {
-        match self.hidden_act.as_str() {
-            "quick_gelu" => Ok(Activation::QuickGelu),
-            "gelu" => Ok(Activation::Gelu),
-            other => Err(invalid(format!(
-                "hidden_act = {other:?} is not supported, only quick_gelu or gelu"
-            ))),
-        }
+    fn layers(&self) -> Result<Layers, Error> {
+        Ok(Layers {
+            width: self.hidden_size,
+            inner: self.intermediate_size,
+            count: self.num_hidden_layers,
+            heads: self.num_attention_heads,
+            eps: self.layer_norm_eps as f32,
+            activation: activation(&self.hidden_act)?,
+            is_causal: true,
+        })
     }
 
     fn check(&self) -> Result<(), Error> {
         self.check_ranges(&Check { file: CONFIG })?;
-        let Self {
-            hidden_size,
-            num_attention_heads: heads,
-            ..
-        } = *self;
-        if heads == 0 || !hidden_size.is_multiple_of(heads) {
-            return Err(invalid(format!(
-                "num_attention_heads = {heads} does not divide hidden_size = {hidden_size}"
-            )));
-        }
-        Ok(())
+        check_heads(self.hidden_size, self.num_attention_heads)
     }
 }
 
@@ -178,81 +171,6 @@ pub struct TextOutput {
     pub pooled: Option<Tensor>,
 }
 
-/// One pre-norm layer: causal self-attention, then an MLP.
-struct EncoderLayer {
-    layer_norm1: LayerNorm,
-    q: Linear,
-    k: Linear,
-    v: Linear,
-    out: Linear,
-    layer_norm2: LayerNorm,
-    fc1: Linear,
-    fc2: Linear,
-    heads: usize,
-    activation: Activation,
-}
-
-impl EncoderLayer {
-    fn new(source: &mut dyn ParamSource, name: &str, config: &ClipTextConfig) -> Result<Self, Error> {
-        let (dim, wide) = (config.hidden_size, config.intermediate_size);
-        // CLIP's own initialisation: residual branches shrink with depth.
-        let out_std = (dim as f32).powf(-0.5);
-        let in_std = out_std * (2.0 * config.num_hidden_layers as f32).powf(-0.5);
-        let fc_std = (2.0 * dim as f32).powf(-0.5);
-        let mut linear = |layer: &str, inputs: usize, outputs: usize, std: f32| {
-            Linear::new(
-                source,
-                &format!("{name}.{layer}"),
-                inputs,
-                outputs,
-                true,
-                Start::Normal(std),
-            )
-        };
-        let q = linear("self_attn.q_proj", dim, dim, in_std)?;
-        let k = linear("self_attn.k_proj", dim, dim, in_std)?;
-        let v = linear("self_attn.v_proj", dim, dim, in_std)?;
-        let out = linear("self_attn.out_proj", dim, dim, out_std)?;
-        let fc1 = linear("mlp.fc1", dim, wide, fc_std)?;
-        let fc2 = linear("mlp.fc2", wide, dim, in_std)?;
-        Ok(Self {
-            layer_norm1: LayerNorm::new(
-                source,
-                &format!("{name}.layer_norm1"),
-                dim,
-                config.layer_norm_eps as f32,
-            )?,
-            layer_norm2: LayerNorm::new(
-                source,
-                &format!("{name}.layer_norm2"),
-                dim,
-                config.layer_norm_eps as f32,
-            )?,
-            q,
-            k,
-            v,
-            out,
-            fc1,
-            fc2,
-            heads: config.num_attention_heads,
-            activation: config.activation()?,
-        })
-    }
-
-    fn forward(&self, x: &Tensor) -> Tensor {
-        let normed = self.layer_norm1.forward(x);
-        let (q, k, v) = (
-            self.q.forward(&normed),
-            self.k.forward(&normed),
-            self.v.forward(&normed),
-        );
-        let mixed = attention_in(self.q.products_dtype(), &q, &k, &v, self.heads, true);
-        let x = self.out.plus(&mixed, x);
-        let hidden = self.fc1.activated(&self.layer_norm2.forward(&x), self.activation);
-        self.fc2.plus(&hidden, &x)
-    }
-}
-
 /// `CLIPTextModel`, or `CLIPTextModelWithProjection` where the config's `architectures` say so.
 pub struct ClipTextModel {
     config: ClipTextConfig,
@@ -282,9 +200,7 @@ impl ClipTextModel {
                 &[config.max_position_embeddings, dim],
                 Init::Normal(0.02),
             )?,
-            layers: (0..config.num_hidden_layers)
-                .map(|i| EncoderLayer::new(source, &format!("text_model.encoder.layers.{i}"), &config))
-                .collect::<Result<_, _>>()?,
+            layers: config.layers()?.read(source, "text_model.encoder.layers")?,
             final_layer_norm: LayerNorm::new(source, "text_model.final_layer_norm", dim, config.layer_norm_eps as f32)?,
             text_projection: config
                 .with_projection()

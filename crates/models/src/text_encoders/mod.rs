@@ -1,5 +1,6 @@
 //! Prompts to hidden states: the tokenizer and the networks that read its tokens.
 
+pub(crate) mod clip_layer;
 pub mod clip_text;
 pub mod tokenizer;
 

@@ -4,13 +4,18 @@ use super::{
     Scratch, add, aligned_teacher, autoencoder, decoder, dmd2, ect, ladd, lcm, lcm_lora, lightning, loss, mean_flow,
     optimizer, progressive, rdm, teacher, text, trainable, training,
 };
-use crate::objective::{Batch, Objective};
+use crate::error::Result;
+use crate::objective::{Batch, Loss, Objective, Player, Turn};
 use crate::objectives::{Dmd2, Ladd};
+use crate::params::NamedParams;
 use crate::tests::common::saved;
 use crate::trained::Painter;
 use crate::trainer::{AdamW, Budget, LoopConfig, RunOptions, run};
+use prima_picture::Picture;
 use prima_tensor::no_grad;
 use serde_json::json;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Mean loss over the first batches, before and after `steps` updates.
 fn before_and_after(objective: &dyn Objective, steps: u64) -> (f32, f32) {
@@ -291,11 +296,12 @@ fn a_resumed_run_repeats_an_uninterrupted_one_exactly() {
             "dmd2" => Box::new(dmd2(&folder, 0.01)),
             "rdm" => Box::new(rdm(&folder)),
             "mean-flow" => Box::new(mean_flow(&folder, 1.0)),
+            "ect" => Box::new(ect(&folder, 1.5)),
+            "lightning" => Box::new(lightning(&folder, json!([2, 1]), 1, 0.5)),
             // Its target is an average of its own, which no optimizer moves.
             _ => Box::new(lcm(&folder)),
         }
     };
-    // The schedules of `ect` and `lightning` follow the budget: two steps of two are not the first two of six.
     for name in [
         "teacher",
         "lcm",
@@ -306,18 +312,73 @@ fn a_resumed_run_repeats_an_uninterrupted_one_exactly() {
         "rdm",
         "mean-flow",
         "lcm-lora",
+        "ect",
+        "lightning",
     ] {
         let (whole, parts) = (
             folder.join(format!("{name}-whole")),
             folder.join(format!("{name}-parts")),
         );
-        let train = |dir, steps, resume| {
-            let mut options = RunOptions::alone(Budget::steps(steps), resume);
-            run(&mut *make(name), &training(), dir, &mut options).unwrap();
+        // Schedules follow the budget, so that both parts have the same; the first is stopped on its way, as a signal would do it.
+        let train = |dir, stops_after| {
+            let mut options = RunOptions::alone(Budget::steps(6), true);
+            let mut objective = Stopped {
+                inner: make(name),
+                after: stops_after,
+                stop: options.stop.clone(),
+            };
+            run(&mut objective, &training(), dir, &mut options).unwrap()
         };
-        train(&whole, 6, false);
-        train(&parts, 2, true);
-        train(&parts, 6, true);
+        assert!(!train(&whole, None).stopped);
+        for after in [2, 3] {
+            let summary = train(&parts, Some(after));
+            assert_eq!((summary.steps, summary.stopped), (after, true), "{name}");
+        }
+        assert_eq!(train(&parts, None).steps, 6);
         assert!(saved(&whole) == saved(&parts), "{name}: states differ");
+    }
+}
+
+/// An objective whose run is asked to stop during the step that is its last.
+struct Stopped {
+    inner: Box<dyn Objective>,
+    after: Option<u64>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Objective for Stopped {
+    fn name(&self) -> &'static str {
+        self.inner.name()
+    }
+
+    fn players(&self) -> Vec<Player> {
+        self.inner.players()
+    }
+
+    fn buffers(&self) -> NamedParams {
+        self.inner.buffers()
+    }
+
+    fn batch_size(&self) -> usize {
+        self.inner.batch_size()
+    }
+
+    fn turns(&mut self, step: u64, progress: f32) -> Result<Vec<Turn>> {
+        if self.after == Some(step + 1) {
+            self.stop.store(true, Ordering::Relaxed);
+        }
+        self.inner.turns(step, progress)
+    }
+
+    fn loss(&self, batch: Batch) -> Result<Loss> {
+        self.inner.loss(batch)
+    }
+
+    fn updated(&mut self, player: usize, observed: &[f32]) {
+        self.inner.updated(player, observed);
+    }
+
+    fn samples(&self) -> Result<Option<Picture>> {
+        self.inner.samples()
     }
 }
