@@ -169,6 +169,7 @@ pub async fn start_worker(nats: &Nats, name: &str, takes_ms: usize) -> Worker {
         server_token: "a worker's own token".into(),
         advertised_url: url,
         slots: 1,
+        metrics: None,
     };
     let bus = nats.options();
     let task = runtime.spawn(async move {
@@ -217,12 +218,16 @@ impl Worker {
 
 /// A gateway's address. It ends with the test.
 pub async fn start_gateway(nats: &Nats, token: Option<&str>) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
     let options = GatewayOptions {
         token: token.map(str::to_owned),
         ..GatewayOptions::default()
     };
+    start_gateway_with(nats, options).await
+}
+
+pub async fn start_gateway_with(nats: &Nats, options: GatewayOptions) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(gateway(listener, nats.bus().await, options, std::future::pending()));
     url
 }
