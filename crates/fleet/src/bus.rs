@@ -8,7 +8,8 @@
 //! | bucket `prima_workers` | which workers there are (`registry`) |
 //! | bucket `prima_leases` | which worker a live session was at |
 //! | objects `prima_answers` | answers, and bodies of requests that no message holds |
-//! | `prima.wake`, `prima.cancel.ID`, `prima.progress.ID` | core messages, lost where nobody listens |
+//! | `prima.wake`, `prima.cancel.ID` | core messages, lost where nobody listens |
+//! | `prima.watch.ID`, `prima.progress.ID` | core messages: that somebody looks at a job, and how it looks |
 
 use crate::error::{Error, Result, refused};
 use crate::job::{Record, State};
@@ -31,6 +32,8 @@ const IDLE_LANE: Duration = Duration::from_hours(1);
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(10);
 /// Bodies beyond this are stored apart: NATS takes messages up to 1 MB.
 pub(crate) const INLINE_BYTES: usize = 512 << 10;
+/// Who looks at a job wants pictures of it, too.
+pub(crate) const PREVIEWS: &str = "previews";
 pub(crate) const WAKE: &str = "prima.wake";
 
 /// Where NATS is, and how it keeps things.

@@ -12,6 +12,7 @@ mod job;
 mod lanes;
 mod metrics;
 mod registry;
+pub mod simulation;
 mod worker;
 
 pub use accounts::{Accounts, Audited, Key, KeyLimits, Usage, Words};

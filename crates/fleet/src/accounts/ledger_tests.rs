@@ -11,8 +11,15 @@ const LIMITS: KeyLimits = KeyLimits {
     sessions: 1,
 };
 
-/// A database of each kind that is at hand, empty.
-async fn databases() -> (Vec<(Accounts, String)>, tempfile::TempDir) {
+/// Of the one database of PostgreSQL.
+static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// A database of each kind that is at hand, empty, and what is to be held on to.
+async fn databases() -> (
+    Vec<(Accounts, String)>,
+    (tempfile::TempDir, tokio::sync::MutexGuard<'static, ()>),
+) {
+    let turn = TURN.lock().await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("accounts 1%.db").display().to_string();
     let mut found = vec![(Accounts::open(&file).await.unwrap(), file)];
@@ -30,10 +37,10 @@ async fn databases() -> (Vec<(Accounts, String)>, tempfile::TempDir) {
             found.push((accounts, url));
         }
         Err(_) => {
-            eprintln!("not run on PostgreSQL: name an empty database in PRIMA_TEST_POSTGRES, and use --test-threads 1");
+            eprintln!("not run on PostgreSQL: name a database that may be emptied in PRIMA_TEST_POSTGRES");
         }
     }
-    (found, folder)
+    (found, (folder, turn))
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 /// A record is looked at this often even if nothing was heard of it.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// A job that was counted so long ago was accepted, or never will be.
 const OLD_MS: u64 = 60_000;
 /// Jobs in a list.
@@ -61,7 +61,7 @@ impl Waiters {
         }
     }
 
-    fn of(&self, id: &str) -> Arc<Notify> {
+    pub fn of(&self, id: &str) -> Arc<Notify> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.retain(|_, notify| Arc::strong_count(notify) > 1);
         waiting.entry(id.to_owned()).or_default().clone()
@@ -292,7 +292,7 @@ async fn ended(app: &App, record: &Record) -> Result<Response, Refusal> {
 }
 
 /// A record without what is nobody's business.
-fn shown(record: &Record) -> Record {
+pub(super) fn shown(record: &Record) -> Record {
     let state = match &record.state {
         State::Done { status, .. } => State::Done {
             status: *status,
@@ -324,7 +324,7 @@ async fn end(bus: &Bus, id: &str) -> FleetResult<Option<Record>> {
 }
 
 /// The client's own job of that id.
-async fn own(app: &App, client: &Client, id: &str) -> Result<Record, Refusal> {
+pub(super) async fn own(app: &App, client: &Client, id: &str) -> Result<Record, Refusal> {
     let missing = || refusal(StatusCode::NOT_FOUND, "there is no such job");
     let is_id = id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
     if !is_id {

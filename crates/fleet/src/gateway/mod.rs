@@ -1,6 +1,7 @@
 //! The gateway: every API of `prima serve` on one address, with workers behind it.
 
 mod client;
+mod events;
 mod jobs;
 mod live;
 mod proxy;
@@ -100,6 +101,7 @@ pub async fn gateway(
         .route("/readyz", get(ready))
         .route("/jobs", get(jobs::list))
         .route("/jobs/{id}", get(jobs::one).delete(jobs::cancel))
+        .route("/jobs/{id}/events", get(events::stream))
         .route("/jobs/{id}/answer", get(jobs::answer))
         .fallback(all_else)
         .layer(axum::middleware::from_fn(refusal::shape))
