@@ -24,6 +24,8 @@ use tokio::sync::{Semaphore, watch};
 
 /// Workers that may begin a job before it is given up.
 pub(crate) const MAX_TRIES: u64 = 4;
+/// A place of the queue says by then whether it has a job.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 /// Hands on places of the queue that are kept.
 const MOST_QUEUES: usize = 1024;
 /// A queue is looked at this often even if nobody says that something came.
@@ -218,11 +220,13 @@ impl Worker {
             }
             let batch = queues[&name].fetch().max_messages(1).messages().await;
             let mut batch = batch.map_err(refused("a job"))?;
-            // There is none where all are at other workers.
-            if let Some(message) = batch.next().await {
+            let taken = tokio::time::timeout(ANSWERS_WITHIN, batch.next()).await;
+            if let Ok(Some(message)) = taken {
                 turns.serve(&place.lane);
                 return message.map(Some).map_err(refused("a job"));
             }
+            // All are at other workers, or the queue forgot the client while it was away: then nobody answers here any more.
+            queues.remove(&name);
         }
         Ok(None)
     }

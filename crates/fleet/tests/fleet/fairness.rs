@@ -1,6 +1,7 @@
 //! Who waits for whom.
 
 use crate::common::{nats, start_gateway_with, start_worker, until_ready};
+use futures_util::StreamExt as _;
 use prima_fleet::{Accounts, GatewayOptions, KeyLimits};
 use reqwest::Client;
 use serde_json::Value;
@@ -62,4 +63,24 @@ async fn one_job_waits_for_one_of_another_key_s_two_hundred_and_who_waits_himsel
     waits.sort();
     // The picture that is being painted, one of the other's at most, and one's own; twice that on a busy machine.
     assert!(waits[waits.len() / 2] < PICTURE * 6, "{waits:?}");
+}
+
+#[tokio::test]
+async fn a_client_that_comes_back_after_the_queue_forgot_it_is_served() {
+    let Some(nats) = nats().await else { return };
+    let gateway = start_gateway_with(&nats, GatewayOptions::default()).await;
+    let worker = start_worker(&nats, "one", 0).await;
+    until_ready(&gateway).await;
+    let jetstream = async_nats::jetstream::new(async_nats::connect(&nats.url).await.unwrap());
+    let queue = jetstream.get_stream("PRIMA_JOBS").await.unwrap();
+    for jobs in 1..=3 {
+        let asked = Client::new().post(format!("{gateway}/v1/images/generations")).body("x");
+        let answer = asked.timeout(Duration::from_secs(10)).send().await.unwrap();
+        assert_eq!((answer.status().as_u16(), worker.finished()), (200, jobs));
+        // As the server does it with a lane that is idle for an hour.
+        let names: Vec<_> = queue.consumer_names().collect().await;
+        for name in names {
+            queue.delete_consumer(&name.unwrap()).await.unwrap();
+        }
+    }
 }
