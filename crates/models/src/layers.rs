@@ -125,6 +125,14 @@ impl Conv {
         Ok(Self { weight, bias, geometry })
     }
 
+    /// [`of_doubled`](Self::of_doubled) is not asked for.
+    pub fn of_one_size(self) -> Self {
+        if self.geometry == Conv2d::padded(1) {
+            self.weight.sums_weights();
+        }
+        self
+    }
+
     /// Stride 1, size-preserving (`kernel` odd), with bias.
     pub fn same(
         source: &mut dyn ParamSource,
@@ -239,6 +247,12 @@ impl GroupNorm {
     /// Normalised, then SiLU.
     pub fn silu(&self, x: &Tensor) -> Tensor {
         self.apply(x, true)
+    }
+
+    /// The same of what is not needed any more, in its place where that is possible.
+    pub fn silu_within(&self, x: Tensor) -> Tensor {
+        let [gamma, beta] = norm_values(&self.gamma, &self.beta);
+        prima_tensor::group_norm_within(x, &gamma, &beta, self.groups, self.eps, true)
     }
 }
 

@@ -44,7 +44,7 @@ impl ResnetBlock2D {
         } = shape;
         Ok(Self {
             norm1: GroupNorm::new(source, &format!("{name}.norm1"), inputs, groups, eps)?,
-            conv1: Conv::same(source, &format!("{name}.conv1"), [inputs, outputs, 3], Start::Default)?,
+            conv1: Conv::same(source, &format!("{name}.conv1"), [inputs, outputs, 3], Start::Default)?.of_one_size(),
             time_emb_proj: temb_channels
                 .map(|temb| {
                     Linear::new(
@@ -58,7 +58,7 @@ impl ResnetBlock2D {
                 })
                 .transpose()?,
             norm2: GroupNorm::new(source, &format!("{name}.norm2"), outputs, groups, eps)?,
-            conv2: Conv::same(source, &format!("{name}.conv2"), [outputs, outputs, 3], Start::Zero)?,
+            conv2: Conv::same(source, &format!("{name}.conv2"), [outputs, outputs, 3], Start::Zero)?.of_one_size(),
             conv_shortcut: (inputs != outputs)
                 .then(|| {
                     Conv::same(
@@ -74,24 +74,29 @@ impl ResnetBlock2D {
 
     /// `x` `[B, H, W, inputs]`; `temb_silu` `[B, temb_channels]`, the time embedding after
     /// SiLU (computed once for all blocks).
-    pub fn forward(&self, x: &Tensor, temb_silu: Option<&Tensor>) -> Tensor {
+    /// `x` is worked on in its place if nobody else has it.
+    pub fn forward(&self, x: Tensor, temb_silu: Option<&Tensor>) -> Tensor {
         if !is_recomputing() {
             return self.run(x, temb_silu);
         }
-        let (block, x, temb_silu) = (self.clone(), x.clone(), temb_silu.cloned());
-        recompute(kept(move || block.run(&x, temb_silu.as_ref())))
+        let (block, temb_silu) = (self.clone(), temb_silu.cloned());
+        recompute(kept(move || block.run(x.clone(), temb_silu.as_ref())))
     }
 
-    fn run(&self, x: &Tensor, temb_silu: Option<&Tensor>) -> Tensor {
-        let mut hidden = self.conv1.forward(&self.norm1.silu(x));
+    fn run(&self, x: Tensor, temb_silu: Option<&Tensor>) -> Tensor {
+        let (normed, residual) = match &self.conv_shortcut {
+            Some(shortcut) => {
+                let residual = shortcut.forward(&x);
+                (self.norm1.silu_within(x), residual)
+            }
+            None => (self.norm1.silu(&x), x),
+        };
+        let mut hidden = self.conv1.forward(&normed);
+        drop(normed);
         if let (Some(proj), Some(temb)) = (&self.time_emb_proj, temb_silu) {
             hidden = add_per_sample_channel(&hidden, &proj.forward(temb));
         }
-        let hidden = self.norm2.silu(&hidden);
-        match &self.conv_shortcut {
-            Some(shortcut) => self.conv2.plus(&hidden, &shortcut.forward(x)),
-            None => self.conv2.plus(&hidden, x),
-        }
+        self.conv2.plus(&self.norm2.silu_within(hidden), &residual)
     }
 }
 

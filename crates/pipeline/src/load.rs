@@ -146,7 +146,10 @@ impl Parts {
             dtype: DType::BF16,
             ..LoadOptions::default()
         };
-        Self::make(source, Weights::Listed(&Loading::new(&options, &|_| {}), listing))
+        Self::make(
+            source,
+            Weights::Listed(&Loading::new(&options, &|_| {}).exactly(), listing),
+        )
     }
 
     fn make(source: &ModelSource, weights: Weights) -> Result<Self, Error> {

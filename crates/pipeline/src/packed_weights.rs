@@ -66,17 +66,17 @@ pub(crate) fn read_alone<T>(
     reader.defer();
     let made = load(&mut reader)?;
     reader.finish()?;
-    let keep = move |key: &str, shape: &[usize]| kept(kept_as(key, shape, dtype), is_gpu);
+    let keep = move |key: &str, shape: &[usize]| kept(kept_as(key, shape, dtype), is_gpu, false);
     reader.fill(keep, &|_| {})?;
     Ok(made)
 }
 
 /// On the CPU a weight is kept as products read it and in no other form. A GPU has layouts of its own.
-fn kept((dtype, is_multiplied): (DType, bool), is_gpu: bool) -> Keep {
-    if is_multiplied && !is_gpu {
-        Keep::Packed(dtype)
-    } else {
-        Keep::Stored(dtype)
+fn kept((dtype, is_multiplied): (DType, bool), is_gpu: bool, exact: bool) -> Keep {
+    match (is_multiplied && !is_gpu, exact) {
+        (true, false) => Keep::Summed(dtype),
+        (true, true) => Keep::Packed(dtype),
+        (false, _) => Keep::Stored(dtype),
     }
 }
 
@@ -86,6 +86,8 @@ pub(crate) struct Loading<'a> {
     on_loaded: OnLoaded<'a>,
     residency: Arc<Residency>,
     components: RefCell<Vec<Component>>,
+    /// Whether weights can be had back as they were read.
+    exact: bool,
     /// All components that were read.
     read: RefCell<Vec<(String, NamedParams)>>,
 }
@@ -97,8 +99,14 @@ impl<'a> Loading<'a> {
             on_loaded,
             residency: Residency::new(options.resident.unwrap_or(usize::MAX)),
             components: RefCell::default(),
+            exact: false,
             read: RefCell::default(),
         }
+    }
+
+    /// With weights that can be had back as they were read.
+    pub fn exactly(self) -> Self {
+        Self { exact: true, ..self }
     }
 
     /// The cache's components, and the parameters of all.
@@ -131,7 +139,8 @@ impl<'a> Loading<'a> {
         let is_gpu = Device::current().is_gpu();
         let dtype = self.options.dtype;
         let dtype = if is_gpu { dtype } else { rest_of(&reader, dtype) };
-        let keep = move |key: &str, shape: &[usize]| kept(kept_as(key, shape, dtype), is_gpu);
+        let exact = self.exact;
+        let keep = move |key: &str, shape: &[usize]| kept(kept_as(key, shape, dtype), is_gpu, exact);
         reader.defer();
         let made = load(&mut reader)?;
         reader.finish()?;

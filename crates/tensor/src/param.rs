@@ -5,6 +5,7 @@ use crate::cpu::kernel::kernel;
 use crate::cpu::pack::Words;
 use crate::cpu::packed::Packed;
 use crate::cpu::weights::{self, Keep, Values};
+use crate::cpu::winograd;
 use crate::gpu::{DeviceArray, Form};
 use crate::{DType, Tensor, Trial};
 use half::bf16;
@@ -60,6 +61,8 @@ struct State {
     version: u64,
     /// Whether products round to bf16 though the value is kept in f32.
     rounds: bool,
+    /// See [`Param::sums_weights`].
+    summed: bool,
     trial: Option<Arc<Trial>>,
 }
 
@@ -138,6 +141,7 @@ impl Param {
                 node: None,
                 version: 0,
                 rounds: false,
+                summed: false,
                 trial: None,
             })),
         }
@@ -317,6 +321,17 @@ impl Param {
         self.read().products_dtype()
     }
 
+    /// Says that this is the weight of a convolution that keeps the picture's size. If it is 3x3 and wide enough, products on the
+    /// CPU are made of sums of bf16 weights, whatever the picture's size.
+    pub fn sums_weights(&self) {
+        let mut state = self.write();
+        state.summed = winograd::suits_weight(&state.shape);
+    }
+
+    pub(crate) fn is_summed(&self) -> bool {
+        self.read().summed
+    }
+
     /// Replaces the value (same shape); packed forms are rebuilt at the next use.
     pub fn set(&self, tensor: &Tensor) {
         let mut state = self.write();
@@ -330,7 +345,7 @@ impl Param {
         let len = shape.iter().product();
         let bits = match keep {
             Keep::Stored(_) => None,
-            Keep::Packed(_) => values.bits(),
+            Keep::Packed(_) | Keep::Summed(_) => values.bits(),
             Keep::Int8 => values.bits().or(Some(8)),
         };
         let keep = if keep == Keep::Int8 {
@@ -338,7 +353,12 @@ impl Param {
         } else {
             keep
         };
+        let keep = match keep {
+            Keep::Summed(dtype) if dtype == DType::F32 || !self.is_summed() || bits.is_some() => Keep::Packed(dtype),
+            keep => keep,
+        };
         let value = match keep {
+            Keep::Summed(_) => Value::Packed(Arc::new(winograd::pack(&shape, values)?)),
             _ if bits == Some(4) && weights::fits_int4(&shape) => {
                 Value::Packed(Arc::new(weights::pack_int4(&shape, values)?))
             }
@@ -414,12 +434,28 @@ impl Param {
 
     /// What the forward pass of a linear layer or a convolution multiplies with, made once per value.
     pub(crate) fn panels(&self) -> Arc<Packed> {
-        if let Value::Packed(packed) = &self.read().value {
+        if let Value::Packed(packed) = &self.read().value
+            && !matches!(**packed, Packed::Winograd(_))
+        {
             packed.used();
             return packed.clone();
         }
         self.packed(FORWARD, |w, dtype| {
             let Ok(packed) = weights::pack(w.shape(), dtype, w.data());
+            packed
+        })
+    }
+
+    /// What [`winograd`] multiplies with, made once per value unless it is the value.
+    pub(crate) fn sums(&self, usage: u8) -> Arc<Packed> {
+        if let Value::Packed(packed) = &self.read().value
+            && matches!(**packed, Packed::Winograd(_))
+        {
+            packed.used();
+            return packed.clone();
+        }
+        self.packed(usage, |w, _| {
+            let Ok(packed) = winograd::pack(w.shape(), w.data());
             packed
         })
     }

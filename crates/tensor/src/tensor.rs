@@ -101,6 +101,14 @@ impl Tensor {
         }
     }
 
+    /// The values on the host, if this is their only owner.
+    pub(crate) fn own_data(&mut self) -> Option<&mut [f32]> {
+        match &mut self.storage {
+            Storage::Host(values) => Arc::get_mut(values).map(Vec::as_mut_slice),
+            Storage::Device(_) => None,
+        }
+    }
+
     /// Changes the values on the host, in place where this is the only owner. Leaves the tape.
     pub(crate) fn edit(&mut self, f: impl FnOnce(&mut [f32])) {
         let shape = self.shape.clone();

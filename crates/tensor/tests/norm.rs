@@ -60,6 +60,25 @@ fn parameters(channels: usize) -> (Param, Param) {
 }
 
 #[test]
+fn a_norm_in_the_place_of_what_it_reads_is_the_same_to_the_bit() {
+    for (shape, groups) in CASES {
+        let (gamma, beta) = parameters(shape[shape.len() - 1]);
+        for silu in [false, true] {
+            let x = random_tensor(20, shape);
+            let out = group_norm(&x, &gamma, &beta, groups, 1e-5, silu);
+            let (shared, before) = (x.clone(), x.data().to_vec());
+            let copied = group_norm_within(x, &gamma, &beta, groups, 1e-5, silu);
+            assert_eq!(copied.data(), out.data());
+            assert_eq!(shared.data(), before, "somebody else had it");
+            let place = shared.data().as_ptr();
+            let within = group_norm_within(shared, &gamma, &beta, groups, 1e-5, silu);
+            assert_eq!(within.data(), out.data());
+            assert_eq!(within.data().as_ptr(), place);
+        }
+    }
+}
+
+#[test]
 fn group_norm_matches_the_reference() {
     for (shape, groups) in CASES {
         for silu in [false, true] {

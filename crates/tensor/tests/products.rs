@@ -4,7 +4,8 @@
 mod common;
 use common::{assert_close, check_gradients, random_tensor};
 use prima_tensor::{
-    Activation, Conv2d, Param, Tensor, attention, conv2d, linear, mul, upsample_conv2d, upsample_nearest_2x,
+    Activation, Conv2d, DType, FormKind, Keep, Param, Tensor, attention, conv2d, linear, mul, upsample_conv2d,
+    upsample_nearest_2x,
 };
 
 /// `[rows, inner] x [cols, inner]` in f64.
@@ -371,6 +372,29 @@ fn wide_bf16_convolutions_take_fewer_products_and_have_the_same_result() {
         };
         let (narrow, wide) = (run(&narrow(&w)), run(&Param::new(w)));
         assert_eq!(narrow.data(), wide.data(), "{height}x{width}, {inputs} to {outputs}");
+    }
+}
+
+#[test]
+fn weights_that_are_kept_as_sums_have_the_same_results_at_every_size() {
+    let w = small_integers(31, &[528, 512, 3, 3], 4.0);
+    let summed = Param::absent(w.shape());
+    summed.sums_weights();
+    summed.fill(w.data(), Keep::Summed(DType::BF16)).unwrap();
+    let mut kinds = Vec::new();
+    let Ok(()) = summed.each_form::<std::convert::Infallible>(|tag, _| {
+        kinds.push(tag.kind);
+        Ok(())
+    });
+    assert_eq!(kinds, [FormKind::WinogradBf16]);
+    assert_eq!(summed.tensor().data(), w.data());
+    let wide = Param::new(w);
+    for [batch, height, width] in [[1, 8, 8], [3, 5, 7], [1, 1, 2], [2, 18, 20]] {
+        let x = small_integers(32, &[batch, height, width, 512], 1.0);
+        for geometry in [Conv2d::padded(1), Conv2d::strided(2, 1)] {
+            let [narrow, wide] = [&summed, &wide].map(|w| conv2d(&x, w, None, geometry, Activation::None, None));
+            assert_eq!(narrow.data(), wide.data(), "{batch} of {height}x{width}, {geometry:?}");
+        }
     }
 }
 

@@ -257,8 +257,8 @@ impl PackedComponent {
             .map(|(key, param)| (param.numel(), keep(key, &param.shape())));
         let bytes: usize = params
             .map(|(numel, keep)| match keep {
-                Keep::Packed(DType::F32) | Keep::Stored(DType::F32) => 4 * numel,
-                Keep::Packed(_) | Keep::Stored(_) => 2 * numel,
+                Keep::Packed(DType::F32) | Keep::Summed(DType::F32) | Keep::Stored(DType::F32) => 4 * numel,
+                Keep::Packed(_) | Keep::Summed(_) | Keep::Stored(_) => 2 * numel,
                 Keep::Int8 => numel,
             })
             .sum();

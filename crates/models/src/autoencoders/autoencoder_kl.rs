@@ -206,7 +206,7 @@ impl MidBlock {
         })
     }
 
-    fn forward(&self, x: &Tensor, keep_going: &mut dyn FnMut() -> bool) -> Result<Tensor, Cancelled> {
+    fn forward(&self, x: Tensor, keep_going: &mut dyn FnMut() -> bool) -> Result<Tensor, Cancelled> {
         check(keep_going)?;
         let mut x = self.resnets[0].forward(x, None);
         if let Some(attention) = &self.attention {
@@ -214,7 +214,7 @@ impl MidBlock {
             x = attention.forward(&x);
         }
         check(keep_going)?;
-        Ok(self.resnets[1].forward(&x, None))
+        Ok(self.resnets[1].forward(x, None))
     }
 }
 
@@ -277,14 +277,14 @@ impl Encoder {
         for (resnets, downsampler) in &self.down_blocks {
             for resnet in resnets {
                 check(keep_going)?;
-                x = resnet.forward(&x, None);
+                x = resnet.forward(x, None);
             }
             if let Some(downsampler) = downsampler {
                 x = downsampler.forward(&x);
             }
         }
-        x = self.mid_block.forward(&x, keep_going)?;
-        Ok(self.conv_out.forward(&self.conv_norm_out.silu(&x)))
+        x = self.mid_block.forward(x, keep_going)?;
+        Ok(self.conv_out.forward(&self.conv_norm_out.silu_within(x)))
     }
 }
 
@@ -339,12 +339,12 @@ impl Decoder {
         [whole, band]: [usize; 2],
         keep_going: &mut dyn FnMut() -> bool,
     ) -> Result<Tensor, Cancelled> {
-        let mut x = self.mid_block.forward(&self.conv_in.forward(latents), keep_going)?;
+        let mut x = self.mid_block.forward(self.conv_in.forward(latents), keep_going)?;
         let is_banded = x.dim(0) == 1 && !is_recording(&[latents]) && !Device::current().is_gpu();
         for (i, (resnets, upsampler)) in self.up_blocks.iter().enumerate() {
             for resnet in resnets {
                 check(keep_going)?;
-                x = resnet.forward(&x, None);
+                x = resnet.forward(x, None);
             }
             let Some(upsampler) = upsampler else { continue };
             check(keep_going)?;
@@ -354,7 +354,7 @@ impl Decoder {
             x = upsampler.forward(&x);
         }
         check(keep_going)?;
-        Ok(self.conv_out.forward(&self.conv_norm_out.silu(&x)))
+        Ok(self.conv_out.forward(&self.conv_norm_out.silu_within(x)))
     }
 
     /// The blocks from number `first` on.

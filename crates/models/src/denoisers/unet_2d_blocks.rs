@@ -51,7 +51,7 @@ impl Layer {
         Ok(Self { resnet, attention })
     }
 
-    fn forward(&self, x: &Tensor, context: &mut BlockContext) -> Result<Tensor, Cancelled> {
+    fn forward(&self, x: Tensor, context: &mut BlockContext) -> Result<Tensor, Cancelled> {
         check(context.keep_going)?;
         let hidden = self.resnet.forward(x, Some(context.temb_silu));
         match &self.attention {
@@ -103,7 +103,7 @@ impl DownBlock {
     ) -> Result<Tensor, Cancelled> {
         let mut x = x.clone();
         for layer in &self.layers {
-            x = layer.forward(&x, context)?;
+            x = layer.forward(x, context)?;
             skips.push(x.clone());
         }
         if let Some(downsampler) = &self.downsampler {
@@ -144,10 +144,10 @@ impl MidBlock {
 
     pub fn forward(&self, x: &Tensor, context: &mut BlockContext) -> Result<Tensor, Cancelled> {
         check(context.keep_going)?;
-        let mut x = self.first.forward(x, Some(context.temb_silu));
+        let mut x = self.first.forward(x.clone(), Some(context.temb_silu));
         for (attention, resnet) in &self.pairs {
             let attended = attention.forward(&x, context.encoder_hidden_states, context.keep_going)?;
-            x = resnet.forward(&attended, Some(context.temb_silu));
+            x = resnet.forward(attended, Some(context.temb_silu));
         }
         Ok(x)
     }
@@ -199,7 +199,7 @@ impl UpBlock {
             let input = skips
                 .pop()
                 .map_or_else(|| x.clone(), |skip| concat_channels(&[&x, &skip]));
-            x = layer.forward(&input, context)?;
+            x = layer.forward(input, context)?;
         }
         match (&self.upsampler, skips.last()) {
             (Some(upsampler), Some(next)) => Ok(upsampler.forward_to(&x, [next.dim(1), next.dim(2)])),

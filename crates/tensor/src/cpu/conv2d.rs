@@ -137,6 +137,7 @@ fn convolve(shape: &DirectConvolution, picture: &[f32], packed: &Packed, epilogu
     match packed {
         Packed::F32(panels) => direct::convolve(shape, picture, panels, epilogue),
         Packed::Bf16(panels) => direct::convolve(shape, picture, panels, epilogue),
+        Packed::Winograd(panels) => winograd::convolve(shape, picture, panels, epilogue),
         Packed::Int8(panels) => direct::convolve(shape, picture, panels, epilogue),
         Packed::Int4(panels) => direct::convolve(shape, picture, panels, epilogue),
     }
@@ -161,15 +162,14 @@ pub(crate) fn forward(
         act,
         residual: residual.map(Tensor::data),
     };
-    // Not in training, where the weight changes each time.
     let direct = DirectConvolution::forward(s);
-    if weight.dtype() == DType::BF16 && weight.bits().is_none() && winograd::suits(&direct) {
-        let panels = weight.packed(WINOGRAD, |w, _| winograd::weight_panels(w));
-        if let Packed::Bf16(panels) = &*panels {
-            return Tensor::from_vec(winograd::convolve(&direct, x.data(), panels, &epilogue), &out_shape);
-        }
-    }
-    let packed = weight.panels();
+    // Not in training, where the weight changes each time.
+    let by_sums = winograd::fits(&direct) && weight.dtype() == DType::BF16 && weight.bits().is_none();
+    let packed = if by_sums && (weight.is_summed() || winograd::suits(&direct)) {
+        weight.sums(WINOGRAD)
+    } else {
+        weight.panels()
+    };
     let data = x.data();
     let out = if s.is_pointwise() {
         product(data, [n, k], &packed, &epilogue)

@@ -78,6 +78,7 @@ pub(crate) fn gemm(m: usize, n: usize, k: usize, left: &dyn Left, right: &Packed
     match right {
         Packed::F32(right) => gemm_words(m, n, k, left, right, epilogue),
         Packed::Bf16(right) => gemm_words(m, n, k, left, right, epilogue),
+        Packed::Winograd(_) => panic!("the matrices of a convolution are multiplied in `winograd`"),
         Packed::Int8(_) | Packed::Int4(_) => panic!("panels of bytes are multiplied by rows, in `product`"),
     }
 }

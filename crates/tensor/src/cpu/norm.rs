@@ -258,6 +258,46 @@ pub(crate) fn group_norm(x: &[f32], s: &Statistics, g: Geometry, gamma: &[f32], 
     out
 }
 
+#[inline(always)]
+fn apply_within_body<const FMA: bool>(x: &mut [f32], scale: &[f32], offset: &[f32], silu: bool) {
+    let channels = scale.len();
+    for first in (0..channels).step_by(SPAN) {
+        let count = SPAN.min(channels - first);
+        let (scale, offset) = (span(scale, first, count), span(offset, first, count));
+        for x in x.chunks_exact_mut(channels) {
+            let mut z = span(x, first, count);
+            for ((z, &a), &b) in z.iter_mut().zip(&scale).zip(&offset) {
+                *z = mul_add::<FMA>(*z, a, b);
+            }
+            if silu {
+                for z in &mut z[..count] {
+                    *z *= sigmoid::<FMA>(*z);
+                }
+            }
+            x[first..first + count].copy_from_slice(&z[..count]);
+        }
+    }
+}
+
+dispatch! {
+    fn apply_within(x: &mut [f32], scale: &[f32], offset: &[f32], silu: bool) = apply_within_body
+}
+
+/// [`group_norm`] in the place of `x`.
+pub(crate) fn group_norm_within(x: &mut [f32], s: &Statistics, g: Geometry, gamma: &[f32], beta: &[f32], silu: bool) {
+    let samples = x.par_chunks_mut(g.sample()).enumerate();
+    samples.for_each(|(b, x)| {
+        let (scale, offset) = scale_offset(s, g, b, gamma, beta);
+        parallel::for_rows(x, g.channels, |_, part| {
+            let (fold, whole) = folding(part.len(), g.channels);
+            if fold > 1 {
+                apply_within(&mut part[..whole], &scale.repeat(fold), &offset.repeat(fold), silu);
+            }
+            apply_within(&mut part[whole..], &scale, &offset, silu);
+        });
+    });
+}
+
 /// [`group_norm`] of rows of one sample, which lie in several pieces.
 pub(crate) fn group_norm_of_pieces(
     pieces: &[&[f32]],

@@ -12,6 +12,8 @@ use rayon::prelude::*;
 pub(crate) enum Packed {
     F32(Panels<f32>),
     Bf16(Panels<Pair>),
+    /// The sixteen matrices of [`winograd`](crate::cpu::winograd).
+    Winograd(Panels<Pair>),
     Int8(Panels<Quad>),
     Int4(Int4Panels),
 }
@@ -21,7 +23,7 @@ impl Packed {
     pub fn dtype(&self) -> DType {
         match self {
             Self::F32(_) => DType::F32,
-            Self::Bf16(_) | Self::Int8(_) | Self::Int4(_) => DType::BF16,
+            Self::Bf16(_) | Self::Winograd(_) | Self::Int8(_) | Self::Int4(_) => DType::BF16,
         }
     }
 
@@ -47,7 +49,7 @@ impl Packed {
     pub fn used(&self) {
         match self {
             Self::F32(panels) => panels.words.used(),
-            Self::Bf16(panels) => panels.words.used(),
+            Self::Bf16(panels) | Self::Winograd(panels) => panels.words.used(),
             Self::Int8(_) | Self::Int4(_) => {}
         }
     }
@@ -63,6 +65,11 @@ impl Packed {
             )),
             Self::Bf16(panels) => Some((
                 FormKind::PanelsBf16,
+                panels.block,
+                vec![bytemuck::cast_slice(&panels.words)],
+            )),
+            Self::Winograd(panels) => Some((
+                FormKind::WinogradBf16,
                 panels.block,
                 vec![bytemuck::cast_slice(&panels.words)],
             )),
@@ -83,6 +90,10 @@ impl Packed {
                 block,
                 words: Words::mapped(words)?,
             }),
+            FormKind::WinogradBf16 => Self::Winograd(Panels {
+                block,
+                words: Words::mapped(words)?,
+            }),
             FormKind::F32 | FormKind::Bf16 => return None,
         })
     }
@@ -97,10 +108,18 @@ pub enum FormKind {
     /// Panels of products.
     PanelsF32,
     PanelsBf16,
+    /// Panels of a convolution's sixteen matrices.
+    WinogradBf16,
 }
 
 impl FormKind {
-    pub const ALL: [Self; 4] = [Self::F32, Self::Bf16, Self::PanelsF32, Self::PanelsBf16];
+    pub const ALL: [Self; 5] = [
+        Self::F32,
+        Self::Bf16,
+        Self::PanelsF32,
+        Self::PanelsBf16,
+        Self::WinogradBf16,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -108,6 +127,7 @@ impl FormKind {
             Self::Bf16 => "bf16",
             Self::PanelsF32 => "panels of f32",
             Self::PanelsBf16 => "panels of bf16",
+            Self::WinogradBf16 => "matrices of bf16",
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::cpu::interleave::interleave;
 use crate::cpu::kernel::{Block, Factor, Pair, Quad, Word, kernel};
 use crate::cpu::pack::{Aligned, Panels};
 use crate::cpu::packed::Packed;
-use crate::cpu::quad;
+use crate::cpu::{quad, winograd};
 use half::bf16;
 use rayon::prelude::*;
 use std::convert::Infallible;
@@ -75,7 +75,12 @@ pub enum Keep {
     /// As the panels that products on the CPU read, and nothing else, if it is a weight of a linear layer or a
     /// convolution. What is stored in 8 or 4 bits stays so.
     Packed(DType),
-    /// The same in 8 bits; bf16 where that is not possible. What is stored in 4 bits stays so.
+    /// The same, but where the forward pass multiplies faster with sums of the weights ([`Param::sums_weights`]) these are kept
+    /// alone: bf16 weights are not to be had back to the last bit.
+    ///
+    /// [`Param::sums_weights`]: crate::Param::sums_weights
+    Summed(DType),
+    /// The same as `Packed` in 8 bits; bf16 where that is not possible. What is stored in 4 bits stays so.
     Int8,
 }
 
@@ -95,7 +100,7 @@ impl Values for [f32] {
 
 /// Another number for each way in which packed forms were laid out, and parameters made of files: files of packed weights that
 /// were written under another are not read.
-pub(crate) const LAYOUT: u32 = 1;
+pub(crate) const LAYOUT: u32 = 2;
 
 /// Whether a weight of this shape can be kept in 4 bits.
 pub(crate) fn fits_int4(shape: &[usize]) -> bool {
@@ -260,6 +265,7 @@ pub(crate) fn fits(packed: &Packed, shape: &[usize]) -> bool {
         && match packed {
             Packed::F32(panels) => is_whole(panels, sizes(shape)),
             Packed::Bf16(panels) => is_whole(panels, sizes(shape)),
+            Packed::Winograd(panels) => winograd::is_whole(panels, shape),
             Packed::Int8(_) | Packed::Int4(_) => false,
         }
 }
@@ -285,6 +291,7 @@ pub(crate) fn unpack(packed: &Packed, shape: &[usize]) -> Vec<f32> {
         Packed::Bf16(panels) => unpack_panels(panels, 0, sizes(shape), |pair, half, _| {
             f32::from_bits(if half == 0 { pair << 16 } else { pair & HIGH })
         }),
+        Packed::Winograd(panels) => winograd::unpack(panels, shape),
         Packed::Int8(panels) => unpack_panels(panels, quad::FOOT, sizes(shape), |four, byte, foot| {
             let scale = f32::from_bits(foot[1] as u32);
             scale * f32::from(four.to_le_bytes()[byte] as i8)
@@ -416,6 +423,6 @@ mod tests {
                 }
             }
         }
-        assert_eq!(LAYOUT, 1);
+        assert_eq!(LAYOUT, 2);
     }
 }

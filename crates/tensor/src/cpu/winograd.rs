@@ -2,134 +2,248 @@
 //! and Gray 2016, section 4.1). Sixteen sums of a 4x4 patch of the picture are multiplied, each with a matrix of its own, and
 //! sums of the products are a block of 2x2 results. The sums are f32, the factors are rounded to bf16 after they were summed.
 //!
-//! A task makes the factors of some blocks, which stay in L2 while each panel of weights passes over them, and the products
-//! of one panel, which are turned into results at once.
+//! In a large picture a task makes the factors of some blocks, which stay in L2 while each panel of weights passes over them.
+//! In a small one, whose weights are the larger part, all factors are made first, and a task takes one panel of weights, which
+//! is read once. Either way the products of one panel are turned into results at once.
 
 use crate::allocator::room;
-use crate::cpu::bf16::rounded;
+use crate::cpu::bf16::{HIGH, pair, rounded};
 use crate::cpu::direct::DirectConvolution;
 use crate::cpu::kernel::{Pair, Tile, Windows, kernel};
 use crate::cpu::math::dispatch;
-use crate::cpu::pack::{Panels, pack_panels};
+use crate::cpu::pack::{Aligned, Panels};
 use crate::cpu::packed::Packed;
 use crate::cpu::parallel::{Output, for_tasks};
 use crate::cpu::tile::{Epilogue, Place, put};
-use crate::{DType, Tensor};
+use crate::cpu::weights::Values;
+use rayon::prelude::*;
 use std::cell::RefCell;
 use std::ops::Range;
 
 /// Factors of a block of results, and matrices of weights.
 const PARTS: usize = 16;
+const TAPS: usize = 9;
 /// Words of the factors of a task: half of a second-level cache of 1 MiB.
 const FACTORS: usize = 128 << 10;
+/// Blocks whose products of one panel are there at once, where the panel passes over all: half of that cache.
+const RUN: usize = 128;
 /// Fewest channels on one side and on the other, and blocks of results. Measured on a Zen 5, in parts of the direct way's time:
 /// 128 to 128 channels 1.00, 256 to 128 0.77, 256 to 256 0.75. With fewer blocks reading the weights takes longer.
 const NARROWER: usize = 128;
 const WIDER: usize = 256;
 const BLOCKS: usize = 1 << 10;
+/// Channels on both sides of weights that gain with any number of blocks, so that no other form of them is needed.
+const WIDE: usize = 512;
 /// Channels that are summed at once.
 const LANES: usize = 16;
 
-/// Whether a convolution that keeps the picture's size gains by this.
-pub(crate) fn suits(s: &DirectConvolution) -> bool {
+/// Whether a convolution goes this way, which keeps the picture's size.
+pub(crate) fn fits(s: &DirectConvolution) -> bool {
     let keeps_size = s.stride == 1 && s.scale == 1 && s.before == [1, 1] && s.places == [s.height, s.width];
-    let is_3x3 = s.size == [3, 3] && keeps_size;
-    let blocks = s.height.div_ceil(2) * s.width.div_ceil(2);
-    let is_wide = s.channels.min(s.outputs) >= NARROWER && s.channels.max(s.outputs) >= WIDER;
-    is_3x3 && s.channels.is_multiple_of(LANES) && is_wide && blocks >= BLOCKS
+    s.size == [3, 3] && keeps_size && s.channels.is_multiple_of(LANES)
 }
 
-/// The sixteen matrices `[inputs, outputs]` of a weight `[outputs, inputs, 3, 3]`, one after the other.
-pub(crate) fn weight_panels(weight: &Tensor) -> Packed {
-    let (outputs, inputs) = (weight.dim(0), weight.dim(1));
+/// Whether it gains by that, if its weight is kept in another form too.
+pub(crate) fn suits(s: &DirectConvolution) -> bool {
+    let blocks = s.height.div_ceil(2) * s.width.div_ceil(2);
+    let is_wide = s.channels.min(s.outputs) >= NARROWER && s.channels.max(s.outputs) >= WIDER;
+    fits(s) && is_wide && blocks >= BLOCKS
+}
+
+/// Whether a weight of this shape, of a convolution that keeps the picture's size, needs no other form.
+pub(crate) fn suits_weight(shape: &[usize]) -> bool {
+    matches!(*shape, [outputs, inputs, 3, 3] if inputs.is_multiple_of(LANES) && inputs.min(outputs) >= WIDE)
+}
+
+/// The sixteen matrices `[inputs, outputs]` of a weight `[outputs, inputs, 3, 3]`: `[panel][PARTS][inputs / 2][nr]`.
+pub(crate) fn pack<V: Values + ?Sized>(shape: &[usize], values: &V) -> Result<Packed, V::Error> {
+    let (outputs, inputs) = (shape[0], shape[1]);
     let block = kernel().for_columns(outputs);
-    let (nr, padded) = (block.nr, outputs.next_multiple_of(block.nr));
-    let words = pack_panels(PARTS * padded, inputs, nr, |columns, panel| {
-        let (part, first) = (columns.start / padded, columns.start % padded);
-        let (down, across) = (FILTER[part / 4], FILTER[part % 4]);
-        for (input, values) in panel.chunks_exact_mut(nr).enumerate() {
-            for (value, output) in values.iter_mut().zip(first..outputs) {
-                let kernel = &weight.data()[(output * inputs + input) * 9..][..9];
-                let rows = kernel.chunks_exact(3).map(|row| dot(row, &across));
-                *value = rows.zip(&down).map(|(sum, factor)| sum * factor).sum();
+    let (nr, depth, words) = (block.nr, inputs * TAPS, inputs / 2);
+    let size = PARTS * words * nr;
+    let write = |panel, out: &mut [Pair], space: &mut Vec<f32>| {
+        let columns = panel * nr..outputs.min((panel + 1) * nr);
+        let rows = values.wide(columns.start * depth..columns.end * depth, space)?;
+        let out: &mut [u32] = bytemuck::cast_slice_mut(out);
+        for word in 0..words {
+            for (column, row) in rows.chunks_exact(depth).enumerate() {
+                let [low, high] = [0, 1].map(|half| matrices(&row[(2 * word + half) * TAPS..][..TAPS]));
+                for part in 0..PARTS {
+                    out[(part * words + word) * nr + column] = pair(low[part], high[part]);
+                }
+            }
+        }
+        Ok(())
+    };
+    let words = Aligned::written(outputs.div_ceil(nr) * size, size, write)?.into();
+    Ok(Packed::Winograd(Panels { block, words }))
+}
+
+/// The paper's G g Gᵀ.
+fn matrices(kernel: &[f32]) -> [f32; PARTS] {
+    let filter = |[a, b, c]: [f32; 3]| [a, 0.5 * (a + c) + 0.5 * b, 0.5 * (a + c) - 0.5 * b, c];
+    let columns = [0, 1, 2].map(|x| filter([0, 1, 2].map(|y| kernel[3 * y + x])));
+    let mut out = [0.0; PARTS];
+    for (y, row) in out.chunks_exact_mut(4).enumerate() {
+        row.copy_from_slice(&filter(columns.map(|column| column[y])));
+    }
+    out
+}
+
+/// Whether these are as many words as [`pack`] makes of a weight of that shape.
+pub(crate) fn is_whole(panels: &Panels<Pair>, shape: &[usize]) -> bool {
+    suits_weight(shape) && panels.words.len() == shape[0].next_multiple_of(panels.block.nr) * PARTS * shape[1] / 2
+}
+
+/// The weight of `shape` that was packed, but for what rounding the sums took of the kernels' middle row and column.
+pub(crate) fn unpack(panels: &Panels<Pair>, shape: &[usize]) -> Vec<f32> {
+    let (outputs, inputs) = (shape[0], shape[1]);
+    let (nr, words) = (panels.block.nr, inputs / 2);
+    let mut out = vec![0.0; outputs * inputs * TAPS];
+    let rows = out.par_chunks_mut((inputs * TAPS).max(1)).enumerate();
+    rows.for_each(|(output, row)| {
+        let panel = &panels.words[output / nr * nr * PARTS * words..][..nr * PARTS * words];
+        for (input, kernel) in row.chunks_exact_mut(TAPS).enumerate() {
+            let part = |part: usize| {
+                let word = panel[(part * words + input / 2) * nr + output % nr];
+                f32::from_bits(if input % 2 == 0 { word << 16 } else { word & HIGH })
+            };
+            let filtered = |[a, b, c, d]: [f32; 4]| [a, b - c, d];
+            let columns = [0, 1, 2, 3].map(|x| filtered([0, 1, 2, 3].map(|y| part(4 * y + x))));
+            for (y, row) in kernel.chunks_exact_mut(3).enumerate() {
+                row.copy_from_slice(&filtered(columns.map(|column| column[y])));
             }
         }
     });
-    let words = words.into();
-    Packed::new(Panels { block, words }, inputs, DType::BF16)
+    out
 }
 
-/// The matrix G of the paper.
-const FILTER: [[f32; 3]; 4] = [[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]];
-
-fn dot(row: &[f32], factors: &[f32; 3]) -> f32 {
-    row.iter().zip(factors).map(|(x, factor)| x * factor).sum()
-}
-
-#[derive(Default)]
 struct Workspace {
-    /// `[PARTS][blocks][channels]` in bf16.
+    /// For each group of `mr` blocks `[PARTS][mr][channels]` in bf16.
     factors: Vec<u32>,
     /// For each group of `mr` blocks the products of every part.
     products: Vec<Tile>,
-    /// One tile: the results of a block.
-    results: Vec<Tile>,
+    /// Of one block.
+    results: Tile,
 }
 
 thread_local! {
-    static WORKSPACE: RefCell<Workspace> = RefCell::default();
+    static WORKSPACE: RefCell<Workspace> = const {
+        RefCell::new(Workspace { factors: Vec::new(), products: Vec::new(), results: Tile::ZERO })
+    };
 }
 
 /// `epilogue(picture * weight)`: the same as `direct::convolve`, but for rounding.
 pub(crate) fn convolve(s: &DirectConvolution, picture: &[f32], panels: &Panels<Pair>, epilogue: &Epilogue) -> Vec<f32> {
-    assert!(suits(s), "{s:?} is not for this");
+    assert!(fits(s), "{s:?} is not for this");
+    let across = s.width.div_ceil(2);
     let shape = Shape {
         s: *s,
-        across: s.width.div_ceil(2),
+        across,
+        blocks: s.height.div_ceil(2) * across,
+        words: s.channels / 2,
     };
-    let blocks = s.height.div_ceil(2) * shape.across;
-    let mr = panels.block.mr;
-    let at_once = (FACTORS / (PARTS * s.channels / 2) / mr).max(1) * mr;
-    // Parts of equal size, so that the last one leaves no thread waiting.
-    let at_once = blocks.div_ceil(blocks.div_ceil(at_once)).next_multiple_of(mr);
-    let parts = blocks.div_ceil(at_once);
     let len = s.batch * s.height * s.width * s.outputs;
     let mut out = room(len);
-    let output = Output::of(&mut out);
-    let multiply_adds = PARTS * s.batch * blocks * s.channels * s.outputs;
-    for_tasks(s.batch * parts, multiply_adds, |task| {
-        let (sample, first) = (task / parts, task % parts * at_once);
-        let run = first..blocks.min(first + at_once);
-        WORKSPACE.with_borrow_mut(|space| {
-            shape.factors(sample, run.clone(), mr, picture, &mut space.factors);
-            shape.products(sample, run, panels, space, &output, epilogue);
-        });
-    });
+    let ends = Ends {
+        output: &Output::of(&mut out),
+        epilogue,
+        panels,
+    };
+    if shape.blocks >= BLOCKS {
+        shape.by_blocks(picture, &ends);
+    } else {
+        shape.by_panels(picture, &ends);
+    }
     // SAFETY: the blocks of all tasks cover the picture, and the panels all outputs; each is written by copying.
     unsafe { out.set_len(len) };
     out
+}
+
+/// The weights, and where the results go.
+struct Ends<'a> {
+    panels: &'a Panels<Pair>,
+    output: &'a Output<'a>,
+    epilogue: &'a Epilogue<'a>,
 }
 
 struct Shape {
     s: DirectConvolution,
     /// Blocks side by side.
     across: usize,
+    /// Of one picture. They are numbered through all pictures.
+    blocks: usize,
+    /// Of two channels.
+    words: usize,
 }
 
 impl Shape {
-    /// Row and column of the first result of a block.
-    fn corner(&self, block: usize) -> [usize; 2] {
-        [2 * (block / self.across), 2 * (block % self.across)]
+    /// The picture, and row and column of the first result of a block.
+    fn corner(&self, block: usize) -> (usize, [usize; 2]) {
+        let (sample, block) = (block / self.blocks, block % self.blocks);
+        (sample, [2 * (block / self.across), 2 * (block % self.across)])
     }
 
-    fn factors(&self, sample: usize, run: Range<usize>, mr: usize, picture: &[f32], factors: &mut Vec<u32>) {
+    fn multiply_adds(&self) -> usize {
+        PARTS * self.s.batch * self.blocks * self.s.channels * self.s.outputs
+    }
+
+    /// A task is some blocks.
+    fn by_blocks(&self, picture: &[f32], ends: &Ends) {
+        let mr = ends.panels.block.mr;
+        let blocks = self.s.batch * self.blocks;
+        let at_once = (FACTORS / (PARTS * self.words) / mr).max(1) * mr;
+        // Tasks of equal size, so that the last one leaves no thread waiting.
+        let at_once = blocks.div_ceil(blocks.div_ceil(at_once)).next_multiple_of(mr);
+        for_tasks(blocks.div_ceil(at_once), self.multiply_adds(), |task| {
+            let run = task * at_once..blocks.min((task + 1) * at_once);
+            WORKSPACE.with_borrow_mut(|space| {
+                let mut factors = std::mem::take(&mut space.factors);
+                let group = PARTS * mr * self.words;
+                factors.resize(run.len().div_ceil(mr) * group, 0);
+                for (i, factors) in factors.chunks_exact_mut(group).enumerate() {
+                    let first = run.start + i * mr;
+                    self.factors(first..run.end.min(first + mr), picture, factors);
+                }
+                for panel in 0..self.s.outputs.div_ceil(ends.panels.block.nr) {
+                    self.products(&run, panel, &factors, space, ends);
+                }
+                space.factors = factors;
+            });
+        });
+    }
+
+    /// A task is a panel.
+    fn by_panels(&self, picture: &[f32], ends: &Ends) {
+        let mr = ends.panels.block.mr;
+        let blocks = self.s.batch * self.blocks;
+        let group = PARTS * mr * self.words;
+        let mut factors = vec![0; blocks.div_ceil(mr) * group];
+        let groups = factors.par_chunks_exact_mut(group).enumerate();
+        groups.for_each(|(i, factors)| self.factors(i * mr..blocks.min((i + 1) * mr), picture, factors));
+        let run = RUN.next_multiple_of(mr);
+        for_tasks(
+            self.s.outputs.div_ceil(ends.panels.block.nr),
+            self.multiply_adds(),
+            |panel| {
+                WORKSPACE.with_borrow_mut(|space| {
+                    for (i, factors) in factors.chunks(run / mr * group).enumerate() {
+                        let run = i * run..blocks.min((i + 1) * run);
+                        self.products(&run, panel, factors, space, ends);
+                    }
+                });
+            },
+        );
+    }
+
+    /// `[PARTS][mr][words]`: the factors of at most `mr` blocks, whose number is filled up by what is there.
+    fn factors(&self, blocks: Range<usize>, picture: &[f32], factors: &mut [u32]) {
         let (s, channels) = (&self.s, self.s.channels);
-        let picture = &picture[sample * s.height * s.width * channels..][..s.height * s.width * channels];
-        let stride = run.len().next_multiple_of(mr) * channels / 2;
-        factors.resize(PARTS * stride, 0);
+        let (size, stride) = (s.height * s.width * channels, factors.len() / PARTS);
         let zeros = vec![0.0; channels];
-        for (i, block) in run.enumerate() {
-            let [y, x] = self.corner(block);
+        for (i, block) in blocks.enumerate() {
+            let (sample, [y, x]) = self.corner(block);
+            let picture = &picture[sample * size..][..size];
             let patch: [&[f32]; PARTS] = std::array::from_fn(|at| {
                 // Padding: before the first row or column the difference wraps to one that is too large.
                 let (y, x) = ((y + at / 4).wrapping_sub(1), (x + at % 4).wrapping_sub(1));
@@ -140,52 +254,42 @@ impl Shape {
                     &zeros
                 }
             });
-            transform(&patch, &mut factors[i * channels / 2..], stride);
+            transform(&patch, &mut factors[i * self.words..], stride);
         }
     }
 
-    fn products(
-        &self,
-        sample: usize,
-        run: Range<usize>,
-        panels: &Panels<Pair>,
-        space: &mut Workspace,
-        output: &Output,
-        epilogue: &Epilogue,
-    ) {
-        let (s, words) = (&self.s, self.s.channels / 2);
+    /// The results of these blocks by one panel.
+    fn products(&self, blocks: &Range<usize>, panel: usize, factors: &[u32], space: &mut Workspace, ends: &Ends) {
+        let (s, words, panels) = (&self.s, self.words, ends.panels);
         let (mr, nr) = (panels.block.mr, panels.block.nr);
         let windows = Windows {
             segments: &[0],
             length: words,
             row_stride: words,
         };
-        let groups = run.len().div_ceil(mr);
-        let stride = groups * mr * words;
-        space.products.resize_with(groups * PARTS, || Tile::ZERO);
-        space.results.resize_with(1, || Tile::ZERO);
-        let panels_of_part = s.outputs.div_ceil(nr);
-        for panel in 0..panels_of_part {
-            for part in 0..PARTS {
-                let weights = &panels.words[(part * panels_of_part + panel) * words * nr..][..words * nr];
-                let factors = space.factors[part * stride..][..stride].chunks_exact(mr * words);
-                for (factors, products) in factors.zip(space.products.chunks_exact_mut(PARTS)) {
-                    panels.block.windows(&windows, factors, weights, &mut products[part]);
-                }
+        let groups = blocks.len().div_ceil(mr);
+        if space.products.len() < groups * PARTS {
+            space.products.resize_with(groups * PARTS, || Tile::ZERO);
+        }
+        let weights = &panels.words[panel * PARTS * words * nr..][..PARTS * words * nr];
+        for (part, weights) in weights.chunks_exact(words * nr).enumerate() {
+            let groups = factors.chunks_exact(PARTS * mr * words);
+            for (factors, products) in groups.zip(space.products.chunks_exact_mut(PARTS)) {
+                let factors = &factors[part * mr * words..][..mr * words];
+                panels.block.windows(&windows, factors, weights, &mut products[part]);
             }
-            let place = Results {
-                shape: self,
-                output,
-                sample,
-                column: panel * nr,
-                cols: nr.min(s.outputs - panel * nr),
-                epilogue,
-            };
-            for (i, block) in run.clone().enumerate() {
-                let products = &space.products[i / mr * PARTS..][..PARTS];
-                sum(products, i % mr * nr, nr, &mut space.results[0]);
-                place.put(&space.results[0], nr, self.corner(block));
-            }
+        }
+        let place = Results {
+            shape: self,
+            output: ends.output,
+            column: panel * nr,
+            cols: nr.min(s.outputs - panel * nr),
+            epilogue: ends.epilogue,
+        };
+        for (i, block) in blocks.clone().enumerate() {
+            let products = &space.products[i / mr * PARTS..][..PARTS];
+            sum(products, i % mr * nr, nr, &mut space.results);
+            place.put(&space.results, nr, block);
         }
     }
 }
@@ -194,19 +298,18 @@ impl Shape {
 struct Results<'a> {
     shape: &'a Shape,
     output: &'a Output<'a>,
-    sample: usize,
     column: usize,
     cols: usize,
     epilogue: &'a Epilogue<'a>,
 }
 
 impl Results<'_> {
-    /// The results of the block at `[y, x]`.
-    fn put(&self, results: &Tile, nr: usize, [y, x]: [usize; 2]) {
+    fn put(&self, results: &Tile, nr: usize, block: usize) {
         let s = &self.shape.s;
+        let (sample, [y, x]) = self.shape.corner(block);
         let columns = 2.min(s.width - x);
         for row in 0..2.min(s.height - y) {
-            let pixel = (self.sample * s.height + y + row) * s.width + x;
+            let pixel = (sample * s.height + y + row) * s.width + x;
             let offset = pixel * s.outputs + self.column;
             let place = Place {
                 start: self.output.at(offset),

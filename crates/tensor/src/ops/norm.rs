@@ -29,27 +29,48 @@ fn gradients(d: NormGradients, shape: &[usize], needs: [bool; 2]) -> Vec<Option<
     ]
 }
 
-/// GroupNorm over `[B, ..., C]` with `groups` groups of channels, then SiLU if `silu`.
-/// `gamma` and `beta` are `[C]`. Variance is the biased one. Gradients reach `x`, `gamma`, `beta`.
-pub fn group_norm(x: &Tensor, gamma: &Param, beta: &Param, groups: usize, eps: f32, silu: bool) -> Tensor {
-    let params = [gamma, beta];
-    let (gamma, beta) = (gamma.tensor(), beta.tensor());
-    assert_channels("group_norm", x, &gamma, &beta);
+/// [`group_norm`] of what is not needed any more: in its place, if nobody else has it and it is off the tape.
+pub fn group_norm_within(mut x: Tensor, gamma: &Param, beta: &Param, groups: usize, eps: f32, silu: bool) -> Tensor {
+    let params = [gamma.tensor(), beta.tensor()];
+    if gpu().is_some() || is_recording(&[&x, &params[0], &params[1]]) {
+        return group_norm(&x, gamma, beta, groups, eps, silu);
+    }
+    let [gamma_values, beta_values] = &params;
+    let g = geometry(&x, gamma_values, beta_values, groups);
+    let statistics = kernel::group_statistics(x.data(), g, eps);
+    let Some(values) = x.own_data() else {
+        let out = kernel::group_norm(x.data(), &statistics, g, gamma_values.data(), beta_values.data(), silu);
+        return Tensor::from_vec(out, x.shape());
+    };
+    kernel::group_norm_within(values, &statistics, g, gamma_values.data(), beta_values.data(), silu);
+    x
+}
+
+fn geometry(x: &Tensor, gamma: &Tensor, beta: &Tensor, groups: usize) -> Geometry {
+    assert_channels("group_norm", x, gamma, beta);
     let (batch, channels) = (x.dim(0), x.dim(-1));
     assert!(
         groups > 0 && channels.is_multiple_of(groups),
         "{channels} channels do not split into {groups} groups"
     );
-    if let Some(gpu) = gpu() {
-        let (out, statistics) = gpu.group_norm(x, params[0], params[1], groups, eps, silu);
-        return record_on_gpu(Some((groups, silu)), out, statistics, x, params);
-    }
-    let g = Geometry {
+    Geometry {
         batch,
         rows: x.numel() / batch / channels,
         channels,
         groups,
-    };
+    }
+}
+
+/// GroupNorm over `[B, ..., C]` with `groups` groups of channels, then SiLU if `silu`.
+/// `gamma` and `beta` are `[C]`. Variance is the biased one. Gradients reach `x`, `gamma`, `beta`.
+pub fn group_norm(x: &Tensor, gamma: &Param, beta: &Param, groups: usize, eps: f32, silu: bool) -> Tensor {
+    let params = [gamma, beta];
+    let (gamma, beta) = (gamma.tensor(), beta.tensor());
+    let g = geometry(x, &gamma, &beta, groups);
+    if let Some(gpu) = gpu() {
+        let (out, statistics) = gpu.group_norm(x, params[0], params[1], groups, eps, silu);
+        return record_on_gpu(Some((groups, silu)), out, statistics, x, params);
+    }
     let statistics = kernel::group_statistics(x.data(), g, eps);
     let out = kernel::group_norm(x.data(), &statistics, g, gamma.data(), beta.data(), silu);
     let out = Tensor::from_vec(out, x.shape());
