@@ -82,7 +82,7 @@ fn beside_this_machine(times: &Times) {
         let seen = run(&Fleet {
             sessions: 1,
             backlog,
-            seconds: 15.0,
+            seconds: 20.0,
             ..fleet(times, 1)
         });
         println!("| {name} | {} | {} |", cells(measured), cells(&seen.keystrokes_ms));
