@@ -11,6 +11,7 @@ mod gateway;
 mod job;
 mod lanes;
 mod metrics;
+mod progress;
 mod registry;
 pub mod simulation;
 mod worker;

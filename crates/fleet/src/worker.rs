@@ -3,13 +3,13 @@
 //! A job is acknowledged after its answer is in the record, so a worker that dies at any moment leaves the job to another. Two
 //! may then paint the same; whose answer comes first is the one there is.
 
-use crate::bus::{ACK_WAIT, Bus, PREVIEWS, WAKE};
+use crate::bus::{ACK_WAIT, Bus, WAKE};
 use crate::error::{Error, Result, refused};
 use crate::job::{AnswerHead, Envelope, Record, State, kept_headers, now_ms, packed_answer, token};
 use crate::lanes::{Place, Turns};
 use crate::metrics::{self, WorkerMetrics};
+use crate::progress;
 use crate::registry::{HEARTBEAT, Presence};
-use async_nats::Subscriber;
 use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::{AckKind, Message};
 use bytes::Bytes;
@@ -32,9 +32,6 @@ const MOST_QUEUES: usize = 1024;
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// What a worker holds changes seldom.
 const MODELS_EVERY: Duration = Duration::from_secs(3);
-/// Who looks at a job says so more often than this.
-const LOOKED_AT: Duration = Duration::from_secs(2);
-const TELL_EVERY: Duration = Duration::from_millis(200);
 /// A server that has no room is asked again after this long.
 const BUSY: Duration = Duration::from_secs(1);
 
@@ -309,6 +306,13 @@ impl Worker {
         let mut cancelled = cancelled.map_err(refused("to hear of a cancellation"))?;
         let watched = self.bus.client.subscribe(format!("prima.watch.{}", envelope.id)).await;
         let watched = watched.map_err(refused("to hear of who looks"))?;
+        let watcher = progress::Watcher {
+            client: &self.bus.client,
+            http: &self.http,
+            server_url: &self.options.server_url,
+            server_token: &self.options.server_token,
+            id: &envelope.id,
+        };
         let body = match &envelope.stored_body {
             Some(name) => Bytes::from(self.bus.stored(name).await?),
             None => message.payload.clone(),
@@ -324,7 +328,7 @@ impl Worker {
             answered = self.ask(envelope, body) => answered,
             _ = cancelled.next() => return acknowledge(message, AckKind::Ack).await,
             () = keep => return Ok(()),
-            () = self.tell_progress(&envelope.id, watched) => return Ok(()),
+            () = watcher.tell(watched) => return Ok(()),
         };
         let (head, body) = answered?;
         if head.status == 503 {
@@ -354,34 +358,6 @@ impl Worker {
             self.bus.forget(name).await;
         }
         Ok(())
-    }
-
-    /// Says how far the job is as long as somebody looks, who says so again and again; never ends.
-    async fn tell_progress(&self, id: &str, mut watched: Subscriber) {
-        let url = format!("{}/sdapi/v1/progress?task_id={id}", self.options.server_url);
-        let mut said = String::new();
-        while let Some(looks) = watched.next().await {
-            let until = Instant::now() + LOOKED_AT;
-            // Without previews, whoever looks does not cost a decoded picture a step.
-            let skip = looks.payload != PREVIEWS.as_bytes();
-            while Instant::now() < until {
-                let request = self.http.get(format!("{url}&skip_current_image={skip}"));
-                let request = request.bearer_auth(&self.options.server_token).timeout(LOOKED_AT);
-                if let Ok(answer) = request.send().await
-                    && let Ok(progress) = answer.text().await
-                    && progress != said
-                {
-                    let told = self
-                        .bus
-                        .client
-                        .publish(format!("prima.progress.{id}"), progress.clone().into());
-                    let _ = told.await;
-                    said = progress;
-                }
-                tokio::time::sleep(TELL_EVERY).await;
-            }
-        }
-        std::future::pending().await
     }
 
     async fn ask(&self, envelope: &Envelope, body: Bytes) -> Result<(AnswerHead, Bytes)> {

@@ -45,6 +45,13 @@ fn is_for_keys(method: &Method, path: &str) -> bool {
     *method == Method::GET && lists.iter().any(|list| path.starts_with(list)) && !OF_ALL.contains(&path)
 }
 
+/// Workers' addresses are resolved as URLs, in which a segment of dots, also as `%2e`, leads elsewhere than it seems: to what is
+/// not open.
+fn leads_elsewhere(path: &str) -> bool {
+    let path = path.to_ascii_lowercase().replace("%2e", ".");
+    path.split(['/', '\\']).any(|segment| segment == "." || segment == "..")
+}
+
 /// Who may not ask is refused before the request's body is read.
 impl FromRequestParts<App> for Client {
     type Rejection = Refusal;
@@ -59,6 +66,9 @@ async fn admit(app: &App, parts: &Parts) -> Result<Client, Refusal> {
     let (headers, uri) = (&parts.headers, &parts.uri);
     let address = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
     check_origin(headers)?;
+    if leads_elsewhere(uri.path()) {
+        return Err(refusal(StatusCode::BAD_REQUEST, "a path has no segments of dots"));
+    }
     let place = address.map_or_else(String::new, |address| address.ip().to_string());
     let client = |account: String, key| Client { account, place, key };
     if app.options.token.is_none() && app.options.accounts.is_none() {
@@ -200,6 +210,23 @@ mod tests {
         assert_eq!(left("/a?token=secret"), "/a");
         assert_eq!(left("/a?x=1&token=secret&y=2"), "/a?x=1&y=2");
         assert_eq!(left("/a"), "/a");
+    }
+
+    #[test]
+    fn a_path_with_segments_of_dots_is_seen() {
+        for path in [
+            "/js/../metrics",
+            "/js/%2e%2E/metrics",
+            "/js/.%2e/metrics",
+            "/js/..",
+            "/a/./b",
+            "/js/..\\x",
+        ] {
+            assert!(leads_elsewhere(path), "{path}");
+        }
+        for path in ["/", "/js/live.js", "/v1/models/a..b", "/v1/models/..."] {
+            assert!(!leads_elsewhere(path), "{path}");
+        }
     }
 
     #[test]

@@ -5,9 +5,7 @@ use axum::extract::{FromRequest as _, Multipart, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use bytes::Bytes;
-use serde::Deserialize;
-use serde::de::IgnoredAny;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// More than any API paints in one request: what claims more is refused by the worker, and counted as this.
 const MOST_PICTURES: u64 = 10_000;
@@ -20,91 +18,74 @@ pub(super) struct Wanted {
     pub prompts: Vec<String>,
 }
 
-/// The fields of all APIs; what else there is, pictures above all, is passed over.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Fields {
-    model: Value,
-    override_settings: Value,
-    n: Value,
-    batch_size: Value,
-    n_iter: Value,
-    num_outputs: Value,
-    #[serde(rename = "imageList")]
-    image_list: Vec<IgnoredAny>,
-    prompt: Value,
-    prompt_2: Value,
-    hr_prompt: Value,
-    prompts: Value,
-    input: Option<Box<Fields>>,
-}
-
 impl Wanted {
     /// From JSON or a form; of what is neither, one picture and no words.
     pub async fn read(parts: &Parts, body: &Bytes) -> Self {
         let kind = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let fields = if kind.is_some_and(|kind| kind.starts_with("multipart/")) {
-            form(parts, body).await
-        } else {
-            serde_json::from_slice(body).unwrap_or_default()
-        };
-        Self::of(fields)
+        let is_form = kind.is_some_and(|kind| kind.to_ascii_lowercase().starts_with("multipart/"));
+        // Servers do not all look at the type before they read JSON.
+        match serde_json::from_slice(body) {
+            Ok(fields) => Self::of(&fields),
+            Err(_) if is_form => Self::of(&form(parts, body).await),
+            Err(_) => Self::of(&Value::Null),
+        }
     }
 
-    /// Of a message of a live session, also one that carries a picture behind its header.
+    /// Of a message of a live session, or the header of one that carries a picture.
     pub fn of_a_message(message: &[u8]) -> Self {
-        Self::of(serde_json::from_slice(message).unwrap_or_default())
+        Self::of(&serde_json::from_slice(message).unwrap_or_default())
     }
 
-    fn of(mut fields: Fields) -> Self {
-        if let Some(input) = fields.input.take() {
-            return Self::of(*input);
-        }
-        let count = |field: &Value| whole(field).unwrap_or(1).clamp(1, MOST_PICTURES);
-        let counts = [&fields.n, &fields.batch_size, &fields.n_iter, &fields.num_outputs].map(count);
+    /// All fields of all APIs, whatever else there is: nobody hides one behind another that his API does not read. Of a field that
+    /// is there twice the last one counts, as with those who read it.
+    fn of(fields: &Value) -> Self {
+        let count = |name: &str| whole(&fields[name]).unwrap_or(1).clamp(1, MOST_PICTURES);
+        let counts = ["n", "batch_size", "n_iter", "num_outputs"].map(count);
         let pictures = counts.iter().fold(1u64, |all, n| all.saturating_mul(*n));
-        let pictures = pictures.max(fields.image_list.len() as u64).min(MOST_PICTURES);
-        let models = [&fields.model, &fields.override_settings["sd_model_checkpoint"]];
-        let several = fields.prompts.as_array().into_iter().flatten();
-        let prompts = [&fields.prompt, &fields.prompt_2, &fields.hr_prompt]
-            .into_iter()
-            .chain(several);
-        let texts = |values: Vec<&Value>| values.iter().filter_map(|v| v.as_str().map(str::to_owned)).collect();
-        Self {
-            models: texts(models.to_vec()),
-            pictures: pictures as u32,
-            prompts: texts(prompts.collect()),
+        let listed = fields["imageList"].as_array().map_or(0, Vec::len) as u64;
+        let models = [&fields["model"], &fields["override_settings"]["sd_model_checkpoint"]];
+        let several = fields["prompts"].as_array().into_iter().flatten();
+        let prompts = ["prompt", "prompt_2", "hr_prompt"].iter().map(|name| &fields[*name]);
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let mut wanted = Self {
+            models: models.into_iter().filter_map(text).collect(),
+            pictures: pictures.max(listed).min(MOST_PICTURES) as u32,
+            prompts: prompts.chain(several).filter_map(text).collect(),
+        };
+        if fields["input"].is_object() {
+            let inner = Self::of(&fields["input"]);
+            wanted.pictures = wanted.pictures.max(inner.pictures);
+            wanted.models.extend(inner.models);
+            wanted.prompts.extend(inner.prompts);
         }
+        wanted
     }
 }
 
 /// Programs write numbers also as text, or with a zero behind the point.
 fn whole(value: &Value) -> Option<u64> {
-    let number = value.as_f64().or_else(|| value.as_str()?.trim().parse().ok())?;
+    let number = value
+        .as_f64()
+        .or_else(|| value.as_str()?.trim_matches([' ', '"']).parse().ok())?;
     (number >= 0.0).then_some(number as u64)
 }
 
-async fn form(parts: &Parts, body: &Bytes) -> Fields {
-    let mut fields = Fields::default();
+/// The fields of a form as JSON.
+async fn form(parts: &Parts, body: &Bytes) -> Value {
+    let mut fields = json!({});
     let mut copy = Request::new(Body::from(body.clone()));
     copy.headers_mut().clone_from(&parts.headers);
     let Ok(mut form) = Multipart::from_request(copy, &()).await else {
         return fields;
     };
     while let Ok(Some(field)) = form.next_field().await {
-        if field.file_name().is_some() {
+        let name = field.name().unwrap_or_default().to_owned();
+        if !["model", "n", "prompt", "prompt_2"].contains(&name.as_str()) {
             continue;
         }
-        let name = field.name().unwrap_or_default().to_owned();
-        let Ok(text) = field.text().await else { continue };
-        let place = match name.as_str() {
-            "model" => &mut fields.model,
-            "n" => &mut fields.n,
-            "prompt" => &mut fields.prompt,
-            "prompt_2" => &mut fields.prompt_2,
-            _ => continue,
-        };
-        *place = Value::String(text);
+        if let Ok(text) = field.text().await {
+            fields[name] = Value::String(text);
+        }
     }
     fields
 }
@@ -129,6 +110,9 @@ mod tests {
             (r#"{"n":-1}"#, 1),
             (r#"{"n":1e300}"#, 10_000),
             ("no JSON", 1),
+            (r#"{"n":4,"imageList":0,"input":7}"#, 4),
+            (r#"{"n":4,"input":{}}"#, 4),
+            (r#"{"n":1,"n":4}"#, 4),
         ] {
             assert_eq!(of("application/json", body).await.pictures, pictures, "{body}");
         }
@@ -142,6 +126,9 @@ mod tests {
             (wanted.prompts, wanted.models),
             (vec!["a".into(), "b".into()], vec!["m".into()])
         );
+        // JSON that is called a form.
+        let wanted = of("multipart/form-data; boundary=X", body).await;
+        assert_eq!(wanted.prompts, ["a", "b"]);
         let body = r#"{"prompt":"a","hr_prompt":"b","override_settings":{"sd_model_checkpoint":"m"}}"#;
         let wanted = of("application/json", body).await;
         assert_eq!(

@@ -5,6 +5,7 @@ use futures_util::{SinkExt, StreamExt};
 use prima_fleet::{Accounts, GatewayOptions, KeyLimits, Words};
 use reqwest::{Client, Response, StatusCode};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
@@ -33,6 +34,17 @@ async fn gateway(nats: &Nats) -> (String, Accounts, tempfile::TempDir) {
 async fn ask(gateway: &str, path: &str, key: &str, body: Value) -> Response {
     let request = Client::new().post(format!("{gateway}{path}")).bearer_auth(key);
     request.json(&body).send().await.unwrap()
+}
+
+/// A path as it is written, which clients' libraries tidy up; the status.
+async fn raw(gateway: &str, path: &str) -> u16 {
+    let address = gateway.strip_prefix("http://").unwrap();
+    let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.unwrap();
+    answer.split(' ').nth(1).unwrap().parse().unwrap()
 }
 
 /// Its status, seconds of Retry-After, and body.
@@ -79,6 +91,15 @@ async fn nobody_paints_without_a_key_and_each_sees_its_own_jobs() {
         .post(format!("{gateway}/sdapi/v1/txt2img"))
         .basic_auth("any", Some(&ada));
     assert_eq!(basic.json(&json!({})).send().await.unwrap().status(), 200);
+    // From what is open no path leads to what is not.
+    for path in [
+        "/js/../sdapi/v1/progress",
+        "/js/%2e%2e/sdapi/v1/progress",
+        "/sdapi/v1/progress",
+    ] {
+        let status = raw(&gateway, path).await;
+        assert!(status == 400 || status == 401, "{path}: {status}");
+    }
     let (status, _, _) = refused(ask(&gateway, "/prompt", &ada, json!({})).await).await;
     assert_eq!(status, 403);
     accounts.revoke("ada", "root").await.unwrap();
