@@ -17,6 +17,7 @@ import { Replay } from "./replay.js";
 import { SensitivityView } from "./sensitivity.js";
 import { Sketch } from "./sketch.js";
 import { DEFAULTS, fromLink, Store, toLink } from "./state.js";
+import { Starters } from "./starters.js";
 import { nextTheme, startTheme } from "./theme.js";
 import { Variants } from "./variants.js";
 import { startLog } from "./log.js";
@@ -64,6 +65,8 @@ const live = new Live({
     clearError("connection");
     setConnected(true);
     panel.setModel(message);
+    starters.setModel(message.model);
+    starters.show(store.now.prompt, DEFAULTS.prompt);
     variants.limit(message.limits.variants);
     field.limit(message.limits.prompt_chars);
     shapeChanged(store.now);
@@ -113,6 +116,15 @@ const rail = new Rail({
     variants.show({ word, prompts });
   },
 });
+
+const starters = new Starters(
+  (prompt) => {
+    if (view === "variants") setView("words");
+    store.set({ prompt }, "control");
+    if (!matchMedia("(pointer: coarse)").matches) field.focus();
+  },
+  () => store.now.prompt,
+);
 
 const sensitivity = new SensitivityView(field, (done, failed) => {
   const request = { ...paintRequest(store.now), type: /** @type {const} */ ("sensitivity") };
@@ -260,6 +272,7 @@ store.onChange((settings, cause) => {
   past.touch();
   panel.show(settings);
   rail.refresh();
+  starters.show(settings.prompt, DEFAULTS.prompt);
   sensitivity.clear();
   shapeChanged(settings);
   if (view === "variants") variants.edited();
@@ -417,6 +430,7 @@ function start() {
       { key: "3", says: "variants", run: () => setView("variants") },
       { key: "w", says: "which words matter", run: () => sensitivity.toggle() },
       { key: "e", says: "weigh and swap words", run: () => rail.toggle() },
+      { key: "i", says: "ideas: what the model knows", run: () => starters.open() },
       { key: "z", says: "undo", run: undo },
       { key: "y", says: "redo", run: () => past.step(1) },
       { key: "s", says: "save PNG", run: save },

@@ -26,7 +26,11 @@
  * @property {boolean} uses_guidance
  * @property {string[]} styles
  * @property {string[]} schedulers
+ * @property {string[]} prompts to begin with
+ * @property {WordGroup[]} vocabulary what it learnt to paint
  */
+
+/** @typedef {{name: string, words: string[]}} WordGroup */
 
 /**
  * @typedef {object} Limits

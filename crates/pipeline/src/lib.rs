@@ -57,7 +57,7 @@ pub use guidance::classifier_free;
 pub use known_words::{KnownWords, UnknownWord};
 pub use load::{LoadOptions, Loaded, OnLoaded, Parts};
 pub use mask::{Mask, MaskFill};
-pub use model_card::{Defaults, ModelCard};
+pub use model_card::{Defaults, ModelCard, WordGroup};
 pub use needs::{Needs, check_room, weight_bytes};
 pub use noise::Rng;
 pub use picture_tensors::{picture_to_tensor, pictures_of_tensor};

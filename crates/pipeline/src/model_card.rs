@@ -39,6 +39,21 @@ pub struct ModelCard {
     /// Distilled without classifier-free guidance: `guidance_scale > 1` warns.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guidance_free: Option<bool>,
+    /// Prompts that show what the model can do, for somebody who does not know yet what to type.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub prompts: Vec<String>,
+    /// What it learnt to paint, in groups, for browsing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub vocabulary: Vec<WordGroup>,
+}
+
+/// Words of one kind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WordGroup {
+    /// Such as "things" or "places".
+    pub name: String,
+    pub words: Vec<String>,
 }
 
 impl ModelCard {

@@ -303,3 +303,47 @@ async fn a_photograph_dropped_on_words_is_painted_over() {
     assert_eq!(bar, Value::Bool(true));
     page.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_know_what_to_type_is_offered_prompts_and_the_words_that_the_model_knows() {
+    let Some(page) = page().await else { return };
+    let prompts = page
+        .browser
+        .run("return [...document.querySelectorAll('#starters button')].map(b => b.textContent)")
+        .await;
+    assert_eq!(prompts.as_array().map(Vec::len), Some(12));
+    page.browser.click("#starters button:nth-child(5)").await;
+    page.browser.until_painted(prompts[4].as_str().unwrap()).await;
+    let is_shown = "const row = document.querySelector('#starters'); return !row.hidden && row.offsetHeight > 0";
+    assert_eq!(
+        page.browser.run(is_shown).await,
+        json!(true),
+        "one starter leads to the next"
+    );
+
+    page.browser.write_prompt("a red").await;
+    page.browser.until_painted("a red").await;
+    assert_eq!(
+        page.browser.run(is_shown).await,
+        json!(false),
+        "whoever types needs none"
+    );
+    page.browser.click("#ideas").await;
+    page.browser
+        .run(
+            "const find = document.querySelector('#vocabulary-filter'); find.value = 'PENG'; \
+             find.dispatchEvent(new Event('input'))",
+        )
+        .await;
+    let found = "return [...document.querySelectorAll('#vocabulary-groups h3, #vocabulary-groups button')].map(e => e.textContent)";
+    assert_eq!(page.browser.run(found).await, json!(["things", "penguin"]));
+    page.browser.click("#vocabulary-groups button").await;
+    page.browser.until_painted("a red, penguin").await;
+    assert_eq!(
+        page.browser
+            .run("return document.querySelector('#vocabulary').open")
+            .await,
+        json!(false)
+    );
+    page.end().await;
+}

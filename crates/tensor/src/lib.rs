@@ -30,6 +30,7 @@ pub use cpu::level::check_processor_limit;
 pub use cpu::packed::FormKind;
 pub use cpu::peak::{bf16_peak_gflops, int8_peak_gops, peak_gflops};
 pub use cpu::weights::{Keep, Values, quantize_row};
+pub use cpu::winograd::summed_values;
 pub use device::{Device, DeviceChoice};
 pub use dtype::DType;
 pub use error::DeviceError;

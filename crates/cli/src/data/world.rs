@@ -28,10 +28,10 @@ struct WorldArgs {
 impl WorldArgs {
     fn open(&self) -> Result<World> {
         let sources = Sources {
-            models: self.models.clone(),
             packages: self.packages.clone(),
             photos: self.photos.clone(),
             pixel_art: self.pixel_art.clone(),
+            ..Sources::new(self.models.clone())
         };
         Ok(sources.open()?)
     }

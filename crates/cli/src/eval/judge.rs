@@ -41,10 +41,8 @@ pub fn run(args: &JudgeArgs) -> Result<()> {
     }
     prima_checkpoint::whole_file::check_writable(&args.out)?;
     let sources = Sources {
-        models: args.models.clone(),
         packages: args.packages.clone(),
-        photos: None,
-        pixel_art: None,
+        ..Sources::new(args.models.clone())
     };
     let world = sources.open()?;
     let net = FeatureNet::open(&args.features)?;

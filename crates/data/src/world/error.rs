@@ -13,4 +13,8 @@ pub enum WorldError {
     Model { id: String, what: String },
     #[error("no kind of picture is called {0:?}: `prima data sheet --list` shows them")]
     Kind(String),
+    #[error(
+        "the mix of pictures wants parts of at least 0, one of them above, and a share of everyday nouns from 0 to 1"
+    )]
+    Mix,
 }

@@ -63,6 +63,7 @@ pub use sources::Sources;
 pub use vocabulary::{Synonym, everyday, synonyms};
 
 use crate::DataError;
+use crate::colour::Colour;
 use crate::random::Random;
 use noise::Noise;
 use rayon::prelude::*;
@@ -73,6 +74,20 @@ use vocabulary::Vocabulary;
 /// Sizes (width, height) in pixels that pictures are composed for, multiples of 16 of about 256 x 256 pixels in all: 1:1,
 /// 3:2, 2:3, 16:9, 9:16.
 pub const SIZES: [(usize, usize); 5] = [(256, 256), (320, 208), (208, 320), (336, 192), (192, 336)];
+
+/// What the pictures show, in groups: everyday things, and how and where they are painted.
+pub fn word_groups() -> Vec<(&'static str, Vec<&'static str>)> {
+    let styles = Style::FILTERS.map(Style::name);
+    vec![
+        ("things", everyday()),
+        ("places", Place::LANDSCAPES.map(Place::key).to_vec()),
+        ("colours", Colour::OBJECTS.map(Colour::name).to_vec()),
+        ("hours", Time::ALL.map(Time::name).to_vec()),
+        ("weather", Weather::ALL.map(Weather::name).to_vec()),
+        ("styles", styles.to_vec()),
+        ("where it is", Relation::ALL.map(Relation::name).to_vec()),
+    ]
+}
 
 /// The smallest size that pictures are composed for.
 const SMALLEST: (usize, usize) = (64, 64);
@@ -172,6 +187,8 @@ pub struct World {
     pub catalogue: Catalogue,
     vocabulary: Vocabulary,
     noise: Noise,
+    /// The kinds of pictures with their parts of the whole.
+    mix: Vec<(Kind, f32)>,
     icons: Option<icons::Icons>,
     photos: Vec<(String, Vec<u8>)>,
     tiles: Vec<(String, Vec<u8>)>,
@@ -186,10 +203,25 @@ impl World {
             catalogue,
             vocabulary,
             noise: Noise::new(),
+            mix: Kind::MIX.to_vec(),
             icons: None,
             photos: Vec::new(),
             tiles: Vec::new(),
         })
+    }
+
+    /// With other parts of the kinds than [`Kind::MIX`], unless there are none, and another share of everyday nouns.
+    pub fn with_mix(mut self, mix: Vec<(Kind, f32)>, everyday_share: f32) -> Result<Self, WorldError> {
+        let whole: f32 = mix.iter().map(|(_, part)| part).sum();
+        let is_fair = mix.iter().all(|(_, part)| *part >= 0.0) && (mix.is_empty() || whole > 0.0 && whole.is_finite());
+        if !is_fair || !(0.0..=1.0).contains(&everyday_share) {
+            return Err(WorldError::Mix);
+        }
+        if !mix.is_empty() {
+            self.mix = mix.into_iter().map(|(kind, part)| (kind, part / whole)).collect();
+        }
+        self.vocabulary.everyday_share = everyday_share;
+        Ok(self)
     }
 
     /// Adds the icons of a folder of npm packages (`emojibase-data`, `@lobehub/fluent-emoji-3d`, and flat sets).
@@ -217,7 +249,7 @@ impl World {
 
     /// The sample with this number, of a kind and size drawn from the mix.
     pub fn sample(&self, seed: u64, number: u64) -> Sample {
-        let (kind, mut random) = Self::draw_kind(seed, number);
+        let (kind, mut random) = self.draw_kind(seed, number);
         // Half of the pictures are square.
         let size = if random.chance(0.5) {
             SIZES[0]
@@ -229,7 +261,7 @@ impl World {
 
     /// The same in one size (width, height) of at least 64 px a side.
     pub fn sample_sized(&self, seed: u64, number: u64, size: (usize, usize)) -> Sample {
-        self.sample_of(Self::draw_kind(seed, number).0, seed, number, size)
+        self.sample_of(self.draw_kind(seed, number).0, seed, number, size)
     }
 
     /// The captions of samples `0..count` of the mix, each once, in the order in which they come. What a picture shows is
@@ -247,15 +279,15 @@ impl World {
     }
 
     /// A kind from the mix, and the draws that follow.
-    fn draw_kind(seed: u64, number: u64) -> (Kind, Random) {
+    fn draw_kind(&self, seed: u64, number: u64) -> (Kind, Random) {
         let mut random = Random::new(&[seed, number, 0x51]);
         let at = random.unit();
         let mut end = 0.0;
-        let found = Kind::MIX.into_iter().find(|(_, share)| {
+        let found = self.mix.iter().find(|(_, share)| {
             end += share;
             at < end
         });
-        (found.map_or(Kind::Object, |(kind, _)| kind), random)
+        (found.map_or(Kind::Object, |(kind, _)| *kind), random)
     }
 
     /// The sample with this number, of one kind, composed for a size (width, height) of at least 64 px a side.

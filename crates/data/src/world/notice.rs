@@ -102,12 +102,7 @@ mod tests {
 
     #[test]
     fn what_was_drawn_is_credited_and_nothing_else() {
-        let mut sources = Sources {
-            models: PathBuf::new(),
-            packages: None,
-            photos: None,
-            pixel_art: None,
-        };
+        let mut sources = Sources::new(PathBuf::new());
         let notice = sources.notice();
         assert!(notice.contains("Quaternius") && notice.contains("WordNet"), "{notice}");
         assert!(

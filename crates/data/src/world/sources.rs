@@ -1,8 +1,10 @@
 //! What the scene generator draws from.
 
-use super::World;
+use super::vocabulary::EVERYDAY_SHARE;
+use super::{Kind, World, WorldError};
 use crate::DataError;
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// The model pack, and what may be added to it.
@@ -20,11 +22,35 @@ pub struct Sources {
     /// Archive of pixel-art tiles.
     #[serde(default)]
     pub pixel_art: Option<PathBuf>,
+    /// Parts of the kinds of pictures, by name; [`Kind::MIX`] where none is given.
+    #[serde(default)]
+    pub mix: BTreeMap<String, f32>,
+    /// Share of the nouns that are everyday ones.
+    #[serde(default = "everyday_share")]
+    pub everyday_share: f32,
+}
+
+fn everyday_share() -> f32 {
+    EVERYDAY_SHARE
 }
 
 impl Sources {
+    /// The model pack alone.
+    pub fn new(models: PathBuf) -> Self {
+        Self {
+            models,
+            packages: None,
+            photos: None,
+            pixel_art: None,
+            mix: BTreeMap::new(),
+            everyday_share: EVERYDAY_SHARE,
+        }
+    }
+
     pub fn open(&self) -> Result<World, DataError> {
-        let mut world = World::open(&self.models)?;
+        let mix = self.mix.iter().map(|(name, part)| Ok((Kind::from_name(name)?, *part)));
+        let mix = mix.collect::<Result<Vec<_>, WorldError>>()?;
+        let mut world = World::open(&self.models)?.with_mix(mix, self.everyday_share)?;
         if let Some(folder) = &self.packages {
             world = world.with_icons(folder)?;
         }

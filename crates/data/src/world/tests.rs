@@ -1,4 +1,5 @@
 use super::*;
+use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 fn world() -> &'static World {
@@ -7,6 +8,20 @@ fn world() -> &'static World {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/models3d");
         World::open(&folder).unwrap()
     })
+}
+
+#[test]
+fn a_mix_of_ones_own_has_its_kinds_in_their_parts() {
+    let mut sources = Sources::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/models3d"));
+    sources.mix = BTreeMap::from([("close-up".to_owned(), 3.0), ("landscape".to_owned(), 1.0)]);
+    let world = sources.open().unwrap();
+    let places = (0..400).filter(|n| world.draw_kind(7, *n).0 == Kind::Landscape).count();
+    assert!((70..130).contains(&places), "{places}");
+    assert!((0..400).all(|n| matches!(world.draw_kind(7, n).0, Kind::Landscape | Kind::CloseUp)));
+    for (name, part) in [("closeup", 1.0), ("close-up", -1.0), ("icon", 0.0)] {
+        sources.mix = BTreeMap::from([(name.to_owned(), part)]);
+        assert!(sources.open().is_err(), "{name} {part}");
+    }
 }
 
 #[test]

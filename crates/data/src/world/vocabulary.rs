@@ -52,7 +52,12 @@ pub struct Vocabulary {
     everyday: Vec<String>,
     /// Nouns of the pack that are recognisable.
     others: Vec<String>,
+    /// How often a noun is an everyday one.
+    pub everyday_share: f32,
 }
+
+/// Two nouns in three.
+pub const EVERYDAY_SHARE: f32 = 0.66;
 
 /// Categories that pictures for everybody leave out most of the time.
 const RARE: [&str; 3] = ["weapon", "symbol", "graveyard"];
@@ -91,6 +96,7 @@ impl Vocabulary {
             words,
             everyday: known,
             others,
+            everyday_share: EVERYDAY_SHARE,
         }
     }
 
@@ -99,9 +105,9 @@ impl Vocabulary {
         self.words.get(word).map(Vec::as_slice)
     }
 
-    /// A noun: an everyday one two times in three.
+    /// A noun.
     pub fn draw(&self, random: &mut Random) -> &str {
-        let list = if random.chance(0.66) || self.others.is_empty() {
+        let list = if random.chance(self.everyday_share) || self.others.is_empty() {
             &self.everyday
         } else {
             &self.others

@@ -9,7 +9,7 @@ use crate::{Error, Vae};
 use prima_checkpoint::{Init, ModelSource, ParamSource, Reader, quantized_bits};
 use prima_models::{ClipTextConfig, ClipTextModel, Tokenizer, Unet2dCondition, Unet2dConditionConfig};
 use prima_schedulers::{SchedulerConfig, SchedulerKind};
-use prima_tensor::{DType, Param};
+use prima_tensor::{DType, Param, summed_values};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -158,7 +158,13 @@ pub(crate) fn weight_bytes(source: &ModelSource, family: &Family, dtype: DType) 
                 (None, DType::F32) => 32,
                 (None, _) => 16,
             };
-            bytes += shape.iter().product::<usize>() * bits / 8;
+            let is_summed = bits == 16 && key.contains("resnets.");
+            let values = if is_summed {
+                summed_values(&shape)
+            } else {
+                shape.iter().product()
+            };
+            bytes += values * bits / 8;
         }
     }
     Ok(bytes)

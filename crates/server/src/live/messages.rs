@@ -6,7 +6,7 @@ use crate::refusal::Refusal;
 use axum::body::Bytes;
 use prima_engine::LoadProgress;
 use prima_picture::Format;
-use prima_pipeline::{Pipeline, SchedulerKind};
+use prima_pipeline::{Pipeline, SchedulerKind, WordGroup};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -115,6 +115,9 @@ struct ModelInfo {
     styles: Vec<String>,
     schedulers: Vec<&'static str>,
     loras: Vec<String>,
+    /// Prompts to begin with, and words to browse: the model's own.
+    prompts: Vec<String>,
+    vocabulary: Vec<WordGroup>,
 }
 
 #[derive(Serialize)]
@@ -147,6 +150,8 @@ impl Hello {
                 styles: Vec::new(),
                 schedulers: SchedulerKind::ALL.iter().map(|k| k.short_name()).collect(),
                 loras: pipeline.loras().into_iter().map(|lora| lora.name).collect(),
+                prompts: pipeline.parts().card.prompts.clone(),
+                vocabulary: pipeline.parts().card.vocabulary.clone(),
             },
             models,
             chosen,

@@ -55,6 +55,16 @@ pub(crate) fn suits_weight(shape: &[usize]) -> bool {
     matches!(*shape, [outputs, inputs, 3, 3] if inputs.is_multiple_of(LANES) && inputs.min(outputs) >= WIDE)
 }
 
+/// How many values a weight of this shape is kept in as [`Keep::Summed`](crate::Keep::Summed).
+pub fn summed_values(shape: &[usize]) -> usize {
+    let values = shape.iter().product();
+    if suits_weight(shape) {
+        values / TAPS * PARTS
+    } else {
+        values
+    }
+}
+
 /// The sixteen matrices `[inputs, outputs]` of a weight `[outputs, inputs, 3, 3]`: `[panel][PARTS][inputs / 2][nr]`.
 pub(crate) fn pack<V: Values + ?Sized>(shape: &[usize], values: &V) -> Result<Packed, V::Error> {
     let (outputs, inputs) = (shape[0], shape[1]);

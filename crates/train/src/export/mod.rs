@@ -50,6 +50,9 @@ pub(crate) struct ExportConfig {
     /// Explicit timesteps by step count, for `prima.json`.
     #[serde(default)]
     timesteps: BTreeMap<usize, Vec<f64>>,
+    /// Prompts that the studio offers to somebody who has not typed anything yet.
+    #[serde(default)]
+    prompts: Vec<String>,
     pub(crate) name: String,
 }
 
@@ -282,6 +285,16 @@ fn settings(config: &TrainConfig, lcm: bool) -> Value {
     });
     if let Some(strength) = config.export.strength {
         settings["strength"] = json!(strength);
+    }
+    if !config.export.prompts.is_empty() {
+        settings["prompts"] = json!(config.export.prompts);
+    }
+    if config.world.is_some() {
+        let groups = world::word_groups();
+        let groups = groups
+            .into_iter()
+            .map(|(name, words)| json!({ "name": name, "words": words }));
+        settings["vocabulary"] = groups.collect();
     }
     settings
 }
