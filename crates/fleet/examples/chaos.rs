@@ -159,6 +159,39 @@ async fn break_things(
     Ok((programs, faults))
 }
 
+/// A gateway and workers, each with a wire of its own to the one server; of three each names the others to its clients, past any wire.
+async fn start_fleet(prima: &Path, nats: &str, nodes: usize, port: u16) -> Any<(Vec<Program>, Vec<Wire>)> {
+    let replicas = if nodes >= 3 { "3" } else { "1" };
+    let (mut programs, mut wires) = (Vec::new(), Vec::new());
+    for i in 0..=WORKERS {
+        let url = match nats.rsplit_once(':').filter(|_| nodes == 1) {
+            Some((_, to)) => {
+                let wire = Wire::lay(to.parse()?).await?;
+                let url = format!("nats://127.0.0.1:{}", wire.port);
+                wires.push(wire);
+                url
+            }
+            None => nats.to_owned(),
+        };
+        let (title, role) = if i == 0 {
+            ("gateway".to_owned(), format!("gateway --port {port}"))
+        } else {
+            (
+                format!("worker {i}"),
+                format!("worker --name w{i} --port {}", free_port()?),
+            )
+        };
+        let mut command = vec![prima.display().to_string()];
+        command.extend(
+            role.split(' ')
+                .chain(["--nats", &url, "--replicas", replicas])
+                .map(str::to_owned),
+        );
+        programs.push(Program::start(title, command)?);
+    }
+    Ok((programs, wires))
+}
+
 #[tokio::main]
 async fn main() -> Any<()> {
     let mut args = std::env::args().skip(1);
@@ -172,36 +205,9 @@ async fn main() -> Any<()> {
     };
     let (servers, nats) = start_nats(folder.path(), nodes)?;
     sleep(Duration::from_secs(if nodes > 1 { 8 } else { 1 })).await;
-    let replicas = if nodes >= 3 { "3" } else { "1" };
     let port = free_port()?;
-    let mut wires = Vec::new();
-    let mut programs = servers;
-    for i in 0..=WORKERS {
-        // A wire of its own to the one server; of three each names the others to its clients, past any wire.
-        let url = match nats.rsplit_once(':').filter(|_| nodes == 1) {
-            Some((_, to)) => {
-                let wire = Wire::lay(to.parse()?).await?;
-                let url = format!("nats://127.0.0.1:{}", wire.port);
-                wires.push(wire);
-                url
-            }
-            None => nats.clone(),
-        };
-        let (name, worker_port) = (format!("w{i}"), free_port()?.to_string());
-        let (title, role) = match i {
-            0 => (
-                "gateway".to_owned(),
-                ["gateway", "--port", &port.to_string()].map(str::to_owned).to_vec(),
-            ),
-            _ => {
-                let role = ["worker", "--name", &name, "--port", &worker_port];
-                (format!("worker {i}"), role.map(str::to_owned).to_vec())
-            }
-        };
-        let nats = ["--nats", &url, "--replicas", replicas].map(str::to_owned);
-        let command = [vec![prima.display().to_string()], role, nats.to_vec()].concat();
-        programs.push(Program::start(title, command)?);
-    }
+    let (fleet, wires) = start_fleet(&prima, &nats, nodes, port).await?;
+    let programs: Vec<Program> = servers.into_iter().chain(fleet).collect();
     let run = Arc::new(Run {
         gateway: format!("http://127.0.0.1:{port}"),
         http: reqwest::Client::builder().no_proxy().build()?,

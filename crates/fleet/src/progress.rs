@@ -42,6 +42,6 @@ impl Watcher<'_> {
                 tokio::time::sleep(TELL_EVERY).await;
             }
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }

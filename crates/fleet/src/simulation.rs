@@ -336,10 +336,8 @@ impl Simulation<'_> {
         self.busy -= 1;
         let worker = &mut self.workers[index];
         match worker.doing.take() {
-            Some(Doing::Keystroke { pressed_ms }) => {
-                if pressed_ms >= self.from_ms {
-                    self.seen.keystrokes_ms.push(self.now_ms - pressed_ms);
-                }
+            Some(Doing::Keystroke { pressed_ms }) if pressed_ms >= self.from_ms => {
+                self.seen.keystrokes_ms.push(self.now_ms - pressed_ms);
             }
             Some(Doing::Slice { ms }) => {
                 if let Some(job) = &mut worker.job {
@@ -358,7 +356,7 @@ impl Simulation<'_> {
                     self.at(stored_ms, Event::Stored { worker: index });
                 }
             }
-            None => {}
+            Some(Doing::Keystroke { .. }) | None => {}
         }
         self.work(index);
     }

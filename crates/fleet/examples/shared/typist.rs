@@ -32,7 +32,7 @@ pub async fn type_at(url: &str, until: Until) -> Any<Vec<f64>> {
         }
         if Instant::now() >= next && !waits {
             rev += 1;
-            let prompt = &text[..rev as usize % text.len() + 1];
+            let prompt = &text[..=(rev as usize % text.len())];
             let paint = json!({"type": "paint", "rev": rev, "prompt": prompt, "seed": 7});
             socket.send(Message::Text(paint.to_string().into())).await?;
             open.insert(rev, Instant::now());

@@ -69,7 +69,7 @@ async fn a_key_opens_until_it_is_revoked_and_only_its_hash_is_kept() {
         assert_eq!(acts.len(), 2);
         assert!(acts.contains(&("root", "add")) && acts.contains(&("root", "revoke")));
         if !url.starts_with("postgres") {
-            let secret = key["prima_abcd".len()..].as_bytes();
+            let secret = &key.as_bytes()["prima_abcd".len()..];
             let folder = std::path::Path::new(&url).parent().unwrap();
             for file in std::fs::read_dir(folder).unwrap() {
                 let file = std::fs::read(file.unwrap().path()).unwrap();
