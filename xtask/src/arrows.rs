@@ -58,6 +58,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("prima-hub", &["prima-tensor", "prima-checkpoint"]),
     // It knows HTTP and NATS, and nothing of pictures.
     ("prima-fleet", &[]),
+    // It knows HTTP, votes and pictures' files, and no model.
+    ("prima-arena", &["prima-picture"]),
     (
         "prima-train",
         &[
@@ -99,6 +101,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "prima-fleet",
             "prima-train",
             "prima-eval",
+            "prima-arena",
             "prima-hub",
         ],
     ),

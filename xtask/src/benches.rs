@@ -39,6 +39,8 @@ pub enum Bench {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Jobs a second of 1, 2 and 3 workers on this machine, and what a typist feels of queued jobs; writes bench/fleet.json
+    Fleet,
     /// A whole model at full size beside PyTorch through diffusers, on the CPU
     Peers {
         /// A Python that has torch, diffusers and transformers [default: $PRIMA_PYTHON or python3]
@@ -67,6 +69,7 @@ pub fn perform(root: &Path, bench: Bench) -> Result<()> {
             }
         }
         Bench::Loras { model, rounds } => run(Command::new(build(root, "loras")?).args([model, rounds.to_string()])),
+        Bench::Fleet => with_fleet(root, "measure", &[&fleet_times(root)]),
         Bench::Pointwise => run(&mut Command::new(build(root, "pointwise")?)),
         Bench::Gpu { python, args } => gpu(root, python, &args),
         Bench::Peers { python, args } => {
@@ -118,4 +121,43 @@ fn beside_peers(script: &Path, program: &Path, python: Option<PathBuf>, args: &[
         Some(code) => std::process::exit(code),
         None => bail!("`{line}` was ended"),
     }
+}
+
+/// What `bench fleet` writes.
+fn fleet_times(root: &Path) -> String {
+    root.join("bench/fleet.json").display().to_string()
+}
+
+/// An example of `crates/fleet` with the release binary, which it starts as often as it wants.
+pub fn with_fleet(root: &Path, example: &str, args: &[&str]) -> Result<()> {
+    cargo(root, &["build", "--release", "-p", "prima-cli"])?;
+    let prima = target(root).join("release/prima").display().to_string();
+    let command = [
+        "run",
+        "--release",
+        "-p",
+        "prima-fleet",
+        "--example",
+        example,
+        "--",
+        &prima,
+    ];
+    cargo(root, &[&command[..], args].concat())
+}
+
+/// `crates/fleet/examples/simulate.rs`, without any of them.
+pub fn simulate(root: &Path) -> Result<()> {
+    let (times, images) = (fleet_times(root), root.join("docs/images").display().to_string());
+    let command = [
+        "run",
+        "--release",
+        "-p",
+        "prima-fleet",
+        "--example",
+        "simulate",
+        "--",
+        &times,
+        &images,
+    ];
+    cargo(root, &command)
 }

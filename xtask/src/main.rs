@@ -1,4 +1,4 @@
-//! The project's chores: `cargo xtask check | test | test-gpu | bench | soak | kills | chaos | fuzz | sanitize | clients | goldens | table`.
+//! The project's chores: `cargo xtask check | test | test-gpu | bench | soak | kills | chaos | simulate | fuzz | sanitize | clients | goldens | table`.
 
 mod arrows;
 mod benches;
@@ -40,6 +40,9 @@ enum Task {
     Soak {
         #[arg(long, default_value_t = 10.0)]
         minutes: f64,
+        /// Instead: a gateway and three workers, of which one is replaced every minute, under more jobs than they can, with one who types
+        #[arg(long)]
+        fleet: bool,
     },
     /// `prima train` and `prima paint`, killed at random moments: nothing torn, nothing lost, nothing left behind
     Kills {
@@ -57,7 +60,12 @@ enum Task {
         /// Of the faults
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        /// A folder on a file system of a few hundred MB, which runs full at times (as root: mount -t tmpfs -o size=300m none FOLDER)
+        #[arg(long)]
+        disk: Option<PathBuf>,
     },
+    /// A fleet of 1 to 1000 workers as a model, with the times that `bench fleet` recorded: tables, and plots into docs/images
+    Simulate,
     /// Files, pictures and texts that nobody should send: each target of fuzz/ for a while
     Fuzz {
         /// For each target
@@ -113,6 +121,7 @@ fn perform(task: Task) -> Result<()> {
             missing.extend(nvrtc::install(&target(&root)));
             missing.extend(not_run::no_cpp_compiler());
             missing.extend(not_run::no_nats_server());
+            missing.extend(not_run::no_postgres());
             cargo(&root, &["test", "--release", "--workspace"])?;
             test_lesser_processors(&root)?;
             fuzz::short(&root)?;
@@ -121,9 +130,21 @@ fn perform(task: Task) -> Result<()> {
         }
         Task::TestGpu => test_gpu(&root),
         Task::Bench { bench } => benches::perform(&root, bench),
-        Task::Soak { minutes } => benches::soak(&root, minutes),
+        Task::Soak { minutes, fleet: false } => benches::soak(&root, minutes),
+        Task::Soak { minutes, fleet: true } => benches::with_fleet(&root, "soak", &[&minutes.to_string()]),
         Task::Kills { count } => kills(&root, count),
-        Task::Chaos { jobs, nodes, seed } => chaos(&root, &[jobs as u64, nodes as u64, seed]),
+        Task::Chaos {
+            jobs,
+            nodes,
+            seed,
+            disk,
+        } => {
+            let numbers = [jobs as u64, nodes as u64, seed].map(|number| number.to_string());
+            let mut args: Vec<&str> = numbers.iter().map(String::as_str).collect();
+            args.extend(disk.as_deref().and_then(Path::to_str));
+            benches::with_fleet(&root, "chaos", &args)
+        }
+        Task::Simulate => benches::simulate(&root),
         Task::Fuzz { minutes, target } => fuzz::long(&root, minutes, target.as_deref()),
         Task::Sanitize => outside::sanitize(&root),
         Task::Clients { python } => match serving::clients(&root, python)? {
@@ -209,17 +230,6 @@ fn test_lesser_processors(root: &Path) -> Result<()> {
             .args(tests.as_flattened()))?;
     }
     Ok(())
-}
-
-/// `crates/fleet/examples/chaos.rs` with the release binary.
-fn chaos(root: &Path, numbers: &[u64]) -> Result<()> {
-    cargo(root, &["build", "--release", "-p", "prima-cli"])?;
-    let prima = target(root).join("release/prima");
-    let example = ["run", "--release", "-p", "prima-fleet", "--example", "chaos", "--"];
-    run(cargo_in(root)
-        .args(example)
-        .arg(prima)
-        .args(numbers.iter().map(u64::to_string)))
 }
 
 /// The test that `test` runs with a few kills, with more.

@@ -43,6 +43,16 @@ pub fn no_nats_server() -> Option<String> {
     missing.then(|| format!("Gateways and workers (crates/fleet): there is no `{name}`; Debian has it as nats-server."))
 }
 
+/// Accounts are tested on `SQLite` everywhere.
+pub fn no_postgres() -> Option<String> {
+    let missing = std::env::var_os("PRIMA_TEST_POSTGRES").is_none();
+    missing.then(|| {
+        "Accounts on PostgreSQL (crates/fleet): name a database that may be emptied, as postgres://USER@HOST/DATABASE, in \
+         PRIMA_TEST_POSTGRES."
+            .to_owned()
+    })
+}
+
 fn walk(folder: &Path, found: &mut Vec<(String, String, String)>) -> Result<()> {
     for entry in std::fs::read_dir(folder).with_context(|| format!("{} cannot be read", folder.display()))? {
         let path = entry?.path();

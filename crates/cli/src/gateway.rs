@@ -1,9 +1,11 @@
 //! `prima gateway`: one address for many machines.
 
 use crate::{Usage, serve};
-use anyhow::Result;
-use prima_fleet::{Bus, BusOptions, GatewayOptions};
+use anyhow::{Context as _, Result};
+use prima_fleet::{Accounts, Bus, BusOptions, GatewayOptions, Words};
 use prima_server::ServerOptions;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Where the queue is; of gateways and workers alike.
@@ -50,6 +52,24 @@ pub struct Args {
     /// Wanted from every client, as `Authorization: Bearer TOKEN` or `?token=TOKEN`
     #[arg(long, value_name = "TOKEN", env = "PRIMA_TOKEN", hide_env_values = true)]
     token: Option<String>,
+    /// Let in also those who have a key of these accounts (`prima accounts`): a file, or postgres://USER:PASSWORD@HOST/DATABASE,
+    /// which several gateways share
+    #[arg(long, value_name = "URL", env = "PRIMA_ACCOUNTS", hide_env_values = true)]
+    accounts: Option<String>,
+    /// Refuse prompts with a word or phrase of this file, one a line
+    #[arg(long, value_name = "FILE")]
+    block_words: Option<PathBuf>,
+    /// Phrases in which blocked words are allowed
+    #[arg(long, value_name = "FILE", requires = "block_words")]
+    allow_words: Option<PathBuf>,
+    /// Answer GET /metrics on this address, for Prometheus; clients should not reach it
+    #[arg(long, value_name = "HOST:PORT")]
+    metrics: Option<SocketAddr>,
+}
+
+fn list(path: Option<&Path>) -> Result<String> {
+    let Some(path) = path else { return Ok(String::new()) };
+    std::fs::read_to_string(path).with_context(|| format!("the list of words {} cannot be read", path.display()))
 }
 
 pub fn run(args: Args) -> Result<()> {
@@ -62,11 +82,20 @@ pub fn run(args: Args) -> Result<()> {
             token: args.token.clone(),
             ..ServerOptions::default()
         };
-        rules.check(address).map_err(|e| Usage(e.to_string()))?;
+        if args.token.is_some() || args.accounts.is_none() {
+            rules.check(address).map_err(|e| Usage(e.to_string()))?;
+        }
+        let accounts = match &args.accounts {
+            Some(url) => Some(Accounts::open(url).await?),
+            None => None,
+        };
         let bus = args.nats.connect().await?;
         serve::announce(&serve::url(args.token.as_deref(), address))?;
         let options = GatewayOptions {
             token: args.token,
+            accounts,
+            words: Words::read(&list(args.block_words.as_deref())?, &list(args.allow_words.as_deref())?),
+            metrics: args.metrics,
             ..GatewayOptions::default()
         };
         Ok(prima_fleet::gateway(listener, bus, options, prima_server::asked_to_stop()).await?)

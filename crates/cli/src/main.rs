@@ -1,5 +1,6 @@
 //! `prima`: paints a picture from words in one to four network steps.
 
+mod accounts;
 mod arena;
 mod bar;
 mod bare;
@@ -62,7 +63,12 @@ enum Command {
     /// Serve the studio and the HTTP APIs
     Serve(Box<serve::Args>),
     /// Take requests for many machines, and queue them for workers
-    Gateway(gateway::Args),
+    Gateway(Box<gateway::Args>),
+    /// Say who may use a gateway, and how much
+    Accounts {
+        #[command(subcommand)]
+        command: accounts::Command,
+    },
     /// Paint what a gateway queues, on this machine
     Worker(Box<worker::Args>),
     /// Get, list, look at and change models
@@ -165,7 +171,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         None => serve::run(serve::Args::bare()),
         Some(Command::Serve(args)) => serve::run(*args),
-        Some(Command::Gateway(args)) => gateway::run(args),
+        Some(Command::Gateway(args)) => gateway::run(*args),
+        Some(Command::Accounts { command }) => accounts::run(command),
         Some(Command::Worker(args)) => worker::run(*args),
         Some(Command::Paint(args)) => paint::run(&args),
         Some(Command::Upscale(args)) => finish::upscale::run(&args),
@@ -214,6 +221,9 @@ fn is_usage(error: &anyhow::Error) -> bool {
         || error
             .downcast_ref::<prima_arena::Error>()
             .is_some_and(prima_arena::Error::is_usage)
+        || error
+            .downcast_ref::<prima_fleet::Error>()
+            .is_some_and(prima_fleet::Error::is_usage)
         || error
             .downcast_ref::<prima_train::Error>()
             .is_some_and(prima_train::Error::is_usage)

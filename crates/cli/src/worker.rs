@@ -3,6 +3,7 @@
 use crate::{gateway, serve};
 use anyhow::Result;
 use prima_fleet::WorkerOptions;
+use std::net::SocketAddr;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -17,6 +18,9 @@ pub struct Args {
     /// Jobs at once: they share the machine
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=16))]
     slots: u8,
+    /// Answer GET /metrics on this address with what the worker did, for Prometheus; its server's own are at its server
+    #[arg(long, value_name = "HOST:PORT")]
+    metrics: Option<SocketAddr>,
     #[command(flatten)]
     server: serve::Args,
 }
@@ -36,6 +40,7 @@ pub fn run(args: Args) -> Result<()> {
             server_token: server.options.token.clone().unwrap_or_default(),
             advertised_url: args.advertise.unwrap_or(url),
             slots: usize::from(args.slots),
+            metrics: args.metrics,
         };
         // The server goes last: what the worker has begun is painted there.
         let (done, is_done) = tokio::sync::oneshot::channel();

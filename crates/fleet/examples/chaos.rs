@@ -1,21 +1,26 @@
 //! `cargo xtask chaos`: jobs through a gateway and three workers as real processes around NATS, all of which are killed at random
-//! or stand still. What was accepted has to be answered, and once.
+//! or stand still; with one server of NATS, wires to it are cut without a word, too, and its disk runs full if it is a small one.
+//! What was accepted has to be answered, and once.
 //!
-//! `chaos PRIMA JOBS NODES SEED`; ends with 1 where a job was lost or answered twice.
+//! `chaos PRIMA JOBS NODES SEED [DISK]`; ends with 1 where a job was lost or answered twice. DISK is a folder on a file system of a
+//! few hundred MB.
 
+#[path = "shared/processes.rs"]
+mod processes;
+#[path = "shared/wire.rs"]
+mod wire;
+
+use processes::{Any, Dice, Program, free_port, spawn, start_nats};
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
-use std::error::Error;
-use std::net::TcpListener;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 use tokio::time::sleep;
-
-type Any<T> = Result<T, Box<dyn Error + Send + Sync>>;
+use wire::Wire;
 
 /// Jobs that are on their way to the gateway at once.
 const SENDERS: usize = 8;
@@ -24,118 +29,6 @@ const WORKERS: usize = 3;
 const TIME: Duration = Duration::from_mins(2);
 /// After the last fault all jobs have this long.
 const PATIENCE: Duration = Duration::from_mins(5);
-
-/// A program that is started again when it was killed.
-struct Program {
-    name: String,
-    command: Vec<String>,
-    child: Child,
-}
-
-impl Program {
-    fn start(name: String, command: Vec<String>) -> Any<Self> {
-        let child = spawn(&command)?;
-        Ok(Self { name, command, child })
-    }
-
-    fn kill_and_restart(&mut self) -> Any<()> {
-        self.child.kill()?;
-        self.child.wait()?;
-        self.child = spawn(&self.command)?;
-        Ok(())
-    }
-
-    fn signal(&self, signal: &str) -> Any<()> {
-        Command::new("kill")
-            .args([signal, &self.child.id().to_string()])
-            .status()?;
-        Ok(())
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn spawn(command: &[String]) -> Any<Child> {
-    let mut process = Command::new(&command[0]);
-    process
-        .args(&command[1..])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    Ok(process.spawn()?)
-}
-
-fn free_port() -> Any<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
-/// SplitMix64: which fault comes next.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % n as u64) as usize
-    }
-}
-
-/// One server, or a cluster.
-fn start_nats(folder: &Path, nodes: usize) -> Any<(Vec<Program>, String)> {
-    let ports: Vec<(u16, u16)> = (0..nodes)
-        .map(|_| Ok((free_port()?, free_port()?)))
-        .collect::<Any<_>>()?;
-    let routes: Vec<String> = ports
-        .iter()
-        .map(|(_, route)| format!("nats://127.0.0.1:{route}"))
-        .collect();
-    let program = std::env::var("PRIMA_NATS_SERVER").unwrap_or_else(|_| "nats-server".into());
-    let mut servers = Vec::new();
-    for (i, (port, route)) in ports.iter().enumerate() {
-        let store = folder.join(format!("nats-{i}"));
-        let mut command: Vec<String> = [
-            &program,
-            "-js",
-            "-a",
-            "127.0.0.1",
-            "-p",
-            &port.to_string(),
-            "-n",
-            &format!("n{i}"),
-            "-sd",
-        ]
-        .map(str::to_owned)
-        .to_vec();
-        command.push(store.display().to_string());
-        if nodes > 1 {
-            let cluster = format!("nats://127.0.0.1:{route}");
-            command.extend(
-                [
-                    "--cluster_name",
-                    "prima",
-                    "--cluster",
-                    &cluster,
-                    "--routes",
-                    &routes.join(","),
-                ]
-                .map(str::to_owned),
-            );
-        }
-        servers.push(Program::start(format!("nats {i}"), command)?);
-    }
-    let urls: Vec<String> = ports
-        .iter()
-        .map(|(port, _)| format!("nats://127.0.0.1:{port}"))
-        .collect();
-    Ok((servers, urls.join(",")))
-}
 
 struct Run {
     gateway: String,
@@ -190,10 +83,32 @@ impl Run {
     }
 }
 
-/// Every second or so something is killed, or stands still for longer than a worker may be silent.
+/// How long a disk is full.
+const FULL: Duration = Duration::from_secs(3);
+
+/// Fills the disk, and frees it.
+async fn fill(disk: &Path) -> Any<()> {
+    let filler = disk.join("filler");
+    {
+        let mut file = std::fs::File::create(&filler)?;
+        let junk = vec![1u8; 1 << 20];
+        // Until the disk says no; 4 GB at most, where it is no small one.
+        for _ in 0..4096 {
+            if file.write_all(&junk).is_err() {
+                break;
+            }
+        }
+    }
+    sleep(FULL).await;
+    Ok(std::fs::remove_file(filler)?)
+}
+
+/// Every second or so something is killed, cut off, or stands still for longer than a worker may be silent.
 async fn break_things(
     run: Arc<Run>,
     mut programs: Vec<Program>,
+    wires: Vec<Wire>,
+    disk: Option<PathBuf>,
     seed: u64,
 ) -> Any<(Vec<Program>, HashMap<String, u64>)> {
     let mut dice = Dice(seed);
@@ -211,6 +126,18 @@ async fn break_things(
                 program.child = spawn(&program.command)?;
                 *faults.entry(format!("{} ended by itself", program.name)).or_default() += 1;
             }
+        }
+        if !wires.is_empty() && dice.below(6) == 0 {
+            wires[dice.below(wires.len())].cut();
+            *faults.entry("wire cut".into()).or_default() += 1;
+            continue;
+        }
+        if let Some(disk) = disk.as_ref().filter(|_| dice.below(12) == 0) {
+            fill(disk).await?;
+            // JetStream is off after that until the server is started again.
+            programs[0].kill_and_restart()?;
+            *faults.entry("disk full".into()).or_default() += 1;
+            continue;
         }
         let victim = dice.below(programs.len());
         let program = &mut programs[victim];
@@ -232,33 +159,55 @@ async fn break_things(
     Ok((programs, faults))
 }
 
+/// A gateway and workers, each with a wire of its own to the one server; of three each names the others to its clients, past any wire.
+async fn start_fleet(prima: &Path, nats: &str, nodes: usize, port: u16) -> Any<(Vec<Program>, Vec<Wire>)> {
+    let replicas = if nodes >= 3 { "3" } else { "1" };
+    let (mut programs, mut wires) = (Vec::new(), Vec::new());
+    for i in 0..=WORKERS {
+        let url = match nats.rsplit_once(':').filter(|_| nodes == 1) {
+            Some((_, to)) => {
+                let wire = Wire::lay(to.parse()?).await?;
+                let url = format!("nats://127.0.0.1:{}", wire.port);
+                wires.push(wire);
+                url
+            }
+            None => nats.to_owned(),
+        };
+        let (title, role) = if i == 0 {
+            ("gateway".to_owned(), format!("gateway --port {port}"))
+        } else {
+            (
+                format!("worker {i}"),
+                format!("worker --name w{i} --port {}", free_port()?),
+            )
+        };
+        let mut command = vec![prima.display().to_string()];
+        command.extend(
+            role.split(' ')
+                .chain(["--nats", &url, "--replicas", replicas])
+                .map(str::to_owned),
+        );
+        programs.push(Program::start(title, command)?);
+    }
+    Ok((programs, wires))
+}
+
 #[tokio::main]
 async fn main() -> Any<()> {
     let mut args = std::env::args().skip(1);
     let prima = PathBuf::from(args.next().ok_or("chaos PRIMA JOBS NODES SEED")?);
     let mut number = |default: u64| args.next().map_or(Ok(default), |text| text.parse::<u64>());
     let (jobs, nodes, seed) = (number(1000)? as usize, number(1)? as usize, number(1)?);
-    let folder = tempfile::tempdir()?;
+    let disk = args.next().map(PathBuf::from);
+    let folder = match &disk {
+        Some(disk) => tempfile::tempdir_in(disk)?,
+        None => tempfile::tempdir()?,
+    };
     let (servers, nats) = start_nats(folder.path(), nodes)?;
     sleep(Duration::from_secs(if nodes > 1 { 8 } else { 1 })).await;
-    let replicas = if nodes >= 3 { "3" } else { "1" };
     let port = free_port()?;
-    let prima_with = |args: &[&str]| {
-        let mut command = vec![prima.display().to_string()];
-        command.extend(args.iter().map(|&arg| arg.to_owned()));
-        command.extend(["--nats", &nats, "--replicas", replicas].map(str::to_owned));
-        command
-    };
-    let mut programs = servers;
-    programs.push(Program::start(
-        "gateway".into(),
-        prima_with(&["gateway", "--port", &port.to_string()]),
-    )?);
-    for i in 0..WORKERS {
-        let (name, port) = (format!("w{i}"), free_port()?.to_string());
-        let command = prima_with(&["worker", "--name", &name, "--port", &port]);
-        programs.push(Program::start(format!("worker {i}"), command)?);
-    }
+    let (fleet, wires) = start_fleet(&prima, &nats, nodes, port).await?;
+    let programs: Vec<Program> = servers.into_iter().chain(fleet).collect();
     let run = Arc::new(Run {
         gateway: format!("http://127.0.0.1:{port}"),
         http: reqwest::Client::builder().no_proxy().build()?,
@@ -275,7 +224,7 @@ async fn main() -> Any<()> {
         sleep(Duration::from_millis(200)).await;
     }
     let began = Instant::now();
-    let breaker = tokio::spawn(break_things(run.clone(), programs, seed));
+    let breaker = tokio::spawn(break_things(run.clone(), programs, wires, disk, seed));
     let senders: Vec<_> = (0..SENDERS)
         .map(|_| tokio::spawn(run.clone().send(jobs, seed)))
         .collect();

@@ -2,31 +2,38 @@
 //!
 //! | name | what it is |
 //! |---|---|
-//! | stream `PRIMA_JOBS`, subjects `prima.jobs.CLASS.MODEL` | the queue; a message goes when it is acknowledged |
+//! | stream `PRIMA_JOBS`, subjects `prima.jobs.CLASS.MODEL.LANE` | the queue; a message goes when it is acknowledged |
 //! | stream `PRIMA_DEAD`, subjects `prima.dead.ID` | jobs that were given up, with the reason |
 //! | bucket `prima_jobs` | a [`Record`] a job |
 //! | bucket `prima_workers` | which workers there are (`registry`) |
 //! | bucket `prima_leases` | which worker a live session was at |
 //! | objects `prima_answers` | answers, and bodies of requests that no message holds |
-//! | `prima.wake`, `prima.cancel.ID`, `prima.progress.ID` | core messages, lost where nobody listens |
+//! | `prima.wake`, `prima.cancel.ID` | core messages, lost where nobody listens |
+//! | `prima.watch.ID`, `prima.progress.ID` | core messages: that somebody looks at a job, and how it looks |
 
 use crate::error::{Error, Result, refused};
-use crate::job::{Class, Record, State};
+use crate::job::{Record, State};
+use crate::lanes::Place;
 use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
 use async_nats::jetstream::kv::{Store, UpdateErrorKind};
 use async_nats::jetstream::object_store::ObjectStore;
 use async_nats::jetstream::stream::{DiscardPolicy, RetentionPolicy, Stream};
 use async_nats::jetstream::{self, Context, kv, object_store, stream};
 use async_nats::{Client, ConnectOptions};
+use futures_util::StreamExt as _;
 use std::time::{Duration, Instant};
 use tokio::io::AsyncReadExt;
 
 /// A worker that is not heard of for this long has lost its job.
 pub(crate) const ACK_WAIT: Duration = Duration::from_secs(5);
+/// A lane in which nothing was queued for this long is forgotten.
+const IDLE_LANE: Duration = Duration::from_hours(1);
 /// A worker's entry goes after this.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(10);
 /// Bodies beyond this are stored apart: NATS takes messages up to 1 MB.
 pub(crate) const INLINE_BYTES: usize = 512 << 10;
+/// Who looks at a job wants pictures of it, too.
+pub(crate) const PREVIEWS: &str = "previews";
 pub(crate) const WAKE: &str = "prima.wake";
 
 /// Where NATS is, and how it keeps things.
@@ -153,20 +160,45 @@ impl Bus {
         })
     }
 
-    /// The queue of one class and model.
-    pub(crate) async fn consumer(&self, class: Class, model: &str) -> Result<PullConsumer> {
-        let name = format!("{}-{model}", class.name());
+    /// Where in the queue something waits, or is worked on, with how many jobs.
+    pub(crate) async fn places(&self) -> Result<Vec<(Place, usize)>> {
+        let subjects = self.jobs.info_with_subjects("prima.jobs.>").await;
+        let mut subjects = subjects.map_err(refused("what is queued"))?;
+        let mut places = Vec::new();
+        while let Some(subject) = subjects.next().await {
+            let (subject, jobs) = subject.map_err(refused("what is queued"))?;
+            places.extend(Place::of(&subject).map(|place| (place, jobs)));
+        }
+        Ok(places)
+    }
+
+    /// A worker's hand on one place of the queue.
+    pub(crate) async fn consumer(&self, place: &Place) -> Result<PullConsumer> {
+        let name = place.name();
         let config = pull::Config {
             durable_name: Some(name.clone()),
-            filter_subject: subject(class, model),
+            filter_subject: place.subject(),
             ack_policy: AckPolicy::Explicit,
             ack_wait: ACK_WAIT,
             // A worker counts the tries, so that it can say why the last one failed.
             max_deliver: -1,
+            // A client that is seen no more leaves nothing behind.
+            inactive_threshold: IDLE_LANE,
             ..Default::default()
         };
         let consumer = self.jobs.get_or_create_consumer(&name, config);
         consumer.await.map_err(refused("a worker's place at the queue"))
+    }
+
+    /// Jobs that were given up and are still kept.
+    pub(crate) async fn dead(&self) -> Result<u64> {
+        let dead = self.jetstream.get_stream("PRIMA_DEAD").await;
+        let dead = dead.map_err(refused("the count of what was given up"))?;
+        let info = dead
+            .get_info()
+            .await
+            .map_err(refused("the count of what was given up"))?;
+        Ok(info.state.messages)
     }
 
     /// A job as it stands, with the revision that [`turn`](Self::turn) wants.
@@ -204,8 +236,4 @@ impl Bus {
     pub(crate) async fn forget(&self, name: &str) {
         let _ = self.answers.delete(name).await;
     }
-}
-
-pub(crate) fn subject(class: Class, model: &str) -> String {
-    format!("prima.jobs.{}.{model}", class.name())
 }

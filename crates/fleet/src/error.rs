@@ -12,8 +12,23 @@ pub enum Error {
     Foreign { what: String, message: String },
     #[error("the worker's own server does not answer: {message}")]
     Server { message: String },
+    /// `doing`: what they do not do.
+    #[error("the accounts {doing}: {message}")]
+    Accounts { doing: String, message: String },
+    /// The caller's to mend.
+    #[error("the key {name:?}: {message}")]
+    Account { name: String, message: String },
+    #[error("metrics cannot be counted: {0}")]
+    Metrics(#[from] prometheus::Error),
     #[error("the gateway's socket failed: {0}")]
     Socket(#[from] std::io::Error),
+}
+
+impl Error {
+    /// Whether the one who called can mend it.
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::Account { .. })
+    }
 }
 
 pub type Result<T> = std::result::Result<T, Error>;

@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Who waits for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Class {
     /// Someone, who sees the answer come.
@@ -68,6 +68,18 @@ impl State {
     pub fn is_final(&self) -> bool {
         !matches!(self, Self::Queued | Self::Running { .. })
     }
+
+    /// As it is written.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Running { .. } => "running",
+            Self::Done { .. } => "done",
+            Self::Failed { .. } => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Expired => "expired",
+        }
+    }
 }
 
 /// A job as it is asked about.
@@ -99,6 +111,16 @@ impl Record {
 
     pub(crate) fn written(&self) -> bytes::Bytes {
         serde_json::to_vec(self).unwrap_or_default().into()
+    }
+
+    /// It ended without a picture, and without work for one that its client did not want any more.
+    pub(crate) fn was_for_nothing(&self) -> bool {
+        match self.state {
+            State::Done { status, .. } => status >= 400,
+            State::Cancelled => self.tries == 0,
+            State::Failed { .. } | State::Expired => true,
+            State::Queued | State::Running { .. } => false,
+        }
     }
 
     /// The same in another state, now.

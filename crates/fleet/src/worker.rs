@@ -5,20 +5,29 @@
 
 use crate::bus::{ACK_WAIT, Bus, WAKE};
 use crate::error::{Error, Result, refused};
-use crate::job::{AnswerHead, Class, Envelope, Record, State, kept_headers, now_ms, packed_answer, token};
+use crate::job::{AnswerHead, Envelope, Record, State, kept_headers, now_ms, packed_answer, token};
+use crate::lanes::{Place, Turns};
+use crate::metrics::{self, WorkerMetrics};
+use crate::progress;
 use crate::registry::{HEARTBEAT, Presence};
 use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::{AckKind, Message};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
 /// Workers that may begin a job before it is given up.
 pub(crate) const MAX_TRIES: u64 = 4;
+/// A place of the queue says by then whether it has a job.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
+/// Hands on places of the queue that are kept.
+const MOST_QUEUES: usize = 1024;
 /// A queue is looked at this often even if nobody says that something came.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// What a worker holds changes seldom.
@@ -38,12 +47,15 @@ pub struct WorkerOptions {
     pub advertised_url: String,
     /// Jobs at once.
     pub slots: usize,
+    /// Where `GET /metrics` says what the worker did; its server's own metrics are at its server.
+    pub metrics: Option<SocketAddr>,
 }
 
 struct Worker {
     bus: Bus,
     options: WorkerOptions,
     http: reqwest::Client,
+    metrics: Arc<WorkerMetrics>,
     jobs: AtomicUsize,
     draining: AtomicBool,
     /// Names of models; empty until the server is ready.
@@ -57,10 +69,19 @@ pub async fn worker(bus: Bus, options: WorkerOptions, shutdown: impl Future<Outp
         bus,
         options,
         http: reqwest::Client::builder().no_proxy().build().map_err(|e| server(&e))?,
+        metrics: Arc::new(WorkerMetrics::new()?),
         jobs: AtomicUsize::new(0),
         draining: AtomicBool::new(false),
         models: watch::channel(Vec::new()).0,
     });
+    if let Some(address) = worker.options.metrics {
+        let metrics = worker.metrics.clone();
+        let text = move || {
+            let metrics = metrics.clone();
+            async move { metrics.text() }
+        };
+        tokio::spawn(metrics::serve(TcpListener::bind(address).await?, text));
+    }
     let presence = tokio::spawn(worker.clone().stay_present());
     let permits = Arc::new(Semaphore::new(slots));
     tokio::select! {
@@ -144,7 +165,8 @@ impl Worker {
     async fn take_jobs(self: Arc<Self>, permits: Arc<Semaphore>) -> Result<()> {
         let mut wake = self.bus.client.subscribe(WAKE).await.map_err(refused("to be woken"))?;
         let mut models = self.models.subscribe();
-        let mut queues: HashMap<(Class, String), PullConsumer> = HashMap::new();
+        let mut queues: HashMap<String, PullConsumer> = HashMap::new();
+        let mut turns = Turns::default();
         loop {
             let Ok(permit) = permits.clone().acquire_owned().await else {
                 return Ok(());
@@ -153,16 +175,11 @@ impl Worker {
                 return Ok(());
             }
             let wanted = models.borrow_and_update().clone();
-            match self.next_job(&mut queues, &wanted).await {
+            match self.next_job(&mut queues, &mut turns, &wanted).await {
                 Ok(Some(message)) => {
                     let worker = self.clone();
                     tokio::spawn(async move {
-                        worker.jobs.fetch_add(1, Ordering::Relaxed);
-                        if let Err(error) = worker.work(&message).await {
-                            tracing::warn!("a job is left to be taken again: {error}");
-                            let _ = message.ack_with(AckKind::Nak(Some(BUSY))).await;
-                        }
-                        worker.jobs.fetch_sub(1, Ordering::Relaxed);
+                        worker.work_on(&message).await;
                         drop(permit);
                     });
                     continue;
@@ -177,28 +194,53 @@ impl Worker {
         }
     }
 
-    /// The oldest of the most urgent.
+    /// The oldest of the client whose turn it is ([`lanes`](crate::lanes)).
     async fn next_job(
         &self,
-        queues: &mut HashMap<(Class, String), PullConsumer>,
+        queues: &mut HashMap<String, PullConsumer>,
+        turns: &mut Turns,
         models: &[String],
     ) -> Result<Option<Message>> {
-        for class in Class::ALL {
-            let any = std::iter::once("any".to_owned());
-            for model in any.chain(models.iter().map(|model| token(model))) {
-                let key = (class, model);
-                if !queues.contains_key(&key) {
-                    let queue = self.bus.consumer(class, &key.1).await?;
-                    queues.insert(key.clone(), queue);
+        let models: Vec<String> = models.iter().map(|model| token(model)).collect();
+        let places = self.bus.places().await?.into_iter().map(|(place, _)| place);
+        let mut places: Vec<Place> = places
+            .filter(|place| place.model == "any" || models.contains(&place.model))
+            .collect();
+        turns.order(&mut places);
+        for place in places {
+            let name = place.name();
+            if !queues.contains_key(&name) {
+                if queues.len() >= MOST_QUEUES {
+                    queues.clear();
                 }
-                let batch = queues[&key].fetch().max_messages(1).messages().await;
-                let mut batch = batch.map_err(refused("a job"))?;
-                if let Some(message) = batch.next().await {
-                    return message.map(Some).map_err(refused("a job"));
-                }
+                queues.insert(name.clone(), self.bus.consumer(&place).await?);
             }
+            let batch = queues[&name].fetch().max_messages(1).messages().await;
+            let mut batch = batch.map_err(refused("a job"))?;
+            let taken = tokio::time::timeout(ANSWERS_WITHIN, batch.next()).await;
+            if let Ok(Some(message)) = taken {
+                turns.serve(&place.lane);
+                return message.map(Some).map_err(refused("a job"));
+            }
+            // All are at other workers, or the queue forgot the client while it was away: then nobody answers here any more.
+            queues.remove(&name);
         }
         Ok(None)
+    }
+
+    async fn work_on(&self, message: &Message) {
+        self.jobs.fetch_add(1, Ordering::Relaxed);
+        self.metrics.at_work.inc();
+        if message.info().is_ok_and(|info| info.delivered > 1) {
+            self.metrics.redelivered.inc();
+        }
+        if let Err(error) = self.work(message).await {
+            tracing::warn!("a job is left to be taken again: {error}");
+            self.metrics.given_back.inc();
+            let _ = message.ack_with(AckKind::Nak(Some(BUSY))).await;
+        }
+        self.metrics.at_work.dec();
+        self.jobs.fetch_sub(1, Ordering::Relaxed);
     }
 
     async fn work(&self, message: &Message) -> Result<()> {
@@ -233,7 +275,13 @@ impl Worker {
         if self.bus.turn(&begun, revision, running).await?.is_none() {
             return acknowledge(message, AckKind::Nak(Some(Duration::from_millis(100)))).await;
         }
-        self.paint(message, &envelope, &record).await
+        let (began, class) = (Instant::now(), record.class.name());
+        let waited = now_ms().saturating_sub(record.created_ms) as f64 / 1e3;
+        self.metrics.wait_seconds.with_label_values(&[class]).observe(waited);
+        self.paint(message, &envelope, &record).await?;
+        let seconds = began.elapsed().as_secs_f64();
+        self.metrics.work_seconds.with_label_values(&[class]).observe(seconds);
+        Ok(())
     }
 
     async fn give_up(&self, message: &Message, envelope: &Envelope, tries: u64) -> Result<()> {
@@ -247,6 +295,7 @@ impl Worker {
             .await;
         let kept = kept.map_err(refused("a job that is given up"))?;
         kept.await.map_err(refused("a job that is given up"))?;
+        self.metrics.dead.inc();
         self.end(envelope, State::Failed { reason }).await?;
         acknowledge(message, AckKind::Ack).await
     }
@@ -255,6 +304,15 @@ impl Worker {
     async fn paint(&self, message: &Message, envelope: &Envelope, before: &Record) -> Result<()> {
         let cancelled = self.bus.client.subscribe(format!("prima.cancel.{}", envelope.id)).await;
         let mut cancelled = cancelled.map_err(refused("to hear of a cancellation"))?;
+        let watched = self.bus.client.subscribe(format!("prima.watch.{}", envelope.id)).await;
+        let watched = watched.map_err(refused("to hear of who looks"))?;
+        let watcher = progress::Watcher {
+            client: &self.bus.client,
+            http: &self.http,
+            server_url: &self.options.server_url,
+            server_token: &self.options.server_token,
+            id: &envelope.id,
+        };
         let body = match &envelope.stored_body {
             Some(name) => Bytes::from(self.bus.stored(name).await?),
             None => message.payload.clone(),
@@ -270,6 +328,7 @@ impl Worker {
             answered = self.ask(envelope, body) => answered,
             _ = cancelled.next() => return acknowledge(message, AckKind::Ack).await,
             () = keep => return Ok(()),
+            () = watcher.tell(watched) => return Ok(()),
         };
         let (head, body) = answered?;
         if head.status == 503 {
@@ -306,7 +365,10 @@ impl Worker {
         for (name, value) in &envelope.headers {
             request = request.header(name, value);
         }
-        let request = request.bearer_auth(&self.options.server_token).body(body);
+        let request = request
+            .header("prima-task", &envelope.id)
+            .bearer_auth(&self.options.server_token)
+            .body(body);
         let answer = request.send().await.map_err(|e| server(&e))?;
         let head = AnswerHead {
             status: answer.status().as_u16(),
@@ -326,6 +388,8 @@ impl Worker {
                 return Ok(false);
             }
             if self.bus.turn(&record, revision, state.clone()).await?.is_some() {
+                let labels = [record.class.name(), state.name()];
+                self.metrics.ended.with_label_values(&labels).inc();
                 return Ok(true);
             }
         }

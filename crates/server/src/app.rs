@@ -8,8 +8,9 @@ use crate::metrics::Metrics;
 use crate::options::{Limits, ServerOptions};
 use crate::refusal::{Refusal, short};
 use crate::upscalers::Upscalers;
-use crate::watch::Watch;
+use crate::watch::{Named, NamedTask, Watch};
 use crate::workshop::Workshop;
+use axum::http::HeaderMap;
 use prima_engine::{Engine, Found, Readiness};
 use prima_pipeline::{Pipeline, RequestBuilder, Spelling};
 use std::net::SocketAddr;
@@ -39,6 +40,10 @@ pub(crate) struct App {
     pub attempts: Arc<Attempts>,
     /// Requests of the A1111 API, oldest first.
     pub tasks: Arc<Mutex<Vec<Arc<Watch>>>>,
+    /// Requests of all APIs under the names of their `Prima-Task` header.
+    pub named: Arc<Named>,
+    /// What this request is called there.
+    task: Option<String>,
     /// Prompts that came as graphs, what is told of them, and their pictures.
     pub comfy: Arc<Prompts>,
     pub comfy_events: Arc<Events>,
@@ -59,6 +64,8 @@ impl App {
             upscalers: Arc::new(Upscalers::new(&options.upscalers)),
             attempts: Arc::default(),
             tasks: Arc::default(),
+            named: Arc::default(),
+            task: None,
             comfy: Arc::default(),
             comfy_events: Arc::default(),
             comfy_shelf: Arc::default(),
@@ -69,6 +76,21 @@ impl App {
             options: Arc::new(options),
             address,
         })
+    }
+
+    /// For a request with these headers.
+    pub fn of(&self, headers: &HeaderMap) -> Self {
+        let task = headers.get("prima-task").and_then(|task| task.to_str().ok());
+        Self {
+            task: task.map(|task| short(task, 80)),
+            ..self.clone()
+        }
+    }
+
+    /// Lets others ask how far this request is, by its name, as long as what is returned is kept.
+    pub fn name(&self, watch: &Arc<Watch>) -> Option<NamedTask> {
+        let task = self.task.clone()?;
+        Some(self.named.clone().put(task, watch.clone()))
     }
 
     pub fn limits(&self) -> &Limits {

@@ -3,7 +3,7 @@
 use crate::app::App;
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
-use crate::watch::Watch;
+use crate::watch::{NamedTask, Watch};
 use prima_engine::{Class, Event, Failure, Job, OnEvent, Reply, Unit};
 use prima_pipeline::{Parameters, Picture, Request, Response};
 use std::sync::Arc;
@@ -34,6 +34,7 @@ pub(crate) enum JobEvent {
 /// A job in the engine; dropping it ends the work.
 pub(crate) struct Running {
     _job: Job,
+    _named: Option<NamedTask>,
     units: usize,
     events: mpsc::UnboundedReceiver<JobEvent>,
 }
@@ -96,6 +97,7 @@ pub(crate) fn start(
     let job = app.engine.submit(units.collect()).map_err(|_| Refusal::queue_full())?;
     Ok(Running {
         _job: job,
+        _named: app.name(watch),
         units: count,
         events,
     })

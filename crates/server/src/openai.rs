@@ -87,6 +87,7 @@ struct Answer {
 }
 
 pub(crate) async fn generations(State(app): State<App>, request: HttpRequest) -> Result<Response, Refusal> {
+    let app = app.of(request.headers());
     let fields: Fields = body::understood(&app.workshop, request, body::json).await?;
     let app = app.about(app.known(fields.model.as_deref())).await?;
     let request = to_request(&app, &fields, None)?;
@@ -94,6 +95,7 @@ pub(crate) async fn generations(State(app): State<App>, request: HttpRequest) ->
 }
 
 pub(crate) async fn edits(State(app): State<App>, request: HttpRequest) -> Result<Response, Refusal> {
+    let app = app.of(request.headers());
     let (fields, files) = edit_form(form(request, PARTS).await?)?;
     let app = app.about(app.known(fields.model.as_deref())).await?;
     let request = edit(&app, &fields, files).await?;

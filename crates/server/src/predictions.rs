@@ -59,6 +59,7 @@ pub(crate) async fn predict(
     State(app): State<App>,
     request: HttpRequest,
 ) -> Result<(StatusCode, Json<Value>), Refusal> {
+    let app = app.of(request.headers());
     let (given, input, files) = body::understood(&app.workshop, request, read).await?;
     let format = input.output_format.as_deref().map_or(Ok(Format::Png), format_named)?;
     let app = app.about(app.known(input.model.as_deref())).await?;

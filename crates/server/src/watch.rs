@@ -1,6 +1,7 @@
 //! How far a job is, for those who ask or interrupt.
 
 use prima_pipeline::Picture;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -28,6 +29,49 @@ pub(crate) struct WatchState {
     pub step: usize,
     pub steps: usize,
     pub preview: Option<Picture>,
+}
+
+/// Watches by the names that clients gave.
+#[derive(Default)]
+pub(crate) struct Named(Mutex<HashMap<String, Arc<Watch>>>);
+
+/// A name that leads to a watch until it is dropped.
+pub(crate) struct NamedTask {
+    named: Arc<Named>,
+    name: String,
+    watch: Arc<Watch>,
+}
+
+impl Named {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Watch>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Of two requests of one name the later one is meant.
+    pub fn put(self: Arc<Self>, name: String, watch: Arc<Watch>) -> NamedTask {
+        self.lock().insert(name.clone(), watch.clone());
+        NamedTask {
+            named: self,
+            name,
+            watch,
+        }
+    }
+
+    pub fn get(&self, name: &str) -> Option<Arc<Watch>> {
+        self.lock().get(name).cloned()
+    }
+}
+
+impl Drop for NamedTask {
+    fn drop(&mut self) {
+        let mut named = self.named.lock();
+        if named
+            .get(&self.name)
+            .is_some_and(|watch| Arc::ptr_eq(watch, &self.watch))
+        {
+            named.remove(&self.name);
+        }
+    }
 }
 
 impl Watch {

@@ -324,6 +324,51 @@ async fn a1111_tells_progress_and_interrupts_one_request_by_its_id() {
 }
 
 #[tokio::test]
+async fn every_api_s_request_is_asked_about_by_the_name_in_its_header() {
+    let server = Server::start().await;
+    for (path, body) in [
+        (
+            "/v1/images/generations",
+            json!({"prompt": "slow", "num_inference_steps": 60, "size": "256x256"}),
+        ),
+        (
+            "/v1/predictions",
+            json!({"prompt": "slow", "steps": 60, "width": 256, "height": 256}),
+        ),
+        (
+            "/sdapi/v1/txt2img",
+            json!({"prompt": "slow", "steps": 60, "width": 256, "height": 256}),
+        ),
+    ] {
+        let request = server.http.post(server.url(path)).header("prima-task", "mine");
+        let painted = request.json(&body).send();
+        let watched = async {
+            loop {
+                let progress: Value = server
+                    .get("/sdapi/v1/progress?task_id=mine")
+                    .await
+                    .json()
+                    .await
+                    .unwrap();
+                if progress["current_image"].is_string() && progress["progress"].as_f64() > Some(0.0) {
+                    break progress;
+                }
+            }
+        };
+        let (painted, progress) = tokio::join!(painted, watched);
+        assert!(painted.unwrap().status().is_success());
+        assert_eq!(progress["state"]["sampling_steps"], 60, "{path}");
+        let over: Value = server
+            .get("/sdapi/v1/progress?task_id=mine")
+            .await
+            .json()
+            .await
+            .unwrap();
+        assert_eq!(over["state"]["job_count"], 0);
+    }
+}
+
+#[tokio::test]
 async fn a1111_lists_what_clients_ask_for() {
     let server = Server::start().await;
     let get = async |path: &str| -> Value {

@@ -1,10 +1,14 @@
 //! Jobs: accepted when the queue has them on disk, waited for or asked about, cancelled, listed.
 
-use super::client::{Client, Refusal, refusal, without_token};
+use super::client::{Client, check_words, without_token};
+use super::refusal::{Refusal, refusal};
+use super::wanted::Wanted;
 use super::{App, proxy};
-use crate::bus::{Bus, INLINE_BYTES, WAKE, subject};
+use crate::accounts::Accounts;
+use crate::bus::{Bus, INLINE_BYTES, WAKE};
 use crate::error::{Error, Result as FleetResult, refused};
 use crate::job::{Class, Envelope, Record, State, digest, kept_headers, now_ms, unpacked_answer};
+use crate::lanes::Place;
 use async_nats::jetstream::kv::CreateErrorKind;
 use async_nats::jetstream::message::PublishMessage;
 use axum::Json;
@@ -14,16 +18,16 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::StreamExt;
-use serde::Deserialize;
-use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 /// A record is looked at this often even if nothing was heard of it.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// A job that was counted so long ago was accepted, or never will be.
+const OLD_MS: u64 = 60_000;
 /// Jobs in a list.
 const MOST_LISTED: usize = 1000;
 
@@ -34,23 +38,58 @@ pub(super) struct Waiters {
 }
 
 impl Waiters {
-    /// Wakes whoever waits for a job that changed.
-    pub async fn follow(self, bus: Bus) -> FleetResult<()> {
+    /// Wakes whoever waits for a job that changed, and writes its end to its key's account.
+    pub async fn follow(self, bus: Bus, accounts: Option<Accounts>) -> FleetResult<()> {
         let mut changes = bus.records.watch_all().await.map_err(refused("the changes of jobs"))?;
         while let Some(change) = changes.next().await {
             let Ok(change) = change else { continue };
-            let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(notify) = waiting.get(&change.key) {
-                notify.notify_waiters();
+            self.wake(&change.key);
+            if let Some(accounts) = &accounts
+                && let Ok(record) = Record::read(&change.key, &change.value)
+                && record.state.is_final()
+            {
+                settle(accounts, &record).await;
             }
         }
         Ok(())
     }
 
-    fn of(&self, id: &str) -> Arc<Notify> {
+    fn wake(&self, id: &str) {
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(notify) = waiting.get(id) {
+            notify.notify_waiters();
+        }
+    }
+
+    pub fn of(&self, id: &str) -> Arc<Notify> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.retain(|_, notify| Arc::strong_count(notify) > 1);
         waiting.entry(id.to_owned()).or_default().clone()
+    }
+}
+
+async fn settle(accounts: &Accounts, record: &Record) {
+    let settled = accounts.settle(&record.id, record.state.name(), record.was_for_nothing());
+    if let Err(error) = settled.await {
+        // It is looked at again ([`settle_old`]).
+        tracing::warn!("{error}");
+    }
+}
+
+/// Writes ends that no gateway saw, and gives back what was counted for jobs that were never accepted.
+pub(super) async fn settle_old(bus: Bus, accounts: Accounts) {
+    loop {
+        let open = accounts
+            .open_jobs(now_ms().saturating_sub(OLD_MS), MOST_LISTED as u32)
+            .await;
+        for id in open.unwrap_or_default() {
+            match bus.record(&id).await {
+                Ok(Some((record, _))) if record.state.is_final() => settle(&accounts, &record).await,
+                Ok(None) => drop(accounts.settle(&id, "lost", true).await),
+                Ok(Some(_)) | Err(_) => {}
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(OLD_MS)).await;
     }
 }
 
@@ -98,24 +137,34 @@ impl Wishes {
 
 /// Queues what is asked for; then waits for the answer, or says where it will be.
 pub(super) async fn submit(app: &App, client: &Client, request: Request) -> Result<Response, Refusal> {
+    let began = Instant::now();
     let wishes = Wishes::read(request.headers())?;
+    client.take(app).await?;
     let (parts, body) = request.into_parts();
     let body = axum::body::to_bytes(body, app.options.body_bytes).await;
     let body = body.map_err(|e| refusal(StatusCode::PAYLOAD_TOO_LARGE, e.to_string()))?;
+    let wanted = Wanted::read(&parts, &body).await;
+    check_words(app, &wanted.prompts)?;
     let id = match &wishes.key {
         Some(key) => digest(&format!("{}\n{key}", client.account)),
         None => new_id(&client.account),
     };
-    let now = now_ms();
-    let record = Record {
-        id: id.clone(),
-        account: client.account.clone(),
+    client.charge(app, &id, parts.uri.path(), wanted.pictures).await?;
+    let place = Place {
         class: if wishes.is_async {
             Class::Batch
         } else {
             Class::Interactive
         },
-        model: named_model(app, &body),
+        model: named_model(app, &wanted),
+        lane: client.lane(),
+    };
+    let now = now_ms();
+    let record = Record {
+        id: id.clone(),
+        account: client.account.clone(),
+        class: place.class,
+        model: place.model.clone(),
         path: parts.uri.path().to_owned(),
         state: State::Queued,
         tries: 0,
@@ -129,7 +178,8 @@ pub(super) async fn submit(app: &App, client: &Client, request: Request) -> Resu
         stored_body: (body.len() > INLINE_BYTES).then(|| format!("body.{id}")),
         deadline_ms: wishes.deadline_ms,
     };
-    let record = accept(&app.bus, record, &envelope, body).await?;
+    let record = accept(&app.bus, record, &place, &envelope, body).await?;
+    app.metrics.accepted.with_label_values(&[place.class.name()]).inc();
     if wishes.is_async {
         let location = format!("/jobs/{id}");
         return Ok((StatusCode::ACCEPTED, [(LOCATION, location)], Json(shown(&record))).into_response());
@@ -141,6 +191,11 @@ pub(super) async fn submit(app: &App, client: &Client, request: Request) -> Resu
     };
     let response = wait(app, &id).await;
     leaves.id = None;
+    let seconds = began.elapsed().as_secs_f64();
+    app.metrics
+        .answer_seconds
+        .with_label_values(&[place.class.name()])
+        .observe(seconds);
     response
 }
 
@@ -154,26 +209,15 @@ fn new_id(account: &str) -> String {
     digest(&format!("{account}\n{nanos}\n{}\n{count}", std::process::id()))
 }
 
-/// Where a request names its model; the rest of it, pictures above all, is passed over.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Named {
-    model: Value,
-    override_settings: Value,
-}
-
 /// The model that a request names, if a worker has it; `any`.
-fn named_model(app: &App, body: &Bytes) -> String {
-    let named: Named = serde_json::from_slice(body).unwrap_or_default();
-    let names = [&named.model, &named.override_settings["sd_model_checkpoint"]];
-    let mut names = names.into_iter().filter_map(Value::as_str);
-    let known = names.find_map(|name| app.registry.model(name));
+fn named_model(app: &App, wanted: &Wanted) -> String {
+    let known = wanted.models.iter().find_map(|name| app.registry.model(name));
     known.unwrap_or_else(|| "any".into())
 }
 
 /// Writes the record, then queues the job: accepted is what came back from here. The same id again gives the job that is there,
 /// which is queued once more if it was not begun: whoever came before may have died between the two.
-async fn accept(bus: &Bus, record: Record, envelope: &Envelope, body: Bytes) -> FleetResult<Record> {
+async fn accept(bus: &Bus, record: Record, place: &Place, envelope: &Envelope, body: Bytes) -> FleetResult<Record> {
     let record = match bus.records.create(&record.id, record.written()).await {
         Ok(_) => record,
         Err(error) if error.kind() == CreateErrorKind::AlreadyExists => match bus.record(&record.id).await? {
@@ -195,10 +239,9 @@ async fn accept(bus: &Bus, record: Record, envelope: &Envelope, body: Bytes) -> 
         .message_id(&record.id)
         .header("Prima-Job", head.as_str())
         .payload(payload);
-    let queue = subject(record.class, &record.model);
     let sent = bus
         .jetstream
-        .send_publish(queue, message)
+        .send_publish(place.subject(), message)
         .await
         .map_err(refused("a job"))?;
     sent.await.map_err(refused("a job"))?;
@@ -249,7 +292,7 @@ async fn ended(app: &App, record: &Record) -> Result<Response, Refusal> {
 }
 
 /// A record without what is nobody's business.
-fn shown(record: &Record) -> Record {
+pub(super) fn shown(record: &Record) -> Record {
     let state = match &record.state {
         State::Done { status, .. } => State::Done {
             status: *status,
@@ -281,7 +324,7 @@ async fn end(bus: &Bus, id: &str) -> FleetResult<Option<Record>> {
 }
 
 /// The client's own job of that id.
-async fn own(app: &App, client: &Client, id: &str) -> Result<Record, Refusal> {
+pub(super) async fn own(app: &App, client: &Client, id: &str) -> Result<Record, Refusal> {
     let missing = || refusal(StatusCode::NOT_FOUND, "there is no such job");
     let is_id = id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
     if !is_id {

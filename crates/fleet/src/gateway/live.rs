@@ -2,15 +2,21 @@
 //! for once more. The page notices nothing but the delay.
 
 use super::App;
-use super::client::{Client, without_token};
+use super::client::{Client, check_words, without_token};
+use super::refusal::{Refusal, refusal};
+use super::wanted::Wanted;
+use crate::accounts::{Accounts, Key};
 use crate::registry::Presence;
 use axum::extract::State;
 use axum::extract::ws::{CloseFrame, Message as Ours, WebSocket, WebSocketUpgrade};
 use axum::http::header::AUTHORIZATION;
-use axum::http::{HeaderValue, Uri};
+use axum::http::{HeaderValue, StatusCode, Uri};
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
+use serde_json::json;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message as Theirs;
@@ -24,22 +30,107 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// A worker's silence is noticed this often.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
 const FAILED: u16 = 1013;
+/// A key's session is counted, and the key looked up again, this often.
+const COUNT_EVERY: Duration = Duration::from_secs(15);
+const NOT_ALLOWED: u16 = 1008;
 
 type Upstream = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-pub(super) async fn connect(State(app): State<App>, client: Client, uri: Uri, upgrade: WebSocketUpgrade) -> Response {
+/// Live sessions that each key has here. Clones share them.
+#[derive(Clone, Default)]
+pub(super) struct Seats(Arc<Mutex<HashMap<String, u32>>>);
+
+/// One of them; free again when dropped.
+struct Seat {
+    seats: Seats,
+    name: String,
+}
+
+impl Seats {
+    fn take(&self, key: &Key) -> Option<Seat> {
+        let mut seats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = seats.entry(key.name.clone()).or_default();
+        if key.limits.sessions > 0 && *taken >= key.limits.sessions {
+            return None;
+        }
+        *taken += 1;
+        Some(Seat {
+            seats: self.clone(),
+            name: key.name.clone(),
+        })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut seats = self.seats.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(taken) = seats.get_mut(&self.name) {
+            *taken -= 1;
+            if *taken == 0 {
+                seats.remove(&self.name);
+            }
+        }
+    }
+}
+
+pub(super) async fn connect(
+    State(app): State<App>,
+    client: Client,
+    uri: Uri,
+    upgrade: WebSocketUpgrade,
+) -> Result<Response, Refusal> {
+    client.take(&app).await?;
+    let seat = client.key.as_ref().map(|key| {
+        let none = || {
+            let message = format!("this key may have {} live sessions at once", key.limits.sessions);
+            refusal(StatusCode::TOO_MANY_REQUESTS, message).with_code("too_many_sessions")
+        };
+        app.seats.take(key).ok_or_else(none)
+    });
+    let seat = seat.transpose()?;
     let path = without_token(&uri);
     let place = format!("{}.{}", client.account, crate::job::token(&client.place));
-    upgrade.max_message_size(32 << 20).on_upgrade(move |socket| async move {
+    let accounts = app.options.accounts.clone();
+    let upgraded = upgrade.max_message_size(32 << 20).on_upgrade(move |socket| async move {
+        let counted = seat.as_ref().zip(accounts).map(|(seat, accounts)| Counted {
+            accounts,
+            name: seat.name.clone(),
+            until: Instant::now(),
+        });
+        app.metrics.sessions.inc();
+        let metrics = app.metrics.clone();
         let session = Session {
             app,
             place,
             path,
             last: None,
             greeted: false,
+            counted,
         };
         Box::pin(session.run(socket)).await;
-    })
+        metrics.sessions.dec();
+    });
+    Ok(upgraded)
+}
+
+/// Time of a key's session.
+struct Counted {
+    accounts: Accounts,
+    name: String,
+    /// What is written.
+    until: Instant,
+}
+
+impl Counted {
+    /// Writes the time since the last call; whether the key still opens anything.
+    async fn count(&mut self) -> bool {
+        let seconds = self.until.elapsed().as_secs();
+        self.until += Duration::from_secs(seconds);
+        if let Err(error) = self.accounts.count_live(&self.name, seconds).await {
+            tracing::warn!("{error}");
+        }
+        !matches!(self.accounts.named(&self.name).await, Err(crate::Error::Account { .. }))
+    }
 }
 
 struct Session {
@@ -51,6 +142,7 @@ struct Session {
     last: Option<Ours>,
     /// The page had its hello.
     greeted: bool,
+    counted: Option<Counted>,
 }
 
 /// Why a worker's part of a session ended.
@@ -76,6 +168,9 @@ impl Session {
             self.app.registry.count_session(&worker.name, true);
             let end = self.relay(&mut socket, upstream, &worker).await;
             self.app.registry.count_session(&worker.name, false);
+            if let Some(counted) = &mut self.counted {
+                counted.count().await;
+            }
             match end {
                 End::Left => return,
                 End::Closed(frame) => {
@@ -83,6 +178,7 @@ impl Session {
                     return;
                 }
                 End::Lost => {
+                    self.app.metrics.sessions_moved.inc();
                     tracing::info!("worker {} is gone, its session goes on elsewhere", worker.name);
                     lost = vec![worker.name];
                 }
@@ -129,6 +225,7 @@ impl Session {
         }
         let mut hello = self.greeted;
         let mut look = tokio::time::interval(LOOK_EVERY);
+        let mut count = tokio::time::interval(COUNT_EVERY);
         loop {
             tokio::select! {
                 message = socket.recv() => {
@@ -136,6 +233,12 @@ impl Session {
                     if matches!(message, Ours::Close(_)) {
                         let _ = upstream.close(None).await;
                         return End::Left;
+                    }
+                    if let Err(refused) = self.check(&message) {
+                        if socket.send(refused).await.is_err() {
+                            return End::Left;
+                        }
+                        continue;
                     }
                     self.remember(&message);
                     if upstream.send(theirs(message)).await.is_err() {
@@ -162,6 +265,12 @@ impl Session {
                     }
                     Some(Err(_)) | None => return End::Lost,
                 },
+                _ = count.tick() => {
+                    if let Some(counted) = &mut self.counted && !counted.count().await {
+                        let reason = "this key is not known any more".into();
+                        return End::Closed(Some(CloseFrame { code: NOT_ALLOWED, reason }));
+                    }
+                }
                 _ = look.tick() => {
                     // A worker that says nothing, on a connection that is not closed: its machine or its network is gone.
                     if !self.app.registry.has(&worker.name) && self.app.registry.for_session(None, &[]).is_some() {
@@ -170,6 +279,29 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// A revision with words that are not wanted goes no further: what the page is told instead.
+    fn check(&self, message: &Ours) -> Result<(), Ours> {
+        let text: &[u8] = match message {
+            Ours::Text(text) => text.as_bytes(),
+            // The length of a header in JSON, the header, a picture.
+            Ours::Binary(bytes) => {
+                let length = bytes
+                    .get(..4)
+                    .and_then(|length| length.try_into().ok())
+                    .map(u32::from_le_bytes);
+                let end = length.and_then(|length| (length as usize).checked_add(4));
+                end.and_then(|end| bytes.get(4..end)).unwrap_or_default()
+            }
+            _ => return Ok(()),
+        };
+        let prompts = Wanted::of_a_message(text).prompts;
+        check_words(&self.app, &prompts).map_err(|refused| {
+            let rev = serde_json::from_slice::<serde_json::Value>(text).unwrap_or_default()["rev"].clone();
+            let error = json!({"type": "error", "rev": rev, "message": refused.message(), "hint": ""});
+            Ours::Text(error.to_string().into())
+        })
     }
 
     fn remember(&mut self, message: &Ours) {

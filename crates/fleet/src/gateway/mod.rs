@@ -1,12 +1,18 @@
 //! The gateway: every API of `prima serve` on one address, with workers behind it.
 
 mod client;
+mod events;
 mod jobs;
 mod live;
 mod proxy;
+mod refusal;
+mod wanted;
 
+use crate::accounts::{Accounts, Words};
 use crate::bus::Bus;
 use crate::error::Result;
+use crate::job::Class;
+use crate::metrics::{self, GatewayMetrics};
 use crate::registry::Registry;
 use axum::Router;
 use axum::extract::{Request, State};
@@ -15,6 +21,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use client::Client;
 use jobs::Waiters;
+use live::Seats;
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -24,6 +32,12 @@ use tokio::net::TcpListener;
 pub struct GatewayOptions {
     /// Wanted from clients as `prima serve` wants it.
     pub token: Option<String>,
+    /// Whose keys are let in beside the token. Without both, everybody is.
+    pub accounts: Option<Accounts>,
+    /// What prompts may not have.
+    pub words: Words,
+    /// Where `GET /metrics` is answered; nowhere else.
+    pub metrics: Option<SocketAddr>,
     /// Bytes of a request's body.
     pub body_bytes: usize,
 }
@@ -32,6 +46,9 @@ impl Default for GatewayOptions {
     fn default() -> Self {
         Self {
             token: None,
+            accounts: None,
+            words: Words::default(),
+            metrics: None,
             body_bytes: 64 << 20,
         }
     }
@@ -43,6 +60,8 @@ struct App {
     bus: Bus,
     registry: Registry,
     waiters: Waiters,
+    metrics: Arc<GatewayMetrics>,
+    seats: Seats,
     http: reqwest::Client,
     options: Arc<GatewayOptions>,
 }
@@ -56,15 +75,25 @@ pub async fn gateway(
 ) -> Result<()> {
     let registry = Registry::default();
     let waiters = Waiters::default();
-    tokio::spawn(registry.clone().follow(bus.clone()));
-    tokio::spawn(waiters.clone().follow(bus.clone()));
     let app = App {
-        bus,
-        registry,
-        waiters,
+        bus: bus.clone(),
+        registry: registry.clone(),
+        waiters: waiters.clone(),
+        metrics: Arc::new(GatewayMetrics::new()?),
+        seats: Seats::default(),
         http: reqwest::Client::builder().no_proxy().build().unwrap_or_default(),
         options: Arc::new(options),
     };
+    tokio::spawn(registry.follow(bus.clone()));
+    tokio::spawn(waiters.follow(bus.clone(), app.options.accounts.clone()));
+    if let Some(accounts) = app.options.accounts.clone() {
+        tokio::spawn(jobs::settle_old(bus, accounts));
+    }
+    if let Some(address) = app.options.metrics {
+        let app = app.clone();
+        let listener = TcpListener::bind(address).await?;
+        tokio::spawn(metrics::serve(listener, move || measured(app.clone())));
+    }
     let router = Router::new()
         .route("/live", any(live::connect))
         .route("/ws", any(live::connect))
@@ -72,18 +101,44 @@ pub async fn gateway(
         .route("/readyz", get(ready))
         .route("/jobs", get(jobs::list))
         .route("/jobs/{id}", get(jobs::one).delete(jobs::cancel))
+        .route("/jobs/{id}/events", get(events::stream))
         .route("/jobs/{id}/answer", get(jobs::answer))
         .fallback(all_else)
+        .layer(axum::middleware::from_fn(refusal::shape))
         .with_state(app)
         .into_make_service_with_connect_info::<SocketAddr>();
     Ok(axum::serve(listener, router).with_graceful_shutdown(shutdown).await?)
+}
+
+/// What `GET /metrics` says now; where NATS is away, what it said last.
+async fn measured(app: App) -> String {
+    if let (Ok(places), Ok(dead)) = (app.bus.places().await, app.bus.dead().await) {
+        let jobs = |class: Class| {
+            places
+                .iter()
+                .filter(|(place, _)| place.class == class)
+                .map(|(_, jobs)| jobs)
+                .sum()
+        };
+        let queued = Class::ALL.map(|class| (class, jobs(class)));
+        let clients: HashSet<&String> = places.iter().map(|(place, _)| &place.lane).collect();
+        app.metrics.set_queue(&queued, clients.len(), dead);
+    }
+    let present = app.registry.present();
+    let count = |is: fn(&crate::registry::Presence) -> bool| present.iter().filter(|worker| is(worker)).count();
+    app.metrics.set_workers(&[
+        ("ready", count(|worker| worker.ready && !worker.draining)),
+        ("loading", count(|worker| !worker.ready && !worker.draining)),
+        ("draining", count(|worker| worker.draining)),
+    ]);
+    app.metrics.text()
 }
 
 async fn ready(State(app): State<App>) -> Response {
     if app.registry.for_session(None, &[]).is_some() {
         "ready".into_response()
     } else {
-        client::unavailable("no worker is ready").into_response()
+        refusal::unavailable("no worker is ready").into_response()
     }
 }
 

@@ -1,7 +1,8 @@
 //! Requests that a worker answers at once: lists, the page, the state of a client's own things.
 
 use super::App;
-use super::client::{Client, Refusal, refusal, unavailable, without_token};
+use super::client::{Client, without_token};
+use super::refusal::{Refusal, refusal, unavailable};
 use crate::job::travels;
 use axum::body::Body;
 use axum::extract::Request;

@@ -112,6 +112,22 @@ async fn paint(State(painter): State<Arc<Painter>>, request: Request) -> Respons
     (status, headers, body).into_response()
 }
 
+/// Of any task: halfway, and as it looks where a picture is wanted.
+async fn progress(request: Request) -> Response {
+    let query = request.uri().query().unwrap_or("").to_owned();
+    let picture = if query.contains("skip_current_image=false") {
+        "\"a picture\""
+    } else {
+        "null"
+    };
+    let task = query
+        .split('&')
+        .find_map(|pair| pair.strip_prefix("task_id="))
+        .unwrap_or_default();
+    format!(r#"{{"progress":0.5,"eta_relative":1.0,"state":{{"job":"{task}"}},"current_image":{picture}}}"#)
+        .into_response()
+}
+
 /// Says hello, then which painter has which revision.
 async fn live(State(painter): State<Arc<Painter>>, upgrade: WebSocketUpgrade) -> Response {
     upgrade.on_upgrade(async move |mut socket| {
@@ -147,6 +163,7 @@ pub async fn start_worker(nats: &Nats, name: &str, takes_ms: usize) -> Worker {
             "/v1/models",
             get(move || async move { ([("content-type", "application/json")], models) }),
         )
+        .route("/sdapi/v1/progress", get(progress))
         .route("/v1/images/generations", post(paint))
         .route("/sdapi/v1/txt2img", post(paint))
         .route("/live", get(live))
@@ -169,6 +186,7 @@ pub async fn start_worker(nats: &Nats, name: &str, takes_ms: usize) -> Worker {
         server_token: "a worker's own token".into(),
         advertised_url: url,
         slots: 1,
+        metrics: None,
     };
     let bus = nats.options();
     let task = runtime.spawn(async move {
@@ -217,12 +235,16 @@ impl Worker {
 
 /// A gateway's address. It ends with the test.
 pub async fn start_gateway(nats: &Nats, token: Option<&str>) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
     let options = GatewayOptions {
         token: token.map(str::to_owned),
         ..GatewayOptions::default()
     };
+    start_gateway_with(nats, options).await
+}
+
+pub async fn start_gateway_with(nats: &Nats, options: GatewayOptions) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(gateway(listener, nats.bus().await, options, std::future::pending()));
     url
 }

@@ -205,3 +205,35 @@ async fn a_worker_that_is_asked_to_end_finishes_what_it_has_and_takes_nothing_mo
         ("first", "second")
     );
 }
+
+#[tokio::test]
+async fn who_looks_at_a_job_hears_how_far_it_is_until_it_has_ended() {
+    let Some(nats) = nats().await else { return };
+    let gateway = start_gateway(&nats, None).await;
+    let _worker = start_worker(&nats, "one", 1500).await;
+    until_ready(&gateway).await;
+    let http = reqwest::Client::new();
+    for (query, picture) in [("", "null"), ("?previews=true", "\"a picture\"")] {
+        let asked = http.post(format!("{gateway}/v1/images/generations")).body("x");
+        let accepted = asked.header("prefer", "respond-async").send().await.unwrap();
+        let place = accepted.headers()["location"].to_str().unwrap().to_owned();
+        let stream = http
+            .get(format!("{gateway}{place}/events{query}"))
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(stream.headers()["content-type"], "text/event-stream");
+        // It ends by itself.
+        let text = stream.text().await.unwrap();
+        let states: Vec<&str> = text
+            .lines()
+            .filter_map(|line| line.split_once("\"state\":\"")?.1.split('"').next())
+            .collect();
+        assert_eq!(states.first(), Some(&"queued"), "{text}");
+        assert_eq!(states.last(), Some(&"done"), "{text}");
+        assert!(states.contains(&"running"), "{text}");
+        let progress = text.lines().find(|line| line.contains("\"progress\":0.5")).unwrap();
+        assert!(progress.contains(&format!("\"current_image\":{picture}")), "{progress}");
+        assert!(progress.contains(place.strip_prefix("/jobs/").unwrap()), "{progress}");
+    }
+}

@@ -19,11 +19,13 @@ use serde_json::{Map, Value, json};
 use std::collections::HashSet;
 
 pub(super) async fn txt2img(State(app): State<App>, request: HttpRequest) -> Result<Json<Value>, Refusal> {
+    let app = app.of(request.headers());
     let asked = body::understood(&app.workshop, request, |body| read(body, false)).await?;
     paint(&app, asked).await
 }
 
 pub(super) async fn img2img(State(app): State<App>, request: HttpRequest) -> Result<Json<Value>, Refusal> {
+    let app = app.of(request.headers());
     let asked = body::understood(&app.workshop, request, |body| read(body, true)).await?;
     paint(&app, asked).await
 }

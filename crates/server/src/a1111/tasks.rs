@@ -60,7 +60,11 @@ fn which(asked: Asked) -> Result<Which, Refusal> {
 fn find(app: &App, id: Option<&str>) -> Option<Arc<Watch>> {
     let tasks = app.tasks.lock().unwrap_or_else(PoisonError::into_inner);
     match id {
-        Some(id) => tasks.iter().find(|task| task.id == id).cloned(),
+        Some(id) => tasks
+            .iter()
+            .find(|task| task.id == id)
+            .cloned()
+            .or_else(|| app.named.get(id)),
         // What is being painted, else what waits first.
         None => tasks
             .iter()
