@@ -98,6 +98,12 @@ pub fn run(args: Args) -> Result<()> {
             metrics: args.metrics,
             ..GatewayOptions::default()
         };
-        Ok(prima_fleet::gateway(listener, bus, options, prima_server::asked_to_stop()).await?)
+        Ok(Box::pin(prima_fleet::gateway(
+            listener,
+            bus,
+            options,
+            prima_server::asked_to_stop(),
+        ))
+        .await?)
     })
 }

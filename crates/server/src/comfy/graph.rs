@@ -1,7 +1,7 @@
 //! What a graph of nodes asks for.
 
+use super::nodes;
 use super::wanted::{Conditioning, Image, MASKING, Output, OutputKind, Sampling, Start};
-use super::{krita, nodes};
 use crate::numbers::whole_of;
 use crate::refusal::{Refusal, short};
 use prima_pipeline::{LoraChoice, without_ending};
@@ -90,7 +90,7 @@ impl<'a> Graph<'a> {
         let (id, class, output) = self.link(of, input, depth)?;
         match (class, output) {
             ("LoadImage", 0) => Ok(Image::Loaded(self.text(id, "image")?.to_owned())),
-            ("ETN_LoadImageCache", 0) => Ok(Image::Loaded(krita::cached(self.text(id, "id")?))),
+            ("ETN_LoadImageCache", 0) => Ok(Image::Loaded(super::shelf::cached(self.text(id, "id")?))),
             ("ImageScale", 0) => Ok(Image::Scaled {
                 image: Box::new(self.image(id, "image", known, depth + 1)?),
                 width: self.whole(id, "width", 0, MOST_SIDE_PX)?,

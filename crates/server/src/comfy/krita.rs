@@ -1,7 +1,7 @@
 //! Nodes by which Krita's plugin for image generation asks: a sampler in parts, and pictures by ids of its own.
 
 use super::graph::{Graph, Known, Latent};
-use super::shelf::Folder;
+use super::shelf::{Folder, kind};
 use super::wanted::{Conditioning, Image, Sampling, Start};
 use crate::app::App;
 use crate::body;
@@ -113,11 +113,6 @@ impl Graph<'_> {
     }
 }
 
-/// What a graph calls a picture that was put here under an id.
-pub(super) fn cached(id: &str) -> String {
-    format!("{id} [{}]", Folder::Cache.as_str())
-}
-
 /// Keeps a picture under the client's id.
 pub(super) async fn put_image(
     State(app): State<App>,
@@ -142,5 +137,5 @@ pub(super) async fn image(State(app): State<App>, Path(id): Path<String>) -> Res
         let message = format!("there is no picture {:?} here", short(&id, 60));
         return Err(Refusal::new(StatusCode::NOT_FOUND, message));
     };
-    Ok(([(header::CONTENT_TYPE, super::routes::kind(&file))], file).into_response())
+    Ok(([(header::CONTENT_TYPE, kind(&file))], file).into_response())
 }

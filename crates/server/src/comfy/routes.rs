@@ -4,7 +4,7 @@ use super::graph::{Graph, Known};
 use super::nodes::{Choices, described};
 use super::prompts::Asked;
 use super::run;
-use super::shelf::{Folder, file_name};
+use super::shelf::{Folder, file_name, kind};
 use super::wanted::{Image, Output, Start};
 use crate::app::App;
 use crate::body::{self, form};
@@ -248,15 +248,6 @@ pub(super) async fn view(
         return Err(Refusal::new(StatusCode::NOT_FOUND, message));
     };
     Ok(([(header::CONTENT_TYPE, kind(&file))], file).into_response())
-}
-
-/// What a picture's file is.
-pub(super) fn kind(file: &[u8]) -> &'static str {
-    match file {
-        [0xff, 0xd8, ..] => "image/jpeg",
-        [b'R', b'I', b'F', b'F', ..] => "image/webp",
-        _ => "image/png",
-    }
 }
 
 /// Of an upload's form.

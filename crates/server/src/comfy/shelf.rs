@@ -132,6 +132,20 @@ fn place(name: &str) -> (&str, Folder) {
     (file.rsplit('/').next().unwrap_or(file), folder)
 }
 
+/// What a graph calls a picture that was put here under an id.
+pub(super) fn cached(id: &str) -> String {
+    format!("{id} [{}]", Folder::Cache.as_str())
+}
+
+/// What a picture's file is.
+pub(super) fn kind(file: &[u8]) -> &'static str {
+    match file {
+        [0xff, 0xd8, ..] => "image/jpeg",
+        [b'R', b'I', b'F', b'F', ..] => "image/webp",
+        _ => "image/png",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

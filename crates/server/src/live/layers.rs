@@ -1,31 +1,11 @@
 //! The pictures that come with a message: one to start from, a mask of it, and one that a ControlNet reads.
 
-use super::messages::Paint;
+use super::messages::{Layers, Paint, Steering};
 use crate::app::App;
 use crate::masks::{Masking, Transparency, initial};
 use crate::refusal::Refusal;
 use axum::body::Bytes;
 use prima_pipeline::{Control, Mask, Picture};
-use serde::Deserialize;
-
-/// How many bytes of the payload are whose file, in this order; without it all of them are `image`'s.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Layers {
-    image: usize,
-    mask: usize,
-    control: usize,
-}
-
-/// What a message says of the ControlNet that reads its picture.
-#[derive(Clone, Debug, Deserialize)]
-pub(super) struct Steering {
-    name: String,
-    scale: Option<f64>,
-    start: Option<f64>,
-    end: Option<f64>,
-    preprocessor: Option<String>,
-}
 
 /// What there is to paint over and to be steered by.
 #[derive(Default)]

@@ -1,6 +1,5 @@
 //! The JSON of the live protocol.
 
-use super::layers::{Layers, Steering};
 use crate::loras::Wanted;
 use crate::options::Limits;
 use crate::refusal::Refusal;
@@ -89,6 +88,25 @@ pub(super) fn understood(json: &[u8], limits: &Limits) -> Result<ClientMessage, 
 /// The revision of a message that is not understood otherwise.
 fn revision(json: &[u8]) -> Option<u64> {
     serde_json::from_slice::<Value>(json).ok()?.get("rev")?.as_u64()
+}
+
+/// How many bytes of the payload are whose file, in this order; without it all of them are `image`'s.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Layers {
+    pub image: usize,
+    pub mask: usize,
+    pub control: usize,
+}
+
+/// What a message says of the ControlNet that reads its picture.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Steering {
+    pub name: String,
+    pub scale: Option<f64>,
+    pub start: Option<f64>,
+    pub end: Option<f64>,
+    pub preprocessor: Option<String>,
 }
 
 #[derive(Serialize)]
