@@ -101,7 +101,7 @@ fn slide<M: Meet>(line: &[f32], s: &Slide, out: &mut [M::Word]) {
     let after = &here[s.next * s.channels..];
     let step = s.apart * s.channels;
     let out = &mut out[inside.start * s.block..inside.end * s.block];
-    if step == s.block {
+    if step == s.block && width == s.block {
         return M::run(here, after, out);
     }
     for (i, out) in out.chunks_exact_mut(s.block).enumerate() {
@@ -177,6 +177,9 @@ mod tests {
     fn words_are_of_a_pixel_and_its_neighbour_or_zero() {
         for (channels, first, block) in [
             (3, 0, 3),
+            // As wide as what lies two pixels apart.
+            (3, 0, 6),
+            (16, 0, 32),
             (16, 0, 16),
             (20, 8, 8),
             (20, 16, 8),
