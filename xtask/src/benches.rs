@@ -132,32 +132,16 @@ fn fleet_times(root: &Path) -> String {
 pub fn with_fleet(root: &Path, example: &str, args: &[&str]) -> Result<()> {
     cargo(root, &["build", "--release", "-p", "prima-cli"])?;
     let prima = target(root).join("release/prima").display().to_string();
-    let command = [
-        "run",
-        "--release",
-        "-p",
-        "prima-fleet",
-        "--example",
-        example,
-        "--",
-        &prima,
-    ];
-    cargo(root, &[&command[..], args].concat())
+    fleet_example(root, example, &[&[prima.as_str()], args].concat())
 }
 
 /// `crates/fleet/examples/simulate.rs`, without any of them.
 pub fn simulate(root: &Path) -> Result<()> {
     let (times, images) = (fleet_times(root), root.join("docs/images").display().to_string());
-    let command = [
-        "run",
-        "--release",
-        "-p",
-        "prima-fleet",
-        "--example",
-        "simulate",
-        "--",
-        &times,
-        &images,
-    ];
-    cargo(root, &command)
+    fleet_example(root, "simulate", &[&times, &images])
+}
+
+fn fleet_example(root: &Path, example: &str, args: &[&str]) -> Result<()> {
+    let command = ["run", "--release", "-p", "prima-fleet", "--example", example, "--"];
+    cargo(root, &[&command[..], args].concat())
 }

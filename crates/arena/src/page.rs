@@ -147,12 +147,6 @@ impl Arena {
         // What it holds is whole after each change.
         use_it(&mut self.shown.lock().unwrap_or_else(PoisonError::into_inner))
     }
-
-    /// How many votes a voter has cast.
-    async fn cast_by(&self, voter: &str) -> Result<usize, Error> {
-        let votes = self.votes.all().await?;
-        Ok(votes.iter().filter(|vote| vote.voter == voter).count())
-    }
 }
 
 #[derive(Deserialize)]
@@ -163,7 +157,7 @@ struct Voter {
 
 /// A pair by its number, without a word of who painted it.
 async fn pair(State(arena): State<Arena>, Query(Voter { voter }): Query<Voter>) -> Response {
-    let done = match arena.cast_by(&voter).await {
+    let done = match arena.votes.cast_by(&voter).await {
         Ok(done) => done,
         Err(error) => return failed(&error),
     };

@@ -136,6 +136,16 @@ impl Votes {
         Ok(())
     }
 
+    /// How many a voter has cast.
+    pub async fn cast_by(&self, voter: &str) -> Result<usize, Error> {
+        let count = query("SELECT COUNT(*) FROM votes WHERE voter = ?")
+            .bind(voter)
+            .fetch_one(&self.pool)
+            .await;
+        let count = count.and_then(|row| row.try_get::<i64, _>(0));
+        count.map(|count| count as usize).map_err(Error::votes(&self.path))
+    }
+
     /// In the order in which they were cast.
     pub async fn all(&self) -> Result<Vec<Vote>, Error> {
         let rows = query("SELECT * FROM votes ORDER BY id").fetch_all(&self.pool).await;

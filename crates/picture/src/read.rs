@@ -1,7 +1,7 @@
 //! Files to pictures and to what they say of their making. Whatever a stranger's file claims is checked against a bound
 //! before it is unpacked.
 
-use crate::{Error, Gray, Layer, Parameters, Picture};
+use crate::{Error, Format, Gray, Layer, Parameters, Picture};
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 use std::borrow::Cow;
 use std::io::Cursor;
@@ -140,6 +140,18 @@ fn open<'a>(bytes: &'a [u8], name: &str, max_pixels: usize) -> Result<impl Image
     }
     limits.reserve(decoder.total_bytes()).map_err(failed)?;
     Ok(decoder)
+}
+
+impl Format {
+    /// By how a file begins.
+    pub fn of_file(bytes: &[u8]) -> Option<Self> {
+        match format_of(bytes)? {
+            ImageFormat::Png => Some(Self::Png),
+            ImageFormat::Jpeg => Some(Self::Jpeg),
+            ImageFormat::WebP => Some(Self::Webp),
+            _ => None,
+        }
+    }
 }
 
 /// Of the formats that are read, the one that a file's first bytes are of.

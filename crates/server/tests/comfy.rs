@@ -2,9 +2,9 @@
 
 mod common;
 
-use common::{Live, Server, painted, png, same};
+use common::{Live, Server, painted, png, request_of_graphs, same};
 use futures_util::StreamExt;
-use prima_pipeline::{InitImage, Picture, PromptSyntax, Request, ScheduleOptions, SchedulerKind, TimestepSpacing};
+use prima_pipeline::{InitImage, Picture, Request, ScheduleOptions};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -24,21 +24,7 @@ fn graph() -> Value {
 }
 
 fn request() -> Request {
-    Request {
-        prompt: "a (red) apple".into(),
-        prompt_syntax: PromptSyntax::A1111,
-        negative_prompt: Some("a pear".into()),
-        seed: 5,
-        guidance_scale: Some(4.0),
-        width: Some(64),
-        height: Some(48),
-        schedule: ScheduleOptions {
-            scheduler: Some(SchedulerKind::Euler),
-            spacing: Some(TimestepSpacing::Normal),
-            ..ScheduleOptions::steps(3)
-        },
-        ..Request::default()
-    }
+    request_of_graphs("a (red) apple", 3)
 }
 
 /// What a socket hears until its prompt is over: the texts, and the files with their formats.

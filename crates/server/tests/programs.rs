@@ -6,9 +6,9 @@
 
 mod common;
 
-use common::{Live, Server, all_painted, from_base64, png, same};
+use common::{Live, Server, all_painted, from_base64, png, request_of_graphs, same};
 use futures_util::StreamExt;
-use prima_pipeline::{InitImage, Picture, PromptSyntax, Request, ScheduleOptions, SchedulerKind, TimestepSpacing};
+use prima_pipeline::{InitImage, Picture, Request};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -37,21 +37,7 @@ fn graph(steps: usize, skipped: usize) -> Value {
 }
 
 fn request(steps: usize) -> Request {
-    Request {
-        prompt: "a red apple".into(),
-        prompt_syntax: PromptSyntax::A1111,
-        negative_prompt: Some("a pear".into()),
-        seed: 5,
-        guidance_scale: Some(4.0),
-        width: Some(64),
-        height: Some(48),
-        schedule: ScheduleOptions {
-            scheduler: Some(SchedulerKind::Euler),
-            spacing: Some(TimestepSpacing::Normal),
-            ..ScheduleOptions::steps(steps)
-        },
-        ..Request::default()
-    }
+    request_of_graphs("a red apple", steps)
 }
 
 /// Sends a graph under the plugin's own id, listens until it is over, and fetches what was executed.

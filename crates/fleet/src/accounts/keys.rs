@@ -8,7 +8,8 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use sqlx::Row as _;
-use sqlx::any::AnyRow;
+use sqlx::any::{Any, AnyArguments, AnyRow};
+use sqlx::query::Query;
 
 /// What finds keys in logs and in files that were published by mistake.
 const PREFIX: &str = "prima_";
@@ -26,6 +27,20 @@ pub struct KeyLimits {
     pub pictures_a_month: u32,
     /// Live sessions at once, at each gateway.
     pub sessions: u32,
+}
+
+type Asked<'q> = Query<'q, Any, AnyArguments>;
+
+impl KeyLimits {
+    /// As a query's next five values, in the order of the fields.
+    fn bound_to(self, query: Asked) -> Asked {
+        query
+            .bind(i64::from(self.per_minute))
+            .bind(i64::from(self.burst))
+            .bind(i64::from(self.pictures_a_day))
+            .bind(i64::from(self.pictures_a_month))
+            .bind(i64::from(self.sessions))
+    }
 }
 
 /// A key, without what would let anybody in.
@@ -95,15 +110,12 @@ impl Accounts {
         .bind(name)
         .bind(hash(&key))
         .bind(&key[..HINT_CHARS])
-        .bind(now_ms() as i64)
-        .bind(i64::from(limits.per_minute))
-        .bind(i64::from(limits.burst))
-        .bind(i64::from(limits.pictures_a_day))
-        .bind(i64::from(limits.pictures_a_month))
-        .bind(i64::from(limits.sessions))
-        .execute(&self.pool)
-        .await
-        .map_err(of("a new key"))?;
+        .bind(now_ms() as i64);
+        let added = limits
+            .bound_to(added)
+            .execute(&self.pool)
+            .await
+            .map_err(of("a new key"))?;
         if added.rows_affected() == 0 {
             let message = "there is one, or was: take another name".into();
             return Err(Error::Account {
@@ -144,15 +156,12 @@ impl Accounts {
             "UPDATE keys SET per_minute = $2, burst = $3, pictures_a_day = $4, pictures_a_month = $5, sessions = $6, free_us = 0 \
              WHERE name = $1 AND revoked_ms = 0",
         )
-        .bind(name)
-        .bind(i64::from(limits.per_minute))
-        .bind(i64::from(limits.burst))
-        .bind(i64::from(limits.pictures_a_day))
-        .bind(i64::from(limits.pictures_a_month))
-        .bind(i64::from(limits.sessions))
-        .execute(&self.pool)
-        .await
-        .map_err(of("new limits"))?;
+        .bind(name);
+        let changed = limits
+            .bound_to(changed)
+            .execute(&self.pool)
+            .await
+            .map_err(of("new limits"))?;
         if changed.rows_affected() == 0 {
             return Err(missing(name));
         }
@@ -161,12 +170,10 @@ impl Accounts {
 
     /// The key of that name, if it was not revoked.
     pub async fn named(&self, name: &str) -> Result<Key> {
-        let row = sqlx::query("SELECT * FROM keys WHERE name = $1 AND revoked_ms = 0")
-            .bind(name)
-            .fetch_optional(&self.pool)
-            .await;
-        let found = row.and_then(|row| row.as_ref().map(Key::read).transpose());
-        found.map_err(of("a key to be looked up"))?.ok_or_else(|| missing(name))
+        let found = self
+            .find("SELECT * FROM keys WHERE name = $1 AND revoked_ms = 0", name)
+            .await?;
+        found.ok_or_else(|| missing(name))
     }
 
     /// Whose key this is; `None` where it is nobody's, or nobody's any more.
@@ -174,10 +181,13 @@ impl Accounts {
         if !key.starts_with(PREFIX) {
             return Ok(None);
         }
-        let row = sqlx::query("SELECT * FROM keys WHERE hash = $1 AND revoked_ms = 0")
-            .bind(hash(key))
-            .fetch_optional(&self.pool)
-            .await;
+        self.find("SELECT * FROM keys WHERE hash = $1 AND revoked_ms = 0", &hash(key))
+            .await
+    }
+
+    /// The key that a query for one value finds.
+    async fn find(&self, query: &'static str, value: &str) -> Result<Option<Key>> {
+        let row = sqlx::query(query).bind(value).fetch_optional(&self.pool).await;
         let found = row.and_then(|row| row.as_ref().map(Key::read).transpose());
         found.map_err(of("a key to be looked up"))
     }

@@ -165,8 +165,8 @@ pub(crate) fn network_bytes(reader: &Reader, dtype: DType) -> usize {
             (None, DType::F32) => 32,
             (None, _) => 16,
         };
-        let is_summed = bits == 16 && key.contains("resnets.");
-        let values = if is_summed {
+        // Of the few that are not summed too much is said.
+        let values = if bits == 16 {
             summed_values(&shape)
         } else {
             shape.iter().product()

@@ -2,6 +2,7 @@
 
 use crate::refusal::{Refusal, short};
 use axum::body::Bytes;
+use prima_picture::Format;
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -139,11 +140,7 @@ pub(super) fn cached(id: &str) -> String {
 
 /// What a picture's file is.
 pub(super) fn kind(file: &[u8]) -> &'static str {
-    match file {
-        [0xff, 0xd8, ..] => "image/jpeg",
-        [b'R', b'I', b'F', b'F', ..] => "image/webp",
-        _ => "image/png",
-    }
+    Format::of_file(file).unwrap_or(Format::Png).mime()
 }
 
 #[cfg(test)]

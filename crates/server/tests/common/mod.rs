@@ -10,7 +10,10 @@ pub mod copied;
 pub use browser::Browser;
 use futures_util::{SinkExt, StreamExt};
 use prima_engine::{Engine, Library};
-use prima_pipeline::{LoadOptions, LoraOptions, ModelSource, Picture, Pipeline, Request};
+use prima_pipeline::{
+    LoadOptions, LoraOptions, ModelSource, Picture, Pipeline, PromptSyntax, Request, ScheduleOptions, SchedulerKind,
+    TimestepSpacing,
+};
 use prima_server::{ServerOptions, serve};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -29,6 +32,25 @@ pub fn model_folder() -> PathBuf {
 /// The model inside the binary.
 pub fn shipped_model() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/prima-mini")
+}
+
+/// What the graphs of ComfyUI's clients ask for in these tests.
+pub fn request_of_graphs(prompt: &str, steps: usize) -> Request {
+    Request {
+        prompt: prompt.into(),
+        prompt_syntax: PromptSyntax::A1111,
+        negative_prompt: Some("a pear".into()),
+        seed: 5,
+        guidance_scale: Some(4.0),
+        width: Some(64),
+        height: Some(48),
+        schedule: ScheduleOptions {
+            scheduler: Some(SchedulerKind::Euler),
+            spacing: Some(TimestepSpacing::Normal),
+            ..ScheduleOptions::steps(steps)
+        },
+        ..Request::default()
+    }
 }
 
 pub fn model() -> ModelSource {

@@ -203,6 +203,25 @@ fn span(x: &[f32], at: usize, count: usize) -> [f32; SPAN] {
     out
 }
 
+/// Values of as many channels: `x · scale + offset`, and SiLU of the first `count`.
+#[inline(always)]
+fn scaled<const FMA: bool>(
+    mut x: [f32; SPAN],
+    count: usize,
+    [scale, offset]: [&[f32; SPAN]; 2],
+    silu: bool,
+) -> [f32; SPAN] {
+    for ((x, &a), &b) in x.iter_mut().zip(scale).zip(offset) {
+        *x = mul_add::<FMA>(*x, a, b);
+    }
+    if silu {
+        for x in &mut x[..count] {
+            *x *= sigmoid::<FMA>(*x);
+        }
+    }
+    x
+}
+
 #[inline(always)]
 fn apply_body<const FMA: bool>(x: &[f32], out: &mut [MaybeUninit<f32>], scale: &[f32], offset: &[f32], silu: bool) {
     let channels = scale.len();
@@ -210,15 +229,7 @@ fn apply_body<const FMA: bool>(x: &[f32], out: &mut [MaybeUninit<f32>], scale: &
         let count = SPAN.min(channels - first);
         let (scale, offset) = (span(scale, first, count), span(offset, first, count));
         for (x, out) in x.chunks_exact(channels).zip(out.chunks_exact_mut(channels)) {
-            let mut z = [0.0f32; SPAN];
-            for (((z, &x), &a), &b) in z.iter_mut().zip(&x[first..first + count]).zip(&scale).zip(&offset) {
-                *z = mul_add::<FMA>(x, a, b);
-            }
-            if silu {
-                for z in &mut z[..count] {
-                    *z *= sigmoid::<FMA>(*z);
-                }
-            }
+            let z = scaled::<FMA>(span(x, first, count), count, [&scale, &offset], silu);
             out[first..first + count].write_copy_of_slice(&z[..count]);
         }
     }
@@ -265,15 +276,7 @@ fn apply_within_body<const FMA: bool>(x: &mut [f32], scale: &[f32], offset: &[f3
         let count = SPAN.min(channels - first);
         let (scale, offset) = (span(scale, first, count), span(offset, first, count));
         for x in x.chunks_exact_mut(channels) {
-            let mut z = span(x, first, count);
-            for ((z, &a), &b) in z.iter_mut().zip(&scale).zip(&offset) {
-                *z = mul_add::<FMA>(*z, a, b);
-            }
-            if silu {
-                for z in &mut z[..count] {
-                    *z *= sigmoid::<FMA>(*z);
-                }
-            }
+            let z = scaled::<FMA>(span(x, first, count), count, [&scale, &offset], silu);
             x[first..first + count].copy_from_slice(&z[..count]);
         }
     }

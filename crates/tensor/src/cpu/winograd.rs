@@ -228,7 +228,9 @@ impl Shape {
         let mr = ends.panels.block.mr;
         let blocks = self.s.batch * self.blocks;
         let group = PARTS * mr * self.words;
-        let mut factors = vec![0; blocks.div_ceil(mr) * group];
+        // Kept for the next convolution, so that its pages are not cleared again.
+        let mut factors = WORKSPACE.with_borrow_mut(|space| std::mem::take(&mut space.factors));
+        factors.resize(blocks.div_ceil(mr) * group, 0);
         let groups = factors.par_chunks_exact_mut(group).enumerate();
         groups.for_each(|(i, factors)| self.factors(i * mr..blocks.min((i + 1) * mr), picture, factors));
         let run = RUN.next_multiple_of(mr);
@@ -244,6 +246,7 @@ impl Shape {
                 });
             },
         );
+        WORKSPACE.with_borrow_mut(|space| space.factors = factors);
     }
 
     /// `[PARTS][mr][words]`: the factors of at most `mr` blocks, whose number is filled up by what is there.

@@ -32,17 +32,16 @@ fn gradients(d: NormGradients, shape: &[usize], needs: [bool; 2]) -> Vec<Option<
 /// [`group_norm`] of what is not needed any more: in its place, if nobody else has it and it is off the tape.
 pub fn group_norm_within(mut x: Tensor, gamma: &Param, beta: &Param, groups: usize, eps: f32, silu: bool) -> Tensor {
     let params = [gamma.tensor(), beta.tensor()];
-    if gpu().is_some() || is_recording(&[&x, &params[0], &params[1]]) {
+    let [gamma_values, beta_values] = &params;
+    let is_on_tape = is_recording(&[&x, gamma_values, beta_values]);
+    if is_on_tape || gpu().is_some() || x.own_data().is_none() {
         return group_norm(&x, gamma, beta, groups, eps, silu);
     }
-    let [gamma_values, beta_values] = &params;
     let g = geometry(&x, gamma_values, beta_values, groups);
     let statistics = kernel::group_statistics(x.data(), g, eps);
-    let Some(values) = x.own_data() else {
-        let out = kernel::group_norm(x.data(), &statistics, g, gamma_values.data(), beta_values.data(), silu);
-        return Tensor::from_vec(out, x.shape());
-    };
-    kernel::group_norm_within(values, &statistics, g, gamma_values.data(), beta_values.data(), silu);
+    if let Some(values) = x.own_data() {
+        kernel::group_norm_within(values, &statistics, g, gamma_values.data(), beta_values.data(), silu);
+    }
     x
 }
 
