@@ -1,6 +1,7 @@
 //! Convolution without im2col: the left matrix of the product lies in a copy of the picture with its padding around it. Read
 //! flat, rows of that copy one after the other, the windows of consecutive pixels begin a fixed number of values apart, wherever
-//! they are. The few places at the end of a row where a window would wrap around are computed and thrown away. With few
+//! they are. A tile is some groups of such pixels, from one row or several, of one sample or several; where rows do not consist of
+//! whole groups, the few places at their ends where a window would wrap around are computed and thrown away. With few
 //! output channels this saves the packing, which costs as much as the products there. Under a stride the rows of the copy are
 //! sorted by their place in it, so that the rows of consecutive results stay neighbours.
 //!
@@ -9,16 +10,21 @@
 //! gradient of a convolution of stride 2 with respect to its picture.
 
 use crate::allocator::room;
-use crate::cpu::kernel::{Block, Factor, Pair, Tile, Windows, Word};
+use crate::cpu::kernel::{Block, Factor, GROUPS, Pair, Tile, Windows, Word};
 use crate::cpu::pack::RightPanels;
 use crate::cpu::parallel::{Output, for_tasks};
 use crate::cpu::prefetch::Ahead;
 use crate::cpu::tile::{Epilogue, Place, put};
 use crate::ops::ConvolutionSizes;
 use std::cell::RefCell;
+use std::ops::Range;
 
 /// Fewest pixels of a band: with so many a panel of weights is worth reading.
 const PIXELS: usize = 256;
+/// Fewest of a small picture's, of which a tile is not half empty.
+const FEW_PIXELS: usize = 8;
+/// Of so many samples each thread has whole ones.
+const MANY_SAMPLES: usize = 8;
 
 /// What the padded copy of a band consists of.
 pub(crate) trait BandWord: Factor {
@@ -30,6 +36,8 @@ pub(crate) trait BandWord: Factor {
     const BAND: usize;
     /// The number of bands is a multiple of this, if there are so many: large ones are shared evenly among few threads.
     const EVEN: usize;
+    /// Whether a band may have several samples.
+    const JOINS_SAMPLES: bool;
     /// Most words of a panel of weights that one pass reads, again for every tile of a band: they stay in L2 with it.
     const PANEL: usize;
 
@@ -53,6 +61,7 @@ macro_rules! rounded {
             const FOOT: usize = 0;
             const BAND: usize = 1 << 15;
             const EVEN: usize = 1;
+            const JOINS_SAMPLES: bool = true;
             const PANEL: usize = 96 << 10;
 
             fn range(_: &[f32]) {}
@@ -164,14 +173,21 @@ impl DirectConvolution {
         (rows - 1) * self.stride + self.size[0] + self.scale - 1
     }
 
-    /// Rows of places that a task takes: of a small picture a quarter, so that there is work for several threads. Depends on the
-    /// shape alone.
-    fn band_rows<W: BandWord>(&self) -> usize {
-        let around = self.size[0] + self.scale - 2;
-        let rows = (W::BAND / (self.stretch() * self.channels)).saturating_sub(around) / self.stride;
+    /// Samples and rows of places that a task takes: several small samples, or a part of one; of a small picture a quarter, so
+    /// that there is work for several threads. Depends on the shape alone.
+    fn band<W: BandWord>(&self) -> [usize; 2] {
         let [height, width] = self.places;
-        let rows = rows.max(PIXELS / width).clamp(1, height.div_ceil(4));
-        height.div_ceil(height.div_ceil(rows).next_multiple_of(W::EVEN))
+        let row = self.stretch() * self.channels;
+        let sample = self.padded_rows(height) * row;
+        if W::JOINS_SAMPLES && self.batch >= MANY_SAMPLES && sample <= 4 * W::BAND {
+            let samples = PIXELS.div_ceil(height * width).min(4 * W::BAND / sample);
+            return [samples.min(self.batch / MANY_SAMPLES), height];
+        }
+        let around = self.size[0] + self.scale - 2;
+        let rows = (W::BAND / row).saturating_sub(around) / self.stride;
+        let most = height.div_ceil(4).max(FEW_PIXELS / width).min(height);
+        let rows = rows.max(PIXELS / width).clamp(1, most);
+        [1, height.div_ceil(height.div_ceil(rows).next_multiple_of(W::EVEN))]
     }
 
     /// Results of one row of places.
@@ -179,16 +195,22 @@ impl DirectConvolution {
         self.scale.pow(2) * self.places[1] * self.outputs
     }
 
+    /// Words of a padded part of a sample, `sorted` rows of it for each place in the stride.
+    fn padded_words<W: Factor>(&self, sorted: usize) -> usize {
+        self.stride * sorted * self.stretch() * self.pixel::<W>()
+    }
+
     /// Rows of places `first..first + rows` of a sample with all that they read, zero outside the picture, in words of type `W`:
-    /// the padded rows in order of their place in the stride, `sorted` rows of each.
+    /// the padded rows in order of their place in the stride, `sorted` rows of each. What is not written of `out` is read for
+    /// places alone that are thrown away. `space` is a row whose pixels end between words.
     fn pad<W: BandWord>(
         &self,
         picture: &[f32],
         first: usize,
         rows: usize,
         sorted: usize,
-        more: usize,
-        out: &mut Padded,
+        out: &mut [u32],
+        space: &mut Vec<f32>,
     ) -> W::Range {
         let ([above, before], row) = (self.before, self.width * self.channels);
         let stretch = self.stretch();
@@ -199,13 +221,10 @@ impl DirectConvolution {
             [0, self.padded_rows(rows)].map(|r| (first * self.stride + r).saturating_sub(above).min(self.height));
         let range = W::range(&picture[seen[0] * row..seen[1] * row]);
         let padding = W::padding(&range);
-        // What is not written is read for places alone that are thrown away.
-        out.words
-            .resize(self.stride * sorted * line + more * self.stride * self.pixel::<W>(), 0);
         for r in 0..self.padded_rows(rows) {
             let y = (first * self.stride + r).wrapping_sub(above);
             let at = (r % self.stride * sorted + r / self.stride) * line;
-            let words = &mut out.words[at..][..line];
+            let words = &mut out[at..][..line];
             if y >= self.height {
                 words.fill(padding);
                 continue;
@@ -218,14 +237,14 @@ impl DirectConvolution {
                 W::convert(values, &range, words);
             } else {
                 let whole = self.pixel::<W>() * W::DEPTHS;
-                out.row.clear();
-                out.row.resize(inside * whole, 0.0);
-                for (to, from) in out.row.chunks_exact_mut(whole).zip(values.chunks_exact(self.channels)) {
+                space.clear();
+                space.resize(inside * whole, 0.0);
+                for (to, from) in space.chunks_exact_mut(whole).zip(values.chunks_exact(self.channels)) {
                     for (to, from) in to.iter_mut().zip(from) {
                         *to = *from;
                     }
                 }
-                W::convert(&out.row, &range, words);
+                W::convert(space, &range, words);
             }
         }
         range
@@ -260,14 +279,63 @@ impl DirectConvolution {
         starts.map(pass).collect()
     }
 
-    /// Writes the results of `rows` rows of places, the first of which is number `first_row` of all samples' rows.
-    fn band<W: BandWord>(
+    /// The tiles of `rows` rows of places of each of `samples` samples, whose padded copies are `sample` words apart.
+    fn stops<W: BandWord>(&self, [samples, rows]: [usize; 2], sample: usize, block: &Block) -> Stops {
+        let (group, width) = (block.group(), self.places[1]);
+        // Places of a row, those at its end included where a window wraps around.
+        let stretch = self.stretch() / self.stride;
+        let of_sample: Vec<[usize; 2]> = if width.is_multiple_of(group) {
+            let row = |y: usize| (0..width).step_by(group).map(move |x| [y, x]);
+            (0..rows).flat_map(row).collect()
+        } else {
+            // Without what follows the last pixel.
+            let places = rows * stretch - (stretch - width);
+            let place = |at: usize| [at / stretch, at % stretch];
+            (0..places).step_by(group).map(place).collect()
+        };
+        let mut stops = Stops {
+            samples_and_rows: [samples, rows],
+            ..Stops::default()
+        };
+        let groups: Vec<_> = (0..samples)
+            .flat_map(|b| of_sample.iter().map(move |place| (b, *place)))
+            .collect();
+        for groups in groups.chunks(block.mr / group) {
+            let mut stop = Stop {
+                groups: [0; GROUPS],
+                runs: stops.runs.len()..stops.runs.len(),
+            };
+            for (i, (b, [y, x])) in groups.iter().enumerate() {
+                stop.groups[i] = b * sample + (y * stretch + x) * self.stride * self.pixel::<W>();
+                let (mut y, mut x, mut left) = (*y, *x, group);
+                while left > 0 && y < rows {
+                    let run = (if x < width { width - x } else { stretch - x }).min(left);
+                    if x < width {
+                        let result = (b * self.places[0] + y) * self.scale * self.places[1] + x;
+                        let offset = self.scale * result * self.outputs;
+                        stops.run(stop.runs.start, (i + 1) * group - left, run, offset, self.scale * self.outputs);
+                    }
+                    (left, x) = (left - run, x + run);
+                    if x == stretch {
+                        (y, x) = (y + 1, 0);
+                    }
+                }
+            }
+            stop.runs.end = stops.runs.len();
+            stops.stops.push(stop);
+        }
+        stops
+    }
+
+    /// Writes the results of a band, the first row of which is number `first_row` of all samples' rows.
+    fn multiply<W: BandWord>(
         &self,
         padded: &[W],
         range: &W::Range,
         passes: &[Pass],
         panels: &impl RightPanels<W>,
-        [first_row, rows]: [usize; 2],
+        first_row: usize,
+        stops: &Stops,
         next: &[f32],
         output: &Output,
         epilogue: &Epilogue,
@@ -276,8 +344,7 @@ impl DirectConvolution {
         let (scale, nr, pixel) = (self.scale, block.nr, self.pixel::<W>());
         let depth = self.size.iter().product::<usize>() * pixel;
         let panels_of_part = self.outputs.div_ceil(nr);
-        let tiles = rows * self.stretch() / self.stride / block.mr;
-        let mut ahead = Ahead::of(next, tiles);
+        let mut ahead = Ahead::of(next, stops.stops.len());
         let mut space = Vec::new();
         for panel in 0..scale.pow(2) * panels_of_part {
             let weights = panels.panel(panel, (depth + W::FOOT) * nr, &mut space);
@@ -297,16 +364,12 @@ impl DirectConvolution {
                 } else {
                     &Epilogue::NONE
                 };
-                let windows = Windows {
-                    segments: &pass.segments,
-                    length: pass.length,
-                    row_stride: self.stride * pixel,
-                };
+                let windows = Windows::even(block.mr, &pass.segments, pass.length, self.stride * pixel);
                 let of_pass = &weights[pass.depth * nr..];
                 let finish = |tile: &mut Tile| {
                     W::finish(tile, [block.mr, nr], range, &weights[depth * nr..]);
                 };
-                results.pass(&windows, padded, of_pass, finish, rows, i > 0, epilogue, &mut ahead);
+                results.pass(windows, padded, of_pass, finish, stops, i > 0, epilogue, &mut ahead);
             }
         }
     }
@@ -317,6 +380,39 @@ struct Pass {
     segments: Vec<usize>,
     length: usize,
     depth: usize,
+}
+
+/// The tiles of a band.
+#[derive(Default)]
+struct Stops {
+    /// Of how many samples, and rows of each.
+    samples_and_rows: [usize; 2],
+    stops: Vec<Stop>,
+    runs: Vec<Run>,
+}
+
+/// A tile: where its groups of rows begin in the padded copy, and which of their results are kept.
+struct Stop {
+    groups: [usize; GROUPS],
+    runs: Range<usize>,
+}
+
+/// Rows of a tile that are consecutive pixels: the first of them, and how far its result is from the band's first.
+struct Run {
+    row: usize,
+    rows: usize,
+    offset: usize,
+}
+
+impl Stops {
+    /// Adds `rows` rows from `row` on to the tile whose runs begin with number `first`, to its last run if they go on with it.
+    /// Results lie `apart`.
+    fn run(&mut self, first: usize, row: usize, rows: usize, offset: usize, apart: usize) {
+        match self.runs[first..].last_mut() {
+            Some(run) if run.row + run.rows == row && run.offset + run.rows * apart == offset => run.rows += rows,
+            _ => self.runs.push(Run { row, rows, offset }),
+        }
+    }
 }
 
 /// Where the results of one panel go.
@@ -331,14 +427,14 @@ struct Results<'a> {
 }
 
 impl Results<'_> {
-    /// The place of the pixel `(y, x)`, and how far it is from the output's start.
-    fn place(&self, y: usize, x: usize, rows: usize) -> (Place, usize) {
-        let (s, scale) = (self.shape, self.shape.scale);
-        let offset = self.first + scale * (y * scale * s.places[1] + x) * s.outputs + self.column;
+    /// The place of a run, and how far it is from the output's start.
+    fn place(&self, run: &Run) -> (Place, usize) {
+        let s = self.shape;
+        let offset = self.first + run.offset + self.column;
         let place = Place {
             start: self.output.at(offset),
-            stride: scale * s.outputs,
-            rows,
+            stride: s.scale * s.outputs,
+            rows: run.rows,
             cols: self.block.nr.min(s.outputs - self.column),
         };
         (place, offset)
@@ -347,42 +443,28 @@ impl Results<'_> {
     /// One panel's product over the windows of all places of the band.
     fn pass<W: BandWord>(
         &self,
-        windows: &Windows,
+        mut windows: Windows,
         padded: &[W],
         weights: &[W],
         finish: impl Fn(&mut Tile),
-        rows: usize,
+        stops: &Stops,
         add: bool,
         epilogue: &Epilogue,
         ahead: &mut Ahead,
     ) {
-        let (block, width) = (self.block, self.shape.places[1]);
-        // Places of a row, those at its end included where a window wraps around.
-        let stretch = self.shape.stretch() / self.shape.stride;
-        // Without what follows the last pixel.
-        let places = rows * stretch - (stretch - width);
+        let block = self.block;
         let mut tile = Tile::ZERO;
-        let (mut y, mut x) = (0, 0);
-        for first in (0..places).step_by(block.mr) {
-            if x < width {
-                self.place(y, x, block.mr.min(width - x)).0.prefetch();
-            }
+        for stop in &stops.stops {
+            let runs = &stops.runs[stop.runs.clone()];
+            runs.iter().for_each(|run| self.place(run).0.prefetch());
             ahead.fetch();
-            block.windows(windows, &padded[first * windows.row_stride..], weights, &mut tile);
+            windows.groups = stop.groups;
+            block.windows(&windows, padded, weights, &mut tile);
             finish(&mut tile);
-            let (mut row, end) = (0, block.mr.min(places - first));
-            while row < end {
-                // A run of pixels, or of places at the end of a row.
-                let run = (if x < width { width - x } else { stretch - x }).min(end - row);
-                if x < width {
-                    let (place, offset) = self.place(y, x, run);
-                    let epilogue = epilogue.within(self.column, offset);
-                    put(&tile.0[row * block.nr..], block.nr, &place, add, &epilogue);
-                }
-                (row, x) = (row + run, x + run);
-                if x == stretch {
-                    (y, x) = (y + 1, 0);
-                }
+            for run in runs {
+                let (place, offset) = self.place(run);
+                let epilogue = epilogue.within(self.column, offset);
+                put(&tile.0[run.row * block.nr..], block.nr, &place, add, &epilogue);
             }
         }
     }
@@ -402,7 +484,7 @@ pub(crate) fn convolve<W: BandWord>(
     if len == 0 {
         return Vec::new();
     }
-    let rows = s.band_rows::<W>();
+    let [samples, rows] = s.band::<W>();
     let bands = height.div_ceil(rows);
     let sample = s.height * s.width * s.channels;
     let sorted = s.padded_rows(rows).div_ceil(s.stride);
@@ -414,25 +496,36 @@ pub(crate) fn convolve<W: BandWord>(
         panels.holds(of_outputs, (depth + W::FOOT) * block.nr),
         "the weight of {s:?} is packed for another convolution"
     );
+    let words = s.padded_words::<W>(sorted);
+    // The windows of the last tile may begin behind the last pixel.
+    let more = (block.mr + s.scale) * s.stride * s.pixel::<W>();
+    let whole = s.stops::<W>([samples, rows], words, block);
     let mut out = room(len);
     let output = Output::of(&mut out);
     let multiply_adds = len * s.channels * s.size.iter().product::<usize>();
-    for_tasks(s.batch * bands, multiply_adds, |task| {
-        let (b, first) = (task / bands, task % bands * rows);
-        let rows = rows.min(height - first);
+    for_tasks(s.batch.div_ceil(samples) * bands, multiply_adds, |task| {
+        let (b, first) = (task / bands * samples, task % bands * rows);
+        let (samples, rows) = (samples.min(s.batch - b), rows.min(height - first));
         // What the next task adds to this one's rows.
-        let seen = (b * s.height + (first + rows) * s.stride) * s.width * s.channels;
-        let next = &picture[seen.min(picture.len())..picture.len().min(seen + rows * s.stride * s.width * s.channels)];
-        PADDED.with_borrow_mut(|padded| {
-            let picture = &picture[b * sample..][..sample];
-            // The windows of the last tile may begin behind the last pixel.
-            let range = s.pad::<W>(picture, first, rows, sorted, block.mr + s.scale, padded);
-            s.band(
-                bytemuck::cast_slice(&padded.words),
+        let seen = ((b + samples - 1) * s.height + (first + rows) * s.stride) * s.width * s.channels;
+        let more_seen = samples * rows * s.stride * s.width * s.channels;
+        let next = &picture[seen.min(picture.len())..picture.len().min(seen + more_seen)];
+        let is_whole = whole.samples_and_rows == [samples, rows];
+        let rest = (!is_whole).then(|| s.stops::<W>([samples, rows], words, block));
+        PADDED.with_borrow_mut(|Padded { words: padded, row }| {
+            padded.resize(samples * words + more, 0);
+            let mut range = None;
+            for (picture, padded) in picture[b * sample..].chunks(sample).zip(padded.chunks_exact_mut(words)).take(samples) {
+                range = Some(s.pad::<W>(picture, first, rows, sorted, padded, row));
+            }
+            let Some(range) = range else { return };
+            s.multiply(
+                bytemuck::cast_slice(padded),
                 &range,
                 &passes,
                 panels,
-                [b * height + first, rows],
+                b * height + first,
+                rest.as_ref().unwrap_or(&whole),
                 next,
                 &output,
                 epilogue,

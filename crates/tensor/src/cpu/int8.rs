@@ -150,6 +150,8 @@ impl BandWord for Quad {
     // In bytes half of L2, for the sake of few rows that are read twice: each is rounded anew for each band.
     const BAND: usize = 1 << 19;
     const EVEN: usize = 4;
+    /// Each has a range of its own.
+    const JOINS_SAMPLES: bool = false;
     /// The sums of several passes would have to be kept in i32.
     const PANEL: usize = usize::MAX;
 
@@ -214,11 +216,7 @@ pub(crate) fn product(x: &[f32], [n, k]: [usize; 2], right: &impl RightPanels<Qu
     } else {
         words
     };
-    let windows = Windows {
-        segments: &[0],
-        length: words,
-        row_stride: stride,
-    };
+    let windows = Windows::even(mr, &[0], words, stride);
     let mc = kernel().mc.min(PART / (4 * words) / mr * mr).max(mr);
     let mut out = Vec::with_capacity(m * n);
     let output = Output::of(&mut out);

@@ -1,13 +1,15 @@
 //! The register blocks that matrices are multiplied in, and which of them this machine has.
 
 use crate::cpu::level::{Level, level};
-pub(crate) use crate::cpu::micro_kernel::Windows;
+pub(crate) use crate::cpu::micro_kernel::{GROUPS, Windows};
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::micro_kernel::x86::{
     Pairs, packed_256, packed_512, packed_512_bf16, windows_256, windows_256_vnni, windows_512, windows_512_bf16,
     windows_512_bw, windows_512_vnni,
 };
-use crate::cpu::micro_kernel::{PackedKernel, Single, Widened, WindowKernel, portable_packed, portable_windows};
+use crate::cpu::micro_kernel::{
+    PackedKernel, Single, Widened, WindowKernel, portable_packed, portable_windows, rows_of_group,
+};
 pub(crate) use crate::cpu::outer_kernel::Walk;
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::outer_kernel::x86::{outer_256, outer_512, outer_512_bf16};
@@ -168,6 +170,11 @@ impl Tile {
 }
 
 impl Block {
+    /// Rows of a group of [`Windows`].
+    pub fn group(&self) -> usize {
+        rows_of_group(self.mr)
+    }
+
     /// `tile[mr × nr] = a[depth × mr]ᵀ · b[depth × nr]`, the depth in words.
     pub fn multiply<W: Word>(&self, depth: usize, a: &[W], b: &[W], tile: &mut [f32]) {
         assert!(a.len() >= depth * self.mr && b.len() >= depth * self.nr && tile.len() >= self.mr * self.nr);
@@ -177,7 +184,10 @@ impl Block {
 
     /// `tile[mr × nr] = a · b`: the windows at the start of `a`, and a packed panel.
     pub fn windows<W: Factor>(&self, windows: &Windows, a: &[W], b: &[W], tile: &mut Tile) {
-        let last = (self.mr - 1) * windows.row_stride + windows.segments.iter().max().unwrap_or(&0);
+        let groups = &windows.groups[..self.mr / self.group()];
+        let last = groups.iter().max().unwrap_or(&0)
+            + (self.group() - 1) * windows.row_stride
+            + windows.segments.iter().max().unwrap_or(&0);
         assert!(a.len() >= last + windows.length && b.len() >= windows.segments.len() * windows.length * self.nr);
         // SAFETY: what the kernel reads of a and b was checked to be there; a tile holds mr x nr values.
         unsafe { W::windows(self)(windows, a.as_ptr().cast(), b.as_ptr().cast(), tile.0.as_mut_ptr()) };
@@ -396,16 +406,18 @@ mod tests {
             all_blocks().flat_map(|block| [(1, 2, 2), (3, 6, 2), (2, 66, 4)].map(|sizes| (block, sizes)))
         {
             let (mr, nr) = (block.mr, block.nr);
-            let segment_stride = row_stride * mr + length + 6;
+            let segment_stride = 2 * row_stride * mr + length + 6;
             let a = panel(segments, segment_stride, 3);
             let b = panel(segments * length, nr, 5);
             let starts: Vec<usize> = (0..segments).map(|i| i * segment_stride).collect();
+            // Groups anywhere, the last of them first.
+            let group = block.group();
             let windows = Windows {
-                segments: &starts,
-                length,
-                row_stride,
+                groups: [2, 0, 1].map(|i| i * (group + 1) * row_stride),
+                ..Windows::even(mr, &starts, length, row_stride)
             };
-            let at = |r: usize, k: usize| a[r * row_stride + k / length * segment_stride + k % length];
+            let row = |r: usize| windows.groups[r / group] + r % group * row_stride;
+            let at = |r: usize, k: usize| a[row(r) + k / length * segment_stride + k % length];
             let want: Vec<f32> = (0..mr * nr)
                 .map(|i| (0..segments * length).map(|k| at(i / nr, k) * b[k * nr + i % nr]).sum())
                 .collect();
@@ -416,6 +428,7 @@ mod tests {
                 segments: &starts.iter().map(|at| at / 2).collect::<Vec<_>>(),
                 length: length / 2,
                 row_stride: row_stride / 2,
+                groups: windows.groups.map(|at| at / 2),
             };
             let mut tile = Tile([f32::NAN; MAX_TILE]);
             block.windows(&halves, &pairs(&a, 1), &pairs(&b, nr), &mut tile);

@@ -3,23 +3,41 @@
 
 use crate::cpu::bf16::HIGH;
 
-/// A left matrix in words of 4 bytes: row r begins at `r · row_stride` and consists of runs of `length` words, which begin at
-/// `segments`, seen from there.
+/// Groups of rows of a block.
+pub(crate) const GROUPS: usize = 3;
+
+/// Rows of each group of a block of `mr`: as many as divide it, and the lines of most pictures.
+pub(crate) const fn rows_of_group(mr: usize) -> usize {
+    if mr % 4 == 0 { 4 } else { 2 }
+}
+
+/// A left matrix in words of 4 bytes. Its rows are in groups of [`rows_of_group`] that begin at `groups`; those of one lie
+/// `row_stride` apart. Each consists of runs of `length` words, which begin at `segments`, seen from the row's begin.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Windows<'a> {
     pub segments: &'a [usize],
     pub length: usize,
     pub row_stride: usize,
+    pub groups: [usize; GROUPS],
+}
+
+impl<'a> Windows<'a> {
+    /// All rows of a block of `mr` the same distance apart.
+    pub const fn even(mr: usize, segments: &'a [usize], length: usize, row_stride: usize) -> Self {
+        let group = rows_of_group(mr) * row_stride;
+        Self {
+            segments,
+            length,
+            row_stride,
+            groups: [0, group, 2 * group],
+        }
+    }
 }
 
 impl Windows<'_> {
     /// The rows of a packed panel: side by side, their words a panel's width apart.
-    fn packed(depth: usize) -> Self {
-        Self {
-            segments: &[0],
-            length: depth,
-            row_stride: 1,
-        }
+    const fn packed(mr: usize, depth: usize) -> Self {
+        Self::even(mr, &[0], depth, 1)
     }
 }
 
@@ -130,7 +148,7 @@ pub(crate) unsafe fn portable_packed<P: Product, const MR: usize, const NR: usiz
     tile: *mut f32,
 ) {
     // SAFETY: a packed panel is `depth` windows of one word; the rest is the caller's promise.
-    unsafe { portable::<P, MR, NR>(&Windows::packed(depth), MR, a, b, tile) };
+    unsafe { portable::<P, MR, NR>(&Windows::packed(MR, depth), MR, a, b, tile) };
 }
 
 /// # Safety
@@ -164,8 +182,10 @@ unsafe fn portable<P: Product, const MR: usize, const NR: usize>(
             // SAFETY: the caller's promise of `b`; words have no alignment but their own.
             let b = unsafe { &*b.add((segment * windows.length + k) * NR).cast::<[u32; NR]>() };
             for (r, row) in acc.iter_mut().enumerate() {
+                let group = rows_of_group(MR);
+                let start = windows.groups[r / group] + r % group * windows.row_stride;
                 // SAFETY: this word is one of a window.
-                let x = unsafe { *a.add(at + r * windows.row_stride) };
+                let x = unsafe { *a.add(at + start) };
                 for (sum, &y) in row.iter_mut().zip(b) {
                     *sum = P::add(*sum, x, y);
                 }
@@ -185,7 +205,7 @@ use std::arch::x86_64::{
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod x86 {
-    use super::{Product, Widened, Windows};
+    use super::{Product, Widened, Windows, rows_of_group};
     use std::arch::x86_64::{
         __m256, __m512, __m512bh, _mm256_loadu_ps, _mm256_setzero_ps, _mm256_storeu_ps, _mm512_dpbf16_ps,
         _mm512_loadu_ps, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_storeu_ps,
@@ -229,7 +249,7 @@ pub(crate) mod x86 {
                 tile: *mut f32,
             ) {
                 // SAFETY: a packed panel is `depth` windows of one word; the rest is the caller's promise.
-                unsafe { $body::<P, MR, V>(&Windows::packed(depth), MR, a, b, tile) };
+                unsafe { $body::<P, MR, V>(&Windows::packed(MR, depth), MR, a, b, tile) };
             }
         };
         ($features:literal, $body:ident: $windows:ident) => {
@@ -255,11 +275,7 @@ pub(crate) mod x86 {
     kernels!("avx512f,avx512bw", body_512: windows_512_bw);
     kernels!("avx512f,avx512vnni", body_512: windows_512_vnni);
 
-    /// Most rows of a block, in threes.
-    const THIRDS: usize = 4;
-
-    /// Defines one body. `step`: from one word of a row to the next. Rows are reached from every third, since an address is
-    /// a pointer and one or two strides.
+    /// Defines one body. `step`: from one word of a row to the next.
     macro_rules! body {
         ($name:ident, $add:ident, $zero:ident, $load:ident, $store:ident, $lanes:literal) => {
             /// # Safety
@@ -273,29 +289,26 @@ pub(crate) mod x86 {
                 mut b: *const u32,
                 tile: *mut f32,
             ) {
-                // SAFETY: the caller's promise. Pointers to thirds and to the next row of `b` may end one past their memory, where
+                // SAFETY: the caller's promise. Pointers to groups and to the next row of `b` may end one past their memory, where
                 // nothing is read.
                 unsafe {
+                    let group = const { rows_of_group(MR) };
                     let mut acc = [[$zero(); V]; MR];
                     for segment in windows.segments {
-                        let start = a.add(*segment);
-                        let mut thirds = [start; THIRDS];
-                        for (i, third) in thirds.iter_mut().take(MR.div_ceil(3)).enumerate() {
-                            *third = start.add(3 * i * windows.row_stride);
-                        }
+                        let mut groups = windows.groups.map(|at| a.wrapping_add(segment + at));
                         for _ in 0..windows.length {
                             let mut words = [$zero(); V];
                             for v in 0..V {
                                 words[v] = $load(b.add(v * $lanes).cast());
                             }
                             for r in 0..MR {
-                                let x = thirds[r / 3].add(r % 3 * windows.row_stride);
+                                let x = groups[r / group].add(r % group * windows.row_stride);
                                 for v in 0..V {
                                     acc[r][v] = P::$add(acc[r][v], x, words[v]);
                                 }
                             }
-                            for third in &mut thirds[..MR.div_ceil(3)] {
-                                *third = third.add(step);
+                            for row in &mut groups[..MR / group] {
+                                *row = row.wrapping_add(step);
                             }
                             b = b.add(V * $lanes);
                         }

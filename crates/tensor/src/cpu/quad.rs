@@ -118,11 +118,7 @@ mod tests {
                     .map(|i| [i % 3 / 2 * 254, i * 5 % 255, i % 2 * 254, i % 255].map(|x| (x as i32 - 127) as i8))
                     .collect();
                 let starts: Vec<usize> = (0..segments).map(|i| i * segment_stride).collect();
-                let windows = Windows {
-                    segments: &starts,
-                    length,
-                    row_stride,
-                };
+                let windows = Windows::even(mr, &starts, length, row_stride);
                 let want = |i: usize| {
                     let depth = (0..segments * length).map(|k| {
                         let x = a[i / nr * row_stride + k / length * segment_stride + k % length];

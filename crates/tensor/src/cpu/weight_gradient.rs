@@ -19,7 +19,7 @@ const BAND: usize = 1 << 16;
 const PIXELS_OF_PART: usize = 1 << 11;
 /// Most such parts.
 const PARTS: usize = 16;
-/// Tasks that there should be in all.
+/// Most tasks that there should be in all: those of the same part make the same words of the picture.
 const TASKS: usize = 8;
 
 thread_local! {
@@ -323,7 +323,8 @@ fn gradient<W: Word>(s: &ConvolutionSizes, x: &[f32], g: &[f32]) -> (Vec<f32>, V
     let parts = (s.out_pixels() / PIXELS_OF_PART).clamp(1, PARTS).min(bands.len());
     let of_part = bands.len().div_ceil(parts);
     let parts: Vec<_> = bands.chunks(of_part).collect();
-    let wanted = TASKS.div_ceil(parts.len()).min(s.outputs.div_ceil(4 * plan.mr));
+    let tasks = rayon::current_num_threads().min(TASKS);
+    let wanted = tasks.div_ceil(parts.len()).min(s.outputs.div_ceil(4 * plan.mr));
     let outputs = s.outputs.div_ceil(wanted).next_multiple_of(plan.mr);
     let chunks = s.outputs.div_ceil(outputs);
     let sums = map_tasks(parts.len() * chunks, s.out_pixels() * out.len(), |task| {

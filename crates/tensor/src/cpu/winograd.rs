@@ -275,11 +275,7 @@ impl Shape {
     fn products(&self, blocks: &Range<usize>, panel: usize, factors: &[u32], space: &mut Workspace, ends: &Ends) {
         let (s, words, panels) = (&self.s, self.words, ends.panels);
         let (mr, nr) = (panels.block.mr, panels.block.nr);
-        let windows = Windows {
-            segments: &[0],
-            length: words,
-            row_stride: words,
-        };
+        let windows = Windows::even(mr, &[0], words, words);
         let groups = blocks.len().div_ceil(mr);
         if space.products.len() < groups * PARTS {
             space.products.resize_with(groups * PARTS, || Tile::ZERO);
