@@ -50,6 +50,28 @@ pub(crate) struct LatentsConfig {
     pub(crate) unnamed_share: f32,
     /// Share of captions with words around them that no picture shows ([`crate::captions::loose`]).
     pub(crate) reworded_share: f32,
+    /// Pictures that training shall see more often than others.
+    pub(crate) emphasis: Option<Emphasis>,
+}
+
+/// Pictures whose captions have one of some words count as several: what people type most is learned first.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Emphasis {
+    /// Words or several in a row, in lower case.
+    words: Vec<String>,
+    /// How often such a picture counts.
+    times: usize,
+}
+
+impl Emphasis {
+    /// How often the picture of this caption counts.
+    pub(crate) fn times(&self, caption: &str) -> usize {
+        let words = caption.to_lowercase().replace(|c: char| !c.is_alphanumeric(), " ");
+        let caption = format!(" {words} ");
+        let named = self.words.iter().any(|word| caption.contains(&format!(" {word} ")));
+        if named { self.times.max(1) } else { 1 }
+    }
 }
 
 impl Default for LatentsConfig {
@@ -66,6 +88,7 @@ impl Default for LatentsConfig {
             unnamed_style: None,
             unnamed_share: 0.7,
             reworded_share: 0.0,
+            emphasis: None,
         }
     }
 }

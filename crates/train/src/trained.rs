@@ -150,6 +150,9 @@ fn newest_state(config: &TrainConfig, stage: &str) -> Result<Option<PathBuf>> {
 /// The latents and their captions as `texts` reads them; `seed` draws the batches.
 pub(crate) fn text_latents(config: &TrainConfig, texts: &Texts, seed: u64) -> Result<TextLatents> {
     let mut cache = LatentCache::open(&config.stage_dir(latents::NAME))?;
+    if let Some(emphasis) = &config.latents.emphasis {
+        cache.emphasise(|caption| emphasis.times(caption));
+    }
     if let Some(style) = &config.latents.unnamed_style {
         leave_unnamed(&mut cache.captions, style, config.latents.unnamed_share);
     }

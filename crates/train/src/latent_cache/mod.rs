@@ -43,7 +43,7 @@ pub(crate) struct LatentCache {
     pub(crate) captions: Vec<String>,
     manifest: LatentManifest,
     rows: Vec<Row>,
-    /// The rows of each size (height, width).
+    /// The rows of each size (height, width), some of them several times.
     sizes: Vec<([usize; 2], Vec<usize>)>,
     latents: Vec<f16>,
     /// Of each latent pixel, in 255ths.
@@ -208,11 +208,20 @@ impl LatentCache {
         self.rows.len()
     }
 
+    /// Has [`draw`](Self::draw) take each picture for as many as `times` says of its caption.
+    pub(crate) fn emphasise(&mut self, times: impl Fn(&str) -> usize) {
+        for (_, rows) in &mut self.sizes {
+            let several = |row: &usize| std::iter::repeat_n(*row, times(&self.captions[*row]));
+            *rows = rows.iter().flat_map(several).collect();
+        }
+    }
+
     /// Rows of one size, `n` of them: a size by its share of the pictures at `u[0]`, a row at each of the rest, all from 0 to
     /// 1.
     pub(crate) fn draw(&self, u: &[f32]) -> Vec<usize> {
         let at = |u: f32, n: usize| ((f64::from(u) * n as f64) as usize).min(n - 1);
-        let mut before = at(u[0], self.len());
+        let all = self.sizes.iter().map(|(_, rows)| rows.len()).sum();
+        let mut before = at(u[0], all);
         let found = self.sizes.iter().find(|(_, rows)| {
             let here = before < rows.len();
             before = before.saturating_sub(rows.len());
@@ -324,6 +333,20 @@ mod tests {
                 crop_px: [0, 7],
             }),
         }
+    }
+
+    #[test]
+    fn emphasised_pictures_are_drawn_as_often_as_several() {
+        let mut pictures: Vec<EncodedPicture> = (0..4).map(|i| picture([2, 2], 8 * i)).collect();
+        for (picture, caption) in pictures.iter_mut().zip(["A cat!", "a cathedral", "two hot dogs", "a hot dog, red"]) {
+            picture.caption = caption.to_owned();
+        }
+        let mut cache = LatentCache::of(&pictures, 2);
+        let emphasis = serde_json::json!({ "words": ["cat", "hot dog"], "times": 3 });
+        let emphasis: crate::latents::Emphasis = serde_json::from_value(emphasis).unwrap();
+        cache.emphasise(|caption| emphasis.times(caption));
+        let draws: Vec<f32> = (0..9).map(|i| if i == 0 { 0.5 } else { (i as f32 - 0.5) / 8.0 }).collect();
+        assert_eq!(cache.draw(&draws), [0, 0, 0, 1, 2, 3, 3, 3]);
     }
 
     #[test]
