@@ -1,4 +1,4 @@
-"""prima beside PyTorch on one GPU: SDXL at full size with random weights, and a training step of the shipped model's teacher.
+"""prima beside PyTorch on one GPU: SDXL at full size with random weights, and a training step of the scene model's teacher.
 
     python bench.py --prima PATH_TO/gpu [--device cuda:0] [--dtype bf16] [--runs 20] [--json out.json]
                     [--tiny] [--skip-compile] [--only turbo,lightning,train]

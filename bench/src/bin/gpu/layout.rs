@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 /// SDXL's own configs, and very small ones of the same kind.
 const SDXL: &str = include_str!("../../../gpu/sdxl.json");
 const TINY: &str = include_str!("../../../gpu/tiny.json");
-/// The shipped model's, for training.
-const RECIPE: &str = include_str!("../../../../recipes/prima-mini.json");
+/// The scene model's, for training.
+const RECIPE: &str = include_str!("../../../../recipes/prima-world.json");
 
 /// One way to paint.
 #[derive(Clone, Debug)]
@@ -40,7 +40,7 @@ pub struct Training {
 impl Layout {
     pub fn new(tiny: bool) -> Result<Self> {
         let configs = if tiny { TINY } else { SDXL };
-        let recipe: Value = serde_json::from_str(RECIPE).context("recipes/prima-mini.json")?;
+        let recipe: Value = serde_json::from_str(RECIPE).context("recipes/prima-world.json")?;
         let unet = recipe["networks"]["unet"].clone();
         let number = |value: &Value| value.as_u64().unwrap_or(0) as usize;
         let pooled = &recipe["networks"]["text_encoder_2"]["projection_dim"];

@@ -1,15 +1,15 @@
-//! Training steps of the shipped model's teacher: forward, backward, AdamW.
+//! Training steps of the scene model's teacher: forward, backward, AdamW.
 
 use crate::layout::Training;
 use crate::{Options, median_ms};
 use anyhow::Result;
 use prima_checkpoint::RandomInit;
 use prima_models::{Unet2dCondition, Unet2dConditionConfig, UnetCond};
-use prima_tensor::{Device, Philox, Tensor, device, weighted_mse};
+use prima_tensor::{DType, Device, Philox, Tensor, device, weighted_mse};
 use prima_train::{AdamW, AdamWConfig};
 use serde_json::{Value, json};
 
-/// Weights are f32, activations the device's type.
+/// Weights are f32, activations the device's type; on a CPU f32, and the factors of products are rounded to the asked one.
 pub fn measure(options: &Options, device: &Device, training: &Training) -> Result<Value> {
     let config = Unet2dConditionConfig::from_json(&training.unet.to_string(), "the recipe's unet")?;
     let context = training.unet["cross_attention_dim"].as_u64().unwrap_or(0) as usize;
@@ -19,6 +19,7 @@ pub fn measure(options: &Options, device: &Device, training: &Training) -> Resul
     let params = source.into_params();
     for (_, param) in &params {
         param.set_trainable(true);
+        param.set_bf16_products(options.dtype == DType::BF16);
     }
     device.reset_usage();
     let mut optimizer = AdamW::new(AdamWConfig::default(), &params);

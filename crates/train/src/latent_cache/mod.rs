@@ -204,10 +204,6 @@ impl LatentCache {
         self.manifest.statistics.mean.len()
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.rows.len()
-    }
-
     /// Has [`draw`](Self::draw) take each picture for as many as `times` says of its caption.
     pub(crate) fn emphasise(&mut self, times: impl Fn(&str) -> usize) {
         for (_, rows) in &mut self.sizes {
