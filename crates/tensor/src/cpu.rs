@@ -21,6 +21,7 @@ pub mod math;
 pub mod micro_kernel;
 pub mod norm;
 pub mod optimizer;
+pub mod orthogonal;
 pub mod outer_kernel;
 pub mod pack;
 pub mod packed;

@@ -28,7 +28,8 @@ pub use layout::{
 pub use linear::linear;
 pub use loss::{Loss, mean_absolute_error, weighted_mse, weighted_pseudo_huber};
 pub use norm::{group_norm, group_norm_within, layer_norm};
-pub use optimizer::{AdamWStep, Moments, adamw_update, ema_update, global_norm};
+pub use optimizer::{AdamWStep, Moments, adamw_update, descend, ema_update, global_norm, momentum_update};
+pub(crate) use orthogonalize::QUINTIC;
 pub use orthogonalize::orthogonalize;
 pub use picture::picture_bytes;
 pub use resample::{avg_pool_global, upsample_nearest_2x};

@@ -2,7 +2,7 @@
 
 use crate::cpu::optimizer as kernel;
 use crate::device::gpu;
-use crate::{Param, Tensor};
+use crate::{Param, Tensor, affine, weighted_sum};
 
 /// The averages that AdamW keeps of one parameter's gradients: f32, of its shape.
 #[derive(Clone, Debug)]
@@ -48,6 +48,36 @@ pub fn adamw_update(param: &Param, grad: &Tensor, moments: &mut Moments, step: &
                 exp_avg.edit(|m| exp_avg_sq.edit(|v| kernel::adamw(values, grad.data(), m, v, step)));
             }),
         }
+    });
+}
+
+/// With `g = grad_scale · grad`: moves the average towards `g` by `1 - momentum`. Returns the average, or with `nesterov` where
+/// it would be after another such step.
+pub fn momentum_update(average: &mut Tensor, grad: &Tensor, grad_scale: f32, momentum: f32, nesterov: bool) -> Tensor {
+    assert_eq!(average.shape(), grad.shape(), "an average has its parameter's shape");
+    if gpu().is_none() {
+        let shape = grad.shape();
+        let mut direction = Vec::new();
+        average.edit(|average| direction = kernel::momentum(average, grad.data(), grad_scale, momentum, nesterov));
+        return Tensor::from_vec(direction, shape);
+    }
+    let gradient = affine(grad, grad_scale, 0.0);
+    ema_update(average, &gradient, momentum);
+    if !nesterov {
+        return average.clone();
+    }
+    let momentum = f64::from(momentum);
+    weighted_sum(&[(1.0 - momentum, &gradient), (momentum, average)])
+}
+
+/// Sets the parameter to `keep · value - size · direction`.
+pub fn descend(param: &Param, direction: &Tensor, keep: f32, size: f32) {
+    param.change(|value| {
+        assert_eq!(value.shape(), direction.shape(), "a direction has its parameter's shape");
+        if gpu().is_none() {
+            return value.edit(|values| kernel::descend(values, direction.data(), keep, size));
+        }
+        *value = weighted_sum(&[(f64::from(keep), value), (-f64::from(size), direction)]);
     });
 }
 

@@ -382,7 +382,7 @@ mod tests {
         );
         std::fs::remove_dir_all(&dir).unwrap();
         assert_eq!(
-            (opened.len(), opened.size_px(1), opened.size_px(3)),
+            (opened.captions.len(), opened.size_px(1), opened.size_px(3)),
             (5, [16.0; 2], [8.0, 16.0])
         );
         assert_eq!(opened.captions[3..], ["picture 3", "picture 1"]);

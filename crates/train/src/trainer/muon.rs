@@ -1,7 +1,7 @@
 //! Muon (Jordan et al. 2024), as `torch.optim.Muon` computes it, but for what it rounds to bf16: there the matrix, here the
 //! factors of the products where the parameter's are.
 
-use prima_tensor::{Param, Tensor, affine, ema_update, orthogonalize, weighted_sum};
+use prima_tensor::{Param, Tensor, descend, momentum_update, orthogonalize};
 use serde::{Deserialize, Serialize};
 
 /// Muon moves a matrix by its averaged gradient made orthogonal, so that no direction of it is left behind. The step has the
@@ -36,24 +36,13 @@ impl MuonConfig {
 
     /// With `g = grad_scale · grad`: moves the average towards `g`, and the parameter against what is made of it.
     pub(super) fn update(&self, param: &Param, grad: &Tensor, average: &mut Tensor, step: &MuonStep) {
-        let gradient = affine(grad, step.grad_scale, 0.0);
-        ema_update(average, &gradient, self.momentum);
-        let momentum = f64::from(self.momentum);
-        let direction = if self.nesterov {
-            weighted_sum(&[(1.0 - momentum, &gradient), (momentum, average)])
-        } else {
-            average.clone()
-        };
+        let direction = momentum_update(average, grad, step.grad_scale, self.momentum, self.nesterov);
         let shape = param.shape();
         let (rows, columns) = (shape[0], shape[1..].iter().product::<usize>());
         let direction = direction.reshape(&[rows, columns]);
-        let update = orthogonalize(&direction, self.ns_steps, param.products_dtype()).reshape(&shape);
-        let size = 0.2 * (rows.max(columns) as f64).sqrt();
-        let moved = weighted_sum(&[
-            (f64::from(step.keep), &param.tensor()),
-            (-f64::from(step.learning_rate) * size, &update),
-        ]);
-        param.set(&moved);
+        let direction = orthogonalize(&direction, self.ns_steps, param.products_dtype()).reshape(&shape);
+        let size = 0.2 * (rows.max(columns) as f32).sqrt();
+        descend(param, &direction, step.keep, step.learning_rate * size);
     }
 }
 
