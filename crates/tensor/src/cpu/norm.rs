@@ -192,25 +192,41 @@ fn scale_offset(s: &Statistics, g: Geometry, b: usize, gamma: &[f32], beta: &[f3
         .unzip()
 }
 
-/// Channels worked on at a time, in local arrays: the compiler then knows that nothing overlaps.
+/// Most channels worked on at a time.
 const SPAN: usize = 64;
+
+/// Channels are worked on some at a time, in local arrays of known size: the compiler then knows that nothing overlaps, and
+/// copies without a call. `$f::<FMA, N>` gets the first of them and their number, which is N but at the end.
+macro_rules! in_spans {
+    ($channels:expr, $f:ident($($argument:expr),*)) => {
+        let (channels, mut first) = ($channels, 0);
+        while first < channels {
+            first += match channels - first {
+                SPAN.. => $f::<FMA, SPAN>($($argument,)* first, SPAN),
+                32.. => $f::<FMA, 32>($($argument,)* first, 32),
+                16.. => $f::<FMA, 16>($($argument,)* first, 16),
+                rest => $f::<FMA, 16>($($argument,)* first, rest),
+            };
+        }
+    };
+}
 
 /// A copy of `x[at..at + count]`, zeros behind it.
 #[inline(always)]
-fn span(x: &[f32], at: usize, count: usize) -> [f32; SPAN] {
-    let mut out = [0.0; SPAN];
+fn span<const N: usize>(x: &[f32], at: usize, count: usize) -> [f32; N] {
+    let mut out = [0.0; N];
     out[..count].copy_from_slice(&x[at..at + count]);
     out
 }
 
 /// Values of as many channels: `x · scale + offset`, and SiLU of the first `count`.
 #[inline(always)]
-fn scaled<const FMA: bool>(
-    mut x: [f32; SPAN],
+fn scaled<const FMA: bool, const N: usize>(
+    mut x: [f32; N],
     count: usize,
-    [scale, offset]: [&[f32; SPAN]; 2],
+    [scale, offset]: [&[f32; N]; 2],
     silu: bool,
-) -> [f32; SPAN] {
+) -> [f32; N] {
     for ((x, &a), &b) in x.iter_mut().zip(scale).zip(offset) {
         *x = mul_add::<FMA>(*x, a, b);
     }
@@ -223,16 +239,27 @@ fn scaled<const FMA: bool>(
 }
 
 #[inline(always)]
-fn apply_body<const FMA: bool>(x: &[f32], out: &mut [MaybeUninit<f32>], scale: &[f32], offset: &[f32], silu: bool) {
+fn apply_span<const FMA: bool, const N: usize>(
+    x: &[f32],
+    out: &mut [MaybeUninit<f32>],
+    scale: &[f32],
+    offset: &[f32],
+    silu: bool,
+    first: usize,
+    count: usize,
+) -> usize {
     let channels = scale.len();
-    for first in (0..channels).step_by(SPAN) {
-        let count = SPAN.min(channels - first);
-        let (scale, offset) = (span(scale, first, count), span(offset, first, count));
-        for (x, out) in x.chunks_exact(channels).zip(out.chunks_exact_mut(channels)) {
-            let z = scaled::<FMA>(span(x, first, count), count, [&scale, &offset], silu);
-            out[first..first + count].write_copy_of_slice(&z[..count]);
-        }
+    let (scale, offset) = (span::<N>(scale, first, count), span::<N>(offset, first, count));
+    for (x, out) in x.chunks_exact(channels).zip(out.chunks_exact_mut(channels)) {
+        let z = scaled::<FMA, N>(span(x, first, count), count, [&scale, &offset], silu);
+        out[first..first + count].write_copy_of_slice(&z[..count]);
     }
+    count
+}
+
+#[inline(always)]
+fn apply_body<const FMA: bool>(x: &[f32], out: &mut [MaybeUninit<f32>], scale: &[f32], offset: &[f32], silu: bool) {
+    in_spans!(scale.len(), apply_span(x, out, scale, offset, silu));
 }
 
 dispatch! {
@@ -270,16 +297,26 @@ pub(crate) fn group_norm(x: &[f32], s: &Statistics, g: Geometry, gamma: &[f32], 
 }
 
 #[inline(always)]
-fn apply_within_body<const FMA: bool>(x: &mut [f32], scale: &[f32], offset: &[f32], silu: bool) {
+fn apply_within_span<const FMA: bool, const N: usize>(
+    x: &mut [f32],
+    scale: &[f32],
+    offset: &[f32],
+    silu: bool,
+    first: usize,
+    count: usize,
+) -> usize {
     let channels = scale.len();
-    for first in (0..channels).step_by(SPAN) {
-        let count = SPAN.min(channels - first);
-        let (scale, offset) = (span(scale, first, count), span(offset, first, count));
-        for x in x.chunks_exact_mut(channels) {
-            let z = scaled::<FMA>(span(x, first, count), count, [&scale, &offset], silu);
-            x[first..first + count].copy_from_slice(&z[..count]);
-        }
+    let (scale, offset) = (span::<N>(scale, first, count), span::<N>(offset, first, count));
+    for x in x.chunks_exact_mut(channels) {
+        let z = scaled::<FMA, N>(span(x, first, count), count, [&scale, &offset], silu);
+        x[first..first + count].copy_from_slice(&z[..count]);
     }
+    count
+}
+
+#[inline(always)]
+fn apply_within_body<const FMA: bool>(x: &mut [f32], scale: &[f32], offset: &[f32], silu: bool) {
+    in_spans!(scale.len(), apply_within_span(x, scale, offset, silu));
 }
 
 dispatch! {
@@ -326,6 +363,43 @@ pub(crate) fn group_norm_of_pieces(
     out
 }
 
+#[inline(always)]
+fn backward_sums_span<const FMA: bool, const N: usize>(
+    x: &[f32],
+    dz: &mut [f32],
+    [scale, offset, mean]: [&[f32]; 3],
+    silu: bool,
+    sums: &mut [f64],
+    first: usize,
+    count: usize,
+) -> usize {
+    let channels = scale.len();
+    let [scale, offset, mean] = [scale, offset, mean].map(|values| span::<N>(values, first, count));
+    let (mut s1, mut s2) = ([0.0f32; N], [0.0f32; N]);
+    for (x, dz) in x.chunks_exact(channels).zip(dz.chunks_exact_mut(channels)) {
+        let x = span::<N>(x, first, count);
+        let mut d = span::<N>(dz, first, count);
+        if silu {
+            for (((d, &x), &a), &b) in d[..count].iter_mut().zip(&x).zip(&scale).zip(&offset) {
+                *d *= silu_derivative::<FMA>(mul_add::<FMA>(x, a, b));
+            }
+            dz[first..first + count].copy_from_slice(&d[..count]);
+        }
+        for ((((s1, s2), &d), &x), &mean) in s1.iter_mut().zip(&mut s2).zip(&d[..count]).zip(&x).zip(&mean) {
+            *s1 += d;
+            *s2 = mul_add::<FMA>(d, x - mean, *s2);
+        }
+    }
+    let (sums_dz, sums_dz_x) = sums.split_at_mut(channels);
+    for (total, &s) in sums_dz[first..first + count].iter_mut().zip(&s1) {
+        *total += f64::from(s);
+    }
+    for (total, &s) in sums_dz_x[first..first + count].iter_mut().zip(&s2) {
+        *total += f64::from(s);
+    }
+    count
+}
+
 /// Turns `dz` (the gradient of the output) into the gradient before SiLU, and adds to
 /// `sums` (per channel) `Σ dz` and `Σ dz · (x - mean)`.
 #[inline(always)]
@@ -338,35 +412,9 @@ fn backward_sums_body<const FMA: bool>(
     silu: bool,
     sums: &mut [f64],
 ) {
-    let channels = scale.len();
-    let (sums_dz, sums_dz_x) = sums.split_at_mut(channels);
-    for (x, dz) in x.chunks(BLOCK * channels).zip(dz.chunks_mut(BLOCK * channels)) {
-        for first in (0..channels).step_by(SPAN) {
-            let count = SPAN.min(channels - first);
-            let (scale, offset) = (span(scale, first, count), span(offset, first, count));
-            let mean = span(mean, first, count);
-            let (mut s1, mut s2) = ([0.0f32; SPAN], [0.0f32; SPAN]);
-            for (x, dz) in x.chunks_exact(channels).zip(dz.chunks_exact_mut(channels)) {
-                let x = span(x, first, count);
-                let mut d = span(dz, first, count);
-                if silu {
-                    for (((d, &x), &a), &b) in d[..count].iter_mut().zip(&x).zip(&scale).zip(&offset) {
-                        *d *= silu_derivative::<FMA>(mul_add::<FMA>(x, a, b));
-                    }
-                    dz[first..first + count].copy_from_slice(&d[..count]);
-                }
-                for ((((s1, s2), &d), &x), &mean) in s1.iter_mut().zip(&mut s2).zip(&d[..count]).zip(&x).zip(&mean) {
-                    *s1 += d;
-                    *s2 = mul_add::<FMA>(d, x - mean, *s2);
-                }
-            }
-            for (total, &s) in sums_dz[first..first + count].iter_mut().zip(&s1) {
-                *total += f64::from(s);
-            }
-            for (total, &s) in sums_dz_x[first..first + count].iter_mut().zip(&s2) {
-                *total += f64::from(s);
-            }
-        }
+    let block = BLOCK * scale.len();
+    for (x, dz) in x.chunks(block).zip(dz.chunks_mut(block)) {
+        in_spans!(scale.len(), backward_sums_span(x, dz, [scale, offset, mean], silu, sums));
     }
 }
 
