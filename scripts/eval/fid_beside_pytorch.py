@@ -76,7 +76,7 @@ def main():
         ours = json.loads(answer.stdout)["distances"]["frechet"]
     apart = abs(ours - theirs) / theirs
     print(f"pytorch-fid {theirs:.6f}, prima {ours:.6f}: {apart:.1e} apart")
-    sys.exit(apart > 1e-3)
+    sys.exit(int(apart > 1e-3))
 
 
 if __name__ == "__main__":
