@@ -4,8 +4,8 @@
 mod common;
 use common::{assert_close, check_gradients, random_tensor};
 use prima_tensor::{
-    Activation, Conv2d, DType, FormKind, Keep, Param, Tensor, attention, conv2d, linear, mul, upsample_conv2d,
-    upsample_nearest_2x,
+    Activation, Conv2d, DType, FormKind, Keep, Param, Tensor, add, attention, conv2d, linear, mul, take_batch,
+    upsample_conv2d, upsample_nearest_2x,
 };
 
 /// `[rows, inner] x [cols, inner]` in f64.
@@ -318,6 +318,65 @@ fn a_convolution_in_several_bands_ends_with_bias_activation_and_residual() {
     let values = plain.data().iter().zip(residual.data()).enumerate();
     let expected = values.map(|(i, (y, r))| (y + bias.data()[i % 18]).max(0.0) + r);
     assert_close(&got, &Tensor::from_vec(expected.collect(), got.shape()), 1e-5);
+}
+
+/// Tiles then hold rows of several samples.
+#[test]
+fn many_small_pictures_are_convolved_as_each_alone() {
+    let (batch, channels, outputs) = (19, 34, 50);
+    for (height, width) in [(4, 4), (2, 8), (16, 16), (3, 5), (1, 1), (4, 6), (7, 12)] {
+        for (kernel, geometry) in [
+            (3, Conv2d::padded(1)),
+            (
+                1,
+                Conv2d {
+                    stride: 2,
+                    padding: [0; 4],
+                },
+            ),
+            (
+                3,
+                Conv2d {
+                    stride: 2,
+                    padding: [1; 4],
+                },
+            ),
+            (
+                4,
+                Conv2d {
+                    stride: 1,
+                    padding: [2, 1, 2, 1],
+                },
+            ),
+        ] {
+            let x = random_tensor(1, &[batch, height, width, channels]);
+            let residual = |shape: &[usize]| random_tensor(5, shape);
+            let weight = random_tensor(2, &[outputs, channels, kernel, kernel]);
+            let bias = Param::new(random_tensor(3, &[outputs]));
+            for weight in [Param::new(weight.clone()), narrow(&weight)] {
+                let together = conv2d(&x, &weight, Some(&bias), geometry, Activation::Silu, None);
+                let residual = residual(together.shape());
+                let with_residual = conv2d(&x, &weight, Some(&bias), geometry, Activation::Silu, Some(&residual));
+                let doubled = (kernel == 3).then(|| upsample_conv2d(&x, &weight, Some(&bias)));
+                for b in 0..batch {
+                    let alone = take_batch(&x, b, 1);
+                    let conv = conv2d(&alone, &weight, Some(&bias), geometry, Activation::Silu, None);
+                    let case = format!("sample {b} of {height}x{width}, {kernel}x{kernel}, {geometry:?}");
+                    assert_eq!(take_batch(&together, b, 1).data(), conv.data(), "{case}");
+                    let sum = add(&conv, &take_batch(&residual, b, 1));
+                    assert_eq!(
+                        take_batch(&with_residual, b, 1).data(),
+                        sum.data(),
+                        "{case} and a residual"
+                    );
+                    if let Some(doubled) = &doubled {
+                        let alone = upsample_conv2d(&alone, &weight, Some(&bias));
+                        assert_eq!(take_batch(doubled, b, 1).data(), alone.data(), "{case}, doubled");
+                    }
+                }
+            }
+        }
+    }
 }
 
 #[test]

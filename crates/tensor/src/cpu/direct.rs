@@ -313,7 +313,13 @@ impl DirectConvolution {
                     if x < width {
                         let result = (b * self.places[0] + y) * self.scale * self.places[1] + x;
                         let offset = self.scale * result * self.outputs;
-                        stops.run(stop.runs.start, (i + 1) * group - left, run, offset, self.scale * self.outputs);
+                        stops.run(
+                            stop.runs.start,
+                            (i + 1) * group - left,
+                            run,
+                            offset,
+                            self.scale * self.outputs,
+                        );
                     }
                     (left, x) = (left - run, x + run);
                     if x == stretch {
@@ -515,7 +521,11 @@ pub(crate) fn convolve<W: BandWord>(
         PADDED.with_borrow_mut(|Padded { words: padded, row }| {
             padded.resize(samples * words + more, 0);
             let mut range = None;
-            for (picture, padded) in picture[b * sample..].chunks(sample).zip(padded.chunks_exact_mut(words)).take(samples) {
+            for (picture, padded) in picture[b * sample..]
+                .chunks(sample)
+                .zip(padded.chunks_exact_mut(words))
+                .take(samples)
+            {
                 range = Some(s.pad::<W>(picture, first, rows, sorted, padded, row));
             }
             let Some(range) = range else { return };

@@ -1,12 +1,12 @@
 //! The register blocks that matrices are multiplied in, and which of them this machine has.
 
 use crate::cpu::level::{Level, level};
-pub(crate) use crate::cpu::micro_kernel::{GROUPS, Windows};
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::micro_kernel::x86::{
     Pairs, packed_256, packed_512, packed_512_bf16, windows_256, windows_256_vnni, windows_512, windows_512_bf16,
     windows_512_bw, windows_512_vnni,
 };
+pub(crate) use crate::cpu::micro_kernel::{GROUPS, Windows};
 use crate::cpu::micro_kernel::{
     PackedKernel, Single, Widened, WindowKernel, portable_packed, portable_windows, rows_of_group,
 };

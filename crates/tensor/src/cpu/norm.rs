@@ -414,7 +414,10 @@ fn backward_sums_body<const FMA: bool>(
 ) {
     let block = BLOCK * scale.len();
     for (x, dz) in x.chunks(block).zip(dz.chunks_mut(block)) {
-        in_spans!(scale.len(), backward_sums_span(x, dz, [scale, offset, mean], silu, sums));
+        in_spans!(
+            scale.len(),
+            backward_sums_span(x, dz, [scale, offset, mean], silu, sums)
+        );
     }
 }
 

@@ -187,7 +187,11 @@ mod tests {
         };
         let [a, b, c] = QUINTIC;
         for _ in 0..steps {
-            let g = product(&|r, k| x[r * columns + k], &|k, c| x[c * columns + k], [rows, rows, columns]);
+            let g = product(
+                &|r, k| x[r * columns + k],
+                &|k, c| x[c * columns + k],
+                [rows, rows, columns],
+            );
             let squared = product(&|r, k| g[r * rows + k], &|k, c| g[k * rows + c], [rows; 3]);
             let q = |r: usize, k: usize| {
                 let one = if r == k { a } else { 0.0 };

@@ -73,7 +73,11 @@ pub fn momentum_update(average: &mut Tensor, grad: &Tensor, grad_scale: f32, mom
 /// Sets the parameter to `keep · value - size · direction`.
 pub fn descend(param: &Param, direction: &Tensor, keep: f32, size: f32) {
     param.change(|value| {
-        assert_eq!(value.shape(), direction.shape(), "a direction has its parameter's shape");
+        assert_eq!(
+            value.shape(),
+            direction.shape(),
+            "a direction has its parameter's shape"
+        );
         if gpu().is_none() {
             return value.edit(|values| kernel::descend(values, direction.data(), keep, size));
         }

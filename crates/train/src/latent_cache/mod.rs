@@ -334,14 +334,19 @@ mod tests {
     #[test]
     fn emphasised_pictures_are_drawn_as_often_as_several() {
         let mut pictures: Vec<EncodedPicture> = (0..4).map(|i| picture([2, 2], 8 * i)).collect();
-        for (picture, caption) in pictures.iter_mut().zip(["A cat!", "a cathedral", "two hot dogs", "a hot dog, red"]) {
+        for (picture, caption) in pictures
+            .iter_mut()
+            .zip(["A cat!", "a cathedral", "two hot dogs", "a hot dog, red"])
+        {
             picture.caption = caption.to_owned();
         }
         let mut cache = LatentCache::of(&pictures, 2);
         let emphasis = serde_json::json!({ "words": ["cat", "hot dog"], "times": 3 });
         let emphasis: crate::latents::Emphasis = serde_json::from_value(emphasis).unwrap();
         cache.emphasise(|caption| emphasis.times(caption));
-        let draws: Vec<f32> = (0..9).map(|i| if i == 0 { 0.5 } else { (i as f32 - 0.5) / 8.0 }).collect();
+        let draws: Vec<f32> = (0..9)
+            .map(|i| if i == 0 { 0.5 } else { (i as f32 - 0.5) / 8.0 })
+            .collect();
         assert_eq!(cache.draw(&draws), [0, 0, 0, 1, 2, 3, 3, 3]);
     }
 
