@@ -328,7 +328,7 @@ impl DirectConvolution {
                 }
             }
             stop.runs.end = stops.runs.len();
-            stops.stops.push(stop);
+            stops.tiles.push(stop);
         }
         stops
     }
@@ -350,7 +350,7 @@ impl DirectConvolution {
         let (scale, nr, pixel) = (self.scale, block.nr, self.pixel::<W>());
         let depth = self.size.iter().product::<usize>() * pixel;
         let panels_of_part = self.outputs.div_ceil(nr);
-        let mut ahead = Ahead::of(next, stops.stops.len());
+        let mut ahead = Ahead::of(next, stops.tiles.len());
         let mut space = Vec::new();
         for panel in 0..scale.pow(2) * panels_of_part {
             let weights = panels.panel(panel, (depth + W::FOOT) * nr, &mut space);
@@ -393,7 +393,7 @@ struct Pass {
 struct Stops {
     /// Of how many samples, and rows of each.
     samples_and_rows: [usize; 2],
-    stops: Vec<Stop>,
+    tiles: Vec<Stop>,
     runs: Vec<Run>,
 }
 
@@ -460,9 +460,11 @@ impl Results<'_> {
     ) {
         let block = self.block;
         let mut tile = Tile::ZERO;
-        for stop in &stops.stops {
+        for stop in &stops.tiles {
             let runs = &stops.runs[stop.runs.clone()];
-            runs.iter().for_each(|run| self.place(run).0.prefetch());
+            for run in runs {
+                self.place(run).0.prefetch();
+            }
             ahead.fetch();
             windows.groups = stop.groups;
             block.windows(&windows, padded, weights, &mut tile);

@@ -8,7 +8,7 @@ pub(crate) const GROUPS: usize = 3;
 
 /// Rows of each group of a block of `mr`: as many as divide it, and the lines of most pictures.
 pub(crate) const fn rows_of_group(mr: usize) -> usize {
-    if mr % 4 == 0 { 4 } else { 2 }
+    if mr.is_multiple_of(4) { 4 } else { 2 }
 }
 
 /// A left matrix in words of 4 bytes. Its rows are in groups of [`rows_of_group`] that begin at `groups`; those of one lie

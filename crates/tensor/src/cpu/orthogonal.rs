@@ -60,36 +60,72 @@ impl<'a> Factor<'a> {
     }
 }
 
+/// Puts the product of packed factors in `out` `[m, n]`, or adds it; of a symmetric one the tiles that reach above the diagonal.
+fn multiply<W: Word>(
+    [m, n, depth]: [usize; 3],
+    lefts: &[W],
+    rights: &[W],
+    symmetric: bool,
+    add: bool,
+    out: &mut [f32],
+) {
+    let block = kernel().for_columns(n);
+    let (mr, nr) = (block.mr, block.nr);
+    let mut tile = Tile::ZERO;
+    for (column, right) in (0..n).step_by(nr).zip(rights.chunks_exact(depth * nr)) {
+        for (row, left) in (0..m).step_by(mr).zip(lefts.chunks_exact(depth * mr)) {
+            if symmetric && row >= column + nr {
+                break;
+            }
+            block.multiply(depth, left, right, &mut tile.0);
+            let place = Place {
+                start: out[row * n + column..].as_mut_ptr(),
+                stride: n,
+                rows: mr.min(m - row),
+                cols: nr.min(n - column),
+            };
+            put(&tile.0, nr, &place, add, &Epilogue::NONE);
+        }
+    }
+}
+
 /// `left [m, k] · right [k, n]`; if it is symmetric, only half of it is computed.
 fn product<W: Word>([m, n, k]: [usize; 3], left: Factor, right: Factor, symmetric: bool) -> Vec<f32> {
     let mut out = vec![0.0; m * n];
     let block = kernel().for_columns(n);
-    let (mr, nr) = (block.mr, block.nr);
-    let mut tile = Tile::ZERO;
     for first in (0..k).step_by(DEPTH) {
         let ks = first..k.min(first + DEPTH);
-        let depth = ks.len().div_ceil(W::DEPTHS);
-        let (lefts, rights) = (left.pack::<W>(m, &ks, mr), right.pack::<W>(n, &ks, nr));
-        for (column, right) in (0..n).step_by(nr).zip(rights.chunks_exact(depth * nr)) {
-            for (row, left) in (0..m).step_by(mr).zip(lefts.chunks_exact(depth * mr)) {
-                if symmetric && row >= column + nr {
-                    break;
-                }
-                block.multiply(depth, left, right, &mut tile.0);
-                let place = Place {
-                    start: out[row * n + column..].as_mut_ptr(),
-                    stride: n,
-                    rows: mr.min(m - row),
-                    cols: nr.min(n - column),
-                };
-                put(&tile.0, nr, &place, first > 0, &Epilogue::NONE);
-            }
-        }
+        let (lefts, rights) = (left.pack::<W>(m, &ks, block.mr), right.pack::<W>(n, &ks, block.nr));
+        let sizes = [m, n, ks.len().div_ceil(W::DEPTHS)];
+        multiply(sizes, &lefts, &rights, symmetric, first > 0, &mut out);
     }
     if symmetric {
         mirror(&mut out, n);
     }
     out
+}
+
+/// A step on `g` of side `n`, which becomes `q g q` unless it is the last one; the product of all steps' factors gets another.
+fn step<W: Word>(g: &mut Vec<f32>, all: &mut Option<Vec<f32>>, n: usize, is_last: bool) {
+    let block = kernel().for_columns(n);
+    let pack = |values: &[f32], width: usize| Factor::symmetric(values, n).pack::<W>(n, &(0..n), width);
+    let times = |left: &[W], right: &[W]| {
+        let mut out = vec![0.0; n * n];
+        multiply([n, n, n.div_ceil(W::DEPTHS)], left, right, true, false, &mut out);
+        mirror(&mut out, n);
+        out
+    };
+    let left = pack(g, block.mr);
+    let q = polynomial(QUINTIC.map(|x| x as f32), g, times(&left, &pack(g, block.nr)), n);
+    let right = pack(&q, block.nr);
+    if !is_last {
+        let gq = times(&left, &right);
+        *g = times(&pack(&gq, block.mr), &right);
+    }
+    *all = Some(match all.take() {
+        Some(all) => times(&pack(&all, block.mr), &right),
+        None => q,
+    });
 }
 
 /// [`product`] whose factors are rounded to `dtype`.
@@ -125,10 +161,7 @@ fn polynomial([a, b, c]: [f32; 3], g: &[f32], mut squared: Vec<f32>, n: usize) -
 pub(crate) fn orthogonalize(x: &[f32], [rows, columns]: [usize; 2], steps: usize, dtype: DType) -> Vec<f32> {
     let (n, is_wide) = (rows.min(columns), rows < columns);
     let inverse = 1.0 / sum_squares(&[x]).sqrt().max(1e-7);
-    let scaled = |mut values: Vec<f32>, by: f64| {
-        values.iter_mut().for_each(|x| *x *= by as f32);
-        values
-    };
+    let scaled = |values: Vec<f32>, by: f64| -> Vec<f32> { values.iter().map(|x| x * by as f32).collect() };
     // Both factors of the Gram matrix, and the left or right one of the result.
     let factor = Factor {
         values: x,
@@ -137,18 +170,13 @@ pub(crate) fn orthogonalize(x: &[f32], [rows, columns]: [usize; 2], steps: usize
     };
     let gram = rounded(dtype, [n, n, rows.max(columns)], factor, factor, true);
     let mut g = scaled(gram, inverse * inverse);
-    let mut all: Option<Vec<f32>> = None;
-    for step in 0..steps {
-        let dtype = if step < STEPS_IN_F32 { DType::F32 } else { dtype };
-        let times = |a: &[f32], b: &[f32]| {
-            let [a, b] = [a, b].map(|values| Factor::symmetric(values, n));
-            rounded(dtype, [n; 3], a, b, true)
-        };
-        let q = polynomial(QUINTIC.map(|x| x as f32), &g, times(&g, &g), n);
-        if step + 1 < steps {
-            g = times(&times(&g, &q), &q);
+    let mut all = None;
+    for number in 0..steps {
+        let is_last = number + 1 == steps;
+        match dtype {
+            DType::BF16 if number >= STEPS_IN_F32 => step::<Pair>(&mut g, &mut all, n, is_last),
+            _ => step::<f32>(&mut g, &mut all, n, is_last),
         }
-        all = Some(all.map_or_else(|| q.clone(), |all| times(&all, &q)));
     }
     let Some(all) = all else {
         return scaled(x.to_vec(), inverse);
