@@ -522,15 +522,12 @@ pub(crate) fn convolve<W: BandWord>(
         let rest = (!is_whole).then(|| s.stops::<W>([samples, rows], words, block));
         PADDED.with_borrow_mut(|Padded { words: padded, row }| {
             padded.resize(samples * words + more, 0);
-            let mut range = None;
-            for (picture, padded) in picture[b * sample..]
-                .chunks(sample)
-                .zip(padded.chunks_exact_mut(words))
+            let parts = picture[b * sample..].chunks(sample).zip(padded.chunks_exact_mut(words));
+            let ranges = parts
                 .take(samples)
-            {
-                range = Some(s.pad::<W>(picture, first, rows, sorted, padded, row));
-            }
-            let Some(range) = range else { return };
+                .map(|(picture, padded)| s.pad::<W>(picture, first, rows, sorted, padded, row));
+            // Where samples are joined, words depend on nothing but their values: any range will do.
+            let Some(range) = ranges.last() else { return };
             s.multiply(
                 bytemuck::cast_slice(padded),
                 &range,

@@ -260,10 +260,17 @@ pub(crate) struct Scratch {
 pub(crate) trait SerialWord: Word {
     /// Panels `[k][width]` of values as panels of words.
     fn panels<'a>(values: &'a [f32], width: usize, k: usize, space: &'a mut Vec<u32>) -> &'a [Self];
+
+    /// The same of values that are not wanted for anything else.
+    fn owned(values: Vec<f32>, width: usize, k: usize) -> Vec<Self>;
 }
 
 impl SerialWord for f32 {
     fn panels<'a>(values: &'a [f32], _: usize, _: usize, _: &'a mut Vec<u32>) -> &'a [Self] {
+        values
+    }
+
+    fn owned(values: Vec<f32>, _: usize, _: usize) -> Vec<Self> {
         values
     }
 }
@@ -275,6 +282,12 @@ impl SerialWord for Pair {
         for (panel, out) in values.chunks_exact(k * width).zip(space.chunks_exact_mut(half * width)) {
             pair_depths(panel, width, out);
         }
+        space
+    }
+
+    fn owned(values: Vec<f32>, width: usize, k: usize) -> Vec<Self> {
+        let mut space = Vec::new();
+        Self::panels(&values, width, k, &mut space);
         space
     }
 }
@@ -305,25 +318,43 @@ pub(crate) fn gemm_serial<W: SerialWord>(
         nr,
         &mut scratch.b,
     );
-    assert!(
-        m == 0 || c.len() >= (m - 1) * ldc + n,
-        "the product's last row ends past its place"
-    );
-    let mut tile = Tile::ZERO;
     let [a_space, b_space] = &mut scratch.words;
-    let depth = k.div_ceil(W::DEPTHS);
     let (left, right) = (
         W::panels(&scratch.a, mr, k, a_space),
         W::panels(&scratch.b, nr, k, b_space),
     );
-    for (j, b) in right.chunks_exact(nr * depth).enumerate() {
-        for (i, a) in left.chunks_exact(mr * depth).enumerate() {
+    multiply_panels([m, n, k], left, right, c, ldc, accumulate, |_, _| true);
+}
+
+/// The product of panels of `mr` rows and of the `nr` columns that suit `n`, in `c` or added to it: those tiles whose first row and column
+/// are `wanted`.
+pub(crate) fn multiply_panels<W: Word>(
+    [m, n, k]: [usize; 3],
+    left: &[W],
+    right: &[W],
+    c: &mut [f32],
+    ldc: usize,
+    accumulate: bool,
+    wanted: impl Fn(usize, usize) -> bool,
+) {
+    assert!(
+        m == 0 || c.len() >= (m - 1) * ldc + n,
+        "the product's last row ends past its place"
+    );
+    let block = kernel().for_columns(n);
+    let (mr, nr, depth) = (block.mr, block.nr, k.div_ceil(W::DEPTHS));
+    let mut tile = Tile::ZERO;
+    for (column, b) in (0..n).step_by(nr).zip(right.chunks_exact(nr * depth)) {
+        for (row, a) in (0..m).step_by(mr).zip(left.chunks_exact(mr * depth)) {
+            if !wanted(row, column) {
+                continue;
+            }
             block.multiply(depth, a, b, &mut tile.0);
             let place = Place {
-                start: c[i * mr * ldc + j * nr..].as_mut_ptr(),
+                start: c[row * ldc + column..].as_mut_ptr(),
                 stride: ldc,
-                rows: mr.min(m - i * mr),
-                cols: nr.min(n - j * nr),
+                rows: mr.min(m - row),
+                cols: nr.min(n - column),
             };
             put(&tile.0, nr, &place, accumulate, &Epilogue::NONE);
         }

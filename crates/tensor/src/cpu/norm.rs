@@ -238,28 +238,63 @@ fn scaled<const FMA: bool, const N: usize>(
     x
 }
 
+/// A row of values, and where its results go.
+trait Row {
+    fn values(&self) -> &[f32];
+
+    /// Results from channel `first` on.
+    fn put(&mut self, first: usize, results: &[f32]);
+}
+
+impl Row for (&[f32], &mut [MaybeUninit<f32>]) {
+    #[inline(always)]
+    fn values(&self) -> &[f32] {
+        self.0
+    }
+
+    #[inline(always)]
+    fn put(&mut self, first: usize, results: &[f32]) {
+        self.1[first..first + results.len()].write_copy_of_slice(results);
+    }
+}
+
+/// In its place.
+impl Row for &mut [f32] {
+    #[inline(always)]
+    fn values(&self) -> &[f32] {
+        self
+    }
+
+    #[inline(always)]
+    fn put(&mut self, first: usize, results: &[f32]) {
+        self[first..first + results.len()].copy_from_slice(results);
+    }
+}
+
 #[inline(always)]
 fn apply_span<const FMA: bool, const N: usize>(
-    x: &[f32],
-    out: &mut [MaybeUninit<f32>],
+    rows: impl Iterator<Item: Row>,
     scale: &[f32],
     offset: &[f32],
     silu: bool,
     first: usize,
     count: usize,
 ) -> usize {
-    let channels = scale.len();
     let (scale, offset) = (span::<N>(scale, first, count), span::<N>(offset, first, count));
-    for (x, out) in x.chunks_exact(channels).zip(out.chunks_exact_mut(channels)) {
-        let z = scaled::<FMA, N>(span(x, first, count), count, [&scale, &offset], silu);
-        out[first..first + count].write_copy_of_slice(&z[..count]);
+    for mut row in rows {
+        let z = scaled::<FMA, N>(span(row.values(), first, count), count, [&scale, &offset], silu);
+        row.put(first, &z[..count]);
     }
     count
 }
 
 #[inline(always)]
 fn apply_body<const FMA: bool>(x: &[f32], out: &mut [MaybeUninit<f32>], scale: &[f32], offset: &[f32], silu: bool) {
-    in_spans!(scale.len(), apply_span(x, out, scale, offset, silu));
+    let c = scale.len();
+    in_spans!(
+        c,
+        apply_span(x.chunks_exact(c).zip(out.chunks_exact_mut(c)), scale, offset, silu)
+    );
 }
 
 dispatch! {
@@ -297,26 +332,9 @@ pub(crate) fn group_norm(x: &[f32], s: &Statistics, g: Geometry, gamma: &[f32], 
 }
 
 #[inline(always)]
-fn apply_within_span<const FMA: bool, const N: usize>(
-    x: &mut [f32],
-    scale: &[f32],
-    offset: &[f32],
-    silu: bool,
-    first: usize,
-    count: usize,
-) -> usize {
-    let channels = scale.len();
-    let (scale, offset) = (span::<N>(scale, first, count), span::<N>(offset, first, count));
-    for x in x.chunks_exact_mut(channels) {
-        let z = scaled::<FMA, N>(span(x, first, count), count, [&scale, &offset], silu);
-        x[first..first + count].copy_from_slice(&z[..count]);
-    }
-    count
-}
-
-#[inline(always)]
 fn apply_within_body<const FMA: bool>(x: &mut [f32], scale: &[f32], offset: &[f32], silu: bool) {
-    in_spans!(scale.len(), apply_within_span(x, scale, offset, silu));
+    let c = scale.len();
+    in_spans!(c, apply_span(x.chunks_exact_mut(c), scale, offset, silu));
 }
 
 dispatch! {

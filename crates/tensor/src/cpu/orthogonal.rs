@@ -1,13 +1,12 @@
 //! A matrix made orthogonal (see [`crate::orthogonalize`]): products of small matrices, most of which are symmetric. Of a
-//! symmetric product the tiles on one side of the diagonal are computed, and a symmetric factor is packed by copying its rows.
+//! symmetric product the tiles that reach above the diagonal are computed, and a symmetric factor is packed by copying its rows.
 
 use crate::DType;
-use crate::cpu::kernel::{Pair, Tile, Word, kernel};
+use crate::cpu::gemm::{Scratch, SerialWord, gemm_serial, multiply_panels};
+use crate::cpu::kernel::{Pair, kernel};
 use crate::cpu::optimizer::sum_squares;
-use crate::cpu::pack::Aligned;
-use crate::cpu::tile::{Epilogue, Place, put};
+use crate::cpu::pack::{View, pack_view};
 use crate::ops::QUINTIC;
-use std::ops::Range;
 
 /// After so many steps no singular value that matters is small any more, and products may round their factors to bf16.
 const STEPS_IN_F32: usize = 2;
@@ -16,102 +15,40 @@ const DEPTH: usize = 1024;
 /// Rows and columns that are mirrored at a time.
 const MIRRORED: usize = 16;
 
-/// A factor of a product.
-#[derive(Clone, Copy)]
-struct Factor<'a> {
-    values: &'a [f32],
-    /// From one row to the next.
-    stride: usize,
-    /// Whether the depth of the product runs along the rows, or down the columns.
-    along_rows: bool,
+/// Panels of `width` of the `n` rows of `view`, `k` deep.
+fn pack<W: SerialWord>(view: &View, n: usize, k: usize, width: usize) -> Vec<W> {
+    let mut values = Vec::new();
+    pack_view(view, n, k, width, &mut values);
+    W::owned(values, width, k)
 }
 
-impl<'a> Factor<'a> {
-    fn symmetric(values: &'a [f32], n: usize) -> Self {
-        Self {
-            values,
-            stride: n,
-            along_rows: false,
-        }
-    }
-
-    /// Panels of `width` for the depths `ks`: of rows, or of columns, of which there are `count`.
-    fn pack<W: Word>(&self, count: usize, ks: &Range<usize>, width: usize) -> Aligned<W> {
-        let words = ks.len().div_ceil(W::DEPTHS) * width;
-        let mut out = Aligned::zeroed(count.div_ceil(width) * words);
-        let (mut space, mut panel) = (Vec::new(), Vec::new());
-        for (first, out) in (0..count).step_by(width).zip(out.chunks_exact_mut(words)) {
-            let here = first..count.min(first + width);
-            if self.along_rows {
-                let row = |r: usize| &self.values[r * self.stride..][ks.clone()];
-                let strips: Vec<&[f32]> = here.map(row).collect();
-                W::interleave(&strips, width, out, &mut space);
-            } else {
-                panel.resize(ks.len() * width, 0.0);
-                for (k, to) in ks.clone().zip(panel.chunks_exact_mut(width)) {
-                    let row = &self.values[k * self.stride..][here.clone()];
-                    to[..row.len()].copy_from_slice(row);
-                    to[row.len()..].fill(0.0);
-                }
-                W::join(&panel, width, out);
-            }
-        }
-        out
-    }
+/// Adds a symmetric product of packed factors to `sum`, above the diagonal.
+fn add_symmetric<W: SerialWord>(n: usize, k: usize, left: &[W], right: &[W], sum: &mut [f32]) {
+    let nr = kernel().for_columns(n).nr;
+    multiply_panels([n, n, k], left, right, sum, n, true, |row, column| row < column + nr);
 }
 
-/// Puts the product of packed factors in `out` `[m, n]`, or adds it; of a symmetric one the tiles that reach above the diagonal.
-fn multiply<W: Word>(
-    [m, n, depth]: [usize; 3],
-    lefts: &[W],
-    rights: &[W],
-    symmetric: bool,
-    add: bool,
-    out: &mut [f32],
-) {
+/// The product of the `n` rows of `view`, `k` deep, with their transpose.
+fn gram<W: SerialWord>(view: &View, n: usize, k: usize) -> Vec<f32> {
     let block = kernel().for_columns(n);
-    let (mr, nr) = (block.mr, block.nr);
-    let mut tile = Tile::ZERO;
-    for (column, right) in (0..n).step_by(nr).zip(rights.chunks_exact(depth * nr)) {
-        for (row, left) in (0..m).step_by(mr).zip(lefts.chunks_exact(depth * mr)) {
-            if symmetric && row >= column + nr {
-                break;
-            }
-            block.multiply(depth, left, right, &mut tile.0);
-            let place = Place {
-                start: out[row * n + column..].as_mut_ptr(),
-                stride: n,
-                rows: mr.min(m - row),
-                cols: nr.min(n - column),
-            };
-            put(&tile.0, nr, &place, add, &Epilogue::NONE);
-        }
-    }
-}
-
-/// `left [m, k] · right [k, n]`; if it is symmetric, only half of it is computed.
-fn product<W: Word>([m, n, k]: [usize; 3], left: Factor, right: Factor, symmetric: bool) -> Vec<f32> {
-    let mut out = vec![0.0; m * n];
-    let block = kernel().for_columns(n);
+    let mut sum = vec![0.0; n * n];
     for first in (0..k).step_by(DEPTH) {
-        let ks = first..k.min(first + DEPTH);
-        let (lefts, rights) = (left.pack::<W>(m, &ks, block.mr), right.pack::<W>(n, &ks, block.nr));
-        let sizes = [m, n, ks.len().div_ceil(W::DEPTHS)];
-        multiply(sizes, &lefts, &rights, symmetric, first > 0, &mut out);
+        let depth = DEPTH.min(k - first);
+        let data = &view.data[first * view.col_stride..];
+        let [left, right] = [block.mr, block.nr].map(|width| pack::<W>(&View { data, ..*view }, n, depth, width));
+        add_symmetric(n, depth, &left, &right, &mut sum);
     }
-    if symmetric {
-        mirror(&mut out, n);
-    }
-    out
+    mirror(&mut sum, n);
+    sum
 }
 
 /// A step on `g` of side `n`, which becomes `q g q` unless it is the last one; the product of all steps' factors gets another.
-fn step<W: Word>(g: &mut Vec<f32>, all: &mut Option<Vec<f32>>, n: usize, is_last: bool) {
+fn step<W: SerialWord>(g: &mut Vec<f32>, all: &mut Option<Vec<f32>>, n: usize, is_last: bool) {
     let block = kernel().for_columns(n);
-    let pack = |values: &[f32], width: usize| Factor::symmetric(values, n).pack::<W>(n, &(0..n), width);
+    let pack = |values: &[f32], width: usize| pack::<W>(&columns(values, n), n, n, width);
     let times = |left: &[W], right: &[W]| {
         let mut out = vec![0.0; n * n];
-        multiply([n, n, n.div_ceil(W::DEPTHS)], left, right, true, false, &mut out);
+        add_symmetric(n, n, left, right, &mut out);
         mirror(&mut out, n);
         out
     };
@@ -128,11 +65,21 @@ fn step<W: Word>(g: &mut Vec<f32>, all: &mut Option<Vec<f32>>, n: usize, is_last
     });
 }
 
-/// [`product`] whose factors are rounded to `dtype`.
-fn rounded(dtype: DType, sizes: [usize; 3], left: Factor, right: Factor, symmetric: bool) -> Vec<f32> {
-    match dtype {
-        DType::F32 => product::<f32>(sizes, left, right, symmetric),
-        _ => product::<Pair>(sizes, left, right, symmetric),
+/// A matrix `[.., width]`, each of whose columns is a row of the view.
+fn columns(data: &[f32], width: usize) -> View<'_> {
+    View {
+        data,
+        row_stride: 1,
+        col_stride: width,
+    }
+}
+
+/// A matrix `[.., width]` as it is.
+fn rows(data: &[f32], width: usize) -> View<'_> {
+    View {
+        data,
+        row_stride: width,
+        col_stride: 1,
     }
 }
 
@@ -156,39 +103,46 @@ fn polynomial([a, b, c]: [f32; 3], g: &[f32], mut squared: Vec<f32>, n: usize) -
     squared
 }
 
-/// `x` `[rows, columns]` after so many steps, all of them taken on its smaller Gram matrix `g`: a step multiplies `x` by
+/// `x` `[height, width]` after so many steps, all of them taken on its smaller Gram matrix `g`: a step multiplies `x` by
 /// `q = a + b g + c g²`, and so `g` by `q` twice, and all of these commute.
-pub(crate) fn orthogonalize(x: &[f32], [rows, columns]: [usize; 2], steps: usize, dtype: DType) -> Vec<f32> {
-    let (n, is_wide) = (rows.min(columns), rows < columns);
+pub(crate) fn orthogonalize(x: &[f32], sizes: [usize; 2], steps: usize, dtype: DType) -> Vec<f32> {
+    match dtype {
+        DType::F32 => in_words::<f32>(x, sizes, steps),
+        _ => in_words::<Pair>(x, sizes, steps),
+    }
+}
+
+fn in_words<W: SerialWord>(x: &[f32], [height, width]: [usize; 2], steps: usize) -> Vec<f32> {
+    let (n, is_wide) = (height.min(width), height < width);
     let inverse = 1.0 / sum_squares(&[x]).sqrt().max(1e-7);
-    let scaled = |values: Vec<f32>, by: f64| -> Vec<f32> { values.iter().map(|x| x * by as f32).collect() };
-    // Both factors of the Gram matrix, and the left or right one of the result.
-    let factor = Factor {
-        values: x,
-        stride: columns,
-        along_rows: is_wide,
-    };
-    let gram = rounded(dtype, [n, n, rows.max(columns)], factor, factor, true);
-    let mut g = scaled(gram, inverse * inverse);
+    let scaled = |values: &[f32], by: f64| -> Vec<f32> { values.iter().map(|x| x * by as f32).collect() };
+    let view = if is_wide { rows(x, width) } else { columns(x, width) };
+    let mut g = scaled(&gram::<W>(&view, n, height.max(width)), inverse * inverse);
     let mut all = None;
     for number in 0..steps {
-        let is_last = number + 1 == steps;
-        match dtype {
-            DType::BF16 if number >= STEPS_IN_F32 => step::<Pair>(&mut g, &mut all, n, is_last),
-            _ => step::<f32>(&mut g, &mut all, n, is_last),
-        }
+        let step = if number < STEPS_IN_F32 { step::<f32> } else { step::<W> };
+        step(&mut g, &mut all, n, number + 1 == steps);
     }
     let Some(all) = all else {
-        return scaled(x.to_vec(), inverse);
+        return scaled(x, inverse);
     };
-    let all = scaled(all, inverse);
-    let all = Factor::symmetric(&all, n);
-    let x = Factor {
-        along_rows: !is_wide,
-        ..factor
-    };
+    let all = scaled(&all, inverse);
+    // It is symmetric, so that its columns are its rows too.
+    let (all, x) = (columns(&all, n), rows(x, width));
     let [left, right] = if is_wide { [all, x] } else { [x, all] };
-    rounded(dtype, [rows, columns, n], left, right, false)
+    let mut out = vec![0.0; height * width];
+    gemm_serial::<W>(
+        height,
+        width,
+        n,
+        left,
+        right,
+        &mut out,
+        width,
+        false,
+        &mut Scratch::default(),
+    );
+    out
 }
 
 #[cfg(test)]
