@@ -34,6 +34,7 @@ def arguments():
     parser.add_argument("--model", required=True, help="a diffusers folder of SDXL's layout")
     parser.add_argument("--quantized", nargs="*", default=[], help="the same model in fewer bits, for prima")
     parser.add_argument("--dtype", choices=("bf16", "f32"), default="bf16")
+    parser.add_argument("--torch-dtype", choices=("bf16", "f32"), help="PyTorch's, where it is another: f32 on processors without bf16 products")
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--steps", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=2)
@@ -62,7 +63,7 @@ def prima_streamed(args, picture):
 def torch(args, picture):
     script = str(Path(__file__).with_name("torch_peer.py"))
     sizes = [str(args.size), str(args.steps), str(args.repeats)]
-    return [sys.executable, script, args.model, args.dtype, *sizes, picture]
+    return [sys.executable, script, args.model, args.torch_dtype or args.dtype, *sizes, picture]
 
 
 def prima_rows(said):
@@ -157,7 +158,7 @@ def main():
                 sys.exit(f"{name} painted another picture than prima without a cache")
     results = {name: summary(of) for name, of in runs.items()}
     print(f"{datetime.date.today()}, {platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} threads, "
-          f"{args.dtype}, {args.size}x{args.size}, {args.steps} steps; seconds")
+          f"{args.dtype} (PyTorch {args.torch_dtype or args.dtype}), {args.size}x{args.size}, {args.steps} steps; seconds")
     print("| engine | text | UNet | VAE | total | load | first picture | peak GB |\n|---|---|---|---|---|---|---|---|")
     for name, found in results.items():
         keys = (*STAGES, "total", "load", "first_picture")

@@ -26,6 +26,7 @@ RULES = [  # first match wins: prefix, generator, tolerance
     ("torch_randn.json", "torch_randn.py", RANDN),
     ("training/lora-keys.json", "lora_keys.py", "equal"),
     ("training/", "training.py", "losses: 1e-3 relative; first gradients: 1e-3 of each one's norm, and of its root mean square"),
+    ("parquet/", "parquet.py", "equal"),
     ("muon", "muon.py", "1e-5 absolute"),
     ("schedulers", "schedulers.py", "as the fixture says"),
     ("tiny-", "folders.py", "an input"), ("unets/", "folders.py", "an input"), ("taesd/", "folders.py", "an input"),

@@ -22,10 +22,15 @@ export class History {
   /** @type {number | undefined} */
   #timer;
   #restore;
+  #kept;
 
-  /** @param {(settings: Settings) => void} restore */
-  constructor(restore) {
+  /**
+   * @param {(settings: Settings) => void} restore
+   * @param {(settings: Settings, blob: Blob) => void} kept called when a picture enters the strip
+   */
+  constructor(restore, kept) {
     this.#restore = restore;
+    this.#kept = kept;
     this.#undo.addEventListener("click", () => this.step(-1));
     this.#redo.addEventListener("click", () => this.step(1));
     this.#strip.addEventListener("keydown", (event) => this.#key(event));
@@ -63,6 +68,7 @@ export class History {
     this.#strip.append(entry.item);
     while (this.#entries.length > MOST) this.#dropFirst();
     this.#select(this.#entries.length - 1);
+    this.#kept(settings, blob);
   }
 
   #dropFirst() {

@@ -1,9 +1,12 @@
 // The studio: joins the parts.
 
+import { BlendTools, blendOf } from "./blend.js";
 import { button, download, html, mark, onFile, slug } from "./dom.js";
 import { Easel } from "./easel.js";
+import { Gallery } from "./gallery.js";
 import { History } from "./history.js";
 import { startKeys } from "./keys.js";
+import { startJoin } from "./join.js";
 import { Live } from "./live.js";
 import { Loras } from "./loras.js";
 import { Meter } from "./meter.js";
@@ -103,6 +106,16 @@ const painter = new Painter(live);
 const easel = new Easel();
 const meter = new Meter();
 const panel = new Panel(store);
+const blend = new BlendTools({
+  settings: () => store.now,
+  set: (patch) => store.set(patch, "control"),
+  paint: async (settings) => (await paintToTheEnd({ ...paintRequest(settings), preview: false }, undefined)).blob,
+  ended: () => {
+    blend.show(store.now);
+    askAgain();
+  },
+  failed: (message, hint) => error(message, hint),
+});
 const loras = new Loras((chosen) => store.set({ loras: chosen }, "control"));
 const models = new Models((name) => live.send({ type: "model", name }));
 const log = startLog(painter, easel, decodePng);
@@ -155,10 +168,15 @@ const sketch = new Sketch(
   (message) => error(message),
 );
 
-const past = new History((settings) => {
+/** @param {Settings} settings of a picture that was there before */
+function restore(settings) {
   if (view === "variants") setView("words");
   store.set(settings, "restore");
-});
+}
+
+const past = new History(restore, (settings, blob) => void gallery.keep(settings, blob, hello?.model.name ?? ""));
+
+const gallery = new Gallery(restore, (message, hint) => error(message, hint));
 
 const replay = new Replay({
   model: () => (hello ? `${hello.model.name} (prima ${hello.version})` : ""),
@@ -182,6 +200,8 @@ function paintRequest(settings) {
   if (settings.width !== null) Object.assign(request, { width: settings.width, height: settings.height });
   const wanted = Object.entries(settings.loras).map(([name, weight]) => ({ name, weight }));
   if (wanted.length > 0) request.loras = wanted;
+  const way = blendOf(settings);
+  if (way) request.blend = way;
   if (hello?.model.uses_guidance) {
     if (settings.guidance_scale !== null) request.guidance_scale = settings.guidance_scale;
     if (settings.negative_prompt) request.negative_prompt = settings.negative_prompt;
@@ -233,7 +253,7 @@ function received(frame, job, settings) {
 
 /** Asks for the present picture at the next animation frame. */
 function askAgain() {
-  if (replay.playing) return;
+  if (replay.playing || blend.running) return;
   if (view === "variants") return variants.refresh(0);
   finished = null;
   painter.ask(paintJob, key_ms);
@@ -278,9 +298,11 @@ easel.onPainted(({ job, frame, decoded_ms, painted_ms }) => {
 store.onChange((settings, cause) => {
   if (cause !== "typing") field.text = settings.prompt;
   if (replay.playing) replay.stop();
+  if (blend.running) blend.stop();
   past.touch();
   panel.show(settings);
   loras.show(settings);
+  blend.show(settings);
   rail.refresh();
   starters.show(settings.prompt, DEFAULTS.prompt);
   sensitivity.clear();
@@ -389,14 +411,24 @@ async function openPng(file) {
 /** @param {DataTransfer} data */
 function dropped(data) {
   const file = data.files[0];
-  if (!file) return;
+  if (file) take(file);
+}
+
+/** @param {File} file dropped or pasted */
+function take(file) {
   if (file.type === "application/json" || file.name.endsWith(".json")) void replay.load(file);
   else if (view === "sketch") void sketch.putImage(file);
   else if (file.type.startsWith("image/")) void openPicture(file);
-  else error(`${file.name} is no picture.`, "Drop a PNG, JPEG or WebP, or a recording of this page.");
+  else error(`${file.name} is no picture.`, "Give a PNG, JPEG or WebP, or a recording of this page.");
 }
 
 function startDrops() {
+  addEventListener("paste", (event) => {
+    const file = event.clipboardData?.files[0];
+    if (!file || gallery.isOpen) return;
+    event.preventDefault();
+    take(file);
+  });
   const veil = html("drop");
   addEventListener("dragover", (event) => {
     if (!event.dataTransfer?.types.includes("Files")) return;
@@ -416,8 +448,10 @@ function startDrops() {
 
 function start() {
   startTheme();
+  startJoin();
   field.text = store.now.prompt;
   panel.show(store.now);
+  blend.show(store.now);
   for (const tab of document.querySelectorAll("[data-view-to]")) {
     tab.addEventListener("click", () => setView(/** @type {View} */ (tab.getAttribute("data-view-to"))));
   }
@@ -441,6 +475,7 @@ function start() {
       { key: "w", says: "which words matter", run: () => sensitivity.toggle() },
       { key: "e", says: "weigh and swap words", run: () => rail.toggle() },
       { key: "i", says: "ideas: what the model knows", run: () => starters.open() },
+      { key: "g", says: "gallery", run: () => void gallery.show() },
       { key: "z", says: "undo", run: undo },
       { key: "y", says: "redo", run: () => past.step(1) },
       { key: "s", says: "save PNG", run: save },

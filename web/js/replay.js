@@ -1,10 +1,9 @@
 // Records a session as a file of requests, and plays such a file back: every request is sent again,
 // painted to its end, and the pixels are compared with those of the recording.
 
+import { saveGif } from "./animation.js";
 import { button, download, html, mark, onFile } from "./dom.js";
-import { withToken } from "./live.js";
-import { note } from "./notice.js";
-import { decodePng, sentence } from "./png.js";
+import { decodePng } from "./png.js";
 import { sha256 } from "./sha256.js";
 
 /** @import { Frame, Request } from "./types.js" */
@@ -18,9 +17,6 @@ import { sha256 } from "./sha256.js";
  * @property {string} [sha256] of the finished picture's RGB bytes, where the session saw it finished
  */
 /** @typedef {{format: "prima-replay", version: 1, model: string, events: Event[], images: string[]}} Tape */
-
-/** The server takes this many pictures in an animation; longer tapes are thinned. */
-const MOST_GIF_FRAMES = 200;
 
 /** @param {Blob} blob */
 export async function pixelHash(blob) {
@@ -196,15 +192,8 @@ export class Replay {
   }
 
   async #gif() {
-    const every = Math.ceil(this.#pictures.length / MOST_GIF_FRAMES);
-    const form = new FormData();
-    form.set("delay_ms", "140");
-    this.#pictures.filter((_, i) => i % every === 0).forEach((blob, i) => form.append("frame", blob, `${i}.png`));
     try {
-      const answer = await fetch(withToken("studio/animation"), { method: "POST", body: form });
-      if (!answer.ok) throw new Error(sentence(await answer.text()) || `The server answered ${answer.status}.`);
-      download(await answer.blob(), "prima.gif");
-      note("Saved prima.gif");
+      await saveGif(this.#pictures, 140, "prima.gif");
     } catch (error) {
       this.#host.failed("The animation could not be made.", error instanceof Error ? error.message : String(error));
     }

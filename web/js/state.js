@@ -15,6 +15,9 @@ export const DEFAULTS = Object.freeze({
   height: null,
   strength: null,
   loras: Object.freeze({}),
+  blend_prompt: "",
+  blend_seed: null,
+  blend_share: 0,
 });
 
 /** Where a change came from: typing keeps the caret alone, everything else rewrites the fields. */
@@ -74,6 +77,9 @@ const KEYS = [
   ["guidance_scale", "guidance"],
   ["width", "w"],
   ["height", "h"],
+  ["blend_prompt", "blend"],
+  ["blend_seed", "blend_seed"],
+  ["blend_share", "blend_share"],
 ];
 
 /**
@@ -84,7 +90,9 @@ export function toLink(settings) {
   const query = new URLSearchParams();
   for (const [field, key] of KEYS) {
     const value = settings[field];
-    if (value !== null && value !== "") query.set(key, String(value));
+    // Zero is no blend.
+    const isOff = key.startsWith("blend_share") && value === 0;
+    if (value !== null && value !== "" && !isOff) query.set(key, String(value));
   }
   if (settings.prompt === "") query.set("prompt", "");
   for (const [name, weight] of Object.entries(settings.loras)) query.append("lora", `${name}:${weight}`);
@@ -123,6 +131,11 @@ export function fromUnknown(found) {
   if (width !== null && height !== null) Object.assign(settings, { width: Math.floor(width), height: Math.floor(height) });
   const strength = number(found.strength, 0, 1);
   if (strength !== null) settings.strength = strength;
+  if (typeof found.blend_prompt === "string") settings.blend_prompt = found.blend_prompt;
+  const other = number(found.blend_seed, 0, Number.MAX_SAFE_INTEGER);
+  if (other !== null) settings.blend_seed = Math.floor(other);
+  const share = number(found.blend_share, 0, 1);
+  if (share !== null) settings.blend_share = share;
   /** @type {Record<string, number>} */
   const loras = {};
   for (const [name, text] of Object.entries(found.loras ?? {})) {

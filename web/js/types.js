@@ -12,6 +12,9 @@
  * @property {number | null} height
  * @property {number | null} strength
  * @property {Readonly<Record<string, number>>} loras weights by name
+ * @property {string} blend_prompt what the picture is on its way to; nothing: the prompt
+ * @property {number | null} blend_seed the same of the seed
+ * @property {number} blend_share how much of the way is behind it, 0 to 1
  */
 
 /**

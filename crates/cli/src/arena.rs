@@ -10,6 +10,7 @@ use prima_checkpoint::export::write_bytes;
 use prima_eval::{Order, prompt_list};
 use prima_picture::{Format, Parameters, QUALITY, encode};
 use prima_pipeline::{LoadOptions, Pipeline};
+use prima_server::page_url;
 use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]
@@ -80,7 +81,7 @@ pub fn run(args: &Args) -> Result<()> {
     serve::runtime()?.block_on(async {
         let votes = Votes::open(&args.votes).await?;
         let listener = prima_server::bind(serve::HOST, args.port).await?;
-        let url = serve::url(None, listener.local_addr()?);
+        let url = page_url(listener.local_addr()?, None);
         serve::announce(&url)?;
         let names: Vec<&str> = pairs.names().collect();
         note!(

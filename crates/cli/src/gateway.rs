@@ -3,7 +3,7 @@
 use crate::{Usage, serve};
 use anyhow::{Context as _, Result};
 use prima_fleet::{Accounts, Bus, BusOptions, GatewayOptions, Words};
-use prima_server::ServerOptions;
+use prima_server::{ServerOptions, page_url};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -90,7 +90,7 @@ pub fn run(args: Args) -> Result<()> {
             None => None,
         };
         let bus = args.nats.connect().await?;
-        serve::announce(&serve::url(args.token.as_deref(), address))?;
+        serve::announce(&page_url(address, args.token.as_deref()))?;
         let options = GatewayOptions {
             token: args.token,
             accounts,

@@ -6,7 +6,7 @@ use crate::{Usage, controlnets, device, loras, memory, source};
 use anyhow::{Context, Result};
 use prima_engine::{Engine, Readiness};
 use prima_pipeline::{LoadOptions, Request};
-use prima_server::{Limits, ServerOptions};
+use prima_server::{Limits, ServerOptions, page_url};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -60,6 +60,9 @@ pub struct Args {
     /// A network that enlarges pictures, for the APIs (as `prima upscale --model` takes it); may be repeated
     #[arg(long = "upscaler", value_name = "FILE")]
     upscalers: Vec<PathBuf>,
+    /// Show the newest picture of the live sessions as MJPEG at /studio/stream, for OBS and browsers
+    #[arg(long)]
+    stream: bool,
     /// Serve the page from this folder, to work on it
     #[arg(long, value_name = "DIR", hide = true)]
     web_dir: Option<PathBuf>,
@@ -87,6 +90,7 @@ impl Args {
             cors: Vec::new(),
             open: true,
             upscalers: Vec::new(),
+            stream: false,
             web_dir: None,
         }
     }
@@ -98,7 +102,7 @@ pub fn run(args: Args) -> Result<()> {
     log();
     runtime()?.block_on(async {
         let server = prepare(&args).await?;
-        let url = url(args.token.as_deref(), server.address);
+        let url = page_url(server.address, args.token.as_deref());
         announce(&url)?;
         note!("the studio is at {url} (Ctrl-C ends it)");
         if args.open && webbrowser::open(&url).is_err() {
@@ -164,6 +168,7 @@ pub async fn prepare(args: &Args) -> Result<Prepared> {
         },
         upscalers: args.upscalers.clone(),
         web_dir: args.web_dir.clone(),
+        stream: args.stream,
     };
     options.check(address).map_err(|e| Usage(e.to_string()))?;
     let load = args.loras.with(args.parts.told(args.memory.options(args.device.dtype)));
@@ -179,29 +184,6 @@ pub async fn prepare(args: &Args) -> Result<Prepared> {
         options,
         listener,
         engine,
-    })
-}
-
-pub fn url(token: Option<&str>, address: SocketAddr) -> String {
-    let host = if address.ip().is_unspecified() {
-        format!("localhost:{}", address.port())
-    } else {
-        address.to_string()
-    };
-    let token = token.map(|t| format!("?token={}", escaped(t)));
-    format!("http://{host}/{}", token.unwrap_or_default())
-}
-
-/// For a query: everything but letters, digits and `-._~` in percent signs.
-fn escaped(text: &str) -> String {
-    use std::fmt::Write as _;
-    text.bytes().fold(String::new(), |mut out, byte| {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(byte as char);
-        } else {
-            let _ = write!(out, "%{byte:02X}");
-        }
-        out
     })
 }
 
@@ -227,15 +209,4 @@ pub fn log() {
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_max_level(level.unwrap_or(tracing::Level::INFO))
         .init();
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tokens_survive_an_address() {
-        assert_eq!(escaped("a-b_c.~9"), "a-b_c.~9");
-        assert_eq!(escaped("a b&c=\u{e9}"), "a%20b%26c%3D%C3%A9");
-    }
 }

@@ -139,6 +139,8 @@ impl Pixels<'_> {
                 png::ColorType::Rgb
             });
             encoder.set_depth(png::BitDepth::Eight);
+            // Twenty times as fast as the default for a sixth more bytes: a picture is painted in less time than that took.
+            encoder.set_compression(png::Compression::Fast);
             if latin1 {
                 encoder.add_text_chunk("parameters".to_owned(), text.clone())?;
             } else {

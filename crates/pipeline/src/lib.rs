@@ -12,6 +12,7 @@
 //! ```
 
 mod adapters;
+mod blend;
 mod canvas;
 mod conditioning;
 mod control;
@@ -47,6 +48,7 @@ mod vae;
 mod weight_files;
 
 pub use adapters::{LoraChoice, LoraEntry, LoraHash, LoraOptions, UsedLora, merge};
+pub use blend::Blend;
 pub use conditioning::{Conditioning, Reading, TextEncoder, TextEncoders};
 pub use control::{Control, MAX_CONTROLS, Preprocessor};
 pub use controlnets::ControlNetOptions;
@@ -70,7 +72,7 @@ pub use prompts::{Piece, PromptSyntax, UnknownSyntax, WeightedPrompt, prompt_tex
 pub use quantize::{LayerReport, Quantization, QuantizeStage, quantize};
 pub use repeat::Medians;
 pub use request::{InitImage, MAX_AREA_PX, MAX_IMAGES, MAX_SIDE_PX, MAX_STEPS, Progress, Request, RequestLimits};
-pub use request_builder::{RequestBuilder, Spelling, parse_size, scheduler_named};
+pub use request_builder::{RequestBuilder, Spelling, parse_size, scheduler_named, seed};
 pub use response::{Response, Timings};
 pub use sampling::{Sampling, sample};
 

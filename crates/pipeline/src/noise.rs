@@ -1,5 +1,7 @@
 //! Where a picture's randomness comes from.
 
+use crate::Blend;
+use crate::blend::spherical;
 use prima_tensor::{Philox, Tensor, TorchCpuRng, nchw_to_nhwc};
 use std::str::FromStr;
 
@@ -52,24 +54,29 @@ pub(crate) enum Purpose {
 
 /// The noise of one request. With `TorchCpu` the order of the draws is part of the picture: it is
 /// that of diffusers' pipelines.
-pub(crate) enum NoiseSource {
+pub(crate) struct NoiseSource {
+    own: Generator,
+    /// What the latents' noise is on its way to, and how far.
+    toward: Option<(Generator, f64)>,
+}
+
+enum Generator {
     Philox { seed: u64 },
     TorchCpu(Box<TorchCpuRng>),
 }
 
-impl NoiseSource {
-    pub fn new(rng: Rng, seed: u64) -> Self {
+impl Generator {
+    fn new(rng: Rng, seed: u64) -> Self {
         match rng {
             Rng::Philox => Self::Philox { seed },
             Rng::TorchCpu => Self::TorchCpu(Box::new(TorchCpuRng::new(seed))),
         }
     }
 
-    /// Standard normal values `[images, height, width, channels]`, drawn as diffusers draws them:
-    /// in the order of `[images, channels, height, width]`.
-    pub fn normal(&mut self, purpose: Purpose, step: usize, [n, h, w, c]: [usize; 4]) -> Tensor {
-        let nchw = match self {
-            Self::TorchCpu(rng) => rng.randn(&[n, c, h, w]),
+    /// Standard normal values in diffusers' order.
+    fn normal(&mut self, purpose: Purpose, step: usize, shape: &[usize; 4]) -> Tensor {
+        match self {
+            Self::TorchCpu(rng) => rng.randn(shape),
             Self::Philox { seed } => {
                 let first = Philox {
                     seed: *seed,
@@ -77,9 +84,28 @@ impl NoiseSource {
                     purpose: purpose as u32,
                     step: step as u32,
                 };
-                first.normal_batch(&[n, c, h, w])
+                first.normal_batch(shape)
             }
-        };
+        }
+    }
+}
+
+impl NoiseSource {
+    pub fn new(rng: Rng, seed: u64, blend: Option<&Blend>) -> Self {
+        let toward = blend.and_then(|blend| Some((Generator::new(rng, blend.seed?), blend.share)));
+        Self {
+            own: Generator::new(rng, seed),
+            toward,
+        }
+    }
+
+    /// Standard normal values `[images, height, width, channels]`, drawn as diffusers draws them:
+    /// in the order of `[images, channels, height, width]`.
+    pub fn normal(&mut self, purpose: Purpose, step: usize, [n, h, w, c]: [usize; 4]) -> Tensor {
+        let mut nchw = self.own.normal(purpose, step, &[n, c, h, w]);
+        if let (Purpose::Latents, Some((other, share))) = (purpose, &mut self.toward) {
+            nchw = spherical(&nchw, &other.normal(purpose, step, &[n, c, h, w]), *share);
+        }
         nchw_to_nhwc(&nchw)
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::control::{Control, MAX_CONTROLS};
 use crate::mask::Mask;
-use crate::{Error, LoraChoice, Picture, PromptSyntax, Rng};
+use crate::{Blend, Error, LoraChoice, Picture, PromptSyntax, Rng};
 use prima_schedulers::ScheduleOptions;
 use prima_tensor::Tensor;
 
@@ -37,6 +37,8 @@ pub struct Request {
     pub rng: Rng,
     pub width: Option<usize>,
     pub height: Option<usize>,
+    /// Another prompt, another seed or both, on the way to which the picture is.
+    pub blend: Option<Blend>,
     /// How many pictures, at least one.
     pub num_images: usize,
     /// Steps, and what replaces the model's own scheduler settings.
@@ -97,6 +99,7 @@ impl Default for Request {
             rng: Rng::default(),
             width: None,
             height: None,
+            blend: None,
             num_images: 1,
             schedule: ScheduleOptions::default(),
             clip_skip: 0,
@@ -151,6 +154,10 @@ impl Request {
             ("prompt_2", self.prompt_2.as_ref()),
             ("negative_prompt", self.negative_prompt.as_ref()),
             ("negative_prompt_2", self.negative_prompt_2.as_ref()),
+            (
+                "blend.prompt",
+                self.blend.as_ref().and_then(|blend| blend.prompt.as_ref()),
+            ),
         ] {
             check_length(field, text.map_or("", String::as_str), limits.prompt_chars)?;
         }
@@ -161,6 +168,7 @@ impl Request {
         if let Some(g) = self.guidance_scale.filter(|g| !(0.0..=100.0).contains(g)) {
             return Err(Error::request("guidance_scale", g, "use 0 to 100"));
         }
+        self.blend.as_ref().map_or(Ok(()), Blend::check)?;
         if !(0.0..=1.0).contains(&self.guidance_rescale) {
             return Err(Error::request("guidance_rescale", self.guidance_rescale, "use 0 to 1"));
         }

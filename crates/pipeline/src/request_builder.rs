@@ -2,7 +2,7 @@
 
 use crate::request::AESTHETIC_SCORES;
 use crate::{
-    Control, Error, InitImage, LoraChoice, Mask, Picture, Pipeline, PromptSyntax, Request, RequestLimits, Rng,
+    Blend, Control, Error, InitImage, LoraChoice, Mask, Picture, Pipeline, PromptSyntax, Request, RequestLimits, Rng,
 };
 use prima_schedulers::{ScheduleOptions, SchedulerKind};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -27,6 +27,7 @@ pub struct RequestBuilder {
     /// Without one, or below zero, a random seed.
     pub seed: Option<i128>,
     pub rng: Rng,
+    pub blend: Option<Blend>,
     pub width: Option<usize>,
     pub height: Option<usize>,
     pub num_images: Option<usize>,
@@ -82,6 +83,7 @@ impl RequestBuilder {
             guidance_rescale: self.guidance_rescale.unwrap_or(0.0),
             seed: seed(self.seed)?,
             rng: self.rng,
+            blend: self.blend,
             width: self.width,
             height: self.height,
             num_images: self.num_images.unwrap_or(1),
@@ -124,7 +126,7 @@ pub fn parse_size(field: &'static str, text: &str) -> Result<(usize, usize), Err
 }
 
 /// In every web UI a seed of -1 is a random one.
-fn seed(wanted: Option<i128>) -> Result<u64, Error> {
+pub fn seed(wanted: Option<i128>) -> Result<u64, Error> {
     match wanted {
         Some(seed) if seed >= 0 => u64::try_from(seed)
             .map_err(|_| Error::request("seed", seed, format!("use 0 to {}, or -1 for a random one", u64::MAX))),

@@ -109,6 +109,11 @@ impl Response {
         if let Some(strength) = self.strength {
             fields.push(("Denoising strength", strength.to_string()));
         }
+        if let Some(blend) = &request.blend {
+            fields.extend(blend.seed.map(|seed| ("Variation seed", seed.to_string())));
+            fields.push(("Variation seed strength", blend.share.to_string()));
+            fields.extend(blend.prompt.clone().map(|prompt| ("Blend prompt", prompt)));
+        }
         fields.extend(self.others(request));
         fields.extend(request.mask.iter().flat_map(Mask::fields));
         if request.clip_skip > 0 {

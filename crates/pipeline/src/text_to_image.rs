@@ -42,7 +42,7 @@ impl Pipeline {
         timings.text = text.elapsed();
         tell(on_progress, Progress::Text)?;
 
-        let mut noise = NoiseSource::new(request.rng, request.seed);
+        let mut noise = NoiseSource::new(request.rng, request.seed, request.blend.as_ref());
         let canvas = Canvas::new(request, (settings.width, settings.height));
         let Start { latents, kept, beside } = self.start(
             request,

@@ -7,6 +7,7 @@ use crate::comfy::{events::Events, prompts::Prompts, shelf::Shelf};
 use crate::metrics::Metrics;
 use crate::options::{Limits, ServerOptions};
 use crate::refusal::{Refusal, short};
+use crate::screen::Screen;
 use crate::upscalers::Upscalers;
 use crate::watch::{Named, NamedTask, Watch};
 use crate::workshop::Workshop;
@@ -36,6 +37,8 @@ pub(crate) struct App {
     pub workshop: Arc<Workshop>,
     /// What enlarges pictures.
     pub upscalers: Arc<Upscalers>,
+    /// The newest picture of the live sessions, where it may be watched.
+    pub screen: Arc<Screen>,
     /// Wrong tokens.
     pub attempts: Arc<Attempts>,
     /// Requests of the A1111 API, oldest first.
@@ -62,6 +65,7 @@ impl App {
             bodies: Bodies::new(options.limits.bodies_bytes),
             workshop: Arc::new(Workshop::new(options.limits.pictures_bytes).map_err(Error::Threads)?),
             upscalers: Arc::new(Upscalers::new(&options.upscalers)),
+            screen: Arc::new(Screen::new(options.stream)),
             attempts: Arc::default(),
             tasks: Arc::default(),
             named: Arc::default(),

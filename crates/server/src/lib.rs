@@ -25,6 +25,7 @@ mod files;
 mod guard;
 mod health;
 mod jobs;
+mod join;
 mod listen;
 mod live;
 mod loras;
@@ -37,11 +38,14 @@ mod pictures;
 mod predictions;
 mod readers;
 mod refusal;
+mod screen;
+mod stream;
 mod studio;
 mod upscalers;
 mod watch;
 mod workshop;
 
+pub use join::page_url;
 pub use listen::{asked_to_stop, bind};
 pub use options::{Limits, ServerOptions};
 #[doc(hidden)]
@@ -119,6 +123,8 @@ fn router(app: App) -> Router {
         .route("/predictions", post(predictions::predict))
         .route("/studio/read-png", post(studio::read_png))
         .route("/studio/animation", post(studio::animation))
+        .route("/studio/stream", get(stream::stream))
+        .route("/studio/join", get(join::join))
         .route("/metrics", get(health::metrics))
         .merge(a1111::routes())
         .merge(comfy::routes())

@@ -24,6 +24,8 @@ pub struct ServerOptions {
     pub upscalers: Vec<PathBuf>,
     /// Serve the page from this folder instead of the binary's copy.
     pub web_dir: Option<PathBuf>,
+    /// Show everybody who may use the server the newest picture of any live session, at `/studio/stream`.
+    pub stream: bool,
 }
 
 impl Default for ServerOptions {
@@ -36,6 +38,7 @@ impl Default for ServerOptions {
             limits: Limits::default(),
             upscalers: Vec::new(),
             web_dir: None,
+            stream: false,
         }
     }
 }

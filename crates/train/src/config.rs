@@ -102,7 +102,12 @@ impl TrainConfig {
             .transpose()
             .map_err(|e| e.to_string())?;
         config.check().map_err(|e| e.to_string())?;
-        if let (Some(model), Some(_)) = (&config.source, &config.pictures) {
+        // A data set's pictures have a size of their own.
+        if let Some(model) = config
+            .source
+            .as_ref()
+            .filter(|_| config.pictures.is_some() || config.world.is_some())
+        {
             config.canvas = Some(Canvas::of(model).map_err(|e| e.to_string())?);
         }
         Ok(config)

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct OwnPicturesConfig {
-    /// A folder of pictures with words beside them or in a table, a folder of tar shards, or one shard.
+    /// A folder of pictures with words beside them or in a table, a folder of tar shards or of parquet files, or one of these.
     pub(crate) path: PathBuf,
     /// For pictures that have no words of their own.
     #[serde(default)]

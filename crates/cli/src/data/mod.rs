@@ -2,6 +2,8 @@
 
 mod world;
 
+pub use world::WorldArgs;
+
 use crate::out::say;
 use anyhow::Result;
 use clap::ValueEnum;

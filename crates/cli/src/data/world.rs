@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 /// What the scene generator draws from.
 #[derive(clap::Args)]
-struct WorldArgs {
+pub struct WorldArgs {
     /// Folder with the model pack
     #[arg(long, value_name = "DIR", default_value = "assets/models3d")]
     models: PathBuf,
@@ -23,14 +23,18 @@ struct WorldArgs {
     /// Archive (.tar.gz) of pixel-art tiles
     #[arg(long, value_name = "FILE")]
     pixel_art: Option<PathBuf>,
+    /// Share, 0 to 1, of the nouns with a glossy icon in the packages that are shown as it
+    #[arg(long, value_name = "S", default_value_t = 0.0)]
+    glossy_share: f32,
 }
 
 impl WorldArgs {
-    fn open(&self) -> Result<World> {
+    pub fn open(&self) -> Result<World> {
         let sources = Sources {
             packages: self.packages.clone(),
             photos: self.photos.clone(),
             pixel_art: self.pixel_art.clone(),
+            glossy_share: self.glossy_share,
             ..Sources::new(self.models.clone())
         };
         Ok(sources.open()?)

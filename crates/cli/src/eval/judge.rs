@@ -2,22 +2,18 @@
 
 use super::{with_bar, write_png};
 use crate::Usage;
+use crate::data::WorldArgs;
 use crate::out::say;
 use anyhow::Result;
 use clap::Args as ClapArgs;
-use prima_data::world::Sources;
 use prima_eval::questions::mistakes;
 use prima_eval::{FeatureNet, Judge, Lessons};
 use std::path::PathBuf;
 
 #[derive(ClapArgs)]
 pub struct JudgeArgs {
-    /// Folder with the model pack
-    #[arg(long, value_name = "DIR", default_value = "assets/models3d")]
-    models: PathBuf,
-    /// Folder with the .tgz files of `npm pack`, for icons
-    #[arg(long, value_name = "DIR")]
-    packages: Option<PathBuf>,
+    #[command(flatten)]
+    world: WorldArgs,
     /// EfficientNet-lite0 weights made by scripts/eval/convert_efficientnet.py
     #[arg(long)]
     features: PathBuf,
@@ -40,11 +36,7 @@ pub fn run(args: &JudgeArgs) -> Result<()> {
         return Err(Usage("--pictures: use 40 or more, so that each kind of picture is there".to_owned()).into());
     }
     prima_checkpoint::whole_file::check_writable(&args.out)?;
-    let sources = Sources {
-        packages: args.packages.clone(),
-        ..Sources::new(args.models.clone())
-    };
-    let world = sources.open()?;
+    let world = args.world.open()?;
     let net = FeatureNet::open(&args.features)?;
     let lessons = with_bar("renders", |bar| Lessons::render(&world, &net, args.pictures, bar))?;
     let (judge, wrong) = with_bar("steps", |bar| Judge::learn(&lessons, bar))?;

@@ -13,7 +13,7 @@ const COLUMNS: [&str; 3] = ["text", "caption", "prompt"];
 pub(super) const MAX_BYTES: usize = 1 << 16;
 
 impl Wording {
-    fn columns(&self) -> Vec<&str> {
+    pub(super) fn columns(&self) -> Vec<&str> {
         match &self.column {
             Some(column) => vec![column.as_str()],
             None => COLUMNS.to_vec(),

@@ -6,6 +6,7 @@
 mod buckets;
 mod captions;
 mod folder;
+mod parquet;
 mod shards;
 #[cfg(test)]
 mod tests;
@@ -13,12 +14,14 @@ mod tests;
 pub use buckets::{Fitted, buckets, fitted, nearest};
 
 use crate::DataError;
+use parquet::Table;
 use prima_picture::Picture;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Pixels that a picture may have: 100 megapixels.
 const MAX_PIXELS: usize = 100_000_000;
@@ -64,6 +67,12 @@ enum Place {
         start: u64,
         bytes: u64,
     },
+    /// In a table's column of pictures.
+    Row {
+        table: Arc<Table>,
+        group: usize,
+        row: usize,
+    },
     /// It is named, and not there.
     Nowhere(String),
 }
@@ -80,21 +89,27 @@ struct Item {
 }
 
 impl Pictures {
-    /// Opens a folder of pictures, a folder of tar shards, or one shard.
+    /// Opens a folder of pictures, a folder of tar shards or of parquet files, or one of these.
     ///
     /// # Errors
     /// Where there is nothing that can be read, or no picture of those found can be used: then the first reasons are told.
     pub fn open(path: &Path, wording: &Wording) -> Result<Self, DataError> {
-        let found = if is_shard(path) {
-            shards::list(&[path.to_owned()], wording)?
+        let entries = if path.is_dir() {
+            folder::entries(path)?
         } else {
-            let entries = folder::entries(path)?;
-            let shards: Vec<PathBuf> = entries.into_iter().filter(|path| is_shard(path)).collect();
-            if shards.is_empty() {
-                folder::list(path, wording)?
-            } else {
-                shards::list(&shards, wording)?
-            }
+            vec![path.to_owned()]
+        };
+        let of_kind = |kind: &str| -> Vec<PathBuf> {
+            let files = entries.iter().filter(|file| ending(file) == kind);
+            files.cloned().collect()
+        };
+        let (shards, tables) = (of_kind("tar"), of_kind("parquet"));
+        let found = if !shards.is_empty() {
+            shards::list(&shards, wording)?
+        } else if !tables.is_empty() {
+            parquet::list(&tables, wording)?
+        } else {
+            folder::list(path, wording)?
         };
         let looked_at: Vec<Result<Item, Skipped>> =
             found.into_par_iter().map(|found| Item::of(found, wording)).collect();
@@ -108,7 +123,7 @@ impl Pictures {
         if items.is_empty() {
             let reasons: Vec<String> = skipped.iter().take(3).map(Skipped::to_string).collect();
             let message = if reasons.is_empty() {
-                "holds no PNG, JPEG or WebP file, and no tar shards".to_owned()
+                "holds no PNG, JPEG or WebP file, no tar shards and no parquet files".to_owned()
             } else {
                 format!(
                     "none of its {} pictures can be used: {}",
@@ -217,6 +232,7 @@ impl Place {
                 };
                 read().map_err(|error: std::io::Error| error.to_string())
             }
+            Self::Row { table, group, row } => table.bytes(*group, *row),
             Self::Nowhere(reason) => Err(reason.clone()),
         }
     }
@@ -224,10 +240,6 @@ impl Place {
 
 fn ending(path: &Path) -> String {
     path.extension().unwrap_or_default().to_string_lossy().to_lowercase()
-}
-
-fn is_shard(path: &Path) -> bool {
-    ending(path) == "tar"
 }
 
 /// Of the formats that are read.

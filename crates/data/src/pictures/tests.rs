@@ -193,3 +193,43 @@ fn what_was_cut_off_is_known() {
     assert_eq!((original_px, crop_px), ([4, 8], [0, 2]));
     assert_eq!(picture.rgb[..12], [2, 2, 2, 3, 3, 3, 4, 4, 4, 5, 5, 5]);
 }
+
+#[test]
+fn parquet_files_of_hugging_face_are_read_row_by_row() {
+    let file = |name: &str| {
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../../goldens/parquet")
+            .join(name)
+    };
+    let pictures = Pictures::open(&file("imagefolder.parquet"), &Wording::default()).unwrap();
+    assert_eq!(words(&pictures), ["a red card", "a green card", "a dark card"]);
+    assert_eq!([0, 1, 2].map(|i| pictures.size_px(i)), [[4, 8], [6, 6], [4, 4]]);
+    assert_eq!(pictures.read(0).unwrap().rgb[..3], [200, 0, 0]);
+    assert_eq!(pictures.read(2).unwrap().rgb, [9; 48]);
+    let said: Vec<String> = pictures.skipped().iter().map(Skipped::to_string).collect();
+    assert!(said[0].contains("row 3") && said[0].contains("no picture"), "{said:?}");
+    assert!(said[1].contains("row 4") && said[1].contains("no words"), "{said:?}");
+    // One caption for all without; bytes without a path; a folder of both.
+    let wording = Wording {
+        caption: Some("a card".to_owned()),
+        column: None,
+    };
+    let pictures = Pictures::open(&file(""), &wording).unwrap();
+    assert_eq!(pictures.len(), 6);
+    assert_eq!(words(&pictures)[2], "a card");
+    assert_eq!(words(&pictures)[4..], ["a red card", "a green card"]);
+    let wrong = Wording {
+        caption: None,
+        column: Some("alt".to_owned()),
+    };
+    let error = Pictures::open(&file("plain.parquet"), &wrong).unwrap_err().to_string();
+    assert!(error.contains("no column alt"), "{error}");
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(
+        folder.path().join("half.parquet"),
+        &fs::read(file("plain.parquet")).unwrap()[..500],
+    )
+    .unwrap();
+    let error = Pictures::open(folder.path(), &wording).unwrap_err().to_string();
+    assert!(error.contains("half.parquet"), "{error}");
+}

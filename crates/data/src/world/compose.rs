@@ -7,7 +7,7 @@ use super::caption;
 use super::cast::Cast;
 use super::catalogue::{Placement, Size};
 use super::facts::{Facts, Style, Thing};
-use super::flat;
+use super::flat::{self, Shown};
 use super::ground::{Material, Surface};
 use super::land::Stage;
 use super::light::Light;
@@ -84,6 +84,14 @@ pub(super) fn picture(
         }
         other => other,
     };
+    let drawn = noun.map(str::to_owned).or_else(|| {
+        let shows_things = matches!(kind, Kind::CloseUp | Kind::Object | Kind::Count | Kind::Pair);
+        (world.glossy_share > 0.0 && shows_things).then(|| world.vocabulary.draw(random).to_owned())
+    });
+    let noun = drawn.as_deref();
+    if let Some(picture) = noun.and_then(|noun| glossy(world, kind, style, (width, height), random, noun)) {
+        return picture;
+    }
     match kind {
         Kind::Landscape if noun.is_none() => {
             let place = landscape(random);
@@ -99,6 +107,40 @@ pub(super) fn picture(
         Kind::Count => scene(world, width, height, random, noun, style, Group::Several),
         _ => scene(world, width, height, random, noun, style, Group::One),
     }
+}
+
+/// The picture of a kind with glossy icons in the place of models, for the world's share of the nouns that have one.
+fn glossy(
+    world: &World,
+    kind: Kind,
+    style: Style,
+    size: (usize, usize),
+    random: &mut Random,
+    noun: &str,
+) -> Option<Picture> {
+    let shows_things = matches!(kind, Kind::CloseUp | Kind::Object | Kind::Count | Kind::Pair);
+    if !shows_things || style != Style::Render || world.glossy_share == 0.0 || !random.chance(world.glossy_share) {
+        return None;
+    }
+    let icons = world.icons.as_ref()?;
+    let first = Shown::glossy(icons.glossy(noun)?);
+    let plain = |random: &mut Random, second: Option<&Shown>, copies: &[usize]| {
+        flat::on_plain_ground(world, size, random, &first, second, |random| {
+            copies[random.below(copies.len())]
+        })
+    };
+    Some(match kind {
+        Kind::Object => flat::in_a_place(world, size, random, &first),
+        Kind::Count => plain(random, None, &[2, 2, 2, 3, 3, 4]),
+        Kind::Pair => {
+            let second = (0..20).find_map(|_| {
+                let other = world.vocabulary.draw(random);
+                icons.glossy(other).filter(|_| other != noun)
+            });
+            plain(random, Some(&Shown::glossy(second?)), &[1])
+        }
+        _ => plain(random, None, &[1]),
+    })
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -14,7 +14,9 @@ pub enum WorldError {
     #[error("no kind of picture is called {0:?}: `prima data sheet --list` shows them")]
     Kind(String),
     #[error(
-        "the mix of pictures wants parts of at least 0, one of them above, and a share of everyday nouns from 0 to 1"
+        "the mix of pictures wants parts of at least 0, one of them above, and shares of everyday nouns and of glossy icons from 0 to 1"
     )]
     Mix,
+    #[error("glossy_share wants icons: say in `packages` where the npm packages lie")]
+    NoIcons,
 }

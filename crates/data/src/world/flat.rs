@@ -2,6 +2,7 @@
 
 use super::canvas::Canvas;
 use super::facts::{Facts, Relation, Style, Thing};
+use super::icons::Icon;
 use super::maths::{self, srgb};
 use super::place::Place;
 use super::room::RoomKind;
@@ -44,6 +45,24 @@ fn fractions([l, t, r, b]: [f32; 4], width: usize, height: usize) -> [f32; 4] {
     [l / w, t / h, r / w, b / h].map(|v| v.clamp(0.0, 1.0))
 }
 
+/// An icon to show.
+pub(super) struct Shown<'a> {
+    pub icon: &'a Icon,
+    pub sprite: Sprite,
+    /// The word for its style.
+    pub style: &'static str,
+}
+
+impl<'a> Shown<'a> {
+    pub fn glossy((icon, sprite): (&'a Icon, Sprite)) -> Self {
+        Self::new((icon, sprite, "glossy 3d"))
+    }
+
+    fn new((icon, sprite, style): (&'a Icon, Sprite, &'static str)) -> Self {
+        Self { icon, sprite, style }
+    }
+}
+
 /// One icon on a plain background in many placements; now and then two of it, three of it, or two different ones.
 pub(super) fn icons(world: &World, size: (usize, usize), random: &mut Random, noun: Option<&str>) -> Picture {
     let glossy = random.chance(0.5);
@@ -55,29 +74,37 @@ pub(super) fn icons(world: &World, size: (usize, usize), random: &mut Random, no
             .then(|| icons.draw(glossy, None, random))
             .flatten();
         let second = second.filter(|s| s.0.noun != first.0.noun);
-        Some((first, second))
+        Some((Shown::new(first), second.map(Shown::new)))
     });
-    let Some(((icon, sprite, style), second)) = drawn else {
+    let Some((first, second)) = drawn else {
         return instead(world, size, random);
     };
+    let several = |random: &mut Random| if random.chance(0.2) { 2 + random.below(2) } else { 1 };
+    on_plain_ground(world, size, random, &first, second.as_ref(), several)
+}
+
+/// `first` so many times as `several` draws, or once beside `second`, on a plain background.
+pub(super) fn on_plain_ground(
+    world: &World,
+    size: (usize, usize),
+    random: &mut Random,
+    first: &Shown,
+    second: Option<&Shown>,
+    several: impl FnOnce(&mut Random) -> usize,
+) -> Picture {
+    let Shown { icon, sprite, style } = first;
     let mut set = Set::new(world, Place::Studio, Style::Render, size, false, random, |random| {
-        backdrop_colour(srgb_mean(&sprite), random)
+        backdrop_colour(srgb_mean(sprite), random)
     });
     let (w, h) = (
         size.0 as f32 * DISTANCE / set.view.focal_px,
         size.1 as f32 * DISTANCE / set.view.focal_px,
     );
     let grounded = random.chance(0.45);
-    let copies = if second.is_some() {
-        2
-    } else if random.chance(0.2) {
-        2 + random.below(2)
-    } else {
-        1
-    };
-    let pair: Vec<&Sprite> = match &second {
-        Some((_, other, _)) => vec![&sprite, other],
-        None => vec![&sprite; copies],
+    let copies = if second.is_some() { 2 } else { several(random) };
+    let pair: Vec<&Sprite> = match second {
+        Some(other) => vec![sprite, &other.sprite],
+        None => vec![sprite; copies],
     };
     let widest = pair.iter().map(|s| s.aspect()).fold(0.0, f32::max);
     let room = w * if copies > 1 { 0.86 } else { random.range(0.55, 0.82) };
@@ -111,7 +138,7 @@ pub(super) fn icons(world: &World, size: (usize, usize), random: &mut Random, no
         boxes.push(fractions(sprite.projected(&camera, &stand), size.0, size.1));
     }
     let (things, relation) = match second {
-        Some((other, _, _)) => {
+        Some(Shown { icon: other, .. }) => {
             let mut a = thing(&icon.noun, style, icon.names.clone(), vec![boxes[0]]);
             let mut b = thing(&other.noun, style, other.names.clone(), vec![boxes[1]]);
             (a.objects, b.objects) = (vec![1], vec![2]);
@@ -179,9 +206,15 @@ pub(super) fn figure(world: &World, size: (usize, usize), random: &mut Random, n
                 .filter(|(icon, ..)| noun.is_some() || stands(&icon.noun))
         })
     });
-    let Some((icon, sprite, style)) = drawn else {
-        return instead(world, size, random);
-    };
+    match drawn {
+        Some(drawn) => in_a_place(world, size, random, &Shown::new(drawn)),
+        None => instead(world, size, random),
+    }
+}
+
+/// An icon standing in a place that fits it.
+pub(super) fn in_a_place(world: &World, size: (usize, usize), random: &mut Random, shown: &Shown) -> Picture {
+    let Shown { icon, sprite, style } = shown;
     let nature = [
         Place::Hills,
         Place::Lake,

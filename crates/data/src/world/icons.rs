@@ -113,6 +113,14 @@ impl Icons {
         })
     }
 
+    /// The glossy drawing of a noun, if there is one: always the same. What is called so beside the core nouns comes first, for
+    /// those are faces of animals where another icon is the whole one.
+    pub fn glossy(&self, noun: &str) -> Option<(&Icon, Sprite)> {
+        let mut named = self.icons.iter().filter(|i| i.noun == noun && !i.glossy.is_empty());
+        let icon = named.next_back()?;
+        Some((icon, bitmap(&icon.glossy[0])?))
+    }
+
     /// One icon, a common one in two cases of three, and its drawing: the glossy one wherever `glossy` asks for it and it
     /// exists. Returns the style's word for a flat one.
     pub fn draw(&self, glossy: bool, noun: Option<&str>, random: &mut Random) -> Option<(&Icon, Sprite, &'static str)> {

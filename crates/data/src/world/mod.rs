@@ -190,6 +190,8 @@ pub struct World {
     /// The kinds of pictures with their parts of the whole.
     mix: Vec<(Kind, f32)>,
     icons: Option<icons::Icons>,
+    /// Share of the nouns with a glossy icon that are shown as it.
+    glossy_share: f32,
     photos: Vec<(String, Vec<u8>)>,
     tiles: Vec<(String, Vec<u8>)>,
 }
@@ -205,6 +207,7 @@ impl World {
             noise: Noise::new(),
             mix: Kind::MIX.to_vec(),
             icons: None,
+            glossy_share: 0.0,
             photos: Vec::new(),
             tiles: Vec::new(),
         })
@@ -227,6 +230,15 @@ impl World {
     /// Adds the icons of a folder of npm packages (`emojibase-data`, `@lobehub/fluent-emoji-3d`, and flat sets).
     pub fn with_icons(mut self, folder: &Path) -> Result<Self, DataError> {
         self.icons = Some(icons::Icons::open(folder)?);
+        Ok(self)
+    }
+
+    /// Shows this share of the nouns that have a glossy icon as it.
+    pub fn with_glossy_share(mut self, share: f32) -> Result<Self, WorldError> {
+        if !(0.0..=1.0).contains(&share) {
+            return Err(WorldError::Mix);
+        }
+        self.glossy_share = share;
         Ok(self)
     }
 

@@ -28,6 +28,10 @@ pub struct Sources {
     /// Share of the nouns that are everyday ones.
     #[serde(default = "everyday_share")]
     pub everyday_share: f32,
+    /// Share of the nouns with a glossy icon whose pictures show that and not a model: one look, which a small network learns
+    /// sooner than a thing seen from any side.
+    #[serde(default)]
+    pub glossy_share: f32,
 }
 
 fn everyday_share() -> f32 {
@@ -44,6 +48,7 @@ impl Sources {
             pixel_art: None,
             mix: BTreeMap::new(),
             everyday_share: EVERYDAY_SHARE,
+            glossy_share: 0.0,
         }
     }
 
@@ -52,7 +57,9 @@ impl Sources {
         let mix = mix.collect::<Result<Vec<_>, WorldError>>()?;
         let mut world = World::open(&self.models)?.with_mix(mix, self.everyday_share)?;
         if let Some(folder) = &self.packages {
-            world = world.with_icons(folder)?;
+            world = world.with_icons(folder)?.with_glossy_share(self.glossy_share)?;
+        } else if self.glossy_share > 0.0 {
+            return Err(WorldError::NoIcons.into());
         }
         if let Some(archive) = &self.photos {
             world = world.with_photos(archive)?;

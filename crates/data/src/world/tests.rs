@@ -233,3 +233,15 @@ fn captions_are_those_of_the_samples_each_once() {
     assert_eq!(captions.iter().collect::<HashSet<_>>().len(), captions.len());
     assert_eq!(captions, world.captions(5, 40));
 }
+
+#[test]
+fn glossy_icons_stand_in_for_models_where_they_are_asked_for() {
+    let sources = Sources {
+        glossy_share: 0.5,
+        ..Sources::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/models3d"))
+    };
+    let error = sources.open().unwrap_err().to_string();
+    assert!(error.contains("packages"), "{error}");
+    let world = World::open(&sources.models).unwrap();
+    assert!(world.with_glossy_share(1.5).is_err());
+}

@@ -1,6 +1,7 @@
 //! What the network is told in each of its evaluations: which prompts, joined with which weights.
 
 use super::{MOST_PARTS, PromptSyntax, WeightedPrompt, chunks::MOST_CHUNKS, composed, editing};
+use crate::blend::between;
 use crate::known_words::UnknownWord;
 use crate::{Conditioning, Error, Reading, Request, TextEncoders};
 use std::sync::Arc;
@@ -62,6 +63,7 @@ impl Composer<'_> {
             let second = seconds.as_ref().map(|seconds| seconds[i]);
             prompts.push((self.voice(text, second, request.clip_skip, &mut cached)?, *weight));
         }
+        self.blend(&mut prompts, &mut cached)?;
         self.say_of_prompts(&prompts);
         let sum: f64 = parts.iter().map(|(_, weight)| weight * self.scale).sum();
         let needs_negative = self.scale > 1.0 || (sum - 1.0).abs() > 1e-9;
@@ -78,6 +80,27 @@ impl Composer<'_> {
             }
         };
         Ok(self.arranged(&prompts, negative.as_deref(), cached))
+    }
+
+    /// Takes the prompts towards the one that they are blended with.
+    fn blend(&mut self, prompts: &mut [(Vec<Arc<Conditioning>>, f64)], cached: &mut bool) -> Result<(), Error> {
+        let Some(blend) = &self.request.blend else {
+            return Ok(());
+        };
+        let Some(text) = blend.prompt.as_ref().filter(|_| blend.share > 0.0) else {
+            return Ok(());
+        };
+        let [(voice, _)] = prompts else {
+            let fix = "a blend is between two prompts: leave AND out";
+            return Err(Error::request("blend.prompt", format!("{text:?}"), fix));
+        };
+        let other = self.voice(text, None, self.request.clip_skip, cached)?;
+        let filler = self.voice("", None, self.request.clip_skip, cached)?;
+        let at = |voice: &[Arc<Conditioning>], i: usize| voice[i.min(voice.len() - 1)].clone();
+        *voice = (0..voice.len().max(other.len()))
+            .map(|i| Arc::new(between(&at(voice, i), &at(&other, i), blend.share, &filler[0])))
+            .collect();
+        Ok(())
     }
 
     /// The encodings of a prompt, evaluation by evaluation: one of all if it does not change.

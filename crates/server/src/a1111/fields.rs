@@ -10,8 +10,8 @@ use crate::controls::Controls;
 use crate::numbers::{flag, number, whole, whole_of};
 use crate::refusal::{Refusal, short};
 use prima_pipeline::{
-    Control, Error, Mask, Picture, Pipeline, PromptSyntax, Request, RequestBuilder, ScheduleOptions, SchedulerKind,
-    Spelling, without_ending,
+    Blend, Control, Error, Mask, Picture, Pipeline, PromptSyntax, Request, RequestBuilder, ScheduleOptions,
+    SchedulerKind, Spelling, without_ending,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -23,6 +23,7 @@ const SPELLING: Spelling = &[
     ("controlnet_conditioning_scale", "weight"),
     ("control_guidance_start", "guidance_start"),
     ("control_guidance_end", "guidance_end"),
+    ("blend.share", "subseed_strength"),
 ];
 
 /// What matters of a request; the rest is repeated in the answer and has no effect.
@@ -35,7 +36,9 @@ pub(super) struct Fields {
     #[serde(deserialize_with = "whole")]
     seed: Option<i128>,
     #[serde(deserialize_with = "number")]
-    subseed_strength: Option<f64>,
+    pub subseed_strength: Option<f64>,
+    #[serde(deserialize_with = "whole")]
+    subseed: Option<i128>,
     sampler_name: Option<String>,
     sampler_index: Option<String>,
     scheduler: Option<String>,
@@ -96,7 +99,6 @@ impl Fields {
         let wanted = [
             ("restore_faces", set(self.restore_faces)),
             ("tiling", set(self.tiling)),
-            ("subseed_strength", self.subseed_strength.unwrap_or(0.0) != 0.0),
             ("styles", self.styles.as_ref().is_some_and(|s| !s.is_empty())),
             ("script_name", some(&self.script_name)),
         ];
@@ -114,6 +116,19 @@ impl Fields {
             }
             _ => Ok(()),
         }
+    }
+
+    /// The seed on the way to which the picture is; none where its strength is nothing.
+    fn variation(&self) -> Result<Option<Blend>, Refusal> {
+        let share = self.subseed_strength.unwrap_or(0.0);
+        if share == 0.0 {
+            return Ok(None);
+        }
+        Ok(Some(Blend {
+            share,
+            seed: Some(prima_pipeline::seed(self.subseed)?),
+            prompt: None,
+        }))
     }
 
     /// The checkpoint that this request alone wants.
@@ -137,6 +152,7 @@ impl Fields {
             negative_prompt: self.negative_prompt.clone(),
             guidance_scale: self.cfg_scale,
             seed: self.seed,
+            blend: self.variation()?,
             width: self.width,
             height: self.height,
             schedule: self.schedule(app.pipeline()?.defaults().few_steps)?,

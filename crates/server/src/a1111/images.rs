@@ -145,9 +145,19 @@ async fn paint(app: &App, asked: Asked) -> Result<Json<Value>, Refusal> {
     } else {
         fields.hires.second_pass(app, &first, fields.denoising_strength)?
     };
-    // The web UI's batches count their seeds up.
-    let seeds: Vec<u64> = (0..count as u64).map(|i| first.seed.wrapping_add(i)).collect();
-    let requests = seeds.iter().map(|&seed| Request { seed, ..first.clone() }).collect();
+    // The web UI's batches count their seeds up, or where there is one the variation's.
+    let counted: Vec<u64> = (0..count as u64).collect();
+    let request_of = |&i: &u64| {
+        let mut request = first.clone();
+        match request.blend.as_mut().and_then(|blend| blend.seed.as_mut()) {
+            Some(variation) => *variation = variation.wrapping_add(i),
+            None => request.seed = request.seed.wrapping_add(i),
+        }
+        request
+    };
+    let requests: Vec<Request> = counted.iter().map(request_of).collect();
+    let seeds: Vec<u64> = requests.iter().map(|request| request.seed).collect();
+    let variations: Vec<u64> = requests.iter().map(|request| variation_of(request).0).collect();
     let id = fields.force_task_id.clone().filter(|id| id.len() <= 200);
     let task = Registered::new(
         app,
@@ -164,15 +174,23 @@ async fn paint(app: &App, asked: Asked) -> Result<Json<Value>, Refusal> {
     let (interrupted, model) = (task.watch().is_interrupted(), app.pipeline()?.name().to_owned());
     drop(task);
     let send = fields.send_images.unwrap_or(true);
-    let pack = move || to_body(given, &first, &seeds, painted, send, interrupted, &model);
+    let pack = move || to_body(given, &first, [&seeds, &variations], painted, send, interrupted, &model);
     let body = app.workshop.behind(pack).await?;
     Ok(Json(body))
+}
+
+/// The variation's seed and strength.
+fn variation_of(request: &Request) -> (u64, f64) {
+    let blend = request.blend.as_ref();
+    blend
+        .and_then(|blend| Some((blend.seed?, blend.share)))
+        .unwrap_or((request.seed, 0.0))
 }
 
 fn to_body(
     given: Map<String, Value>,
     request: &Request,
-    seeds: &[u64],
+    [seeds, variations]: [&[u64]; 2],
     painted: Vec<Painted>,
     send_images: bool,
     interrupted: bool,
@@ -203,9 +221,9 @@ fn to_body(
         "all_negative_prompts": vec![&negative; count],
         "seed": request.seed,
         "all_seeds": seeds.get(..count).unwrap_or(seeds),
-        "subseed": request.seed,
-        "all_subseeds": seeds.get(..count).unwrap_or(seeds),
-        "subseed_strength": 0,
+        "subseed": variation_of(request).0,
+        "all_subseeds": variations.get(..count).unwrap_or(variations),
+        "subseed_strength": variation_of(request).1,
         "width": size.0,
         "height": size.1,
         "sampler_name": settled.map(|r| r.scheduler.a1111_name()),

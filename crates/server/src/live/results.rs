@@ -4,6 +4,7 @@ use super::messages::{FrameTimings, WordChange};
 use super::outbox::{Frame, Outbox, ms};
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
+use crate::screen::Screen;
 use prima_engine::{Event, Failure, OnEvent, Outcome, Painted, Reply};
 use prima_picture::Format;
 use prima_pipeline::Picture;
@@ -23,7 +24,7 @@ pub(super) struct FrameSpec {
 }
 
 /// Shows the picture as a frame.
-pub(super) fn shows(spec: FrameSpec, outbox: Arc<Outbox>, metrics: Arc<Metrics>) -> OnEvent {
+pub(super) fn shows(spec: FrameSpec, outbox: Arc<Outbox>, metrics: Arc<Metrics>, screen: Arc<Screen>) -> OnEvent {
     Box::new(move |event| {
         if let Event::Done(Outcome { result, queued, cold }) = event {
             match result {
@@ -32,6 +33,7 @@ pub(super) fn shows(spec: FrameSpec, outbox: Arc<Outbox>, metrics: Arc<Metrics>)
                     metrics.pictures.with_label_values(&["live"]).inc();
                     metrics.paint_seconds.with_label_values(&["live"]).observe(seconds);
                     if let Some(frame) = frame(spec, painted, queued, cold) {
+                        screen.show(&frame.picture);
                         outbox.frame(frame);
                     }
                 }

@@ -94,6 +94,7 @@ fn asked(app: &App, paint: &Paint, given: Given) -> Result<RequestBuilder, Refus
             ..ScheduleOptions::default()
         },
         loras: choices(paint.loras.clone())?,
+        blend: paint.blend.clone().map(Into::into),
         image: given.picture,
         strength: paint.strength,
         mask: given.mask,
@@ -151,7 +152,8 @@ impl Make<'_> {
     }
 
     fn shows(&self, frame: FrameSpec) -> OnEvent {
-        shows(frame, self.outbox.clone(), self.app.metrics.clone())
+        let app = self.app;
+        shows(frame, self.outbox.clone(), app.metrics.clone(), app.screen.clone())
     }
 
     /// A quick picture, and after a pause the one that was asked for.

@@ -75,7 +75,7 @@ pub(crate) trait Word: Factor {
     /// For each pixel that [`Slide`] names the word of its values and those of the pixel after it.
     fn slide(line: &[f32], slide: &Slide, out: &mut [Self]);
 
-    fn outer(outer: &Outer) -> &[OuterKernel; 3];
+    fn outer(outer: &Outer) -> &'static [OuterKernel];
 }
 
 impl Word for f32 {
@@ -99,8 +99,8 @@ impl Word for f32 {
         slide::slide_values(line, slide, out);
     }
 
-    fn outer(outer: &Outer) -> &[OuterKernel; 3] {
-        &outer.single
+    fn outer(outer: &Outer) -> &'static [OuterKernel] {
+        outer.single
     }
 }
 
@@ -125,8 +125,8 @@ impl Word for Pair {
         slide::slide_pairs(line, slide, out);
     }
 
-    fn outer(outer: &Outer) -> &[OuterKernel; 3] {
-        &outer.pairs
+    fn outer(outer: &Outer) -> &'static [OuterKernel] {
+        outer.pairs
     }
 }
 
@@ -260,25 +260,21 @@ const fn avx512_bf16<const MR: usize, const V: usize>() -> Block {
     }
 }
 
-/// The kernels of `$mr` rows and one to three vectors of `$lanes` columns.
+/// The kernels of `$mr` rows and these numbers of columns, in the kernel's own count.
 macro_rules! outer {
-    ($mr:literal, $lanes:literal, $kernel:path, $single:ty, $pairs:ty, $one:literal, $two:literal, $three:literal) => {{
+    ($mr:literal, $lanes:literal, $kernel:path, $product:ty, $($columns:literal),+) => {{
         use $kernel as kernel;
+        const KERNELS: &[OuterKernel] = &[$(kernel::<$product, $mr, $columns>),+];
+        KERNELS
+    }};
+    ($mr:literal, $lanes:literal, $kernel:path, $($columns:literal),+) => {
         Outer {
             mr: $mr,
             lanes: $lanes,
-            single: [
-                kernel::<$single, $mr, $one>,
-                kernel::<$single, $mr, $two>,
-                kernel::<$single, $mr, $three>,
-            ],
-            pairs: [
-                kernel::<$pairs, $mr, $one>,
-                kernel::<$pairs, $mr, $two>,
-                kernel::<$pairs, $mr, $three>,
-            ],
+            single: outer!($mr, $lanes, $kernel, Single, $($columns),+),
+            pairs: outer!($mr, $lanes, $kernel, Widened, $($columns),+),
         }
-    }};
+    };
 }
 
 static PORTABLE: Kernel = Kernel {
@@ -286,7 +282,7 @@ static PORTABLE: Kernel = Kernel {
     multiplies_bf16: false,
     mc: 96,
     blocks: &[portable::<6, 8>()],
-    outer: outer!(4, 4, outer_kernel::portable, Single, Widened, 4, 8, 12),
+    outer: outer!(4, 4, outer_kernel::portable, 4, 8, 12),
 };
 
 #[cfg(target_arch = "x86_64")]
@@ -295,7 +291,7 @@ static AVX2: Kernel = Kernel {
     multiplies_bf16: false,
     mc: 96,
     blocks: &[avx2::<6, 2>()],
-    outer: outer!(4, 8, outer_256, Single, Widened, 1, 2, 3),
+    outer: outer!(6, 8, outer_256, 1, 2),
 };
 
 #[cfg(target_arch = "x86_64")]
@@ -304,7 +300,7 @@ static AVX_VNNI: Kernel = Kernel {
     multiplies_bf16: false,
     mc: 96,
     blocks: &[avx_vnni::<6, 2>()],
-    outer: outer!(4, 8, outer_256, Single, Widened, 1, 2, 3),
+    outer: outer!(6, 8, outer_256, 1, 2),
 };
 
 #[cfg(target_arch = "x86_64")]
@@ -313,7 +309,7 @@ static AVX512: Kernel = Kernel {
     multiplies_bf16: false,
     mc: 192,
     blocks: &[avx512::<12, 2>(), avx512::<12, 1>(), avx512::<8, 3>()],
-    outer: outer!(8, 16, outer_512, Single, Widened, 1, 2, 3),
+    outer: outer!(8, 16, outer_512, 1, 2, 3),
 };
 
 #[cfg(target_arch = "x86_64")]
@@ -322,7 +318,7 @@ static AVX512_VNNI: Kernel = Kernel {
     multiplies_bf16: false,
     mc: 192,
     blocks: &[avx512_vnni::<12, 2>(), avx512_vnni::<12, 1>(), avx512_vnni::<8, 3>()],
-    outer: outer!(8, 16, outer_512, Single, Widened, 1, 2, 3),
+    outer: outer!(8, 16, outer_512, 1, 2, 3),
 };
 
 #[cfg(target_arch = "x86_64")]
@@ -332,12 +328,8 @@ static AVX512_BF16: Kernel = Kernel {
     mc: 192,
     blocks: &[avx512_bf16::<12, 2>(), avx512_bf16::<12, 1>(), avx512_bf16::<8, 3>()],
     outer: Outer {
-        pairs: [
-            outer_512_bf16::<Pairs, 8, 1>,
-            outer_512_bf16::<Pairs, 8, 2>,
-            outer_512_bf16::<Pairs, 8, 3>,
-        ],
-        ..outer!(8, 16, outer_512, Single, Widened, 1, 2, 3)
+        pairs: outer!(8, 16, outer_512_bf16, Pairs, 1, 2, 3),
+        ..outer!(8, 16, outer_512, 1, 2, 3)
     },
 };
 

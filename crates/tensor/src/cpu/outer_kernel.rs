@@ -24,12 +24,17 @@ pub(crate) struct Outer {
     pub mr: usize,
     /// Columns of a vector.
     pub lanes: usize,
-    /// For one, two and three vectors of columns.
-    pub single: [OuterKernel; 3],
-    pub pairs: [OuterKernel; 3],
+    /// For one vector of columns, two and so on, as many as leave every sum in a register.
+    pub single: &'static [OuterKernel],
+    pub pairs: &'static [OuterKernel],
 }
 
 impl Outer {
+    /// Most vectors of columns that a kernel takes.
+    pub fn widest(&self) -> usize {
+        self.single.len()
+    }
+
     /// [`OuterKernel`] for `vectors` vectors of columns.
     pub fn add<W: Word>(&self, vectors: usize, walk: &Walk, a: &[W], b: &[W], sums: &mut [f32]) {
         let columns = vectors * self.lanes;

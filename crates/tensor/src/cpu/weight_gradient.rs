@@ -44,13 +44,14 @@ struct Plan<'a> {
     apart: usize,
 }
 
-/// Channels to work on at a time, of `channels`: what wastes the fewest lanes.
-fn block_of(channels: usize, kw: usize, lanes: usize) -> usize {
+/// Channels to work on at a time, of `channels`: what wastes the fewest lanes, and then fills kernels of `widest` vectors.
+fn block_of(channels: usize, kw: usize, lanes: usize, widest: usize) -> usize {
     if channels <= 4 * lanes {
         return channels;
     }
     let vectors = |block: usize| channels.div_ceil(block) * (kw * block).div_ceil(lanes);
-    let choices = [3, 2, 1, 4].map(|vectors| vectors * lanes);
+    let choices = if widest == 2 { [4, 2, 3, 1] } else { [3, 2, 1, 4] };
+    let choices = choices.map(|vectors| vectors * lanes);
     let best = choices.iter().copied().min_by_key(|block| vectors(*block));
     best.unwrap_or(lanes)
 }
@@ -58,7 +59,7 @@ fn block_of(channels: usize, kw: usize, lanes: usize) -> usize {
 impl<'a> Plan<'a> {
     fn new<W: Word>(s: &'a ConvolutionSizes) -> Self {
         let (mr, lanes) = (kernel().outer.mr, kernel().outer.lanes);
-        let block = block_of(s.inputs, s.kw, lanes);
+        let block = block_of(s.inputs, s.kw, lanes, kernel().outer.widest());
         let steps = s.out_width.div_ceil(W::DEPTHS);
         // Where each pixel is read through one column alone, only those places are made that a step begins at.
         let step = W::DEPTHS * s.stride;
@@ -85,15 +86,15 @@ impl<'a> Plan<'a> {
         (self.shape.kw * self.block).div_ceil(self.lanes)
     }
 
-    /// The vectors in groups of up to three, of two rather than one.
+    /// The vectors in groups that the kernels take, of two rather than one.
     fn groups(&self) -> impl Iterator<Item = Range<usize>> {
-        let all = self.vectors();
+        let (all, widest) = (self.vectors(), kernel().outer.widest());
         let mut first = 0;
         std::iter::from_fn(move || {
             let len = match all - first {
                 0 => return None,
                 4 => 2,
-                rest => rest.min(3),
+                rest => rest.min(widest),
             };
             first += len;
             Some(first - len..first)
@@ -226,7 +227,10 @@ impl<'a> Plan<'a> {
                 let next = bands
                     .get(number + 1)
                     .map_or([&[][..]; 2], |next| self.read_by(x, g, next));
-                let calls = self.blocks * s.kh * self.vectors().div_ceil(3) * outputs.len().div_ceil(self.mr);
+                let calls = self.blocks
+                    * s.kh
+                    * self.vectors().div_ceil(kernel().outer.widest())
+                    * outputs.len().div_ceil(self.mr);
                 let mut ahead = next.map(|values| Ahead::of(values, calls));
                 self.picture_words::<W>(x, band, picture);
                 self.gradient_words::<W>(g, band, outputs, gradient);

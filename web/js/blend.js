@@ -1,0 +1,99 @@
+// On the way to another prompt, another seed or both: a slider, and the way there and back as a GIF.
+
+import { saveGif } from "./animation.js";
+import { button, html, input } from "./dom.js";
+import { randomSeed } from "./state.js";
+
+/** @import { Settings } from "./types.js" */
+
+/** Pictures of the way there; the way back shows them again. */
+const FRAMES = 16;
+const DELAY_MS = 90;
+
+/**
+ * What a request says of it.
+ * @param {Settings} settings
+ * @returns {{share: number, prompt?: string, seed?: number} | undefined}
+ */
+export function blendOf({ blend_prompt, blend_seed, blend_share }) {
+  if (!blend_share || (blend_prompt === "" && blend_seed === null)) return undefined;
+  return { share: blend_share, ...(blend_prompt && { prompt: blend_prompt }), ...(blend_seed !== null && { seed: blend_seed }) };
+}
+
+export class BlendTools {
+  #prompt = input("blend-prompt");
+  #seed = input("blend-seed");
+  #share = input("blend-share");
+  #loop = button("blend-loop");
+  #stop = false;
+  #running = false;
+  #host;
+
+  /**
+   * @param {object} host
+   * @param {() => Settings} host.settings
+   * @param {(patch: Partial<Settings>) => void} host.set
+   * @param {(settings: Settings) => Promise<Blob>} host.paint paints to the end
+   * @param {() => void} host.ended the page's own picture is due again
+   * @param {(message: string, hint: string) => void} host.failed
+   */
+  constructor(host) {
+    this.#host = host;
+    /** Whoever names another end of the way wants to see some of it. @param {Partial<Settings>} patch */
+    const set = (patch) => host.set({ ...patch, blend_share: host.settings().blend_share || 0.5 });
+    this.#prompt.addEventListener("input", () => set({ blend_prompt: this.#prompt.value }));
+    this.#seed.addEventListener("input", () => {
+      const digits = this.#seed.value.replace(/\D/g, "").slice(0, 15);
+      this.#seed.value = digits;
+      set({ blend_seed: digits ? Number(digits) : null });
+    });
+    button("blend-dice").addEventListener("click", () => set({ blend_seed: randomSeed() }));
+    this.#share.addEventListener("input", () => host.set({ blend_share: this.#share.valueAsNumber }));
+    button("blend-clear").addEventListener("click", () => host.set({ blend_prompt: "", blend_seed: null, blend_share: 0 }));
+    this.#loop.addEventListener("click", () => (this.#running ? this.stop() : void this.#play()));
+  }
+
+  get running() {
+    return this.#running;
+  }
+
+  stop() {
+    this.#stop = true;
+  }
+
+  /** @param {Settings} settings */
+  show({ blend_prompt, blend_seed, blend_share }) {
+    if (document.activeElement !== this.#prompt) this.#prompt.value = blend_prompt;
+    if (document.activeElement !== this.#seed) this.#seed.value = blend_seed === null ? "" : String(blend_seed);
+    this.#share.value = String(blend_share);
+    html("blend-value").textContent = `${Math.round(blend_share * 100)} %`;
+    const off = blend_prompt === "" && blend_seed === null;
+    this.#share.disabled = off;
+    button("blend-clear").hidden = off;
+    this.#loop.disabled = off && !this.#running;
+  }
+
+  async #play() {
+    this.#running = true;
+    this.#stop = false;
+    const text = this.#loop.textContent;
+    const settings = this.#host.settings();
+    /** @type {Blob[]} */
+    const there = [];
+    try {
+      for (let i = 0; i < FRAMES && !this.#stop; i++) {
+        this.#loop.textContent = `Stop: ${i + 1} of ${FRAMES}`;
+        // Slow at both ends.
+        const share = (1 - Math.cos((Math.PI * i) / (FRAMES - 1))) / 2;
+        there.push(await this.#host.paint({ ...settings, blend_share: share }));
+      }
+      if (!this.#stop) await saveGif([...there, ...there.slice(1, -1).reverse()], DELAY_MS, "prima-loop.gif");
+    } catch (reason) {
+      this.#host.failed("The loop could not be made.", reason instanceof Error ? reason.message : String(reason));
+    } finally {
+      this.#running = false;
+      this.#loop.textContent = text;
+      this.#host.ended();
+    }
+  }
+}
