@@ -1,7 +1,7 @@
 // On the way to another prompt, another seed or both: a slider, and the way there and back as a GIF.
 
 import { saveGif } from "./animation.js";
-import { button, html, input } from "./dom.js";
+import { button, html, input, onSeed, why } from "./dom.js";
 import { randomSeed } from "./state.js";
 
 /** @import { Settings } from "./types.js" */
@@ -42,14 +42,10 @@ export class BlendTools {
     /** Whoever names another end of the way wants to see some of it. @param {Partial<Settings>} patch */
     const set = (patch) => host.set({ ...patch, blend_share: host.settings().blend_share || 0.5 });
     this.#prompt.addEventListener("input", () => set({ blend_prompt: this.#prompt.value }));
-    this.#seed.addEventListener("input", () => {
-      const digits = this.#seed.value.replace(/\D/g, "").slice(0, 15);
-      this.#seed.value = digits;
-      set({ blend_seed: digits ? Number(digits) : null });
-    });
+    onSeed(this.#seed, (blend_seed) => set({ blend_seed }));
     button("blend-dice").addEventListener("click", () => set({ blend_seed: randomSeed() }));
-    this.#share.addEventListener("input", () => host.set({ blend_share: this.#share.valueAsNumber }));
-    button("blend-clear").addEventListener("click", () => host.set({ blend_prompt: "", blend_seed: null, blend_share: 0 }));
+    this.#share.addEventListener("input", () => host.set({ blend_share: this.#share.valueAsNumber || null }));
+    button("blend-clear").addEventListener("click", () => host.set({ blend_prompt: "", blend_seed: null, blend_share: null }));
     this.#loop.addEventListener("click", () => (this.#running ? this.stop() : void this.#play()));
   }
 
@@ -65,8 +61,9 @@ export class BlendTools {
   show({ blend_prompt, blend_seed, blend_share }) {
     if (document.activeElement !== this.#prompt) this.#prompt.value = blend_prompt;
     if (document.activeElement !== this.#seed) this.#seed.value = blend_seed === null ? "" : String(blend_seed);
-    this.#share.value = String(blend_share);
-    html("blend-value").textContent = `${Math.round(blend_share * 100)} %`;
+    const share = blend_share ?? 0;
+    this.#share.value = String(share);
+    html("blend-value").textContent = `${Math.round(share * 100)} %`;
     const off = blend_prompt === "" && blend_seed === null;
     this.#share.disabled = off;
     button("blend-clear").hidden = off;
@@ -89,7 +86,7 @@ export class BlendTools {
       }
       if (!this.#stop) await saveGif([...there, ...there.slice(1, -1).reverse()], DELAY_MS, "prima-loop.gif");
     } catch (reason) {
-      this.#host.failed("The loop could not be made.", reason instanceof Error ? reason.message : String(reason));
+      this.#host.failed("The loop could not be made.", why(reason));
     } finally {
       this.#running = false;
       this.#loop.textContent = text;

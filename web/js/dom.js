@@ -96,6 +96,22 @@ export function onFile(id, then) {
   return () => field.click();
 }
 
+/**
+ * A field for a seed: digits alone, told at each change; null where there are none.
+ * @param {HTMLInputElement} field
+ * @param {(seed: number | null) => void} then
+ */
+export function onSeed(field, then) {
+  field.addEventListener("input", () => {
+    const digits = field.value.replace(/\D/g, "").slice(0, 15);
+    field.value = digits;
+    then(digits ? Number(digits) : null);
+  });
+}
+
+/** @param {unknown} reason what was thrown */
+export const why = (reason) => (reason instanceof Error ? reason.message : String(reason));
+
 /** @param {string} text for file names: letters, digits and dashes, short */
 export function slug(text) {
   const short = text.toLowerCase().replace(/[^\p{Letter}\p{Number}]+/gu, "-").replace(/^-|-$/g, "");

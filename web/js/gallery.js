@@ -1,6 +1,6 @@
 // The gallery: every picture that stood, kept in this browser. Found by its words, marked, compared, saved, deleted.
 
-import { button, byId, download, html, input, make, mark, slug, style } from "./dom.js";
+import { button, byId, download, html, input, make, mark, slug, style, why } from "./dom.js";
 import { note } from "./notice.js";
 import { Shelf } from "./shelf.js";
 import { zip } from "./zip.js";
@@ -81,8 +81,7 @@ export class Gallery {
     try {
       await work();
     } catch (reason) {
-      const why = reason instanceof Error ? reason.message : String(reason);
-      this.#failed("The gallery could not be used.", `${why} Pictures of this session are in the strip all the same.`);
+      this.#failed("The gallery could not be used.", `${why(reason)} Pictures of this session are in the strip all the same.`);
     }
   }
 

@@ -1,7 +1,7 @@
 // The studio: joins the parts.
 
 import { BlendTools, blendOf } from "./blend.js";
-import { button, download, html, mark, onFile, slug } from "./dom.js";
+import { button, download, html, mark, onFile, slug, why } from "./dom.js";
 import { Easel } from "./easel.js";
 import { Gallery } from "./gallery.js";
 import { History } from "./history.js";
@@ -404,7 +404,7 @@ async function openPng(file) {
     panel.sheet(false);
     note("Settings restored from the picture");
   } catch (reason) {
-    error("This picture has no settings to restore.", reason instanceof Error ? reason.message : String(reason));
+    error("This picture has no settings to restore.", why(reason));
   }
 }
 

@@ -1,6 +1,6 @@
 // The settings beside the picture: seed, shape, steps, style, guidance.
 
-import { byId, button, html, input, make, mark, style } from "./dom.js";
+import { byId, button, html, input, make, mark, onSeed, style } from "./dom.js";
 import { randomSeed } from "./state.js";
 
 /** @import { Hello, Settings } from "./types.js" */
@@ -44,10 +44,8 @@ export class Panel {
   constructor(store) {
     this.#store = store;
     const set = (/** @type {Partial<Settings>} */ patch) => store.set(patch, "control");
-    input("seed").addEventListener("input", () => {
-      const digits = input("seed").value.replace(/\D/g, "").slice(0, 15);
-      input("seed").value = digits;
-      if (digits) set({ seed: Number(digits) });
+    onSeed(input("seed"), (seed) => {
+      if (seed !== null) set({ seed });
     });
     for (const id of ["dice", "dice-thumb"]) button(id).addEventListener("click", () => this.anotherSeed());
     button("seed-lock").addEventListener("click", () => this.toggleLock());

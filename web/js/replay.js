@@ -2,7 +2,7 @@
 // painted to its end, and the pixels are compared with those of the recording.
 
 import { saveGif } from "./animation.js";
-import { button, download, html, mark, onFile } from "./dom.js";
+import { button, download, html, mark, onFile, why } from "./dom.js";
 import { decodePng } from "./png.js";
 import { sha256 } from "./sha256.js";
 
@@ -168,7 +168,7 @@ export class Replay {
       const verdict = different.length === 0 ? `${all ? "All" : "Those"} ${equal} finished pictures are equal to the recording's, bit for bit.` : `${different.length} of ${compared} finished pictures differ, first “${different[0]}”.${whose}`;
       this.#say(`${all ? "" : "Stopped: "}${done} of ${tape.events.length} played. ${compared > 0 || all ? verdict : ""}`);
     } catch (error) {
-      this.#host.failed("The replay stopped.", error instanceof Error ? error.message : String(error));
+      this.#host.failed("The replay stopped.", why(error));
       this.#say(`Stopped after ${done} of ${tape.events.length}.`);
     } finally {
       this.#setPlaying(false);
@@ -195,7 +195,7 @@ export class Replay {
     try {
       await saveGif(this.#pictures, 140, "prima.gif");
     } catch (error) {
-      this.#host.failed("The animation could not be made.", error instanceof Error ? error.message : String(error));
+      this.#host.failed("The animation could not be made.", why(error));
     }
   }
 

@@ -54,11 +54,10 @@ export class Shelf {
     const { settings, model, blob } = picture;
     const before = await this.all();
     if (before.some((kept) => same(kept.settings, settings) && kept.model === model && kept.blob.size === blob.size)) return;
-    await this.#with("readwrite", (store) => store.add(picture));
-    const all = await this.all();
-    const rest = all.filter((kept) => !kept.favourite);
-    const tooMany = Math.max(0, all.length - MOST);
-    if (tooMany > 0) await this.remove(rest.slice(-tooMany).map((kept) => kept.id));
+    const id = /** @type {number} */ (await this.#with("readwrite", (store) => store.add(picture)));
+    const rest = [id, ...before.filter((kept) => !kept.favourite).map((kept) => kept.id)];
+    const tooMany = before.length + 1 - MOST;
+    if (tooMany > 0) await this.remove(rest.slice(-tooMany));
   }
 
   /** @param {Kept} picture as it is now */

@@ -2,7 +2,7 @@
 // below which the shown picture is painted anew; lines, by which a ControlNet steers.
 // Whenever it changes, and the picture before has come back, it is sent.
 
-import { button, canvas, context2d, html, input, make, mark, onFile, style } from "./dom.js";
+import { button, canvas, context2d, html, input, make, mark, onFile, style, why } from "./dom.js";
 import { Capture } from "./capture.js";
 import { Strokes } from "./strokes.js";
 
@@ -349,7 +349,7 @@ export class Sketch {
       this.#roll();
     } catch (error) {
       this.#stopCapture();
-      this.#failed(error instanceof Error ? error.message : String(error));
+      this.#failed(why(error));
     }
   }
 

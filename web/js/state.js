@@ -17,7 +17,7 @@ export const DEFAULTS = Object.freeze({
   loras: Object.freeze({}),
   blend_prompt: "",
   blend_seed: null,
-  blend_share: 0,
+  blend_share: null,
 });
 
 /** Where a change came from: typing keeps the caret alone, everything else rewrites the fields. */
@@ -90,9 +90,7 @@ export function toLink(settings) {
   const query = new URLSearchParams();
   for (const [field, key] of KEYS) {
     const value = settings[field];
-    // Zero is no blend.
-    const isOff = key.startsWith("blend_share") && value === 0;
-    if (value !== null && value !== "" && !isOff) query.set(key, String(value));
+    if (value !== null && value !== "") query.set(key, String(value));
   }
   if (settings.prompt === "") query.set("prompt", "");
   for (const [name, weight] of Object.entries(settings.loras)) query.append("lora", `${name}:${weight}`);

@@ -14,7 +14,7 @@
  * @property {Readonly<Record<string, number>>} loras weights by name
  * @property {string} blend_prompt what the picture is on its way to; nothing: the prompt
  * @property {number | null} blend_seed the same of the seed
- * @property {number} blend_share how much of the way is behind it, 0 to 1
+ * @property {number | null} blend_share how much of the way is behind it, 0 to 1
  */
 
 /**

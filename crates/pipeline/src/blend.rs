@@ -2,9 +2,11 @@
 
 use crate::{Conditioning, Error};
 use prima_tensor::{Tensor, stack_batch, weighted_sum};
+use serde::Deserialize;
 
 /// What a picture is on its way to.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Blend {
     /// How much of the way is behind it, 0 to 1.
     pub share: f64,
@@ -23,11 +25,20 @@ impl Blend {
     }
 }
 
-/// Conditioning between two, in equal parts of both's numbers. `filler` is an empty prompt's, which makes the shorter one longer.
-pub(crate) fn between(from: &Conditioning, to: &Conditioning, share: f64, filler: &Conditioning) -> Conditioning {
-    let length = from.prompt_embeds.dim(1).max(to.prompt_embeds.dim(1));
+/// Conditioning between two, in equal parts of both's numbers. `filler` is an empty prompt's, which makes the shorter one longer, where
+/// one is.
+pub(crate) fn between(
+    from: &Conditioning,
+    to: &Conditioning,
+    share: f64,
+    filler: Option<&Conditioning>,
+) -> Conditioning {
+    let length = from.length().max(to.length());
     let mix = |a: &Tensor, b: &Tensor| weighted_sum(&[(1.0 - share, a), (share, b)]);
-    let [a, b] = [from, to].map(|one| filled(&one.prompt_embeds, length, &filler.prompt_embeds));
+    let [a, b] = [from, to].map(|one| match filler {
+        Some(filler) => filled(&one.prompt_embeds, length, &filler.prompt_embeds),
+        None => one.prompt_embeds.clone(),
+    });
     let pooled = from.pooled_prompt_embeds.as_ref().zip(to.pooled_prompt_embeds.as_ref());
     let mut unknown_words = from.unknown_words.clone();
     let others = to
@@ -85,9 +96,10 @@ pub(crate) fn spherical(from: &Tensor, to: &Tensor, share: f64) -> Tensor {
             };
             of(a, b) / (of(a, a) * of(b, b)).sqrt().max(1e-12)
         };
-        let mean = columns().map(cosine).sum::<f64>() / (c * w).max(1) as f64;
-        for column in columns() {
-            let angle = cosine(column).clamp(-1.0, 1.0).acos();
+        let cosines: Vec<f64> = columns().map(cosine).collect();
+        let mean = cosines.iter().sum::<f64>() / (c * w).max(1) as f64;
+        for (column, cosine) in columns().zip(&cosines) {
+            let angle = cosine.clamp(-1.0, 1.0).acos();
             let [low, high] = if mean > 0.9995 || angle.sin() == 0.0 {
                 [1.0 - share, share]
             } else {

@@ -25,6 +25,11 @@ pub struct Conditioning {
 }
 
 impl Conditioning {
+    /// Tokens that the UNet reads.
+    pub(crate) fn length(&self) -> usize {
+        self.prompt_embeds.dim(1)
+    }
+
     /// Zeros of the same shapes: an absent negative prompt under `force_zeros_for_empty_prompt`.
     pub(crate) fn zeros_like(&self) -> Self {
         // Where they are needed in every step.

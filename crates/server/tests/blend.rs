@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Browser, Server, from_base64, paint, same, shipped_model};
+use common::{Server, from_base64, paint, same, studio};
 use serde_json::{Value, json};
 
 async fn a1111(server: &Server, fields: Value) -> (Vec<prima_pipeline::Picture>, Value) {
@@ -74,15 +74,9 @@ async fn a_live_picture_is_on_its_way_to_another_prompt() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_slider_blends_the_link_holds_it_and_the_loop_is_a_gif() {
-    let Some(browser) = Browser::start().await else {
-        eprintln!("not run: chromium or chromedriver is not installed (cargo xtask test says how)");
+    let Some((browser, _server)) = studio().await else {
         return;
     };
-    let server = Server::of(shipped_model()).await;
-    browser.open(&server.url("/")).await;
-    browser
-        .until("return prima.entries.some(e => e.what === 'painted' && e.final)")
-        .await;
     let painted = "return prima.entries.filter(e => e.what === 'painted' && e.final).length";
     let before = browser.run(painted).await.as_u64().unwrap();
     browser
@@ -112,6 +106,5 @@ async fn the_slider_blends_the_link_holds_it_and_the_loop_is_a_gif() {
     browser.click("#blend-clear").await;
     assert_eq!(browser.run(value).await, json!("0 %"));
     browser.until("return !location.hash.includes('blend')").await;
-    assert_eq!(browser.run("return window.seenErrors").await, json!([]));
-    browser.close().await;
+    browser.end().await;
 }

@@ -64,21 +64,22 @@ async fn whoever_watches_sees_each_live_picture_and_the_last_one_before() {
 }
 
 #[tokio::test]
-async fn a_server_that_was_not_asked_to_streams_nothing_and_says_how() {
+async fn what_the_server_was_not_started_for_says_how_it_would_be() {
     let server = Server::start().await;
-    let response = server.get("/studio/stream").await;
-    assert_eq!(response.status(), 409);
-    let text = response.text().await.unwrap();
-    assert!(text.contains("--stream"), "{text}");
+    for (path, how) in [
+        ("/studio/stream", "--stream"),
+        ("/studio/join", "--host 0.0.0.0 --token"),
+    ] {
+        let response = server.get(path).await;
+        assert_eq!(response.status(), 409);
+        let text = response.text().await.unwrap();
+        assert!(text.contains(how), "{text}");
+    }
 }
 
 #[tokio::test]
-async fn a_server_that_only_this_machine_reaches_says_how_others_could() {
+async fn the_manifest_names_an_icon_that_is_there() {
     let server = Server::start().await;
-    let response = server.get("/studio/join").await;
-    assert_eq!(response.status(), 409);
-    let text = response.text().await.unwrap();
-    assert!(text.contains("--host 0.0.0.0 --token"), "{text}");
     let manifest = server.get("/manifest.webmanifest").await;
     assert_eq!(manifest.headers()["content-type"], "application/manifest+json");
     let icon = &manifest.json::<serde_json::Value>().await.unwrap()["icons"][0]["src"];

@@ -2,22 +2,14 @@
 
 mod common;
 
-use common::{Browser, Server, shipped_model};
+use common::{Browser, Server, studio};
 use fantoccini::key::Key;
 use serde_json::{Value, json};
 use std::time::Duration;
 
 /// The page with its first picture; `None` without a browser.
 async fn page() -> Option<Page> {
-    let Some(browser) = Browser::start().await else {
-        eprintln!("not run: chromium or chromedriver is not installed (cargo xtask test says how)");
-        return None;
-    };
-    let server = Server::of(shipped_model()).await;
-    browser.open(&server.url("/")).await;
-    browser
-        .until("return prima.entries.some(e => e.what === 'painted' && e.final)")
-        .await;
+    let (browser, server) = studio().await?;
     Some(Page {
         browser,
         _server: server,
@@ -58,9 +50,7 @@ impl Page {
     }
 
     async fn end(self) {
-        let errors = self.browser.run("return window.seenErrors").await;
-        assert_eq!(errors, json!([]), "errors in the page");
-        self.browser.close().await;
+        self.browser.end().await;
     }
 }
 

@@ -4,7 +4,7 @@
 mod common;
 
 use base64::prelude::*;
-use common::{Browser, Server, shipped_model};
+use common::{Browser, studio};
 use serde_json::json;
 use std::io::{Cursor, Read};
 
@@ -74,12 +74,9 @@ async fn both_are_saved_in_one_archive(browser: &Browser) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pictures_outlast_the_page_and_are_found_compared_saved_and_deleted() {
-    let Some(browser) = Browser::start().await else {
-        eprintln!("not run: chromium or chromedriver is not installed (cargo xtask test says how)");
+    let Some((browser, server)) = studio().await else {
         return;
     };
-    let server = Server::of(shipped_model()).await;
-    browser.open(&server.url("/")).await;
     browser
         .until("return document.querySelectorAll('#strip li').length === 1")
         .await;
@@ -138,21 +135,14 @@ async fn pictures_outlast_the_page_and_are_found_compared_saved_and_deleted() {
         browser.run("return document.querySelector('#prompt').value").await,
         json!("a blue car")
     );
-    assert_eq!(browser.run("return window.seenErrors").await, json!([]));
-    browser.close().await;
+    browser.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pasted_picture_is_painted_over() {
-    let Some(browser) = Browser::start().await else {
-        eprintln!("not run: chromium or chromedriver is not installed (cargo xtask test says how)");
+    let Some((browser, _server)) = studio().await else {
         return;
     };
-    let server = Server::of(shipped_model()).await;
-    browser.open(&server.url("/")).await;
-    browser
-        .until("return prima.entries.some(e => e.what === 'painted' && e.final)")
-        .await;
     browser
         .run_async(
             "(async () => { const c = new OffscreenCanvas(64, 64); const g = c.getContext('2d'); \
@@ -167,6 +157,5 @@ async fn a_pasted_picture_is_painted_over() {
             "return document.documentElement.dataset.view === 'sketch' && !document.querySelector('#pad-pane').hidden",
         )
         .await;
-    assert_eq!(browser.run("return window.seenErrors").await, json!([]));
-    browser.close().await;
+    browser.end().await;
 }

@@ -11,10 +11,7 @@ const TYPED: &str = "a cat wearing sunglasses";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_in_a_browser() {
-    let Some(browser) = Browser::start().await else {
-        eprintln!("not run: chromium or chromedriver is not installed (cargo xtask test says how)");
-        return;
-    };
+    let Some(browser) = Browser::start().await else { return };
     let server = Server::of(shipped_model()).await;
     browser.open(&server.url("/")).await;
     let page = Page {
@@ -31,17 +28,12 @@ async fn the_page_in_a_browser() {
     page.replays_a_session_bit_by_bit().await;
     page.browser.resized(390, 844).await;
     page.browser.screenshot("phone").await;
-    let errors = page.browser.run("return window.seenErrors").await;
-    assert_eq!(errors, json!([]), "errors in the page");
-    page.browser.close().await;
+    page.browser.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_says_why_a_model_cannot_be_loaded() {
-    let Some(browser) = Browser::start().await else {
-        eprintln!("not run: chromium or chromedriver is not installed (cargo xtask test says how)");
-        return;
-    };
+    let Some(browser) = Browser::start().await else { return };
     let model = tempfile::tempdir().unwrap();
     copy(&model_folder(), model.path());
     std::fs::write(model.path().join("unet/config.json"), "{").unwrap();

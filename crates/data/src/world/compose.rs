@@ -84,13 +84,16 @@ pub(super) fn picture(
         }
         other => other,
     };
-    let drawn = noun.map(str::to_owned).or_else(|| {
-        let shows_things = matches!(kind, Kind::CloseUp | Kind::Object | Kind::Count | Kind::Pair);
-        (world.glossy_share > 0.0 && shows_things).then(|| world.vocabulary.draw(random).to_owned())
-    });
-    let noun = drawn.as_deref();
-    if let Some(picture) = noun.and_then(|noun| glossy(world, kind, style, (width, height), random, noun)) {
-        return picture;
+    let mut noun = noun;
+    let shows_things = matches!(kind, Kind::CloseUp | Kind::Object | Kind::Count | Kind::Pair);
+    if world.glossy_share > 0.0 && style == Style::Render && shows_things {
+        let drawn = noun.unwrap_or_else(|| world.vocabulary.draw(random));
+        if random.chance(world.glossy_share)
+            && let Some(picture) = glossy(world, kind, (width, height), random, drawn)
+        {
+            return picture;
+        }
+        noun = Some(drawn);
     }
     match kind {
         Kind::Landscape if noun.is_none() => {
@@ -109,19 +112,8 @@ pub(super) fn picture(
     }
 }
 
-/// The picture of a kind with glossy icons in the place of models, for the world's share of the nouns that have one.
-fn glossy(
-    world: &World,
-    kind: Kind,
-    style: Style,
-    size: (usize, usize),
-    random: &mut Random,
-    noun: &str,
-) -> Option<Picture> {
-    let shows_things = matches!(kind, Kind::CloseUp | Kind::Object | Kind::Count | Kind::Pair);
-    if !shows_things || style != Style::Render || world.glossy_share == 0.0 || !random.chance(world.glossy_share) {
-        return None;
-    }
+/// The picture of a kind that shows things, with glossy icons in the place of models; `None` where there is no such icon.
+fn glossy(world: &World, kind: Kind, size: (usize, usize), random: &mut Random, noun: &str) -> Option<Picture> {
     let icons = world.icons.as_ref()?;
     let first = Shown::glossy(icons.glossy(noun)?);
     let plain = |random: &mut Random, second: Option<&Shown>, copies: &[usize]| {
@@ -135,7 +127,7 @@ fn glossy(
         Kind::Pair => {
             let second = (0..20).find_map(|_| {
                 let other = world.vocabulary.draw(random);
-                icons.glossy(other).filter(|_| other != noun)
+                (other != noun).then(|| icons.glossy(other)).flatten()
             });
             plain(random, Some(&Shown::glossy(second?)), &[1])
         }

@@ -47,10 +47,10 @@ fn fractions([l, t, r, b]: [f32; 4], width: usize, height: usize) -> [f32; 4] {
 
 /// An icon to show.
 pub(super) struct Shown<'a> {
-    pub icon: &'a Icon,
-    pub sprite: Sprite,
+    icon: &'a Icon,
+    sprite: Sprite,
     /// The word for its style.
-    pub style: &'static str,
+    style: &'static str,
 }
 
 impl<'a> Shown<'a> {

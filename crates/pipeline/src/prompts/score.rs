@@ -95,10 +95,18 @@ impl Composer<'_> {
             return Err(Error::request("blend.prompt", format!("{text:?}"), fix));
         };
         let other = self.voice(text, None, self.request.clip_skip, cached)?;
-        let filler = self.voice("", None, self.request.clip_skip, cached)?;
-        let at = |voice: &[Arc<Conditioning>], i: usize| voice[i.min(voice.len() - 1)].clone();
-        *voice = (0..voice.len().max(other.len()))
-            .map(|i| Arc::new(between(&at(voice, i), &at(&other, i), blend.share, &filler[0])))
+        let pairs: Vec<_> = (0..voice.len().max(other.len()))
+            .map(|i| (at(voice, i), at(&other, i)))
+            .collect();
+        let differ = pairs.iter().any(|(a, b)| a.length() != b.length());
+        let filler = if differ {
+            self.voice("", None, self.request.clip_skip, cached)?.pop()
+        } else {
+            None
+        };
+        *voice = pairs
+            .iter()
+            .map(|(from, to)| Arc::new(between(from, to, blend.share, filler.as_deref())))
             .collect();
         Ok(())
     }
@@ -149,7 +157,6 @@ impl Composer<'_> {
     ) -> Score {
         let voices = prompts.iter().map(|(voice, _)| voice.as_slice()).chain(negative);
         let changes = voices.clone().any(|voice| voice.len() > 1);
-        let at = |voice: &[Arc<Conditioning>], i: usize| voice[i.min(voice.len() - 1)].clone();
         let mut chords: Vec<Chord> = Vec::new();
         let mut of_evaluation = Vec::new();
         for i in 0..if changes { self.total } else { 1 } {
@@ -222,6 +229,11 @@ impl Composer<'_> {
             self.warnings.push(text);
         }
     }
+}
+
+/// The encoding for an evaluation: the last where there are fewer.
+fn at(voice: &[Arc<Conditioning>], evaluation: usize) -> Arc<Conditioning> {
+    voice[evaluation.min(voice.len() - 1)].clone()
 }
 
 impl Chord {

@@ -36,7 +36,7 @@ pub(super) struct Fields {
     #[serde(deserialize_with = "whole")]
     seed: Option<i128>,
     #[serde(deserialize_with = "number")]
-    pub subseed_strength: Option<f64>,
+    subseed_strength: Option<f64>,
     #[serde(deserialize_with = "whole")]
     subseed: Option<i128>,
     sampler_name: Option<String>,

@@ -146,8 +146,7 @@ async fn paint(app: &App, asked: Asked) -> Result<Json<Value>, Refusal> {
         fields.hires.second_pass(app, &first, fields.denoising_strength)?
     };
     // The web UI's batches count their seeds up, or where there is one the variation's.
-    let counted: Vec<u64> = (0..count as u64).collect();
-    let request_of = |&i: &u64| {
+    let request_of = |i: u64| {
         let mut request = first.clone();
         match request.blend.as_mut().and_then(|blend| blend.seed.as_mut()) {
             Some(variation) => *variation = variation.wrapping_add(i),
@@ -155,7 +154,7 @@ async fn paint(app: &App, asked: Asked) -> Result<Json<Value>, Refusal> {
         }
         request
     };
-    let requests: Vec<Request> = counted.iter().map(request_of).collect();
+    let requests: Vec<Request> = (0..count as u64).map(request_of).collect();
     let seeds: Vec<u64> = requests.iter().map(|request| request.seed).collect();
     let variations: Vec<u64> = requests.iter().map(|request| variation_of(request).0).collect();
     let id = fields.force_task_id.clone().filter(|id| id.len() <= 200);

@@ -45,24 +45,9 @@ pub(super) struct Paint {
     pub format: Option<Format>,
     pub preview: Option<bool>,
     pub loras: Option<Vec<Wanted>>,
-    pub blend: Option<Wish>,
+    pub blend: Option<Blend>,
     pub layers: Option<Layers>,
     pub control: Option<Steering>,
-}
-
-/// A second prompt, a second seed or both, on the way to which the picture is to be, and how far on it.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Wish {
-    pub share: f64,
-    pub prompt: Option<String>,
-    pub seed: Option<u64>,
-}
-
-impl From<Wish> for Blend {
-    fn from(Wish { share, prompt, seed }: Wish) -> Self {
-        Self { share, prompt, seed }
-    }
 }
 
 #[derive(Clone, Debug, Deserialize)]

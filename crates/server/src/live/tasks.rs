@@ -94,7 +94,7 @@ fn asked(app: &App, paint: &Paint, given: Given) -> Result<RequestBuilder, Refus
             ..ScheduleOptions::default()
         },
         loras: choices(paint.loras.clone())?,
-        blend: paint.blend.clone().map(Into::into),
+        blend: paint.blend.clone(),
         image: given.picture,
         strength: paint.strength,
         mask: given.mask,

@@ -22,15 +22,18 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// `None` where chromedriver is not installed.
+    /// `None`, and a word about it, where chromedriver is not installed.
     pub async fn start() -> Option<Self> {
-        let mut driver = Command::new("chromedriver")
+        let driver = Command::new("chromedriver")
             .arg("--port=0")
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .kill_on_drop(true)
-            .spawn()
-            .ok()?;
+            .spawn();
+        let Ok(mut driver) = driver else {
+            eprintln!("not run: chromium or chromedriver is not installed (cargo xtask test says how)");
+            return None;
+        };
         let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
         let port = loop {
             let line = lines.next_line().await.unwrap().expect("chromedriver says its port");
@@ -180,6 +183,13 @@ impl Browser {
              prima.entries.some(e => e.what === 'painted' && e.final && e.rev === sent.rev)"
         ))
         .await;
+    }
+
+    /// Closes a page in which nothing went wrong.
+    pub async fn end(self) {
+        let errors = self.run("return window.seenErrors").await;
+        assert_eq!(errors, json!([]), "errors in the page");
+        self.close().await;
     }
 
     pub async fn close(self) {

@@ -53,6 +53,17 @@ pub fn request_of_graphs(prompt: &str, steps: usize) -> Request {
     }
 }
 
+/// The studio of the shipped model with its first picture; `None` without a browser.
+pub async fn studio() -> Option<(Browser, Server)> {
+    let browser = Browser::start().await?;
+    let server = Server::of(shipped_model()).await;
+    browser.open(&server.url("/")).await;
+    browser
+        .until("return prima.entries.some(e => e.what === 'painted' && e.final)")
+        .await;
+    Some((browser, server))
+}
+
 pub fn model() -> ModelSource {
     ModelSource::open(model_folder()).unwrap()
 }

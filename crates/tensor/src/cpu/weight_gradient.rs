@@ -227,10 +227,7 @@ impl<'a> Plan<'a> {
                 let next = bands
                     .get(number + 1)
                     .map_or([&[][..]; 2], |next| self.read_by(x, g, next));
-                let calls = self.blocks
-                    * s.kh
-                    * self.vectors().div_ceil(kernel().outer.widest())
-                    * outputs.len().div_ceil(self.mr);
+                let calls = self.blocks * s.kh * self.groups().count() * outputs.len().div_ceil(self.mr);
                 let mut ahead = next.map(|values| Ahead::of(values, calls));
                 self.picture_words::<W>(x, band, picture);
                 self.gradient_words::<W>(g, band, outputs, gradient);
