@@ -1,6 +1,6 @@
-// On the way to another prompt, another seed or both: a slider, and the way there and back as a GIF.
+// On the way to another prompt, another seed or both: a slider, and the way there and back as a GIF or a film.
 
-import { saveGif } from "./animation.js";
+import { canWebm, saveGif, saveWebm } from "./animation.js";
 import { button, html, input, onSeed, why } from "./dom.js";
 import { randomSeed } from "./state.js";
 
@@ -24,7 +24,10 @@ export class BlendTools {
   #prompt = input("blend-prompt");
   #seed = input("blend-seed");
   #share = input("blend-share");
-  #loop = button("blend-loop");
+  #loops = [
+    { button: button("blend-loop"), save: saveGif, name: "prima-loop.gif" },
+    { button: button("blend-film"), save: saveWebm, name: "prima-loop.webm" },
+  ];
   #stop = false;
   #running = false;
   #host;
@@ -46,7 +49,8 @@ export class BlendTools {
     button("blend-dice").addEventListener("click", () => set({ blend_seed: randomSeed() }));
     this.#share.addEventListener("input", () => host.set({ blend_share: this.#share.valueAsNumber || null }));
     button("blend-clear").addEventListener("click", () => host.set({ blend_prompt: "", blend_seed: null, blend_share: null }));
-    this.#loop.addEventListener("click", () => (this.#running ? this.stop() : void this.#play()));
+    button("blend-film").hidden = !canWebm();
+    for (const loop of this.#loops) loop.button.addEventListener("click", () => (this.#running ? this.stop() : void this.#play(loop)));
   }
 
   get running() {
@@ -67,29 +71,30 @@ export class BlendTools {
     const off = blend_prompt === "" && blend_seed === null;
     this.#share.disabled = off;
     button("blend-clear").hidden = off;
-    this.#loop.disabled = off && !this.#running;
+    for (const loop of this.#loops) loop.button.disabled = off && !this.#running;
   }
 
-  async #play() {
+  /** @param {{button: HTMLButtonElement, save: typeof saveGif, name: string}} loop */
+  async #play(loop) {
     this.#running = true;
     this.#stop = false;
-    const text = this.#loop.textContent;
+    const text = loop.button.textContent;
     const settings = this.#host.settings();
     /** @type {Blob[]} */
     const there = [];
     try {
       for (let i = 0; i < FRAMES && !this.#stop; i++) {
-        this.#loop.textContent = `Stop: ${i + 1} of ${FRAMES}`;
+        loop.button.textContent = `Stop: ${i + 1} of ${FRAMES}`;
         // Slow at both ends.
         const share = (1 - Math.cos((Math.PI * i) / (FRAMES - 1))) / 2;
         there.push(await this.#host.paint({ ...settings, blend_share: share }));
       }
-      if (!this.#stop) await saveGif([...there, ...there.slice(1, -1).reverse()], DELAY_MS, "prima-loop.gif");
+      if (!this.#stop) await loop.save([...there, ...there.slice(1, -1).reverse()], DELAY_MS, loop.name);
     } catch (reason) {
       this.#host.failed("The loop could not be made.", why(reason));
     } finally {
       this.#running = false;
-      this.#loop.textContent = text;
+      loop.button.textContent = text;
       this.#host.ended();
     }
   }

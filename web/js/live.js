@@ -31,19 +31,36 @@ export class Live {
   /** @type {Listener} */
   #listener;
   #ping = 0;
+  /** Ends what is listened to and repeated. */
+  #whole = new AbortController();
 
   /** @param {Listener} listener */
   constructor(listener) {
     this.#listener = listener;
-    addEventListener("online", () => this.connect());
-    document.addEventListener("visibilitychange", () => {
-      if (!document.hidden && !this.open) this.connect();
-    });
-    setInterval(() => this.send({ type: "ping", id: ++this.#ping }), PING_EVERY_MS);
+    const { signal } = this.#whole;
+    addEventListener("online", () => this.connect(), { signal });
+    document.addEventListener(
+      "visibilitychange",
+      () => {
+        if (!document.hidden && !this.open) this.connect();
+      },
+      { signal },
+    );
+    const pings = setInterval(() => this.send({ type: "ping", id: ++this.#ping }), PING_EVERY_MS);
+    signal.addEventListener("abort", () => clearInterval(pings));
   }
 
   get open() {
     return this.#socket?.readyState === WebSocket.OPEN;
+  }
+
+  /** For good. */
+  close() {
+    this.#whole.abort();
+    clearTimeout(this.#timer);
+    const socket = this.#socket;
+    this.#socket = null;
+    socket?.close();
   }
 
   /** Connects now, if there is no connection. */
@@ -53,7 +70,9 @@ export class Live {
     const socket = new WebSocket(address());
     socket.binaryType = "arraybuffer";
     socket.onopen = () => this.#listener.opened();
-    socket.onmessage = (event) => this.#receive(event.data);
+    socket.onmessage = (event) => {
+      if (this.#socket === socket) this.#receive(event.data);
+    };
     socket.onclose = (event) => this.#closed(socket, event);
     this.#socket = socket;
   }

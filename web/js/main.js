@@ -9,6 +9,7 @@ import { startKeys } from "./keys.js";
 import { startJoin } from "./join.js";
 import { Live } from "./live.js";
 import { Loras } from "./loras.js";
+import { Many } from "./many.js";
 import { Meter } from "./meter.js";
 import { Models } from "./models.js";
 import { clearError, error, note, say } from "./notice.js";
@@ -105,7 +106,10 @@ const live = new Live({
 const painter = new Painter(live);
 const easel = new Easel();
 const meter = new Meter();
-const panel = new Panel(store);
+const panel = new Panel(store, (prompts) => {
+  setView("variants");
+  variants.show({ title: `${prompts.length} styles`, prompts });
+});
 const blend = new BlendTools({
   settings: () => store.now,
   set: (patch) => store.set(patch, "control"),
@@ -131,7 +135,7 @@ const rail = new Rail({
   change: (prompt) => store.set({ prompt }, "control"),
   sideBySide: (word, prompts) => {
     setView("variants");
-    variants.show({ word, prompts });
+    variants.show({ title: `Other words for “${word}”`, prompts });
   },
 });
 
@@ -463,6 +467,14 @@ function start() {
     html("meter").scrollIntoView({ block: "nearest" });
   });
   addEventListener("hashchange", () => store.set({ ...DEFAULTS, ...fromLink(location.hash) }, "restore"));
+  new Many({
+    order: () => {
+      const job = paintJob();
+      return job && { settings: store.now, request: job.request, image: job.image, model: hello?.chosen ?? "" };
+    },
+    keep: (settings, blob) => gallery.keep(settings, blob, hello?.model.name ?? ""),
+    failed: (message, hint) => error(message, hint),
+  });
   startDrops();
   startKeys(
     [
@@ -501,7 +513,7 @@ function start() {
   );
   setInterval(() => {
     html("fps").hidden = view !== "sketch";
-    html("fps").textContent = `${meter.fps().toFixed(1)} a second`;
+    html("fps").textContent = sketch.still ? "unchanged" : `${meter.fps().toFixed(1)} a second`;
   }, 500);
   live.connect();
   // On a phone the keyboard would cover the picture that the visitor has not seen yet.

@@ -40,9 +40,17 @@ export class Panel {
   #hello = null;
   locked = true;
 
-  /** @param {Store} store */
-  constructor(store) {
+  /**
+   * @param {Store} store
+   * @param {(prompts: {label: string, prompt: string}[]) => void} compare paints the prompt in every style
+   */
+  constructor(store, compare) {
     this.#store = store;
+    button("styles-compare").addEventListener("click", () => {
+      const styles = this.#hello?.model.styles ?? [];
+      const prompt = withoutStyles(store.now.prompt, styles);
+      compare(styles.map((name) => ({ label: name, prompt: `${prompt}, ${name}` })));
+    });
     const set = (/** @type {Partial<Settings>} */ patch) => store.set(patch, "control");
     onSeed(input("seed"), (seed) => {
       if (seed !== null) set({ seed });

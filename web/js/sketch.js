@@ -4,6 +4,7 @@
 
 import { button, canvas, context2d, html, input, make, mark, onFile, style, why } from "./dom.js";
 import { Capture } from "./capture.js";
+import { Steady } from "./steady.js";
 import { Strokes } from "./strokes.js";
 
 /** @import { Source } from "./capture.js" */
@@ -45,6 +46,7 @@ export class Sketch {
   /** @type {{colour: string, image: ImageBitmap | null}} */
   #ground = { colour: "#ffffff", image: null };
   #capture = new Capture(() => this.#stopCapture());
+  #steady = new Steady();
   #on = false;
   #dirty = false;
   #waiting_since = 0;
@@ -77,6 +79,7 @@ export class Sketch {
     button("pad-fill").addEventListener("click", () => this.#setGround({ colour: this.#colour, image: null }));
     button("pad-camera").addEventListener("click", () => this.#toggleCapture("camera"));
     button("pad-screen").addEventListener("click", () => this.#toggleCapture("screen"));
+    input("steady").addEventListener("input", () => (this.#steady.share = input("steady").valueAsNumber));
     const pick = onFile("pad-file", (file) => void this.putImage(file));
     button("pad-image").addEventListener("click", pick);
     this.#compose();
@@ -84,6 +87,11 @@ export class Sketch {
 
   get moving() {
     return this.#capture.source !== null;
+  }
+
+  /** Whether what moves stands still just now. */
+  get still() {
+    return this.moving && this.#steady.still;
   }
 
   start() {
@@ -307,14 +315,14 @@ export class Sketch {
     this.#encoding = true;
     void this.#encode().then((sketched) => {
       this.#encoding = false;
-      if (!this.#on) return;
+      if (!this.#on || sketched === undefined) return;
       if (sketched) this.#waiting_since = performance.now();
       this.#changed(sketched);
       this.#pump();
     });
   }
 
-  /** @returns {Promise<Sketched | null>} */
+  /** @returns {Promise<Sketched | null | undefined>} undefined: the frame that was sent last */
   async #encode() {
     const { width, height } = this.#shape;
     const masked = this.#layer === "mask";
@@ -329,6 +337,10 @@ export class Sketch {
       context.imageSmoothingQuality = "high";
       if (masked) this.#drawBase(context, width, height);
       else this.#drawColours(context, width, height);
+    }
+    if (small && this.moving) {
+      if (!this.#steady.isOther(small)) return undefined;
+      this.#steady.lay(context2d(small), this.#shown());
     }
     const lines = steers ? this.#lines.flat("#ffffff", "#000000", width, height) : null;
     const large = width * height > MOST_PNG_PX;
@@ -345,6 +357,7 @@ export class Sketch {
     if (this.#capture.source === source) return this.#stopCapture();
     try {
       await this.#capture.start(source);
+      this.#steady.forget();
       this.#showCapture();
       this.#roll();
     } catch (error) {
@@ -367,6 +380,7 @@ export class Sketch {
   #showCapture() {
     mark(button("pad-camera"), "aria-pressed", this.#capture.source === "camera");
     mark(button("pad-screen"), "aria-pressed", this.#capture.source === "screen");
+    html("steady-tool").hidden = !this.moving;
   }
 }
 

@@ -1,4 +1,4 @@
-// The grid: the same prompt with several seeds, or one word swapped several ways. Press one to take it.
+// The grid: the same prompt with several seeds, with one word swapped several ways, or in several styles. Press one to take it.
 
 import { button, context2d, html, make, mark, style } from "./dom.js";
 import { randomSeed } from "./state.js";
@@ -6,6 +6,7 @@ import { randomSeed } from "./state.js";
 /** @import { Frame, Settings } from "./types.js" */
 
 /** @typedef {{label: string, take: Partial<Settings>}} Choice */
+/** @typedef {{title: string, prompts: {label: string, prompt: string}[]}} Swap */
 /** @typedef {{title: string, fields: {seeds?: number[], prompts?: string[]}, choices: Choice[]}} Ask */
 
 const GAP_MS = 300;
@@ -18,7 +19,7 @@ export class Variants {
   #count = 9;
   /** First seed of the grid; the others follow from it. */
   #first = randomSeed();
-  /** @type {{word: string, prompts: {label: string, prompt: string}[]} | null} */
+  /** @type {Swap | null} */
   #swap = null;
   /** @type {number | undefined} */
   #timer;
@@ -52,7 +53,7 @@ export class Variants {
     this.#count = Math.min(this.#count, most);
   }
 
-  /** @param {{word: string, prompts: {label: string, prompt: string}[]} | null} swap null: seeds */
+  /** @param {Swap | null} swap null: seeds */
   show(swap) {
     this.#swap = swap;
     this.#back.hidden = !swap;
@@ -146,14 +147,14 @@ export class Variants {
 }
 
 /**
- * @param {{word: string, prompts: {label: string, prompt: string}[]}} swap
+ * @param {Swap} swap
  * @param {number} most
  * @returns {Ask}
  */
 function swapAsk(swap, most) {
   const prompts = swap.prompts.slice(0, most);
   return {
-    title: `Other words for “${swap.word}”`,
+    title: swap.title,
     fields: { prompts: prompts.map(({ prompt }) => prompt) },
     choices: prompts.map(({ label, prompt }) => ({ label, take: { prompt } })),
   };

@@ -2,6 +2,7 @@
 
 mod common;
 
+use base64::prelude::*;
 use common::{Server, from_base64, paint, same, studio};
 use serde_json::{Value, json};
 
@@ -91,17 +92,28 @@ async fn the_slider_blends_the_link_holds_it_and_the_loop_is_a_gif() {
     browser
         .until("return location.hash.includes('blend=a+yellow+star') && location.hash.includes('blend_share=0.5')")
         .await;
-    let gif = browser
-        .run_async(
+    let start = async |button: &str, name: &str| {
+        let script = format!(
             "const url = URL.createObjectURL; let last; URL.createObjectURL = b => url.call(URL, last = b); \
-             HTMLAnchorElement.prototype.click = async function () { \
-                 if (this.download === 'prima-loop.gif') done(await last.slice(0, 6).text()); \
-             }; document.querySelector('#blend-loop').click();",
-        )
-        .await;
-    assert_eq!(gif, json!("GIF89a"));
+             HTMLAnchorElement.prototype.click = async function () {{ \
+                 if (this.download !== '{name}') return; \
+                 done([last.size, btoa(String.fromCharCode(...new Uint8Array(await last.slice(0, 6).arrayBuffer())))]); \
+             }}; document.querySelector('{button}').click();"
+        );
+        let saved = browser.run_async(&script).await;
+        let size = saved[0].as_u64().unwrap();
+        (BASE64_STANDARD.decode(saved[1].as_str().unwrap()).unwrap(), size)
+    };
+    let (gif, _) = start("#blend-loop", "prima-loop.gif").await;
+    assert_eq!(gif, b"GIF89a");
     browser
         .until("return document.querySelector('#blend-loop').textContent === 'Loop as GIF'")
+        .await;
+    let (webm, bytes) = start("#blend-film", "prima-loop.webm").await;
+    assert_eq!(webm[..4], [0x1a, 0x45, 0xdf, 0xa3], "EBML's mark");
+    assert!(bytes > 4000, "a film of 30 pictures has {bytes} bytes");
+    browser
+        .until("return document.querySelector('#blend-film').textContent === 'as WebM'")
         .await;
     browser.click("#blend-clear").await;
     assert_eq!(browser.run(value).await, json!("0 %"));

@@ -2,8 +2,9 @@
 
 mod common;
 
-use common::{Server, paint};
+use common::{Browser, Server, paint, studio};
 use prima_pipeline::Picture;
+use serde_json::json;
 use std::time::Duration;
 
 /// The next part of the stream: its header and its picture.
@@ -84,4 +85,54 @@ async fn the_manifest_names_an_icon_that_is_there() {
     assert_eq!(manifest.headers()["content-type"], "application/manifest+json");
     let icon = &manifest.json::<serde_json::Value>().await.unwrap()["icons"][0]["src"];
     assert_eq!(server.get(&format!("/{}", icon.as_str().unwrap())).await.status(), 200);
+}
+
+/// A camera that shows what the page's `scene` does.
+const CAMERA: &str = "window.scene = Object.assign(document.createElement('canvas'), { width: 320, height: 240 }); \
+    window.show = colour => { const g = scene.getContext('2d'); g.fillStyle = '#808080'; g.fillRect(0, 0, 320, 240); \
+        g.fillStyle = colour; g.fillRect(80, 60, 120, 120); }; \
+    show('green'); setInterval(() => show(window.colour ?? 'green'), 50); \
+    navigator.mediaDevices.getUserMedia = async () => scene.captureStream(20);";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_camera_that_shows_the_same_asks_for_nothing() {
+    let Some((browser, _server)) = studio().await else {
+        return;
+    };
+    let sent = async |browser: &Browser| {
+        let count = "return prima.entries.filter(e => e.what === 'sent').length";
+        browser.run(count).await.as_u64().unwrap()
+    };
+    browser.run(CAMERA).await;
+    browser.click("[data-view-to=sketch]").await;
+    browser.click("#pad-camera").await;
+    let still = "return document.querySelector('#fps').textContent === 'unchanged'";
+    browser.until(still).await;
+    let before = sent(&browser).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(sent(&browser).await, before, "nothing moved");
+    browser.run("window.colour = 'red'").await;
+    browser
+        .until(&format!(
+            "return prima.entries.filter(e => e.what === 'sent').length > {before}"
+        ))
+        .await;
+    browser.until(still).await;
+
+    // What stays of the last picture.
+    let mixed = browser
+        .run_async(
+            "import('/js/steady.js').then(({ Steady }) => { const steady = new Steady(); \
+                 const frame = new OffscreenCanvas(64, 64); const g = frame.getContext('2d'); \
+                 g.fillStyle = '#000000'; g.fillRect(0, 0, 64, 64); \
+                 const first = steady.isOther(frame), again = steady.isOther(frame); \
+                 const white = new OffscreenCanvas(64, 64); const w = white.getContext('2d'); \
+                 w.fillStyle = '#ffffff'; w.fillRect(0, 0, 64, 64); steady.share = 0.25; \
+                 steady.lay(g, white.transferToImageBitmap()); \
+                 done([first, again, g.getImageData(5, 5, 1, 1).data[0], steady.isOther(frame)]); })",
+        )
+        .await;
+    assert_eq!(mixed, json!([true, false, 64, true]));
+    browser.click("#pad-camera").await;
+    browser.end().await;
 }

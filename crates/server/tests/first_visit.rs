@@ -337,3 +337,26 @@ async fn who_does_not_know_what_to_type_is_offered_prompts_and_the_words_that_th
     );
     page.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prompt_is_seen_in_each_style_and_one_is_taken() {
+    let Some(browser) = Browser::start().await else { return };
+    let server = Server::start().await;
+    browser.open(&server.url("/")).await;
+    browser
+        .until("return document.querySelectorAll('#styles button').length === 8")
+        .await;
+    browser.click("#styles-compare").await;
+    let cells = "[...document.querySelectorAll('#variants-grid button[data-waiting=false]')]";
+    browser.until(&format!("return {cells}.length === 8")).await;
+    let names = browser
+        .run(&format!("return {cells}.slice(0, 2).map(b => b.textContent)"))
+        .await;
+    assert_eq!(names, json!(["photo", "oil painting"]));
+    browser.click("#variants-grid li:nth-child(2) button").await;
+    let prompt = "a red apple on a light blue background, oil painting";
+    browser.until_painted(prompt).await;
+    let pressed = "return [...document.querySelectorAll('#styles [aria-pressed=true]')].map(b => b.textContent)";
+    assert_eq!(browser.run(pressed).await, json!(["oil painting"]));
+    browser.end().await;
+}

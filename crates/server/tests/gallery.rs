@@ -159,3 +159,51 @@ async fn a_pasted_picture_is_painted_over() {
         .await;
     browser.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_are_painted_one_after_the_other_while_the_page_is_used() {
+    let Some((browser, server)) = studio().await else {
+        return;
+    };
+    browser
+        .until("return document.querySelectorAll('#strip li').length === 1")
+        .await;
+    browser
+        .run(
+            "const f = document.querySelector('#many-count'); f.value = '5'; f.dispatchEvent(new Event('input')); \
+             document.querySelector('#many').click()",
+        )
+        .await;
+    // The page's own picture does not wait for them.
+    kept(&browser, "a blue car", 2).await;
+    browser
+        .until("return document.querySelector('#many').textContent === 'Paint 5'")
+        .await;
+    browser.click("#gallery-open").await;
+    // Five apples, the first of which was there, and the car.
+    cards_are(&browser, 6).await;
+    let seeds = browser
+        .run(
+            "return [...document.querySelectorAll('#gallery-grid .shown')].map(b => b.title) \
+             .filter(t => t.startsWith('a red apple')).map(t => Number(t.match(/seed (\\d+)/)[1])).sort((a, b) => a - b)",
+        )
+        .await;
+    assert_eq!(seeds, json!([1, 2, 3, 4, 5]));
+    // Its connection is closed again.
+    let one_session = async {
+        while !server
+            .get("/metrics")
+            .await
+            .text()
+            .await
+            .unwrap()
+            .contains("prima_live_sessions 1\n")
+        {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), one_session)
+        .await
+        .unwrap();
+    browser.end().await;
+}

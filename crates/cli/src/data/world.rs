@@ -23,6 +23,9 @@ pub struct WorldArgs {
     /// Archive (.tar.gz) of pixel-art tiles
     #[arg(long, value_name = "FILE")]
     pixel_art: Option<PathBuf>,
+    /// Only these nouns, separated by commas
+    #[arg(long, value_name = "NOUNS", value_delimiter = ',')]
+    only: Vec<String>,
     /// Share, 0 to 1, of the nouns with a glossy icon in the packages that are shown as it
     #[arg(long, value_name = "S", default_value_t = 0.0)]
     glossy_share: f32,
@@ -35,6 +38,7 @@ impl WorldArgs {
             photos: self.photos.clone(),
             pixel_art: self.pixel_art.clone(),
             glossy_share: self.glossy_share,
+            nouns: self.only.clone(),
             ..Sources::new(self.models.clone())
         };
         Ok(sources.open()?)

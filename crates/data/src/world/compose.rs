@@ -86,14 +86,15 @@ pub(super) fn picture(
     };
     let mut noun = noun;
     let shows_things = matches!(kind, Kind::CloseUp | Kind::Object | Kind::Count | Kind::Pair);
-    if world.glossy_share > 0.0 && style == Style::Render && shows_things {
-        let drawn = noun.unwrap_or_else(|| world.vocabulary.draw(random));
-        if random.chance(world.glossy_share)
+    if world.glossy_share > 0.0 && shows_things {
+        let drawn = noun.unwrap_or_else(|| world.vocabulary.draw_shown(random));
+        let has_model = world.vocabulary.models(drawn).is_some();
+        if (random.chance(world.glossy_share) || !has_model)
             && let Some(picture) = glossy(world, kind, (width, height), random, drawn)
         {
             return picture;
         }
-        noun = Some(drawn);
+        noun = has_model.then_some(drawn);
     }
     match kind {
         Kind::Landscape if noun.is_none() => {
@@ -115,7 +116,7 @@ pub(super) fn picture(
 /// The picture of a kind that shows things, with glossy icons in the place of models; `None` where there is no such icon.
 fn glossy(world: &World, kind: Kind, size: (usize, usize), random: &mut Random, noun: &str) -> Option<Picture> {
     let icons = world.icons.as_ref()?;
-    let first = Shown::glossy(icons.glossy(noun)?);
+    let first = Shown::glossy(icons.glossy(noun, random)?);
     let plain = |random: &mut Random, second: Option<&Shown>, copies: &[usize]| {
         flat::on_plain_ground(world, size, random, &first, second, |random| {
             copies[random.below(copies.len())]
@@ -126,8 +127,8 @@ fn glossy(world: &World, kind: Kind, size: (usize, usize), random: &mut Random, 
         Kind::Count => plain(random, None, &[2, 2, 2, 3, 3, 4]),
         Kind::Pair => {
             let second = (0..20).find_map(|_| {
-                let other = world.vocabulary.draw(random);
-                (other != noun).then(|| icons.glossy(other)).flatten()
+                let other = world.vocabulary.draw_shown(random);
+                (other != noun).then(|| icons.glossy(other, random)).flatten()
             });
             plain(random, Some(&Shown::glossy(second?)), &[1])
         }

@@ -17,6 +17,10 @@ pub enum WorldError {
         "the mix of pictures wants parts of at least 0, one of them above, and shares of everyday nouns and of glossy icons from 0 to 1"
     )]
     Mix,
+    #[error("no model and no glossy icon is called {0:?}: `prima data sheet --nouns` lists the models' nouns")]
+    Noun(String),
+    #[error("none of the nouns has a model: pairs and styles want some")]
+    NoModels,
     #[error("glossy_share wants icons: say in `packages` where the npm packages lie")]
     NoIcons,
 }

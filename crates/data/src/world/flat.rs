@@ -2,7 +2,7 @@
 
 use super::canvas::Canvas;
 use super::facts::{Facts, Relation, Style, Thing};
-use super::icons::Icon;
+use super::icons::{Glossy, Icon};
 use super::maths::{self, srgb};
 use super::place::Place;
 use super::room::RoomKind;
@@ -51,15 +51,38 @@ pub(super) struct Shown<'a> {
     sprite: Sprite,
     /// The word for its style.
     style: &'static str,
+    colour: Option<Colour>,
+    painted: bool,
 }
 
 impl<'a> Shown<'a> {
-    pub fn glossy((icon, sprite): (&'a Icon, Sprite)) -> Self {
-        Self::new((icon, sprite, "glossy 3d"))
+    pub fn glossy(glossy: Glossy<'a>) -> Self {
+        Self {
+            icon: glossy.icon,
+            sprite: glossy.sprite,
+            style: "glossy 3d",
+            colour: glossy.colour,
+            painted: glossy.painted,
+        }
     }
 
     fn new((icon, sprite, style): (&'a Icon, Sprite, &'static str)) -> Self {
-        Self { icon, sprite, style }
+        Self {
+            icon,
+            sprite,
+            style,
+            colour: None,
+            painted: false,
+        }
+    }
+
+    /// It as one thing of a picture, with the box of each copy.
+    fn thing(&self, boxes: Vec<[f32; 4]>) -> Thing {
+        Thing {
+            colour: self.colour,
+            painted: self.painted,
+            ..thing(&self.icon.noun, self.style, self.icon.names.clone(), boxes)
+        }
     }
 }
 
@@ -92,7 +115,7 @@ pub(super) fn on_plain_ground(
     second: Option<&Shown>,
     several: impl FnOnce(&mut Random) -> usize,
 ) -> Picture {
-    let Shown { icon, sprite, style } = first;
+    let Shown { sprite, style, .. } = first;
     let mut set = Set::new(world, Place::Studio, Style::Render, size, false, random, |random| {
         backdrop_colour(srgb_mean(sprite), random)
     });
@@ -138,14 +161,13 @@ pub(super) fn on_plain_ground(
         boxes.push(fractions(sprite.projected(&camera, &stand), size.0, size.1));
     }
     let (things, relation) = match second {
-        Some(Shown { icon: other, .. }) => {
-            let mut a = thing(&icon.noun, style, icon.names.clone(), vec![boxes[0]]);
-            let mut b = thing(&other.noun, style, other.names.clone(), vec![boxes[1]]);
+        Some(other) => {
+            let (mut a, mut b) = (first.thing(vec![boxes[0]]), other.thing(vec![boxes[1]]));
             (a.objects, b.objects) = (vec![1], vec![2]);
             let relation = [Relation::NextTo, Relation::LeftOf][random.below(2)];
             (vec![a, b], Some(relation))
         }
-        None => (vec![thing(&icon.noun, style, icon.names.clone(), boxes)], None),
+        None => (vec![first.thing(boxes)], None),
     };
     let mut picture = set.picture(things, relation);
     picture.facts.style = Style::Icon(style);
@@ -214,7 +236,9 @@ pub(super) fn figure(world: &World, size: (usize, usize), random: &mut Random, n
 
 /// An icon standing in a place that fits it.
 pub(super) fn in_a_place(world: &World, size: (usize, usize), random: &mut Random, shown: &Shown) -> Picture {
-    let Shown { icon, sprite, style } = shown;
+    let Shown {
+        icon, sprite, style, ..
+    } = shown;
     let nature = [
         Place::Hills,
         Place::Lake,
@@ -249,7 +273,7 @@ pub(super) fn in_a_place(world: &World, size: (usize, usize), random: &mut Rando
     sprite.draw(&mut set.canvas, &mut set.mask, &camera, &light, &stand, 1);
     let boxes = vec![fractions(sprite.projected(&camera, &stand), size.0, size.1)];
     set.fall(world, random);
-    let mut picture = set.picture(vec![thing(&icon.noun, style, icon.names.clone(), boxes)], None);
+    let mut picture = set.picture(vec![shown.thing(boxes)], None);
     picture.facts.style = Style::Icon(style);
     picture
 }

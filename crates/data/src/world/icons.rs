@@ -3,6 +3,7 @@
 use super::sprite::Sprite;
 use crate::DataError;
 use crate::caption;
+use crate::colour::{Colour, Palette, repaint};
 use crate::extras;
 use crate::nouns::core_nouns;
 use crate::packages::{Concept, Emojibase, IconifySet, code_points, find_package, has_extension, read_archive};
@@ -41,6 +42,19 @@ pub struct Icons {
     pub icons: Vec<Icon>,
     common: usize,
 }
+
+/// The glossy drawing of a noun.
+pub struct Glossy<'a> {
+    pub icon: &'a Icon,
+    pub sprite: Sprite,
+    /// What most of it has.
+    pub colour: Option<Colour>,
+    /// Whether that is not its own.
+    pub painted: bool,
+}
+
+/// Share of the glossy drawings that are repainted, where one hue leads.
+const REPAINTED: f32 = 0.3;
 
 /// Side of a drawn vector icon, pixels.
 const SIDE_PX: u32 = 192;
@@ -113,12 +127,32 @@ impl Icons {
         })
     }
 
-    /// The glossy drawing of a noun, if there is one: always the same. What is called so beside the core nouns comes first, for
-    /// those are faces of animals where another icon is the whole one.
-    pub fn glossy(&self, noun: &str) -> Option<(&Icon, Sprite)> {
+    pub fn has_glossy(&self, noun: &str) -> bool {
+        self.glossy_icon(noun).is_some()
+    }
+
+    /// What is called so beside the core nouns comes first, for those are faces of animals where another icon is the whole one.
+    fn glossy_icon(&self, noun: &str) -> Option<&Icon> {
         let mut named = self.icons.iter().filter(|i| i.noun == noun && !i.glossy.is_empty());
-        let icon = named.next_back()?;
-        Some((icon, bitmap(&icon.glossy[0])?))
+        named.next_back()
+    }
+
+    /// The glossy drawing of a noun, if there is one: always the same, now and then in another colour.
+    pub fn glossy(&self, noun: &str, random: &mut Random) -> Option<Glossy<'_>> {
+        let icon = self.glossy_icon(noun)?;
+        let mut image = image::load_from_memory(&icon.glossy[0]).ok()?.to_rgba8();
+        let palette = Palette::of(image.as_raw());
+        let wanted = random.chance(REPAINTED) && palette.is_hue_shiftable();
+        let paint = wanted.then(|| random.pick(&Colour::OBJECTS).copied()).flatten();
+        if let Some(colour) = paint {
+            repaint(image.as_mut(), palette.hue, palette.luma, colour);
+        }
+        Some(Glossy {
+            icon,
+            sprite: Sprite::from_rgba(image.width() as usize, image.height() as usize, image.as_raw())?,
+            colour: paint.or(palette.main),
+            painted: paint.is_some(),
+        })
     }
 
     /// One icon, a common one in two cases of three, and its drawing: the glossy one wherever `glossy` asks for it and it

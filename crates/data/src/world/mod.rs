@@ -242,6 +242,22 @@ impl World {
         Ok(self)
     }
 
+    /// Shows only these nouns, each of a model or, after [`Self::with_icons`], of a glossy icon.
+    pub fn with_nouns(mut self, nouns: &[String]) -> Result<Self, WorldError> {
+        let is_glossy = |noun: &str| self.icons.as_ref().is_some_and(|icons| icons.has_glossy(noun));
+        let unknown = nouns
+            .iter()
+            .find(|noun| self.vocabulary.models(noun).is_none() && !is_glossy(noun));
+        if let Some(noun) = unknown {
+            return Err(WorldError::Noun(noun.clone()));
+        }
+        if nouns.iter().all(|noun| self.vocabulary.models(noun).is_none()) {
+            return Err(WorldError::NoModels);
+        }
+        self.vocabulary.restrict(nouns);
+        Ok(self)
+    }
+
     /// Adds an archive of photographs with a `labels.jsonl`, as the data builder takes it.
     pub fn with_photos(mut self, archive: &Path) -> Result<Self, DataError> {
         self.photos = crate::extras::photos(archive)?;
@@ -308,7 +324,8 @@ impl World {
         compose::compose(self, kind, width, height, random, None)
     }
 
-    /// A sample of a kind whose (first) thing is this noun; `None` if no model shows it.
+    /// A sample of a kind whose (first) thing is this noun; `None` if no model shows it, nor a glossy icon where those are asked
+    /// for.
     pub fn sample_noun(
         &self,
         kind: Kind,
@@ -317,7 +334,10 @@ impl World {
         number: u64,
         (width, height): (usize, usize),
     ) -> Option<Sample> {
-        self.vocabulary.models(noun)?;
+        let is_glossy = |icons: &icons::Icons| self.glossy_share > 0.0 && icons.has_glossy(noun);
+        if self.vocabulary.models(noun).is_none() && !self.icons.as_ref().is_some_and(is_glossy) {
+            return None;
+        }
         let random = Random::new(&[seed, number, 0x52]);
         Some(compose::compose(self, kind, width, height, random, Some(noun)))
     }

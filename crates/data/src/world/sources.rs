@@ -28,6 +28,9 @@ pub struct Sources {
     /// Share of the nouns that are everyday ones.
     #[serde(default = "everyday_share")]
     pub everyday_share: f32,
+    /// The only nouns to show; all of the pack where there are none. A glossy icon is shown of one without a model.
+    #[serde(default)]
+    pub nouns: Vec<String>,
     /// Share of the nouns with a glossy icon whose pictures show that and not a model: one look, which a small network learns
     /// sooner than a thing seen from any side.
     #[serde(default)]
@@ -48,6 +51,7 @@ impl Sources {
             pixel_art: None,
             mix: BTreeMap::new(),
             everyday_share: EVERYDAY_SHARE,
+            nouns: Vec::new(),
             glossy_share: 0.0,
         }
     }
@@ -60,6 +64,9 @@ impl Sources {
             world = world.with_icons(folder)?.with_glossy_share(self.glossy_share)?;
         } else if self.glossy_share > 0.0 {
             return Err(WorldError::NoIcons.into());
+        }
+        if !self.nouns.is_empty() {
+            world = world.with_nouns(&self.nouns)?;
         }
         if let Some(archive) = &self.photos {
             world = world.with_photos(archive)?;

@@ -245,3 +245,27 @@ fn glossy_icons_stand_in_for_models_where_they_are_asked_for() {
     let world = World::open(&sources.models).unwrap();
     assert!(world.with_glossy_share(1.5).is_err());
 }
+
+#[test]
+fn a_world_of_few_nouns_shows_no_other() {
+    let open = |nouns: &[&str]| {
+        let nouns = nouns.iter().map(|noun| (*noun).to_owned()).collect();
+        Sources {
+            nouns,
+            ..Sources::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/models3d"))
+        }
+        .open()
+    };
+    let world = open(&["mug", "pumpkin"]).unwrap();
+    assert_eq!(
+        world.nouns().iter().map(|n| n.0).collect::<Vec<_>>(),
+        ["mug", "pumpkin"]
+    );
+    for number in 0..40 {
+        for thing in world.sample_sized(4, number, (64, 64)).facts.things {
+            assert!(["mug", "pumpkin"].contains(&thing.noun.as_str()), "{}", thing.noun);
+        }
+    }
+    let error = open(&["mug", "grandeur"]).unwrap_err().to_string();
+    assert!(error.contains("grandeur"), "{error}");
+}

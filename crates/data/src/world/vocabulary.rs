@@ -52,6 +52,8 @@ pub struct Vocabulary {
     everyday: Vec<String>,
     /// Nouns of the pack that are recognisable.
     others: Vec<String>,
+    /// Nouns that an icon shows and no model.
+    drawn_only: Vec<String>,
     /// How often a noun is an everyday one.
     pub everyday_share: f32,
 }
@@ -96,8 +98,15 @@ impl Vocabulary {
             words,
             everyday: known,
             others,
+            drawn_only: Vec::new(),
             everyday_share: EVERYDAY_SHARE,
         }
+    }
+
+    /// Only these nouns from now on; those without a model are for icons.
+    pub fn restrict(&mut self, nouns: &[String]) {
+        let (modelled, drawn_only) = nouns.iter().cloned().partition(|noun| self.words.contains_key(noun));
+        (self.everyday, self.others, self.drawn_only) = (modelled, Vec::new(), drawn_only);
     }
 
     /// Models that a word names.
@@ -105,7 +114,17 @@ impl Vocabulary {
         self.words.get(word).map(Vec::as_slice)
     }
 
-    /// A noun.
+    /// A noun that icons may show: one with or without a model.
+    pub fn draw_shown(&self, random: &mut Random) -> &str {
+        let all = self.everyday.len() + self.drawn_only.len();
+        if self.drawn_only.is_empty() || random.below(all) < self.everyday.len() {
+            self.draw(random)
+        } else {
+            &self.drawn_only[random.below(self.drawn_only.len())]
+        }
+    }
+
+    /// A noun with a model.
     pub fn draw(&self, random: &mut Random) -> &str {
         let list = if random.chance(self.everyday_share) || self.others.is_empty() {
             &self.everyday
@@ -119,7 +138,8 @@ impl Vocabulary {
         self.everyday
             .iter()
             .chain(&self.others)
-            .map(|word| (word.as_str(), self.words[word].len()))
+            .chain(&self.drawn_only)
+            .map(|word| (word.as_str(), self.models(word).map_or(0, <[usize]>::len)))
             .collect()
     }
 }

@@ -143,6 +143,27 @@ struct ModelInfo {
     vocabulary: Vec<WordGroup>,
 }
 
+/// What a prompt may end with, of a model that says nothing of its words: what such models are known to have seen much of.
+const STYLES: [&str; 8] = [
+    "photo",
+    "oil painting",
+    "watercolor",
+    "pencil drawing",
+    "anime",
+    "pixel art",
+    "3d render",
+    "line art",
+];
+
+/// A model's own words for styles, where it says which words it knows.
+fn styles(vocabulary: &[WordGroup]) -> Vec<String> {
+    if vocabulary.is_empty() {
+        return STYLES.map(str::to_owned).to_vec();
+    }
+    let own = vocabulary.iter().find(|group| group.name == "styles");
+    own.map_or_else(Vec::new, |group| group.words.clone())
+}
+
 #[derive(Serialize)]
 struct LimitInfo {
     prompt_chars: usize,
@@ -170,7 +191,7 @@ impl Hello {
                 guidance_scale: defaults.guidance_scale,
                 strength: defaults.strength,
                 uses_guidance: !defaults.guidance_free,
-                styles: Vec::new(),
+                styles: styles(&pipeline.parts().card.vocabulary),
                 schedulers: SchedulerKind::ALL.iter().map(|k| k.short_name()).collect(),
                 loras: pipeline.loras().into_iter().map(|lora| lora.name).collect(),
                 controlnets: pipeline.controlnets(),
