@@ -5,7 +5,8 @@ import torch
 from torch.nn.functional import mse_loss, softplus
 
 import draws
-from trainer import SEED, Heads, Objective, blocks_of, denoise, guided, prefixed, trailing, unet
+from trainer import (SEED, Heads, Objective, blocks_of, denoise, guidance_embedding, guided, prefixed, trailing, unet,
+                     with_guidance_input)
 
 
 def moved(network):
@@ -95,6 +96,17 @@ class Lcm(Student):
     def __init__(self, section):
         super().__init__(section)
         self.target, self.ladder = unet(), section["timesteps"]
+        if "guidance_scales" in section:
+            dim = section["guidance_embedding_dim"]
+            self.student, self.target = with_guidance_input(self.student, dim), with_guidance_input(self.target, dim)
+
+    def guidance(self, number):
+        """The teacher's scale, or that of each sample, and what the student is told of it."""
+        if "guidance_scales" not in self.section:
+            return self.section["guidance_scale"], None
+        least, largest = (np.float32(scale) for scale in self.section["guidance_scales"])
+        scales = [float(least + (largest - least) * u) for u in draws.uniform(SEED, draws.GUIDANCE, number, self.n)]
+        return scales, guidance_embedding(scales, self.section["guidance_embedding_dim"])
 
     def updated(self, player):
         for slow, fast in zip(self.target.parameters(), self.student.parameters()):
@@ -107,15 +119,16 @@ class Lcm(Student):
         rungs = [0 if a < self.section["max_noise_share"] else min(int(b * np.float32(count)), count - 1) for a, b in u]
         timesteps = [self.ladder[r] for r in rungs]
         x = self.noising.noised(timesteps, x0, draws.noise(SEED, draws.NOISE, number, x0.shape))
+        scale, told = self.guidance(number)
         with torch.no_grad():
-            v = guided(self.teacher, x, timesteps, cond, self.section["guidance_scale"])
+            v = guided(self.teacher, x, timesteps, cond, scale)
             of_teacher, eps = self.noising.denoised(timesteps, x, v), self.noising.noise_of(timesteps, x, v)
             below = [self.ladder[r + 1] if r + 1 < count else 0 for r in rungs]
             lower = self.noising.noised(below, of_teacher, eps)
-            answer = self.noising.denoised(below, lower, denoise(self.target, lower, below, cond))
+            answer = self.noising.denoised(below, lower, denoise(self.target, lower, below, cond, told=told))
             is_last = torch.tensor([t == 0 for t in below]).view(-1, 1, 1, 1)
             target = torch.where(is_last, of_teacher, answer)
-        answer = self.noising.denoised(timesteps, x, denoise(self.student, x, timesteps, cond))
+        answer = self.noising.denoised(timesteps, x, denoise(self.student, x, timesteps, cond, told=told))
         c = self.section["huber_c"]
         return (((answer - target) ** 2 + c * c).sqrt() - c).mean()
 

@@ -5,7 +5,7 @@ import torch
 
 from common import GAMMA, fnv1a, mix
 
-TIMESTEP, NOISE, ROW, DROPOUT, RUNG, RENOISE, NUDGE = 1, 2, 3, 4, 10, 8, 11
+TIMESTEP, NOISE, ROW, DROPOUT, RUNG, RENOISE, NUDGE, GUIDANCE = 1, 2, 3, 4, 10, 8, 11, 12
 LATENT = 99
 
 

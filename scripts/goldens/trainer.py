@@ -3,7 +3,7 @@
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers import DDIMScheduler, LatentConsistencyModelPipeline, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 import draws
@@ -107,14 +107,28 @@ def empty(cond):
     return tuple(torch.zeros_like(part) for part in cond)
 
 
-def denoise(network, x, timesteps, cond, crop_top=None):
+def with_guidance_input(network, dim):
+    """The same network with an input for the guidance scale, which says nothing yet."""
+    wider = UNet2DConditionModel.from_config({**network.config, "time_cond_proj_dim": dim}).eval()
+    wider.load_state_dict(network.state_dict(), strict=False)
+    torch.nn.init.zeros_(wider.time_embedding.cond_proj.weight)
+    return wider
+
+
+def guidance_embedding(scales, dim):
+    """diffusers' LatentConsistencyModelPipeline.get_guidance_scale_embedding."""
+    of = LatentConsistencyModelPipeline.get_guidance_scale_embedding
+    return of(None, torch.tensor(scales) - 1, embedding_dim=dim)
+
+
+def denoise(network, x, timesteps, cond, crop_top=None, told=None):
     side = float(8 * SIDE)
     ids = torch.tensor([[side, side, 0.0, 0.0, side, side]]).repeat(len(x), 1)
     if crop_top is not None:
         ids[:, 2] = torch.tensor([float(t) for t in crop_top])
     added = {"text_embeds": cond[1], "time_ids": ids}
     timesteps = torch.tensor([float(t) for t in timesteps])
-    return network(x, timesteps, encoder_hidden_states=cond[0], added_cond_kwargs=added).sample
+    return network(x, timesteps, encoder_hidden_states=cond[0], added_cond_kwargs=added, timestep_cond=told).sample
 
 
 def guided(network, x, timesteps, cond, scale):
@@ -122,7 +136,7 @@ def guided(network, x, timesteps, cond, scale):
     if scale == 1.0:
         return text
     plain = denoise(network, x, timesteps, empty(cond))
-    return plain + scale * (text - plain)
+    return plain + (scale if isinstance(scale, float) else torch.tensor(scale).view(-1, 1, 1, 1)) * (text - plain)
 
 
 def blocks_of(network, names):

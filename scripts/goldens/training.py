@@ -43,6 +43,8 @@ OBJECTIVES = {
     "teacher": (Teacher, {"batch_size": 4, "timesteps": LEVELS, "caption_dropout": 0.3}),
     "progressive": (Progressive, {"batch_size": 4, "teacher_steps": 8, "steps": [4, 2], "guidance_scale": 2.0}),
     "lcm": (Lcm, LCM),
+    "lcm-guidance-input": (Lcm, {**{key: value for key, value in LCM.items() if key != "guidance_scale"},
+                                 "guidance_scales": [1.0, 5.0], "guidance_embedding_dim": 16}),
     "lcm-lora": (LcmLora, {"size": {**SIZE, "layers": "transformer"}, "lcm": LCM}),
     "lora": (Lora, {"batch_size": 4, "size": {"rank": 2, "alpha": 2.0, "layers": "attention"}, "trains_text_encoders": False,
                     "caption_dropout": 0.3}),

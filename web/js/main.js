@@ -18,6 +18,7 @@ import { Panel } from "./panel.js";
 import { decodePng, readSettings } from "./png.js";
 import { PromptField } from "./prompt.js";
 import { Rail } from "./rail.js";
+import { Regions, regionsOf } from "./regions.js";
 import { Replay } from "./replay.js";
 import { SensitivityView } from "./sensitivity.js";
 import { Sketch } from "./sketch.js";
@@ -121,6 +122,7 @@ const blend = new BlendTools({
   failed: (message, hint) => error(message, hint),
 });
 const loras = new Loras((chosen) => store.set({ loras: chosen }, "control"));
+const regions = new Regions((regions) => store.set({ regions }, "control"));
 const models = new Models((name) => live.send({ type: "model", name }));
 const log = startLog(painter, easel, decodePng);
 
@@ -206,6 +208,8 @@ function paintRequest(settings) {
   if (wanted.length > 0) request.loras = wanted;
   const way = blendOf(settings);
   if (way) request.blend = way;
+  const parts = regionsOf(settings.regions);
+  if (parts) request.regions = parts;
   if (hello?.model.uses_guidance) {
     if (settings.guidance_scale !== null) request.guidance_scale = settings.guidance_scale;
     if (settings.negative_prompt) request.negative_prompt = settings.negative_prompt;
@@ -307,6 +311,7 @@ store.onChange((settings, cause) => {
   panel.show(settings);
   loras.show(settings);
   blend.show(settings);
+  regions.show(settings.regions);
   rail.refresh();
   starters.show(settings.prompt, DEFAULTS.prompt);
   sensitivity.clear();
@@ -456,6 +461,7 @@ function start() {
   field.text = store.now.prompt;
   panel.show(store.now);
   blend.show(store.now);
+  regions.show(store.now.regions);
   for (const tab of document.querySelectorAll("[data-view-to]")) {
     tab.addEventListener("click", () => setView(/** @type {View} */ (tab.getAttribute("data-view-to"))));
   }

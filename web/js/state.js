@@ -1,6 +1,6 @@
 // The settings of the picture: one store, and its form in a link.
 
-/** @import { Settings } from "./types.js" */
+/** @import { Region, Settings } from "./types.js" */
 
 export const DEFAULT_PROMPT = "a red apple on a light blue background";
 
@@ -18,6 +18,7 @@ export const DEFAULTS = Object.freeze({
   blend_prompt: "",
   blend_seed: null,
   blend_share: null,
+  regions: Object.freeze([]),
 });
 
 /** Where a change came from: typing keeps the caret alone, everything else rewrites the fields. */
@@ -94,6 +95,7 @@ export function toLink(settings) {
   }
   if (settings.prompt === "") query.set("prompt", "");
   for (const [name, weight] of Object.entries(settings.loras)) query.append("lora", `${name}:${weight}`);
+  for (const { prompt, area } of settings.regions) query.append("region", `${area.join(",")}:${prompt}`);
   return query.toString();
 }
 
@@ -105,7 +107,11 @@ export function toLink(settings) {
 export function fromLink(fragment) {
   const query = new URLSearchParams(fragment.replace(/^#/, ""));
   const loras = query.getAll("lora").map((text) => [text.slice(0, text.lastIndexOf(":")), text.slice(text.lastIndexOf(":") + 1)]);
-  return fromUnknown({ ...Object.fromEntries(KEYS.map(([field, key]) => [field, query.get(key)])), loras: Object.fromEntries(loras) });
+  const regions = query.getAll("region").map((text) => {
+    const [area = "", ...prompt] = text.split(":");
+    return { prompt: prompt.join(":"), area: area.split(",").map(Number) };
+  });
+  return fromUnknown({ ...Object.fromEntries(KEYS.map(([field, key]) => [field, query.get(key)])), loras: Object.fromEntries(loras), regions });
 }
 
 /**
@@ -134,6 +140,8 @@ export function fromUnknown(found) {
   if (other !== null) settings.blend_seed = Math.floor(other);
   const share = number(found.blend_share, 0, 1);
   if (share !== null) settings.blend_share = share;
+  const regions = Array.isArray(found.regions) ? found.regions.filter(isRegion) : [];
+  if (regions.length > 0) settings.regions = regions;
   /** @type {Record<string, number>} */
   const loras = {};
   for (const [name, text] of Object.entries(found.loras ?? {})) {
@@ -142,6 +150,16 @@ export function fromUnknown(found) {
   }
   if (Object.keys(loras).length > 0) settings.loras = loras;
   return settings;
+}
+
+/**
+ * @param {any} found
+ * @returns {found is Region}
+ */
+function isRegion(found) {
+  const area = found?.area;
+  if (typeof found?.prompt !== "string" || !Array.isArray(area) || area.length !== 4) return false;
+  return area.every((side) => number(side, 0, 1) !== null) && area[0] < area[2] && area[1] < area[3];
 }
 
 /**

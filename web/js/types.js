@@ -15,7 +15,11 @@
  * @property {string} blend_prompt what the picture is on its way to; nothing: the prompt
  * @property {number | null} blend_seed the same of the seed
  * @property {number | null} blend_share how much of the way is behind it, 0 to 1
+ * @property {readonly Region[]} regions parts with prompts of their own
  */
+
+/** `area`: left, top, right and bottom as shares of the picture's sides. */
+/** @typedef {{prompt: string, area: readonly [number, number, number, number]}} Region */
 
 /**
  * @typedef {object} ModelInfo

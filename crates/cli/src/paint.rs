@@ -9,7 +9,8 @@ use crate::{Usage, controlnets, device, inpainting, loras, memory, output, promp
 use anyhow::Result;
 use prima_picture::{QUALITY, encode};
 use prima_pipeline::{
-    Pipeline, PromptSyntax, Request, RequestBuilder, Rng, ScheduleOptions, SchedulerKind, TimestepSpacing, parse_size,
+    Pipeline, PromptSyntax, Region, Request, RequestBuilder, Rng, ScheduleOptions, SchedulerKind, TimestepSpacing,
+    parse_size,
 };
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -69,6 +70,10 @@ pub struct Args {
     /// In pixels [default: the model's]
     #[arg(long, value_name = "H")]
     height: Option<usize>,
+    /// A part of the picture with a prompt of its own: left, top, right and bottom as shares of the sides, such as
+    /// "0,0,0.5,1:a cat"; may be given several times
+    #[arg(long = "region", value_name = "L,T,R,B:PROMPT")]
+    regions: Vec<Region>,
     /// How many pictures
     #[arg(short, long, value_name = "N", default_value_t = 1)]
     num_images: usize,
@@ -274,6 +279,7 @@ fn request(args: &Args, prompt: String) -> Result<Request> {
         rng: args.rng,
         width: args.width,
         height: args.height,
+        regions: args.regions.clone(),
         num_images: Some(args.num_images),
         schedule: ScheduleOptions {
             num_inference_steps: args.steps,

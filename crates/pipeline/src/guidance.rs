@@ -2,7 +2,7 @@
 
 use crate::prompts::score::{Chord, Composer, Score};
 use crate::settings::Settings;
-use crate::{Conditioning, Error, Pipeline, Request};
+use crate::{Conditioning, Error, Pipeline, Region, Request, region};
 use prima_models::{ControlNet, Residuals, Unet2dCondition, UnetCond, guidance_scale_embedding};
 use prima_tensor::{Device, Tensor, concat_channels, stack_batch, take_batch, weighted_sum};
 use std::cell::RefCell;
@@ -18,6 +18,7 @@ pub(crate) struct Guidance<'a> {
     /// What a UNet with a guidance input is told.
     embedded_scale: f64,
     rescale: f64,
+    regions: Vec<Region>,
     /// Original height, width, crop top, left, target height, width, or what of that the model reads: of the prompts.
     time_ids: [f32; 6],
     /// The same of the negative prompt.
@@ -106,6 +107,7 @@ impl<'a> Guidance<'a> {
             scale,
             embedded_scale: settings.guidance_scale,
             rescale: request.guidance_rescale,
+            regions: request.regions.clone(),
             time_ids: scored(request.aesthetic_score),
             negative_time_ids,
             beside: None,
@@ -197,7 +199,14 @@ impl<'a> Guidance<'a> {
     /// One answer of those to a chord: the negative prompt's, if there is one, and then the others.
     fn joined(&self, chord: &Chord, answers: &[Tensor]) -> Tensor {
         let (negative, texts) = answers.split_at(usize::from(chord.negative.is_some()));
-        let weights = chord.prompts.iter().map(|(_, weight)| *weight);
+        let whole;
+        let texts = if self.regions.is_empty() {
+            texts
+        } else {
+            whole = [region::joined(&self.regions, texts)];
+            &whole
+        };
+        let weights = chord.prompts.iter().map(|(_, weight)| *weight).take(texts.len());
         let guided = match (negative, texts) {
             ([], [text]) => return text.clone(),
             ([uncond], [text]) if chord.prompts[0].1 == 1.0 => classifier_free(uncond, text, self.scale),
@@ -272,7 +281,7 @@ impl<'a> Guidance<'a> {
             time_ids: conditionings.iter().flat_map(|(_, ids)| vec![*ids; images]).collect(),
             timestep_cond: config
                 .time_cond_proj_dim
-                .map(|dim| guidance_scale_embedding(self.embedded_scale as f32, dim, batch)),
+                .map(|dim| guidance_scale_embedding(&vec![self.embedded_scale as f32; batch], dim)),
         }
     }
 }

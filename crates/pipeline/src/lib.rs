@@ -35,6 +35,7 @@ mod picture_tensors;
 mod prompts;
 mod quantize;
 mod refiner;
+mod region;
 mod repeat;
 mod request;
 mod request_builder;
@@ -70,6 +71,7 @@ pub use prima_schedulers::{PredictionType, ScheduleOptions, SchedulerKind, Times
 pub use prima_tensor::DType;
 pub use prompts::{Piece, PromptSyntax, UnknownSyntax, WeightedPrompt, prompt_texts};
 pub use quantize::{LayerReport, Quantization, QuantizeStage, quantize};
+pub use region::{MAX_REGIONS, Region};
 pub use repeat::Medians;
 pub use request::{InitImage, MAX_AREA_PX, MAX_IMAGES, MAX_SIDE_PX, MAX_STEPS, Progress, Request, RequestLimits};
 pub use request_builder::{RequestBuilder, Spelling, parse_size, scheduler_named, seed};

@@ -2,7 +2,7 @@
 
 use crate::control::{Control, MAX_CONTROLS};
 use crate::mask::Mask;
-use crate::{Blend, Error, LoraChoice, Picture, PromptSyntax, Rng};
+use crate::{Blend, Error, LoraChoice, MAX_REGIONS, Picture, PromptSyntax, Region, Rng};
 use prima_schedulers::ScheduleOptions;
 use prima_tensor::Tensor;
 
@@ -39,6 +39,8 @@ pub struct Request {
     pub height: Option<usize>,
     /// Another prompt, another seed or both, on the way to which the picture is.
     pub blend: Option<Blend>,
+    /// Prompts for parts of the picture.
+    pub regions: Vec<Region>,
     /// How many pictures, at least one.
     pub num_images: usize,
     /// Steps, and what replaces the model's own scheduler settings.
@@ -100,6 +102,7 @@ impl Default for Request {
             width: None,
             height: None,
             blend: None,
+            regions: Vec::new(),
             num_images: 1,
             schedule: ScheduleOptions::default(),
             clip_skip: 0,
@@ -160,6 +163,14 @@ impl Request {
             ),
         ] {
             check_length(field, text.map_or("", String::as_str), limits.prompt_chars)?;
+        }
+        if self.regions.len() > MAX_REGIONS {
+            let fix = format!("use at most {MAX_REGIONS}");
+            return Err(Error::request("regions", self.regions.len(), fix));
+        }
+        for region in &self.regions {
+            check_length("region.prompt", &region.prompt, limits.prompt_chars)?;
+            region.check()?;
         }
         let (steps, most) = (self.schedule.num_inference_steps, limits.max_steps.min(MAX_STEPS));
         if let Some(n) = steps.filter(|n| !(1..=most).contains(n)) {

@@ -2,7 +2,8 @@
 
 use crate::request::AESTHETIC_SCORES;
 use crate::{
-    Blend, Control, Error, InitImage, LoraChoice, Mask, Picture, Pipeline, PromptSyntax, Request, RequestLimits, Rng,
+    Blend, Control, Error, InitImage, LoraChoice, Mask, Picture, Pipeline, PromptSyntax, Region, Request,
+    RequestLimits, Rng,
 };
 use prima_schedulers::{ScheduleOptions, SchedulerKind};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -28,6 +29,7 @@ pub struct RequestBuilder {
     pub seed: Option<i128>,
     pub rng: Rng,
     pub blend: Option<Blend>,
+    pub regions: Vec<Region>,
     pub width: Option<usize>,
     pub height: Option<usize>,
     pub num_images: Option<usize>,
@@ -84,6 +86,7 @@ impl RequestBuilder {
             seed: seed(self.seed)?,
             rng: self.rng,
             blend: self.blend,
+            regions: self.regions,
             width: self.width,
             height: self.height,
             num_images: self.num_images.unwrap_or(1),

@@ -114,6 +114,13 @@ impl Response {
             fields.push(("Variation seed strength", blend.share.to_string()));
             fields.extend(blend.prompt.clone().map(|prompt| ("Blend prompt", prompt)));
         }
+        if !request.regions.is_empty() {
+            fields.extend(
+                serde_json::to_string(&request.regions)
+                    .ok()
+                    .map(|json| ("Regions", json)),
+            );
+        }
         fields.extend(self.others(request));
         fields.extend(request.mask.iter().flat_map(Mask::fields));
         if request.clip_skip > 0 {

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{goldens, paint};
-use prima_pipeline::{LoadOptions, ModelSource, Picture, Pipeline, PromptSyntax, Request, ScheduleOptions};
+use prima_pipeline::{LoadOptions, ModelSource, Picture, Pipeline, PromptSyntax, Region, Request, ScheduleOptions};
 
 fn tiny() -> Pipeline {
     let source = ModelSource::open(goldens().join("tiny-sdxl")).unwrap();
@@ -46,6 +46,60 @@ fn and_joins_answers_by_their_weights() {
     let (plain, other) = (with("a pear"), with("a house on the hill"));
     assert!(apart(&plain.pictures[0], &other.pictures[0]) > 1);
     assert!(!plain.warnings.join("\n").contains("no effect"), "{:?}", plain.warnings);
+}
+
+#[test]
+fn a_region_is_painted_from_its_own_prompt() {
+    let pipeline = tiny();
+    let with = |prompt: &str, scale, regions: Vec<Region>| {
+        let request = Request {
+            regions,
+            ..request(prompt, 3, scale)
+        };
+        paint(&pipeline, &request).0.pictures.remove(0)
+    };
+    let region = |prompt: &str, area, share| Region {
+        prompt: prompt.to_owned(),
+        area,
+        share,
+    };
+    let whole = [0.0, 0.0, 1.0, 1.0];
+    for scale in [0.0, 5.0] {
+        let (cat, dog) = (with("a cat", scale, vec![]), with("a dog on a hill", scale, vec![]));
+        let of = |regions| with("a cat", scale, regions);
+        assert!(apart(&of(vec![region("a dog on a hill", whole, 1.0)]), &dog) <= 1);
+        assert!(apart(&of(vec![region("a dog on a hill", whole, 0.0)]), &cat) <= 1);
+        let left = of(vec![region("a dog on a hill", [0.0, 0.0, 0.5, 1.0], 1.0)]);
+        assert!(apart(&left, &cat) > 3 && apart(&left, &dog) > 3);
+        // The left part is nearer to the dog's picture than to the cat's.
+        let distance = |other: &Picture| -> u64 {
+            let row = left.width * 3;
+            let rows = left.rgb.chunks(row).zip(other.rgb.chunks(row));
+            rows.flat_map(|(a, b)| a[..row / 4].iter().zip(b))
+                .map(|(a, b)| u64::from(a.abs_diff(*b)))
+                .sum()
+        };
+        assert!(distance(&dog) < distance(&cat), "at guidance {scale}");
+    }
+}
+
+#[test]
+fn regions_are_said_in_the_file_and_refused_beside_and() {
+    let pipeline = tiny();
+    let region: Region = "0,0,0.5,1:a dog".parse().unwrap();
+    let of = |prompt: &str, count| Request {
+        regions: vec![region.clone(); count],
+        ..request(prompt, 2, 0.0)
+    };
+    let one = of("a cat", 1);
+    let text = paint(&pipeline, &one).0.parameters(&one, "tiny", 0).to_text();
+    assert!(text.contains("Regions: "), "{text}");
+    let refused = |request: &Request| {
+        let painted = pipeline.paint(request, &mut |_| std::ops::ControlFlow::Continue(()));
+        painted.unwrap_err().to_string()
+    };
+    assert!(refused(&of("a cat AND a pear", 1)).contains("AND"));
+    assert!(refused(&of("a cat", 9)).contains("at most 8"));
 }
 
 #[test]

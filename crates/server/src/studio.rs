@@ -50,6 +50,10 @@ pub(crate) fn settings(parameters: &Parameters) -> Value {
             out.insert(name.into(), json!(value));
         }
     }
+    let regions = parameters
+        .get("Regions")
+        .and_then(|json| serde_json::from_str(json).ok());
+    out.extend(regions.map(|regions: Value| ("regions".to_owned(), regions)));
     let size = parameters.get("Size").and_then(|size| size.split_once('x'));
     if let Some((Ok(width), Ok(height))) = size.map(|(w, h)| (w.trim().parse::<u64>(), h.trim().parse::<u64>())) {
         out.insert("width".into(), json!(width));

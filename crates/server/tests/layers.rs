@@ -1,4 +1,4 @@
-//! Layers of the studio's sketch, and its LoRAs: through the live protocol with the pixels that `prima paint` makes, and once each
+//! Layers of the studio's sketch, regions, and LoRAs: through the live protocol with the pixels that `prima paint` makes, and once each
 //! in a real browser (headless Chromium, as in studio.rs).
 
 mod common;
@@ -357,5 +357,49 @@ async fn a_server_without_loras_shows_none() {
         return;
     };
     assert!(page.is_hidden("#loras-group").await);
+    page.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_box_over_the_picture_has_words_of_its_own() {
+    let Some(page) = Page::of(Server::of(shipped_model())).await else {
+        return;
+    };
+    let browser = &page.browser;
+    let plain = page.after(0).await;
+    browser.click("#region-add").await;
+    browser.click("#regions input").await;
+    browser.type_slowly("a star").await;
+    let star = page.after(rev(&plain)).await;
+    let said = "Regions: \"[{\\\"prompt\\\":\\\"a star\\\",\\\"area\\\":[0.0,0.0,0.5,1.0]";
+    assert!(recipe(&star).contains(said), "{}", recipe(&star));
+    let (left, right) = ((8..48, 32..96), (112..128, 32..96));
+    let change = |(columns, rows): (std::ops::Range<u64>, std::ops::Range<u64>)| -> u64 {
+        let of = |shown: &Value| pixels(shown, columns.clone(), rows.clone());
+        let (a, b) = (of(&plain), of(&star));
+        a.iter().zip(&b).map(|(a, b)| a.abs_diff(*b)).sum::<u64>() / a.len() as u64
+    };
+    assert!(change(left.clone()) > 2 * change(right), "{}", change(left));
+    // Moved by the keyboard and sized by the pointer.
+    browser
+        .run(
+            "document.querySelector('.region-box').dispatchEvent(new KeyboardEvent('keydown', { key: 'ArrowRight', bubbles: true }))",
+        )
+        .await;
+    browser
+        .until("return decodeURIComponent(location.hash).includes('region=0.05,0,0.55,1:a+star')")
+        .await;
+    browser.drag_across(".region-box").await;
+    browser
+        .until("return /region=0\\.[1-9]\\d*,0,/.test(decodeURIComponent(location.hash))")
+        .await;
+    browser.screenshot("regions").await;
+    browser.click("#regions button").await;
+    browser.until("return !location.hash.includes('region')").await;
+    let again = page.after(rev(&star)).await;
+    assert_eq!(
+        again["file"], plain["file"],
+        "without the region it is the picture before"
+    );
     page.end().await;
 }

@@ -53,7 +53,7 @@ pub struct TrainConfig {
     pub(crate) sample_prompts: Vec<String>,
     /// Sections of stages by name.
     #[serde(flatten)]
-    sections: Map<String, Value>,
+    pub(crate) sections: Map<String, Value>,
     /// `model`, found.
     #[serde(skip)]
     source: Option<ModelSource>,

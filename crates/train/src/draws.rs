@@ -16,6 +16,7 @@ pub(crate) mod purpose {
     pub(crate) const PADDING: u32 = 9;
     pub(crate) const RUNG: u32 = 10;
     pub(crate) const NUDGE: u32 = 11;
+    pub(crate) const GUIDANCE: u32 = 12;
 }
 
 /// Standard normal noise of `shape`, sample `i` of the first axis from its own stream.

@@ -5,14 +5,15 @@ use crate::config::{Origin, TrainConfig};
 use crate::error::{Error, Result};
 use crate::latent_cache::LatentStatistics;
 use crate::params::{Component, NamedParams, prefixed};
-use prima_checkpoint::{ModelSource, RandomInit, Reader};
+use prima_checkpoint::{Init, ModelSource, ParamSource, RandomInit, Reader};
 use prima_models::{
     AutoencoderKl, ClipTextConfig, ClipTextModel, EfficientNetLite, Tokenizer, Unet2dCondition, Unet2dConditionConfig,
     UnetBlock, UnetCond, Vae,
 };
 use prima_pipeline::families::TextComponents;
 use prima_pipeline::{Family, TextEncoder, TextEncoders, families};
-use prima_tensor::Tensor;
+use prima_tensor::{Param, Tensor};
+use std::collections::HashMap;
 
 /// A model's text encoders, and the parameters of each under its component's name.
 pub(crate) struct Texts {
@@ -105,10 +106,44 @@ pub(crate) fn unet(config: &TrainConfig, seed: u64) -> Result<Component<Unet2dCo
         }
     };
     if unet.network.config().time_cond_proj_dim.is_some() {
-        let message = "a UNet that takes its guidance as an input (time_cond_proj_dim) is not trained yet";
+        let message = "a UNet that takes its guidance as an input (time_cond_proj_dim) is no teacher: take the model that it was distilled from";
         return Err(Error::Config(message.into()));
     }
     Ok(unet)
+}
+
+/// The same UNet with an input for the guidance scale, `dim` wide, whose weights are zero: it says nothing yet.
+pub(crate) fn with_guidance_input(unet: Component<Unet2dCondition>, dim: usize) -> Result<Component<Unet2dCondition>> {
+    let config = Unet2dConditionConfig {
+        time_cond_proj_dim: Some(dim),
+        ..unet.network.config().clone()
+    };
+    let mut source = Widened {
+        known: unet.params.into_iter().collect(),
+        fresh: RandomInit::new(0),
+        params: Vec::new(),
+    };
+    let network = Unet2dCondition::new(config, &mut source)?;
+    let params = source.params;
+    Ok(Component { network, params })
+}
+
+/// The parameters of a network, and those that it did not have at their start.
+struct Widened {
+    known: HashMap<String, Param>,
+    fresh: RandomInit,
+    params: NamedParams,
+}
+
+impl ParamSource for Widened {
+    fn param(&mut self, key: &str, shape: &[usize], init: Init) -> std::result::Result<Param, prima_checkpoint::Error> {
+        let param = match self.known.get(key) {
+            Some(param) => param.clone(),
+            None => self.fresh.param(key, shape, init)?,
+        };
+        self.params.push((key.to_owned(), param.clone()));
+        Ok(param)
+    }
 }
 
 /// The text encoders that there are, one or two.

@@ -8,7 +8,9 @@ use crate::error::{Error, Result};
 use crate::latent_cache::{LatentCache, LatentManifest};
 use crate::latents;
 use crate::networks::{self, Texts, kl};
-use crate::objectives::{AutoencoderConfig, DecoderConfig, StageConfig, TeacherConfig, TextConfig, TextLatents};
+use crate::objectives::{
+    AutoencoderConfig, DecoderConfig, LcmConfig, StageConfig, TeacherConfig, TextConfig, TextLatents,
+};
 use crate::params::{Component, NamedParams, prefixed};
 use crate::trainer::Summary;
 use crate::trainer::state::load_average;
@@ -48,12 +50,23 @@ impl Painter {
 
     /// The networks to ship: the teacher's, with the UNet of the stage that is shipped.
     pub(crate) fn shipped(config: &TrainConfig) -> Result<Self> {
-        let painter = Self::teacher(config)?;
         let stage = config.export.stage()?;
+        let painter = match config.section::<LcmConfig>()?.guidance_input() {
+            Some(dim) if stage.name == LcmConfig::NAME => Self::teacher(config)?.with_guidance_input(dim)?,
+            _ => Self::teacher(config)?,
+        };
         if stage.name != TeacherConfig::NAME {
             load_average(&needed_state(config, stage.name)?, &painter.unet_params())?;
         }
         Ok(painter)
+    }
+
+    /// The same with an input for the guidance scale.
+    pub(crate) fn with_guidance_input(self, dim: usize) -> Result<Self> {
+        Ok(Self {
+            unet: networks::with_guidance_input(self.unet, dim)?,
+            ..self
+        })
     }
 
     /// Parameters of the UNet, `unet.KEY`.

@@ -77,7 +77,10 @@ pub(super) fn pair(world: &World, noun: &str, random: &mut Random) -> Vec<Cast> 
             break;
         }
     }
-    let second = second.unwrap_or_else(|| Cast::partner(world, "tree", random));
+    let second = second.unwrap_or_else(|| {
+        let any = world.vocabulary.draw(random).to_owned();
+        Cast::partner(world, &any, random)
+    });
     vec![first, second]
 }
 

@@ -75,11 +75,16 @@ use vocabulary::Vocabulary;
 /// 3:2, 2:3, 16:9, 9:16.
 pub const SIZES: [(usize, usize); 5] = [(256, 256), (320, 208), (208, 320), (336, 192), (192, 336)];
 
-/// What the pictures show, in groups: everyday things, and how and where they are painted.
-pub fn word_groups() -> Vec<(&'static str, Vec<&'static str>)> {
+/// What the pictures show, in groups: these things, or everyday ones where there are none, and how and where they are painted.
+pub fn word_groups(nouns: &[String]) -> Vec<(&'static str, Vec<&str>)> {
     let styles = Style::FILTERS.map(Style::name);
+    let things = if nouns.is_empty() {
+        everyday()
+    } else {
+        nouns.iter().map(String::as_str).collect()
+    };
     vec![
-        ("things", everyday()),
+        ("things", things),
         ("places", Place::LANDSCAPES.map(Place::key).to_vec()),
         ("colours", Colour::OBJECTS.map(Colour::name).to_vec()),
         ("hours", Time::ALL.map(Time::name).to_vec()),

@@ -107,6 +107,7 @@ impl Vocabulary {
     pub fn restrict(&mut self, nouns: &[String]) {
         let (modelled, drawn_only) = nouns.iter().cloned().partition(|noun| self.words.contains_key(noun));
         (self.everyday, self.others, self.drawn_only) = (modelled, Vec::new(), drawn_only);
+        self.words.retain(|word, _| nouns.contains(word));
     }
 
     /// Models that a word names.

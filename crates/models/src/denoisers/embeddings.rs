@@ -26,11 +26,12 @@ pub fn sinusoids(values: &[f32], dim: usize, flip_sin_to_cos: bool, freq_shift: 
     Tensor::from_vec(out, &[values.len(), dim])
 }
 
-/// The `timestep_cond` of an LCM UNet for guidance `guidance_scale` (diffusers'
-/// `get_guidance_scale_embedding`): sinusoids of `1000 (guidance_scale - 1)`, `[batch, dim]`
+/// The `timestep_cond` of an LCM UNet for the guidance scale of each sample (diffusers'
+/// `get_guidance_scale_embedding`): sinusoids of `1000 (guidance_scale - 1)`, `[samples, dim]`
 /// where `dim` is the UNet's `time_cond_proj_dim`.
-pub fn guidance_scale_embedding(guidance_scale: f32, dim: usize, batch: usize) -> Tensor {
-    sinusoids(&vec![(guidance_scale - 1.0) * 1000.0; batch], dim, false, 1.0)
+pub fn guidance_scale_embedding(guidance_scales: &[f32], dim: usize) -> Tensor {
+    let values: Vec<f32> = guidance_scales.iter().map(|scale| (scale - 1.0) * 1000.0).collect();
+    sinusoids(&values, dim, false, 1.0)
 }
 
 /// `linear_2(silu(linear_1(x + cond_proj(cond))))`.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 /// Prompts whose answers become one.
 #[derive(Clone)]
 pub(crate) struct Chord {
-    /// What the picture should be: one prompt of weight 1, or those that `AND` joins.
+    /// What the picture should be: one prompt of weight 1, before those of its regions, or those that `AND` joins.
     pub prompts: Vec<(Arc<Conditioning>, f64)>,
     /// What it should not be; `None` where its share of the answer is nothing.
     pub negative: Option<Arc<Conditioning>>,
@@ -64,6 +64,7 @@ impl Composer<'_> {
             prompts.push((self.voice(text, second, request.clip_skip, &mut cached)?, *weight));
         }
         self.blend(&mut prompts, &mut cached)?;
+        self.add_regions(&mut prompts, &mut cached)?;
         self.say_of_prompts(&prompts);
         let sum: f64 = parts.iter().map(|(_, weight)| weight * self.scale).sum();
         let needs_negative = self.scale > 1.0 || (sum - 1.0).abs() > 1e-9;
@@ -108,6 +109,24 @@ impl Composer<'_> {
             .iter()
             .map(|(from, to)| Arc::new(between(from, to, blend.share, filler.as_deref())))
             .collect();
+        Ok(())
+    }
+
+    /// The regions' prompts stand behind the picture's own.
+    fn add_regions(
+        &mut self,
+        prompts: &mut Vec<(Vec<Arc<Conditioning>>, f64)>,
+        cached: &mut bool,
+    ) -> Result<(), Error> {
+        let regions = &self.request.regions;
+        if !regions.is_empty() && prompts.len() > 1 {
+            let fix = "they are parts of one prompt's picture: leave AND out";
+            return Err(Error::request("regions", regions.len(), fix));
+        }
+        for region in regions {
+            let voice = self.voice(&region.prompt, None, self.request.clip_skip, cached)?;
+            prompts.push((voice, 1.0));
+        }
         Ok(())
     }
 
@@ -185,7 +204,7 @@ impl Composer<'_> {
                 PromptSyntax::Plain
             ));
         }
-        if prompts.len() > 1 {
+        if prompts.len() > 1 && request.regions.is_empty() {
             self.warnings.push(format!(
                 "AND joins {} prompts, each a network evaluation of its own; --prompt-syntax {} takes it as a word",
                 prompts.len(),

@@ -6,7 +6,7 @@ use crate::refusal::Refusal;
 use axum::body::Bytes;
 use prima_engine::LoadProgress;
 use prima_picture::Format;
-use prima_pipeline::{Blend, Pipeline, SchedulerKind, WordGroup};
+use prima_pipeline::{Blend, Pipeline, Region, SchedulerKind, WordGroup};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -46,6 +46,7 @@ pub(super) struct Paint {
     pub preview: Option<bool>,
     pub loras: Option<Vec<Wanted>>,
     pub blend: Option<Blend>,
+    pub regions: Option<Vec<Region>>,
     pub layers: Option<Layers>,
     pub control: Option<Steering>,
 }

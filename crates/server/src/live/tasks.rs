@@ -95,6 +95,7 @@ fn asked(app: &App, paint: &Paint, given: Given) -> Result<RequestBuilder, Refus
         },
         loras: choices(paint.loras.clone())?,
         blend: paint.blend.clone(),
+        regions: paint.regions.clone().unwrap_or_default(),
         image: given.picture,
         strength: paint.strength,
         mask: given.mask,

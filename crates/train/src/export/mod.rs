@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::fold_statistics::fold_statistics;
 use crate::latent_cache::{LatentStatistics, captions};
 use crate::latents;
-use crate::objectives::{LcmLoraConfig, LoraConfig, StageConfig};
+use crate::objectives::{LcmConfig, LcmLoraConfig, LoraConfig, StageConfig};
 use crate::params::{Component, NamedParams};
 use crate::stages::{self, Stage};
 use crate::trained::{self, Painter};
@@ -140,7 +140,7 @@ pub fn export(config: &TrainConfig) -> Result<Exported> {
     write_json(&scheduler_folder.join("scheduler_config.json"), &scheduler)?;
     write_json(
         &folder.join("prima.json"),
-        &settings(config, kind == SchedulerKind::Lcm),
+        &settings(config, kind == SchedulerKind::Lcm)?,
     )?;
     if let Some(known) = known_words(config)? {
         known.write(folder)?;
@@ -267,20 +267,24 @@ fn scheduler(noise: &SchedulerConfig, kind: SchedulerKind) -> Value {
 }
 
 /// The model's own defaults, for `prima`.
-fn settings(config: &TrainConfig, lcm: bool) -> Value {
+fn settings(config: &TrainConfig, lcm: bool) -> Result<Value> {
     let [height, width] = config.picture_size_px();
+    let is_lcm_stage = config.export.stage()?.name == LcmConfig::NAME;
+    let told = config.section::<LcmConfig>()?.guidance_scales.filter(|_| is_lcm_stage);
+    let guidance_scale = match (config.export.guidance_scale, told) {
+        (Some(scale), _) => scale,
+        (None, Some([least, largest])) => f64::from(least + largest) / 2.0,
+        (None, None) if lcm => 1.0,
+        (None, None) => 0.0,
+    };
     let mut settings = json!({
         "name": config.export.name,
         "num_inference_steps": config.export.num_inference_steps,
-        "guidance_scale": match config.export.guidance_scale {
-            Some(scale) => scale,
-            None if lcm => 1.0,
-            None => 0.0,
-        },
+        "guidance_scale": guidance_scale,
         "width": width as usize,
         "height": height as usize,
         "sizes": config.painted_sizes(),
-        "guidance_free": config.export.guidance_scale.is_none_or(|scale| scale <= 1.0),
+        "guidance_free": guidance_scale <= 1.0 && told.is_none(),
         "timesteps": config.export.timesteps,
     });
     if let Some(strength) = config.export.strength {
@@ -289,14 +293,14 @@ fn settings(config: &TrainConfig, lcm: bool) -> Value {
     if !config.export.prompts.is_empty() {
         settings["prompts"] = json!(config.export.prompts);
     }
-    if config.world.is_some() {
-        let groups = world::word_groups();
+    if let Some(sources) = &config.world {
+        let groups = world::word_groups(&sources.nouns);
         let groups = groups
             .into_iter()
             .map(|(name, words)| json!({ "name": name, "words": words }));
         settings["vocabulary"] = groups.collect();
     }
-    settings
+    Ok(settings)
 }
 
 /// The tokenizer's files, with the text encoders' length.

@@ -51,7 +51,7 @@ use prima_pipeline::{
     ModelCard, Parts, Pipeline, Request, ScheduleOptions, TextEncoders, TimestepSpacing, classifier_free,
 };
 use prima_schedulers::{PredictionType, SchedulerKind};
-use prima_tensor::{Tensor, no_grad};
+use prima_tensor::{Tensor, combine_per_sample, no_grad};
 use serde::de::DeserializeOwned;
 use std::ops::ControlFlow;
 
@@ -105,16 +105,32 @@ pub(crate) struct Drawn {
 
 /// Classifier-free guidance of a teacher.
 pub(crate) struct Guidance {
-    scale: f32,
+    scale: Scale,
     /// The conditioning of empty prompts, unless the scale asks for none.
     empty: Option<UnetCond>,
+}
+
+enum Scale {
+    OfAll(f32),
+    OfEach(Vec<f32>),
 }
 
 impl Guidance {
     /// For the captions of `cond`; a `scale` of 1 is none.
     pub(crate) fn new(scale: f32, student: &Trainee, data: &TextLatents, cond: &UnetCond) -> Self {
         let empty = (scale != 1.0).then(|| unconditional(student.text_encoders(), &data.tokens, cond));
-        Self { scale, empty }
+        Self {
+            scale: Scale::OfAll(scale),
+            empty,
+        }
+    }
+
+    /// The same with a scale for each sample.
+    pub(crate) fn of_each(scales: Vec<f32>, student: &Trainee, data: &TextLatents, cond: &UnetCond) -> Self {
+        Self {
+            scale: Scale::OfEach(scales),
+            empty: Some(unconditional(student.text_encoders(), &data.tokens, cond)),
+        }
     }
 
     /// The output of `teacher`.
@@ -130,7 +146,13 @@ impl Guidance {
             return Ok(text);
         };
         let uncond = denoise(teacher, x, timesteps, empty)?;
-        Ok(classifier_free(&uncond, &text, f64::from(self.scale)))
+        Ok(match &self.scale {
+            Scale::OfAll(scale) => classifier_free(&uncond, &text, f64::from(*scale)),
+            Scale::OfEach(scales) => {
+                let rest: Vec<f32> = scales.iter().map(|scale| 1.0 - scale).collect();
+                combine_per_sample(&rest, &uncond, scales, &text)
+            }
+        })
     }
 }
 
@@ -147,7 +169,11 @@ pub(crate) struct Trainee {
 impl Trainee {
     /// A student that starts as the teacher, and what it learns from; `stream` tells the batches of one stage from another's.
     pub(crate) fn student(config: &TrainConfig, stream: u64) -> Result<(Self, TextLatents)> {
-        let painter = Painter::teacher(config)?;
+        Self::starting_as(Painter::teacher(config)?, config, stream)
+    }
+
+    /// The same of a student that starts as `painter`.
+    pub(crate) fn starting_as(painter: Painter, config: &TrainConfig, stream: u64) -> Result<(Self, TextLatents)> {
         let data = trained::text_latents(config, &painter.texts, config.seed + stream)?;
         Ok((Self::new(config, painter)?, data))
     }

@@ -166,6 +166,51 @@ fn a_stable_diffusion_model_is_fine_tuned_distilled_and_exported_in_its_own_layo
 }
 
 #[test]
+fn a_student_that_is_told_its_guidance_ships_with_that_input() {
+    let folder = Scratch::with_data("told");
+    let model = folder.join("model");
+    write_stable_diffusion(&model, &folder.join("data"));
+    let mut config = from_model(&folder, &model, "told", "lcm");
+    let fast = json!({ "sample_every": 2, "optimizer": { "learning_rate": 1e-2, "lr_warmup_steps": 1 } });
+    let lcm = json!({ "loop": fast, "batch_size": 4, "guidance_scales": [2.0, 8.0], "guidance_embedding_dim": 16 });
+    config.sections.insert("lcm".to_owned(), lcm);
+    latents(&config, Budget::default()).unwrap();
+    train(&config, "lcm", 3);
+    let exported = export(&config).unwrap().folder;
+    let source = ModelSource::open(&exported).unwrap();
+    assert_eq!(source.json("unet", "config.json").unwrap()["time_cond_proj_dim"], 16);
+    let card = source.json("", "prima.json").unwrap();
+    assert_eq!(
+        (&card["guidance_scale"], &card["guidance_free"]),
+        (&json!(5.0), &json!(false))
+    );
+    let pipeline = Pipeline::load(&source, &LoadOptions::default()).unwrap();
+    let at = |scale| {
+        let request = Request {
+            prompt: "a disc".into(),
+            guidance_scale: Some(scale),
+            schedule: ScheduleOptions::steps(1),
+            ..Request::default()
+        };
+        let mut response = pipeline.paint(&request, &mut |_| ControlFlow::Continue(())).unwrap();
+        response.pictures.remove(0).rgb
+    };
+    assert_ne!(at(2.0), at(8.0), "the input says something");
+
+    config.sections.insert(
+        "lcm-lora".to_owned(),
+        json!({ "lcm": { "guidance_scales": [2.0, 8.0] } }),
+    );
+    let mut options = RunOptions::alone(Budget::steps(1), false);
+    let error = named("lcm-lora")
+        .unwrap()
+        .run(&config, &mut options)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("guidance_scale"), "{error}");
+}
+
+#[test]
 fn a_model_that_is_exported_untouched_is_the_model() {
     let folder = Scratch::with_data("untouched");
     let model = folder.join("model");

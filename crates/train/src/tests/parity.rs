@@ -9,8 +9,8 @@ use crate::networks;
 use crate::noising::default_scheduler;
 use crate::objective::{Batch, Objective};
 use crate::objectives::{
-    Add, Dmd2, Ect, Ladd, Lcm, LcmLoraConfig, Learns, Lightning, Lora, MeanFlow, Progressive, Rdm, StageConfig,
-    Teacher, TextLatents, Trainee, learns_a_lora,
+    Add, Dmd2, Ect, Ladd, Lcm, LcmConfig, LcmLoraConfig, Learns, Lightning, Lora, MeanFlow, Progressive, Rdm,
+    StageConfig, Teacher, TextLatents, Trainee, learns_a_lora,
 };
 use crate::params::Component;
 use crate::trained::Painter;
@@ -90,9 +90,12 @@ impl Parts {
         (trainee(&self.config, painter), data)
     }
 
-    /// Beside its teacher, so that it has something to learn.
     fn student(&self) -> (Trainee, TextLatents) {
-        let painter = Painter::fresh(&self.config).unwrap();
+        self.student_of(Painter::fresh(&self.config).unwrap())
+    }
+
+    /// Beside its teacher, so that it has something to learn.
+    fn student_of(&self, painter: Painter) -> (Trainee, TextLatents) {
         let mut params = painter.unet.params.iter();
         let (_, bias) = params.find(|(key, _)| key == "conv_out.bias").unwrap();
         bias.update(|values| values.iter_mut().for_each(|x| *x += 0.5));
@@ -243,6 +246,27 @@ fn latent_consistency_follows_pytorch() {
             data,
             learns: Learns::Whole {
                 target: Box::new(parts.unet()),
+                teacher: Box::new(parts.unet().network),
+            },
+            noising: noising(),
+        })
+    });
+}
+
+#[test]
+fn latent_consistency_of_a_student_that_is_told_its_guidance_follows_pytorch() {
+    follows("lcm-guidance-input", |parts| {
+        let config: LcmConfig = parts.stage();
+        let dim = config.guidance_input().unwrap();
+        let painter = Painter::fresh(&parts.config).unwrap().with_guidance_input(dim).unwrap();
+        let (student, data) = parts.student_of(painter);
+        Box::new(Lcm {
+            config,
+            ladder: serde_json::from_value(parts.section["timesteps"].clone()).unwrap(),
+            student,
+            data,
+            learns: Learns::Whole {
+                target: Box::new(networks::with_guidance_input(parts.unet(), dim).unwrap()),
                 teacher: Box::new(parts.unet().network),
             },
             noising: noising(),

@@ -1,21 +1,22 @@
 //! Latent consistency distillation (Luo et al. 2023): the student's answer at a noise level
 //! equals its average's answer one DDIM step of the guided teacher further down. A constant guidance scale
-//! (Chen et al. 2024 found it better than an embedding), few segments, and half of the samples
-//! at pure noise, where one-step sampling starts (Chen et al. 2025, SANA-Sprint).
+//! (Chen et al. 2024 found it better than an embedding) unless a range is asked for, of which the student is told in an
+//! embedding, as the paper's; few segments, and half of the samples at pure noise, where one-step sampling starts (Chen et al.
+//! 2025, SANA-Sprint).
 
 use super::LcmLoraConfig;
 use crate::config::TrainConfig;
 use crate::draws::{noise, purpose, uniform};
-use crate::error::Result;
-use crate::networks::denoise;
+use crate::error::{Error, Result};
+use crate::networks::{denoise, with_guidance_input};
 use crate::noising::{Noising, trailing};
 use crate::objective::{Batch, Loss, Objective, Player};
 use crate::objectives::lora::LoraParams;
 use crate::objectives::{Drawn, Guidance, StageConfig, TextLatents, Trainee};
 use crate::params::{Component, NamedParams, prefixed};
-use crate::trained;
+use crate::trained::{self, Painter};
 use crate::trainer::LoopConfig;
-use prima_models::{Unet2dCondition, UnetCond};
+use prima_models::{Unet2dCondition, UnetCond, guidance_scale_embedding};
 use prima_picture::Picture;
 use prima_schedulers::SchedulerKind;
 use prima_tensor::{Tensor, combine_per_sample, ema_update, no_grad, weighted_pseudo_huber};
@@ -29,6 +30,11 @@ pub(crate) struct LcmConfig {
     batch_size: usize,
     /// The teacher's guidance, baked into the student.
     guidance_scale: f32,
+    /// Least and largest instead: each sample is guided by one between them, which the student is told in an input of its own
+    /// and which its user chooses (2 and 14 in the LCM paper, counted as here).
+    pub(crate) guidance_scales: Option<[f32; 2]>,
+    /// How wide that input is (`time_cond_proj_dim`).
+    guidance_embedding_dim: usize,
     /// Number of segments of the noise schedule (50 in the LCM paper; fewer converge sooner).
     ddim_steps: usize,
     /// The timesteps that bound the segments instead, from the noisiest down: those that the teacher is sampled with.
@@ -47,6 +53,8 @@ impl Default for LcmConfig {
             training: LoopConfig::default(),
             batch_size: 48,
             guidance_scale: 2.0,
+            guidance_scales: None,
+            guidance_embedding_dim: 256,
             ddim_steps: 10,
             timesteps: None,
             max_noise_share: 0.5,
@@ -58,6 +66,31 @@ impl Default for LcmConfig {
 }
 
 impl LcmConfig {
+    /// Width of the student's input for the guidance scale, where it has one.
+    pub(crate) fn guidance_input(&self) -> Option<usize> {
+        self.guidance_scales.map(|_| self.guidance_embedding_dim)
+    }
+
+    /// For students whose weights stay the teacher's.
+    pub(super) fn check_has_no_guidance_input(&self, stage: &str) -> Result<()> {
+        if self.guidance_scales.is_some() {
+            let message = format!(
+                "{stage} has no lcm.guidance_scales: a LoRA gives the network no new input, use guidance_scale"
+            );
+            return Err(Error::Config(message));
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<()> {
+        let [least, largest] = self.guidance_scales.unwrap_or([1.0; 2]);
+        if !(least >= 1.0 && least <= largest && largest.is_finite()) || self.guidance_embedding_dim < 4 {
+            let message = "lcm.guidance_scales wants two numbers of at least 1, the lesser first, and guidance_embedding_dim at least 4";
+            return Err(Error::Config(message.into()));
+        }
+        Ok(())
+    }
+
     /// The timesteps of the consistency targets, from the noisiest down.
     pub(super) fn ladder(&self, config: &TrainConfig, noising: &Noising) -> Result<Vec<usize>> {
         let timesteps = match &self.timesteps {
@@ -80,11 +113,17 @@ impl StageConfig for LcmConfig {
     }
 
     fn objective(self, config: &TrainConfig) -> Result<Box<dyn Objective>> {
+        self.check()?;
+        let (mut painter, mut target) = (Painter::teacher(config)?, trained::teacher_unet(config)?);
+        if let Some(dim) = self.guidance_input() {
+            painter = painter.with_guidance_input(dim)?;
+            target = with_guidance_input(target, dim)?;
+        }
         let learns = Learns::Whole {
-            target: Box::new(trained::teacher_unet(config)?),
+            target: Box::new(target),
             teacher: Box::new(trained::teacher_unet(config)?.network),
         };
-        let (student, data) = Trainee::student(config, STREAM)?;
+        let (student, data) = Trainee::starting_as(painter, config, STREAM)?;
         let noising = Noising::for_lcm_students(&config.scheduler()?, Self::NAME)?;
         let ladder = self.ladder(config, &noising)?;
         Ok(Box::new(Lcm {
@@ -140,16 +179,30 @@ impl Lcm {
             .collect()
     }
 
-    /// The consistency target: the average's x0 one teacher step down the ladder, or the
-    /// teacher's own x0 from the lowest rung.
-    fn target(&self, x: &Tensor, rungs: &[usize], cond: &UnetCond) -> Result<Tensor> {
+    /// The guidance scale of each sample, where the student is told it.
+    fn scales(&self, number: u64, n: usize) -> Option<Vec<f32>> {
+        let [least, largest] = self.config.guidance_scales?;
+        let draws = uniform(self.data.seed, purpose::GUIDANCE, number, n);
+        Some(draws.iter().map(|u| least + (largest - least) * u).collect())
+    }
+
+    /// The consistency target: the average's x0 one teacher step down the ladder, or the teacher's own x0 from the lowest rung.
+    /// `cond` is the student's.
+    fn target(&self, x: &Tensor, rungs: &[usize], cond: &UnetCond, scales: Option<Vec<f32>>) -> Result<Tensor> {
         let timesteps: Vec<usize> = rungs.iter().map(|&r| self.ladder[r]).collect();
-        let guidance = Guidance::new(self.config.guidance_scale, &self.student, &self.data, cond);
+        let of_teacher = UnetCond {
+            timestep_cond: None,
+            ..cond.clone()
+        };
+        let guidance = match scales {
+            None => Guidance::new(self.config.guidance_scale, &self.student, &self.data, cond),
+            Some(scales) => Guidance::of_each(scales, &self.student, &self.data, cond),
+        };
         let teacher = match &self.learns {
             Learns::Whole { teacher, .. } => teacher,
             Learns::Lora { .. } => self.student.unet(),
         };
-        let output = guidance.output(teacher, x, &timesteps, cond)?;
+        let output = guidance.output(teacher, x, &timesteps, &of_teacher)?;
         let x0 = self.noising.denoised(&timesteps, x, &output);
         let noise = self.noising.noise_of(&timesteps, x, &output);
         // Rungs below the last are timestep 0, where the answer is the input itself.
@@ -221,12 +274,15 @@ impl Objective for Lcm {
 
     fn loss(&self, batch: Batch) -> Result<Loss> {
         let (data, number, n) = (&self.data, batch.number, self.config.batch_size);
-        let Drawn { real: x0, cond } = data.drawn(self.student.text_encoders(), number, n);
+        let Drawn { real: x0, mut cond } = data.drawn(self.student.text_encoders(), number, n);
+        let scales = self.scales(number, n);
+        let told = scales.as_deref().zip(self.config.guidance_input());
+        cond.timestep_cond = told.map(|(scales, dim)| guidance_scale_embedding(scales, dim));
         let rungs = self.rungs(number, n);
         let timesteps: Vec<usize> = rungs.iter().map(|&r| self.ladder[r]).collect();
         let noise = noise(data.seed, purpose::NOISE, number, x0.shape());
         let x = self.noising.noised(&timesteps, &x0, &noise);
-        let target = no_grad(|| self.target(&x, &rungs, &cond))?;
+        let target = no_grad(|| self.target(&x, &rungs, &cond, scales))?;
         let answer = self.answer_of_student(&x, &timesteps, &cond)?;
         let total = weighted_pseudo_huber(&answer, &target, &vec![1.0; n], self.config.huber_c);
         Ok(Loss::new(total, Vec::new()))
@@ -243,6 +299,8 @@ impl Objective for Lcm {
     }
 
     fn samples(&self) -> Result<Option<Picture>> {
-        self.as_student(|| self.student.draw(SchedulerKind::Lcm, self.config.sample_steps, 1.0))
+        let [least, largest] = self.config.guidance_scales.unwrap_or([1.0; 2]);
+        let scale = (least + largest) / 2.0;
+        self.as_student(|| self.student.draw(SchedulerKind::Lcm, self.config.sample_steps, scale))
     }
 }

@@ -29,6 +29,7 @@ impl StageConfig for LcmLoraConfig {
     }
 
     fn objective(self, config: &TrainConfig) -> Result<Box<dyn Objective>> {
+        self.lcm.check_has_no_guidance_input(Self::NAME)?;
         let (student, data) = Trainee::student(config, STREAM)?;
         let noising = Noising::for_lcm_students(&config.scheduler()?, Self::NAME)?;
         let ladder = self.lcm.ladder(config, &noising)?;
