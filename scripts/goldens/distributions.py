@@ -71,6 +71,45 @@ class Ladd(Student):
         return hinge + self.section["gradient_penalty"] * penalty
 
 
+class Gan(Student):
+    """No teacher: a generator of one step against an encoder with a head, relativistic; R1 and R2 by finite differences."""
+
+    stage = "gan"
+
+    def __init__(self, section):
+        super().__init__(section)
+        self.judge, self.head = unet(), Heads([32])
+
+    def players(self):
+        unused = ("up_blocks.", "conv_norm_out.", "conv_out.")
+        judge = {f"judge.{k}": p for k, p in self.judge.named_parameters() if not k.startswith(unused)}
+        return {**super().players(), "discriminator": {**judge, **prefixed("head", self.head)}}
+
+    def rates(self):
+        return {"discriminator": self.section["discriminator_learning_rate"]}
+
+    def turns(self, step):
+        return [("discriminator", False)] * self.section["discriminator_updates"] + [("student", False)]
+
+    def loss(self, player, number):
+        real, cond = self.drawn(number)
+        timesteps = [self.noising.last] * self.n
+        z = draws.noise(SEED, draws.NOISE, number, real.shape)
+        painted = self.noising.denoised(timesteps, z, denoise(self.student, z, timesteps, cond))
+        logits = lambda x: self.head(blocks_of(self.judge, ["mid"])(x, [0] * self.n, cond)[1])
+        of_real = logits(real)
+        if player == "student":
+            weight = self.section["transport_weight"] * (1 - self.step / 10)
+            return softplus(of_real.detach() - logits(painted)).mean() + weight * mse_loss(painted, z)
+        painted = painted.detach()
+        of_fake = logits(painted)
+        total = softplus(of_fake - of_real).mean()
+        for i, (x, before) in enumerate([(real, of_real), (painted, of_fake)]):
+            nudged = x + 0.1 * draws.noise(SEED + i, draws.NUDGE, number, x.shape)
+            total = total + self.section["gradient_penalty"] * (((logits(nudged) - before) / 0.1) ** 2).mean()
+        return total
+
+
 class Dmd2(Student):
     """Distribution matching with a fake score, a discriminator on its middle block, and backward simulation."""
 
@@ -263,6 +302,8 @@ class Add(Ladd):
         with torch.no_grad():
             real = self.maps(self.decoded(x0))
             told = cond[1], real[-1].mean((2, 3))
+            if self.section.get("told") == "caption":
+                told = told[0], torch.zeros_like(told[1])
         if player == "student":
             answer = self.answered(x0, cond, number)[2]
             painted = self.decoded(answer)
@@ -271,7 +312,8 @@ class Add(Ladd):
                 target, weights = self.taught(answer.detach(), cond, number)
                 target = self.decoded(target)
             distance = (weights.flatten() * (painted - target).square().mean((1, 2, 3))).mean()
-            return fooled + self.section["distillation_weight"] * distance
+            weight = self.section.get("adversarial_weight", 1.0)
+            return weight * fooled + self.section["distillation_weight"] * distance
         with torch.no_grad():
             fake = self.maps(self.decoded(self.answered(x0, cond, number)[2]))
         of_real, of_fake = self.heads(real, told), self.heads(fake, told)

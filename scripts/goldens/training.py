@@ -13,7 +13,7 @@ import json
 
 from common import GOLDENS, save_json, save_tensors
 from distillations import Ect, Lcm, LcmLora, Lightning, Lora, MeanFlow, Progressive, Teacher
-from distributions import Add, Dmd2, Ladd, Rdm
+from distributions import Add, Dmd2, Gan, Ladd, Rdm
 from trainer import LOOP, SEED, STEPS, train
 
 OUT = GOLDENS / "training"
@@ -55,10 +55,14 @@ OBJECTIVES = {
                     "distillation_weight": 0.5, "guidance_scale": 2.0}),
     "add": (Add, {**ADD, "weighting": "exponential", "guidance_scale": 2.0, "loop": gentle(2e-4)}),
     "add-nfsd": (Add, {**ADD, "weighting": "nfsd", "guidance_scale": 3.0, "renoised": [0.02, 0.6], "loop": gentle(1e-4)}),
+    "add-sds": (Add, {**ADD, "weighting": "sds", "guidance_scale": 2.0, "told": "caption", "adversarial_weight": 0.5,
+                      "loop": gentle(2e-4)}),
     "dmd2": (Dmd2, DMD2),
     "dmd2-forward-kl": (Dmd2, {**DMD2, "divergence": "forward_kl", "discriminator_weight": 1.0}),
     "ect": (Ect, {**ECT, "guidance_scale": 1.0, "weighting": "inverse_step"}),
     "ect-guided": (Ect, {**ECT, "guidance_scale": 2.0, "weighting": "uniform"}),
+    "gan": (Gan, {"batch_size": 4, "discriminator_updates": 2, "discriminator_learning_rate": 0.5, "gradient_penalty": 0.25,
+                  "transport_weight": 0.2}),
     "rdm": (Rdm, {"batch_size": 8, "timesteps": [999, 499], "renoised": [0.02, 0.2], "caption_weight": 0.5}),
     "mean-flow": (MeanFlow, {**MEAN_FLOW, "guidance_scale": 1.0, "adaptive_p": 0.75}),
     "mean-flow-guided": (MeanFlow, {**MEAN_FLOW, "guidance_scale": 2.0, "adaptive_p": 0.5}),

@@ -112,6 +112,16 @@ pub(crate) fn unet(config: &TrainConfig, seed: u64) -> Result<Component<Unet2dCo
     Ok(unet)
 }
 
+/// Such a UNet at random, where the run starts from a model too.
+pub(crate) fn unet_at_random(config: &TrainConfig, seed: u64) -> Result<Component<Unet2dCondition>> {
+    let json = match config.origin()? {
+        Origin::Model(model) => model.json("unet", "config.json")?,
+        Origin::Networks(networks) => networks.unet.clone(),
+    };
+    let config = Unet2dConditionConfig::from_json(&json.to_string(), "unet")?;
+    at_random(seed, |source| Unet2dCondition::new(config, source))
+}
+
 /// The same UNet with an input for the guidance scale, `dim` wide, whose weights are zero: it says nothing yet.
 pub(crate) fn with_guidance_input(unet: Component<Unet2dCondition>, dim: usize) -> Result<Component<Unet2dCondition>> {
     let config = Unet2dConditionConfig {

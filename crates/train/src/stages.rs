@@ -5,8 +5,9 @@ use crate::config::TrainConfig;
 use crate::error::Result;
 use crate::objective::Objective;
 use crate::objectives::{
-    AddConfig, AutoencoderConfig, DecoderConfig, Dmd2Config, EctConfig, LaddConfig, LcmConfig, LcmLoraConfig,
-    LightningConfig, LoraConfig, MeanFlowConfig, ProgressiveConfig, RdmConfig, StageConfig, TeacherConfig, TextConfig,
+    AddConfig, AutoencoderConfig, DecoderConfig, Dmd2Config, EctConfig, GanConfig, LaddConfig, LcmConfig,
+    LcmLoraConfig, LightningConfig, LoraConfig, MeanFlowConfig, ProgressiveConfig, RdmConfig, StageConfig,
+    TeacherConfig, TextConfig,
 };
 use crate::trained::write_summary;
 use crate::trainer::{LoopConfig, RunOptions, Summary, run};
@@ -28,6 +29,7 @@ pub const STAGES: &[Stage] = &[
     Stage::of::<LaddConfig>(),
     Stage::of::<Dmd2Config>(),
     Stage::of::<RdmConfig>(),
+    Stage::of::<GanConfig>(),
     Stage::of::<LoraConfig>(),
 ];
 

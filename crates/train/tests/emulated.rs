@@ -49,6 +49,7 @@ impl Runs {
             "mean-flow": { "loop": training, "batch_size": 2 },
             "lightning": { "loop": training, "batch_size": 2, "teacher_steps": 4, "steps": [2, 1], "mse_phases": 0 },
             "rdm": { "loop": training, "batch_size": 4 },
+            "gan": { "loop": training, "batch_size": 2 },
             "decoder": { "loop": training, "batch_size": 1, "painter_share": 0.5, "painter_timesteps": [[999], [999, 500]] },
             "export": { "folder": "exported", "name": "tiny" },
         });

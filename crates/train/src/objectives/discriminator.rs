@@ -20,6 +20,13 @@ pub(super) fn judging_blocks(unet: &Unet2dCondition) -> Vec<UnetBlock> {
     down.chain([UnetBlock::Mid, UnetBlock::Up(0)]).collect()
 }
 
+/// Those of a UNet's parameters that have a part in what its middle block makes.
+pub(super) fn encoder_params(unet: &NamedParams) -> NamedParams {
+    let rest = ["up_blocks.", "conv_norm_out.", "conv_out."];
+    let is_used = |key: &str| !rest.iter().any(|start| key.starts_with(start));
+    unet.iter().filter(|(key, _)| is_used(key)).cloned().collect()
+}
+
 /// A head a block.
 pub(super) struct Heads {
     /// None where what they judge is no block's.

@@ -12,7 +12,7 @@ mod text;
 mod timesteps;
 mod trajectory;
 
-pub(crate) use adversarial::{AddConfig, LaddConfig, LightningConfig};
+pub(crate) use adversarial::{AddConfig, GanConfig, LaddConfig, LightningConfig};
 pub(crate) use autoencoder::{AutoencoderConfig, DecoderConfig};
 pub(crate) use consistency::{EctConfig, LcmConfig, LcmLoraConfig};
 pub(crate) use distribution_matching::{Dmd2Config, RdmConfig};
@@ -23,7 +23,7 @@ pub(crate) use text::TextConfig;
 pub(crate) use trajectory::{MeanFlowConfig, ProgressiveConfig};
 #[cfg(test)]
 pub(crate) use {
-    adversarial::{Add, Ladd, Lightning},
+    adversarial::{Add, Gan, Ladd, Lightning},
     autoencoder::{Autoencoder, Decoder, LatentPainter, PictureLoss, schedules as painter_schedules},
     consistency::{Ect, Lcm, Learns, learns_a_lora},
     distribution_matching::{Dmd2, Rdm},

@@ -17,8 +17,8 @@ use crate::networks::{self, kl};
 use crate::noising::{Noising, default_scheduler};
 use crate::objective::{Batch, Objective, Player};
 use crate::objectives::{
-    Add, Autoencoder, Corpus, Decoder, Dmd2, Ect, Ladd, LatentPainter, Lcm, Learns, Lightning, MeanFlow, PictureLoss,
-    Progressive, Rdm, StageConfig, Teacher, Text, TextLatents, Trainee, learns_a_lora, painter_schedules,
+    Add, Autoencoder, Corpus, Decoder, Dmd2, Ect, Gan, Ladd, LatentPainter, Lcm, Learns, Lightning, MeanFlow,
+    PictureLoss, Progressive, Rdm, StageConfig, Teacher, Text, TextLatents, Trainee, learns_a_lora, painter_schedules,
 };
 use crate::params::NamedParams;
 use crate::trained::Painter;
@@ -307,7 +307,17 @@ fn ladd(folder: &Scratch) -> Ladd {
     Ladd::new(stage(fields), trainee(&config, student), teacher, data, noising()).unwrap()
 }
 
-/// The same, judged in pixels.
+/// Without a teacher.
+fn gan(folder: &Scratch) -> Gan {
+    let config = folder.random();
+    let generator = displaced(&config);
+    let fields = json!({ "batch_size": 8, "discriminator_updates": 2, "transport_weight": 0.0 });
+    let data = data(&Painter::fresh(&config).unwrap());
+    let judge = networks::unet_at_random(&config, 4).unwrap();
+    Gan::new(stage(fields), trainee(&config, generator), judge, data, noising()).unwrap()
+}
+
+/// LADD's game, judged in pixels.
 fn add(folder: &Scratch) -> Add {
     let config = folder.random();
     let student = displaced(&config);

@@ -1,8 +1,8 @@
 //! Each objective learns on a tiny configuration, and a resumed run repeats an uninterrupted one.
 
 use super::{
-    Scratch, add, aligned_teacher, autoencoder, decoder, dmd2, ect, ladd, lcm, lcm_lora, lightning, loss, mean_flow,
-    optimizer, progressive, rdm, teacher, text, trainable, training,
+    Scratch, add, aligned_teacher, autoencoder, decoder, dmd2, ect, gan, ladd, lcm, lcm_lora, lightning, loss,
+    mean_flow, optimizer, progressive, rdm, teacher, text, trainable, training,
 };
 use crate::error::Result;
 use crate::objective::{Batch, Loss, Objective, Player, Turn};
@@ -217,6 +217,15 @@ fn a_discriminator_tells_a_students_steps_from_its_teachers_and_the_student_lear
 }
 
 #[test]
+fn a_discriminator_tells_a_generators_pictures_from_the_data_and_the_generator_learns_to_fool_it() {
+    let objective = gan(&Scratch::with_data("gan"));
+    let (before, after) = alone(&objective, 1, 60);
+    assert!(after < 0.7 * before, "the discriminator: {before} -> {after}");
+    let (before, after) = alone(&objective, 0, 60);
+    assert!(after < 0.7 * before, "the generator: {before} -> {after}");
+}
+
+#[test]
 fn a_student_learns_the_mean_velocity_between_noise_levels() {
     let folder = Scratch::with_data("mean-flow");
     let objective = mean_flow(&folder, 1.5);
@@ -291,6 +300,7 @@ fn a_resumed_run_repeats_an_uninterrupted_one_exactly() {
             "teacher" => Box::new(teacher(&folder)),
             "text" => Box::new(text(&folder)),
             "ladd" => Box::new(ladd(&folder)),
+            "gan" => Box::new(gan(&folder)),
             "add" => Box::new(add(&folder)),
             "lcm-lora" => Box::new(lcm_lora(&folder)),
             "dmd2" => Box::new(dmd2(&folder, 0.01)),
@@ -307,6 +317,7 @@ fn a_resumed_run_repeats_an_uninterrupted_one_exactly() {
         "lcm",
         "text",
         "ladd",
+        "gan",
         "add",
         "dmd2",
         "rdm",

@@ -361,6 +361,11 @@ fn what_cannot_be_is_refused_with_its_name() {
         ("ect", json!({ "q": 1.0 }), "ect.q is 1"),
         ("rdm", json!({ "batch_size": 1 }), "rdm.batch_size is below 2"),
         ("rdm", json!({ "renoised": [0.9, 0.1] }), "rdm.renoised is [0.9, 0.1]"),
+        (
+            "add",
+            json!({ "adversarial_weight": 0.0, "distillation_weight": 0.0 }),
+            "one of them above",
+        ),
         ("mean-flow", json!({}), "addition_embed_type"),
         ("lightning", json!({}), "lightning.steps ends with 1, but epsilon"),
         ("lightning", json!({ "steps": [32, 5] }), "lightning.steps: 5 after 32"),

@@ -9,7 +9,7 @@ use crate::networks;
 use crate::noising::default_scheduler;
 use crate::objective::{Batch, Objective};
 use crate::objectives::{
-    Add, Dmd2, Ect, Ladd, Lcm, LcmConfig, LcmLoraConfig, Learns, Lightning, Lora, MeanFlow, Progressive, Rdm,
+    Add, Dmd2, Ect, Gan, Ladd, Lcm, LcmConfig, LcmLoraConfig, Learns, Lightning, Lora, MeanFlow, Progressive, Rdm,
     StageConfig, Teacher, TextLatents, Trainee, learns_a_lora,
 };
 use crate::params::Component;
@@ -331,13 +331,21 @@ fn latent_adversarial_distillation_follows_pytorch() {
 
 #[test]
 fn adversarial_distillation_follows_pytorch() {
-    for name in ["add", "add-nfsd"] {
+    for name in ["add", "add-nfsd", "add-sds"] {
         follows(name, |parts| {
             let (student, data) = parts.student();
             let teacher = parts.unet().network;
             Box::new(Add::new(parts.stage(), student, teacher, tiny_features(), data, noising()).unwrap())
         });
     }
+}
+
+#[test]
+fn a_gan_follows_pytorch() {
+    follows("gan", |parts| {
+        let (generator, data) = parts.student();
+        Box::new(Gan::new(parts.stage(), generator, parts.unet(), data, noising()).unwrap())
+    });
 }
 
 #[test]

@@ -10,12 +10,12 @@ use crate::captions::{TokenRows, conditioning, unconditional};
 use crate::config::TrainConfig;
 use crate::draws::{check_shares, noise, purpose, uniform};
 use crate::error::{Error, Result};
-use crate::networks::{denoise, feature_network};
+use crate::networks::{self, denoise, feature_network};
 use crate::noising::Noising;
 use crate::objective::{Batch, Loss, Objective, Player, Turn};
 use crate::objectives::discriminator::ConditionedHeads;
 use crate::objectives::{Drawn, Guidance, StageConfig, TextLatents, Trainee};
-use crate::trained;
+use crate::trained::{self, Painter};
 use crate::trainer::LoopConfig;
 use prima_models::{EfficientNetLite, Unet2dCondition, UnetCond};
 use prima_picture::Picture;
@@ -38,6 +38,10 @@ pub(crate) struct AddConfig {
     discriminator_learning_rate: f32,
     /// Weight of the squared gradient of the heads towards what they judge, by finite differences (1e-5 in the paper).
     gradient_penalty: f32,
+    /// What the heads are told.
+    told: Told,
+    /// Weight of the discriminator in the student's loss; at 0 there is none.
+    adversarial_weight: f32,
     /// Weight of the distillation beside the discriminator (2.5 in the paper).
     distillation_weight: f32,
     weighting: Weighting,
@@ -47,6 +51,27 @@ pub(crate) struct AddConfig {
     guidance_scale: f32,
     /// What `nfsd` takes the teacher away from where there is much noise.
     negative_prompt: String,
+    /// What the student is at first.
+    start: Start,
+}
+
+/// The paper's table 1b.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Told {
+    Nothing,
+    Caption,
+    /// What the feature network sees in the real picture.
+    Picture,
+    Both,
+}
+
+/// The paper's table 1c.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Start {
+    Teacher,
+    Random,
 }
 
 /// How much the teacher's word counts at each noise level.
@@ -71,11 +96,14 @@ impl Default for AddConfig {
             discriminator_updates: 1,
             discriminator_learning_rate: 2.0,
             gradient_penalty: 1e-5,
+            told: Told::Both,
+            adversarial_weight: 1.0,
             distillation_weight: 2.5,
             weighting: Weighting::Exponential,
             renoised: [0.02, 0.98],
             guidance_scale: 2.0,
             negative_prompt: "blurry, low quality, out of focus, dull".into(),
+            start: Start::Teacher,
         }
     }
 }
@@ -99,6 +127,12 @@ impl AddConfig {
             let message = "add.discriminator_updates is 0, but it has to learn along: give it 1 or more";
             return Err(Error::Config(message.into()));
         }
+        let weights = [self.adversarial_weight, self.distillation_weight];
+        if weights.iter().any(|weight| *weight < 0.0) || weights.iter().sum::<f32>() == 0.0 {
+            let message =
+                "add.adversarial_weight and distillation_weight want numbers of at least 0, one of them above";
+            return Err(Error::Config(message.into()));
+        }
         Ok(())
     }
 }
@@ -114,8 +148,13 @@ impl StageConfig for AddConfig {
 
     fn objective(self, config: &TrainConfig) -> Result<Box<dyn Objective>> {
         let noising = Noising::for_lcm_students(&config.scheduler()?, Self::NAME)?;
+        self.check(&noising)?;
         let (teacher, features) = (trained::teacher_unet(config)?.network, feature_network(config)?);
-        let (student, data) = Trainee::student(config, 12)?;
+        let mut painter = Painter::teacher(config)?;
+        if self.start == Start::Random {
+            painter.unet = networks::unet_at_random(config, config.seed + 16)?;
+        }
+        let (student, data) = Trainee::starting_as(painter, config, 12)?;
         Ok(Box::new(Add::new(self, student, teacher, features, data, noising)?))
     }
 }
@@ -149,7 +188,7 @@ impl Add {
         let shown = data.drawn(student.text_encoders(), 0, 1);
         let maps = no_grad(|| Ok::<_, Error>(features.maps(&decoded(&student, &shown.real)?)))?;
         let widths: Vec<usize> = maps.iter().map(|map| map.dim(3)).collect();
-        let told = conditions(&shown, &maps).map(|condition| condition.dim(1));
+        let told = conditions(Told::Both, &shown, &maps).map(|condition| condition.dim(1));
         Ok(Self {
             heads: ConditionedHeads::new(&widths, told, data.seed)?,
             config,
@@ -232,16 +271,31 @@ impl Add {
             .data
             .drawn(self.student.text_encoders(), number, self.config.batch_size);
         let x0 = self.answered(&drawn, number)?;
-        let told = conditions(&drawn, &self.real_maps(&drawn)?);
         let painted = decoded(&self.student, &x0)?;
-        let logits = self.heads.logits(&self.features.maps(&painted), &told);
-        game::fooling(&logits, self.config.distillation_weight, || {
+        let distance = || {
             let (target, weights) = no_grad(|| {
                 let (target, weights) = self.taught(&x0.detach(), &drawn.cond, number)?;
                 Ok::<_, Error>((decoded(&self.student, &target)?, weights))
             })?;
             Ok(weighted_mse(&painted, &target, &weights))
-        })
+        };
+        let weight = self.config.adversarial_weight;
+        if weight == 0.0 {
+            let distance = distance()?;
+            let metrics = vec![("distance", distance.item())];
+            return Ok(Loss::new(
+                affine(&distance, self.config.distillation_weight, 0.0),
+                metrics,
+            ));
+        }
+        let told = conditions(self.config.told, &drawn, &self.real_maps(&drawn)?);
+        let logits = self.heads.logits(&self.features.maps(&painted), &told);
+        let logits = if weight == 1.0 {
+            logits
+        } else {
+            affine(&logits, weight, 0.0)
+        };
+        game::fooling(&logits, self.config.distillation_weight, distance)
     }
 
     fn discriminator_loss(&self, number: u64) -> Result<Loss> {
@@ -254,7 +308,7 @@ impl Add {
             Ok::<_, Error>(self.features.maps(&decoded(&self.student, &x0)?))
         })?;
         let of_real = self.real_maps(&drawn)?;
-        let told = conditions(&drawn, &of_real);
+        let told = conditions(self.config.told, &drawn, &of_real);
         let logits = |maps: &[Tensor]| self.heads.logits(maps, &told);
         let seen = [&of_real[..], &of_fake[..]];
         Ok(game::judging(
@@ -272,14 +326,20 @@ fn decoded(model: &Trainee, latents: &Tensor) -> Result<Tensor> {
     Ok(vae.decode(&vae.unscale_latents(latents), &mut || true)?)
 }
 
-/// What heads are told: the caption, and what is seen in the real picture.
-fn conditions(drawn: &Drawn, real: &[Tensor]) -> [Tensor; 2] {
+/// What heads are told: the caption, and what is seen in the real picture; zeros in the place of what they are not.
+fn conditions(told: Told, drawn: &Drawn, real: &[Tensor]) -> [Tensor; 2] {
     let text = drawn.cond.text_embeds.clone().unwrap_or_else(|| {
         let hidden = &drawn.cond.encoder_hidden_states;
         avg_pool_global(&hidden.reshape(&[hidden.dim(0), hidden.dim(1), 1, hidden.dim(2)]))
     });
     let picture = real.last().map_or_else(|| text.clone(), avg_pool_global);
-    [text, picture]
+    let withheld = |condition: Tensor| Tensor::zeros(condition.shape());
+    match told {
+        Told::Both => [text, picture],
+        Told::Caption => [text, withheld(picture)],
+        Told::Picture => [withheld(text), picture],
+        Told::Nothing => [withheld(text), withheld(picture)],
+    }
 }
 
 impl Objective for Add {
@@ -297,7 +357,9 @@ impl Objective for Add {
     }
 
     fn turns(&mut self, _step: u64, _progress: f32) -> Result<Vec<Turn>> {
-        Ok(game::turns(self.config.discriminator_updates))
+        let updates = self.config.discriminator_updates;
+        let learns = self.config.adversarial_weight > 0.0;
+        Ok(game::turns(if learns { updates } else { 0 }))
     }
 
     fn loss(&self, batch: Batch) -> Result<Loss> {

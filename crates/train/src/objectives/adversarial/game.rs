@@ -1,4 +1,5 @@
-//! The game that ADD and LADD play: a student against heads on what a frozen network sees of its answers and of real data.
+//! The game of a student and a discriminator. In ADD and LADD that is heads on what a frozen network sees of the student's answers
+//! and of real data.
 
 use crate::draws::{chosen, noise, purpose, uniform};
 use crate::error::Result;
@@ -14,8 +15,8 @@ use prima_tensor::{Tensor, add, affine, sub, weighted_mse};
 const STUDENT: usize = 0;
 pub(super) const DISCRIMINATOR: usize = 1;
 
-/// Standard deviation of the noise under which the heads' answers should not change.
-const NUDGE: f32 = 0.1;
+/// Standard deviation of the noise under which a discriminator's answers should not change.
+pub(super) const NUDGE: f32 = 0.1;
 
 /// Whose learning rate is `rate` times the student's: `heads`.
 pub(super) fn players(student: &Trainee, heads: &NamedParams, rate: f32, training: &LoopConfig) -> Vec<Player> {
@@ -90,10 +91,15 @@ pub(super) fn judging(
             add(map, &affine(&nudge, NUDGE, 0.0))
         };
         let nudged: Vec<Tensor> = seen[0].iter().enumerate().map(nudged).collect();
-        let change = affine(&sub(&logits(&nudged), &real), 1.0 / NUDGE, 0.0);
-        let penalty = weighted_mse(&change, &Tensor::zeros(change.shape()), &vec![1.0; change.dim(0)]);
+        let penalty = change(&logits(&nudged), &real);
         metrics.push(("penalty", penalty.item()));
         total = add(&total, &affine(&penalty, gradient_penalty, 0.0));
     }
     Loss::new(total, metrics)
+}
+
+/// The mean squared change of answers under that noise, over its deviation.
+pub(super) fn change(nudged: &Tensor, before: &Tensor) -> Tensor {
+    let change = affine(&sub(nudged, before), 1.0 / NUDGE, 0.0);
+    weighted_mse(&change, &Tensor::zeros(change.shape()), &vec![1.0; change.dim(0)])
 }

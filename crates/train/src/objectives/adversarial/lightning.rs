@@ -9,7 +9,7 @@ use crate::draws::{check_shares, chosen, noise, purpose, uniform};
 use crate::error::{Error, Result};
 use crate::networks::denoise_with_blocks;
 use crate::objective::{Batch, Loss, Objective, Player, Turn};
-use crate::objectives::discriminator::{Heads, mean, mean_softplus};
+use crate::objectives::discriminator::{Heads, encoder_params, mean, mean_softplus};
 use crate::objectives::trajectory::phases::{Phases, Way};
 use crate::objectives::{Drawn, StageConfig, TextLatents, Trainee};
 use crate::params::{Component, NamedParams, prefixed};
@@ -174,19 +174,7 @@ impl Lightning {
     }
 
     fn judge_params(&self) -> NamedParams {
-        let is_used = |key: &str| {
-            !["up_blocks.", "conv_norm_out.", "conv_out."]
-                .iter()
-                .any(|p| key.starts_with(p))
-        };
-        let used = self
-            .judge
-            .params
-            .iter()
-            .filter(|(key, _)| is_used(key))
-            .cloned()
-            .collect();
-        let mut params = prefixed("judge", &used);
+        let mut params = prefixed("judge", &encoder_params(&self.judge.params));
         params.extend(prefixed("with_start", &self.with_start.params));
         params.extend(prefixed("without_start", &self.without_start.params));
         params
