@@ -72,8 +72,11 @@ impl FromStr for Region {
     }
 }
 
-/// One answer, `[images, h, w, C]`, of those to the picture's own prompt and to each region's. Where regions overlap, they
-/// share.
+/// What is left of the picture's own prompt where a region takes all.
+const LEAST_REST: f32 = 1e-6;
+
+/// One answer, `[images, h, w, C]`, of those to the picture's own prompt and to each region's. Where regions overlap, each weighs
+/// against the picture's own what it would weigh alone.
 pub(crate) fn joined(regions: &[Region], answers: &[Tensor]) -> Tensor {
     let [own, parts @ ..] = answers else {
         unreachable!("a picture has a prompt");
@@ -81,20 +84,21 @@ pub(crate) fn joined(regions: &[Region], answers: &[Tensor]) -> Tensor {
     let &[images, height, width, channels] = own.shape() else {
         unreachable!("latents have four dimensions");
     };
-    let covers: Vec<Vec<f32>> = regions.iter().map(|region| region.cover(height, width)).collect();
+    // A share s of the whole is s / (1 - s) times the rest.
+    let weight = |share: f32| share / (1.0 - share).max(LEAST_REST);
+    let weights: Vec<Vec<f32>> = regions
+        .iter()
+        .map(|region| region.cover(height, width).into_iter().map(weight).collect())
+        .collect();
     let mut out = own.clone().into_vec();
     let parts: Vec<Vec<f32>> = parts.iter().map(|part| part.clone().into_vec()).collect();
     for (place, values) in out.chunks_mut(channels).enumerate() {
         let pixel = place % (height * width);
-        let all: f32 = covers.iter().map(|cover| cover[pixel]).sum();
-        let whole = all.max(1.0);
+        let all: f32 = 1.0 + weights.iter().map(|weights| weights[pixel]).sum::<f32>();
         for (channel, value) in values.iter_mut().enumerate() {
-            let of_regions: f32 = covers
-                .iter()
-                .zip(&parts)
-                .map(|(cover, part)| cover[pixel] * part[place * channels + channel])
-                .sum();
-            *value = (*value * (1.0 - all.min(1.0))) + of_regions / whole;
+            let of_parts = weights.iter().zip(&parts);
+            let of_parts = of_parts.map(|(weights, part)| weights[pixel] * part[place * channels + channel]);
+            *value = (*value + of_parts.sum::<f32>()) / all;
         }
     }
     Tensor::from_vec(out, &[images, height, width, channels])
@@ -119,9 +123,9 @@ mod tests {
         let out = joined(&regions, &[flat(1.0), flat(10.0), flat(100.0)]).into_vec();
         let at = |image: usize, y: usize, x: usize| out[((image * 4 + y) * 4 + x) * 3 + 1];
         for image in 0..2 {
-            assert_eq!(at(image, 0, 0), 10.0);
-            // One and a half over two of a kind: two thirds and one third.
-            assert!((at(image, 0, 1) - (10.0 + 50.0) / 1.5).abs() < 1e-4);
+            assert!((at(image, 0, 0) - 10.0).abs() < 1e-4);
+            // One takes all, one as much as the picture's own prompt.
+            assert!((at(image, 0, 1) - 10.0).abs() < 1e-3);
             // Half of the pixel, half of its share.
             assert!((at(image, 1, 2) - (0.75 + 25.0)).abs() < 1e-4);
             assert_eq!(at(image, 3, 2), 1.0);

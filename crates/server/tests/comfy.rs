@@ -4,7 +4,7 @@ mod common;
 
 use common::{Live, Server, painted, png, request_of_graphs, same};
 use futures_util::StreamExt;
-use prima_pipeline::{InitImage, Picture, Request, ScheduleOptions};
+use prima_pipeline::{InitImage, Picture, Region, Request, ScheduleOptions};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -164,6 +164,40 @@ async fn an_uploaded_picture_is_scaled_and_painted_over() {
     let preview = &history["outputs"]["12"]["images"][0];
     assert_eq!(preview["type"], "temp");
     same(&viewed(&server, preview).await, &scaled, "preview");
+}
+
+#[tokio::test]
+async fn areas_are_regions() {
+    let server = Server::start().await;
+    let mut graph = graph();
+    graph["10"] = json!({"class_type": "CLIPTextEncode", "inputs": {"text": "a house", "clip": ["4", 1]}});
+    graph["11"] = json!({"class_type": "ConditioningSetArea", "inputs": {"conditioning": ["10", 0], "x": 32, "y": 0,
+        "width": 32, "height": 48, "strength": 1.0}});
+    graph["12"] = json!({"class_type": "CLIPTextEncode", "inputs": {"text": "the sea", "clip": ["4", 1]}});
+    graph["13"] = json!({"class_type": "ConditioningSetAreaPercentage", "inputs": {"conditioning": ["12", 0], "x": 0.0,
+        "y": 0.5, "width": 1.0, "height": 0.5, "strength": 3.0}});
+    graph["14"] = json!({"class_type": "ConditioningCombine", "inputs": {"conditioning_1": ["11", 0], "conditioning_2": ["13", 0]}});
+    graph["15"] = json!({"class_type": "ConditioningCombine", "inputs": {"conditioning_1": ["14", 0], "conditioning_2": ["6", 0]}});
+    graph["3"]["inputs"]["positive"] = json!(["15", 0]);
+    let (_, _, entry) = run(&server, &graph).await;
+    let image = &entry["outputs"]["9"]["images"][0];
+    let region = |prompt: &str, area, share| Region {
+        prompt: prompt.to_owned(),
+        area,
+        share,
+    };
+    let wanted = Request {
+        regions: vec![
+            region("a house", [0.5, 0.0, 1.0, 1.0], 0.5),
+            region("the sea", [0.0, 0.5, 1.0, 1.0], 0.75),
+        ],
+        ..request()
+    };
+    same(&viewed(&server, image).await, &painted(&wanted), "areas");
+
+    graph["3"]["inputs"]["positive"] = json!(["14", 0]);
+    let (_, body) = server.refused("/prompt", &json!({"prompt": graph})).await;
+    assert!(body.to_string().contains("ConditioningCombine"), "{body}");
 }
 
 #[tokio::test]

@@ -211,14 +211,20 @@ impl<'a> Graph<'a> {
             }
             _ => {}
         }
+        match class {
+            "ConditioningSetArea" | "ConditioningSetAreaPercentage" => {
+                return self.in_an_area(id, class, known, depth + 1);
+            }
+            "ConditioningCombine" => return self.combined(id, known, depth + 1),
+            _ => {}
+        }
         if class != "CLIPTextEncode" {
             return Err(self.misfit(of, input, "the conditioning of CLIPTextEncode", class));
         }
-        Ok(Conditioning {
-            text: self.text(id, "text")?.to_owned(),
-            left_out: self.clip(id, known, depth + 1)?,
-            steered: Vec::new(),
-        })
+        Ok(Conditioning::of(
+            self.text(id, "text")?,
+            self.clip(id, known, depth + 1)?,
+        ))
     }
 
     /// Layers that are left out of the text encoder that a node's `clip` comes from.

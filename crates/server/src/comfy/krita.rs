@@ -29,11 +29,7 @@ impl Graph<'_> {
             (positive, negative, self.number(guider, "cfg", 0.0, 100.0)?)
         } else {
             let positive = self.conditioning(guider, "conditioning", known, depth + 1)?;
-            let negative = Conditioning {
-                text: String::new(),
-                left_out: positive.left_out,
-                steered: Vec::new(),
-            };
+            let negative = Conditioning::of("", positive.left_out);
             (positive, negative, 1.0)
         };
         let seed = whole_of(self.input(noise, "noise_seed")?).filter(|seed| (-1..=i128::from(u64::MAX)).contains(seed));

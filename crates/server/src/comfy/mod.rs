@@ -9,6 +9,7 @@ mod krita;
 mod masks;
 mod nodes;
 pub(crate) mod prompts;
+mod regions;
 mod routes;
 mod run;
 pub(crate) mod shelf;

@@ -55,6 +55,9 @@ fn nodes(choices: &Choices) -> Vec<Node> {
 fn models_and_words(choices: &Choices) -> Vec<Node> {
     let any = |kind: &str| json!([kind]);
     let strength = json!(["FLOAT", {"default": 1.0, "min": -100.0, "max": 100.0, "step": 0.01}]);
+    let px = |default: u64| json!(["INT", {"default": default, "min": 0, "max": 16_384, "step": 8}]);
+    let share = |default: f64| json!(["FLOAT", {"default": default, "min": 0.0, "max": 1.0, "step": 0.01}]);
+    let weight = json!(["FLOAT", {"default": 1.0, "min": 0.0, "max": 10.0, "step": 0.01}]);
     vec![
         (
             "KSampler",
@@ -98,6 +101,29 @@ fn models_and_words(choices: &Choices) -> Vec<Node> {
         (
             "CLIPTextEncode",
             json!({"text": ["STRING", {"multiline": true, "dynamicPrompts": true}], "clip": any("CLIP")}),
+            &["CONDITIONING"],
+            "conditioning",
+            false,
+        ),
+        (
+            "ConditioningCombine",
+            json!({"conditioning_1": any("CONDITIONING"), "conditioning_2": any("CONDITIONING")}),
+            &["CONDITIONING"],
+            "conditioning",
+            false,
+        ),
+        (
+            "ConditioningSetArea",
+            json!({"conditioning": any("CONDITIONING"), "width": px(64), "height": px(64), "x": px(0), "y": px(0),
+                   "strength": weight.clone()}),
+            &["CONDITIONING"],
+            "conditioning",
+            false,
+        ),
+        (
+            "ConditioningSetAreaPercentage",
+            json!({"conditioning": any("CONDITIONING"), "width": share(1.0), "height": share(1.0), "x": share(0.0),
+                   "y": share(0.0), "strength": weight}),
             &["CONDITIONING"],
             "conditioning",
             false,

@@ -414,6 +414,10 @@ pub(super) fn request(
         let own = pipeline.parts().text_encoders.skipped_layers();
         text.left_out.map(|left_out| left_out.saturating_sub(own))
     };
+    let regions = sampling.positive.regions(&sampling.node, (width, height))?;
+    if !sampling.negative.regions(&sampling.node, (width, height))?.is_empty() {
+        return Err(node(Refusal::bad("areas of the negative conditioning are not read")));
+    }
     let spacing = sampling.scheduler.parse().map_err(prima_pipeline::Error::Schedule);
     let asked = RequestBuilder {
         prompt: Some(sampling.positive.text.clone()),
@@ -421,6 +425,7 @@ pub(super) fn request(
         negative_prompt: Some(sampling.negative.text.clone()),
         guidance_scale: Some(sampling.cfg),
         seed: Some(sampling.seed),
+        regions,
         width,
         height,
         num_images: Some(batch.saturating_mul(sampling.copies)),

@@ -76,6 +76,39 @@ pub(super) struct Conditioning {
     pub left_out: Option<usize>,
     /// The ControlNets that it was led through.
     pub steered: Vec<Steered>,
+    /// Where it counts; `None`: everywhere.
+    pub area: Option<Area>,
+    /// Others that count in areas of their own.
+    pub parts: Vec<Part>,
+}
+
+impl Conditioning {
+    pub fn of(text: &str, left_out: Option<usize>) -> Self {
+        Self {
+            text: text.to_owned(),
+            left_out,
+            steered: Vec::new(),
+            area: None,
+            parts: Vec::new(),
+        }
+    }
+}
+
+/// A part of a picture.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Area {
+    /// Left, top, width and height.
+    pub sides: [f64; 4],
+    /// Or shares of the picture's sides.
+    pub in_pixels: bool,
+    pub strength: f64,
+}
+
+/// A text of a part.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Part {
+    pub text: String,
+    pub area: Area,
 }
 
 /// A mask, in which white is painted.
