@@ -53,6 +53,9 @@ pub(super) struct Shown<'a> {
     style: &'static str,
     colour: Option<Colour>,
     painted: bool,
+    /// May be seen from the other side. What has one look for all pictures has no mirrored one either: a network that has seen little
+    /// of a cat looking left and of one looking right draws a cat with two heads.
+    turns: bool,
 }
 
 impl<'a> Shown<'a> {
@@ -63,6 +66,7 @@ impl<'a> Shown<'a> {
             style: "glossy 3d",
             colour: glossy.colour,
             painted: glossy.painted,
+            turns: false,
         }
     }
 
@@ -73,6 +77,7 @@ impl<'a> Shown<'a> {
             style,
             colour: None,
             painted: false,
+            turns: true,
         }
     }
 
@@ -146,7 +151,7 @@ pub(super) fn on_plain_ground(
     } else {
         0.0
     };
-    let mirrored = random.chance(0.3);
+    let mirrored = random.chance(0.3) && first.turns;
     let mut boxes = Vec::new();
     let (camera, light) = (set.camera, set.light);
     for (k, sprite) in pair.iter().enumerate() {
@@ -266,7 +271,7 @@ pub(super) fn in_a_place(world: &World, size: (usize, usize), random: &mut Rando
     let stand = Stand {
         foot: Vec3::new(random.range(-0.6, 0.6) * free, 0.0, 0.0),
         tall,
-        flip: random.chance(0.5),
+        flip: random.chance(0.5) && shown.turns,
         grounded: true,
     };
     let (camera, light) = (set.camera, set.light);
