@@ -63,6 +63,21 @@ const CONTROL_KEYS: [&str; MAX_CONTROLS] = [
     "ControlNet 7",
 ];
 
+/// What else there is than one prompt: another on the way, and those of regions.
+fn other_prompts(request: &Request) -> Vec<(&'static str, String)> {
+    let mut fields = Vec::new();
+    if let Some(blend) = &request.blend {
+        fields.extend(blend.seed.map(|seed| ("Variation seed", seed.to_string())));
+        fields.push(("Variation seed strength", blend.share.to_string()));
+        fields.extend(blend.prompt.clone().map(|prompt| ("Blend prompt", prompt)));
+    }
+    if !request.regions.is_empty() {
+        let json = serde_json::to_string(&request.regions).ok();
+        fields.extend(json.map(|json| ("Regions", json)));
+    }
+    fields
+}
+
 impl Response {
     /// What other networks had a part in it.
     fn others(&self, request: &Request) -> Vec<(&'static str, String)> {
@@ -109,18 +124,7 @@ impl Response {
         if let Some(strength) = self.strength {
             fields.push(("Denoising strength", strength.to_string()));
         }
-        if let Some(blend) = &request.blend {
-            fields.extend(blend.seed.map(|seed| ("Variation seed", seed.to_string())));
-            fields.push(("Variation seed strength", blend.share.to_string()));
-            fields.extend(blend.prompt.clone().map(|prompt| ("Blend prompt", prompt)));
-        }
-        if !request.regions.is_empty() {
-            fields.extend(
-                serde_json::to_string(&request.regions)
-                    .ok()
-                    .map(|json| ("Regions", json)),
-            );
-        }
+        fields.extend(other_prompts(request));
         fields.extend(self.others(request));
         fields.extend(request.mask.iter().flat_map(Mask::fields));
         if request.clip_skip > 0 {

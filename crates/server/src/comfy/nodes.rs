@@ -44,6 +44,7 @@ type Node = (&'static str, Value, &'static [&'static str], &'static str, bool);
 fn nodes(choices: &Choices) -> Vec<Node> {
     [
         models_and_words(choices),
+        areas(),
         latents_and_pictures(choices),
         masks(choices),
         controlnets(choices),
@@ -55,9 +56,6 @@ fn nodes(choices: &Choices) -> Vec<Node> {
 fn models_and_words(choices: &Choices) -> Vec<Node> {
     let any = |kind: &str| json!([kind]);
     let strength = json!(["FLOAT", {"default": 1.0, "min": -100.0, "max": 100.0, "step": 0.01}]);
-    let px = |default: u64| json!(["INT", {"default": default, "min": 0, "max": 16_384, "step": 8}]);
-    let share = |default: f64| json!(["FLOAT", {"default": default, "min": 0.0, "max": 1.0, "step": 0.01}]);
-    let weight = json!(["FLOAT", {"default": 1.0, "min": 0.0, "max": 10.0, "step": 0.01}]);
     vec![
         (
             "KSampler",
@@ -106,6 +104,22 @@ fn models_and_words(choices: &Choices) -> Vec<Node> {
             false,
         ),
         (
+            "CLIPSetLastLayer",
+            json!({"clip": any("CLIP"), "stop_at_clip_layer": ["INT", {"default": -1, "min": -24, "max": -1, "step": 1}]}),
+            &["CLIP"],
+            "conditioning",
+            false,
+        ),
+    ]
+}
+
+fn areas() -> Vec<Node> {
+    let any = |kind: &str| json!([kind]);
+    let px = |default: u64| json!(["INT", {"default": default, "min": 0, "max": 16_384, "step": 8}]);
+    let share = |default: f64| json!(["FLOAT", {"default": default, "min": 0.0, "max": 1.0, "step": 0.01}]);
+    let weight = json!(["FLOAT", {"default": 1.0, "min": 0.0, "max": 10.0, "step": 0.01}]);
+    vec![
+        (
             "ConditioningCombine",
             json!({"conditioning_1": any("CONDITIONING"), "conditioning_2": any("CONDITIONING")}),
             &["CONDITIONING"],
@@ -125,13 +139,6 @@ fn models_and_words(choices: &Choices) -> Vec<Node> {
             json!({"conditioning": any("CONDITIONING"), "width": share(1.0), "height": share(1.0), "x": share(0.0),
                    "y": share(0.0), "strength": weight}),
             &["CONDITIONING"],
-            "conditioning",
-            false,
-        ),
-        (
-            "CLIPSetLastLayer",
-            json!({"clip": any("CLIP"), "stop_at_clip_layer": ["INT", {"default": -1, "min": -24, "max": -1, "step": 1}]}),
-            &["CLIP"],
             "conditioning",
             false,
         ),

@@ -48,7 +48,7 @@ impl Conditioning {
         if self.area.is_some() {
             let message =
                 "an area alone is no picture: join it with the conditioning of the whole by ConditioningCombine";
-            return Err(Refusal::field(node, message));
+            return Err(Refusal::field(node.to_owned(), message));
         }
         Ok(self.parts.iter().map(|part| part.region(size)).collect())
     }

@@ -273,7 +273,7 @@ fn settings(config: &TrainConfig, lcm: bool) -> Result<Value> {
     let told = config.section::<LcmConfig>()?.guidance_scales.filter(|_| is_lcm_stage);
     let guidance_scale = match (config.export.guidance_scale, told) {
         (Some(scale), _) => scale,
-        (None, Some([least, largest])) => f64::from(least + largest) / 2.0,
+        (None, Some([least, largest])) => f64::from(f32::midpoint(least, largest)),
         (None, None) if lcm => 1.0,
         (None, None) => 0.0,
     };

@@ -300,7 +300,7 @@ impl Objective for Lcm {
 
     fn samples(&self) -> Result<Option<Picture>> {
         let [least, largest] = self.config.guidance_scales.unwrap_or([1.0; 2]);
-        let scale = (least + largest) / 2.0;
+        let scale = f32::midpoint(least, largest);
         self.as_student(|| self.student.draw(SchedulerKind::Lcm, self.config.sample_steps, scale))
     }
 }
