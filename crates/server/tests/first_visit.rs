@@ -310,6 +310,13 @@ async fn who_does_not_know_what_to_type_is_offered_prompts_and_the_words_that_th
         json!(true),
         "one starter leads to the next"
     );
+    let is_read = "const s = getComputedStyle(document.querySelector('#starters [aria-pressed=true]')); \
+                   return s.color !== s.backgroundColor";
+    assert_eq!(
+        page.browser.run(is_read).await,
+        json!(true),
+        "the chosen one is read on its ground"
+    );
 
     page.browser.write_prompt("a red").await;
     page.browser.until_painted("a red").await;
