@@ -13,7 +13,17 @@ from trainer import MODEL, SEED, Heads, blocks_of, denoise, empty, guided, prefi
 from transformers import CLIPTokenizer
 
 
-class Ladd(Student):
+class Game(Student):
+    """A student and a discriminator, in turns."""
+
+    def rates(self):
+        return {"discriminator": self.section["discriminator_learning_rate"]}
+
+    def turns(self, step):
+        return [("discriminator", False)] * self.section["discriminator_updates"] + [("student", False)]
+
+
+class Ladd(Game):
     """Hinge on heads over the frozen teacher's features of renoised answers; R1 by finite differences; distillation."""
 
     stage, blocks = "ladd", ("down.1", "down.2", "mid", "up.0")
@@ -24,12 +34,6 @@ class Ladd(Student):
 
     def players(self):
         return {**super().players(), "discriminator": dict(self.heads.named_parameters())}
-
-    def rates(self):
-        return {"discriminator": self.section["discriminator_learning_rate"]}
-
-    def turns(self, step):
-        return [("discriminator", False)] * self.section["discriminator_updates"] + [("student", False)]
 
     def answered(self, x0, cond, number):
         shares = np.array(self.section["shares"], dtype=np.float32)
@@ -71,7 +75,7 @@ class Ladd(Student):
         return hinge + self.section["gradient_penalty"] * penalty
 
 
-class Gan(Student):
+class Gan(Game):
     """No teacher: a generator of one step against an encoder with a head, relativistic; R1 and R2 by finite differences."""
 
     stage = "gan"
@@ -84,12 +88,6 @@ class Gan(Student):
         unused = ("up_blocks.", "conv_norm_out.", "conv_out.")
         judge = {f"judge.{k}": p for k, p in self.judge.named_parameters() if not k.startswith(unused)}
         return {**super().players(), "discriminator": {**judge, **prefixed("head", self.head)}}
-
-    def rates(self):
-        return {"discriminator": self.section["discriminator_learning_rate"]}
-
-    def turns(self, step):
-        return [("discriminator", False)] * self.section["discriminator_updates"] + [("student", False)]
 
     def loss(self, player, number):
         real, cond = self.drawn(number)

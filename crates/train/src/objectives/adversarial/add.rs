@@ -279,23 +279,15 @@ impl Add {
             })?;
             Ok(weighted_mse(&painted, &target, &weights))
         };
-        let weight = self.config.adversarial_weight;
-        if weight == 0.0 {
+        let weights = [self.config.adversarial_weight, self.config.distillation_weight];
+        if weights[0] == 0.0 {
             let distance = distance()?;
             let metrics = vec![("distance", distance.item())];
-            return Ok(Loss::new(
-                affine(&distance, self.config.distillation_weight, 0.0),
-                metrics,
-            ));
+            return Ok(Loss::new(affine(&distance, weights[1], 0.0), metrics));
         }
         let told = conditions(self.config.told, &drawn, &self.real_maps(&drawn)?);
         let logits = self.heads.logits(&self.features.maps(&painted), &told);
-        let logits = if weight == 1.0 {
-            logits
-        } else {
-            affine(&logits, weight, 0.0)
-        };
-        game::fooling(&logits, self.config.distillation_weight, distance)
+        game::fooling(&logits, weights, distance)
     }
 
     fn discriminator_loss(&self, number: u64) -> Result<Loss> {

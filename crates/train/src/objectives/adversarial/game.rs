@@ -16,7 +16,7 @@ const STUDENT: usize = 0;
 pub(super) const DISCRIMINATOR: usize = 1;
 
 /// Standard deviation of the noise under which a discriminator's answers should not change.
-pub(super) const NUDGE: f32 = 0.1;
+const NUDGE: f32 = 0.1;
 
 /// Whose learning rate is `rate` times the student's: `heads`.
 pub(super) fn players(student: &Trainee, heads: &NamedParams, rate: f32, training: &LoopConfig) -> Vec<Player> {
@@ -59,10 +59,15 @@ impl Ladder<'_> {
     }
 }
 
-/// The student's loss: to look real, and, where that has a weight, its `distance` to what it is taught.
-pub(super) fn fooling(logits: &Tensor, weight: f32, distance: impl FnOnce() -> Result<Tensor>) -> Result<Loss> {
-    let fooled = affine(&mean(logits), -1.0, 0.0);
-    let mut metrics = vec![("judged", -fooled.item())];
+/// The student's loss: to look real, and, where that has a weight, its `distance` to what it is taught; the weights of both.
+pub(super) fn fooling(
+    logits: &Tensor,
+    [adversarial, weight]: [f32; 2],
+    distance: impl FnOnce() -> Result<Tensor>,
+) -> Result<Loss> {
+    let judged = mean(logits);
+    let fooled = affine(&judged, -adversarial, 0.0);
+    let mut metrics = vec![("judged", judged.item())];
     if weight == 0.0 {
         return Ok(Loss::new(fooled, metrics));
     }
@@ -86,16 +91,19 @@ pub(super) fn judging(
         ("apart", mean(&real).item() - mean(&fake).item()),
     ];
     if gradient_penalty > 0.0 {
-        let nudged = |(i, map): (usize, &Tensor)| {
-            let nudge = noise(seed + i as u64, purpose::NUDGE, number, map.shape());
-            add(map, &affine(&nudge, NUDGE, 0.0))
-        };
+        let nudged = |(i, map): (usize, &Tensor)| nudged(map, [seed + i as u64, number]);
         let nudged: Vec<Tensor> = seen[0].iter().enumerate().map(nudged).collect();
         let penalty = change(&logits(&nudged), &real);
         metrics.push(("penalty", penalty.item()));
         total = add(&total, &affine(&penalty, gradient_penalty, 0.0));
     }
     Loss::new(total, metrics)
+}
+
+/// What a discriminator judges, under that noise.
+pub(super) fn nudged(x: &Tensor, [seed, number]: [u64; 2]) -> Tensor {
+    let nudge = noise(seed, purpose::NUDGE, number, x.shape());
+    add(x, &affine(&nudge, NUDGE, 0.0))
 }
 
 /// The mean squared change of answers under that noise, over its deviation.

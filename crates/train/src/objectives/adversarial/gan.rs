@@ -3,7 +3,7 @@
 //! discriminator is the encoder of such a UNet with a head on its middle block; R1 and R2 are by finite differences, and at first
 //! the generator is drawn to where its noise is (Lin et al. 2025, "Adversarial Flow Models").
 
-use super::game::{self, DISCRIMINATOR, NUDGE};
+use super::game::{self, DISCRIMINATOR};
 use crate::config::TrainConfig;
 use crate::draws::{noise, purpose};
 use crate::error::{Error, Result};
@@ -151,8 +151,8 @@ impl Gan {
         if self.config.gradient_penalty > 0.0 {
             let mut penalty = 0.0;
             for (i, (x, logits)) in both.into_iter().zip([&real, &fake]).enumerate() {
-                let nudge = noise(self.data.seed + i as u64, purpose::NUDGE, number, x.shape());
-                let nudged = self.logits(&add(x, &affine(&nudge, NUDGE, 0.0)), &drawn.cond)?;
+                let nudged = game::nudged(x, [self.data.seed + i as u64, number]);
+                let nudged = self.logits(&nudged, &drawn.cond)?;
                 let changed = game::change(&nudged, logits);
                 penalty += changed.item();
                 total = add(&total, &affine(&changed, self.config.gradient_penalty, 0.0));

@@ -160,7 +160,7 @@ impl Ladd {
         let (levels, noise) = self.renoising(number, x0.shape());
         let noised = self.noising.noised(&levels, &x0, &noise);
         let logits = self.heads.logits(&self.seen(&noised, &levels, &drawn.cond)?);
-        game::fooling(&logits, self.config.distillation_weight, || {
+        game::fooling(&logits, [1.0, self.config.distillation_weight], || {
             let taught = no_grad(|| self.taught(&x, &timesteps, &drawn.cond))?;
             Ok(weighted_mse(&x0, &taught, &vec![1.0; n]))
         })
